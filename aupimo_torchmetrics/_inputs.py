@@ -1,0 +1,300 @@
+"""Check a batch of anomaly maps and masks, and select the scores of it that AUPIMO can depend on.
+
+This is the only module that looks at whole maps: it reads each map and each mask twice and copies neither.
+Conventions: N images, H, W, P pixels of an image. Maps of one size form a group `(n, P)`; of a list each map is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, no_scores, required_capacity
+
+Maps: TypeAlias = Tensor | Sequence[Tensor]
+"""Maps or masks of a batch: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes."""
+
+ImageIds: TypeAlias = Tensor | Sequence[int]
+
+_SAMPLE_SIZE = 2**15
+_WORD_BYTES = 8
+_SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class _Group(NamedTuple):
+    """Maps of one size, flattened, and what a first read of them has shown."""
+
+    maps: Tensor
+    """(n, P) floating."""
+    masks: Tensor
+    """(n, P) bool."""
+    is_anomalous: Tensor
+    """(n,) bool."""
+    lowest: Tensor
+    """(n,) lowest score of each map, NaN if there is a NaN in it."""
+    is_binary: Tensor
+    """() bool, true if the target holds nothing but 0 and 1."""
+
+
+def keep_scores(
+    preds: Maps,
+    target: Maps,
+    image_ids: ImageIds | None = None,
+    *,
+    floor: Tensor,
+    normal_buffer: int | None,
+    upper_fpr: float,
+    validate_args: bool,
+) -> PixelScores:
+    """Check one batch, raise what is wrong with it, and return what is kept of it, in the dtype of `floor`.
+
+    The host waits for the device twice, once more when a floor is chosen, and once more for each further map of a list.
+    """
+    if validate_args:
+        _check_form(preds, target, image_ids)
+    groups = [_look_at(maps, masks) for maps, masks in _as_groups(preds, target, floor.dtype)]
+    if not groups:
+        return no_scores(floor)
+    floor = floor.to(groups[0].maps.device)
+    num_nan_maps, is_binary, has_floor = _to_host(groups, floor)
+    if validate_args:
+        _check_values(num_nan_maps, is_binary)
+
+    num_images = sum(len(group.maps) for group in groups)
+    capacity = math.inf
+    if normal_buffer is not None:
+        largest = max(group.maps.shape[1] for group in groups)
+        capacity = required_capacity(num_images, largest, normal_buffer, upper_fpr)
+
+    parts = [no_scores(floor)]
+    for group in groups:
+        if has_floor or group.maps.numel() <= 2 * capacity:
+            part = _select(group, parts[-1].floor)
+        else:
+            part, has_floor = _select_above_new_floor(group, parts[-1].floor, int(capacity))
+        parts.append(part)
+    kept = join_scores(parts)
+    if image_ids is not None:
+        kept = kept._replace(image_ids=torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device).clone())
+    return kept
+
+
+def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Maps and target of each group, both (n, P); maps finer than `dtype` are rounded to it."""
+    if isinstance(preds, Tensor) and isinstance(target, Tensor):
+        pairs = [(preds, target)] if len(preds) else []
+    else:
+        pairs = [(maps[None], masks[None]) for maps, masks in zip(preds, target, strict=True)]
+    groups = [(_flat(maps), _flat(masks)) for maps, masks in pairs]
+    return [(maps.to(dtype) if maps.dtype == torch.float64 else maps, masks) for maps, masks in groups]
+
+
+def _flat(batch: Tensor) -> Tensor:
+    """(n, P) contiguous plain tensor without gradient, of a (n, ...) tensor of any class."""
+    return batch.detach().as_subclass(Tensor).reshape(len(batch), -1).contiguous()
+
+
+def _look_at(maps: Tensor, target: Tensor) -> _Group:
+    """Find class and lowest score of each image, and whether the target is binary."""
+    is_binary = torch.ones((), dtype=torch.bool, device=target.device)
+    masks = target
+    if target.dtype != torch.bool:
+        masks = target != 0
+        is_binary = _words(target != masks).amax() == 0
+    return _Group(maps, masks, _words(masks).amax(1) != 0, maps.amin(1), is_binary)
+
+
+def _words(flags: Tensor) -> Tensor:
+    """View contiguous bool flags as machine words where they fit; the CPU reduces these many times faster."""
+    fits = flags.shape[-1] % _WORD_BYTES == 0 and flags.storage_offset() % _WORD_BYTES == 0
+    return flags.view(torch.int64 if fits else torch.uint8)
+
+
+def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
+    """Number of maps with NaN, whether all targets are binary, and whether there is a floor; one wait for the device."""
+    num_nan_maps = torch.stack([group.lowest.isnan().sum() for group in groups]).sum()
+    is_binary = torch.stack([group.is_binary for group in groups]).all()
+    facts = torch.stack([num_nan_maps, is_binary.long(), (floor > -math.inf).long()]).tolist()
+    return facts[0], bool(facts[1]), bool(facts[2])
+
+
+def _select(group: _Group, floor: Tensor) -> PixelScores:
+    """Keep the mask pixels of anomalous images, and of normal images the pixels at or above the floor."""
+    num_images, num_pixels = group.maps.shape
+    level = _level_in(group.maps.dtype, floor)
+    levels = torch.where(group.is_anomalous, math.nan, level)  # no score reaches NaN
+    is_kept = (group.maps >= levels[:, None]).logical_or_(group.masks)
+    indices = _true_indices(is_kept.view(-1))
+    first_indices = torch.arange(num_images + 1, device=indices.device) * num_pixels
+    num_kept = torch.searchsorted(indices, first_indices).diff()
+    return PixelScores(
+        scores=group.maps.view(-1)[indices].to(floor.dtype),
+        num_kept=num_kept,
+        num_pixels=torch.where(group.is_anomalous, num_kept, num_pixels),
+        is_anomalous=group.is_anomalous,
+        image_ids=torch.full_like(num_kept, NO_ID),
+        floor=floor,
+        normal_min=torch.where(group.is_anomalous, math.inf, group.lowest).amin().to(floor.dtype),
+    )
+
+
+def _select_above_new_floor(group: _Group, floor: Tensor, capacity: int) -> tuple[PixelScores, bool]:
+    """Select above a floor that a strided sample suggests, if at least `capacity` normal scores lie above it.
+
+    Returns what is kept, and whether it has a floor now.
+    """
+    stride = (group.maps.numel() // _SAMPLE_SIZE) | 1  # odd, to wander over the columns of images of even width
+    sample = torch.where(group.is_anomalous[:, None], -math.inf, group.maps[:, ::stride].to(floor.dtype)).flatten()
+    expected = capacity * len(sample) / group.maps.numel()
+    rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)))  # four standard deviations to be safe
+    new_floor = sample.kthvalue(len(sample) - rank + 1).values
+    part = _select(group, new_floor)
+
+    num_normal = (~group.is_anomalous).sum() * group.maps.shape[1]
+    num_kept = torch.where(group.is_anomalous, 0, part.num_kept).sum()
+    is_enough = num_kept >= num_normal.clamp(max=capacity)
+    is_enough_on_host, has_floor = torch.stack([is_enough, new_floor > -math.inf]).tolist()
+    return (part, has_floor) if is_enough_on_host else (_select(group, floor), False)
+
+
+def _level_in(dtype: torch.dtype, floor: Tensor) -> Tensor:
+    """Return the floor in a coarser `dtype`, rounded down: a few scores too many do no harm."""
+    if dtype == floor.dtype:
+        return floor
+    rounded = floor.to(dtype)
+    limits = torch.finfo(dtype)
+    return torch.where(rounded > floor, (floor - floor.abs() * limits.eps - limits.tiny).to(dtype), rounded)
+
+
+def _true_indices(flags: Tensor) -> Tensor:
+    """(S,) int64 ascending indices of the true among the flags (n,).
+
+    On the CPU first the words that hold any, then the flags in these: true flags are few, and `nonzero` of bools slow.
+    """
+    words = _words(flags)
+    if flags.device.type != "cpu" or words.dtype == torch.uint8:
+        return flags.nonzero().squeeze(1)
+    word_indices = words.nonzero().squeeze(1)
+    in_words = words[word_indices].view(torch.bool).view(-1, _WORD_BYTES).nonzero()
+    return word_indices[in_words[:, 0]] * _WORD_BYTES + in_words[:, 1]
+
+
+def _check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
+    """Raise unless types, dtypes, shapes and devices are those that `update` asks for."""
+    if isinstance(preds, Tensor) != isinstance(target, Tensor):
+        raise TypeError(
+            "Expected `preds` and `target` to be both tensors or both lists of tensors, "
+            f"but got {type(preds).__name__} and {type(target).__name__}."
+        )
+    if isinstance(preds, Tensor) and isinstance(target, Tensor):
+        _check_tensor_pair(preds, target)
+        num_images = len(preds)
+    else:
+        num_images = _check_lists(preds, target)
+    if image_ids is not None:
+        _check_ids(image_ids, num_images)
+
+
+def _check_tensor_pair(preds: Tensor, target: Tensor) -> None:
+    """Raise unless both are (N, H, W) or both (N, 1, H, W)."""
+    _check_dtypes(preds, target)
+    if preds.ndim not in (3, 4):
+        raise ValueError(
+            f"Expected `preds` to have the shape (N, H, W) or (N, 1, H, W), but got {tuple(preds.shape)}. "
+            "For one image pass `preds[None]` and `target[None]`."
+        )
+    if preds.ndim == 4 and preds.shape[1] != 1:
+        raise ValueError(
+            f"Expected `preds` to have one channel, but got shape {tuple(preds.shape)}. "
+            "An anomaly map has one score a pixel: reduce the channels first, for example with `preds.amax(1)`."
+        )
+    _check_shapes(preds, target)
+
+
+def _check_lists(preds: Maps, target: Maps) -> int:
+    """Raise unless both are lists of as many (H, W) tensors; return how many."""
+    for name, value in (("preds", preds), ("target", target)):
+        if not isinstance(value, list | tuple):
+            raise TypeError(
+                f"Expected `{name}` to be a tensor or a list of tensors, but got {type(value).__name__}. "
+                "Turn a NumPy array into a tensor with `torch.from_numpy`."
+            )
+    if len(preds) != len(target):
+        raise ValueError(
+            f"Expected `preds` and `target` to be lists of one length, but got {len(preds)} and {len(target)} items."
+        )
+    for maps, masks in zip(preds, target, strict=True):
+        if not (isinstance(maps, Tensor) and isinstance(masks, Tensor)):
+            raise TypeError(
+                "Expected the lists `preds` and `target` to hold tensors, "
+                f"but got {type(maps).__name__} and {type(masks).__name__}."
+            )
+        _check_dtypes(maps, masks)
+        if maps.ndim != 2:
+            raise ValueError(
+                f"Expected each map in the list `preds` to have the shape (H, W), but got {tuple(maps.shape)}."
+            )
+        _check_shapes(maps, masks)
+        if maps.device != preds[0].device:
+            raise ValueError(
+                f"Expected the maps in `preds` to be on one device, but got {preds[0].device} and {maps.device}."
+            )
+    return len(preds)
+
+
+def _check_dtypes(preds: Tensor, target: Tensor) -> None:
+    """Raise unless scores are floating and targets bool, integer or floating."""
+    if preds.dtype not in _SCORE_DTYPES:
+        raise TypeError(
+            f"Expected `preds` to be anomaly scores of dtype float16, bfloat16, float32 or float64, but got {preds.dtype}. "
+            "If these are scores, pass `preds.float()`; if they are masks, the arguments are swapped."
+        )
+    if target.is_complex():
+        raise TypeError(f"Expected `target` to be bool, integer or floating point, but got {target.dtype}.")
+
+
+def _check_shapes(preds: Tensor, target: Tensor) -> None:
+    """Raise unless both have one shape with pixels in it, on one device."""
+    if preds.shape != target.shape:
+        raise ValueError(
+            "Expected `preds` and `target` to have the same shape, "
+            f"but got {tuple(preds.shape)} and {tuple(target.shape)}. "
+            "Resize the maps to the size of the masks first, or add or remove the channel axis of one."
+        )
+    if 0 in preds.shape[-2:]:
+        raise ValueError(f"Expected `preds` to hold maps with pixels in them, but got shape {tuple(preds.shape)}.")
+    if preds.device != target.device:
+        raise ValueError(
+            f"Expected `preds` and `target` to be on one device, but got {preds.device} and {target.device}."
+        )
+
+
+def _check_ids(image_ids: ImageIds, num_images: int) -> None:
+    """Raise unless there is one integer id of at least 0 for each image."""
+    ids = torch.as_tensor(image_ids)
+    if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
+        raise TypeError(f"Expected `image_ids` to be integers, but got {ids.dtype}.")
+    if ids.shape != (num_images,):
+        raise ValueError(
+            f"Expected `image_ids` to hold one id for each of the {num_images} images, but got shape {tuple(ids.shape)}."
+        )
+    if ids.numel() and int(ids.min()) < 0:
+        raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
+
+
+def _check_values(num_nan_maps: int, is_binary: bool) -> None:
+    """Raise if there is a NaN in a map, or a target value other than 0 and 1."""
+    if num_nan_maps:
+        raise ValueError(
+            f"Expected `preds` to hold no NaN, but got NaN in {num_nan_maps} of the maps. "
+            "A NaN has no rank among the scores: find its cause, or replace it with `torch.nan_to_num`."
+        )
+    if not is_binary:
+        raise ValueError(
+            "Expected `target` to hold only 0 and 1, but got other values. "
+            "For masks of 0 and 255, or of several defect classes, pass `target > 0`."
+        )

@@ -1,0 +1,70 @@
+"""Check the settings that the metrics and the functions share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
+"""Bounds of the shared FPR in the paper: at most one in ten thousand normal pixels is called anomalous."""
+
+
+def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds as a pair of floats; raise unless 0 < lower < upper <= 1."""
+    if not isinstance(fpr_bounds, Sequence) or isinstance(fpr_bounds, str):
+        raise TypeError(
+            f"Expected `fpr_bounds` to be a pair of numbers (lower, upper), but got {type(fpr_bounds).__name__}."
+        )
+    if len(fpr_bounds) != 2:
+        raise ValueError(f"Expected `fpr_bounds` to be a pair (lower, upper), but got {len(fpr_bounds)} values.")
+    for bound in fpr_bounds:
+        if not isinstance(bound, Real) or isinstance(bound, bool):
+            raise TypeError(f"Expected `fpr_bounds` to hold two numbers, but got a {type(bound).__name__}.")
+    lower, upper = (float(bound) for bound in fpr_bounds)
+    if not 0 < lower < upper <= 1:
+        order = "; they are in reverse order" if lower > upper else ""
+        raise ValueError(
+            f"Expected `fpr_bounds` to satisfy 0 < lower < upper <= 1, but got ({lower:g}, {upper:g}){order}. "
+            f"The paper uses {DEFAULT_FPR_BOUNDS}."
+        )
+    return lower, upper
+
+
+def check_num_thresholds(num_thresholds: int | None) -> None:
+    """Raise unless None or an integer of at least 2."""
+    if num_thresholds is None:
+        return
+    if not isinstance(num_thresholds, Integral) or isinstance(num_thresholds, bool):
+        raise TypeError(
+            f"Expected `num_thresholds` to be None or an integer, but got {type(num_thresholds).__name__}. "
+            "None gives the exact score, 300000 the protocol of the paper."
+        )
+    if num_thresholds < 2:
+        raise ValueError(
+            f"Expected `num_thresholds` to be None or at least 2, but got {num_thresholds}. "
+            "None gives the exact score, 300000 the protocol of the paper."
+        )
+
+
+def check_normal_buffer(normal_buffer: int | None) -> None:
+    """Raise unless None or an integer of at least 1."""
+    if normal_buffer is None:
+        return
+    if not isinstance(normal_buffer, Integral) or isinstance(normal_buffer, bool):
+        raise TypeError(
+            f"Expected `normal_buffer` to be None or an integer, but got {type(normal_buffer).__name__}. "
+            "None keeps every normal score."
+        )
+    if normal_buffer < 1:
+        raise ValueError(
+            f"Expected `normal_buffer` to be None or at least 1, but got {normal_buffer}. "
+            "None keeps every normal score."
+        )
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"Expected `{name}` to be {' or '.join(repr(choice) for choice in choices)}, but got {value!r}."
+        )

@@ -1,0 +1,229 @@
+r"""The engine: shared FPR, what one pixel contributes, per-image scores and curves. Pure functions of tensors.
+
+A threshold `t` calls a pixel anomalous iff its score is at least `t`. With the *shared FPR* `F(t)`, the mean over the
+normal images of the share of their pixels at or above `t`, and `L, U` the FPR bounds,
+
+.. math::
+    \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
+
+Recall is a mean over mask pixels, so sum and integral change places: the AUPIMO of an image is the mean over its mask
+pixels of `w(s)`, the share of the log-FPR range in which a threshold recalls a pixel with score `s`. This is a step
+function of the score, fixed by the distinct normal scores; a table holds it, and two look-ups a pixel answer it.
+
+Conventions: N images, K thresholds, m distinct normal scores, ascending. FPR and table are float64.
+
+Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
+Tolerance", BMVC 2024, arXiv 2401.01984; the closed form by placement values is this library's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.data import _cumsum
+
+from aupimo_torchmetrics._kept import PixelScores
+
+NUM_CURVE_LEVELS = 1000
+"""Points of a PIMO curve without a given number of thresholds: 100 to 200 a decade for a million normal pixels."""
+
+
+class NormalLevels(NamedTuple):
+    """The shared FPR at the normal scores, from the highest score down as far as it matters."""
+
+    scores: Tensor
+    """(m,) distinct normal scores, ascending."""
+    fpr: Tensor
+    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; descending, above 0."""
+
+
+class PixelTable(NamedTuple):
+    """The step function `w`: what a pixel contributes to the AUPIMO of its image."""
+
+    scores: Tensor
+    """(m,) distinct scores at which `w` steps, ascending."""
+    weights: Tensor
+    """(2m + 1,) float64: the even entries hold between two scores, entry 2j + 1 at `scores[j]`."""
+
+    def look_up(self, scores: Tensor) -> Tensor:
+        """Return `w` of each score, float64, in the shape of the scores."""
+        num_at_most = torch.searchsorted(self.scores, scores, right=True)
+        if len(self.scores) == 0:
+            return self.weights[num_at_most]
+        is_tie = self.scores[(num_at_most - 1).clamp(min=0)] == scores
+        return self.weights[2 * num_at_most - is_tie.long()]
+
+
+class Samples(NamedTuple):
+    """Thresholds of the paper's protocol."""
+
+    thresholds: Tensor
+    """(K,) evenly spaced, ascending."""
+    fpr: Tensor
+    """(K,) float64 shared FPR of each, descending; +inf where it is not known but too high to matter."""
+
+    def nearest(self, fpr: float) -> int:
+        """Index of the threshold whose shared FPR is nearest to `fpr`, the first of equals."""
+        return int((self.fpr - fpr).abs().argmin())
+
+
+class Scoring(NamedTuple):
+    """How pixels are scored between the FPR bounds, exactly or by samples."""
+
+    table: PixelTable
+    threshold_bounds: tuple[float, float]
+    """Thresholds at the upper and at the lower FPR bound, lower threshold first."""
+    samples: Samples | None = None
+    num_points: int | None = None
+    """Number of sampled thresholds between the bounds with a shared FPR above 0."""
+    fpr_reached: tuple[float, float] | None = None
+    """Shared FPR at the sampled thresholds nearest to the lower and to the upper FPR bound."""
+
+
+def normal_levels(kept: PixelScores, down_to_fpr: float) -> NormalLevels:
+    """Rank the normal scores from the highest down to the first with a shared FPR of at least `down_to_fpr`."""
+    is_normal = ~kept.is_anomalous
+    if not bool(is_normal.any()):
+        return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64))
+    num_pixels = kept.num_pixels[is_normal]
+    largest = int(num_pixels.amax())
+    whole = len(num_pixels) * largest
+
+    counts = kept.of_normal_images() & (kept.scores >= kept.floor)
+    scores = kept.scores[counts]
+    weights = (largest / num_pixels.double()).repeat_interleave(kept.num_kept[is_normal])
+    weights = weights[counts[kept.of_normal_images()]]
+
+    num_enough = math.ceil(down_to_fpr * whole) + 1  # one more: the product may be rounded down
+    if num_enough < len(scores):
+        is_high = scores >= scores.kthvalue(len(scores) - num_enough + 1).values
+        scores, weights = scores[is_high], weights[is_high]
+    scores, order = scores.sort(descending=True)
+    fpr = _cumsum(weights[order]) / whole
+    is_last_of_tie = _is_last_of_tie(scores)
+    return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0))
+
+
+def shared_fpr_at(levels: NormalLevels, thresholds: Tensor) -> Tensor:
+    """Shared FPR (K,) float64 of thresholds (K,); of those below the lowest level, that of the lowest level."""
+    fpr = torch.cat([levels.fpr, levels.fpr.new_zeros(1)])
+    return fpr[torch.searchsorted(levels.scores, thresholds)]
+
+
+def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
+    """Smallest normal scores whose shared FPR is at most `fpr` (K,), or the next float above all normal scores."""
+    above_all = torch.nextafter(levels.scores[-1:], torch.full_like(levels.scores[-1:], math.inf))
+    candidates = torch.cat([levels.scores, above_all])
+    return candidates[torch.searchsorted(-levels.fpr, -fpr)]
+
+
+def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelTable:
+    """Tabulate `w` by the closed form.
+
+    A threshold recalls a pixel with score `s` from the shared FPR `b = F(>= s)` on. Where normal pixels have the score
+    `s` too, the curve joins `a = F(> s)` and `b` by a straight line, and the pixel is recalled in part between them.
+    """
+    lower, upper = fpr_bounds
+    log_range = math.log(upper / lower)
+    at_least = levels.fpr
+    above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
+
+    from_fpr = torch.cat([at_least, at_least.new_zeros(1)])
+    between = torch.log(upper / from_fpr.clamp(lower, upper))
+    start, end = above.clamp(min=lower), at_least.clamp(max=upper)
+    width = (end - start).clamp(min=0)
+    partly = (width - above * torch.log1p(width / start)) / (at_least - above)
+
+    weights = at_least.new_empty(2 * len(at_least) + 1)
+    weights[0::2] = between
+    weights[1::2] = between[:-1] + partly
+    return PixelTable(levels.scores, (weights / log_range).clamp(0, 1))
+
+
+def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
+    """Thresholds (K,) of the paper's protocol: evenly from the lowest to the highest normal score; NaN without any."""
+    normal_scores = kept.scores[kept.of_normal_images()]
+    highest = float(normal_scores.amax()) if len(normal_scores) else math.nan
+    lowest = float(kept.normal_min)
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        return torch.full((num_thresholds,), math.nan, dtype=kept.scores.dtype, device=kept.scores.device)
+    grid = torch.linspace(lowest, highest, num_thresholds, dtype=torch.float64, device=kept.scores.device)
+    return grid.to(kept.scores.dtype)
+
+
+def undefined_scoring(levels: NormalLevels) -> Scoring:
+    """Score every pixel NaN: there is no normal pixel, or none that can be ranked."""
+    weights = levels.fpr.new_full((2 * len(levels.scores) + 1,), math.nan)
+    return Scoring(PixelTable(levels.scores, weights), (math.nan, math.nan))
+
+
+def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float], is_incomplete: bool) -> Scoring:
+    """Score by the closed form; with incomplete levels, pixels below them get 0, so that scores are lower bounds."""
+    table = exact_table(levels, fpr_bounds)
+    if is_incomplete:
+        table.weights[0] = 0
+    lower, upper = fpr_bounds
+    low, high = thresholds_at(levels, levels.fpr.new_tensor([upper, lower])).tolist()
+    return Scoring(table, (low, high))
+
+
+def sampled_scoring(levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float]) -> Scoring:
+    """Score by the trapezoid rule over the sampled thresholds (K,) between those nearest to the FPR bounds."""
+    lower, upper = fpr_bounds
+    is_known = (thresholds >= levels.scores[0]) | (levels.fpr[0] >= 1)
+    samples = Samples(thresholds, torch.where(is_known, shared_fpr_at(levels, thresholds), math.inf))
+    first, last = samples.nearest(upper), samples.nearest(lower)
+
+    is_positive = samples.fpr[first : last + 1] > 0
+    inner_thresholds = thresholds[first : last + 1][is_positive]
+    inner_fpr = samples.fpr[first : last + 1][is_positive]
+    half_steps = -inner_fpr.log().diff() / 2
+    nothing = half_steps.new_zeros(1)
+    shares = (torch.cat([half_steps, nothing]) + torch.cat([nothing, half_steps])) / math.log(upper / lower)
+    sums = torch.cat([nothing, _cumsum(shares)])
+
+    is_last_of_tie = _is_last_of_tie(inner_thresholds)
+    weights = torch.cat([nothing, sums[1:][is_last_of_tie].repeat_interleave(2)])
+    return Scoring(
+        table=PixelTable(inner_thresholds[is_last_of_tie], weights),
+        threshold_bounds=(float(thresholds[first]), float(thresholds[last])),
+        samples=samples,
+        num_points=len(inner_thresholds),
+        fpr_reached=(float(samples.fpr[last]), float(samples.fpr[first])),
+    )
+
+
+def _is_last_of_tie(values: Tensor) -> Tensor:
+    """(n,) bool, true for the last of each run of equal values."""
+    is_last = torch.ones_like(values, dtype=torch.bool)
+    is_last[:-1] = values[1:] != values[:-1]
+    return is_last
+
+
+def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
+    """Mean of `w` over the mask pixels of each image (N,) float64, in [0, 1]; NaN for a normal image."""
+    in_mask = ~kept.of_normal_images()
+    sums = torch.zeros(len(kept.num_kept), dtype=torch.float64, device=kept.scores.device)
+    sums.index_add_(0, kept.image_of_score()[in_mask], table.look_up(kept.scores[in_mask]))
+    return torch.where(kept.is_anomalous, (sums / kept.num_pixels).clamp(0, 1), math.nan)
+
+
+def curve_thresholds(kept: PixelScores, levels: NormalLevels) -> Tensor:
+    """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from 1 down to that of one normal pixel."""
+    lowest = 1 / (int((~kept.is_anomalous).sum()) * int(kept.num_pixels[~kept.is_anomalous].amax()))
+    fpr = torch.logspace(0, math.log10(lowest), NUM_CURVE_LEVELS, dtype=torch.float64, device=levels.fpr.device)
+    return thresholds_at(levels, fpr.clamp(min=lowest))  # the end of the range may be rounded down
+
+
+def per_image_tprs(kept: PixelScores, thresholds: Tensor) -> Tensor:
+    """Share of the mask pixels of each image at or above each threshold (N, K) float64; NaN for a normal image."""
+    num_images, num_bins = len(kept.num_kept), len(thresholds) + 1
+    in_mask = ~kept.of_normal_images()
+    bins = torch.searchsorted(thresholds, kept.scores[in_mask], right=True)
+    counts = torch.zeros(num_images * num_bins, dtype=torch.int64, device=bins.device)
+    counts.index_add_(0, kept.image_of_score()[in_mask] * num_bins + bins, torch.ones_like(bins))
+    num_recalled = counts.view(num_images, num_bins).flip(1).cumsum(1).flip(1)[:, 1:]
+    return torch.where(kept.is_anomalous[:, None], num_recalled / kept.num_pixels[:, None].double(), math.nan)

@@ -1,0 +1,201 @@
+"""AUPIMO and PIMO curves of one set of maps and masks: tensors in, tensors out; NumPy arrays in, NumPy arrays out.
+
+Conventions: N images, H, W, K thresholds; a threshold calls a pixel anomalous iff its score is at least the threshold.
+
+Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
+Tolerance", BMVC 2024, arXiv 2401.01984.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aupimo_torchmetrics._inputs import Maps, keep_scores
+from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER, PixelScores
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, check_choice, check_fpr_bounds, check_num_thresholds
+from aupimo_torchmetrics.results import PIMOResult, aupimo_result, pimo_result
+
+Array: TypeAlias = NDArray[Any]
+ArrayMaps: TypeAlias = Array | Sequence[Array]
+
+
+@overload
+def aupimo(
+    preds: Maps,
+    target: Maps,
+    num_thresholds: int | None = ...,
+    fpr_bounds: Sequence[float] = ...,
+    *,
+    reduction: str = ...,
+    shared_fpr: str = ...,
+    validate_args: bool = ...,
+) -> Tensor: ...
+
+
+@overload
+def aupimo(
+    preds: ArrayMaps,
+    target: ArrayMaps,
+    num_thresholds: int | None = ...,
+    fpr_bounds: Sequence[float] = ...,
+    *,
+    reduction: str = ...,
+    shared_fpr: str = ...,
+    validate_args: bool = ...,
+) -> Array: ...
+
+
+def aupimo(
+    preds: Maps | ArrayMaps,
+    target: Maps | ArrayMaps,
+    num_thresholds: int | None = None,
+    fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
+    *,
+    reduction: str = "mean",
+    shared_fpr: str = "mean",
+    validate_args: bool = True,
+) -> Tensor | Array:
+    r"""Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of anomaly maps.
+
+    .. math::
+        \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
+
+    is the recall within the mask of the anomalous image `i`, averaged over the thresholds at which the shared FPR `F`,
+    the mean false positive rate of the normal images, lies between `L` and `U`, evenly in its logarithm. An image is
+    normal iff its mask is empty. A model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
+
+    Scores are used as they are: no sigmoid, no clamping, no rescaling; only their order matters to the exact score.
+
+    Args:
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes; of dtype
+            float16, bfloat16, float32 or float64.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
+        num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
+            highest normal score, at least 2. 300000 is the protocol of the paper.
+        fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
+        reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score an image.
+        shared_fpr: `"mean"`: every normal image counts the same, whatever its size.
+        validate_args: Whether to check maps and masks.
+
+    Returns:
+        The mean score () or with `reduction="none"` the scores (N,), in which element `i` is that of image `i` and NaN
+        for a normal image. In [0, 1], float64 for float64 maps and float32 otherwise, on the device of the maps. NaN,
+        with a warning, if there is no image, no normal image or no anomalous image.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or dtype.
+        ValueError: If shapes do not fit, a map holds NaN, a mask holds anything but 0 and 1, or a setting is out of
+            its range.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import aupimo
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> aupimo(maps, masks, fpr_bounds=(0.1, 0.5))
+        tensor(1.)
+        >>> aupimo(-maps, masks, fpr_bounds=(0.1, 0.5), reduction="none")
+        tensor([nan, 0.])
+
+    """
+    bounds = check_fpr_bounds(fpr_bounds)
+    check_num_thresholds(num_thresholds)
+    check_choice("reduction", reduction, ("mean", "none"))
+    check_choice("shared_fpr", shared_fpr, ("mean",))
+    kept = _keep(_as_tensors(preds), _as_tensors(target), bounds[1], validate_args)
+    scores = aupimo_result(kept, bounds, num_thresholds).aupimos
+    score = scores.nanmean() if reduction == "mean" else scores
+    score = score.to(kept.scores.dtype).to(kept.scores.device)
+    return score.numpy() if _is_numpy(preds) else score
+
+
+def pimo(
+    preds: Maps | ArrayMaps,
+    target: Maps | ArrayMaps,
+    num_thresholds: int | None = None,
+    *,
+    shared_fpr: str = "mean",
+    validate_args: bool = True,
+) -> PIMOResult:
+    """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
+
+    Args:
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes; of dtype
+            float16, bfloat16, float32 or float64.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
+        num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
+            2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
+        shared_fpr: `"mean"`: every normal image counts the same, whatever its size.
+        validate_args: Whether to check maps and masks.
+
+    Returns:
+        A named tuple of `thresholds` (K,), ascending; `shared_fpr` (K,), in which element `k` is the mean over the
+        normal images of the share of their pixels at or above `thresholds[k]`; and `per_image_tprs` (N, K), in which
+        element `(i, k)` is the share of the mask pixels of image `i` at or above `thresholds[k]`, NaN for a normal
+        image. float64 for float64 maps and float32 otherwise, on the device of the maps. All NaN, with a warning, if
+        there is no normal image.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or dtype.
+        ValueError: If shapes do not fit, a map holds NaN, a mask holds anything but 0 and 1, or a setting is out of
+            its range.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import pimo
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> curves = pimo(maps - 8 * masks, masks, num_thresholds=4)
+        >>> curves.thresholds
+        tensor([ 0.,  5., 10., 15.])
+        >>> curves.shared_fpr
+        tensor([1.0000, 0.6875, 0.3750, 0.0625])
+        >>> curves.per_image_tprs
+        tensor([[   nan,    nan,    nan,    nan],
+                [1.0000, 1.0000, 0.5000, 0.0000]])
+
+    """
+    check_num_thresholds(num_thresholds)
+    check_choice("shared_fpr", shared_fpr, ("mean",))
+    kept = _keep(_as_tensors(preds), _as_tensors(target), None, validate_args)
+    curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds)))
+    return PIMOResult(*(part.numpy() for part in curves)) if _is_numpy(preds) else curves
+
+
+def _keep(preds: Maps, target: Maps, upper_fpr: float | None, validate_args: bool) -> PixelScores:
+    """Select the scores that can matter up to a shared FPR, or all; in float64 if a map is, else in float32."""
+    maps = [preds] if isinstance(preds, Tensor) else preds
+    is_double = any(getattr(each, "dtype", None) == torch.float64 for each in maps)
+    floor = torch.tensor(-math.inf, dtype=torch.float64 if is_double else torch.float32)
+    normal_buffer = None if upper_fpr is None else DEFAULT_NORMAL_BUFFER
+    return keep_scores(
+        preds,
+        target,
+        floor=floor,
+        normal_buffer=normal_buffer,
+        upper_fpr=upper_fpr or 1.0,
+        validate_args=validate_args,
+    )
+
+
+def _is_numpy(maps: Maps | ArrayMaps) -> bool:
+    """Whether these are NumPy arrays."""
+    return isinstance(maps, np.ndarray) or (
+        isinstance(maps, list | tuple) and len(maps) > 0 and isinstance(maps[0], np.ndarray)
+    )
+
+
+def _as_tensors(maps: Maps | ArrayMaps) -> Maps:
+    """Tensors that share the memory of NumPy arrays where they can; anything else as it is."""
+    if isinstance(maps, np.ndarray):
+        return torch.from_numpy(np.require(maps, requirements=["C", "W"]))
+    if isinstance(maps, list | tuple):
+        return [_as_tensors(each) if isinstance(each, np.ndarray) else each for each in maps]
+    return maps
