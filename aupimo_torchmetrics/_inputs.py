@@ -115,7 +115,7 @@ def _words(flags: Tensor) -> Tensor:
 
 
 def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
-    """Number of maps with NaN, whether all targets are binary, and whether there is a floor; one wait for the device."""
+    """Number of maps with NaN, whether all targets are binary, whether there is a floor: one wait for the device."""
     num_nan_maps = torch.stack([group.lowest.isnan().sum() for group in groups]).sum()
     is_binary = torch.stack([group.is_binary for group in groups]).all()
     facts = torch.stack([num_nan_maps, is_binary.long(), (floor > -math.inf).long()]).tolist()
@@ -127,7 +127,8 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
     num_images, num_pixels = group.maps.shape
     level = _level_in(group.maps.dtype, floor)
     levels = torch.where(group.is_anomalous, math.nan, level)  # no score reaches NaN
-    is_kept = (group.maps >= levels[:, None]).logical_or_(group.masks)
+    is_kept = group.maps >= levels[:, None]
+    is_kept |= group.masks
     indices = _true_indices(is_kept.view(-1))
     first_indices = torch.arange(num_images + 1, device=indices.device) * num_pixels
     num_kept = torch.searchsorted(indices, first_indices).diff()
@@ -250,7 +251,7 @@ def _check_dtypes(preds: Tensor, target: Tensor) -> None:
     """Raise unless scores are floating and targets bool, integer or floating."""
     if preds.dtype not in _SCORE_DTYPES:
         raise TypeError(
-            f"Expected `preds` to be anomaly scores of dtype float16, bfloat16, float32 or float64, but got {preds.dtype}. "
+            f"Expected `preds` to be scores of dtype float16, bfloat16, float32 or float64, but got {preds.dtype}. "
             "If these are scores, pass `preds.float()`; if they are masks, the arguments are swapped."
         )
     if target.is_complex():
@@ -280,7 +281,7 @@ def _check_ids(image_ids: ImageIds, num_images: int) -> None:
         raise TypeError(f"Expected `image_ids` to be integers, but got {ids.dtype}.")
     if ids.shape != (num_images,):
         raise ValueError(
-            f"Expected `image_ids` to hold one id for each of the {num_images} images, but got shape {tuple(ids.shape)}."
+            f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {tuple(ids.shape)}."
         )
     if ids.numel() and int(ids.min()) < 0:
         raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")

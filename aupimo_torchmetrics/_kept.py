@@ -141,7 +141,7 @@ def distinct_images(kept: PixelScores) -> tuple[PixelScores, int]:
     repeats_previous[1:] = (sorted_keys[1:] == sorted_keys[:-1]) & has_id[order[1:]]
     in_order = take_images(kept, order)
     conflicts = repeats_previous & _differs_from_previous(in_order)
-    num_conflicts = len(in_order.image_ids[conflicts].unique())
+    num_conflicts = len(torch.unique_consecutive(in_order.image_ids[conflicts]))
     return take_images(in_order, (~repeats_previous).nonzero().squeeze(1)), num_conflicts
 
 

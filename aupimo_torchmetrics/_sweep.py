@@ -58,16 +58,18 @@ class PixelTable(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Thresholds of the paper's protocol."""
+    """Thresholds of the paper's protocol, and which of them lie between the FPR bounds."""
 
     thresholds: Tensor
     """(K,) evenly spaced, ascending."""
     fpr: Tensor
     """(K,) float64 shared FPR of each, descending; +inf where it is not known but too high to matter."""
-
-    def nearest(self, fpr: float) -> int:
-        """Index of the threshold whose shared FPR is nearest to `fpr`, the first of equals."""
-        return int((self.fpr - fpr).abs().argmin())
+    first: int
+    """Index of the threshold whose shared FPR is nearest to the upper bound."""
+    last: int
+    """Index of the threshold whose shared FPR is nearest to the lower bound."""
+    num_points: int
+    """Number of thresholds from `first` to `last` with a shared FPR above 0."""
 
 
 class Scoring(NamedTuple):
@@ -77,10 +79,6 @@ class Scoring(NamedTuple):
     threshold_bounds: tuple[float, float]
     """Thresholds at the upper and at the lower FPR bound, lower threshold first."""
     samples: Samples | None = None
-    num_points: int | None = None
-    """Number of sampled thresholds between the bounds with a shared FPR above 0."""
-    fpr_reached: tuple[float, float] | None = None
-    """Shared FPR at the sampled thresholds nearest to the lower and to the upper FPR bound."""
 
 
 def normal_levels(kept: PixelScores, down_to_fpr: float) -> NormalLevels:
@@ -110,7 +108,7 @@ def normal_levels(kept: PixelScores, down_to_fpr: float) -> NormalLevels:
 def shared_fpr_at(levels: NormalLevels, thresholds: Tensor) -> Tensor:
     """Shared FPR (K,) float64 of thresholds (K,); of those below the lowest level, that of the lowest level."""
     fpr = torch.cat([levels.fpr, levels.fpr.new_zeros(1)])
-    return fpr[torch.searchsorted(levels.scores, thresholds)]
+    return torch.where(thresholds.isnan(), math.nan, fpr[torch.searchsorted(levels.scores, thresholds)])
 
 
 def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
@@ -170,30 +168,32 @@ def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float], is_inco
     return Scoring(table, (low, high))
 
 
-def sampled_scoring(levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float]) -> Scoring:
+def sampled_scoring(
+    levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float]
+) -> tuple[Scoring, Samples]:
     """Score by the trapezoid rule over the sampled thresholds (K,) between those nearest to the FPR bounds."""
     lower, upper = fpr_bounds
     is_known = (thresholds >= levels.scores[0]) | (levels.fpr[0] >= 1)
-    samples = Samples(thresholds, torch.where(is_known, shared_fpr_at(levels, thresholds), math.inf))
-    first, last = samples.nearest(upper), samples.nearest(lower)
+    fpr = torch.where(is_known, shared_fpr_at(levels, thresholds), math.inf)
+    first, last = nearest_fpr(fpr, upper), nearest_fpr(fpr, lower)
 
-    is_positive = samples.fpr[first : last + 1] > 0
-    inner_thresholds = thresholds[first : last + 1][is_positive]
-    inner_fpr = samples.fpr[first : last + 1][is_positive]
+    inner_thresholds, inner_fpr = thresholds[first : last + 1], fpr[first : last + 1]
+    inner_thresholds, inner_fpr = inner_thresholds[inner_fpr > 0], inner_fpr[inner_fpr > 0]
     half_steps = -inner_fpr.log().diff() / 2
     nothing = half_steps.new_zeros(1)
     shares = (torch.cat([half_steps, nothing]) + torch.cat([nothing, half_steps])) / math.log(upper / lower)
-    sums = torch.cat([nothing, _cumsum(shares)])
+    sums = _cumsum(shares)
 
     is_last_of_tie = _is_last_of_tie(inner_thresholds)
-    weights = torch.cat([nothing, sums[1:][is_last_of_tie].repeat_interleave(2)])
-    return Scoring(
-        table=PixelTable(inner_thresholds[is_last_of_tie], weights),
-        threshold_bounds=(float(thresholds[first]), float(thresholds[last])),
-        samples=samples,
-        num_points=len(inner_thresholds),
-        fpr_reached=(float(samples.fpr[last]), float(samples.fpr[first])),
-    )
+    weights = torch.cat([nothing, sums[is_last_of_tie].repeat_interleave(2)])
+    samples = Samples(thresholds, fpr, first, last, num_points=len(inner_thresholds))
+    table = PixelTable(inner_thresholds[is_last_of_tie], weights)
+    return Scoring(table, (float(thresholds[first]), float(thresholds[last])), samples), samples
+
+
+def nearest_fpr(fpr: Tensor, wanted: float) -> int:
+    """Index of the shared FPR (K,) nearest to the wanted one, the first of equals."""
+    return int((fpr - wanted).abs().argmin())
 
 
 def _is_last_of_tie(values: Tensor) -> Tensor:
@@ -213,6 +213,8 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
 
 def curve_thresholds(kept: PixelScores, levels: NormalLevels) -> Tensor:
     """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from 1 down to that of one normal pixel."""
+    if len(levels.scores) == 0:
+        return kept.scores.new_full((NUM_CURVE_LEVELS,), math.nan)
     lowest = 1 / (int((~kept.is_anomalous).sum()) * int(kept.num_pixels[~kept.is_anomalous].amax()))
     fpr = torch.logspace(0, math.log10(lowest), NUM_CURVE_LEVELS, dtype=torch.float64, device=levels.fpr.device)
     return thresholds_at(levels, fpr.clamp(min=lowest))  # the end of the range may be rounded down
@@ -226,4 +228,5 @@ def per_image_tprs(kept: PixelScores, thresholds: Tensor) -> Tensor:
     counts = torch.zeros(num_images * num_bins, dtype=torch.int64, device=bins.device)
     counts.index_add_(0, kept.image_of_score()[in_mask] * num_bins + bins, torch.ones_like(bins))
     num_recalled = counts.view(num_images, num_bins).flip(1).cumsum(1).flip(1)[:, 1:]
-    return torch.where(kept.is_anomalous[:, None], num_recalled / kept.num_pixels[:, None].double(), math.nan)
+    is_defined = kept.is_anomalous[:, None] & ~thresholds.isnan()
+    return torch.where(is_defined, num_recalled / kept.num_pixels[:, None].double(), math.nan)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 import torch
@@ -74,8 +74,8 @@ def aupimo(
     Scores are used as they are: no sigmoid, no clamping, no rescaling; only their order matters to the exact score.
 
     Args:
-        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes; of dtype
-            float16, bfloat16, float32 or float64.
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes;
+            of dtype float16, bfloat16, float32 or float64.
         target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score, at least 2. 300000 is the protocol of the paper.
@@ -127,8 +127,8 @@ def pimo(
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
 
     Args:
-        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes; of dtype
-            float16, bfloat16, float32 or float64.
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes;
+            of dtype float16, bfloat16, float32 or float64.
         target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
@@ -166,7 +166,7 @@ def pimo(
     check_choice("shared_fpr", shared_fpr, ("mean",))
     kept = _keep(_as_tensors(preds), _as_tensors(target), None, validate_args)
     curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds)))
-    return PIMOResult(*(part.numpy() for part in curves)) if _is_numpy(preds) else curves
+    return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
 
 
 def _keep(preds: Maps, target: Maps, upper_fpr: float | None, validate_args: bool) -> PixelScores:
@@ -195,7 +195,11 @@ def _is_numpy(maps: Maps | ArrayMaps) -> bool:
 def _as_tensors(maps: Maps | ArrayMaps) -> Maps:
     """Tensors that share the memory of NumPy arrays where they can; anything else as it is."""
     if isinstance(maps, np.ndarray):
-        return torch.from_numpy(np.require(maps, requirements=["C", "W"]))
+        return _as_tensor(maps)
     if isinstance(maps, list | tuple):
-        return [_as_tensors(each) if isinstance(each, np.ndarray) else each for each in maps]
-    return maps
+        return [_as_tensor(each) if isinstance(each, np.ndarray) else each for each in maps]
+    return cast("Maps", maps)
+
+
+def _as_tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -91,11 +91,6 @@ class _PixelScoresMetric(Metric):
         self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
         self._prune_when_outgrown()
 
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self._result = None
-
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the images of another metric of this kind and of the same settings, before the own ones.
 
@@ -103,7 +98,7 @@ class _PixelScoresMetric(Metric):
             ValueError: If the other metric keeps its scores by other settings.
 
         """
-        state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        state: Any = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         config = state.get("aupimo_config") if isinstance(state, dict) else None
         if config is not None and not torch.equal(config.to(self.device), self.aupimo_config):
             raise ValueError(
@@ -177,7 +172,7 @@ class _PixelScoresMetric(Metric):
 
 
 def _fingerprint(normal_buffer: int | None, upper_fpr: float) -> Tensor:
-    """(8,) int64 code of what `update` depends on, so that only metrics that keep the same scores share a compute group.
+    """(8,) int64 code of what `update` depends on: only metrics that keep the same scores may share a compute group.
 
     The code is in 16-bit pieces because torchmetrics compares states with a relative tolerance of 1e-5.
     """
@@ -199,13 +194,13 @@ class AUPIMO(_PixelScoresMetric):
     As input to ``forward`` and ``update`` the metric accepts:
 
     - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. The higher a score, the more anomalous the pixel. Scores are used
-      as they are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+      float64, or a list of N maps (H, W) of any sizes. The higher a score, the more anomalous the pixel. Scores are
+      used as they are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
     - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
       holding only 0 (normal) and 1 (anomalous).
-    - ``image_ids`` (:class:`~torch.Tensor`, optional): one integer of at least 0 for each image, unique in the data set.
-      Images with one id count once, which a ``DistributedSampler`` needs that repeats images to fill up ranks, and scores
-      come back in the order of the ids. If images with one id differ, the first counts, and a warning says so.
+    - ``image_ids`` (:class:`~torch.Tensor`, optional): one integer of at least 0 for each image, unique in the data
+      set. Images with one id count once, as a ``DistributedSampler`` repeats images to fill up ranks, and scores come
+      back in the order of the ids. If images with one id differ, the first counts, and a warning says so.
 
     As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor`: the mean score over the
     anomalous images, or with ``reduction="none"`` one score an image (N,), NaN for a normal one (of a single image the
@@ -216,18 +211,19 @@ class AUPIMO(_PixelScoresMetric):
     What is kept is a few megabytes: the scores in the masks, and the highest scores of the normal images.
     ``forward`` also scores each batch on its own, which takes time and is mostly undefined; call ``update``.
 
-    =============================================  =====================================================================
-    Data                                           Result
-    =============================================  =====================================================================
-    no image, no normal or no anomalous image      NaN and a warning
-    fewer than ``1 / L`` normal pixels             the exact score of the interpolated curve and a warning
-    scores tied so that no threshold reaches the   the exact score of the interpolated curve and a warning; of constant
-    FPR bounds (saturated or constant maps)        maps the score of chance, ``(U - L) / log(U / L)``
-    infinite scores, outliers, a large offset      the exact score: only the order of the scores counts
-    half precision                                 the exact score of the rounded scores
-    NaN in a map                                   ``ValueError`` in ``update``; what was collected before stays
-    more normal pixels than the buffer is sure of  a lower bound and a warning, if the exact score cannot be certified
-    =============================================  =====================================================================
+    ==========================================  ======================================================================
+    Data                                        Result
+    ==========================================  ======================================================================
+    no image, no normal or no anomalous image   NaN and a warning
+    fewer than ``1 / L`` normal pixels          the score of the curve interpolated below 1 pixel, and a warning
+    scores tied so that no threshold reaches    the score of the curve interpolated over the tie, and a warning; of
+    the FPR bounds (saturated, constant maps)   constant maps the score of chance, ``(U - L) / log(U / L)``
+    infinite scores, outliers, a large offset   the exact score: only the order of the scores counts
+    half precision                              the exact score of the rounded scores
+    NaN in a map                                ``ValueError`` in ``update``; what was collected before stays
+    normal scores that matter outgrow           a lower bound and a warning, unless the score is certified to be
+    ``normal_buffer``                           exact in spite of it
+    ==========================================  ======================================================================
 
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
@@ -255,7 +251,7 @@ class AUPIMO(_PixelScoresMetric):
         >>> metric = AUPIMO()
         >>> metric.update(maps, masks)
         >>> metric.compute()
-        tensor(0.4822)
+        tensor(0.4941)
 
     """
 
@@ -300,7 +296,12 @@ class AUPIMO(_PixelScoresMetric):
         It shares the work, the gathering and the cache of ``compute``.
         """
         self.compute()
-        return self._result  # type: ignore[return-value]
+        return cast("AUPIMOResult", self._result)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self._result = None
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
         """Plot a single or multiple values from the metric.

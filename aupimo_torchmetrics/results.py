@@ -1,6 +1,6 @@
 """Named results: per-image scores with what explains them, PIMO curves, and the official JSON format.
 
-Conventions: N images, K thresholds. Image classes are 0 for normal and 1 for anomalous. Scores of normal images are NaN.
+Conventions: N images, K thresholds. Image classes are 0 for normal and 1 for anomalous. A normal image scores NaN.
 
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984.
@@ -41,7 +41,7 @@ class PIMOResult(NamedTuple):
     shared_fpr: Tensor
     """(K,) element k is the mean over the normal images of the share of their pixels at or above `thresholds[k]`."""
     per_image_tprs: Tensor
-    """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN for a normal image."""
+    """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN if normal."""
 
 
 @dataclass(eq=False)
@@ -124,7 +124,7 @@ class AUPIMOResult:
         if math.isnan(self.threshold_bounds[0]):
             return math.nan
         if scoring.samples is not None:
-            return float(scoring.samples.thresholds[scoring.samples.nearest(fpr)])
+            return float(scoring.samples.thresholds[_sweep.nearest_fpr(scoring.samples.fpr, fpr)])
         return float(_sweep.thresholds_at(levels, levels.fpr.new_tensor([fpr])))
 
     def pixel_aupimo(self, anomaly_map: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class AUPIMOResult:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"Expected `path` to name a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: {error!r}."
+                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: {error!r}."
             ) from error
 
     def _known(self, part: _Part | None) -> _Part:
@@ -225,31 +225,22 @@ class AUPIMOResult:
 def aupimo_result(
     kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None = None
 ) -> AUPIMOResult:
-    """Score the images by what was kept of them; warn of what leaves a score undefined or uncertain."""
-    kept = _without_repeats(on_float64_device(kept))
-    _warn_if_undefined(kept, "AUPIMO")
-    # A sampled threshold may lie beyond the upper bound, at most as far as the bound lies above 0.
-    certified_fpr = fpr_bounds[1] if num_thresholds is None else 2 * fpr_bounds[1]
-    levels = _sweep.normal_levels(kept, certified_fpr)
-    samples = None if num_thresholds is None else _sweep.sampled_thresholds(kept, num_thresholds)
-    if len(levels.scores) == 0 or (samples is not None and bool(samples.isnan().any())):
-        scoring = _sweep.undefined_scoring(levels)
-        if len(levels.scores):
-            rank_zero_warn(_INFINITE_SCORES, UserWarning)
-    elif samples is None:
-        is_incomplete = _warn_if_incomplete(kept, levels, fpr_bounds, certified_fpr)
-        _warn_if_unresolved(levels, fpr_bounds)
-        scoring = _sweep.exact_scoring(levels, fpr_bounds, is_incomplete)
+    """Score the images by what was kept of them; warn of what leaves a score undefined, or else uncertain."""
+    kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
+    if num_thresholds is None:
+        levels = _sweep.normal_levels(kept, down_to_fpr=fpr_bounds[1])
+        scoring, doubt = _score_exactly(kept, levels, fpr_bounds)
     else:
-        _warn_if_incomplete(kept, levels, fpr_bounds, certified_fpr)
-        scoring = _sweep.sampled_scoring(levels, samples, fpr_bounds)
-        _warn_if_badly_sampled(scoring, fpr_bounds)
+        # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most.
+        levels = _sweep.normal_levels(kept, down_to_fpr=2 * fpr_bounds[1])
+        scoring, doubt = _score_by_samples(kept, levels, fpr_bounds, num_thresholds)
+    _warn(doubt_about_ids, _why_undefined(kept, "AUPIMO") or doubt)
     return AUPIMOResult(
         aupimos=_sweep.per_image_scores(kept, scoring.table),
         fpr_bounds=fpr_bounds,
         threshold_bounds=scoring.threshold_bounds,
         num_thresholds=num_thresholds,
-        num_points=scoring.num_points,
+        num_points=None if scoring.samples is None else scoring.samples.num_points,
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         _levels=levels,
@@ -259,114 +250,134 @@ def aupimo_result(
 
 def pimo_result(kept: PixelScores, num_thresholds: int | None = None) -> PIMOResult:
     """Draw the PIMO curves of all images by what was kept of them, in the dtype of the scores."""
-    kept = _without_repeats(on_float64_device(kept))
-    _warn_if_undefined(kept, "PIMO")
-    levels = _sweep.normal_levels(kept, 1.0)
-    if len(levels.scores) == 0:
-        size = _sweep.NUM_CURVE_LEVELS if num_thresholds is None else num_thresholds
-        undefined = torch.full((size,), math.nan, dtype=kept.scores.dtype, device=kept.scores.device)
-        return PIMOResult(undefined, undefined.clone(), undefined.expand(len(kept.num_kept), size).clone())
+    kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
+    levels = _sweep.normal_levels(kept, down_to_fpr=1.0)
     if num_thresholds is None:
         thresholds = _sweep.curve_thresholds(kept, levels)
     else:
         thresholds = _sweep.sampled_thresholds(kept, num_thresholds)
-        if bool(thresholds.isnan().any()):
-            rank_zero_warn(_INFINITE_SCORES, UserWarning)
+    _warn(doubt_about_ids, _why_undefined(kept, "PIMO") or _doubt_infinite(thresholds))
     shared_fpr = _sweep.shared_fpr_at(levels, thresholds).to(thresholds)
     return PIMOResult(thresholds, shared_fpr, _sweep.per_image_tprs(kept, thresholds).to(thresholds))
 
 
-_INFINITE_SCORES = (
-    "The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the highest score of the "
-    "normal pixels, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the infinite score."
-)
+def _score_exactly(
+    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]
+) -> tuple[_sweep.Scoring, str]:
+    """Score by the closed form, and say what is uncertain about it."""
+    if len(levels.scores) == 0:
+        return _sweep.undefined_scoring(levels), ""
+    incomplete = _doubt_incomplete(kept, levels, fpr_bounds, needed_fpr=fpr_bounds[1])
+    scoring = _sweep.exact_scoring(levels, fpr_bounds, is_incomplete=bool(incomplete))
+    return scoring, incomplete or _doubt_unresolved(levels, fpr_bounds)
 
 
-def _without_repeats(kept: PixelScores) -> PixelScores:
-    """Count images with one id once; warn of ids with several contents."""
+def _score_by_samples(
+    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], num_thresholds: int
+) -> tuple[_sweep.Scoring, str]:
+    """Score by the paper's protocol, and say what is uncertain about it."""
+    thresholds = _sweep.sampled_thresholds(kept, num_thresholds)
+    if bool(thresholds.isnan().any()):
+        return _sweep.undefined_scoring(levels), _doubt_infinite(thresholds)
+    scoring, samples = _sweep.sampled_scoring(levels, thresholds, fpr_bounds)
+    incomplete = _doubt_incomplete(kept, levels, fpr_bounds, needed_fpr=2 * fpr_bounds[1])
+    return scoring, incomplete or _doubt_samples(samples, fpr_bounds)
+
+
+def _warn(*messages: str) -> None:
+    """Warn of everything that there is something to say about."""
+    for message in filter(None, messages):
+        rank_zero_warn(message, UserWarning)
+
+
+def _without_repeats(kept: PixelScores) -> tuple[PixelScores, str]:
+    """Count images with one id once, and say if some ids have several contents."""
     kept, num_conflicts = distinct_images(kept)
-    if num_conflicts:
-        rank_zero_warn(
-            f"Images with different content were given under the same id, for {num_conflicts} of the `image_ids`; only "
-            "the first image of each id counts. Ids must be unique in the whole data set, not in a batch.",
-            UserWarning,
-        )
-    return kept
+    if not num_conflicts:
+        return kept, ""
+    return kept, (
+        f"Images with different content were given under the same id, for {num_conflicts} of the `image_ids`; only "
+        "the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
+    )
 
 
-def _warn_if_undefined(kept: PixelScores, name: str) -> None:
-    """Warn if an image class is missing, so that every score is NaN."""
+def _why_undefined(kept: PixelScores, name: str) -> str:
+    """Say which class of images is missing, so that every score is NaN."""
     num_images, num_anomalous = len(kept.is_anomalous), int(kept.is_anomalous.sum())
     if num_images == 0:
-        rank_zero_warn(
+        return (
             f"{name} is undefined (NaN): there is no image. "
-            "Call `update` with normal and anomalous images before `compute`.",
-            UserWarning,
+            "Call `update` with normal and anomalous images before `compute`."
         )
-    elif num_anomalous == num_images:
-        rank_zero_warn(
+    if num_anomalous == num_images:
+        return (
             f"{name} is undefined (NaN): none of the {num_images} images is normal, and false positives are counted on "
-            "normal images. Add images whose masks are empty.",
-            UserWarning,
+            "normal images. Add images whose masks are empty."
         )
-    elif num_anomalous == 0:
-        rank_zero_warn(
+    if num_anomalous == 0:
+        return (
             f"{name} is undefined (NaN): none of the {num_images} images is anomalous. "
-            "Add images whose masks are not empty.",
-            UserWarning,
+            "Add images whose masks are not empty."
         )
+    return ""
 
 
-def _warn_if_incomplete(
-    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], certified_fpr: float
-) -> bool:
-    """Warn, and return true, if normal scores that matter are not among those that were kept."""
-    lowest_fpr = float(levels.fpr[0])
-    if bool(kept.floor == -math.inf) or lowest_fpr >= certified_fpr:
-        return False
-    missing = min(1.0, math.log(certified_fpr / lowest_fpr) / math.log(fpr_bounds[1] / fpr_bounds[0]))
-    rank_zero_warn(
-        f"AUPIMO is a lower bound: the normal scores that were kept reach a shared FPR of {lowest_fpr:.3g} only, but "
-        f"{certified_fpr:.3g} is needed. A score may be up to {missing:.3g} larger. "
-        "Increase `normal_buffer`, or set it to None to keep every normal score.",
-        UserWarning,
+def _doubt_infinite(thresholds: Tensor) -> str:
+    """Say if thresholds could not be sampled because a normal score is infinite."""
+    if not bool(thresholds.isnan().any()):
+        return ""
+    return (
+        "The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the highest normal "
+        "score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the infinite score."
     )
-    return True
 
 
-def _warn_if_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]) -> None:
-    """Warn if no threshold reaches a shared FPR that the integral needs."""
+def _doubt_incomplete(
+    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], needed_fpr: float
+) -> str:
+    """Say if normal scores that matter are not among those that were kept."""
+    lowest_fpr = float(levels.fpr[0])
+    if bool(kept.floor == -math.inf) or lowest_fpr >= needed_fpr:
+        return ""
+    missing = min(1.0, math.log(needed_fpr / lowest_fpr) / math.log(fpr_bounds[1] / fpr_bounds[0]))
+    return (
+        f"AUPIMO is a lower bound: the normal scores that were kept reach a shared FPR of {lowest_fpr:.3g} only, but "
+        f"{needed_fpr:.3g} is needed. A score may be up to {missing:.3g} larger. "
+        "Increase `normal_buffer`, or set it to None to keep every normal score."
+    )
+
+
+def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]) -> str:
+    """Say if no threshold reaches a shared FPR that the integral needs."""
     lower, upper = fpr_bounds
     lowest = float(levels.fpr[-1])
-    remedy = "Use more normal pixels, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
     if lowest > lower * (1 + 1e-9):
-        rank_zero_warn(
-            f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: the lowest shared FPR above 0 of a threshold is "
-            f"{lowest:.3g}, and the lower bound is {lower:g}. Below it the curve is interpolated. {remedy}",
-            UserWarning,
-        )
+        fault = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
     elif not bool(((levels.fpr >= lower) & (levels.fpr <= upper)).any()):
         below, above = float(levels.fpr[levels.fpr < lower].amax()), float(levels.fpr[levels.fpr > upper].amin())
-        rank_zero_warn(
-            f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: between them no threshold lies, tied scores let "
-            f"the shared FPR step from {below:.3g} to {above:.3g}. There the curve is interpolated. {remedy}",
-            UserWarning,
-        )
+        fault = f"no threshold lies between them, tied scores make the shared FPR step from {below:.3g} to {above:.3g}"
+    else:
+        return ""
+    return (
+        f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fault}. There the curve is interpolated. "
+        "Use more normal pixels, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
+    )
 
 
-def _warn_if_badly_sampled(scoring: _sweep.Scoring, fpr_bounds: tuple[float, float]) -> None:
-    """Warn, where the official package warns or fails, of few sampled thresholds or of missed FPR bounds."""
+def _doubt_samples(samples: _sweep.Samples, fpr_bounds: tuple[float, float]) -> str:
+    """Say, where the official package warns or fails, that thresholds are few or miss the FPR bounds."""
+    reached = float(samples.fpr[samples.last]), float(samples.fpr[samples.first])
     missed = [
-        f"{reached:.3g} for {wanted:g}"
-        for wanted, reached in zip(fpr_bounds, scoring.fpr_reached, strict=True)
-        if abs(reached - wanted) > MAX_BOUND_ERROR * wanted
+        f"{got:.3g} for {wanted:g}"
+        for wanted, got in zip(fpr_bounds, reached, strict=True)
+        if abs(got - wanted) > MAX_BOUND_ERROR * wanted
     ]
     faults = [f"the thresholds nearest to the FPR bounds reach {' and '.join(missed)}"] if missed else []
-    if scoring.num_points < MIN_SAMPLED_POINTS:
-        faults.append(f"{scoring.num_points} thresholds lie between the FPR bounds")
-    if faults:
-        rank_zero_warn(
-            f"AUPIMO may be inaccurate: {', and only '.join(faults)}. "
-            "Increase `num_thresholds`, or set it to None for the exact score.",
-            UserWarning,
-        )
+    if samples.num_points < MIN_SAMPLED_POINTS:
+        faults.append(f"only {samples.num_points} thresholds lie between the FPR bounds")
+    if not faults:
+        return ""
+    return (
+        f"AUPIMO may be inaccurate: {', and '.join(faults)}. "
+        "Increase `num_thresholds`, or set it to None for the exact score."
+    )

@@ -1,0 +1,104 @@
+"""The package as it is installed: without extras, star-imported, optimized, and documented by blocks that run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aupimo_torchmetrics
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXTRAS = ("matplotlib", "lightning", "pytorch_lightning", "scipy", "skimage", "tensorboard", "pytest")
+
+HIDE_EXTRAS = f"""
+import importlib.metadata, sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {EXTRAS}:
+            raise ModuleNotFoundError(name)
+
+find_distribution = importlib.metadata.Distribution.from_name
+
+def find_visible_distribution(name):
+    if name in {EXTRAS}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return find_distribution(name)
+
+importlib.metadata.Distribution.from_name = find_visible_distribution
+sys.meta_path.insert(0, Hidden())
+"""
+
+SCORE = """
+import torch
+maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+masks[1, 0] = True
+metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+metric.update(maps, masks)
+print(metric.compute().item(), aupimo(maps, masks, fpr_bounds=(0.1, 0.5)).item())
+"""
+
+
+def run_python(code: str, *options: str) -> str:
+    """Run code in a new interpreter, outside the tree, and return what it printed."""
+    command = [sys.executable, "-W", "error", *options, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_metric_and_function_work_without_any_extra() -> None:
+    """Metric and function work where none of the extras is installed, and import none that is."""
+    imports = "from aupimo_torchmetrics import AUPIMO\nfrom aupimo_torchmetrics.functional import aupimo\n"
+    assert run_python(HIDE_EXTRAS + imports + SCORE).split() == ["1.0", "1.0"]
+
+
+def test_the_package_imports_no_extra_by_itself() -> None:
+    """Importing the package loads neither Lightning nor scipy nor scikit-image."""
+    loaded = run_python("import aupimo_torchmetrics, sys\nprint(*sys.modules)").split()
+    # torchmetrics itself loads matplotlib and scipy where they are installed.
+    assert not {"lightning", "skimage", "tensorboard"} & set(loaded)
+
+
+def test_docstrings_are_not_needed() -> None:
+    """The package works with docstrings and assertions stripped."""
+    imports = "from aupimo_torchmetrics import AUPIMO\nfrom aupimo_torchmetrics.functional import aupimo\n"
+    assert run_python(imports + SCORE, "-OO").split() == ["1.0", "1.0"]
+
+
+@pytest.mark.parametrize("module", ["aupimo_torchmetrics", "aupimo_torchmetrics.functional"])
+def test_star_import(module: str) -> None:
+    """Everything that a module names as public is there."""
+    assert run_python(f"from {module} import *\nprint(sorted(name for name in dir() if name[0] != '_'))")
+
+
+def test_the_version_has_one_source() -> None:
+    """The installed distribution has the version that the package states."""
+    from importlib.metadata import version  # noqa: PLC0415
+
+    assert version("aupimo-torchmetrics") == aupimo_torchmetrics.__version__
+
+
+def test_the_changelog_knows_the_version() -> None:
+    """The changelog has an entry for the current version."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{aupimo_torchmetrics.__version__}]" in changelog
+
+
+def readme_blocks() -> list[str]:
+    """Python blocks of the README, in order."""
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("block", readme_blocks(), ids=lambda block: block.strip().splitlines()[-1][:40])
+def test_readme_block(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each Python block of the README runs, and prints what the comment behind each `print` says."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
+    expected = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == expected
