@@ -104,8 +104,10 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
     masks = target
     if target.dtype != torch.bool:
         masks = target != 0
-        is_binary = _words(target != masks).amax() == 0
-    return _Group(maps, masks, _words(masks).amax(1) != 0, maps.amin(1), is_binary)
+        is_binary = _words(target != masks.to(target.dtype)).amax() == 0
+    words = _words(masks)
+    is_anomalous = (words.amax(1) != 0) | (words.amin(1) != 0)  # a bool that was viewed may have any bit set
+    return _Group(maps, masks, is_anomalous, maps.amin(1), is_binary)
 
 
 def _words(flags: Tensor) -> Tensor:
@@ -125,8 +127,8 @@ def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
 def _select(group: _Group, floor: Tensor) -> PixelScores:
     """Keep the mask pixels of anomalous images, and of normal images the pixels at or above the floor."""
     num_images, num_pixels = group.maps.shape
-    level = _level_in(group.maps.dtype, floor)
-    levels = torch.where(group.is_anomalous, math.nan, level)  # no score reaches NaN
+    # No score reaches NaN. A floor that is rounded up passes over no score of the coarser dtype of the maps.
+    levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
     is_kept = group.maps >= levels[:, None]
     is_kept |= group.masks
     indices = _true_indices(is_kept.view(-1))
@@ -160,15 +162,6 @@ def _select_above_new_floor(group: _Group, floor: Tensor, capacity: int) -> tupl
     is_enough = num_kept >= num_normal.clamp(max=capacity)
     is_enough_on_host, has_floor = torch.stack([is_enough, new_floor > -math.inf]).tolist()
     return (part, has_floor) if is_enough_on_host else (_select(group, floor), False)
-
-
-def _level_in(dtype: torch.dtype, floor: Tensor) -> Tensor:
-    """Return the floor in a coarser `dtype`, rounded down: a few scores too many do no harm."""
-    if dtype == floor.dtype:
-        return floor
-    rounded = floor.to(dtype)
-    limits = torch.finfo(dtype)
-    return torch.where(rounded > floor, (floor - floor.abs() * limits.eps - limits.tiny).to(dtype), rounded)
 
 
 def _true_indices(flags: Tensor) -> Tensor:
@@ -276,14 +269,17 @@ def _check_shapes(preds: Tensor, target: Tensor) -> None:
 
 def _check_ids(image_ids: ImageIds, num_images: int) -> None:
     """Raise unless there is one integer id of at least 0 for each image."""
-    ids = torch.as_tensor(image_ids)
+    try:
+        ids = torch.as_tensor(image_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"Expected `image_ids` to be integers, but could not read them: {error}.") from error
     if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
         raise TypeError(f"Expected `image_ids` to be integers, but got {ids.dtype}.")
     if ids.shape != (num_images,):
         raise ValueError(
             f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {tuple(ids.shape)}."
         )
-    if ids.numel() and int(ids.min()) < 0:
+    if ids.numel() and int(ids.to(torch.int64).min()) < 0:
         raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
 
 

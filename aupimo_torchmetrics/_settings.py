@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -21,7 +22,7 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
         if not isinstance(bound, Real) or isinstance(bound, bool):
             raise TypeError(f"Expected `fpr_bounds` to hold two numbers, but got a {type(bound).__name__}.")
     lower, upper = (float(bound) for bound in fpr_bounds)
-    if not 0 < lower < upper <= 1:
+    if not (0 < lower < upper <= 1 and math.isfinite(upper / lower)):
         order = "; they are in reverse order" if lower > upper else ""
         raise ValueError(
             f"Expected `fpr_bounds` to satisfy 0 < lower < upper <= 1, but got ({lower:g}, {upper:g}){order}. "

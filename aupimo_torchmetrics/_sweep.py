@@ -37,7 +37,9 @@ class NormalLevels(NamedTuple):
     scores: Tensor
     """(m,) distinct normal scores, ascending."""
     fpr: Tensor
-    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; descending, above 0."""
+    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; descending, in (0, 1]."""
+    below: Tensor
+    """() no normal score lies between this and the lowest level; -inf if there is none below the levels."""
 
 
 class PixelTable(NamedTuple):
@@ -85,7 +87,7 @@ def normal_levels(kept: PixelScores, down_to_fpr: float) -> NormalLevels:
     """Rank the normal scores from the highest down to the first with a shared FPR of at least `down_to_fpr`."""
     is_normal = ~kept.is_anomalous
     if not bool(is_normal.any()):
-        return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64))
+        return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64), kept.floor)
     num_pixels = kept.num_pixels[is_normal]
     largest = int(num_pixels.amax())
     whole = len(num_pixels) * largest
@@ -95,14 +97,17 @@ def normal_levels(kept: PixelScores, down_to_fpr: float) -> NormalLevels:
     weights = (largest / num_pixels.double()).repeat_interleave(kept.num_kept[is_normal])
     weights = weights[counts[kept.of_normal_images()]]
 
+    below = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf))
     num_enough = math.ceil(down_to_fpr * whole) + 1  # one more: the product may be rounded down
     if num_enough < len(scores):
         is_high = scores >= scores.kthvalue(len(scores) - num_enough + 1).values
+        if not bool(is_high.all()):
+            below = scores[~is_high].amax()
         scores, weights = scores[is_high], weights[is_high]
     scores, order = scores.sort(descending=True)
-    fpr = _cumsum(weights[order]) / whole
+    fpr = (_cumsum(weights[order]) / whole).clamp(max=1)  # the weights of images of different sizes are rounded
     is_last_of_tie = _is_last_of_tie(scores)
-    return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0))
+    return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0), below)
 
 
 def shared_fpr_at(levels: NormalLevels, thresholds: Tensor) -> Tensor:
@@ -173,8 +178,7 @@ def sampled_scoring(
 ) -> tuple[Scoring, Samples]:
     """Score by the trapezoid rule over the sampled thresholds (K,) between those nearest to the FPR bounds."""
     lower, upper = fpr_bounds
-    is_known = (thresholds >= levels.scores[0]) | (levels.fpr[0] >= 1)
-    fpr = torch.where(is_known, shared_fpr_at(levels, thresholds), math.inf)
+    fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), math.inf)
     first, last = nearest_fpr(fpr, upper), nearest_fpr(fpr, lower)
 
     inner_thresholds, inner_fpr = thresholds[first : last + 1], fpr[first : last + 1]

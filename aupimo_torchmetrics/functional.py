@@ -171,7 +171,7 @@ def pimo(
 
 def _keep(preds: Maps, target: Maps, upper_fpr: float | None, validate_args: bool) -> PixelScores:
     """Select the scores that can matter up to a shared FPR, or all; in float64 if a map is, else in float32."""
-    maps = [preds] if isinstance(preds, Tensor) else preds
+    maps = preds if isinstance(preds, list | tuple) else [preds]
     is_double = any(getattr(each, "dtype", None) == torch.float64 for each in maps)
     floor = torch.tensor(-math.inf, dtype=torch.float64 if is_double else torch.float32)
     normal_buffer = None if upper_fpr is None else DEFAULT_NORMAL_BUFFER

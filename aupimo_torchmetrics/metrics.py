@@ -202,7 +202,7 @@ class AUPIMO(_PixelScoresMetric):
       set. Images with one id count once, as a ``DistributedSampler`` repeats images to fill up ranks, and scores come
       back in the order of the ids. If images with one id differ, the first counts, and a warning says so.
 
-    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor`: the mean score over the
+    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor`: the mean score of the
     anomalous images, or with ``reduction="none"`` one score an image (N,), NaN for a normal one (of a single image the
     score has the shape (), as torchmetrics squeezes it). :meth:`result` gives scores and thresholds by name.
 

@@ -1,0 +1,113 @@
+"""Slow reference of AUPIMO: loops over thresholds and images in float64, written from the definition of the metric.
+
+A threshold `t` calls a pixel anomalous iff its score is at least `t`; an image is normal iff its mask is empty. Nothing
+of the library is imported. Images are lists of arrays (H, W) in any sizes; scores of normal images are NaN.
+
+Source: arXiv 2401.01984.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images: TypeAlias = list[NDArray[Any]]
+
+
+def shared_fpr(maps: Images, masks: Images, threshold: float) -> float:
+    """Mean over the normal images of the share of their pixels at or above the threshold."""
+    shares = []
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        if not mask.any():
+            shares.append(np.count_nonzero(anomaly_map >= threshold) / anomaly_map.size)
+    return math.fsum(shares) / len(shares)
+
+
+def tpr(anomaly_map: NDArray[Any], mask: NDArray[Any], threshold: float) -> float:
+    """Share of the mask pixels at or above the threshold."""
+    return np.count_nonzero(anomaly_map[mask] >= threshold) / np.count_nonzero(mask)
+
+
+def distinct_scores(maps: Images) -> list[float]:
+    """All distinct scores of all images, falling."""
+    scores: set[float] = set()
+    for anomaly_map in maps:
+        scores.update(anomaly_map.astype(np.float64).ravel().tolist())
+    return sorted(scores, reverse=True)
+
+
+def aupimo(maps: Images, masks: Images, fpr_bounds: tuple[float, float]) -> list[float]:
+    """Score each image by the area under its curve, a polyline through all of its points, over the log of the FPR."""
+    thresholds = distinct_scores(maps)
+    fpr = [0.0] + [shared_fpr(maps, masks, threshold) for threshold in thresholds]
+    scores = []
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        if mask.any():
+            recall = [0.0] + [tpr(anomaly_map, mask, threshold) for threshold in thresholds]
+            scores.append(area_over_log(fpr, recall, fpr_bounds) / math.log(fpr_bounds[1] / fpr_bounds[0]))
+        else:
+            scores.append(math.nan)
+    return scores
+
+
+def area_over_log(x: list[float], y: list[float], bounds: tuple[float, float]) -> float:
+    """Integrate `y(x) dx / x` between the bounds, segment by segment, for a polyline of ascending `x`."""
+    area = 0.0
+    for i in range(len(x) - 1):
+        start, end = max(x[i], bounds[0]), min(x[i + 1], bounds[1])
+        if end > start:  # a jump has no width
+            slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+            log_width = math.log(end / start)
+            area += y[i] * log_width + slope * ((end - start) - x[i] * log_width)
+    return area
+
+
+def sampled_thresholds(maps: Images, masks: Images, num_thresholds: int) -> NDArray[Any]:
+    """Thresholds of the paper's protocol: evenly from the lowest to the highest normal score, in the maps' dtype."""
+    normal_maps = [anomaly_map for anomaly_map, mask in zip(maps, masks, strict=True) if not mask.any()]
+    lowest = min(float(anomaly_map.min()) for anomaly_map in normal_maps)
+    highest = max(float(anomaly_map.max()) for anomaly_map in normal_maps)
+    return np.linspace(lowest, highest, num_thresholds, dtype=np.float64).astype(maps[0].dtype)
+
+
+def sampled_range(fpr: list[float], fpr_bounds: tuple[float, float]) -> tuple[int, int]:
+    """Numbers of the thresholds whose shared FPR is nearest to the upper and to the lower bound, first of equals."""
+    lower, upper = fpr_bounds
+    to_upper = [abs(level - upper) for level in fpr]
+    to_lower = [abs(level - lower) for level in fpr]
+    return to_upper.index(min(to_upper)), to_lower.index(min(to_lower))
+
+
+def sampled_aupimo(
+    maps: Images, masks: Images, fpr_bounds: tuple[float, float], num_thresholds: int
+) -> tuple[list[float], tuple[float, float], int]:
+    """Return the scores of the paper's protocol, the thresholds at the upper and lower bound, and how many it uses."""
+    thresholds = sampled_thresholds(maps, masks, num_thresholds)
+    fpr = [shared_fpr(maps, masks, threshold) for threshold in thresholds]
+    first, last = sampled_range(fpr, fpr_bounds)
+    used = [k for k in range(first, last + 1) if fpr[k] > 0]
+    scores = []
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        if not mask.any():
+            scores.append(math.nan)
+            continue
+        area = 0.0
+        for k, next_k in itertools.pairwise(used):
+            mean_recall = (tpr(anomaly_map, mask, thresholds[k]) + tpr(anomaly_map, mask, thresholds[next_k])) / 2
+            area += mean_recall * math.log(fpr[k] / fpr[next_k])
+        scores.append(min(1.0, max(0.0, area / math.log(fpr_bounds[1] / fpr_bounds[0]))))
+    return scores, (float(thresholds[first]), float(thresholds[last])), len(used)
+
+
+def threshold_at(maps: Images, masks: Images, fpr: float) -> float:
+    """Smallest normal score with a shared FPR of at most `fpr`, or the next float above the highest normal score."""
+    normal_maps = [anomaly_map for anomaly_map, mask in zip(maps, masks, strict=True) if not mask.any()]
+    candidates = [score for score in distinct_scores(normal_maps) if shared_fpr(maps, masks, score) <= fpr]
+    if candidates:
+        return min(candidates)
+    highest = max(anomaly_map.max() for anomaly_map in normal_maps)
+    return float(np.nextafter(highest, highest.dtype.type(math.inf)))

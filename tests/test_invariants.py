@@ -1,0 +1,253 @@
+"""Laws that hold for all data, tried on drawn data: ranks only, order, splits, repeats, ties, precision."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import pytest
+import reference
+import torch
+from conftest import as_arrays, make_images, score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aupimo_torchmetrics import AUPIMO
+
+# Drawn data are tiny, so most bounds fall between thresholds.
+pytestmark = pytest.mark.filterwarnings("ignore:The FPR bounds:UserWarning")
+
+laws = settings(max_examples=60, derandomize=True, deadline=None)
+
+SUM_TOLERANCE = 1e-12
+"""Float64 sums of at most a few hundred terms of at most 1, added in another order."""
+TIE_TOLERANCE = 1e-10
+"""The slope within a tie of normal pixels multiplies rounding errors by up to the number of pixels, here hundreds."""
+
+
+class Scene(NamedTuple):
+    """Images in any sizes, at least one of each class, and bounds."""
+
+    maps: list[Tensor]
+    masks: list[Tensor]
+    fpr_bounds: tuple[float, float]
+
+    def scores(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Exact score of each image, by the engine."""
+        return score(self.maps, self.masks, self.fpr_bounds, dtype=dtype).aupimos
+
+    def take(self, images: list[int]) -> Scene:
+        """Return the images with these numbers, in this order."""
+        return self._replace(maps=[self.maps[i] for i in images], masks=[self.masks[i] for i in images])
+
+
+LEVELS = [-math.inf, -3.0, -0.5, -0.0, 0.0, 0.125, 0.1, 1.0, 2.5, 7.0, math.inf]
+"""Few, so that ties are common."""
+
+
+@st.composite
+def scenes(draw: st.DrawFn, *, is_tied: bool | None = None, max_images: int = 5) -> Scene:
+    """Maps with few or with only distinct levels, of one or of several sizes, in any order of the classes."""
+    is_anomalous = draw(st.permutations([True, False, *draw(st.lists(st.booleans(), max_size=max_images - 2))]))
+    one_size = draw(st.tuples(st.integers(1, 5), st.integers(1, 6)))
+    has_one_size = draw(st.booleans())
+    is_tied = draw(st.booleans()) if is_tied is None else is_tied
+    random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    maps, masks = [], []
+    for has_mask in is_anomalous:
+        height, width = one_size if has_one_size else draw(st.tuples(st.integers(1, 5), st.integers(1, 6)))
+        mask = torch.zeros(height * width, dtype=torch.bool)
+        if has_mask:
+            mask[: draw(st.integers(1, height * width))] = True
+            mask = mask[torch.randperm(height * width, generator=random)]
+        anomaly_map = torch.randn(height, width, generator=random).double()
+        if is_tied:
+            anomaly_map = torch.tensor(LEVELS).double()[torch.randint(len(LEVELS), (height, width), generator=random)]
+        maps.append(anomaly_map)
+        masks.append(mask.view(height, width))
+    upper = draw(st.floats(1e-3, 1.0))
+    return Scene(maps, masks, (upper * draw(st.floats(1e-3, 0.95)), upper))
+
+
+def assert_close(actual: Tensor, expected: object, atol: float = SUM_TOLERANCE) -> None:
+    """Compare numbers of at most 1 by their absolute difference; NaN equals NaN."""
+    expected = torch.as_tensor(expected, dtype=actual.dtype)
+    torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
+
+
+@laws
+@given(scene=scenes())
+def test_scores_are_those_of_the_definition(scene: Scene) -> None:
+    """Whatever the data and the bounds, scores are the integral of the curve."""
+    expected = reference.aupimo(as_arrays(scene.maps), as_arrays(scene.masks), scene.fpr_bounds)
+    assert_close(scene.scores(), expected, TIE_TOLERANCE)
+
+
+@laws
+@given(scene=scenes())
+def test_scores_lie_between_zero_and_one(scene: Scene) -> None:
+    """Scores of anomalous images are in [0, 1], those of normal images NaN."""
+    scores = scene.scores()
+    is_anomalous = torch.tensor([bool(mask.any()) for mask in scene.masks])
+    assert torch.equal(scores.isnan(), ~is_anomalous)
+    assert bool(((scores >= 0) & (scores <= 1))[is_anomalous].all())
+
+
+@laws
+@given(scene=scenes(), seed=st.integers(0, 2**32))
+def test_only_the_order_of_scores_counts(scene: Scene, seed: int) -> None:
+    """Any strictly rising transformation of the scores leaves every bit of the result as it was."""
+    distinct = torch.cat([each.flatten() for each in scene.maps]).unique()
+    random = torch.Generator().manual_seed(seed)
+    steps = torch.rand(len(distinct), generator=random).double() + 0.01
+    rescaled = torch.cumsum(steps, 0) - steps.sum() * torch.rand((), generator=random)
+    assert bool((rescaled.diff() > 0).all())
+    other = scene._replace(maps=[rescaled[torch.searchsorted(distinct, each)] for each in scene.maps])
+    assert_close(other.scores(), scene.scores(), 0.0)
+
+
+@laws
+@given(scene=scenes(), data=st.data())
+def test_order_of_images_does_not_matter(scene: Scene, data: st.DataObject) -> None:
+    """Permuted images have permuted scores."""
+    order = data.draw(st.permutations(range(len(scene.maps))))
+    assert_close(scene.take(order).scores(), scene.scores()[list(order)])
+
+
+@laws
+@given(scene=scenes(), data=st.data())
+def test_order_of_pixels_does_not_matter(scene: Scene, data: st.DataObject) -> None:
+    """Pixels may be shuffled within an image, together with its mask."""
+    seed = data.draw(st.integers(0, 2**32))
+    random = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(each.numel(), generator=random) for each in scene.maps]
+    shuffled = scene._replace(
+        maps=[each.view(-1)[order][None] for each, order in zip(scene.maps, orders, strict=True)],
+        masks=[each.view(-1)[order][None] for each, order in zip(scene.masks, orders, strict=True)],
+    )
+    assert_close(shuffled.scores(), scene.scores())
+
+
+@laws
+@given(scene=scenes(), data=st.data(), normal_buffer=st.sampled_from([1, 5, 2**16, None]))
+def test_split_into_batches_does_not_matter(scene: Scene, data: st.DataObject, normal_buffer: int | None) -> None:
+    """Updates in any batches, with any buffer, give the scores of one update that keeps everything."""
+    metric = AUPIMO(fpr_bounds=scene.fpr_bounds, reduction="none", normal_buffer=normal_buffer)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(scene.maps)), max_size=4)))
+    for start, stop in itertools.pairwise([0, *cuts, len(scene.maps)]):
+        metric.update(scene.maps[start:stop], scene.masks[start:stop])
+    assert_close(metric.result().aupimos, scene.scores(torch.float32))
+
+
+@laws
+@given(scene=scenes(), times=st.integers(2, 3))
+def test_repeating_all_images_does_not_matter(scene: Scene, times: int) -> None:
+    """Scores of a data set seen several times are the scores of the data set, several times."""
+    repeated = scene.take(list(range(len(scene.maps))) * times)
+    assert_close(repeated.scores(), scene.scores().repeat(times))
+
+
+@laws
+@given(scene=scenes(), shift=st.integers(0, 3))
+def test_a_clean_normal_image_never_lowers_a_score(scene: Scene, shift: int) -> None:
+    """One more normal image, all of whose pixels score as low as any pixel or lower, lowers no score."""
+    lowest = min(float(each.min()) for each in scene.maps)
+    clean = torch.full((4, 4), lowest - shift, dtype=torch.float64)
+    more = scene._replace(maps=[*scene.maps, clean], masks=[*scene.masks, torch.zeros(4, 4, dtype=torch.bool)])
+    before, after = scene.scores(), more.scores()[:-1]
+    assert bool((after >= before - SUM_TOLERANCE)[~before.isnan()].all())
+
+
+@laws
+@given(scene=scenes(), data=st.data())
+def test_a_higher_mask_pixel_never_lowers_the_score(scene: Scene, data: st.DataObject) -> None:
+    """Raising one mask pixel raises the score of its image or leaves it, and touches no other."""
+    number = data.draw(st.sampled_from([i for i, mask in enumerate(scene.masks) if mask.any()]))
+    row, column = data.draw(st.sampled_from(scene.masks[number].nonzero().tolist()))
+    raised = [each.clone() for each in scene.maps]
+    raised[number][row, column] += data.draw(st.sampled_from([0.0, 0.1, 0.625, 3.0]))
+    if bool(raised[number].isnan().any()):  # -inf and something
+        raised = scene.maps
+    before, after = scene.scores(), scene._replace(maps=raised).scores()
+    assert float(after[number]) >= float(before[number]) - SUM_TOLERANCE
+    before[number] = after[number]
+    assert_close(after, before, 0.0)
+
+
+@laws
+@given(scene=scenes())
+def test_contribution_of_a_pixel_rises_with_its_score(scene: Scene) -> None:
+    """The contribution of a pixel is in [0, 1] and never falls as its score rises."""
+    result = score(scene.maps, scene.masks, scene.fpr_bounds)
+    distinct = torch.cat([each.flatten() for each in scene.maps]).unique()
+    finite = distinct[distinct.isfinite()]
+    steps = torch.cat([distinct, (finite[1:] + finite[:-1]) / 2, finite.nextafter(torch.tensor(math.inf).double())])
+    contributions = result.pixel_aupimo(steps.sort().values)
+    assert bool((contributions.diff() >= -TIE_TOLERANCE).all())
+    assert 0 <= float(contributions.min()) <= float(contributions.max()) <= 1
+
+
+@laws
+@given(scene=scenes())
+def test_pixels_outside_the_masks_of_anomalous_images_do_not_matter(scene: Scene) -> None:
+    """False positives are counted on normal images only."""
+    changed = [
+        torch.where(mask, each, 1e6) if mask.any() else each for each, mask in zip(scene.maps, scene.masks, strict=True)
+    ]
+    assert_close(scene._replace(maps=changed).scores(), scene.scores(), 0.0)
+
+
+@laws
+@given(scene=scenes())
+def test_score_of_an_image_is_independent_of_other_anomalous_images(scene: Scene) -> None:
+    """An anomalous image scores the same alone with the normal images, to the last bit."""
+    normal = [i for i, mask in enumerate(scene.masks) if not mask.any()]
+    scores = scene.scores()
+    for number in set(range(len(scene.masks))) - set(normal):
+        assert_close(scene.take([*normal, number]).scores()[-1], scores[number], 0.0)
+
+
+@laws
+@given(scene=scenes(), dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
+def test_precision_of_maps_rounds_their_scores_and_nothing_else(scene: Scene, dtype: torch.dtype) -> None:
+    """Scores of maps in half, single or double precision are those of the rounded maps, by the definition."""
+    rounded = scene._replace(maps=[each.to(dtype) for each in scene.maps])
+    expected = reference.aupimo(
+        as_arrays([each.double() for each in rounded.maps]), as_arrays(scene.masks), scene.fpr_bounds
+    )
+    kept_in = torch.float64 if dtype == torch.float64 else torch.float32
+    assert_close(rounded.scores(kept_in), expected, TIE_TOLERANCE)
+
+
+@laws
+@given(scene=scenes(is_tied=False), factor=st.floats(0.2, 0.9))
+def test_scores_over_adjoining_ranges_add_up(scene: Scene, factor: float) -> None:
+    """The integral over two adjoining ranges of the FPR is the sum of the integrals over each."""
+    lower, upper = scene.fpr_bounds
+    middle = lower * (upper / lower) ** factor
+    parts = [
+        scene._replace(fpr_bounds=bounds).scores() * math.log(bounds[1] / bounds[0])
+        for bounds in ((lower, middle), (middle, upper))
+    ]
+    assert_close(sum(parts), scene.scores() * math.log(upper / lower), 10 * SUM_TOLERANCE)  # log(U / L) is up to 7
+
+
+def test_ties_broken_at_random_agree_in_the_mean() -> None:
+    """The straight line across a tie is what breaking the tie at random gives on average."""
+    maps, masks = make_images(0, 6, size=(40, 40), decimals=0)
+    bounds = (0.01, 0.5)
+    random = torch.Generator().manual_seed(0)
+    num_draws = 300
+    broken = torch.stack(
+        [score(maps + 0.5 * torch.rand(maps.shape, generator=random), masks, bounds).aupimos for _ in range(num_draws)]
+    )[:, [1, 3]]
+    tied = score(maps, masks, bounds).aupimos[[1, 3]]
+    # Four standard errors of the mean; and a tie of n normal pixels has n + 1 places for a mask pixel, where the line
+    # has a continuum: half a place at most, in the highest tie that reaches the lower bound.
+    num_tied = int((maps[masks.sum((1, 2)) == 0] == 2).sum())
+    tolerance = 4 * broken.std(0) / math.sqrt(num_draws) + 0.5 / num_tied
+    assert bool(((broken.mean(0) - tied).abs() < tolerance).all())
+    # The next smaller error that one could make, to score a tie as recalled or as not recalled, is ten times larger.
+    assert float(tolerance.max()) < 0.005

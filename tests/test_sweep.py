@@ -1,0 +1,388 @@
+"""The engine against the slow reference: scores, thresholds, curves and what one pixel contributes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import as_arrays, keep, make_image_list, make_images, score
+from torch import Tensor
+
+from aupimo_torchmetrics import _sweep
+from aupimo_torchmetrics.functional import aupimo, pimo
+from aupimo_torchmetrics.results import aupimo_result
+
+# The data are small on purpose, so most bounds fall between thresholds; the warnings have tests of their own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The FPR bounds:UserWarning"),
+    pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate:UserWarning"),
+]
+
+SUM_TOLERANCE = 1e-12
+"""Sums of a few thousand float64 terms of at most 1, in another order than the reference adds them."""
+FLOAT32_TOLERANCE = 1e-7
+"""A number in [0, 1] is rounded to float32 by at most 3e-8."""
+
+Images = tuple[list[Tensor], list[Tensor]]
+
+
+def with_infinite_scores() -> Images:
+    """Images with both infinities in normal maps, in masks and around them."""
+    maps, masks = make_image_list(4)
+    for number, anomaly_map in enumerate(maps):
+        anomaly_map.view(-1)[number :: 11 + number] = math.inf
+        anomaly_map.view(-1)[number + 1 :: 13] = -math.inf
+        anomaly_map[masks[number].nonzero()[0].tolist()[0] if masks[number].any() else 0, 0] = math.inf
+    maps[1][masks[1]] = torch.tensor([math.inf, -math.inf, 0.5]).double().repeat(9)[: int(masks[1].sum())]
+    return maps, masks
+
+
+def with_one_pixel_masks() -> Images:
+    """Anomalous images of which a single pixel is in the mask."""
+    maps, masks = make_image_list(5)
+    for number in (1, 3):
+        masks[number][:] = False
+        masks[number][2, 3] = True
+    maps[3][2, 3] = maps[0].max()
+    return maps, masks
+
+
+def with_full_masks() -> Images:
+    """Anomalous images that are all mask."""
+    maps, masks = make_image_list(6)
+    for number in (1, 3):
+        masks[number][:] = True
+    return maps, masks
+
+
+def with_one_normal_pixel() -> Images:
+    """A single normal image of a single pixel, on a level with some of the mask pixels."""
+    maps, masks = make_image_list(7, sizes=[(9, 9), (1, 1), (6, 4)], anomalous=(0, 2), decimals=0)
+    maps[1][0, 0] = 1.0
+    return maps, masks
+
+
+def with_equal_normal_pixels() -> Images:
+    """Constant normal images of two levels, and a mask with scores below, between, above and on them."""
+    maps, masks = make_image_list(8, sizes=[(8, 8), (4, 9), (8, 8)], anomalous=(2,), decimals=0)
+    maps[0][:] = 1.0
+    maps[1][:] = 2.0
+    return maps, masks
+
+
+CASES: dict[str, Callable[[], Images]] = {
+    "continuous": lambda: make_image_list(0, [(12, 10)] * 5),
+    "continuous, mixed sizes": lambda: make_image_list(1),
+    "ties": lambda: make_image_list(2, [(12, 10)] * 5, decimals=1),
+    "few levels, mixed sizes": lambda: make_image_list(3, decimals=0),
+    "infinite scores": with_infinite_scores,
+    "one-pixel masks": with_one_pixel_masks,
+    "full masks": with_full_masks,
+    "one normal pixel": with_one_normal_pixel,
+    "constant normal images": with_equal_normal_pixels,
+}
+FINITE_CASES = {name: case for name, case in CASES.items() if name != "infinite scores"}
+# Between thresholds, on thresholds, within the highest tie, below one pixel, up to the end of the curve, and all of it.
+BOUNDS = [(0.01, 0.3), (0.05, 0.1), (0.02, 0.021), (1e-5, 1e-4), (0.2, 1.0), (1e-4, 1.0)]
+
+all_cases = pytest.mark.parametrize("images", CASES.values(), ids=CASES.keys())
+finite_cases = pytest.mark.parametrize("images", FINITE_CASES.values(), ids=FINITE_CASES.keys())
+all_bounds = pytest.mark.parametrize("fpr_bounds", BOUNDS)
+
+
+def assert_close(actual: Tensor, expected: object, atol: float) -> None:
+    """Compare numbers of at most 1 by their absolute difference; NaN equals NaN."""
+    expected = torch.as_tensor(expected, dtype=actual.dtype)
+    torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
+
+
+@all_bounds
+@all_cases
+def test_exact_scores_equal_integrals_of_the_curve(
+    images: Callable[[], Images], fpr_bounds: tuple[float, float]
+) -> None:
+    """Exact scores are the area under the curve, whatever the scores, the sizes and the bounds."""
+    maps, masks = images()
+    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), fpr_bounds)
+    assert_close(score(maps, masks, fpr_bounds).aupimos, expected, SUM_TOLERANCE)
+
+
+@all_cases
+def test_float32_scores_differ_by_rounding_of_the_result_only(images: Callable[[], Images]) -> None:
+    """In float32 the scores are computed as precisely, and then rounded."""
+    maps, masks = images()
+    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), (0.01, 0.3))
+    actual = aupimo([each.float() for each in maps], masks, fpr_bounds=(0.01, 0.3), reduction="none")
+    assert actual.dtype == torch.float32
+    assert_close(actual, expected, FLOAT32_TOLERANCE)
+
+
+def test_score_of_a_hand_computed_example() -> None:
+    """Four normal pixels, a tie with one of two mask pixels: the score is what pencil and paper give."""
+    maps = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[3.0, 9.0], [0.0, 0.0]]])
+    masks = torch.tensor([[[0, 0], [0, 0]], [[1, 1], [0, 0]]])
+    # The pixel of score 9 is recalled at every FPR. The pixel of score 3 is recalled at no FPR up to 1/4, at all from
+    # 1/2 on, and between them by the line 4 z - 1, whose integral over dz / z is 1 - log 2. The range is log 4.
+    second_pixel = (math.log(1 / 0.5) + 1 - math.log(2)) / math.log(4)
+    expected = (1 + second_pixel) / 2
+    assert score(maps, masks, (0.25, 1.0)).mean == pytest.approx(expected, abs=SUM_TOLERANCE)
+
+
+@all_bounds
+@pytest.mark.parametrize("level", [0.0, -3.5, 1e30, math.inf, -math.inf])
+def test_constant_maps_score_as_chance(level: float, fpr_bounds: tuple[float, float]) -> None:
+    """Maps without any contrast get the score of a model without skill."""
+    _, masks = make_images(0)
+    lower, upper = fpr_bounds
+    chance = (upper - lower) / math.log(upper / lower)
+    aupimos = score(torch.full(masks.shape, level), masks, fpr_bounds).aupimos
+    assert_close(aupimos[[1, 3]], [chance, chance], SUM_TOLERANCE)
+
+
+def test_perfect_and_hopeless_maps_score_one_and_zero() -> None:
+    """A mask above all normal pixels scores exactly 1, a mask below all that matter exactly 0."""
+    maps, masks = make_images(0)
+    maps[1][masks[1]] = 100.0
+    maps[3][masks[3]] = -100.0
+    assert score(maps, masks, (0.01, 0.3)).aupimos[[1, 3]].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("num_thresholds", [2, 7, 100])
+@pytest.mark.parametrize("fpr_bounds", [(0.01, 0.3), (0.05, 0.1), (1e-5, 1e-4), (0.2, 1.0)])
+@finite_cases
+def test_sampled_scores_equal_the_protocol_of_the_paper(
+    images: Callable[[], Images], fpr_bounds: tuple[float, float], num_thresholds: int
+) -> None:
+    """Sampled scores, thresholds and the number of points are those of a trapezoid rule over a grid of thresholds."""
+    maps, masks = images()
+    maps = [each.float() for each in maps]
+    expected, threshold_bounds, num_points = reference.sampled_aupimo(
+        as_arrays(maps), as_arrays(masks), fpr_bounds, num_thresholds
+    )
+    actual = score(maps, masks, fpr_bounds, num_thresholds, dtype=torch.float32)
+    assert_close(actual.aupimos, expected, SUM_TOLERANCE)
+    assert actual.threshold_bounds == threshold_bounds
+    assert actual.num_points == num_points
+
+
+@finite_cases
+def test_sampled_threshold_at_is_the_nearest_of_the_grid(images: Callable[[], Images]) -> None:
+    """With sampled thresholds the threshold at an FPR is the first whose shared FPR is nearest to it."""
+    maps, masks = images()
+    maps = [each.float() for each in maps]
+    arrays = as_arrays(maps), as_arrays(masks)
+    grid = reference.sampled_thresholds(*arrays, 50)
+    fpr = [reference.shared_fpr(*arrays, threshold) for threshold in grid]
+    result = score(maps, masks, (0.01, 0.5), 50, dtype=torch.float32)
+    for wanted in (1e-6, 0.013, 0.1, 0.24, 0.5):
+        assert result.threshold_at(wanted) == grid[reference.sampled_range(fpr, (wanted, 1.0))[1]]
+
+
+@all_cases
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(
+    images: Callable[[], Images], dtype: torch.dtype
+) -> None:
+    """The threshold at an FPR is the smallest normal score that keeps it, or the next float above all of them."""
+    maps, masks = images()
+    maps = [each.to(dtype) for each in maps]
+    result = score(maps, masks, (0.01, 1.0), dtype=dtype)
+    for fpr in (1e-6, 0.0101, 0.0503, 0.1001, 0.301, 0.7003, 0.9999):  # none is reached by a score
+        assert result.threshold_at(fpr) == reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr)
+    assert result.threshold_bounds == (result.threshold_at(1.0), result.threshold_at(0.01))
+
+
+def test_threshold_at_an_fpr_that_a_score_reaches_is_that_score() -> None:
+    """An FPR of exactly k of P normal pixels is met by the k-th highest normal score."""
+    maps, masks = make_images(0, 3, size=(10, 10), anomalous=(1,))
+    falling = maps[[0, 2]].flatten().sort(descending=True).values
+    result = score(maps, masks, (0.01, 1.0))
+    for k in (1, 2, 3, 7, 60, 199, 200):
+        assert result.threshold_at(k / 200) == float(falling[k - 1])
+
+
+def test_threshold_at_an_fpr_keeps_that_fpr_on_normal_images() -> None:
+    """Deployed as threshold, the answer never calls a larger share of the normal pixels anomalous than asked for."""
+    maps, masks = make_image_list(2, decimals=1)
+    result = score(maps, masks, (1e-4, 0.5))
+    for fpr in np.geomspace(1e-4, 0.5, 50):
+        assert reference.shared_fpr(as_arrays(maps), as_arrays(masks), result.threshold_at(float(fpr))) <= fpr
+
+
+@finite_cases
+@pytest.mark.parametrize("num_thresholds", [2, 33, None])
+def test_curves_equal_counts_at_each_threshold(images: Callable[[], Images], num_thresholds: int | None) -> None:
+    """A curve's FPR and TPRs are the shares of pixels at or above each of its thresholds."""
+    maps, masks = images()
+    curves = pimo(maps, masks, num_thresholds)
+    arrays = as_arrays(maps), as_arrays(masks)
+    some = range(0, len(curves.thresholds), 1 if num_thresholds else 37)
+    expected_fpr = [reference.shared_fpr(*arrays, float(curves.thresholds[k])) for k in some]
+    assert_close(curves.shared_fpr[list(some)], expected_fpr, SUM_TOLERANCE)
+    for number, (anomaly_map, mask) in enumerate(zip(*arrays, strict=True)):
+        tprs = curves.per_image_tprs[number]
+        if mask.any():
+            expected = [reference.tpr(anomaly_map, mask, float(curves.thresholds[k])) for k in some]
+            assert_close(tprs[list(some)], expected, 0.0)  # both are quotients of the same two counts
+        else:
+            assert bool(tprs.isnan().all())
+
+
+@finite_cases
+def test_curves_of_sampled_thresholds_span_the_normal_scores_evenly(images: Callable[[], Images]) -> None:
+    """Sampled curves have the thresholds of the paper's protocol."""
+    maps, masks = images()
+    maps = [each.float() for each in maps]
+    expected = reference.sampled_thresholds(as_arrays(maps), as_arrays(masks), 33)
+    assert pimo(maps, masks, 33).thresholds.tolist() == expected.tolist()
+
+
+@all_cases
+def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(images: Callable[[], Images]) -> None:
+    """Each threshold of a default curve is the one at its FPR, evenly in log from 1 down to that of one pixel."""
+    maps, masks = images()
+    arrays = as_arrays(maps), as_arrays(masks)
+    normal = [each for each, mask in zip(maps, masks, strict=True) if not mask.any()]
+    num_pixels = len(normal) * max(each.numel() for each in normal)
+    levels = np.geomspace(1.0, 1 / num_pixels, _sweep.NUM_CURVE_LEVELS)
+    curves = pimo(maps, masks)
+    assert bool((curves.thresholds[1:] >= curves.thresholds[:-1]).all())
+    # A level may coincide with an FPR, whose rounding then decides between two neighbours: the ends always do.
+    for k in range(1, _sweep.NUM_CURVE_LEVELS - 1, 83):
+        around = {reference.threshold_at(*arrays, levels[k] * (1 + sign * SUM_TOLERANCE)) for sign in (-1, 1)}
+        assert float(curves.thresholds[k]) in around
+    assert float(curves.thresholds[0]) == min(float(each.min()) for each in normal)
+    assert float(curves.thresholds[-1]) == reference.threshold_at(*arrays, levels[-1] * (1 + SUM_TOLERANCE))
+
+
+def test_curves_end_at_the_highest_normal_score_whatever_the_number_of_pixels() -> None:
+    """The last threshold of a default curve is one that a normal pixel reaches, however the lowest FPR is rounded."""
+    for num_pixels in range(2, 120):
+        maps = torch.arange(2.0 * num_pixels).view(2, 1, num_pixels)
+        masks = torch.tensor([False, True])[:, None, None].expand_as(maps)
+        curves = pimo(maps, masks)
+        assert float(curves.thresholds[-1]) == num_pixels - 1
+        assert float(curves.thresholds[0]) == 0.0
+
+
+@all_cases
+def test_pixel_aupimo_averages_to_the_score(images: Callable[[], Images]) -> None:
+    """The mean of the pixels' contributions over a mask is the score of the image."""
+    maps, masks = images()
+    result = score(maps, masks, (0.01, 0.3))
+    for number in torch.nonzero(result.image_classes).squeeze(1).tolist():
+        pixels = result.pixel_aupimo(maps[number])
+        assert float(pixels[masks[number]].mean()) == pytest.approx(float(result.aupimos[number]), abs=SUM_TOLERANCE)
+
+
+def test_pixel_aupimo_rounds_a_map_as_the_scored_maps_were_rounded() -> None:
+    """A float64 map is compared in float32 with the scores of a float32 result: what was tied there is tied here."""
+    maps, masks = make_images(2, decimals=1)
+    maps = maps.mul(10).round().div(10)  # tenths in float64, which float32 does not hold
+    result = score(maps, masks, (0.01, 0.3), dtype=torch.float32)
+    for number in (1, 3):
+        mean = result.pixel_aupimo(maps[number])[masks[number]].mean()
+        assert float(mean) == pytest.approx(float(result.aupimos[number]), abs=SUM_TOLERANCE)
+
+
+@pytest.mark.parametrize("num_thresholds", [None, 60])
+@finite_cases
+def test_pixel_aupimo_rises_with_the_score(images: Callable[[], Images], num_thresholds: int | None) -> None:
+    """A higher score never contributes less; contributions are in [0, 1]."""
+    maps, masks = images()
+    result = score(maps, masks, (0.01, 0.3), num_thresholds)
+    scores = torch.cat([each.flatten() for each in maps]).unique()
+    between = (scores[1:] + scores[:-1]) / 2
+    pixels = result.pixel_aupimo(torch.cat([scores, between, scores.new_tensor([-1e9, 1e9])]).sort().values)
+    assert float(pixels.diff().min()) >= -SUM_TOLERANCE
+    assert float(pixels.min()) == 0.0
+    # The sampled table approximates the bounds, and its largest entry may pass 1 a little.
+    assert float(pixels.max()) <= 1.0 if num_thresholds is None else float(pixels.max()) < 1.5
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 1, 4, 5), (12, 10)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_pixel_aupimo_keeps_the_shape(shape: tuple[int, ...], dtype: torch.dtype, expected: torch.dtype) -> None:
+    """Contributions come in the shape of the map, in float64 for a float64 map and else in float32."""
+    result = score(*make_images(0), (0.01, 0.3))
+    pixels = result.pixel_aupimo(torch.randn(shape, dtype=dtype))
+    assert pixels.shape == shape
+    assert pixels.dtype == expected
+
+
+def test_pixel_aupimo_of_a_transposed_map_is_transposed() -> None:
+    """The memory layout of a map does not matter, and gradients are not followed."""
+    maps, masks = make_images(0)
+    result = score(maps, masks, (0.01, 0.3))
+    expected = result.pixel_aupimo(maps[1])
+    assert torch.equal(result.pixel_aupimo(maps[1].T).T, expected)
+    tracked = result.pixel_aupimo(maps[1].clone().requires_grad_())
+    assert torch.equal(tracked, expected)
+    assert not tracked.requires_grad
+
+
+@all_cases
+def test_normal_levels_hold_the_shared_fpr_of_the_highest_scores(images: Callable[[], Images]) -> None:
+    """Levels are the distinct normal scores from the highest down to the first that reaches the FPR asked for."""
+    maps, masks = images()
+    arrays = as_arrays(maps), as_arrays(masks)
+    levels = _sweep.normal_levels(keep(maps, masks), 0.2)
+    normal = [each for each, mask in zip(arrays[0], arrays[1], strict=True) if not mask.any()]
+    distinct = reference.distinct_scores(normal)[: len(levels.scores)][::-1]
+    assert levels.scores.tolist() == distinct
+    assert_close(levels.fpr, [reference.shared_fpr(*arrays, threshold) for threshold in distinct], SUM_TOLERANCE)
+    assert float(levels.fpr[0]) >= 0.2
+
+
+def test_normal_levels_reach_an_fpr_just_above_that_of_a_score() -> None:
+    """Levels go on until the FPR asked for is reached, even where only rounding sets it apart from the last one."""
+    maps, masks = make_images(0, 3, size=(10, 10), anomalous=(1,))
+    kept = keep(maps, masks)
+    for k in range(1, 200):
+        fpr = math.nextafter(k / 200, 1.0)
+        levels = _sweep.normal_levels(kept, fpr)
+        assert float(levels.fpr[0]) >= fpr
+        assert len(levels.fpr) <= k + 2
+
+
+@pytest.mark.parametrize("floor", [0.7, 1.5, 2.4])
+def test_pixels_below_an_incomplete_range_count_nothing(floor: float) -> None:
+    """Where normal scores that matter were dropped, scores are lower bounds, and a warning says by how much at most."""
+    maps, masks = make_images(0)
+    bounds = (0.01, 0.5)
+    exact = score(maps, masks, bounds)
+    with pytest.warns(UserWarning, match="AUPIMO is a lower bound") as warnings:
+        bounded = aupimo_result(keep(maps, masks, floor=floor), bounds)
+    for number in (1, 3):
+        in_mask = maps[number][masks[number]]
+        expected = float((exact.pixel_aupimo(in_mask) * (in_mask >= floor)).mean())
+        assert float(bounded.aupimos[number]) == pytest.approx(expected, abs=SUM_TOLERANCE)
+        assert bool((bounded.pixel_aupimo(maps[number][maps[number] < floor]) == 0).all())
+    lowest_kept = maps[[0, 2, 4]][maps[[0, 2, 4]] >= floor].min()
+    missing = float(exact.pixel_aupimo(lowest_kept.nextafter(torch.tensor(-math.inf).double())))
+    assert f"may be up to {missing:.3g} larger" in str(warnings[0].message)
+
+
+def test_sampled_scores_approach_exact_scores() -> None:
+    """Ever more sampled thresholds lead to the exact score: both are the same integral."""
+    maps, masks = make_images(0, 6, size=(64, 64))
+    exact = score(maps, masks, (0.01, 0.3)).aupimos[[1, 3]]
+    errors = [
+        float((score(maps, masks, (0.01, 0.3), num).aupimos[[1, 3]] - exact).abs().max())
+        for num in (100, 1000, 100_000)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    # 16,384 normal pixels resolve the bound of 0.01, which ends the sampled integral, to 0.6 %.
+    assert errors[2] < 0.006
