@@ -79,7 +79,8 @@ def keep_scores(
         parts.append(part)
     kept = join_scores(parts)
     if image_ids is not None:
-        kept = kept._replace(image_ids=torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device).clone())
+        ids = torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device)
+        kept = kept._replace(image_ids=ids.as_subclass(Tensor).clone())  # not the memory of the caller
     return kept
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -46,14 +46,15 @@ class _PixelScoresMetric(Metric):
     higher_is_better: bool | None = None
     full_state_update: bool = False
 
-    aupimo_scores: list[Tensor] | Tensor
-    aupimo_num_kept: list[Tensor] | Tensor
-    aupimo_num_pixels: list[Tensor] | Tensor
-    aupimo_is_anomalous: list[Tensor] | Tensor
-    aupimo_image_ids: list[Tensor] | Tensor
-    aupimo_floor: Tensor
-    aupimo_normal_min: Tensor
-    aupimo_config: Tensor
+    if TYPE_CHECKING:  # TorchScript would trip over the annotations
+        aupimo_scores: list[Tensor] | Tensor
+        aupimo_num_kept: list[Tensor] | Tensor
+        aupimo_num_pixels: list[Tensor] | Tensor
+        aupimo_is_anomalous: list[Tensor] | Tensor
+        aupimo_image_ids: list[Tensor] | Tensor
+        aupimo_floor: Tensor
+        aupimo_normal_min: Tensor
+        aupimo_config: Tensor
 
     _list_dtypes: ClassVar[dict[str, torch.dtype]] = {
         "aupimo_scores": torch.float32,
@@ -91,22 +92,37 @@ class _PixelScoresMetric(Metric):
         self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
         self._prune_when_outgrown()
 
+    def reset(self) -> None:
+        """Forget all images."""
+        for name in self._list_dtypes:
+            setattr(self, name, [])  # the base class would also empty the lists that somebody else holds
+        super().reset()
+
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the images of another metric of this kind and of the same settings, before the own ones.
 
         Raises:
-            ValueError: If the other metric keeps its scores by other settings.
+            ValueError: If a state is missing, or if the other metric keeps its scores by other settings.
 
         """
         state: Any = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
-        config = state.get("aupimo_config") if isinstance(state, dict) else None
-        if config is not None and not torch.equal(config.to(self.device), self.aupimo_config):
-            raise ValueError(
-                "Expected `incoming_state` to come from a metric with the same `normal_buffer` and upper FPR bound, "
-                "but got one with other settings, which has kept other scores."
-            )
+        if isinstance(state, dict):
+            missing = [name for name in self._defaults if name not in state]
+            if missing:
+                raise ValueError(
+                    f"Expected `incoming_state` to hold every state of the metric, but {missing} is missing."
+                )
+            self._check_config(state["aupimo_config"], "incoming_state")
         super().merge_state(incoming_state)
         self._update_count = max(1, self._update_count)
+
+    def _check_config(self, config: Tensor, name: str) -> None:
+        """Raise unless scores kept with this fingerprint are those that this metric keeps."""
+        if not torch.equal(config.to(self.device), self.aupimo_config):
+            raise ValueError(
+                f"Expected `{name}` to come from a metric with the same `normal_buffer` and upper FPR bound, "
+                "but got one with other settings, which has kept other scores."
+            )
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         super()._reduce_states(incoming_state)
@@ -114,9 +130,13 @@ class _PixelScoresMetric(Metric):
         self._prune_when_outgrown()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        has_scores = prefix + "aupimo_scores" in state_dict
+        has_states = prefix + "aupimo_config" in state_dict
+        if has_states:
+            self._check_config(state_dict[prefix + "aupimo_config"], "state_dict")
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if has_scores:
+        if has_states:
+            for name in self._list_dtypes:
+                setattr(self, name, list(getattr(self, name)))  # not the list that the caller holds
             self._computed = None
             self._update_count = max(1, self._update_count)
 
@@ -137,7 +157,7 @@ class _PixelScoresMetric(Metric):
         if self.normal_buffer is None:
             return
         sizes = [len(scores) for scores in self.aupimo_scores]
-        if sum(sizes[1:]) > max(2 * self.normal_buffer, sizes[0]):
+        if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
             self._compact(self.device)
 
     def _compact(self, device: torch.device) -> None:

@@ -91,6 +91,12 @@ class AUPIMOResult:
         return float(self.aupimos.nanmean())
 
     @property
+    def chance(self) -> float:
+        """Score of a model without any skill, whose TPR is everywhere its FPR: `(U - L) / log(U / L)`."""
+        lower, upper = self.fpr_bounds
+        return (upper - lower) / math.log(upper / lower)
+
+    @property
     def protocol(self) -> str:
         """One line with the settings, to quote beside a score."""
         lower, upper = self.fpr_bounds

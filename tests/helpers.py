@@ -1,0 +1,98 @@
+"""What the tests of the metrics share: seeded batches of maps and masks, and a runner of gloo ranks."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+torch.set_num_threads(1)  # tensors are small in these tests: more threads cost up to a hundred times the work
+
+FPR_BOUNDS = (1e-3, 1e-2)
+"""Bounds that one normal image of 1000 pixels resolves: its highest score lies at the lower one."""
+
+SIZE = (25, 40)
+
+Batch = tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]
+
+
+def make_batch(classes: str, seed: int, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
+    """Maps and masks (N, H, W), one image for each letter of `classes`: N for normal, A for anomalous."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(len(classes), *size, dtype=torch.bool)
+    for mask, letter in zip(masks, classes, strict=True):
+        if letter == "A":
+            top, left = (int(torch.randint(0, side - 8, (), generator=generator)) for side in size)
+            mask[top : top + 8, left : left + 8] = True
+    return torch.randn(masks.shape, generator=generator) + 2.5 * masks, masks
+
+
+def make_ragged(classes: str, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Lists of maps and masks (H, W) of different sizes."""
+    pairs = [make_batch(letter, 100 * seed + i, (20 + 5 * i, 47 - i)) for i, letter in enumerate(classes)]
+    return [maps[0] for maps, _ in pairs], [masks[0] for _, masks in pairs]
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """All batches as one, a tensor if all are of one size, else a list."""
+    preds, target = zip(*batches, strict=True)
+    if all(isinstance(maps, Tensor) for maps in preds):
+        return torch.cat(preds), torch.cat(target)
+    return [image for maps in preds for image in maps], [image for masks in target for image in masks]
+
+
+def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
+    """Assert equality of tensors, or sequences of them, within `atol`; NaN equals NaN."""
+    torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
+
+
+def run_ranks(function: Callable[..., Any], world_sizes: Sequence[int], timeout: float = 240.0) -> dict[int, list[Any]]:
+    """Return for each world size `function(rank, world_size, note)` of each rank of a gloo group of that size.
+
+    An error, an abort or a hang of a rank fails the test. The function calls `note(text)` to say what it is at, which a
+    failure then quotes. All groups are made of the same processes, as a start takes longer than most work.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        args = (world_sizes, function, folder, timeout)
+        ranks = mp.start_processes(_run_rank, args, nprocs=max(world_sizes), join=False, start_method="spawn")
+        deadline = time.monotonic() + timeout
+        try:
+            while not ranks.join(timeout=max(0.1, deadline - time.monotonic())):
+                if time.monotonic() > deadline:
+                    pytest.fail(f"Ranks did not finish in {timeout:.0f} s: {_notes(folder)}")
+        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+            pytest.fail(f"Ranks failed: {error}\n{_notes(folder)}")
+        finally:
+            for process in ranks.processes:
+                process.kill()
+        return {
+            size: [torch.load(Path(folder, f"{size}-{rank}.pt"), weights_only=False) for rank in range(size)]
+            for size in world_sizes
+        }
+
+
+def _run_rank(rank: int, world_sizes: Sequence[int], function: Callable[..., Any], folder: str, timeout: float) -> None:
+    note = Path(folder, f"{rank}.note").write_text
+    for size in world_sizes:
+        if rank >= size:
+            continue
+        note(f"the start of {size} ranks")
+        store = Path(folder, f"{size}.store").as_uri()
+        # a rank that waits in vain for another raises before the runner gives up
+        dist.init_process_group("gloo", store, timedelta(seconds=timeout / 2), world_size=size, rank=rank)
+        torch.save(function(rank, size, note), Path(folder, f"{size}-{rank}.pt"))
+        dist.destroy_process_group()
+
+
+def _notes(folder: str) -> str:
+    notes = [f"rank {path.stem} was at {path.read_text()!r}" for path in sorted(Path(folder).glob("*.note"))]
+    return ", ".join(notes) or "no rank had begun"

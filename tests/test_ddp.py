@@ -1,0 +1,247 @@
+"""Over several processes the metrics give what one process gives, whatever each of the ranks has seen.
+
+Groups of 1, 2 and 3 gloo processes play all scenarios with all metrics; the tests compare what each rank noted with
+what one process notes that is given the data of all ranks, rank by rank.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from helpers import FPR_BOUNDS, assert_same, join, make_batch, make_ragged, run_ranks
+from torch.utils.data import DistributedSampler
+from torchmetrics import Metric, MetricCollection
+
+from aupimo_torchmetrics import AUPIMO, PIMO, functional
+
+Update = dict[str, Any]
+
+MAX_ERROR = 1e-7
+"""Sums of the same float64 terms in another order, rounded to float32: one unit in the last place of a score."""
+
+WORLD_SIZES = (1, 2, 3)
+
+make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
+METRICS: dict[str, Callable[[], Any]] = {
+    "mean": make_aupimo,
+    "each image": partial(make_aupimo, reduction="none"),
+    "small buffer": partial(make_aupimo, reduction="none", normal_buffer=16),
+    "sampled": partial(make_aupimo, 20_000, reduction="none"),
+    "curves": partial(PIMO, 50),
+}
+
+
+def batch(classes: str, seed: int) -> Update:
+    """Arguments of an update with images of one size."""
+    return dict(zip(("preds", "target"), make_batch(classes, seed), strict=True))
+
+
+def ragged(classes: str, seed: int) -> Update:
+    """Arguments of an update with images of different sizes."""
+    return dict(zip(("preds", "target"), make_ragged(classes, seed), strict=True))
+
+
+def sampled_share(rank: int, world_size: int) -> list[Update]:
+    """Images as `DistributedSampler` deals them out, repeating some to fill up, with their index as id."""
+    preds, target = make_batch("NNANA", 5)
+    indices = list(DistributedSampler(range(5), world_size, rank, shuffle=False))
+    return [{"preds": preds[[i]], "target": target[[i]], "image_ids": torch.tensor([i])} for i in indices]
+
+
+def false_alarms_first(rank: int, world_size: int) -> list[Update]:
+    """All the highest scores in two images of the first rank, and 248 images below these on the last."""
+    high, low = batch("NN", 0), batch("N" * 248, 1)
+    defects = batch("AA", 2)
+    first = [{**high, "preds": high["preds"] + 20}] if rank == 0 else []
+    last = [low, {**defects, "preds": defects["preds"] + 10}] if rank == world_size - 1 else []
+    return first + last
+
+
+SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
+    "evenly": lambda rank, _: [batch("NANA", rank), batch("NNA", 10 + rank)],
+    "one size on each rank, uneven numbers of updates": lambda rank, _: [
+        {"preds": torch.cat([maps, maps], 1 + rank % 2), "target": torch.cat([masks, masks], 1 + rank % 2)}
+        for maps, masks in [make_batch("NAN", 10 * rank + i) for i in range(rank + 1)]
+    ],
+    "ragged, uneven numbers of updates": lambda rank, _: [ragged("NANNA", 10 * rank + i) for i in range(3 - rank)],
+    "first rank without update": lambda rank, size: [batch("NANA", 0)] if rank or size == 1 else [],
+    "last rank without update": lambda rank, size: [batch("NANA", rank)] if rank < size - 1 or size == 1 else [],
+    "an empty batch": lambda rank, _: [batch("", 0)] if rank == 1 else [batch("NANA", rank)],
+    "only an empty batch each": lambda _, __: [batch("", 0)],
+    "a rank only normal": lambda rank, _: [batch("NN", 0)] if rank == 0 else [batch("NAA", rank)],
+    "a rank only anomalous": lambda rank, _: [batch("AA", 0)] if rank == 0 else [batch("NNA", rank)],
+    "one class each": lambda rank, _: [batch("AA" if rank % 2 else "NNN", rank)],
+    "only normal": lambda rank, _: [batch("NN", rank)],
+    "only anomalous": lambda rank, _: [batch("AA", rank)],
+    "no update at all": lambda _, __: [],
+    "sampler that fills up": sampled_share,
+}
+EXTRA = [batch("NA", 70), batch("AAN", 71), batch("N", 72)]
+"""One more update of each rank, after the first `compute`."""
+
+
+def local_states(metric: Metric) -> dict[str, Any]:
+    """Return a copy of the states of this rank, a list as one tensor with its length."""
+    return {
+        name: (len(state), torch.cat(state) if state else None) if isinstance(state, list) else state.clone()
+        for name, state in metric.metric_state.items()
+    }
+
+
+def values_of(metric: Any) -> list[Any]:
+    """Return what a metric answers, twice, and the result by name if it has one."""
+    values = [metric.compute(), metric.compute()]
+    if isinstance(metric, AUPIMO):
+        result = metric.result()
+        values += [result.aupimos, torch.tensor([*result.threshold_bounds, result.mean], dtype=torch.float64)]
+        values += [] if result.image_ids is None else [result.image_ids]
+    return [tuple(value) if isinstance(value, tuple) else value for value in values]
+
+
+def play(metric: Any, updates: Iterable[Update], more: Iterable[Update]) -> dict[str, Any]:
+    """Update, compute, update with more and compute again; note values, warnings and whether states were restored."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for update in updates:
+            metric.update(**update)
+        before = local_states(metric)
+        values = values_of(metric)
+        after = local_states(metric)
+        messages = {str(warning.message) for warning in caught}
+        for update in more:
+            metric.update(**update)
+        values_after_more = values_of(metric)
+        metric.reset()
+    return {
+        "values": values,
+        "states": (before, after),
+        "messages": {message for message in messages if "before the ``update`` method" not in message},
+        "values after more": values_after_more,
+    }
+
+
+def play_collection(updates: list[Update]) -> dict[str, Any]:
+    """Return the values of a collection that was updated and computed twice."""
+    collection = MetricCollection({name: make() for name, make in METRICS.items() if "curves" not in name})
+    for update in updates:
+        collection.update(**update)
+    collection.compute()
+    for update in updates:
+        collection.update(**update)
+    return dict(collection.compute())
+
+
+def rank_main(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[Any, Any]:
+    """Play every scenario with every metric on one rank."""
+    notes: dict[Any, Any] = {}
+    for name, share in SCENARIOS.items():
+        for kind, make in METRICS.items():
+            note(f"{name}, {kind}")
+            notes[name, kind] = play(make(), share(rank, world_size), [EXTRA[rank]])
+    note("false alarms on one rank")
+    notes["false alarms"] = play(METRICS["small buffer"](), false_alarms_first(rank, world_size), [])
+    note("collection")
+    notes["collection"] = play_collection(SCENARIOS["evenly"](rank, world_size))
+    note("forward, synchronised in each step")
+    metric = make_aupimo(reduction="none", dist_sync_on_step=True)
+    notes["forward"] = [metric(**update) for update in SCENARIOS["evenly"](rank, world_size)] + [metric.compute()]
+    return notes
+
+
+@pytest.fixture(scope="module")
+def notes_by_size() -> dict[int, list[dict[Any, Any]]]:
+    """Return what each rank of each group noted."""
+    return run_ranks(rank_main, WORLD_SIZES)
+
+
+@pytest.fixture(params=WORLD_SIZES, ids=lambda size: f"{size}ranks")
+def ranks(request: pytest.FixtureRequest, notes_by_size: dict[int, list[dict[Any, Any]]]) -> list[dict[Any, Any]]:
+    """Return what each rank of one group noted."""
+    return notes_by_size[request.param]
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, kind: str) -> None:
+    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
+    world_size = len(ranks)
+    shares = [SCENARIOS[name](rank, world_size) for rank in range(world_size)]
+    expected = play(METRICS[kind](), [update for share in shares for update in share], [])
+    # images are rank by rank, so the extra update of a rank stands behind its others
+    more = [update for rank, share in enumerate(shares) for update in [*share, EXTRA[rank]]]
+    expected_after_more = play(METRICS[kind](), more, [])
+    for outcomes in ranks:
+        outcome = outcomes[name, kind]
+        before, after = outcome["states"]
+        assert_same(after, before)
+        assert_same(outcome["values"], expected["values"], atol=MAX_ERROR)
+        assert_same(outcome["values after more"], expected_after_more["values"], atol=MAX_ERROR)
+        assert outcome["messages"] == expected["messages"]
+
+
+@pytest.mark.parametrize("name", ["no update at all", "only normal", "only anomalous", "only an empty batch each"])
+def test_undefined_on_all_ranks_is_nan(ranks: list[dict[Any, Any]], name: str) -> None:
+    """Without the data for a score each rank answers NaN and says why, and nobody aborts."""
+    for outcomes in ranks:
+        assert outcomes[name, "mean"]["values"][0].isnan()
+        assert ["undefined (NaN)" in message for message in outcomes[name, "mean"]["messages"]] == [True]
+
+
+def test_lower_bound_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+    """If one rank has dropped scores that matter, all ranks overstate nothing, and say so."""
+    updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
+    batches = join([tuple(update.values()) for update in updates])
+    exact = functional.aupimo(*batches, fpr_bounds=FPR_BOUNDS, reduction="none")[-2:]
+    for outcomes in ranks:
+        scores = outcomes["false alarms"]["values"][0][-2:]
+        assert (scores < exact).all()
+        assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
+
+
+def test_ids_restore_the_data_set(ranks: list[dict[Any, Any]]) -> None:
+    """With ids the images that a sampler repeats count once, and scores stand in the order of the data set."""
+    scores = functional.aupimo(*make_batch("NNANA", 5), fpr_bounds=FPR_BOUNDS, reduction="none")
+    for outcomes in ranks:
+        assert_same(outcomes["sampler that fills up", "each image"]["values"][0], scores, atol=MAX_ERROR)
+        assert_same(outcomes["sampler that fills up", "mean"]["values"][0], scores.nanmean(), atol=MAX_ERROR)
+        assert_same(outcomes["sampler that fills up", "each image"]["values"][-1], torch.arange(5))
+
+
+def test_collection_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+    """Metrics that share states in a collection are right on every rank, after a computation in between too."""
+    updates = [update for rank in range(len(ranks)) for update in 2 * SCENARIOS["evenly"](rank, len(ranks))]
+    expected = {kind: play(METRICS[kind](), updates, [])["values"][0] for kind in METRICS if "curves" not in kind}
+    for outcomes in ranks:
+        assert_same(outcomes["collection"], expected, atol=MAX_ERROR)
+
+
+def test_forward_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+    """With `dist_sync_on_step` each step scores the batches of all ranks, and the end is not changed by it."""
+    shares = [SCENARIOS["evenly"](rank, len(ranks)) for rank in range(len(ranks))]
+    steps = [[share[step] for share in shares] for step in range(2)]
+    everything = [update for share in shares for update in share]
+    batches = [join([tuple(update.values()) for update in updates]) for updates in [*steps, everything]]
+    expected = [functional.aupimo(*each, fpr_bounds=FPR_BOUNDS, reduction="none") for each in batches]
+    for outcomes in ranks:
+        assert_same(outcomes["forward"], expected, atol=MAX_ERROR)
+
+
+def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:
+    """Abort rank 1, as a collective of unequal dtypes does; the others wait for it."""
+    note(f"work of {world_size}")
+    if rank == 1:
+        os.abort()
+    dist.barrier()
+
+
+def test_abort_of_a_rank_fails_the_test() -> None:
+    """The runner of these tests notices a process that dies, and says what it was at."""
+    with pytest.raises(pytest.fail.Exception, match=r"Ranks failed: .*SIGABRT\n.*rank 1 was at 'work of 2'"):
+        run_ranks(abort_second_rank, [2])

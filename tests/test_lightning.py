@@ -1,0 +1,195 @@
+"""The metric in plain Lightning: logged as an object, over epochs, in other precisions, watched by callbacks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import FPR_BOUNDS, make_batch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MetricCollection
+
+from aupimo_torchmetrics import AUPIMO, functional
+
+lightning = pytest.importorskip("lightning.pytorch")
+callbacks = pytest.importorskip("lightning.pytorch.callbacks")
+
+pytestmark = [
+    # advice of Lightning on speed and on its own set-up, which a test has no use for
+    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
+]
+
+MAPS, MASKS = make_batch("NNNNNNAANA", 0)
+"""In batches of two the first batches have normal images only, and these are what Lightning's sanity check sees."""
+
+
+def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
+    """Return the maps that the model gives in an epoch, others each time."""
+    return maps - 0.3 * epoch * maps.roll(3, -1)
+
+
+class Detector(lightning.LightningModule):
+    """A model that gives the maps of its data, and logs their score as a metric object."""
+
+    def __init__(self, *, as_collection: bool = False, dtypes: list[Any] | None = None) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.as_collection = as_collection
+        self.dtypes = dtypes
+        self.scores: list[Any] = []
+        if as_collection:
+            others = {"aupimo": AUPIMO(fpr_bounds=FPR_BOUNDS), "sampled": AUPIMO(20_000, FPR_BOUNDS)}
+            self.metrics = MetricCollection(others, prefix="val/")
+        else:
+            self.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS)
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        """Learn nothing."""
+        return self.layer(batch[0]).sum()
+
+    def validation_step(self, batch: list[Tensor], _: int) -> None:
+        """Update, and log the object."""
+        maps, masks = batch
+        maps = maps_of_epoch(maps, self.current_epoch)
+        if self.as_collection:
+            self.metrics.update(maps, masks)
+            self.log_dict(self.metrics)
+        else:
+            self.aupimo.update(maps, masks)
+            self.log("val/aupimo", self.aupimo)
+            if self.dtypes is not None:
+                self.dtypes += [self.aupimo.aupimo_scores[-1].dtype, self.aupimo.aupimo_num_kept[-1].dtype]
+                self.dtypes += [self.aupimo.aupimo_floor.dtype, self.aupimo.aupimo_config.dtype]
+
+    def on_validation_epoch_end(self) -> None:
+        """Ask for the full result, which is there before Lightning resets the metric."""
+        if not self.as_collection and not self.trainer.sanity_checking:
+            self.scores.append(self.aupimo.result().mean)
+
+    def on_train_epoch_end(self) -> None:
+        """Note what was logged."""
+        self.logged = [*getattr(self, "logged", []), {**self.trainer.callback_metrics}]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return what a trainer asks for."""
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def fit(model: Detector, folder: Path, masks: Tensor = MASKS, **settings: Any) -> Any:
+    """Train for two epochs and return the trainer."""
+    train = DataLoader(TensorDataset(torch.zeros(2, 1)), batch_size=1)
+    validation = DataLoader(TensorDataset(MAPS, masks), batch_size=2)
+    trainer = lightning.Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 2,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": "callbacks" in settings,
+            "default_root_dir": folder,
+            "log_every_n_steps": 1,
+            **settings,
+        }
+    )
+    trainer.fit(model, train, validation)
+    return trainer
+
+
+def expected_score(epoch: int, dtype: torch.dtype = torch.float32, **settings: Any) -> float:
+    """Return what the function answers for the maps of an epoch."""
+    maps = maps_of_epoch(MAPS.to(dtype), epoch)
+    return float(functional.aupimo(maps, MASKS, **{"fpr_bounds": FPR_BOUNDS, **settings}))
+
+
+sanity_check_warns = pytest.mark.filterwarnings("ignore:AUPIMO is undefined .NaN.. none of the 4 images is anomalous")
+
+
+@sanity_check_warns
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_logged_object_is_right_in_each_epoch(tmp_path: Path, inference_mode: bool) -> None:
+    """The logged value is the score of its epoch: nothing of the sanity check or of the epoch before is left."""
+    model = Detector()
+    fit(model, tmp_path, inference_mode=inference_mode)
+    # the logged value is float32; the mean of the result is that before it is rounded
+    assert [float(each["val/aupimo"]) for each in model.logged] == [expected_score(0), expected_score(1)]
+    assert model.scores == pytest.approx([expected_score(0), expected_score(1)], abs=1e-7)
+    assert expected_score(0) != expected_score(1)
+    assert not model.aupimo.update_called
+
+
+def test_sanity_check_with_normal_images_only_is_harmless(tmp_path: Path) -> None:
+    """The first batches have no anomalous image: a warning says so, training goes on, and nothing is logged of them."""
+    model = Detector()
+    with pytest.warns(UserWarning, match="none of the 4 images is anomalous") as caught:
+        fit(model, tmp_path)
+    assert len([each for each in caught if "AUPIMO" in str(each.message)]) == 1
+    assert all(torch.isfinite(each["val/aupimo"]) for each in model.logged)
+
+
+@sanity_check_warns
+def test_collection_is_logged_as_a_dict(tmp_path: Path) -> None:
+    """`log_dict` of a collection logs each member, reset between epochs, to a logger too."""
+    model = Detector(as_collection=True)
+    logger = pytest.importorskip("lightning.pytorch.loggers").CSVLogger(tmp_path)
+    fit(model, tmp_path, logger=logger)
+    for epoch, logged in enumerate(model.logged):
+        assert float(logged["val/aupimo"]) == expected_score(epoch)
+        assert float(logged["val/sampled"]) == expected_score(epoch, num_thresholds=20_000)
+    rows = Path(logger.log_dir, "metrics.csv").read_text().splitlines()
+    assert rows[0].split(",") == ["epoch", "step", "val/aupimo", "val/sampled"]
+    assert [float(row.split(",")[2]) for row in rows[1:]] == pytest.approx([expected_score(0), expected_score(1)])
+
+
+@sanity_check_warns
+def test_bfloat16_training_keeps_states_exact(tmp_path: Path) -> None:
+    """Under "bf16-true" the model and its default dtype are bfloat16, the states are not."""
+    model = Detector(dtypes=[])
+    fit(model, tmp_path, precision="bf16-true")
+    assert model.layer.weight.dtype == torch.bfloat16
+    assert model.dtypes == (2 + 2 * 5) * [torch.float32, torch.int64, torch.float32, torch.int64]
+    expected = [expected_score(0, torch.bfloat16), expected_score(1, torch.bfloat16)]
+    assert [float(each["val/aupimo"]) for each in model.logged] == expected
+
+
+@sanity_check_warns
+def test_callbacks_watch_the_score(tmp_path: Path) -> None:
+    """`ModelCheckpoint` saves the better epoch and `EarlyStopping` lets an improving model go on."""
+    best = callbacks.ModelCheckpoint(tmp_path, monitor="val/aupimo", mode="max")
+    model = Detector()
+    stop = callbacks.EarlyStopping("val/aupimo", mode="max", patience=1)
+    trainer = fit(model, tmp_path, callbacks=[best, stop])
+    assert trainer.current_epoch == 2
+    assert float(best.best_model_score) == max(expected_score(0), expected_score(1))
+    assert not [name for name in torch.load(best.best_model_path, weights_only=True)["state_dict"] if "aupimo" in name]
+
+
+def test_callbacks_survive_nan(tmp_path: Path) -> None:
+    """Without anomalous images the score is NaN: the warning names the cause before `EarlyStopping` stops on it."""
+    best = callbacks.ModelCheckpoint(tmp_path, monitor="val/aupimo", mode="max")
+    stop = callbacks.EarlyStopping("val/aupimo", mode="max", check_finite=True)
+    with pytest.warns(UserWarning, match="none of the 10 images is anomalous"), pytest.warns(match="4 images"):
+        trainer = fit(Detector(), tmp_path, masks=torch.zeros_like(MASKS), callbacks=[best, stop])
+    assert trainer.current_epoch == 1
+    assert math.isnan(trainer.callback_metrics["val/aupimo"])
+    assert "not finite" in stop.stopping_reason_message
+
+
+def test_validation_before_any_training(tmp_path: Path) -> None:
+    """`Trainer.validate` returns the score."""
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    loader = DataLoader(TensorDataset(MAPS, MASKS), batch_size=4)
+    assert trainer.validate(Detector(), loader, verbose=False) == [{"val/aupimo": expected_score(0)}]
