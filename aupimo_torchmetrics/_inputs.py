@@ -1,7 +1,11 @@
 """Check a batch of anomaly maps and masks, and select the scores of it that AUPIMO can depend on.
 
-This is the only module that looks at whole maps: it reads each map and each mask twice and copies neither.
-Conventions: N images, H, W, P pixels of an image. Maps of one size form a group `(n, P)`; of a list each map is one.
+This is the only module that looks at whole maps: it reads each map twice and each mask once, and copies neither. The
+reads give the highest and the lowest scores of blocks of pixels and say in which blocks there is a mask; only the few
+blocks that hold something to keep are then looked at pixel by pixel.
+
+Conventions: N images, H, W, P pixels of an image. Maps of one size form a group (n, P); of a list each map is one. A
+group is seen as n images of q blocks of B pixels.
 """
 
 from __future__ import annotations
@@ -21,23 +25,35 @@ Maps: TypeAlias = Tensor | Sequence[Tensor]
 ImageIds: TypeAlias = Tensor | Sequence[int]
 
 _SAMPLE_SIZE = 2**15
-_WORD_BYTES = 8
+_MAX_BLOCK_SIZE = 256
+"""Pixels of a block at most: the CPU finds the highest of as many as fast as it reads them, of fewer bools not."""
+_MAX_HOT_SHARE = 0.25
+"""Share of the blocks up to which those that hold something to keep are copied and searched, instead of all."""
 _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class _Group(NamedTuple):
-    """Maps of one size, flattened, and what a first read of them has shown."""
+    """Images of one size, cut into blocks, and what a first read of them has shown."""
 
     maps: Tensor
-    """(n, P) floating."""
+    """(n, q, B) floating."""
     masks: Tensor
-    """(n, P) bool."""
-    is_anomalous: Tensor
-    """(n,) bool."""
+    """(n, q, B) bool."""
+    highest: Tensor
+    """(n, q) highest score of each block, NaN if there is a NaN in it."""
+    is_masked: Tensor
+    """(n, q) bool, true for a block with mask pixels."""
     lowest: Tensor
     """(n,) lowest score of each map, NaN if there is a NaN in it."""
+    is_anomalous: Tensor
+    """(n,) bool."""
     is_binary: Tensor
     """() bool, true if the target holds nothing but 0 and 1."""
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of an image."""
+        return self.maps.shape[1] * self.maps.shape[2]
 
 
 def keep_scores(
@@ -67,7 +83,7 @@ def keep_scores(
     num_images = sum(len(group.maps) for group in groups)
     capacity = math.inf
     if normal_buffer is not None:
-        largest = max(group.maps.shape[1] for group in groups)
+        largest = max(group.num_pixels for group in groups)
         capacity = required_capacity(num_images, largest, normal_buffer, upper_fpr)
 
     parts = [no_scores(floor)]
@@ -100,21 +116,27 @@ def _flat(batch: Tensor) -> Tensor:
 
 
 def _look_at(maps: Tensor, target: Tensor) -> _Group:
-    """Find class and lowest score of each image, and whether the target is binary."""
+    """Cut images (n, P) into blocks, and find what blocks and images hold."""
+    blocks = (len(maps), -1, _block_size(maps.shape[1]))
+    masks = target if target.dtype == torch.bool else target != 0
+    is_masked = masks.view(torch.uint8).view(blocks).amax(2) != 0  # a maximum of bytes is many times faster than `any`
     is_binary = torch.ones((), dtype=torch.bool, device=target.device)
-    masks = target
     if target.dtype != torch.bool:
-        masks = target != 0
-        is_binary = _words(target != masks.to(target.dtype)).amax() == 0
-    words = _words(masks)
-    is_anomalous = (words.amax(1) != 0) | (words.amin(1) != 0)  # a bool that was viewed may have any bit set
-    return _Group(maps, masks, is_anomalous, maps.amin(1), is_binary)
+        is_binary = (target == masks.to(target.dtype)).view(torch.uint8).amin() != 0
+    return _Group(
+        maps=maps.view(blocks),
+        masks=masks.view(blocks),
+        highest=maps.view(blocks).amax(2),
+        is_masked=is_masked,
+        lowest=maps.amin(1),
+        is_anomalous=is_masked.any(1),
+        is_binary=is_binary,
+    )
 
 
-def _words(flags: Tensor) -> Tensor:
-    """View contiguous bool flags as machine words where they fit; the CPU reduces these many times faster."""
-    fits = flags.shape[-1] % _WORD_BYTES == 0 and flags.storage_offset() % _WORD_BYTES == 0
-    return flags.view(torch.int64 if fits else torch.uint8)
+def _block_size(num_pixels: int) -> int:
+    """Largest divisor of the number of pixels up to the maximum."""
+    return max(size for size in range(1, _MAX_BLOCK_SIZE + 1) if num_pixels % size == 0)
 
 
 def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
@@ -127,18 +149,27 @@ def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
 
 def _select(group: _Group, floor: Tensor) -> PixelScores:
     """Keep the mask pixels of anomalous images, and of normal images the pixels at or above the floor."""
-    num_images, num_pixels = group.maps.shape
+    num_images, num_blocks, block_size = group.maps.shape
     # No score reaches NaN. A floor that is rounded up passes over no score of the coarser dtype of the maps.
-    levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
-    is_kept = group.maps >= levels[:, None]
-    is_kept |= group.masks
-    indices = _true_indices(is_kept.view(-1))
-    first_indices = torch.arange(num_images + 1, device=indices.device) * num_pixels
-    num_kept = torch.searchsorted(indices, first_indices).diff()
+    image_levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
+    levels = image_levels[:, None].expand(num_images, num_blocks).reshape(-1)
+    maps, masks = group.maps.view(-1, block_size), group.masks.view(-1, block_size)
+
+    blocks = torch.arange(len(maps), device=maps.device)
+    if maps.device.type == "cpu":  # on other devices it takes longer to wait for the number of blocks than to read all
+        hot_blocks = ((group.highest.view(-1) >= levels) | group.is_masked.view(-1)).nonzero().squeeze(1)
+        if len(hot_blocks) <= _MAX_HOT_SHARE * len(maps):
+            blocks, maps, masks, levels = hot_blocks, maps[hot_blocks], masks[hot_blocks], levels[hot_blocks]
+
+    is_kept = maps >= levels[:, None]
+    is_kept |= masks
+    indices = is_kept.view(-1).nonzero().squeeze(1)
+    first_blocks = torch.arange(num_images + 1, device=indices.device) * num_blocks
+    num_kept = torch.searchsorted(blocks[indices // block_size], first_blocks).diff()
     return PixelScores(
-        scores=group.maps.view(-1)[indices].to(floor.dtype),
+        scores=maps.view(-1)[indices].to(floor.dtype),
         num_kept=num_kept,
-        num_pixels=torch.where(group.is_anomalous, num_kept, num_pixels),
+        num_pixels=torch.where(group.is_anomalous, num_kept, group.num_pixels),
         is_anomalous=group.is_anomalous,
         image_ids=torch.full_like(num_kept, NO_ID),
         floor=floor,
@@ -152,30 +183,18 @@ def _select_above_new_floor(group: _Group, floor: Tensor, capacity: int) -> tupl
     Returns what is kept, and whether it has a floor now.
     """
     stride = (group.maps.numel() // _SAMPLE_SIZE) | 1  # odd, to wander over the columns of images of even width
-    sample = torch.where(group.is_anomalous[:, None], -math.inf, group.maps[:, ::stride].to(floor.dtype)).flatten()
+    sample = group.maps.view(len(group.maps), -1)[:, ::stride].to(floor.dtype)
+    sample = torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
     expected = capacity * len(sample) / group.maps.numel()
     rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)))  # four standard deviations to be safe
     new_floor = sample.kthvalue(len(sample) - rank + 1).values
     part = _select(group, new_floor)
 
-    num_normal = (~group.is_anomalous).sum() * group.maps.shape[1]
+    num_normal = (~group.is_anomalous).sum() * group.num_pixels
     num_kept = torch.where(group.is_anomalous, 0, part.num_kept).sum()
     is_enough = num_kept >= num_normal.clamp(max=capacity)
     is_enough_on_host, has_floor = torch.stack([is_enough, new_floor > -math.inf]).tolist()
     return (part, has_floor) if is_enough_on_host else (_select(group, floor), False)
-
-
-def _true_indices(flags: Tensor) -> Tensor:
-    """(S,) int64 ascending indices of the true among the flags (n,).
-
-    On the CPU first the words that hold any, then the flags in these: true flags are few, and `nonzero` of bools slow.
-    """
-    words = _words(flags)
-    if flags.device.type != "cpu" or words.dtype == torch.uint8:
-        return flags.nonzero().squeeze(1)
-    word_indices = words.nonzero().squeeze(1)
-    in_words = words[word_indices].view(torch.bool).view(-1, _WORD_BYTES).nonzero()
-    return word_indices[in_words[:, 0]] * _WORD_BYTES + in_words[:, 1]
 
 
 def _check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:

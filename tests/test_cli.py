@@ -1,0 +1,171 @@
+"""The main job from the shell, and the demo behind it."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from aupimo_torchmetrics import AUPIMOResult, __version__, cli
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.datasets import load_texture
+from aupimo_torchmetrics.demo import DemoReport, overwrite_regions, run_demo
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
+    """A demo of one epoch."""
+    return run_demo("brick", epochs=1, out=tmp_path_factory.mktemp("demo"), seed=3)
+
+
+def _logged(folder: Path, name: str) -> list[tuple[int, float]]:
+    """Steps and values of a scalar in the event files of a run."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def test_demo_logs_what_it_saves(report: DemoReport) -> None:
+    """The event file holds AUPIMO before and after the epoch, equal to the results and to `aupimos.json`."""
+    saved = AUPIMOResult.load(report.out / "aupimos.json")
+    assert torch.equal(saved.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
+    assert saved.threshold_bounds == report.after.threshold_bounds
+    (before_step, before), (after_step, after) = _logged(report.out / "tensorboard" / "version_0", "val/aupimo")
+    assert 0 == before_step < after_step
+    # Event files hold float32, as `compute` returns it.
+    assert before == pytest.approx(report.before.mean, abs=1e-7)
+    assert after == pytest.approx(saved.mean, abs=1e-7)
+    assert _logged(report.out / "tensorboard" / "version_0", "train/loss")
+
+
+def test_demo_writes_nothing_else(report: DemoReport) -> None:
+    """There are the scores, the picture, and one folder with the event files and settings of the run."""
+    assert sorted(path.name for path in report.out.iterdir()) == ["aupimo.png", "aupimos.json", "tensorboard"]
+    logs = [path.name for path in (report.out / "tensorboard" / "version_0").iterdir()]
+    assert all(name.startswith("events.out.tfevents") or name == "hparams.yaml" for name in logs)
+    assert (report.out / "aupimo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_scores_the_validation_tiles(report: DemoReport) -> None:
+    """Anomalous tiles have a score, normal ones have none, and bounds are resolved by the normal pixels."""
+    assert report.after.aupimos.isnan().tolist() == [defect == "normal" for defect in report.tiles.defects]
+    lower, upper = report.after.fpr_bounds
+    num_normal_pixels = int(report.after.aupimos.isnan().sum()) * report.tiles.masks[0].numel()
+    assert num_normal_pixels * lower > 50
+    assert report.chance == pytest.approx((upper - lower) / math.log(upper / lower))
+    assert 0 < report.metric_seconds < report.seconds
+
+
+def test_summary_says_what_was_found(report: DemoReport) -> None:
+    """The summary holds both means, chance, the extreme images, thresholds, the time and the next command."""
+    summary = report.summary()
+    assert f"{report.before.mean:.3f} before training, {report.after.mean:.3f} after (chance 0.0039" in summary
+    for place in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
+        row = next(line for line in summary.splitlines() if f" {int(place)}  {report.tiles.defects[place]}" in line)
+        assert row.split()[-2:] == [str(int(report.tiles.masks[place].sum())), f"{report.after.aupimos[place]:.3f}"]
+    assert f"{report.after.threshold_bounds[1]:.3f} at FPR 0.001" in summary
+    assert "Time in the metric" in summary
+    assert f"tensorboard --logdir {report.out}" in summary
+    assert max(len(line) for line in summary.replace(str(report.out), "out").splitlines()) <= 120
+
+
+def test_demo_is_fixed_by_the_seed(report: DemoReport, tmp_path: Path) -> None:
+    """One seed gives one result, bit for bit, another seed another, and torch's own generator is not touched."""
+    torch.manual_seed(99)
+    before = torch.random.get_rng_state()
+    again = run_demo("brick", epochs=1, out=tmp_path, seed=3)
+    other = run_demo("brick", epochs=1, out=tmp_path, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(again.after.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
+    assert not torch.equal(other.after.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
+    assert (tmp_path / "tensorboard" / "version_1").is_dir()
+
+
+def test_no_epoch_is_refused(tmp_path: Path) -> None:
+    """Fewer epochs than one are a ValueError, before anything is written."""
+    with pytest.raises(ValueError, match="`epochs` to be at least 1, but got 0"):
+        run_demo(epochs=0, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_overwrites_what_it_says() -> None:
+    """Outside of the regions to find, a training image is the photograph."""
+    images = load_texture("gravel")[:64].unfold(1, 64, 64).permute(1, 0, 2)[:, None]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(10):
+            overwritten, is_overwritten = overwrite_regions(images)
+            assert is_overwritten.any()
+            assert torch.equal(overwritten[~is_overwritten], images[~is_overwritten])
+            assert 0 <= overwritten.min() <= overwritten.max() <= 1
+
+
+def test_shell_passes_options_and_prints_the_summary(
+    report: DemoReport, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`aupimo demo` hands its options to the demo and prints what it found."""
+    calls = []
+    monkeypatch.setattr("aupimo_torchmetrics.demo.run_demo", lambda *args: calls.append(args) or report)
+    assert main(["demo", "--texture", "grass", "--epochs", "2", "--out", "there", "--seed", "7"]) == 0
+    assert main(["demo"]) == 0
+    assert calls == [("grass", 2, "there", 7), ("brick", 30, "aupimo_demo", 0)]
+    assert report.summary() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "aupimo: the following arguments are required: COMMAND"),
+        (["demos"], "invalid choice: 'demos'"),
+        (["demo", "--texture", "sand"], "aupimo demo: argument --texture: invalid choice: 'sand'"),
+        (["demo", "--epochs", "0"], "argument --epochs: expected an integer of at least 1, but got '0'"),
+        (["demo", "--epochs", "x"], "argument --epochs: expected an integer of at least 1, but got 'x'"),
+        (["demo", "--seed", "-1"], "argument --seed: expected"),
+        (["demo", "--seed", "99999999999999999999"], "argument --seed: expected an integer from 0 to"),
+        (["demo", "--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that is not understood ends with code 2 and one line that names what is wrong."""
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_missing_packages_are_one_line_and_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the extra the command names the missing packages and the remedy, without a traceback."""
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in {"lightning", "skimage"} else object())
+    assert main(["demo"]) == 1
+    expected = (
+        'aupimo demo: needs lightning, scikit-image; please install with `pip install "aupimo-torchmetrics[demo]"`\n'
+    )
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_and_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the output folder cannot be, the command says so before it trains."""
+    (tmp_path / "file").touch()
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path / "file" / "below")]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("aupimo demo: ")
+    assert err.count("\n") == 1
+
+
+def test_module_runs_as_a_program() -> None:
+    """`python -m aupimo_torchmetrics --version` prints the version and ends with code 0."""
+    command = [sys.executable, "-m", "aupimo_torchmetrics", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == f"aupimo-torchmetrics {__version__}\n"

@@ -1,0 +1,134 @@
+"""Tiles of real photographs and the defects planted in them."""
+
+import sys
+
+import pytest
+import torch
+
+from aupimo_torchmetrics.datasets import DEFECTS, TEXTURES, cut_tiles, load_texture, plant_defect, texture_tiles
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_photographs_are_real_and_in_range(texture: str) -> None:
+    """A photograph is 512 x 512 pixels in [0, 1], in steps of a grey level, and not flat."""
+    photograph = load_texture(texture)
+    assert photograph.shape == (512, 512)
+    assert photograph.dtype == torch.float32
+    assert 0 <= photograph.min() < photograph.max() <= 1
+    assert torch.equal((photograph * 255).round() / 255, photograph)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_mask_is_where_the_photograph_changed(defect: str, seed: int) -> None:
+    """A mask is never empty, and true exactly at the pixels that differ from the photograph."""
+    photograph = load_texture(TEXTURES[seed % 3])[:64, :64]
+    other = load_texture(TEXTURES[(seed + 1) % 3])
+    defective, mask = plant_defect(photograph, defect, _generator(seed), other)
+    assert mask.any()
+    assert torch.equal(mask, defective != photograph)
+    assert ((defective - photograph).abs()[mask] > 0.5 / 255).all()
+    assert 0 <= defective.min() <= defective.max() <= 1
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_changes_pixels_that_have_its_own_colour(defect: str) -> None:
+    """The mask holds on a flat image too, black, white, or of the colour of the defect, where nothing would show."""
+    for level in (0.0, 0.05, 0.5, 0.95, 1.0):
+        image = torch.full((16, 20), level)
+        defective, mask = plant_defect(image, defect, _generator(3))
+        assert mask.any()
+        assert torch.equal(mask, defective != image)
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_validation_tiles_lie_apart_from_training_tiles(texture: str) -> None:
+    """Training tiles come from the left of the photograph, validation tiles from the right, and none overlap."""
+    tiles = texture_tiles(texture)
+    photograph = load_texture(texture)
+    assert torch.equal(tiles.train_images, cut_tiles(photograph[:, :192], 64, 16))
+    clean = cut_tiles(photograph[:, 192:], 64)
+    assert torch.equal(torch.where(tiles.masks, clean, tiles.images), clean)
+    train_rows = {tuple(row) for row in tiles.train_images.reshape(-1, 64).tolist()}
+    assert not any(tuple(row) in train_rows for row in clean.reshape(-1, 64).tolist())
+
+
+def test_tiles_say_what_they_are() -> None:
+    """Half of the 40 tiles are anomalous, their masks and names agree, and the kinds of defects are about as many."""
+    tiles = texture_tiles("grass")
+    assert tiles.train_images.shape == (261, 1, 64, 64)
+    assert tiles.images.shape == tiles.masks.shape == (40, 1, 64, 64)
+    assert tiles.masks.dtype == torch.bool
+    assert tiles.image_ids.tolist() == list(range(40))
+    assert tiles.masks.flatten(1).any(1).tolist() == [defect != "normal" for defect in tiles.defects]
+    assert [tiles.defects.count(kind) for kind in ("normal", *DEFECTS)] == [20, 7, 7, 6]
+
+
+def test_tiles_are_fixed_by_the_seed() -> None:
+    """One seed gives one set of tiles, another seed another, and torch's own generator is not touched."""
+    before = torch.random.get_rng_state()
+    first, again, other = texture_tiles("brick", 5), texture_tiles("brick", 5), texture_tiles("brick", 6)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.masks, again.masks)
+    assert first.defects == again.defects
+    assert not torch.equal(first.masks, other.masks)
+
+
+def test_sizes_and_shares_can_be_chosen() -> None:
+    """Tiles of another size, another split, one kind of defect and another share of anomalous tiles."""
+    tiles = texture_tiles(
+        "gravel", tile_size=128, train_stride=64, train_share=0.5, anomalous_share=0.25, defects=["patch"]
+    )
+    assert tiles.train_images.shape == (21, 1, 128, 128)
+    assert tiles.images.shape == (8, 1, 128, 128)
+    assert sorted(tiles.defects) == ["normal"] * 6 + ["patch"] * 2
+
+
+def test_both_classes_are_there_whatever_the_share() -> None:
+    """However small or large the share, one tile of either class is left."""
+    for share in (1e-6, 1 - 1e-6):
+        defects = texture_tiles("gravel", anomalous_share=share).defects
+        assert min(defects.count("normal"), 40 - defects.count("normal")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"texture": "sand"}, "`texture` to be 'brick' or 'grass' or 'gravel', but got 'sand'"),
+        ({"tile_size": 8}, "`tile_size` to be from 16 to 256, but got 8"),
+        ({"tile_size": 257}, "`tile_size` to be from 16 to 256, but got 257"),
+        ({"train_stride": 0}, "`train_stride` to be at least 1, but got 0"),
+        ({"train_share": 0.0}, "`train_share` to be between 0 and 1, but got 0.0"),
+        ({"anomalous_share": 1.0}, "`anomalous_share` to be between 0 and 1, but got 1.0"),
+        ({"defects": []}, "`defects` to name at least one"),
+        ({"defects": ["hole"]}, "`defects` to be 'scratch' or 'blob' or 'patch', but got 'hole'"),
+    ],
+)
+def test_bad_settings_are_named(options: dict, match: str) -> None:
+    """A setting out of its range is a ValueError that names it and what it got."""
+    with pytest.raises(ValueError, match=match):
+        texture_tiles(**{"texture": "brick", **options})
+
+
+def test_bad_images_are_named() -> None:
+    """An image that is too small, or has channels, or a smaller source of patches is a ValueError with the shape."""
+    image = torch.zeros(32, 32)
+    for wrong in (torch.zeros(1, 32, 32), torch.zeros(32, 8)):
+        with pytest.raises(ValueError, match="Expected `image` to be of shape"):
+            plant_defect(wrong, "blob", _generator(0))
+    with pytest.raises(ValueError, match=r"as `image`, but got \(16, 64\) for \(32, 32\)"):
+        plant_defect(image, "patch", _generator(0), torch.zeros(16, 64))
+    with pytest.raises(ValueError, match="`defect` to be"):
+        plant_defect(image, "hole", _generator(0))
+
+
+def test_a_missing_scikit_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without scikit-image the error says how to install it."""
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "aupimo-torchmetrics\[demo\]"'):
+        load_texture("brick")

@@ -1,0 +1,158 @@
+"""Pictures draw what they say, on the axis they are given, and leave nothing else open."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
+
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, plotting
+from aupimo_torchmetrics.functional import pimo
+from aupimo_torchmetrics.plotting import MASK_COLOR, plot_heatmap, plot_pimo_curves
+
+BOUNDS = (1e-3, 1e-1)
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left_open() -> Iterator[None]:
+    """What a test does not return from a plot function is closed by the library itself."""
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def scored() -> tuple[torch.Tensor, torch.Tensor, AUPIMOResult, PIMOResult]:
+    """Maps and masks of 3 normal and 9 anomalous images, ever easier, with their scores and curves."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(12, 32, 32, dtype=torch.bool)
+    masks[3:, 8:20, 10:24] = True
+    maps = torch.randn(12, 32, 32, generator=generator) + torch.linspace(0, 4, 12)[:, None, None] * masks
+    metric = AUPIMO(fpr_bounds=BOUNDS)
+    metric.update(maps, masks)
+    return maps, masks, metric.result(), pimo(maps, masks)
+
+
+def _legend(ax: plt.Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_curves_show_range_images_mean_and_chance(scored: tuple) -> None:
+    """The range, each chosen image with its score, the mean and chance are drawn from the results and named."""
+    _, _, result, curves = scored
+    fig, ax = plot_pimo_curves(curves, result, images=[11, 4])
+    assert fig.axes == [ax]
+    assert plt.get_fignums() == [fig.number]
+    assert ax.get_xscale() == "log"
+    range_label, *image_labels, mean_label, chance_label = _legend(ax)
+    assert "FPR 0.001 to 0.1" in range_label
+    assert image_labels == [f"image {place}: AUPIMO {result.aupimos[place]:.2f}" for place in (4, 11)]
+    assert mean_label == f"mean of 9 images: AUPIMO {result.mean:.2f}"
+    assert "TPR = FPR" in chance_label
+    assert "0.021" in chance_label  # (0.1 - 0.001) / log(100)
+
+    has_fpr = curves.shared_fpr > 0
+    first, second, mean, chance = ax.get_lines()
+    for line, expected in ((first, curves.per_image_tprs[4]), (second, curves.per_image_tprs[11])):
+        assert np.array_equal(line.get_xdata(), curves.shared_fpr[has_fpr])
+        assert np.array_equal(line.get_ydata(), expected[has_fpr])
+    assert np.allclose(mean.get_ydata(), curves.per_image_tprs[3:].mean(0)[has_fpr], rtol=1e-6)
+    assert np.array_equal(chance.get_xdata(), chance.get_ydata())
+    assert first.get_color() != second.get_color()
+    (shade,) = ax.patches
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx(BOUNDS)
+
+
+def test_curves_of_images_from_worst_to_best_by_default(scored: tuple) -> None:
+    """Without a choice five images are drawn, from the worst to the best."""
+    _, _, result, curves = scored
+    _, ax = plot_pimo_curves(curves, result)
+    by_score = [place for place in result.aupimos.argsort().tolist() if place >= 3]
+    expected = [by_score[rank] for rank in (0, 2, 4, 6, 8)]
+    assert [int(label.split(":")[0].removeprefix("image ")) for label in _legend(ax)[1:6]] == expected
+
+
+def test_curves_may_be_arrays_and_the_axis_given(scored: tuple) -> None:
+    """Curves of NumPy maps draw as well, and a given axis is used without a new figure."""
+    maps, masks, result, _ = scored
+    fig, ax = plt.subplots()
+    returned = plot_pimo_curves(pimo(maps.numpy(), masks.numpy()), result, ax=ax)
+    assert returned == (fig, ax)
+    assert plt.get_fignums() == [fig.number]
+
+
+def test_curves_without_a_normal_image_draw(scored: tuple) -> None:
+    """Undefined results give a picture without curves, not an error."""
+    maps, masks, _, _ = scored
+    metric = AUPIMO(fpr_bounds=BOUNDS)
+    metric.update(maps[3:], masks[3:])
+    with pytest.warns(UserWarning, match="undefined"):
+        result = metric.result()
+    with pytest.warns(UserWarning, match="undefined"):
+        curves = pimo(maps[3:], masks[3:])
+    _, ax = plot_pimo_curves(curves, result)
+    assert len(_legend(ax)) == 3
+
+
+def test_curves_of_other_images_are_refused(scored: tuple) -> None:
+    """Results of different images, and images that are normal or not there, are named in a ValueError."""
+    _, _, result, curves = scored
+    with pytest.raises(ValueError, match="but got 11 and 12 images"):
+        plot_pimo_curves(curves._replace(per_image_tprs=curves.per_image_tprs[1:]), result)
+    for place in (0, 12, -1):
+        with pytest.raises(ValueError, match=f"among 12, but got {place}"):
+            plot_pimo_curves(curves, result, images=[place])
+    assert plt.get_fignums() == []
+
+
+def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: tuple) -> None:
+    """Below lies the photograph, above it the pixels' shares, clear where they are 0; title and outline are there."""
+    maps, masks, result, _ = scored
+    photograph = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(1))
+    fig, ax = plot_heatmap(photograph, maps[9], result, masks[9], index=9)
+    below, above = ax.images
+    assert np.array_equal(below.get_array(), photograph[0])
+    weights = result.pixel_aupimo(maps[9])
+    assert np.array_equal(np.ma.getmaskarray(above.get_array()), weights == 0)
+    assert np.array_equal(above.get_array().filled(0), weights)
+    assert ax.get_title() == f"image 9: AUPIMO {result.aupimos[9]:.2f}"
+    assert weights[masks[9]].mean() == pytest.approx(float(result.aupimos[9]), abs=1e-6)  # float32 weights
+    (outline,) = ax.collections
+    assert np.array_equal(outline.get_edgecolor()[0], to_rgba(MASK_COLOR))
+    assert len(fig.axes) == 2  # the picture and its colour bar
+    assert plt.get_fignums() == [fig.number]
+
+
+def test_heatmap_of_a_normal_image_names_its_false_positives(scored: tuple) -> None:
+    """A normal image has no score: its title says how many of its pixels count as anomalous at the upper bound."""
+    maps, masks, result, _ = scored
+    fig, ax = plt.subplots()
+    assert plot_heatmap(torch.rand(3, 32, 32), maps[0], result, masks[0], index=0, ax=ax) == (fig, ax)
+    share = (result.pixel_aupimo(maps[0]) > 0).float().mean()
+    assert ax.get_title() == f"image 0: normal, {share:.2%} false positives"
+    assert len(ax.collections) == 0
+    assert len(fig.axes) == 1
+
+
+def test_heatmap_of_a_bad_map_leaves_no_figure(scored: tuple) -> None:
+    """An integer map is refused before a figure is made."""
+    _, _, result, _ = scored
+    with pytest.raises(TypeError, match="floating"):
+        plot_heatmap(torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.int64), result)
+    assert plt.get_fignums() == []
+
+
+def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without matplotlib the error is the one of torchmetrics."""
+    maps, _, result, curves = scored
+    monkeypatch.setattr(plotting, "_MATPLOTLIB_AVAILABLE", False)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_pimo_curves(curves, result)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_heatmap(maps[0], maps[0], result)
