@@ -11,7 +11,6 @@ This module needs the extra `demo`: Lightning, TensorBoard, matplotlib and sciki
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 import warnings
@@ -139,21 +138,16 @@ class DemoReport:
     seconds: float
     """Time of the whole run, from reading the photograph to writing the files."""
 
-    @property
-    def chance(self) -> float:
-        """Score of a detector without any skill."""
-        lower, upper = self.after.fpr_bounds
-        return (upper - lower) / math.log(upper / lower)
-
     def summary(self) -> str:
         """Text that says what was found, how to read it and where the files are."""
-        (lower, upper), after = self.after.fpr_bounds, self.after.mean
+        lower, upper = self.after.fpr_bounds
+        before, after = self.before.mean, self.after.mean
         threshold_at_upper, threshold_at_lower = self.after.threshold_bounds
         is_normal = self.after.aupimos.isnan()
         num_normal, num_pixels = int(is_normal.sum()), self.tiles.masks[is_normal].numel()
         metric_share = self.metric_seconds / self.seconds
         return f"""
-AUPIMO on {self.texture}: {self.before.mean:.3f} before training, {after:.3f} after (chance {self.chance:.4f}, best 1)
+AUPIMO on {self.texture}: {before:.3f} before training, {after:.3f} after (chance {self.after.chance:.4f}, best 1)
 
 How to read it: of an average defect {after:.0%} of the pixels are found at thresholds so strict that of the pixels of
 normal images only 1 in {1 / lower:,.0f} to 1 in {1 / upper:,.0f} is falsely called anomalous.

@@ -80,10 +80,9 @@ def plot_pimo_curves(
     mean_label = f"mean of {int(is_anomalous.sum())} images: AUPIMO {result.mean:.2f}"
     mean_tpr = tprs[is_anomalous].mean(0)
     ax.plot(shared_fpr.numpy(), mean_tpr.numpy(), color="black", linewidth=2.2, linestyle="--", label=mean_label)
-    chance = (upper - lower) / math.log(upper / lower)
     lowest = float(torch.cat([shared_fpr, shared_fpr.new_tensor([lower])]).min())
     diagonal = torch.logspace(math.log10(lowest), 0, 100).numpy()
-    ax.plot(diagonal, diagonal, color="0.45", linestyle=":", label=f"chance (TPR = FPR): AUPIMO {chance:.2g}")
+    ax.plot(diagonal, diagonal, color="0.45", linestyle=":", label=f"chance (TPR = FPR): AUPIMO {result.chance:.2g}")
 
     ax.set_xscale("log")
     ax.set_xlim(float(diagonal[0]), 1)

@@ -55,7 +55,7 @@ def test_demo_scores_the_validation_tiles(report: DemoReport) -> None:
     lower, upper = report.after.fpr_bounds
     num_normal_pixels = int(report.after.aupimos.isnan().sum()) * report.tiles.masks[0].numel()
     assert num_normal_pixels * lower > 50
-    assert report.chance == pytest.approx((upper - lower) / math.log(upper / lower))
+    assert report.after.chance == pytest.approx((upper - lower) / math.log(upper / lower))
     assert 0 < report.metric_seconds < report.seconds
 
 
