@@ -10,6 +10,7 @@ group is seen as n images of q blocks of B pixels.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -25,8 +26,8 @@ Maps: TypeAlias = Tensor | Sequence[Tensor]
 ImageIds: TypeAlias = Tensor | Sequence[int]
 
 _SAMPLE_SIZE = 2**15
-_MAX_BLOCK_SIZE = 128
-"""Pixels of a block at most: of fewer bytes the CPU finds the maximum ten times slower, more hold more in vain."""
+_BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
+"""Pixels of a block, the best first: maxima of small blocks take the CPU long, large blocks hold more in vain."""
 _MAX_HOT_SHARE = 0.25
 """Share of the blocks up to which those that hold something to keep are copied and searched, instead of all."""
 _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -134,9 +135,10 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
     )
 
 
+@functools.cache
 def _block_size(num_pixels: int) -> int:
-    """Largest divisor of the number of pixels up to the maximum."""
-    return max(size for size in range(1, _MAX_BLOCK_SIZE + 1) if num_pixels % size == 0)
+    """Return the best size of a block that divides the number of pixels; 1, which is slow, if none does."""
+    return next((size for size in _BLOCK_SIZES if num_pixels % size == 0), 1)
 
 
 def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:

@@ -12,7 +12,7 @@ from conftest import keep, make_image_list, make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, _inputs
-from aupimo_torchmetrics._inputs import Maps
+from aupimo_torchmetrics._inputs import Maps, _block_size
 from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, prune_scores
 
 LARGE = (161, 163)
@@ -46,13 +46,13 @@ def normal_scores(kept: PixelScores) -> Tensor:
     return kept.scores[kept.of_normal_images()]
 
 
-@pytest.mark.parametrize("floor", [-math.inf, -0.25, 0.0, 1.0, 1e9, math.inf])
+@pytest.mark.parametrize("floor", [-math.inf, -0.25, 0.0, 1.0, 2.5, 1e9, math.inf])
 @pytest.mark.parametrize("decimals", [None, 0])
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 3), (8, 8), (5, 16), (13, 11)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 3), (8, 8), (5, 16), (13, 11), (64, 64), (37, 41), (1, 131)])
 def test_keeps_mask_pixels_and_normal_pixels_at_or_above_the_floor(
     size: tuple[int, int], decimals: int | None, floor: float
 ) -> None:
-    """Nothing else is kept, and nothing of it is lost, whether or not the pixels fill machine words."""
+    """Nothing else is kept, and nothing of it is lost, whatever the blocks are that pixels are searched in."""
     maps, masks = make_images(0, size=size, decimals=decimals)
     assert_keeps_exactly(keep(maps, masks, floor=floor), maps, masks, floor)
 
@@ -76,7 +76,7 @@ def test_keeps_the_same_whatever_the_classes(classes: tuple[int, ...]) -> None:
 
 
 def test_single_mask_pixel_at_each_place_makes_an_image_anomalous() -> None:
-    """One mask pixel is enough, wherever in a machine word it lies."""
+    """One mask pixel is enough, wherever it lies."""
     maps = torch.arange(24 * 24.0).view(24, 4, 6)
     masks = torch.eye(24, dtype=torch.bool).view(24, 4, 6)
     assert_keeps_exactly(keep(maps, masks), maps, masks)
@@ -150,6 +150,20 @@ def test_dtype_of_masks_does_not_matter(dtype: torch.dtype) -> None:
     """Masks of 0 and 1 are the same masks in every dtype."""
     maps, masks = make_images(6)
     assert_keeps_exactly(keep(maps, masks.to(dtype), floor=0.0), maps, masks, 0.0)
+
+
+def test_bool_masks_may_have_any_bit_set() -> None:
+    """Bytes of 0 and 255 that are viewed as bool are the masks that they look like."""
+    maps, masks = make_images(6)
+    assert_keeps_exactly(keep(maps, (masks.byte() * 255).view(torch.bool), floor=0.0), maps, masks, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("num_pixels", "expected"), [(1024 * 1024, 128), (900 * 900, 125), (1009 * 1013, 1009), (7, 1)]
+)
+def test_blocks_divide_images(num_pixels: int, expected: int) -> None:
+    """Blocks are of a size that is fast, and that leaves no pixel over."""
+    assert _block_size(num_pixels) == expected
 
 
 def test_masks_may_hold_negative_zero() -> None:
