@@ -141,15 +141,14 @@ class _PixelScoresMetric(Metric):
             self._update_count = max(1, self._update_count)
 
     def _kept(self) -> PixelScores:
-        """All states as tensors on one device, that of the scores."""
-        device = self.device
-        if len(self.aupimo_scores):
-            device = self.aupimo_scores[0].device
+        """All states as tensors on one device: with `compute_on_cpu` what came in earlier lies on the CPU."""
+        device = self.aupimo_scores[0].device if len(self.aupimo_scores) else self.device
         lists = {}
         for name, dtype in self._list_dtypes.items():
             state = getattr(self, name)
-            tensor = dim_zero_cat(state) if len(state) else torch.empty(0, dtype=dtype, device=device)
-            lists[name.removeprefix(_STATE_PREFIX)] = tensor
+            parts = [state] if isinstance(state, Tensor) else state
+            nothing = torch.empty(0, dtype=dtype, device=device)
+            lists[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
     def _prune_when_outgrown(self) -> None:
@@ -158,21 +157,21 @@ class _PixelScoresMetric(Metric):
             return
         sizes = [len(scores) for scores in self.aupimo_scores]
         if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
-            self._compact(self.device)
+            self._compact()
 
-    def _compact(self, device: torch.device) -> None:
+    def _compact(self) -> None:
         """Replace each list state by one tensor, without the normal scores that no result depends on any more."""
         kept = self._kept()
         if self.normal_buffer is not None:
             kept = prune_scores(kept, self.normal_buffer, self._upper_fpr)
         for name in self._list_dtypes:
-            setattr(self, name, [getattr(kept, name.removeprefix(_STATE_PREFIX)).to(device)])
+            setattr(self, name, [getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device)])
         self.aupimo_floor = kept.floor.to(self.device)
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         # A rank without data must send tensors of the same dtype as the others, or the process aborts. What is local is
         # restored after the sync. With `compute_on_cpu` the lists lie where NCCL cannot reach them.
-        self._compact(self.device)
+        self._compact()
         super()._sync_dist(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
@@ -228,7 +227,8 @@ class AUPIMO(_PixelScoresMetric):
 
     Without image ids the order is that of the updates; under several processes that of the ranks, then of the updates.
 
-    What is kept is a few megabytes: the scores in the masks, and the highest scores of the normal images.
+    ``update`` raises a ``TypeError`` or ``ValueError`` if maps, masks or ids are not of this form, before it keeps
+    anything. What is kept is a few megabytes: the scores in the masks, and the highest scores of the normal images.
     ``forward`` also scores each batch on its own, which takes time and is mostly undefined; call ``update``.
 
     ==========================================  ======================================================================

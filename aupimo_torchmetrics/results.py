@@ -136,7 +136,8 @@ class AUPIMOResult:
     def pixel_aupimo(self, anomaly_map: Tensor) -> Tensor:
         """Show where a score comes from: the share of the log-FPR range in which each pixel is called anomalous.
 
-        The AUPIMO of an anomalous image is the mean of this over its mask pixels.
+        The AUPIMO of an anomalous image is the mean of this over its mask pixels. (With `num_thresholds` it may exceed
+        the mean a little, as there the trapezoids of a pixel may add up to more than 1 and are cut off.)
 
         Args:
             anomaly_map: Floating tensor of any shape, in the unit of the maps that were scored.
@@ -157,7 +158,8 @@ class AUPIMOResult:
             raise ValueError("Expected `anomaly_map` to hold no NaN, but got some.")
         table = self._known(self._scoring).table
         dtype = torch.float64 if anomaly_map.dtype == torch.float64 else torch.float32
-        return table.look_up(anomaly_map.detach().to(table.scores).contiguous()).to(anomaly_map.device, dtype)
+        shares = table.look_up(anomaly_map.detach().to(table.scores).contiguous()).clamp(0, 1)
+        return shares.to(dtype).to(anomaly_map.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the scores to a JSON file that the official package reads; not a number is written as `NaN`.
