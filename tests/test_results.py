@@ -9,7 +9,7 @@ import torch
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, __version__
 
-PUBLISHED = Path(__file__).parent / "data" / "published" / "padim_r18_bottle.json"
+BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
 OFFICIAL_KEYS = {
     "shared_fpr_metric",
     "fpr_lower_bound",
@@ -45,17 +45,20 @@ def test_saved_scores_come_back(tmp_path: Path) -> None:
     assert loaded.mean == result.mean
 
 
-def test_a_published_file_loads() -> None:
-    """A file that the authors of the metric published gives its scores and bounds."""
-    result = AUPIMOResult.load(PUBLISHED)
-    content = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    expected = torch.tensor(content["aupimos"], dtype=torch.float64)
-    torch.testing.assert_close(result.aupimos, expected, rtol=0, atol=0, equal_nan=True)
-    assert result.fpr_bounds == (1e-5, 1e-4)
-    assert result.threshold_bounds == (content["thresh_lower_bound"], content["thresh_upper_bound"])
-    assert result.paths is not None
-    is_normal = torch.tensor(["/good/" in path for path in result.paths])
-    torch.testing.assert_close(result.image_classes, (~is_normal).long(), rtol=0, atol=0)
+def test_all_published_files_load() -> None:
+    """The files that the metric's authors published, of 13 models on 15 categories, give their scores and bounds."""
+    files = sorted(BENCHMARK.glob("*/mvtec/*/aupimo/aupimos.json"))
+    assert len(files) == 13 * 15
+    for file in files:
+        result = AUPIMOResult.load(file)
+        content = json.loads(file.read_text(encoding="utf-8"))
+        expected = torch.tensor(content["aupimos"], dtype=torch.float64)
+        torch.testing.assert_close(result.aupimos, expected, rtol=0, atol=0, equal_nan=True)
+        assert result.fpr_bounds == (1e-5, 1e-4)
+        assert result.threshold_bounds == (content["thresh_lower_bound"], content["thresh_upper_bound"])
+        assert result.paths is not None
+        is_normal = torch.tensor(["/good/" in path for path in result.paths])
+        torch.testing.assert_close(result.image_classes, (~is_normal).long(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_thresholds", [None, 5000])
@@ -103,7 +106,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_loaded_scores_have_no_thresholds() -> None:
     """What a file does not hold is refused with the reason, not made up."""
-    result = AUPIMOResult.load(PUBLISHED)
+    result = AUPIMOResult.load(next(BENCHMARK.glob("*/mvtec/*/aupimo/aupimos.json")))
     with pytest.raises(ValueError, match="loaded from a file"):
         result.threshold_at(1e-5)
     with pytest.raises(ValueError, match="loaded from a file"):
