@@ -216,12 +216,14 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
 
 
 def curve_thresholds(kept: PixelScores, levels: NormalLevels) -> Tensor:
-    """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from 1 down to that of one normal pixel."""
+    """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from the highest known to that of one pixel."""
     if len(levels.scores) == 0:
         return kept.scores.new_full((NUM_CURVE_LEVELS,), math.nan)
+    highest = float(levels.fpr[0])
     lowest = 1 / (int((~kept.is_anomalous).sum()) * int(kept.num_pixels[~kept.is_anomalous].amax()))
-    fpr = torch.logspace(0, math.log10(lowest), NUM_CURVE_LEVELS, dtype=torch.float64, device=levels.fpr.device)
-    return thresholds_at(levels, fpr.clamp(min=lowest))  # the end of the range may be rounded down
+    ends = math.log10(highest), math.log10(lowest)
+    fpr = torch.logspace(*ends, NUM_CURVE_LEVELS, dtype=torch.float64, device=levels.fpr.device)
+    return thresholds_at(levels, fpr.clamp(lowest, highest))  # the ends of the range may be rounded
 
 
 def per_image_tprs(kept: PixelScores, thresholds: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The metrics `AUPIMO` and `PIMO`: states and torchmetrics wiring, no arithmetic.
+"""The metrics `AUPIMO` and `PIMO`: settings and answers, no arithmetic.
 
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984.
@@ -7,19 +7,15 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from aupimo_torchmetrics._inputs import ImageIds, Maps, keep_scores
-from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER, PixelScores, prune_scores
+from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     check_choice,
@@ -27,179 +23,18 @@ from aupimo_torchmetrics._settings import (
     check_normal_buffer,
     check_num_thresholds,
 )
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, aupimo_result, pimo_result
+from aupimo_torchmetrics._states import PixelScoresMetric
+from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
+from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, aupimo_result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 if not _MATPLOTLIB_AVAILABLE:
-    __doctest_skip__ = ["AUPIMO.plot"]
-
-_STATE_PREFIX = "aupimo_"
+    __doctest_skip__ = ["AUPIMO.plot", "PIMO.plot"]
 
 
-class _PixelScoresMetric(Metric):
-    """Keep of the images seen so far the scores that a result can depend on.
-
-    Every state is 1-D or 0-d and of one dtype fixed here, whatever the inputs are, so that ranks with other sizes of
-    images, with uneven numbers of updates or with no data at all gather alike.
-    """
-
-    is_differentiable: bool = False
-    higher_is_better: bool | None = None
-    full_state_update: bool = False
-
-    if TYPE_CHECKING:  # TorchScript would trip over the annotations
-        aupimo_scores: list[Tensor] | Tensor
-        aupimo_num_kept: list[Tensor] | Tensor
-        aupimo_num_pixels: list[Tensor] | Tensor
-        aupimo_is_anomalous: list[Tensor] | Tensor
-        aupimo_image_ids: list[Tensor] | Tensor
-        aupimo_floor: Tensor
-        aupimo_normal_min: Tensor
-        aupimo_config: Tensor
-
-    _list_dtypes: ClassVar[dict[str, torch.dtype]] = {
-        "aupimo_scores": torch.float32,
-        "aupimo_num_kept": torch.int64,
-        "aupimo_num_pixels": torch.int64,
-        "aupimo_is_anomalous": torch.bool,
-        "aupimo_image_ids": torch.int64,
-    }
-
-    def __init__(self, normal_buffer: int | None, upper_fpr: float, validate_args: bool, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.normal_buffer = normal_buffer
-        self.validate_args = validate_args
-        self._upper_fpr = upper_fpr
-        for name in self._list_dtypes:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-        self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
-        self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
-        self.add_state("aupimo_config", default=_fingerprint(normal_buffer, upper_fpr), dist_reduce_fx="max")
-
-    def update(self, preds: Maps, target: Maps, image_ids: ImageIds | None = None) -> None:
-        """Add a batch of anomaly maps and masks."""
-        kept = keep_scores(
-            preds,
-            target,
-            image_ids,
-            floor=self.aupimo_floor,
-            normal_buffer=self.normal_buffer,
-            upper_fpr=self._upper_fpr,
-            validate_args=self.validate_args,
-        )
-        for name in self._list_dtypes:
-            getattr(self, name).append(getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device))
-        self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(self.device))
-        self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
-        self._prune_when_outgrown()
-
-    def reset(self) -> None:
-        """Forget all images."""
-        for name in self._list_dtypes:
-            setattr(self, name, [])  # the base class would also empty the lists that somebody else holds
-        super().reset()
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the images of another metric of this kind and of the same settings, before the own ones.
-
-        Raises:
-            ValueError: If a state is missing, or if the other metric keeps its scores by other settings.
-
-        """
-        state: Any = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
-        if isinstance(state, dict):
-            missing = [name for name in self._defaults if name not in state]
-            if missing:
-                raise ValueError(
-                    f"Expected `incoming_state` to hold every state of the metric, but {missing} is missing."
-                )
-            self._check_config(state["aupimo_config"], "incoming_state")
-        super().merge_state(incoming_state)
-        self._update_count = max(1, self._update_count)
-
-    def _check_config(self, config: Tensor, name: str) -> None:
-        """Raise unless scores kept with this fingerprint are those that this metric keeps."""
-        if not torch.equal(config.to(self.device), self.aupimo_config):
-            raise ValueError(
-                f"Expected `{name}` to come from a metric with the same `normal_buffer` and upper FPR bound, "
-                "but got one with other settings, which has kept other scores."
-            )
-
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        super()._reduce_states(incoming_state)
-        self._computed = None
-        self._prune_when_outgrown()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        has_states = prefix + "aupimo_config" in state_dict
-        if has_states:
-            self._check_config(state_dict[prefix + "aupimo_config"], "state_dict")
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if has_states:
-            for name in self._list_dtypes:
-                setattr(self, name, list(getattr(self, name)))  # not the list that the caller holds
-            self._computed = None
-            self._update_count = max(1, self._update_count)
-
-    def _kept(self) -> PixelScores:
-        """All states as tensors on one device: with `compute_on_cpu` what came in earlier lies on the CPU."""
-        device = self.aupimo_scores[0].device if len(self.aupimo_scores) else self.device
-        lists = {}
-        for name, dtype in self._list_dtypes.items():
-            state = getattr(self, name)
-            parts = [state] if isinstance(state, Tensor) else state
-            nothing = torch.empty(0, dtype=dtype, device=device)
-            lists[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
-        return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
-
-    def _prune_when_outgrown(self) -> None:
-        """Prune when more has come in than the last pruning left, so that all prunings cost little more than one."""
-        if self.normal_buffer is None:
-            return
-        sizes = [len(scores) for scores in self.aupimo_scores]
-        if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
-            self._compact()
-
-    def _compact(self) -> None:
-        """Replace each list state by one tensor, without the normal scores that no result depends on any more."""
-        kept = self._kept()
-        if self.normal_buffer is not None:
-            kept = prune_scores(kept, self.normal_buffer, self._upper_fpr)
-        for name in self._list_dtypes:
-            setattr(self, name, [getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device)])
-        self.aupimo_floor = kept.floor.to(self.device)
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # A rank without data must send tensors of the same dtype as the others, or the process aborts. What is local is
-        # restored after the sync. With `compute_on_cpu` the lists lie where NCCL cannot reach them.
-        self._compact()
-        super()._sync_dist(*args, **kwargs)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        # Counts and scores keep their dtype whatever dtype the module gets: only a move between devices reaches them.
-        probes = [torch.zeros(1, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.int64)]
-        if all(fn(probe).dtype == probe.dtype for probe in probes):
-            return super()._apply(fn, exclude_state)
-        this = super()._apply(fn, [*self._defaults])
-        for name, default in self._defaults.items():
-            state = getattr(self, name)
-            if isinstance(default, Tensor):
-                self._defaults[name] = default.to(self.device)
-            moved = state.to(self.device) if isinstance(state, Tensor) else [part.to(self.device) for part in state]
-            setattr(self, name, moved)
-        self._computed = None
-        return this
-
-
-def _fingerprint(normal_buffer: int | None, upper_fpr: float) -> Tensor:
-    """(8,) int64 code of what `update` depends on: only metrics that keep the same scores may share a compute group.
-
-    The code is in 16-bit pieces because torchmetrics compares states with a relative tolerance of 1e-5.
-    """
-    settings = struct.pack("<qd", -1, 0.0) if normal_buffer is None else struct.pack("<qd", normal_buffer, upper_fpr)
-    return torch.tensor(struct.unpack("<8H", settings), dtype=torch.int64)
-
-
-class AUPIMO(_PixelScoresMetric):
+class AUPIMO(PixelScoresMetric):
     r"""Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of an anomaly detector's maps.
 
     .. math::
@@ -318,20 +153,38 @@ class AUPIMO(_PixelScoresMetric):
         self.compute()
         return cast("AUPIMOResult", self._result)
 
+    def curves(self) -> PIMOResult:
+        """Return the PIMO curves of all images around the FPR bounds; under several processes call it on every rank.
+
+        They need no more than what the metric keeps for the score, and reach from the shared FPR of one normal pixel
+        to that of the lowest normal score kept, ten times the upper bound or more. Whole curves are what
+        :class:`PIMO` is for, which keeps every normal score.
+
+        Returns:
+            `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in float32, at 1,000 thresholds whose
+            shared FPRs lie evenly in log.
+
+        """
+        with self.sync_context(
+            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
+        ):
+            return self._curves()
+
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
         self._result = None
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
-        """Plot a single or multiple values from the metric.
+        """Plot the score, one score a step, or with ``reduction="none"`` the distribution of the images' scores.
 
         Args:
-            val: A result of ``forward`` or ``compute``, or a list of these, one a step. ``compute`` is called if None.
+            val: A result of ``forward`` or ``compute``, or a list of these, one a step. The own score if None; under
+                several processes call it on every rank then.
             ax: A matplotlib axis to add the plot to.
 
         Returns:
-            Figure and axis; the figure is None if an axis was given.
+            Figure and axis.
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
@@ -339,14 +192,24 @@ class AUPIMO(_PixelScoresMetric):
         Example:
             >>> import torch
             >>> from aupimo_torchmetrics import AUPIMO
-            >>> metric = AUPIMO()
-            >>> fig, ax = metric.plot([torch.tensor(0.2), torch.tensor(0.5)])
+            >>> fig, ax = AUPIMO().plot([torch.tensor(0.2), torch.tensor(0.5)])
+            >>> fig, ax = AUPIMO(reduction="none").plot(torch.rand(10))
 
         """
-        return self._plot(val, ax)
+        if self.reduction == "mean":
+            axis = cast("Axes", self._plot(val, ax)[1])
+            return axis.get_figure(), axis
+        if val is None:
+            return plot_distribution(self.result(), ax)
+        steps = {f"step {step}": scores for step, scores in enumerate([val] if isinstance(val, Tensor) else val)}
+        results = {
+            name: AUPIMOResult(scores.reshape(-1), self.fpr_bounds, (math.nan, math.nan))
+            for name, scores in steps.items()
+        }
+        return plot_distribution(results if len(results) > 1 else results["step 0"], ax, sort=False)
 
 
-class PIMO(_PixelScoresMetric):
+class PIMO(PixelScoresMetric):
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
 
     As input to ``forward`` and ``update`` the metric accepts what :class:`AUPIMO` accepts. As output of ``forward`` and
@@ -396,5 +259,35 @@ class PIMO(_PixelScoresMetric):
 
     def compute(self) -> PIMOResult:
         """Compute the curves of all images."""
-        curves = pimo_result(self._kept(), self.num_thresholds)
-        return PIMOResult(*(part.to(self.device) for part in curves))
+        return self._curves(self.num_thresholds)
+
+    def plot(
+        self, val: PIMOResult | None = None, ax: _AX_TYPE | None = None, result: AUPIMOResult | None = None
+    ) -> _PLOT_OUT_TYPE:
+        """Plot the curves of some images from the worst to the best, and their mean.
+
+        Args:
+            val: A result of ``forward`` or ``compute``. The own curves if None; under several processes call it on
+                every rank then.
+            ax: A matplotlib axis to add the plot to.
+            result: Scores of the same images, as :meth:`AUPIMO.result` returns them: their FPR range is shaded, and
+                they say which images are drawn, in which colours.
+
+        Returns:
+            Figure and axis.
+
+        Raises:
+            ModuleNotFoundError: If matplotlib is not installed.
+            ValueError: If curves and scores are of different numbers of images.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import PIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = PIMO()
+            >>> metric.update(maps, masks)
+            >>> fig, ax = metric.plot()
+
+        """
+        return plot_pimo_curves(self.compute() if val is None else val, result, ax=ax)

@@ -1,46 +1,149 @@
-"""Pictures of results: PIMO curves, and the heat map that shows where a score comes from.
+"""Pictures of results: distributions of scores, PIMO curves, and heat maps that show where a score comes from.
 
-Conventions: a function takes results and, if the picture belongs into a larger one, the axis to draw on; it returns
-figure and axis, and shows and closes nothing. matplotlib is imported where it is used. Colours are of the viridis map,
-which colour-blind readers can tell apart.
+Conventions: a function takes results and, if the picture belongs into a larger one, the axis (or figure) to draw on; it
+returns figure and axis, and shows and closes nothing. matplotlib is imported where it is used. Colours are of the
+viridis map, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics.statistics import per_image_statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 SCORE_COLORS = "viridis"
 """Colour map of scores from 0 to 1."""
 MASK_COLOR = "deeppink"
 """Outline of a mask: neither in the colour map nor in a grey photograph."""
+HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
+"""What the colours of a heat map mean."""
 NUM_CHOSEN_CURVES = 5
-"""How many curves are drawn of images that the caller does not choose."""
+"""How many curves are drawn of images that neither the caller nor a score chooses."""
+MARKERS = "os^Dv*Pp"
+"""Shapes on curves, by which those of images with like scores, and so like colours, can be told apart."""
+NUM_MARKERS = 12
+"""How many markers a curve has."""
+POINT_SPREAD = 0.26
+"""Half the height over which the points of a distribution are spread; boxes are 1 apart."""
+GOLDEN_RATIO = (1 + 5**0.5) / 2
+
+
+def plot_distribution(
+    results: AUPIMOResult | Mapping[str, AUPIMOResult], ax: Axes | None = None, *, sort: bool = True
+) -> tuple[Figure, Axes]:
+    """Plot how the scores of the images are distributed, of one model or of several side by side.
+
+    A box reaches from the first to the third quartile, its line is the median and the diamond the mean; whiskers end at
+    the last score within 1.5 interquartile ranges. Each point is an anomalous image.
+
+    Args:
+        results: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them, or several of them by name.
+        ax: Axis to draw on. None for a new figure.
+        sort: Whether models stand in the order of their means, the best at the top, or as they are given.
+
+    Returns:
+        Figure and axis.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If there is no result.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.plotting import plot_distribution
+        >>> old, new = (AUPIMOResult(torch.rand(9) ** power, (1e-5, 1e-4), (0.0, 1.0)) for power in (2, 1))
+        >>> fig, ax = plot_distribution({"old": old, "new": new})
+
+    """
+    named = results if isinstance(results, Mapping) else {"": results}
+    if not named:
+        raise ValueError("Expected `results` to hold at least one result, but got none.")
+    names = list(named)
+    if sort:
+        means = {name: result.mean for name, result in named.items()}
+        names.sort(key=lambda name: -math.inf if math.isnan(means[name]) else means[name], reverse=True)
+    fig, ax = _figure_and_axis(ax, (7.5, 1.6 + 0.6 * len(names)))
+
+    for place, name in enumerate(names):
+        scores = named[name].aupimos.double().cpu()
+        if not bool(scores.isnan().all()):
+            _draw_distribution(ax, scores[~scores.isnan()].sort().values.numpy(), place)
+    ax.set_yticks(range(len(names)), [_distribution_label(name, named[name]) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel(
+        "AUPIMO of an image (0: nothing of its defect is found, 1: all of it)\n"
+        "box: quartiles, line: median, diamond: mean, point: an image"
+    )
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    return fig, ax
+
+
+def _draw_distribution(ax: Any, scores: NDArray[np.float64], place: int) -> None:
+    """Draw box and points of sorted scores (n,) without NaN at a height."""
+    ax.boxplot(
+        scores,
+        positions=[place],
+        orientation="horizontal",
+        widths=2 * POINT_SPREAD + 0.1,
+        showmeans=True,
+        showfliers=False,  # each score is drawn as a point
+        patch_artist=True,
+        boxprops={"facecolor": "0.93", "edgecolor": "0.4"},
+        whiskerprops={"color": "0.4"},
+        capprops={"color": "0.4"},
+        medianprops={"color": "black", "linewidth": 2},
+        meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 7, "zorder": 5},
+    )
+    # Multiples of the golden ratio spread neighbours in score evenly over the height, and the same way each time.
+    offsets = POINT_SPREAD * (2 * (np.arange(len(scores)) * GOLDEN_RATIO % 1) - 1)
+    ax.scatter(scores, place + offsets, s=18, c=[_score_color(score) for score in scores], zorder=3, alpha=0.9)
+
+
+def _distribution_label(name: str, result: AUPIMOResult) -> str:
+    """Name, mean and quartiles of a result in lines."""
+    scores = result.aupimos.double().cpu()
+    scores = scores[~scores.isnan()]
+    if len(scores) == 0:
+        return f"{name}\nundefined".strip()
+    first, median, third = torch.quantile(scores, scores.new_tensor([0.25, 0.5, 0.75])).tolist()
+    mean = f"mean {result.mean:.2f} ({len(scores)} image{'s' if len(scores) > 1 else ''})"
+    return f"{name}\n{mean}\nquartiles {first:.2f} {median:.2f} {third:.2f}".strip()
 
 
 def plot_pimo_curves(
-    curves: PIMOResult, result: AUPIMOResult, images: Sequence[int] | None = None, ax: Axes | None = None
+    curves: PIMOResult,
+    result: AUPIMOResult | None = None,
+    images: Sequence[int] | None = None,
+    ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
     """Plot PIMO curves: how much of a defect is found against how many normal pixels are falsely called anomalous.
 
-    The range of the shared FPR that AUPIMO averages over is shaded, and a curve has the colour of its image's score.
+    With a result, the range of the shared FPR that AUPIMO averages over is shaded, and a curve has the colour of its
+    image's score. Without, it has the colour of the recall averaged over the curve.
 
     Args:
-        curves: Curves of N images, as :class:`~aupimo_torchmetrics.PIMO` computes them.
+        curves: Curves of N images, as :meth:`~aupimo_torchmetrics.AUPIMO.curves` returns and
+            :class:`~aupimo_torchmetrics.PIMO` computes them.
         result: Scores of the same images, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
-        images: Places, from 0 to N - 1, of the anomalous images whose curves to draw. None for five images from the
-            worst to the best score, evenly spread in rank.
+        images: Places, from 0 to N - 1, of the anomalous images whose curves to draw. None for those that stand for the
+            distribution of the scores (:func:`~aupimo_torchmetrics.statistics.per_image_statistics`), or without a
+            result for five images from the worst to the best, evenly spread in rank.
         ax: Axis to draw on. None for a new figure.
 
     Returns:
@@ -52,46 +155,99 @@ def plot_pimo_curves(
 
     Example:
         >>> import torch
-        >>> from aupimo_torchmetrics import AUPIMO, PIMO
+        >>> from aupimo_torchmetrics import AUPIMO
         >>> from aupimo_torchmetrics.plotting import plot_pimo_curves
         >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
         >>> masks[1, 0] = True
-        >>> aupimo, pimo = AUPIMO(fpr_bounds=(0.1, 0.5)), PIMO()
-        >>> aupimo.update(maps, masks)
-        >>> pimo.update(maps, masks)
-        >>> fig, ax = plot_pimo_curves(pimo.compute(), aupimo.result())
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+        >>> metric.update(maps, masks)
+        >>> fig, ax = plot_pimo_curves(metric.curves(), metric.result())
 
     """
     shared_fpr, tprs = torch.as_tensor(curves.shared_fpr).cpu(), torch.as_tensor(curves.per_image_tprs).cpu()
-    scores = result.aupimos.cpu()
-    images = _chosen_images(scores, tprs, images)
+    scores = tprs.mean(1) if result is None else result.aupimos.cpu()
+    chosen = _chosen_curves(scores, tprs, result, images)
     fig, ax = _figure_and_axis(ax, (7.5, 5.5))
-    # A log axis has no place for an FPR of 0.
-    has_fpr = shared_fpr > 0
+    has_fpr = shared_fpr > 0  # a log axis has no place for 0
     shared_fpr, tprs = shared_fpr[has_fpr], tprs[:, has_fpr]
 
-    lower, upper = result.fpr_bounds
-    ax.axvspan(lower, upper, color="0.88", label=f"AUPIMO averages here: FPR {lower:g} to {upper:g}")
-    for image in images:
-        score = float(scores[image])
-        label = f"image {image}: AUPIMO {score:.2f}"
-        ax.plot(shared_fpr.numpy(), tprs[image].numpy(), color=_score_color(score), linewidth=1.8, label=label)
+    if result is not None:
+        lower, upper = result.fpr_bounds
+        ax.axvspan(lower, upper, color="0.88", label=f"AUPIMO averages here: FPR {lower:g} to {upper:g}")
+    step = max(1, len(shared_fpr) // NUM_MARKERS)
+    for place, (image, role) in enumerate(chosen.items()):
+        label = f"image {image}" + (f" ({role})" if role else "") + _score_text(result, float(scores[image]))
+        ax.plot(
+            shared_fpr.numpy(),
+            tprs[image].numpy(),
+            color=_score_color(float(scores[image])),
+            linewidth=1.8,
+            marker=MARKERS[place % len(MARKERS)],
+            markevery=(place * step // len(chosen), step),
+            label=label,
+        )
     is_anomalous = ~scores.isnan()
-    mean_label = f"mean of {int(is_anomalous.sum())} images: AUPIMO {result.mean:.2f}"
+    mean_label = f"mean of {int(is_anomalous.sum())} images" + _score_text(result, float(scores.nanmean()))
     mean_tpr = tprs[is_anomalous].mean(0)
     ax.plot(shared_fpr.numpy(), mean_tpr.numpy(), color="black", linewidth=2.2, linestyle="--", label=mean_label)
-    lowest = float(torch.cat([shared_fpr, shared_fpr.new_tensor([lower])]).min())
-    diagonal = torch.logspace(math.log10(lowest), 0, 100).numpy()
-    ax.plot(diagonal, diagonal, color="0.45", linestyle=":", label=f"chance (TPR = FPR): AUPIMO {result.chance:.2g}")
+    _draw_chance(ax, shared_fpr, result)
 
     ax.set_xscale("log")
-    ax.set_xlim(float(diagonal[0]), 1)
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlabel("shared FPR: share of the normal images' pixels falsely called anomalous")
     ax.set_ylabel("per-image TPR: share of the defect found")
     # Curves may run anywhere within the axis, so the legend stands below it.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small", frameon=False)
     return fig, ax
+
+
+def _draw_chance(ax: Any, shared_fpr: Tensor, result: AUPIMOResult | None) -> None:
+    """Draw the curve of a model without skill, over the range of the shared FPRs (K,) and of the bounds."""
+    ends = shared_fpr[:0] if result is None else shared_fpr.new_tensor(result.fpr_bounds)
+    ends = torch.cat([shared_fpr, ends])
+    lowest, highest = (float(ends.min()), float(ends.max())) if len(ends) else (1e-5, 1.0)
+    diagonal = np.logspace(math.log10(lowest), math.log10(highest), 100)
+    label = "chance (TPR = FPR)" + ("" if result is None else f": AUPIMO {result.chance:.2g}")
+    ax.plot(diagonal, diagonal, color="0.45", linestyle=":", label=label)
+    ax.set_xlim(lowest, highest)
+
+
+def _score_text(result: AUPIMOResult | None, score: float) -> str:
+    """What a label says of a score."""
+    return "" if result is None else f": AUPIMO {score:.2f}"
+
+
+def _chosen_curves(
+    scores: Tensor, tprs: Tensor, result: AUPIMOResult | None, images: Sequence[int] | None
+) -> dict[int, str]:
+    """Places of the images to draw and what each stands for, worst first, of scores (N,) and curves (N, K)."""
+    if len(scores) != len(tprs):
+        raise ValueError(
+            f"Expected `curves` and `result` to be of the same images, but got {len(tprs)} and {len(scores)} images."
+        )
+    by_score = [int(place) for place in scores.argsort(stable=True) if not math.isnan(scores[place])]
+    if images is not None:
+        for image in images:
+            if image not in by_score:
+                raise ValueError(
+                    f"Expected `images` to hold places of anomalous images among {len(scores)}, but got {image}. "
+                    "A normal image has no curve."
+                )
+        return dict.fromkeys(sorted(images, key=by_score.index), "")
+    if result is not None:
+        return representative_images(result)
+    last = len(by_score) - 1
+    ranks = {round(last * step / (NUM_CHOSEN_CURVES - 1)) for step in range(NUM_CHOSEN_CURVES) if last >= 0}
+    return dict.fromkeys([by_score[rank] for rank in sorted(ranks)], "")
+
+
+def representative_images(result: AUPIMOResult) -> dict[int, str]:
+    """Return places of the images nearest to the statistics of a box plot, worst first, and what each stands for."""
+    roles: dict[int, str] = {}
+    for statistic in per_image_statistics(result):
+        known = roles.get(statistic.image)
+        roles[statistic.image] = f"{known}, {statistic.name}" if known else statistic.name
+    return roles
 
 
 def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
@@ -104,15 +260,19 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
 ) -> tuple[Figure, Axes]:
     """Plot where the score of one image comes from, over its photograph.
 
-    A pixel is coloured by its share of the score, `AUPIMOResult.pixel_aupimo`: it is transparent where the pixel is
-    found by no threshold between the FPR bounds, and 1 where it is found by all. The mean in the mask is the score.
+    A pixel is coloured by its share of the score, `AUPIMOResult.pixel_aupimo`: it is transparent below the threshold at
+    the upper FPR bound, where it is found by no threshold that counts, and 1 above that at the lower bound, where it is
+    found by all. The mean in the mask is the score. Of a normal image the coloured pixels are the false positives at
+    the upper bound.
 
     Args:
-        image: (H, W) or (1, H, W) grey photograph in [0, 1], or (3, H, W) in colour, which is drawn grey.
+        image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey. Values outside [0, 1],
+            as of bytes or after a normalisation, are drawn from the darkest to the brightest.
         anomaly_map: (H, W) or (1, H, W) floating, in the unit of the maps that were scored.
         result: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
-        mask: (H, W) or (1, H, W) bool, whose outline is drawn. None for no outline.
-        index: Place of the image in the scores, for the title. None for no title.
+        mask: (H, W) or (1, H, W) bool or 0 and 1, whose outline is drawn. None for no outline.
+        index: Place of the image in the scores, for the title. Without it the title's score is that of map and mask,
+            and without either there is no title.
         ax: Axis to draw on. None for a new figure, with a colour bar.
 
     Returns:
@@ -121,7 +281,8 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
         TypeError: If the map is not a floating tensor.
-        ValueError: If the map holds NaN, or if the result was loaded from a file, which holds scores only.
+        ValueError: If image, map and mask are not of one size, if the map holds NaN, or if the result was loaded from a
+            file, which holds scores only.
 
     Example:
         >>> import torch
@@ -136,52 +297,123 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
         'image 1: AUPIMO 1.00'
 
     """
-    weights = result.pixel_aupimo(anomaly_map).cpu().reshape(anomaly_map.shape[-2:])
+    weights = result.pixel_aupimo(anomaly_map).cpu()
+    _check_one_size(image, anomaly_map, mask)
+    weights = weights.reshape(anomaly_map.shape[-2:])
     is_new = ax is None
     fig, ax = _figure_and_axis(ax, (4.5, 4))
-    photograph = image.detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
-    ax.imshow(photograph.numpy(), cmap="gray", vmin=0, vmax=1)
+    _draw_photograph(ax, image)
     heat = ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
     if mask is not None and bool(mask.any()):
-        outline = mask.cpu().reshape(mask.shape[-2:]).float().numpy()
+        outline = mask.detach().cpu().reshape(mask.shape[-2:]).float().numpy()
         ax.contour(outline, levels=[0.5], colors=MASK_COLOR, linewidths=1.2)
-    ax.set_axis_off()
-    if index is not None:
-        ax.set_title(_heatmap_title(index, float(result.aupimos[index]), weights), fontsize="medium")
+    ax.set_title(_heatmap_title(result, weights, mask, index), fontsize="medium")
     if is_new:
         fig.colorbar(heat, ax=ax, label=HEAT_LABEL)
     return fig, ax
 
 
-HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
-"""What the colours of a heat map mean."""
+def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in every plot function
+    images: Sequence[Tensor] | Tensor,
+    anomaly_maps: Sequence[Tensor] | Tensor,
+    result: AUPIMOResult,
+    masks: Sequence[Tensor] | Tensor | None = None,
+    indices: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    fig: Figure | SubFigure | None = None,
+) -> tuple[Figure | SubFigure, NDArray[Any]]:
+    """Plot the photographs of some images, and below each the heat map that :func:`plot_heatmap` draws.
 
+    Args:
+        images: n photographs as of :func:`plot_heatmap`, which may differ in size.
+        anomaly_maps: Their n maps.
+        result: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        masks: Their n masks. None for no outlines.
+        indices: Their n places in the scores, for the titles.
+        captions: Titles of the n photographs.
+        fig: Figure to draw on. None for a new one.
 
-def _heatmap_title(index: int, score: float, weights: Tensor) -> str:
-    """Score of an anomalous image, share of false positives of a normal one with pixel weights (H, W)."""
-    if math.isnan(score):
-        return f"image {index}: normal, {float((weights > 0).float().mean()):.2%} false positives"
-    return f"image {index}: AUPIMO {score:.2f}"
+    Returns:
+        Figure and axes (2, n).
 
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If there is no image, or not the same number of each; and as :func:`plot_heatmap` does.
+        TypeError: If a map is not a floating tensor.
 
-def _chosen_images(scores: Tensor, tprs: Tensor, images: Sequence[int] | None) -> list[int]:
-    """Places of the images to draw, worst first, of scores (N,) and curves (N, K)."""
-    if len(scores) != len(tprs):
-        raise ValueError(
-            f"Expected `curves` and `result` to be of the same images, but got {len(tprs)} and {len(scores)} images."
-        )
-    by_score = [int(place) for place in scores.argsort(stable=True) if not math.isnan(scores[place])]
-    if images is None:
-        last = len(by_score) - 1
-        ranks = {round(last * step / (NUM_CHOSEN_CURVES - 1)) for step in range(NUM_CHOSEN_CURVES) if last >= 0}
-        return [by_score[rank] for rank in sorted(ranks)]
-    for image in images:
-        if image not in by_score:
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> from aupimo_torchmetrics.plotting import plot_heatmaps
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+        >>> metric.update(maps, masks)
+        >>> fig, axes = plot_heatmaps(maps / 32, maps, metric.result(), masks)
+        >>> axes.shape
+        (2, 2)
+
+    """
+    num_images = len(images)
+    for name, values in (
+        ("anomaly_maps", anomaly_maps),
+        ("masks", masks),
+        ("indices", indices),
+        ("captions", captions),
+    ):
+        if values is not None and len(values) != num_images:
             raise ValueError(
-                f"Expected `images` to hold places of anomalous images among {len(scores)}, but got {image}. "
-                "A normal image has no curve."
+                f"Expected `{name}` to hold one item for each of {num_images} images, but got {len(values)}."
             )
-    return sorted(images, key=by_score.index)
+    if num_images == 0:
+        raise ValueError("Expected `images` to hold at least one image, but got none.")
+    if fig is None:
+        fig = _new_figure((2.2 * num_images + 1, 4.6))
+    axes: NDArray[Any] = np.asarray(fig.subplots(2, num_images, squeeze=False))
+    for place, (image, anomaly_map) in enumerate(zip(images, anomaly_maps, strict=True)):
+        plain_ax, heat_ax = axes[:, place]
+        _draw_photograph(plain_ax, image)
+        plain_ax.set_title("" if captions is None else captions[place], fontsize="medium")
+        mask = None if masks is None else masks[place]
+        plot_heatmap(image, anomaly_map, result, mask, None if indices is None else indices[place], heat_ax)
+    fig.colorbar(axes[1, 0].images[-1], ax=axes, label=HEAT_LABEL)
+    return fig, axes
+
+
+def _draw_photograph(ax: Any, image: Tensor) -> None:
+    """Draw an image (H, W) or (C, H, W) in grey."""
+    photograph = image.detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
+    darkest, brightest = float(photograph.min()), float(photograph.max())
+    levels = (0.0, 1.0) if darkest >= 0 and brightest <= 1 else (darkest, brightest)
+    ax.imshow(photograph.numpy(), cmap="gray", vmin=levels[0], vmax=levels[1])
+    ax.set_axis_off()
+
+
+def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, index: int | None) -> str:
+    """Score of an anomalous image, or share of false positives of a normal one with pixel weights (H, W)."""
+    if index is None and mask is None:
+        return ""
+    if index is not None:
+        name, score = f"image {index}: ", float(result.aupimos[index])
+    else:
+        is_masked = torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0
+        name, score = "", float(weights[is_masked].mean())
+    if math.isnan(score):
+        return f"{name}normal\n{float((weights > 0).float().mean()):.2%} false positives"
+    return f"{name}AUPIMO {score:.2f}"
+
+
+def _check_one_size(image: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> None:
+    """Raise unless photograph, map and mask have the same height and width, and one map is given."""
+    size = anomaly_map.shape[-2:]
+    if anomaly_map.numel() != math.prod(size):
+        raise ValueError(f"Expected `anomaly_map` to be of shape (H, W), but got {tuple(anomaly_map.shape)}.")
+    for name, other in (("image", image), ("mask", mask)):
+        if other is not None and other.shape[-2:] != size:
+            raise ValueError(
+                f"Expected `{name}` and `anomaly_map` to be of one height and width, "
+                f"but got {tuple(other.shape)} and {tuple(anomaly_map.shape)}."
+            )
 
 
 def _score_color(score: float) -> Any:
@@ -193,12 +425,18 @@ def _score_color(score: float) -> Any:
 
 def _figure_and_axis(ax: Axes | None, size: tuple[float, float]) -> tuple[Any, Any]:
     """The figure of an axis and the axis, or new ones of a size in inches."""
+    if ax is not None:
+        return ax.get_figure(), ax
+    fig = _new_figure(size)
+    return fig, fig.subplots()
+
+
+def _new_figure(size: tuple[float, float]) -> Any:
+    """A new figure of a size in inches."""
     if not _MATPLOTLIB_AVAILABLE:
         raise ModuleNotFoundError(
             "Plot function expects `matplotlib` to be installed. Please install with `pip install matplotlib`"
         )
-    if ax is not None:
-        return ax.get_figure(), ax
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    return plt.subplots(figsize=size, layout="constrained")
+    return plt.figure(figsize=size, layout="constrained")

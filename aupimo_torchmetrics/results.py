@@ -257,7 +257,7 @@ def aupimo_result(
 
 
 def pimo_result(kept: PixelScores, num_thresholds: int | None = None) -> PIMOResult:
-    """Draw the PIMO curves of all images by what was kept of them, in the dtype of the scores."""
+    """Draw the PIMO curves of all images, as far as normal scores were kept, in the dtype of the scores."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
     levels = _sweep.normal_levels(kept, down_to_fpr=1.0)
     if num_thresholds is None:

@@ -138,6 +138,16 @@ def play_collection(updates: list[Update]) -> dict[str, Any]:
     return dict(collection.compute())
 
 
+def play_curves(updates: list[Update]) -> list[Any]:
+    """Return curves, score, and curves again, and whether the states were restored."""
+    metric = make_aupimo()
+    for update in updates:
+        metric.update(**update)
+    before = local_states(metric)
+    values = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
+    return [*values, before, local_states(metric)]
+
+
 def rank_main(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[Any, Any]:
     """Play every scenario with every metric on one rank."""
     notes: dict[Any, Any] = {}
@@ -152,6 +162,8 @@ def rank_main(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[An
     note("forward, synchronised in each step")
     metric = make_aupimo(reduction="none", dist_sync_on_step=True)
     notes["forward"] = [metric(**update) for update in SCENARIOS["evenly"](rank, world_size)] + [metric.compute()]
+    note("curves around the bounds")
+    notes["curves around the bounds"] = play_curves(SCENARIOS["ragged, uneven numbers of updates"](rank, world_size))
     return notes
 
 
@@ -220,6 +232,16 @@ def test_collection_over_ranks(ranks: list[dict[Any, Any]]) -> None:
     expected = {kind: play(METRICS[kind](), updates, [])["values"][0] for kind in METRICS if "curves" not in kind}
     for outcomes in ranks:
         assert_same(outcomes["collection"], expected, atol=MAX_ERROR)
+
+
+def test_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+    """The curves that `AUPIMO` gives are of the images of all ranks, and each rank has its own states back."""
+    shares = [SCENARIOS["ragged, uneven numbers of updates"](rank, len(ranks)) for rank in range(len(ranks))]
+    expected = play_curves([update for share in shares for update in share])
+    for outcomes in ranks:
+        *values, before, after = outcomes["curves around the bounds"]
+        assert_same(values, expected[:3], atol=MAX_ERROR)
+        assert_same(after, before)
 
 
 def test_forward_over_ranks(ranks: list[dict[Any, Any]]) -> None:

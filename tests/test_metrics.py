@@ -789,24 +789,62 @@ def axis() -> Iterator[Any]:
     pyplot.close("all")
 
 
-@pytest.mark.parametrize("value", ["computed", "scalar", "list of scalars", "NaN", "vector", "list of vectors"])
+@pytest.mark.parametrize("value", ["computed", "scalar", "list of scalars", "NaN"])
 def test_plot_draws_any_value(value: str, axis: Any) -> None:
     """`plot` shows the own value, a given one, and one for each step."""
     scores = torch.tensor([0.2, torch.nan, 0.7])
-    values = {
-        "computed": None,
-        "scalar": scores[0],
-        "list of scalars": [scores[0], scores[2]],
-        "NaN": scores[1],
-        "vector": scores,
-        "list of vectors": [scores, scores.flip(0)],
-    }
-    metric = updated(make_aupimo(reduction="none" if "vector" in value else "mean"))
+    values = {"computed": None, "scalar": scores[0], "list of scalars": [scores[0], scores[2]], "NaN": scores[1]}
+    metric = updated(make_aupimo())
     figure, new_axis = metric.plot(values[value])
-    assert figure is not None
+    assert new_axis.get_figure() is figure
     assert new_axis.get_ylim() == pytest.approx((-0.1, 1.1), abs=0.2)  # margins are a matter of taste
-    assert metric.plot(values[value], ax=axis) == (None, axis)
+    assert metric.plot(values[value], ax=axis) == (axis.get_figure(), axis)
     assert axis.lines
+
+
+def test_plot_of_each_image_is_the_distribution(axis: Any) -> None:
+    """With `reduction="none"` the points are the own scores, given ones, or those of each step in turn."""
+    metric = updated(make_aupimo(reduction="none"))
+    first, second = torch.tensor([0.2, torch.nan, 0.7]), torch.tensor(0.5)  # of a single image the score is 0-d
+    for value, expected in ((None, [metric.compute()]), (first, [first]), ([first, second], [first, second])):
+        axis.clear()
+        assert metric.plot(value, axis) == (axis.get_figure(), axis)
+        drawn = [points.get_offsets()[:, 0] for points in axis.collections]
+        for scores, points in zip(expected, drawn, strict=True):
+            assert sorted(points) == pytest.approx(sorted(scores[~scores.isnan()].reshape(-1).tolist()))
+    assert [label.get_text().splitlines()[0] for label in axis.get_yticklabels()] == ["step 0", "step 1"]
+
+
+def test_plot_of_curves(axis: Any) -> None:
+    """`PIMO.plot` draws the own curves or given ones, and with scores the range that these average over."""
+    metric = updated(PIMO())
+    figure, own = metric.plot()
+    assert own.get_figure() is figure
+    result = updated(make_aupimo()).result()
+    assert metric.plot(metric.compute(), axis, result) == (axis.get_figure(), axis)
+    assert len(axis.patches) == 1
+    assert axis.get_legend().get_texts()[0].get_text() == "AUPIMO averages here: FPR 0.001 to 0.01"
+
+
+@pytest.mark.parametrize("buffer", [None, 2**16, 100])
+def test_curves_around_the_bounds(buffer: int | None) -> None:
+    """`AUPIMO.curves` gives the rates at its thresholds that counting gives, from one normal pixel's FPR on."""
+    metric = make_aupimo(normal_buffer=buffer)
+    preds, target = make_batch("NNANAANN", 3)
+    for batch in zip(preds.split(3), target.split(3), strict=True):
+        metric.update(*batch)
+    curves = metric.curves()
+    is_anomalous = target.flatten(1).any(1)
+    normal, thresholds = preds[~is_anomalous].flatten(), curves.thresholds
+    assert_same(curves.shared_fpr, (normal >= thresholds[:, None]).float().mean(1), atol=1e-7)
+    for image in is_anomalous.nonzero().flatten():
+        recalled = preds[image][target[image]] >= thresholds[:, None]
+        assert_same(curves.per_image_tprs[image], recalled.float().mean(1), atol=1e-7)
+    assert curves.per_image_tprs[~is_anomalous].isnan().all()
+    assert float(curves.shared_fpr[-1]) == pytest.approx(1 / len(normal))
+    assert (float(curves.shared_fpr[0]) == 1) == (buffer != 100)
+    assert float(curves.shared_fpr[0]) >= 10 * FPR_BOUNDS[1]
+    assert not metric._is_synced
 
 
 @pytest.mark.parametrize(("num_thresholds", "num_levels"), [(None, 1000), (7, 7)])

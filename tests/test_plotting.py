@@ -14,7 +14,14 @@ from matplotlib.colors import to_rgba
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, plotting
 from aupimo_torchmetrics.functional import pimo
-from aupimo_torchmetrics.plotting import MASK_COLOR, plot_heatmap, plot_pimo_curves
+from aupimo_torchmetrics.plotting import (
+    MASK_COLOR,
+    plot_distribution,
+    plot_heatmap,
+    plot_heatmaps,
+    plot_pimo_curves,
+)
+from aupimo_torchmetrics.statistics import per_image_statistics
 
 BOUNDS = (1e-3, 1e-1)
 
@@ -69,13 +76,39 @@ def test_curves_show_range_images_mean_and_chance(scored: tuple) -> None:
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx(BOUNDS)
 
 
-def test_curves_of_images_from_worst_to_best_by_default(scored: tuple) -> None:
-    """Without a choice five images are drawn, from the worst to the best."""
+def test_curves_of_representative_images_by_default(scored: tuple) -> None:
+    """Without a choice the images that stand for the distribution are drawn, worst first, and named by their role."""
     _, _, result, curves = scored
     _, ax = plot_pimo_curves(curves, result)
-    by_score = [place for place in result.aupimos.argsort().tolist() if place >= 3]
-    expected = [by_score[rank] for rank in (0, 2, 4, 6, 8)]
-    assert [int(label.split(":")[0].removeprefix("image ")) for label in _legend(ax)[1:6]] == expected
+    expected: dict[int, list[str]] = {}
+    for statistic in per_image_statistics(result):
+        expected.setdefault(statistic.image, []).append(statistic.name)
+    labels = [
+        f"image {image} ({', '.join(names)}): AUPIMO {result.aupimos[image]:.2f}" for image, names in expected.items()
+    ]
+    assert len(labels) > 3
+    assert _legend(ax)[1:-2] == labels
+
+
+def test_curves_without_scores(scored: tuple) -> None:
+    """Without a result there is no range and no score, and five images from the worst to the best are drawn."""
+    _, _, _, curves = scored
+    _, ax = plot_pimo_curves(curves)
+    assert len(ax.patches) == 0
+    by_recall = curves.per_image_tprs[3:].mean(1).argsort() + 3
+    chosen = [int(by_recall[rank]) for rank in (0, 2, 4, 6, 8)]
+    assert _legend(ax) == [*(f"image {image}" for image in chosen), "mean of 9 images", "chance (TPR = FPR)"]
+
+
+def test_curves_around_the_bounds_are_those_of_the_metric(scored: tuple) -> None:
+    """The axis ends where the curves of `AUPIMO.curves` end."""
+    maps, masks, _, _ = scored
+    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=300)
+    metric.update(maps, masks)
+    curves = metric.curves()
+    _, ax = plot_pimo_curves(curves, metric.result())
+    assert ax.get_xlim() == pytest.approx((float(curves.shared_fpr.min()), float(curves.shared_fpr.max())))
+    assert ax.get_xlim()[1] < 1
 
 
 def test_curves_may_be_arrays_and_the_axis_given(scored: tuple) -> None:
@@ -135,9 +168,95 @@ def test_heatmap_of_a_normal_image_names_its_false_positives(scored: tuple) -> N
     fig, ax = plt.subplots()
     assert plot_heatmap(torch.rand(3, 32, 32), maps[0], result, masks[0], index=0, ax=ax) == (fig, ax)
     share = (result.pixel_aupimo(maps[0]) > 0).float().mean()
-    assert ax.get_title() == f"image 0: normal, {share:.2%} false positives"
+    assert ax.get_title() == f"image 0: normal\n{share:.2%} false positives"
     assert len(ax.collections) == 0
     assert len(fig.axes) == 1
+
+
+def test_heatmap_without_a_place_has_the_score_of_map_and_mask(scored: tuple) -> None:
+    """The title's score is that of the image, though the picture does not know which image it is."""
+    maps, masks, result, _ = scored
+    _, ax = plot_heatmap(torch.rand(32, 32), maps[6], result, masks[6].long())
+    assert ax.get_title() == f"AUPIMO {result.aupimos[6]:.2f}"
+    _, ax = plot_heatmap(torch.rand(32, 32), maps[1][None], result, masks[1])
+    assert ax.get_title().startswith("normal\n")
+    _, ax = plot_heatmap(torch.rand(32, 32), maps[1], result)
+    assert ax.get_title() == ""
+
+
+@pytest.mark.parametrize(("low", "high", "limits"), [(0.2, 0.7, (0, 1)), (-2.0, 2.5, (-2.0, 2.5)), (0, 255, (0, 255))])
+def test_photographs_of_any_range_are_drawn(scored: tuple, low: float, high: float, limits: tuple) -> None:
+    """A photograph in [0, 1] is drawn as it is, a normalised one or one of bytes from its darkest to its brightest."""
+    maps, masks, result, _ = scored
+    photograph = torch.linspace(low, high, 32 * 32).reshape(32, 32)
+    if high > 200:
+        photograph = photograph.to(torch.uint8)
+    _, ax = plot_heatmap(photograph, maps[9], result, masks[9])
+    assert ax.images[0].get_clim() == pytest.approx(limits)
+
+
+def test_heatmaps_of_several_images(scored: tuple) -> None:
+    """Photographs stand above heat maps, with captions and scores, and images may differ in size."""
+    maps, masks, result, _ = scored
+    images = [torch.rand(32, 32), torch.rand(3, 20, 30)]
+    both = [maps[9], maps[4, :20, :30]], [masks[9], masks[4, :20, :30]]
+    fig, axes = plot_heatmaps(images, both[0], result, both[1], captions=["good", "bad"])
+    assert axes.shape == (2, 2)
+    assert [ax.get_title() for ax in axes[0]] == ["good", "bad"]
+    assert axes[1, 0].get_title() == f"AUPIMO {result.aupimos[9]:.2f}"
+    assert len(fig.axes) == 5  # with one colour bar
+    assert axes[0, 1].images[0].get_array().shape == (20, 30)
+    _, axes = plot_heatmaps(torch.rand(2, 32, 32), maps[9:11], result, indices=[9, 10])
+    assert [ax.get_title() for ax in axes[1]] == [f"image {i}: AUPIMO {result.aupimos[i]:.2f}" for i in (9, 10)]
+
+
+def test_heatmaps_that_do_not_fit_are_refused(scored: tuple) -> None:
+    """Unequal numbers and sizes are a ValueError that names both, before a figure is made."""
+    maps, masks, result, _ = scored
+    with pytest.raises(ValueError, match="`masks` to hold one item for each of 2 images, but got 12"):
+        plot_heatmaps(maps[:2], maps[:2], result, masks)
+    with pytest.raises(ValueError, match="at least one image"):
+        plot_heatmaps([], [], result)
+    with pytest.raises(ValueError, match="`mask` and `anomaly_map` to be of one height and width, but got"):
+        plot_heatmap(maps[0], maps[0], result, masks[0, 1:])
+    with pytest.raises(ValueError, match=r"`anomaly_map` to be of shape \(H, W\), but got \(12, 32, 32\)"):
+        plot_heatmap(maps[0], maps, result)
+    assert plt.get_fignums() == []
+
+
+def test_distribution_shows_each_image_and_the_statistics(scored: tuple) -> None:
+    """Each anomalous image is a point at its score; box, median and mean are those of the scores."""
+    _, _, result, _ = scored
+    fig, ax = plot_distribution(result)
+    assert plt.get_fignums() == [fig.number]
+    scores = result.aupimos[3:].sort().values
+    (points,) = ax.collections
+    assert np.allclose(points.get_offsets()[:, 0], scores)
+    assert np.abs(points.get_offsets()[:, 1]).max() < 0.5
+    first, median, third = torch.quantile(scores, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    by_marker = {line.get_marker(): line.get_xdata() for line in ax.get_lines()}
+    assert by_marker["D"][0] == pytest.approx(result.mean)
+    assert any(np.allclose(line.get_xdata(), median) for line in ax.get_lines())
+    (box,) = ax.patches
+    assert box.get_path().vertices[:, 0].min() == pytest.approx(first)
+    assert box.get_path().vertices[:, 0].max() == pytest.approx(third)
+    (label,) = ax.get_yticklabels()
+    assert label.get_text() == f"mean {result.mean:.2f} (9 images)\nquartiles {first:.2f} {median:.2f} {third:.2f}"
+
+
+def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
+    """Models are sorted by their means, one without a score last, unless they are to stay in their order."""
+    _, _, result, _ = scored
+    worse = AUPIMOResult(result.aupimos / 2, BOUNDS, (0.0, 1.0))
+    undefined = AUPIMOResult(torch.full((3,), torch.nan), BOUNDS, (0.0, 1.0))
+    models = {"undefined": undefined, "worse": worse, "best": result}
+    for sort, names in ((True, ["best", "worse", "undefined"]), (False, ["undefined", "worse", "best"])):
+        fig, ax = plt.subplots()
+        assert plot_distribution(models, ax=ax, sort=sort) == (fig, ax)
+        assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == names
+        assert ax.yaxis_inverted()
+    with pytest.raises(ValueError, match="at least one result"):
+        plot_distribution({})
 
 
 def test_heatmap_of_a_bad_map_leaves_no_figure(scored: tuple) -> None:
@@ -156,3 +275,7 @@ def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPa
         plot_pimo_curves(curves, result)
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
         plot_heatmap(maps[0], maps[0], result)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_heatmaps(maps[:1], maps[:1], result)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_distribution(result)
