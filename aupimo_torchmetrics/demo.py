@@ -31,8 +31,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from aupimo_torchmetrics.datasets import TextureTiles, texture_tiles
 from aupimo_torchmetrics.functional import pimo
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 from aupimo_torchmetrics.metrics import AUPIMO
-from aupimo_torchmetrics.plotting import HEAT_LABEL, plot_heatmap, plot_pimo_curves
+from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
 from aupimo_torchmetrics.results import AUPIMOResult
 
 DEFAULT_EPOCHS = 30
@@ -41,6 +42,7 @@ FPR_BOUNDS = (1e-3, 1e-2)
 TRAIN_BATCH_SIZE = 16
 VALIDATION_BATCH_SIZE = 8
 LEARNING_RATE = 5e-3
+EPOCHS_BETWEEN_PICTURES = 5
 NUM_LISTED_IMAGES = 3
 """How many of the best and of the worst images the summary lists."""
 SCORES_FILE, PICTURE_FILE = "aupimos.json", "aupimo.png"
@@ -101,13 +103,14 @@ class TextureDetector(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Score the maps of validation tiles: this is all that AUPIMO asks of a LightningModule."""
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor]:
+        """Score the maps of validation tiles; what is returned is for the pictures of `AUPIMOCallback`."""
         images, masks = batch
         maps = self(images)
         with self.metric_time:
             self.aupimo.update(maps, masks)
         self.log("val/aupimo", self.aupimo, prog_bar=True)
+        return {"image": images, "anomaly_map": maps, "mask": masks}
 
     def on_validation_epoch_end(self) -> None:
         """Keep the result for the summary; what is computed here is not computed again for the log."""
@@ -160,9 +163,9 @@ Thresholds on the anomaly maps: {threshold_at_upper:.3f} at FPR {upper:g}, {thre
 Time in the metric: {self.metric_seconds:.2f} s of {self.seconds:.0f} s ({metric_share:.1%}), all updates and computes
 Settings: {self.after.protocol}
 
-Curves and heat maps:  {self.out / PICTURE_FILE}
-Score of each image:   {self.out / SCORES_FILE}
-Scores while training: tensorboard --logdir {self.out}
+Curves and heat maps: {self.out / PICTURE_FILE}
+Score of each image: {self.out / SCORES_FILE}
+Scores and pictures while training: tensorboard --logdir {self.out}
 """
 
 
@@ -272,7 +275,7 @@ def _train(
         devices=1,
         max_epochs=epochs,
         logger=logger,
-        callbacks=[_ProgressBar(refresh_rate=4)],
+        callbacks=[_ProgressBar(refresh_rate=4), AUPIMOCallback(every_n_epochs=EPOCHS_BETWEEN_PICTURES)],
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=8,
@@ -341,17 +344,14 @@ def _save_picture(
     by_score = _by_score(result)
     chosen = {"best": by_score[-1], "median": by_score[len(by_score) // 2], "worst": by_score[0]}
 
+    images = list(chosen.values())
+
     # A figure without pyplot needs no display and leaves nothing open.
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.4, 1], squeeze=False)[0]
-    plot_pimo_curves(pimo(maps, tiles.masks), result, list(chosen.values()), left.subplots())
-    axes = right.subplots(3, 2)
-    for (name, image), (plain_ax, heat_ax) in zip(chosen.items(), axes, strict=True):
-        plain_ax.imshow(tiles.images[image, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-        plain_ax.set_title(f"{name}: {tiles.defects[image]}", fontsize="medium")
-        plain_ax.set_axis_off()
-        plot_heatmap(tiles.images[image], maps[image], result, tiles.masks[image], image, heat_ax)
-    right.suptitle("pixel AUPIMO: its mean within the outline is the score", fontsize="medium")
-    right.colorbar(axes[0, 1].images[-1], ax=axes, label=HEAT_LABEL)
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1], squeeze=False)[0]
+    plot_pimo_curves(pimo(maps, tiles.masks), result, images, left.subplots())
+    captions = [f"{name}: {tiles.defects[image]}" for name, image in chosen.items()]
+    plot_heatmaps(tiles.images[images], maps[images], result, tiles.masks[images], images, captions, right)
+    right.suptitle("The mean of the pixel AUPIMO within the outline is the score", fontsize="medium")
     figure.suptitle(f"Defects planted in photographs of {texture}: AUPIMO {result.mean:.2f}")
     figure.savefig(path, dpi=100)

@@ -1,0 +1,361 @@
+"""In Lightning: a callback that shows where a logged AUPIMO comes from, in TensorBoard and other loggers.
+
+Conventions: what is logged is named after the stage and the metric's attribute, `val/aupimo/curves` for `self.aupimo`.
+Under several processes every rank takes part in the gathering of scores, and rank 0 draws and logs. Only public hooks
+and methods of Lightning are used.
+
+This module needs the extra `lightning`, and matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchmetrics import Metric, MetricCollection, MetricTracker
+from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
+
+from aupimo_torchmetrics.metrics import AUPIMO
+from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
+from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
+
+IMAGE_KEYS = ("image", "images")
+MAP_KEYS = ("anomaly_map", "anomaly_maps", "maps", "preds")
+MASK_KEYS = ("mask", "masks", "gt_mask", "gt_masks", "target", "targets")
+"""Where images, maps and masks are usually found, in what a step returns and in its batch."""
+
+Pictures: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+"""Images (N, C, H, W), anomaly maps (N, H, W) or (N, 1, H, W), and masks of the shape of the maps, or None."""
+HeatmapSource: TypeAlias = Callable[[Any, Any], Pictures | None] | tuple[str, str, str]
+
+
+class AUPIMOCallback(Callback):
+    """Log what stands behind the AUPIMO of an epoch: distribution, curves and heat maps of the images.
+
+    At the end of each validation and test epoch, for each :class:`~aupimo_torchmetrics.AUPIMO` of the LightningModule
+    that was updated in it (say, `self.aupimo`, in a validation):
+
+    - `val/aupimo/share_at_0` and `val/aupimo/share_at_1`: share of the anomalous images of whose defect nothing is
+      found, and all of it at every threshold; scalars for any logger, `ModelCheckpoint` and `EarlyStopping`,
+    - `val/aupimo/scores`: histogram of the scores (TensorBoard),
+    - `val/aupimo/distribution`: box plot of the scores with each image,
+    - `val/aupimo/curves`: PIMO curves of the images that stand for the distribution,
+    - `val/aupimo/heatmaps`: a few images, and where in them the score comes from.
+
+    Figures go to TensorBoard and to loggers that have a method `log_image`, as that of Weights & Biases has; other
+    loggers get the scalars only. Nothing is logged of Lightning's sanity check, and no figure of an epoch whose score
+    is undefined. The score itself is logged by `self.log("val/aupimo", self.aupimo)` as ever; it is computed once.
+
+    Heat maps need images and anomaly maps. They are taken from what the step returns, or else from its batch, if these
+    are dictionaries or objects with the usual names: `return {"image": images, "anomaly_map": maps, "mask": masks}`.
+    Of a batch that is a tuple, the first tensor is the images, and one of 0 and 1 in the shape of the maps the masks.
+    By default the images are anomalous ones, spread evenly over those that rank 0 sees, the same in each epoch if the
+    data are not shuffled. At most twice as many as are drawn are held in memory.
+
+    Args:
+        metric: Name of the metric's attribute, `"aupimo"` or `"metrics.aupimo"` in a collection. None for all.
+        every_n_epochs: Draw and log in every n-th epoch of training. Validation and test runs of their own always do.
+        heatmap_source: How to get at images, maps and masks: three names, as `("image", "anomaly_map", "mask")`, or a
+            function of what the step returns and its batch, which returns images (N, C, H, W), maps and masks (N, H, W)
+            or (N, 1, H, W), or None for a batch of which nothing is to be drawn. None for the usual names.
+        num_heatmaps: How many heat maps to draw, 0 for none.
+        heatmap_images: Which images to draw instead, by their places in the epoch (on rank 0), counted from 0.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If a number is out of its range; when an epoch starts, if the module has no such metric; at a batch,
+            if `heatmap_source` finds no images and maps in it, or such that do not fit.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from aupimo_torchmetrics.lightning import AUPIMOCallback
+        >>> trainer = Trainer(callbacks=[AUPIMOCallback(every_n_epochs=5)], accelerator="cpu", logger=False)
+
+    """
+
+    def __init__(
+        self,
+        metric: str | None = None,
+        *,
+        every_n_epochs: int = 1,
+        heatmap_source: HeatmapSource | None = None,
+        num_heatmaps: int = 4,
+        heatmap_images: Sequence[int] | None = None,
+    ) -> None:
+        if not _MATPLOTLIB_AVAILABLE:
+            raise ModuleNotFoundError(
+                "AUPIMOCallback expects `matplotlib` to be installed. Please install with `pip install matplotlib`"
+            )
+        for name, value, lowest in (("every_n_epochs", every_n_epochs, 1), ("num_heatmaps", num_heatmaps, 0)):
+            if value < lowest:
+                raise ValueError(f"Expected `{name}` to be at least {lowest}, but got {value}.")
+        self.metric = metric
+        self.every_n_epochs = every_n_epochs
+        self.heatmap_source = heatmap_source
+        self.num_heatmaps = num_heatmaps
+        self.heatmap_images = heatmap_images
+        self._gallery: _Gallery | None = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise if there is nothing to log; open a gallery where it will be drawn."""
+        _metrics_by_name(pl_module, self.metric)
+        self._gallery = None
+        if self._is_due(trainer) and trainer.is_global_zero and self.num_heatmaps:
+            self._gallery = _Gallery(self.num_heatmaps, self.heatmap_images)
+
+    def on_validation_batch_end(  # noqa: PLR0917  Lightning's signature
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Keep a few images with their maps."""
+        if self._gallery is None:
+            return
+        pictures = _pictures(self.heatmap_source, outputs, batch)
+        if pictures is not None:
+            self._gallery.offer(*pictures)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log each metric that was updated in this epoch: scalars, histogram and figures, on all ranks alike."""
+        gallery, self._gallery = self._gallery, None
+        if not self._is_due(trainer):
+            return
+        for name, metric in _metrics_by_name(pl_module, self.metric).items():
+            # A rank may have had no batch, but takes part in the gathering all the same.
+            if not trainer.strategy.reduce_boolean_decision(metric.update_called, all=False):
+                continue
+            tag = f"{'test' if trainer.testing else 'val'}/{name.replace('.', '/')}"
+            result = metric.result()
+            curves = metric.curves() if _has_scores(result) else None
+            shares = {f"{tag}/share_at_{score}": _share_at(result, score) for score in (0, 1)}
+            pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)  # the ranks agree; it spares a warning
+            if trainer.is_global_zero and curves is not None:
+                _log_pictures(trainer, tag, result, curves, gallery)
+
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether this epoch is one to log."""
+        is_own_run = trainer.state.fn != TrainerFn.FITTING
+        return not trainer.sanity_checking and (is_own_run or (trainer.current_epoch + 1) % self.every_n_epochs == 0)
+
+
+class _Picture(NamedTuple):
+    """One image with its map, on the CPU."""
+
+    place: int
+    """Number of the image in the epoch."""
+    image: Tensor
+    """(C, H, W), resized to the map."""
+    anomaly_map: Tensor
+    """(H, W)."""
+    mask: Tensor | None
+    """(H, W) bool."""
+
+
+class _Gallery:
+    """Keeps a few of the images that pass by, spread evenly, however many these will be."""
+
+    def __init__(self, size: int, places: Sequence[int] | None) -> None:
+        self.size = size
+        self.places = None if places is None else set(places)
+        self.kept: list[_Picture] = []
+        self._num_seen = 0
+        self._num_candidates = 0
+        self._stride = 1
+
+    def offer(self, images: Tensor, anomaly_maps: Tensor, masks: Tensor | None) -> None:
+        """Keep some of the images (N, C, H, W), with maps and masks (N, H, W) or (N, 1, H, W)."""
+        is_anomalous = [True] * len(images) if masks is None else (masks != 0).flatten(1).any(1).tolist()
+        for i, image in enumerate(images):
+            if self._wants(self._num_seen, is_anomalous[i]):
+                size = anomaly_maps.shape[-2:]
+                resized = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+                mask = None if masks is None else (masks[i].reshape(size) != 0).cpu()
+                anomaly_map = anomaly_maps[i].reshape(size).detach().cpu().clone()
+                self.kept.append(_Picture(self._num_seen, resized.detach().cpu(), anomaly_map, mask))
+            self._num_seen += 1
+        if self.places is None and len(self.kept) > 2 * self.size:
+            self._thin_out()
+
+    def pictures(self) -> list[_Picture]:
+        """Return what to draw."""
+        if self.places is not None or len(self.kept) <= self.size:
+            return self.kept
+        steps = np.linspace(0, len(self.kept) - 1, self.size).round().astype(int)
+        return [self.kept[step] for step in steps]
+
+    def _wants(self, place: int, is_anomalous: bool) -> bool:
+        """Whether to keep the image at this place."""
+        if self.places is not None:
+            return place in self.places
+        if not is_anomalous:
+            return False
+        self._num_candidates += 1
+        return (self._num_candidates - 1) % self._stride == 0
+
+    def _thin_out(self) -> None:
+        """Keep every other image, of those that come too, until few enough are left."""
+        while len(self.kept) > 2 * self.size:
+            self.kept = self.kept[::2]
+            self._stride *= 2
+
+
+def _metrics_by_name(pl_module: LightningModule, name: str | None) -> dict[str, AUPIMO]:
+    """Metrics of the module by the names of their attributes; raise if there is none, or not that of the name."""
+    found = dict(_find_metrics(pl_module))
+    if name is None and found:
+        return found
+    if name in found:
+        return {name: found[name]}
+    asked = "an AUPIMO metric" if name is None else f"the AUPIMO metric {name!r}"
+    raise ValueError(
+        f"Expected {type(pl_module).__name__} to hold {asked}, but got {', '.join(found) or 'none'}. "
+        "Assign it to an attribute, `self.aupimo = AUPIMO()`, in `__init__` or `configure_model`."
+    )
+
+
+def _find_metrics(module: torch.nn.Module, prefix: str = "") -> Iterator[tuple[str, AUPIMO]]:
+    """Names and metrics in a module and in collections; not the copies that wrappers of metrics make."""
+    children = module.named_children()
+    if isinstance(module, MetricCollection):
+        children = iter(module.items(keep_base=True, copy_state=False))  # this brings grouped states up to date
+    for name, child in children:
+        if isinstance(child, AUPIMO):
+            yield prefix + name, child
+        elif isinstance(child, MetricCollection) or not isinstance(child, (Metric, MetricTracker)):
+            yield from _find_metrics(child, f"{prefix}{name}.")
+
+
+def _has_scores(result: AUPIMOResult) -> bool:
+    """Whether any image has a score."""
+    return not bool(result.aupimos.isnan().all())
+
+
+def _share_at(result: AUPIMOResult, score: int) -> Tensor:
+    """Share of the anomalous images with exactly this score, NaN without any."""
+    scores = result.aupimos[~result.aupimos.isnan()]
+    return (scores == score).float().mean()
+
+
+def _pictures(source: HeatmapSource | None, outputs: Any, batch: Any) -> Pictures | None:
+    """Images, maps and masks of a batch, or None if there are none."""
+    if callable(source):
+        pictures = source(outputs, batch)
+        return None if pictures is None else _checked(*pictures)
+    names = [IMAGE_KEYS, MAP_KEYS, MASK_KEYS] if source is None else [(name,) for name in source]
+    images, maps, masks = (_look_up(keys, outputs, batch) for keys in names)
+    if source is None and isinstance(batch, (tuple, list)):
+        tensors = [part for part in batch if isinstance(part, Tensor)]
+        images = tensors[0] if images is None and tensors else images
+        masks = next((part for part in tensors[1:] if _may_be_masks(part, maps)), None) if masks is None else masks
+    if images is None or maps is None:
+        if source is None:
+            return None
+        raise ValueError(
+            f"Expected `heatmap_source` {source} to name images and anomaly maps in what the step returns or in its "
+            f"batch, but found {'no maps' if maps is None else 'no images'}."
+        )
+    return _checked(images, maps, masks)
+
+
+def _look_up(keys: tuple[str, ...], *sources: Any) -> Tensor | None:
+    """The first tensor that a dictionary or an object holds under one of the names."""
+    for source in sources:
+        for key in keys:
+            value = source.get(key) if isinstance(source, Mapping) else getattr(source, key, None)
+            if isinstance(value, Tensor):
+                return value
+    return None
+
+
+def _fits(masks: Tensor, maps: Tensor) -> bool:
+    """Whether a tensor is of the shape of masks for the maps."""
+    return masks.numel() == maps.numel() and masks.shape[-2:] == maps.shape[-2:]
+
+
+def _may_be_masks(tensor: Tensor, maps: Tensor | None) -> bool:
+    """Whether a tensor without a name is of the shape of masks for the maps, and holds 0 and 1 only."""
+    return maps is not None and _fits(tensor, maps) and bool(((tensor == 0) | (tensor == 1)).all())
+
+
+def _checked(images: Tensor, maps: Tensor, masks: Tensor | None) -> Pictures:
+    """Raise unless images, maps and masks are of as many images and of shapes that can be drawn."""
+    is_map = maps.ndim in {3, 4} and maps.numel() == len(maps) * maps.shape[-2:].numel()
+    if images.ndim != 4 or not is_map or len(images) != len(maps) or (masks is not None and not _fits(masks, maps)):
+        raise ValueError(
+            "Expected images (N, C, H, W), anomaly maps (N, H, W) or (N, 1, H, W), and masks of the same size for heat "
+            f"maps, but got {tuple(images.shape)}, {tuple(maps.shape)} and "
+            f"{None if masks is None else tuple(masks.shape)}. Say where they are with `heatmap_source`."
+        )
+    return images, maps, masks
+
+
+def _log_pictures(
+    trainer: Trainer, tag: str, result: AUPIMOResult, curves: PIMOResult, gallery: _Gallery | None
+) -> None:
+    """Log histogram and figures of a metric."""
+    scores = result.aupimos[~result.aupimos.isnan()].cpu()
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_histogram(f"{tag}/scores", scores, trainer.global_step)
+    if not any(isinstance(logger, TensorBoardLogger) or hasattr(logger, "log_image") for logger in trainer.loggers):
+        return
+    figure = _new_figure(7.5, 2.4)
+    plot_distribution(result, figure.subplots())
+    _log_figure(trainer, f"{tag}/distribution", figure)
+    figure = _new_figure(7.5, 5.5)
+    plot_pimo_curves(curves, result, ax=figure.subplots())
+    _log_figure(trainer, f"{tag}/curves", figure)
+    pictures = [] if gallery is None else gallery.pictures()
+    if not pictures:
+        if gallery is not None:
+            rank_zero_info(
+                "AUPIMOCallback found no images and anomaly maps to draw heat maps of. Return them from the step, "
+                '`return {"image": images, "anomaly_map": maps, "mask": masks}`, or set `heatmap_source`.'
+            )
+        return
+    figure = _new_figure(2.2 * len(pictures) + 1, 4.6)
+    places, images, maps, masks = zip(*pictures, strict=True)
+    known_masks = None if any(mask is None for mask in masks) else cast("list[Tensor]", masks)
+    plot_heatmaps(images, maps, result, known_masks, captions=[f"image {place}" for place in places], fig=figure)
+    _log_figure(trainer, f"{tag}/heatmaps", figure)
+
+
+def _log_figure(trainer: Trainer, tag: str, figure: Any) -> None:
+    """Hand a figure to each logger that takes one."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(tag, figure, trainer.global_step)
+        elif hasattr(logger, "log_image"):
+            logger.log_image(tag, [_as_array(figure)], step=trainer.global_step)
+
+
+def _new_figure(width: float, height: float) -> Any:
+    """A figure of a size in inches that needs no display and that pyplot does not hold open."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _as_array(figure: Any) -> Any:
+    """Pixels of a figure (H, W, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
