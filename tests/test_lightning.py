@@ -80,7 +80,7 @@ class Detector(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(model: Detector, folder: Path, masks: Tensor = MASKS, **settings: Any) -> Any:
+def fit(model: Detector, folder: Path, masks: Tensor = MASKS, resume_from: str | None = None, **settings: Any) -> Any:
     """Train for two epochs and return the trainer."""
     train = DataLoader(TensorDataset(torch.zeros(2, 1)), batch_size=1)
     validation = DataLoader(TensorDataset(MAPS, masks), batch_size=2)
@@ -98,7 +98,7 @@ def fit(model: Detector, folder: Path, masks: Tensor = MASKS, **settings: Any) -
             **settings,
         }
     )
-    trainer.fit(model, train, validation)
+    trainer.fit(model, train, validation, ckpt_path=resume_from)
     return trainer
 
 
@@ -156,6 +156,42 @@ def test_bfloat16_training_keeps_states_exact(tmp_path: Path) -> None:
     assert model.dtypes == (2 + 2 * 5) * [torch.float32, torch.int64, torch.float32, torch.int64]
     expected = [expected_score(0, torch.bfloat16), expected_score(1, torch.bfloat16)]
     assert [float(each["val/aupimo"]) for each in model.logged] == expected
+
+
+class MixedDetector(Detector):
+    """A model whose maps come out of a matrix product, which autocast computes in half precision."""
+
+    def validation_step(self, batch: list[Tensor], _: int) -> None:
+        """Update with maps in half precision."""
+        maps, masks = batch
+        maps = (maps_of_epoch(maps, self.current_epoch)[..., None] @ torch.ones(1, 1))[..., 0]
+        assert maps.dtype == torch.bfloat16
+        self.aupimo.update(maps, masks)
+        self.log("val/aupimo", self.aupimo)
+
+
+@sanity_check_warns
+def test_mixed_precision_and_accumulated_gradients(tmp_path: Path) -> None:
+    """Under "bf16-mixed" the score is that of the rounded maps, and accumulating gradients changes nothing."""
+    model = MixedDetector()
+    fit(model, tmp_path, precision="bf16-mixed", accumulate_grad_batches=2)
+    expected = [
+        float(functional.aupimo(maps_of_epoch(MAPS, epoch).bfloat16(), MASKS, fpr_bounds=FPR_BOUNDS))
+        for epoch in (0, 1)
+    ]
+    assert [float(each["val/aupimo"]) for each in model.logged] == expected
+
+
+@sanity_check_warns
+def test_resumed_training_logs_the_right_score(tmp_path: Path) -> None:
+    """Training that goes on from a checkpoint scores its own epoch, without anything of the one before."""
+    checkpoint = callbacks.ModelCheckpoint(tmp_path, monitor="val/aupimo", mode="max")
+    fit(Detector(), tmp_path, callbacks=[checkpoint], max_epochs=1)
+    model = Detector()
+    again = callbacks.ModelCheckpoint(tmp_path / "again", monitor="val/aupimo", mode="max")
+    with pytest.warns(UserWarning, match="The dirpath has changed"):
+        fit(model, tmp_path, resume_from=checkpoint.best_model_path, callbacks=[again])
+    assert [float(each["val/aupimo"]) for each in model.logged] == [expected_score(1)]
 
 
 @sanity_check_warns
