@@ -14,16 +14,16 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
@@ -66,7 +66,7 @@ class TextureDetector(LightningModule):
 
     Attributes:
         aupimo: The metric, updated and logged in `validation_step`.
-        result: Result of the latest validation, None before the first.
+        results: Results of the validations so far, the first that of the untrained detector.
         metric_time: Seconds spent in the metric, all validations together.
 
     """
@@ -86,7 +86,7 @@ class TextureDetector(LightningModule):
         # A third faster on a CPU than the default.
         self.to(memory_format=torch.channels_last)
         self.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS)
-        self.result: AUPIMOResult | None = None
+        self.results: list[AUPIMOResult] = []
         self.metric_time = Stopwatch()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class TextureDetector(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Keep the result for the summary; what is computed here is not computed again for the log."""
         with self.metric_time:
-            self.result = self.aupimo.result()
+            self.results.append(self.aupimo.result())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a warm-up and a decay over the whole training."""
@@ -194,14 +194,68 @@ def run_demo(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     run_time = Stopwatch()
-    with run_time, torch.random.fork_rng(devices=[]), _quiet_lightning():
-        torch.manual_seed(seed)
+    with run_time:
         tiles = texture_tiles(texture, seed)
-        detector = TextureDetector()
-        before, after = _train(detector, tiles, epochs, out, {"texture": texture, "epochs": epochs, "seed": seed})
+        logger = TensorBoardLogger(out, name="tensorboard", default_hp_metric=False)
+        logger.log_hyperparams({"texture": texture, "epochs": epochs, "seed": seed})
+        callbacks = [_ProgressBar(refresh_rate=4), AUPIMOCallback(every_n_epochs=EPOCHS_BETWEEN_PICTURES)]
+        detector = train_detector(tiles, epochs, seed, logger=logger, callbacks=callbacks)
+        before, after = detector.results[0], detector.results[-1]
         after.save(out / SCORES_FILE)
-        _save_picture(out / PICTURE_FILE, detector, tiles, after, texture)
+        _save_picture(out / PICTURE_FILE, anomaly_maps(detector, tiles.images), tiles, after, texture)
     return DemoReport(texture, out, tiles, before, after, detector.metric_time.seconds, run_time.seconds)
+
+
+def train_detector(
+    tiles: TextureTiles,
+    epochs: int = DEFAULT_EPOCHS,
+    seed: int = 0,
+    *,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TextureDetector:
+    """Validate a detector, train it, and validate it after each epoch.
+
+    Args:
+        tiles: What to train and validate on, as :func:`~aupimo_torchmetrics.datasets.texture_tiles` returns it.
+        epochs: How often to go through the training tiles, at least 1; about a second each on two CPU cores.
+        seed: Fixes initial weights and training. The state of torch's own generator is left as it was.
+        logger: Logger of Lightning. None for none.
+        callbacks: Callbacks of Lightning.
+
+    Returns:
+        The trained detector, whose `results` are those of all validations.
+
+    """
+    has_bar = any(isinstance(callback, TQDMProgressBar) for callback in callbacks)
+    with torch.random.fork_rng(devices=[]), _quiet_lightning():
+        torch.manual_seed(seed)
+        detector = TextureDetector()
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=epochs,
+            logger=logger or False,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=has_bar,
+            log_every_n_steps=8,
+            num_sanity_val_steps=0,  # the untrained detector is validated on all tiles instead
+        )
+        train_tiles = TensorDataset(tiles.train_images)
+        train_loader = DataLoader(train_tiles, TRAIN_BATCH_SIZE, shuffle=True, drop_last=True)
+        validation_loader = DataLoader(TensorDataset(tiles.images, tiles.masks), VALIDATION_BATCH_SIZE)
+        trainer.validate(detector, validation_loader, verbose=False)
+        trainer.fit(detector, train_loader, validation_loader)
+    return detector
+
+
+def anomaly_maps(detector: nn.Module, images: Tensor) -> Tensor:
+    """Return the anomaly maps (N, 1, H, W) that a detector gives of images (N, 1, H, W), batch by batch."""
+    detector.eval()
+    with torch.no_grad():
+        return torch.cat([detector(batch) for batch in torch.split(images, VALIDATION_BATCH_SIZE)])
 
 
 def overwrite_regions(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,35 +318,6 @@ class _ProgressBar(TQDMProgressBar):
         return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
 
 
-def _train(
-    detector: TextureDetector, tiles: TextureTiles, epochs: int, out: Path, settings: dict[str, Any]
-) -> tuple[AUPIMOResult, AUPIMOResult]:
-    """Validate, train and validate after each epoch; the first and the last result."""
-    logger = TensorBoardLogger(out, name="tensorboard", default_hp_metric=False)
-    logger.log_hyperparams(settings)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        logger=logger,
-        callbacks=[_ProgressBar(refresh_rate=4), AUPIMOCallback(every_n_epochs=EPOCHS_BETWEEN_PICTURES)],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=8,
-        num_sanity_val_steps=0,  # the untrained detector is validated on all tiles instead
-    )
-    train_tiles = TensorDataset(tiles.train_images)
-    train_loader = DataLoader(train_tiles, TRAIN_BATCH_SIZE, shuffle=True, drop_last=True)
-    validation_loader = DataLoader(TensorDataset(tiles.images, tiles.masks), VALIDATION_BATCH_SIZE)
-    trainer.validate(detector, validation_loader, verbose=False)
-    before = detector.result
-    trainer.fit(detector, train_loader, validation_loader)
-    after = detector.result
-    if before is None or after is None:
-        raise RuntimeError("Expected Lightning to validate the detector before and after training, but it did not.")
-    return before, after
-
-
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Silence notices of Lightning that say nothing about this run; errors and other warnings pass."""
@@ -330,17 +355,10 @@ def _by_score(result: AUPIMOResult) -> list[int]:
     return result.aupimos.argsort(stable=True)[:num_anomalous].tolist()  # NaN, of normal images, comes last
 
 
-def _save_picture(
-    path: Path, detector: TextureDetector, tiles: TextureTiles, result: AUPIMOResult, texture: str
-) -> None:
-    """Draw PIMO curves beside the best, the median and the worst image."""
+def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOResult, texture: str) -> None:
+    """Draw PIMO curves beside the best, the median and the worst image, of maps (N, 1, H, W)."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    detector.eval()
-    with torch.no_grad():
-        maps = torch.cat(
-            [detector(images) for (images,) in DataLoader(TensorDataset(tiles.images), VALIDATION_BATCH_SIZE)]
-        )
     by_score = _by_score(result)
     chosen = {"best": by_score[-1], "median": by_score[len(by_score) // 2], "worst": by_score[0]}
 
