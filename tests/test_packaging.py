@@ -1,5 +1,6 @@
 """The package as it is installed: without extras, star-imported, optimized, and documented by blocks that run."""
 
+import json
 import re
 import subprocess
 import sys
@@ -86,6 +87,27 @@ def test_the_changelog_knows_the_version() -> None:
     """The changelog has an entry for the current version."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{aupimo_torchmetrics.__version__}]" in changelog
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_with_their_outputs(path: Path) -> None:
+    """A notebook holds the outputs of one run from top to bottom, without errors, warnings or paths of a machine."""
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    texts = ["".join(output.get("text", [])) for output in outputs]
+    assert not [text for text in texts if re.search(r"(?<![\w.])/(home|root|tmp|usr|work)/", text)]
+
+
+def test_there_are_notebooks() -> None:
+    """The README names each notebook."""
+    assert len(NOTEBOOKS) == 4
+    assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
 
 
 def readme_blocks() -> list[str]:
