@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from helpers import FPR_BOUNDS, make_batch
+from helpers import FPR_BOUNDS, make_batch, run_ranks
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib import pyplot as plt
@@ -58,6 +61,7 @@ class Detector(pl.LightningModule):
         self.layer = nn.Linear(1, 1)
         self.answer = answer
         self.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS)
+        self.unused = AUPIMO(fpr_bounds=FPR_BOUNDS)  # nothing is logged of a metric without updates
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         """Learn nothing."""
@@ -194,6 +198,14 @@ def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
     assert plt.get_fignums() == []
 
 
+def test_nothing_is_logged_of_the_sanity_check(tmp_path: Path) -> None:
+    """A sanity check that sees all of the data, and so has a score, leaves no trace."""
+    fit(tmp_path, num_sanity_val_steps=-1)
+    events = read_events(tmp_path)
+    assert [event.step for event in events.Images("val/aupimo/curves")] == [3, 6]
+    assert [event.step for event in events.Histograms("val/aupimo/scores")] == [3, 6]
+
+
 @pytest.mark.parametrize("every", [2, 3])
 def test_every_n_epochs(tmp_path: Path, every: int) -> None:
     """Of two epochs the second is logged or none; the score itself always is."""
@@ -225,7 +237,6 @@ class WithCollection(Detector):
         del self.aupimo
         members = {"loose": AUPIMO(fpr_bounds=(1e-2, 1e-1)), "strict": AUPIMO(fpr_bounds=FPR_BOUNDS)}
         self.metrics = MetricCollection({**members, "range": MinMaxMetric(AUPIMO())}, prefix="val/")
-        self.unused = AUPIMO()
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
         """Score the maps with the two that are of interest."""
@@ -276,10 +287,10 @@ def test_metrics_within_wrappers_are_left_out() -> None:
 
 def test_missing_metrics_are_named_before_training(tmp_path: Path) -> None:
     """A module without the metric is a ValueError that lists those that it has."""
-    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'pimo', but got aupimo"):
+    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'pimo', but got aupimo, unused"):
         fit(tmp_path, callbacks=[AUPIMOCallback("pimo")])
     model = Detector()
-    del model.aupimo
+    del model.aupimo, model.unused
     with pytest.raises(ValueError, match="Expected Detector to hold an AUPIMO metric, but got none"):
         fit(tmp_path, model)
 
@@ -463,11 +474,18 @@ def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
         AUPIMOCallback()
 
 
-@pytest.mark.filterwarnings("ignore:.*find_unused_parameters:UserWarning")
+def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], Any]) -> None:
+    """Train as one of several processes that are there already."""
+    note("training")
+    warnings.simplefilter("ignore")
+    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
+    fit(folder, num_sanity_val_steps=0, devices=world_size, strategy="ddp")
+
+
 def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
     """Under DDP rank 0 logs the scores of all ranks, one image of which is dealt out twice, as one process does."""
     fit(tmp_path / "one", num_sanity_val_steps=0)
-    fit(tmp_path / "two", num_sanity_val_steps=0, devices=2, strategy="ddp_spawn")
+    run_ranks(partial(fit_on_rank, tmp_path / "two"), [2])
     one, two = read_events(tmp_path / "one"), read_events(tmp_path / "two")
     assert set(one.Tags()["images"]) == set(two.Tags()["images"]) == FIGURES
     for tag in ("val/aupimo", *SHARES):

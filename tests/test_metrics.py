@@ -844,6 +844,7 @@ def test_curves_around_the_bounds(buffer: int | None) -> None:
     assert float(curves.shared_fpr[-1]) == pytest.approx(1 / len(normal))
     assert (float(curves.shared_fpr[0]) == 1) == (buffer != 100)
     assert float(curves.shared_fpr[0]) >= 10 * FPR_BOUNDS[1]
+    assert int((curves.thresholds == thresholds[0]).sum()) < 5  # no points are wasted on what is not known
     assert not metric._is_synced
 
 

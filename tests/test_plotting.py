@@ -90,6 +90,16 @@ def test_curves_of_representative_images_by_default(scored: tuple) -> None:
     assert _legend(ax)[1:-2] == labels
 
 
+def test_a_threshold_above_all_normal_scores_has_no_place(scored: tuple) -> None:
+    """A shared FPR of 0 cannot stand on a log axis, and is left out."""
+    _, _, result, curves = scored
+    shared_fpr = curves.shared_fpr.clone()
+    shared_fpr[-1] = 0
+    _, ax = plot_pimo_curves(curves._replace(shared_fpr=shared_fpr), result)
+    assert all((line.get_xdata() > 0).all() for line in ax.get_lines())
+    assert ax.get_xlim()[0] > 0
+
+
 def test_curves_without_scores(scored: tuple) -> None:
     """Without a result there is no range and no score, and five images from the worst to the best are drawn."""
     _, _, _, curves = scored
@@ -233,6 +243,8 @@ def test_distribution_shows_each_image_and_the_statistics(scored: tuple) -> None
     (points,) = ax.collections
     assert np.allclose(points.get_offsets()[:, 0], scores)
     assert np.abs(points.get_offsets()[:, 1]).max() < 0.5
+    brightness = points.get_facecolors()[:, :3].sum(1)
+    assert (np.diff(brightness) > 0).all()  # higher scores are brighter
     first, median, third = torch.quantile(scores, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     by_marker = {line.get_marker(): line.get_xdata() for line in ax.get_lines()}
     assert by_marker["D"][0] == pytest.approx(result.mean)
