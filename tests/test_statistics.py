@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.cbook import boxplot_stats
 
 from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.statistics import (
@@ -54,6 +55,9 @@ def our_name(name: str) -> str:
     return LOW_OUTLIER if name.startswith("outlo") else HIGH_OUTLIER if name.startswith("outhi") else NAMES[name]
 
 
+SMALL_SETS = [(np.random.default_rng(seed).integers(0, 5, size=4 + seed % 7) / 4).tolist() for seed in range(40)]
+"""Few scores with ties."""
+
 BOX_PLOTS = [
     (category, model, policy) for category in EXPECTED for model in EXPECTED[category]["boxplot"] for policy in OUTLIERS
 ]
@@ -82,6 +86,18 @@ def test_representative_images_are_the_official_ones(category: str, model: str, 
             assert statistic.image == image
     assert [statistic.score for statistic in actual] == sorted(statistic.score for statistic in actual)
     assert all(scores[statistic.image] == statistic.score for statistic in actual)
+
+
+@pytest.mark.parametrize("scores", [[0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0], [0.3], [0.1, 0.9], *SMALL_SETS])
+def test_statistics_are_those_of_a_box_plot(scores: list[float]) -> None:
+    """Quartiles, whiskers and outliers are those that matplotlib draws, also where a whisker has no score to end at."""
+    (expected,) = boxplot_stats(scores)
+    expected = {NAMES[name]: expected[name] for name in NAMES} | {"outliers": sorted(expected["fliers"])}
+    statistics = per_image_statistics(make_result(scores), outliers="both")
+    actual: dict[str, Any] = {each.name: each.value for each in statistics if "outlier" not in each.name}
+    actual["outliers"] = sorted(each.value for each in statistics if "outlier" in each.name)
+    assert actual.pop("outliers") == expected.pop("outliers")
+    assert actual == pytest.approx(expected, abs=ROUNDING)
 
 
 def test_one_image_stands_for_one_statistic_where_another_is_as_near() -> None:
