@@ -8,19 +8,23 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass, field
+import pickle
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
 from aupimo_torchmetrics import _sweep
+from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._kept import NO_ID, PixelScores, distinct_images, on_float64_device
+from aupimo_torchmetrics._settings import check_fpr_bounds
 from aupimo_torchmetrics._version import __version__
 
 OFFICIAL_SHARED_FPR_METRIC = "mean-per-image-fpr"
@@ -29,6 +33,11 @@ MIN_SAMPLED_POINTS = 300
 MAX_BOUND_ERROR = 0.01
 """Relative distance of a sampled from a wanted FPR bound that draws a warning, as in the official package."""
 
+
+_CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
+"""Names of thresholds, shared FPR and TPRs in files of the official package."""
+UNKNOWN = "unknown"
+"""Number of thresholds of scores read from a file that does not say it."""
 
 _Part = TypeVar("_Part")
 
@@ -43,6 +52,48 @@ class PIMOResult(NamedTuple):
     per_image_tprs: Tensor
     """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN if normal."""
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the curves to a `.pt` file, under the names that the official package uses.
+
+        Args:
+            path: File to write. An existing file is replaced when the new one is complete.
+
+        """
+        tensors = (torch.as_tensor(part).cpu() for part in self)
+        content = {"shared_fpr_metric": OFFICIAL_SHARED_FPR_METRIC, **dict(zip(_CURVE_KEYS, tensors, strict=True))}
+        with replacing(path) as unfinished:
+            torch.save(content, unfinished)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PIMOResult:
+        """Read curves from a `.pt` file of this or of the official package; no code in it is run.
+
+        Args:
+            path: File to read.
+
+        Returns:
+            The curves, as tensors on the CPU.
+
+        Raises:
+            ValueError: If the file is not such a file, or what it holds does not fit together.
+            OSError: If the file cannot be opened.
+
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            curves = cls(*(content[key] for key in _CURVE_KEYS))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"Expected `path` to be a file of PIMO curves, but could not read {os.fspath(path)}: {error!r}."
+            ) from error
+        if not all(isinstance(part, Tensor) and part.is_floating_point() for part in curves):
+            raise ValueError(f"Expected {os.fspath(path)} to hold floating point tensors, but got something else.")
+        num_thresholds = (len(curves.thresholds),) if curves.thresholds.ndim == 1 else ()
+        if not curves.thresholds.shape == curves.shared_fpr.shape == curves.per_image_tprs.shape[1:] == num_thresholds:
+            shapes = ", ".join(str(tuple(part.shape)) for part in curves)
+            raise ValueError(f"Expected {os.fspath(path)} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
+        return curves
+
 
 @dataclass(eq=False)
 class AUPIMOResult:
@@ -53,11 +104,13 @@ class AUPIMOResult:
         fpr_bounds: Lower and upper bound of the shared FPR that the scores are averaged over.
         threshold_bounds: The thresholds at the upper and at the lower FPR bound, in the unit of the anomaly maps, lower
             threshold first.
-        num_thresholds: Number of sampled thresholds, None for an exact score.
+        num_thresholds: Number of sampled thresholds, None for an exact score; `"unknown"` for scores from a file of the
+            official package, which does not hold it.
         num_points: Number of sampled thresholds between the bounds, None for an exact score.
         image_classes: (N,) int64, 0 for a normal and 1 for an anomalous image; None if they are not known.
         image_ids: (N,) int64 ids given with the images, -1 for an image without; None if there are none.
         paths: File of each image, None if not known.
+        version: Version of this library that computed the scores, None if another program did.
 
     Example:
         >>> import torch
@@ -77,11 +130,12 @@ class AUPIMOResult:
     aupimos: Tensor
     fpr_bounds: tuple[float, float]
     threshold_bounds: tuple[float, float]
-    num_thresholds: int | None = None
+    num_thresholds: int | str | None = None
     num_points: int | None = None
     image_classes: Tensor | None = None
     image_ids: Tensor | None = None
     paths: list[str] | None = None
+    version: str | None = __version__
     _levels: _sweep.NormalLevels | None = field(default=None, repr=False)
     _scoring: _sweep.Scoring | None = field(default=None, repr=False)
 
@@ -101,10 +155,10 @@ class AUPIMOResult:
         """One line with the settings, to quote beside a score."""
         lower, upper = self.fpr_bounds
         mode = "exact" if self.num_thresholds is None else f"{self.num_thresholds} thresholds"
-        return (
-            f"AUPIMO, {mode}, shared FPR {lower:g} to {upper:g} (mean of per-image FPRs), "
-            f"aupimo-torchmetrics {__version__}"
-        )
+        if self.num_thresholds == UNKNOWN:
+            mode = "unknown number of thresholds"
+        software = "unknown software" if self.version is None else f"aupimo-torchmetrics {self.version}"
+        return f"AUPIMO, {mode}, shared FPR {lower:g} to {upper:g} (mean of per-image FPRs), {software}"
 
     def threshold_at(self, fpr: float) -> float:
         """Return the threshold for a shared FPR, in the unit of the anomaly maps.
@@ -164,60 +218,85 @@ class AUPIMOResult:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the scores to a JSON file that the official package reads; not a number is written as `NaN`.
 
+        That package takes no further keys, so what makes the scores quotable, `protocol` and the settings in it, goes
+        to a second file beside it: `aupimos.settings.json` for `aupimos.json`.
+
         Args:
             path: File to write. An existing file is replaced when the new one is complete.
 
         """
-        lower_threshold, upper_threshold = (None if math.isnan(bound) else bound for bound in self.threshold_bounds)
+        path = Path(path)
+        # The official package refuses thresholds that are equal or undefined, and a number of less than two.
+        lower_threshold, upper_threshold = self.threshold_bounds
+        has_range = lower_threshold < upper_threshold
         content = {
             "shared_fpr_metric": OFFICIAL_SHARED_FPR_METRIC,
             "fpr_lower_bound": self.fpr_bounds[0],
             "fpr_upper_bound": self.fpr_bounds[1],
-            "num_threshs": self.num_points,
-            "thresh_lower_bound": lower_threshold,
-            "thresh_upper_bound": upper_threshold,
+            "num_threshs": self.num_points if (self.num_points or 0) >= 2 else None,
+            "thresh_lower_bound": lower_threshold if has_range else None,
+            "thresh_upper_bound": upper_threshold if has_range else None,
             "aupimos": self.aupimos.tolist(),
         }
         if self.paths is not None:
             content["paths"] = self.paths
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            unfinished.write_text(json.dumps(content, indent=4), encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        scores = json.dumps(content, indent=4)
+        settings = {
+            "protocol": self.protocol,
+            "version": self.version,
+            "num_thresholds": self.num_thresholds,
+            "num_points": self.num_points,
+            "threshold_bounds": self.threshold_bounds,
+            "scores_sha256": _sha256(scores),
+        }
+        with replacing(path) as unfinished, replacing(_settings_path(path)) as unfinished_settings:
+            unfinished.write_text(scores, encoding="utf-8")
+            unfinished_settings.write_text(json.dumps(settings, indent=4), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AUPIMOResult:
         """Read scores from a JSON file of this or of the official package.
 
         Args:
-            path: File to read.
+            path: File to read. Settings are read from the file that :meth:`save` has written beside it, if it is there
+                and belongs to these scores.
 
         Returns:
-            A result with scores, bounds and paths. How many thresholds were sampled is not in such a file, nor is the
-            shared FPR: `num_thresholds` is None, and `threshold_at` and `pixel_aupimo` raise.
+            A result with scores, bounds, paths and settings. The shared FPR is not in such a file: `threshold_at` and
+            `pixel_aupimo` raise.
 
         Raises:
-            ValueError: If the file is not such a JSON file.
+            ValueError: If the file is not such a JSON file, or what it holds does not fit together.
+            OSError: If the file cannot be opened.
 
         """
+        path = Path(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            aupimos = torch.tensor(content["aupimos"], dtype=torch.float64).reshape(-1)
-            bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
-            return cls(
-                aupimos=aupimos,
-                fpr_bounds=(float(content["fpr_lower_bound"]), float(content["fpr_upper_bound"])),
-                threshold_bounds=tuple(math.nan if bound is None else float(bound) for bound in bounds),  # type: ignore[arg-type]
-                num_points=content.get("num_threshs"),
-                image_classes=(~aupimos.isnan()).long(),
-                paths=content.get("paths"),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            text = path.read_text(encoding="utf-8")
+            result = _parse_scores(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(
-                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: {error!r}."
+                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {path}: {error!r}."
+            ) from error
+        settings_path = _settings_path(path)
+        if not settings_path.is_file():
+            return result
+        try:
+            settings = json.loads(settings_path.read_text(encoding="utf-8"))
+            if settings["scores_sha256"] != _sha256(text):  # the scores were written anew by another program
+                return result
+            lower, upper = (float(bound) for bound in settings["threshold_bounds"])
+            return replace(
+                result,
+                threshold_bounds=(lower, upper),
+                num_thresholds=settings["num_thresholds"],
+                num_points=settings["num_points"],
+                version=settings["version"],
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"Expected {settings_path} to hold the settings of AUPIMO scores, but could not read it: {error!r}. "
+                "The scores can be read without it: remove it."
             ) from error
 
     def _known(self, part: _Part | None) -> _Part:
@@ -228,6 +307,44 @@ class AUPIMOResult:
                 "Compute it from anomaly maps with `AUPIMO.result()`."
             )
         return part
+
+
+def _settings_path(path: Path) -> Path:
+    """Where the settings of a file of scores are: `aupimos.settings.json` for `aupimos.json`."""
+    return path.with_name(f"{path.stem}.settings.json")
+
+
+def _sha256(text: str) -> str:
+    """Fingerprint of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse_scores(content: Any) -> AUPIMOResult:
+    """Make a result of what an official JSON file holds; raise what is wrong with it."""
+    aupimos = torch.tensor(content["aupimos"], dtype=torch.float64)
+    if aupimos.ndim != 1 or bool(((aupimos < 0) | (aupimos > 1)).any()):
+        raise ValueError("`aupimos` are not scores in [0, 1]")
+    if content["shared_fpr_metric"] != OFFICIAL_SHARED_FPR_METRIC:
+        raise ValueError(f"`shared_fpr_metric` is {content['shared_fpr_metric']!r}, not {OFFICIAL_SHARED_FPR_METRIC!r}")
+    paths = content.get("paths")
+    if paths is not None and not (isinstance(paths, list) and all(isinstance(each, str) for each in paths)):
+        raise TypeError("`paths` are not texts")
+    if paths is not None and len(paths) != len(aupimos):
+        raise ValueError(f"there are {len(paths)} `paths` for {len(aupimos)} `aupimos`")
+    bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
+    lower, upper = (math.nan if bound is None else float(bound) for bound in bounds)
+    if lower > upper:
+        raise ValueError(f"`thresh_lower_bound` {lower:g} is above `thresh_upper_bound` {upper:g}")
+    return AUPIMOResult(
+        aupimos=aupimos,
+        fpr_bounds=check_fpr_bounds((content["fpr_lower_bound"], content["fpr_upper_bound"])),
+        threshold_bounds=(lower, upper),
+        num_thresholds=UNKNOWN,
+        num_points=content.get("num_threshs"),
+        image_classes=(~aupimos.isnan()).long(),
+        paths=paths,
+        version=None,
+    )
 
 
 def aupimo_result(

@@ -3,11 +3,13 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from aupimo_torchmetrics import AUPIMO, AUPIMOResult, __version__
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, __version__
+from aupimo_torchmetrics.functional import pimo
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
 OFFICIAL_KEYS = {
@@ -43,6 +45,8 @@ def test_saved_scores_come_back(tmp_path: Path) -> None:
     assert loaded.threshold_bounds == result.threshold_bounds
     assert loaded.paths == result.paths
     assert loaded.mean == result.mean
+    assert (loaded.num_thresholds, loaded.version) == (None, __version__)
+    assert loaded.protocol == result.protocol
 
 
 def test_all_published_files_load() -> None:
@@ -56,6 +60,9 @@ def test_all_published_files_load() -> None:
         torch.testing.assert_close(result.aupimos, expected, rtol=0, atol=0, equal_nan=True)
         assert result.fpr_bounds == (1e-5, 1e-4)
         assert result.threshold_bounds == (content["thresh_lower_bound"], content["thresh_upper_bound"])
+        assert result.num_thresholds == "unknown"
+        assert "unknown number of thresholds" in result.protocol
+        assert "unknown software" in result.protocol
         assert result.paths is not None
         is_normal = torch.tensor(["/good/" in path for path in result.paths])
         torch.testing.assert_close(result.image_classes, (~is_normal).long(), rtol=0, atol=0)
@@ -92,7 +99,130 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         result.save(path)
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["aupimos.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["aupimos.json", "aupimos.settings.json"]
+
+
+def test_settings_are_those_of_the_scores_beside_them(tmp_path: Path) -> None:
+    """Settings come back with their scores, are not taken for those of other scores, and may be missing."""
+    path, settings = tmp_path / "aupimos.json", tmp_path / "aupimos.settings.json"
+    result = make_result(5000)
+    result.save(path)
+    loaded = AUPIMOResult.load(path)
+    assert (loaded.num_thresholds, loaded.num_points) == (5000, result.num_points)
+    assert loaded.protocol == result.protocol
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")  # as another program would
+    assert AUPIMOResult.load(path).num_thresholds == "unknown"
+    result.save(path)
+    settings.unlink()
+    assert AUPIMOResult.load(path).num_thresholds == "unknown"
+    settings.write_text('{"scores', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"aupimos\.settings\.json to hold the settings of .* remove it"):
+        AUPIMOResult.load(path)
+
+
+def test_equal_thresholds_are_saved_as_the_official_package_takes_them(tmp_path: Path) -> None:
+    """The official loader refuses equal thresholds, so they are null in its file, and in the settings they are not."""
+    masks = torch.zeros(2, 10, 10)
+    masks[1, :3] = 1
+    metric = AUPIMO(2, fpr_bounds=(1e-2, 1e-1))
+    metric.update(torch.rand(masks.shape), masks)
+    with pytest.warns(UserWarning, match="may be inaccurate"):
+        result = metric.result()
+    assert result.threshold_bounds[0] == result.threshold_bounds[1]
+    result.save(tmp_path / "aupimos.json")
+    content = json.loads((tmp_path / "aupimos.json").read_text(encoding="utf-8"))
+    assert (content["thresh_lower_bound"], content["thresh_upper_bound"], content["num_threshs"]) == (None, None, None)
+    assert AUPIMOResult.load(tmp_path / "aupimos.json").threshold_bounds == result.threshold_bounds
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "score": ({"aupimos": [0.5, 1.5]}, r"not scores in \[0, 1\]"),
+    "nested": ({"aupimos": [[0.5, 0.5]]}, r"not scores in \[0, 1\]"),
+    "paths": ({"paths": ["a.png"]}, "there are 1 `paths` for 2 `aupimos`"),
+    "path": ({"paths": ["a.png", 1]}, "`paths` are not texts"),
+    "bounds": ({"fpr_lower_bound": 0.1}, "0 < lower < upper <= 1"),
+    "thresholds": ({"thresh_lower_bound": 3.0}, "`thresh_lower_bound` 3 is above `thresh_upper_bound` 2"),
+    "shared FPR": ({"shared_fpr_metric": "median"}, "`shared_fpr_metric` is 'median'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_inconsistent_files_are_refused(tmp_path: Path, fault: str) -> None:
+    """A file whose parts do not fit together raises a ValueError with its name and the fault."""
+    change, message = FAULTS[fault]
+    content = {
+        "shared_fpr_metric": "mean-per-image-fpr",
+        "fpr_lower_bound": 1e-5,
+        "fpr_upper_bound": 1e-4,
+        "num_threshs": None,
+        "thresh_lower_bound": 1.0,
+        "thresh_upper_bound": 2.0,
+        "aupimos": [0.5, math.nan],
+    }
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert AUPIMOResult.load(path).mean == 0.5
+    path.write_text(json.dumps({**content, **change}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"wrong\.json: .*{message}"):
+        AUPIMOResult.load(path)
+
+
+def make_curves() -> PIMOResult:
+    """Return curves of a normal and an anomalous image."""
+    masks = torch.zeros(2, 10, 10)
+    masks[1, :3] = 1
+    return pimo(torch.rand(masks.shape), masks, 5)
+
+
+def test_saved_curves_come_back(tmp_path: Path) -> None:
+    """Curves survive a round trip, as tensors or as arrays, under the names of the official package."""
+    curves = make_curves()
+    for saved in (curves, PIMOResult(*(part.numpy() for part in curves))):
+        saved.save(tmp_path / "curves.pt")
+        torch.testing.assert_close(tuple(PIMOResult.load(tmp_path / "curves.pt")), tuple(curves), equal_nan=True)
+    content = torch.load(tmp_path / "curves.pt", weights_only=True)
+    assert set(content) == {"shared_fpr_metric", "threshs", "shared_fpr", "per_image_tprs"}
+    assert [file.name for file in tmp_path.iterdir()] == ["curves.pt"]
+
+
+class Code:
+    """What must not be run when a file is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Run something when unpickled."""
+        return (pytest.fail, ("code in a file was run",))
+
+
+CURVE_FAULTS: dict[str, tuple[Any, str]] = {
+    "code": (Code(), "could not read"),
+    "list": ([1, 2], "could not read"),
+    "no curves": ({"threshs": torch.zeros(3)}, "could not read .* KeyError"),
+    "text": ({"threshs": "a", "shared_fpr": "b", "per_image_tprs": "c"}, "floating point tensors"),
+    "shapes": (
+        {"threshs": torch.zeros(3), "shared_fpr": torch.zeros(3), "per_image_tprs": torch.zeros(2, 4)},
+        r"curves \(K,\), \(K,\) and \(N, K\), but got \(3,\), \(3,\), \(2, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CURVE_FAULTS)
+def test_foreign_curves_are_refused(tmp_path: Path, fault: str) -> None:
+    """A file without curves, or with code in it, raises a ValueError with its name, and no code is run."""
+    content, message = CURVE_FAULTS[fault]
+    torch.save(content, tmp_path / "curves.pt")
+    with pytest.raises(ValueError, match=message) as caught:
+        PIMOResult.load(tmp_path / "curves.pt")
+    assert "curves.pt" in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 10, 200])
+def test_truncated_curves_are_refused(tmp_path: Path, length: int) -> None:
+    """Half a file is a ValueError."""
+    path = tmp_path / "curves.pt"
+    make_curves().save(path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"could not read .*curves\.pt"):
+        PIMOResult.load(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"aupimos": ["x"]}', '{"aupimos": [0.5]}'])
