@@ -101,6 +101,20 @@ def keep_scores(
     return kept
 
 
+def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Check one batch, raise what is wrong with it, and return its maps (H, W), at least float32, and masks (H, W)."""
+    if validate_args:
+        _check_form(preds, target, None)
+    maps = [each.detach().as_subclass(Tensor).reshape(each.shape[-2:]) for each in preds]
+    targets = [each.detach().as_subclass(Tensor).reshape(each.shape[-2:]) for each in target]
+    masks = [each != 0 for each in targets]
+    if validate_args:
+        num_nan_maps = sum(bool(each.isnan().any()) for each in maps)
+        is_binary = all(torch.equal(each, mask.to(each.dtype)) for each, mask in zip(targets, masks, strict=True))
+        _check_values(num_nan_maps, is_binary)
+    return [each if each.dtype == torch.float64 else each.float() for each in maps], masks
+
+
 def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     """Maps and target of each group, both (n, P); maps finer than `dtype` are rounded to it."""
     if isinstance(preds, Tensor) and isinstance(target, Tensor):

@@ -9,6 +9,9 @@ from numbers import Integral, Real
 DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 """Bounds of the shared FPR in the paper: at most one in ten thousand normal pixels is called anomalous."""
 
+DEFAULT_FPR_LIMIT = 0.3
+"""Limit of the FPR of AUPRO in the evaluation of MVTec AD."""
+
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     """Return the bounds as a pair of floats; raise unless 0 < lower < upper <= 1."""
@@ -29,6 +32,16 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
             f"The paper uses {DEFAULT_FPR_BOUNDS}."
         )
     return lower, upper
+
+
+def check_fpr_limit(fpr_limit: float) -> None:
+    """Raise unless a number in (0, 1]."""
+    if not isinstance(fpr_limit, Real) or isinstance(fpr_limit, bool):
+        raise TypeError(f"Expected `fpr_limit` to be a number, but got {type(fpr_limit).__name__}.")
+    if not 0 < fpr_limit <= 1:
+        raise ValueError(
+            f"Expected `fpr_limit` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
+        )
 
 
 def check_num_thresholds(num_thresholds: int | None) -> None:

@@ -146,6 +146,22 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
     return PixelTable(levels.scores, (weights / log_range).clamp(0, 1))
 
 
+def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
+    """Tabulate the share of the FPR range from 0 to a limit in which a threshold recalls a pixel, on a linear scale.
+
+    Its mean over the pixels of a region, and then over the regions, is AUPRO: `(U - b) / U` without a tie, and across
+    a tie from `a` to `b` the mean of a straight line.
+    """
+    at_least = levels.fpr
+    above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
+    between = fpr_limit - torch.cat([at_least, at_least.new_zeros(1)]).clamp(max=fpr_limit)
+    width = (at_least.clamp(max=fpr_limit) - above).clamp(min=0)
+    weights = at_least.new_empty(2 * len(at_least) + 1)
+    weights[0::2] = between
+    weights[1::2] = between[:-1] + width.square() / (2 * (at_least - above))
+    return PixelTable(levels.scores, weights / fpr_limit)
+
+
 def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
     """Thresholds (K,) of the paper's protocol: evenly from the lowest to the highest normal score; NaN without any."""
     normal_scores = kept.scores[kept.of_normal_images()]

@@ -1,4 +1,4 @@
-"""AUPIMO and PIMO curves of one set of maps and masks: tensors in, tensors out; NumPy arrays in, NumPy arrays out.
+"""AUPIMO, PIMO curves and AUPRO of maps and masks: tensors in, tensors out; NumPy arrays in, NumPy arrays out.
 
 Conventions: N images, H, W, K thresholds; a threshold calls a pixel anomalous iff its score is at least the threshold.
 
@@ -17,10 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._inputs import Maps, keep_scores
+from aupimo_torchmetrics._inputs import Maps, as_images, keep_scores
 from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER, PixelScores
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, check_choice, check_fpr_bounds, check_num_thresholds
-from aupimo_torchmetrics.results import PIMOResult, aupimo_result, pimo_result
+from aupimo_torchmetrics._regions import part_by_regions
+from aupimo_torchmetrics._settings import (
+    DEFAULT_FPR_BOUNDS,
+    DEFAULT_FPR_LIMIT,
+    check_choice,
+    check_fpr_bounds,
+    check_fpr_limit,
+    check_num_thresholds,
+)
+from aupimo_torchmetrics.results import PIMOResult, aupimo_result, aupro_scores, pimo_result
 
 Array: TypeAlias = NDArray[Any]
 ArrayMaps: TypeAlias = Array | Sequence[Array]
@@ -167,6 +175,63 @@ def pimo(
     kept = _keep(_as_tensors(preds), _as_tensors(target), None, validate_args)
     curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds)))
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
+
+
+def aupro(
+    preds: Maps | ArrayMaps,
+    target: Maps | ArrayMaps,
+    fpr_limit: float = DEFAULT_FPR_LIMIT,
+    *,
+    reduction: str = "mean",
+    validate_args: bool = True,
+) -> Tensor | Array:
+    r"""Compute AUPRO, the Area Under the Per-Region Overlap curve, exactly.
+
+    .. math::
+        \text{AUPRO} = \frac{1}{U} \int_0^U \text{PRO}(F = z) \, dz
+
+    is the recall within a connected region of the masks, averaged over all regions of all images, whatever their size,
+    and over the false positive rates `F` up to the limit `U`. `F` is the share of all pixels outside of masks, of
+    normal and of anomalous images alike, that are called anomalous. AUPIMO is its stricter sibling; AUPRO is here to
+    compare with. Unlike other implementations this one samples no thresholds and needs no rescaling.
+
+    Args:
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes;
+            of dtype float16, bfloat16, float32 or float64.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1. Pixels
+            that touch at an edge or at a corner are of one region.
+        fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
+        reduction: `"mean"` for the mean over the regions, `"none"` for one score a region.
+        validate_args: Whether to check maps and masks.
+
+    Returns:
+        The mean score () or with `reduction="none"` the scores (R,) of the regions, image after image. In [0, 1],
+        float64 for float64 maps and float32 otherwise, on the device of the maps. NaN, with a warning, if there is no
+        region or no pixel outside of them.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or dtype.
+        ValueError: If shapes do not fit, a map holds NaN, a mask holds anything but 0 and 1, or a setting is out of
+            its range.
+        ModuleNotFoundError: If scipy is not installed.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import aupro
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0, 0] = masks[1, 3, 3] = True
+        >>> aupro(maps, masks, reduction="none")
+        tensor([0., 1.])
+
+    """
+    check_fpr_limit(fpr_limit)
+    check_choice("reduction", reduction, ("mean", "none"))
+    maps, masks = as_images(_as_tensors(preds), _as_tensors(target), validate_args=validate_args)
+    scores = aupro_scores(part_by_regions(maps, masks), fpr_limit)
+    score = scores.nanmean() if reduction == "mean" else scores
+    is_double = any(each.dtype == torch.float64 for each in maps)
+    score = score.to(torch.float64 if is_double else torch.float32)
+    return score.cpu().numpy() if _is_numpy(preds) else score
 
 
 def _keep(preds: Maps, target: Maps, upper_fpr: float | None, validate_args: bool) -> PixelScores:

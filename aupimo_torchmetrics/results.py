@@ -24,6 +24,7 @@ from torchmetrics.utilities import rank_zero_warn
 from aupimo_torchmetrics import _sweep
 from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._kept import NO_ID, PixelScores, distinct_images, on_float64_device
+from aupimo_torchmetrics._regions import RegionScores, as_pixel_scores
 from aupimo_torchmetrics._settings import check_fpr_bounds
 from aupimo_torchmetrics._version import __version__
 
@@ -384,6 +385,18 @@ def pimo_result(kept: PixelScores, num_thresholds: int | None = None) -> PIMORes
     _warn(doubt_about_ids, _why_undefined(kept, "PIMO") or _doubt_infinite(thresholds))
     shared_fpr = _sweep.shared_fpr_at(levels, thresholds).to(thresholds)
     return PIMOResult(thresholds, shared_fpr, _sweep.per_image_tprs(kept, thresholds).to(thresholds))
+
+
+def aupro_scores(regions: RegionScores, fpr_limit: float) -> Tensor:
+    """Score each region (R,) float64 by AUPRO; warn of what leaves the scores undefined."""
+    num_regions = len(regions.region_sizes)
+    if num_regions == 0 or len(regions.normal) == 0:
+        missing = "region in the masks" if num_regions == 0 else "pixel outside of the masks"
+        _warn(f"AUPRO is undefined (NaN): there is no {missing}. Add images that have one.")
+        return regions.normal.new_full((max(1, num_regions),), math.nan, dtype=torch.float64)
+    kept = on_float64_device(as_pixel_scores(regions))
+    levels = _sweep.normal_levels(kept, down_to_fpr=fpr_limit)
+    return _sweep.per_image_scores(kept, _sweep.area_table(levels, fpr_limit))[1:].to(regions.normal.device)
 
 
 def _score_exactly(

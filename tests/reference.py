@@ -111,3 +111,49 @@ def threshold_at(maps: Images, masks: Images, fpr: float) -> float:
         return min(candidates)
     highest = max(anomaly_map.max() for anomaly_map in normal_maps)
     return float(np.nextafter(highest, highest.dtype.type(math.inf)))
+
+
+def regions(mask: NDArray[Any]) -> list[set[tuple[int, int]]]:
+    """Sets of the pixels of a mask that hang together by edges or corners, in the order of their first pixels."""
+    left = {(int(row), int(column)) for row, column in zip(*np.nonzero(mask), strict=True)}
+    found = []
+    for first in sorted(left):
+        if first not in left:
+            continue
+        region, border = set(), [first]
+        left.remove(first)
+        while border:
+            row, column = border.pop()
+            region.add((row, column))
+            for step in itertools.product((-1, 0, 1), repeat=2):
+                neighbour = (row + step[0], column + step[1])
+                if neighbour in left:
+                    left.remove(neighbour)
+                    border.append(neighbour)
+        found.append(region)
+    return found
+
+
+def aupro(maps: Images, masks: Images, fpr_limit: float) -> list[float]:
+    """Score each region by the area under its curve of recall over the share of all pixels outside of masks."""
+    thresholds = distinct_scores(maps)
+    outside = np.concatenate([anomaly_map[~mask].ravel() for anomaly_map, mask in zip(maps, masks, strict=True)])
+    fpr = [0.0] + [np.count_nonzero(outside >= threshold) / outside.size for threshold in thresholds]
+    scores = []
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        for region in regions(mask):
+            inside = np.array([anomaly_map[pixel] for pixel in region])
+            recall = [0.0] + [np.count_nonzero(inside >= threshold) / inside.size for threshold in thresholds]
+            scores.append(area(fpr, recall, fpr_limit) / fpr_limit)
+    return scores
+
+
+def area(x: list[float], y: list[float], limit: float) -> float:
+    """Integrate `y(x) dx` from 0 to a limit, segment by segment, for a polyline of ascending `x`."""
+    total = 0.0
+    for i in range(len(x) - 1):
+        end = min(x[i + 1], limit)
+        if end > x[i]:  # a jump has no width
+            slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+            total += (end - x[i]) * (y[i] + slope * (end - x[i]) / 2)
+    return total

@@ -1,0 +1,78 @@
+"""The connected regions of masks, and the scores in and outside of them: what AUPRO and the pixel metrics see of maps.
+
+Conventions: n images, P pixels outside of all masks, R regions, S pixels in them. Pixels that touch at an edge or at a
+corner are of one region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics._kept import NO_ID, PixelScores
+
+
+class RegionScores(NamedTuple):
+    """All scores of some images, parted by the regions of their masks."""
+
+    normal: Tensor
+    """(P,) scores outside of all masks, of normal and of anomalous images."""
+    in_regions: Tensor
+    """(S,) scores in the regions, region after region."""
+    region_sizes: Tensor
+    """(R,) int64, pixels of each region."""
+
+
+def part_by_regions(maps: Iterable[Tensor], masks: Iterable[Tensor]) -> RegionScores:
+    """Part the scores of maps (H, W) by the regions of their masks (H, W) bool."""
+    parts = [_part_one(anomaly_map, mask) for anomaly_map, mask in zip(maps, masks, strict=True)]
+    return join_regions(parts)
+
+
+def join_regions(parts: Sequence[RegionScores]) -> RegionScores:
+    """Join the scores of several sets of images."""
+    nothing = RegionScores(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
+    return RegionScores(*(torch.cat(pieces) for pieces in zip(*(parts or [nothing]), strict=True)))
+
+
+def as_pixel_scores(regions: RegionScores) -> PixelScores:
+    """Show regions to the engine: all pixels outside of masks as one normal image, each region as an anomalous one."""
+    sizes = torch.cat([regions.region_sizes.new_tensor([len(regions.normal)]), regions.region_sizes])
+    is_region = torch.ones_like(sizes, dtype=torch.bool)
+    is_region[0] = False
+    floor = regions.normal.new_tensor(-torch.inf)
+    return PixelScores(
+        scores=torch.cat([regions.normal, regions.in_regions]),
+        num_kept=sizes,
+        num_pixels=sizes,
+        is_anomalous=is_region,
+        image_ids=torch.full_like(sizes, NO_ID),
+        floor=floor,
+        normal_min=floor,
+    )
+
+
+def _part_one(anomaly_map: Tensor, mask: Tensor) -> RegionScores:
+    """Part the scores of one map (H, W) by the regions of its mask (H, W) bool."""
+    if not bool(mask.any()):
+        nothing = anomaly_map.new_empty(0)
+        return RegionScores(anomaly_map.flatten(), nothing, nothing.new_empty(0, dtype=torch.int64))
+    regions = _label(mask)[mask.cpu()].to(anomaly_map.device)
+    by_region = regions.argsort(stable=True)
+    return RegionScores(anomaly_map[~mask], anomaly_map[mask][by_region], torch.bincount(regions)[1:])
+
+
+def _label(mask: Tensor) -> Tensor:
+    """Number the regions of a mask (H, W) from 1 on, 0 outside: (H, W) int64 on the CPU."""
+    try:
+        from scipy import ndimage  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The regions of AUPRO need `scipy`, which is not installed. "
+            'Please install with `pip install "aupimo-torchmetrics[stats]"`'
+        ) from error
+    labels, _ = ndimage.label(mask.cpu().numpy(), structure=torch.ones(3, 3).numpy())
+    return torch.from_numpy(labels).long()
