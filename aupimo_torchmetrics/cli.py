@@ -10,10 +10,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.datasets import TEXTURES
+from aupimo_torchmetrics.folders import LAYOUTS
 
 MAX_SEED = 2**63 - 1
 DEMO_PACKAGES = {
@@ -23,6 +26,14 @@ DEMO_PACKAGES = {
     "skimage": "scikit-image",
 }
 """Modules that the demo imports, and the packages that hold them."""
+EVALUATE_PACKAGES = {
+    "PIL": "pillow",
+    "matplotlib": "matplotlib",
+    "scipy": "scipy",
+    "tifffile": "tifffile",
+    "tqdm": "tqdm",
+}
+"""Modules that an evaluation imports, and the packages that hold them."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"aupimo-torchmetrics {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -76,13 +88,70 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.set_defaults(run=_run_demo)
 
 
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Options of `aupimo evaluate`."""
+    about = "score saved anomaly maps against the masks of a data set"
+    parser = commands.add_parser("evaluate", help=about, description=about[0].upper() + about[1:] + ".")
+    parser.add_argument("maps", type=Path, metavar="MAPS", help="asmaps.pt, or a folder of .tiff, .npy or .png maps")
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
+    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="of the data set (default: auto)")
+    parser.add_argument("--fpr-bounds", nargs=2, type=float, default=DEFAULT_FPR_BOUNDS, metavar=("L", "U"))
+    parser.add_argument("--num-thresholds", type=int, metavar="K", help="sample K thresholds (default: exact)")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=("aupimo", "auroc", "aupr", "aupro"),
+        default=["aupimo"],
+        help="(default: aupimo)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write to (default: beside asmaps.pt, or none)"
+    )
+    parser.add_argument("--heatmaps", action="store_true", help="draw heat maps of images that stand for the scores")
+    parser.add_argument("--no-resize", action="store_true", help="maps must have the size of their masks")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be evaluated")
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> int:
+    """Run `aupimo evaluate`."""
+    _require(EVALUATE_PACKAGES, "evaluate")
+    from aupimo_torchmetrics.evaluate import BadDataError, evaluate  # noqa: PLC0415
+
+    try:
+        evaluation = evaluate(
+            arguments.maps,
+            arguments.data,
+            arguments.layout,
+            arguments.fpr_bounds,
+            arguments.num_thresholds,
+            arguments.metrics,
+            arguments.device,
+            is_resizing=not arguments.no_resize,
+            is_skipping=arguments.skip_bad,
+        )
+    except BadDataError as error:
+        print(f"aupimo evaluate: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a device that is not there
+        print(f"aupimo evaluate: {str(error).splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(evaluation.summary())  # noqa: T201
+    is_beside_maps = arguments.out is None and arguments.maps.is_file()
+    out = arguments.maps.parent if is_beside_maps else arguments.out
+    if out is None:
+        print("Nothing was written: --out DIR keeps scores, curves and pictures.")  # noqa: T201
+        return 0
+    has_folders = not is_beside_maps or len(evaluation.categories) > 1
+    evaluation.save(out, has_folders=has_folders, has_heatmaps=arguments.heatmaps)
+    print(f"Scores, curves and pictures: {out}")  # noqa: T201
+    return 0
+
+
 def _run_demo(arguments: argparse.Namespace) -> int:
     """Run `aupimo demo`."""
-    missing = [package for module, package in DEMO_PACKAGES.items() if find_spec(module) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f'needs {", ".join(missing)}; please install with `pip install "aupimo-torchmetrics[demo]"`'
-        )
+    _require(DEMO_PACKAGES, "demo")
     print("Loading PyTorch Lightning ...", flush=True)  # noqa: T201
     from aupimo_torchmetrics.demo import DEFAULT_EPOCHS, run_demo  # noqa: PLC0415
 
@@ -90,6 +159,15 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed)
     print(report.summary())  # noqa: T201
     return 0
+
+
+def _require(packages: dict[str, str], extra: str) -> None:
+    """Raise unless all modules of the packages are installed; name the packages and the extra that brings them."""
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f'needs {", ".join(missing)}; please install with `pip install "aupimo-torchmetrics[{extra}]"`'
+        )
 
 
 def _positive(text: str) -> int:

@@ -157,3 +157,36 @@ def area(x: list[float], y: list[float], limit: float) -> float:
             slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
             total += (end - x[i]) * (y[i] + slope * (end - x[i]) / 2)
     return total
+
+
+def auroc(scores: NDArray[Any], is_anomalous: NDArray[Any]) -> float:
+    """Share of the pairs of an anomalous and another pixel of which the anomalous one scores higher; a tie is half."""
+    wins = 0.0
+    for score in scores[is_anomalous]:
+        wins += np.count_nonzero(scores[~is_anomalous] < score) + np.count_nonzero(scores[~is_anomalous] == score) / 2
+    return wins / (np.count_nonzero(is_anomalous) * np.count_nonzero(~is_anomalous))
+
+
+def average_precision(scores: NDArray[Any], is_anomalous: NDArray[Any]) -> float:
+    """Precision at each distinct threshold, weighted by how much recall it adds."""
+    total, recall = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        found = scores >= threshold
+        next_recall = np.count_nonzero(found & is_anomalous) / np.count_nonzero(is_anomalous)
+        total += (next_recall - recall) * np.count_nonzero(found & is_anomalous) / np.count_nonzero(found)
+        recall = next_recall
+    return total
+
+
+def resize(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Resize bilinearly, with the corners of the outermost pixels, not their centres, in line."""
+    resized = np.empty((height, width))
+    for row, column in itertools.product(range(height), range(width)):
+        y = min(max((row + 0.5) * image.shape[0] / height - 0.5, 0), image.shape[0] - 1)
+        x = min(max((column + 0.5) * image.shape[1] / width - 0.5, 0), image.shape[1] - 1)
+        top, left = int(y), int(x)
+        bottom, right = min(top + 1, image.shape[0] - 1), min(left + 1, image.shape[1] - 1)
+        above = image[top, left] * (1 - (x - left)) + image[top, right] * (x - left)
+        below = image[bottom, left] * (1 - (x - left)) + image[bottom, right] * (x - left)
+        resized[row, column] = above * (1 - (y - top)) + below * (y - top)
+    return resized

@@ -1,0 +1,164 @@
+"""Data sets in folders: the test images of a collection, and which masks belong to them.
+
+Conventions: a *collection* is a folder of categories, a *category* one kind of object with its test images. The key of
+an image is its path relative to the collection without the suffix, with `/` between the parts; a map of the image has
+the same key. An image without masks is a normal one. Nothing is read here, only listed.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from aupimo_torchmetrics._settings import check_choice
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIX = ".png"
+NORMAL_FOLDERS = ("good", "normal", "Normal")
+"""Names of folders of normal images."""
+
+
+class LabelledImage(NamedTuple):
+    """A test image and what says where its defects are."""
+
+    key: str
+    """Path relative to the collection, without suffix."""
+    category: str
+    """Name of the category; of a single one the name of its folder."""
+    path: Path
+    """File of the image."""
+    masks: tuple[Path, ...]
+    """Files of masks, whose union is the mask; none for a normal image."""
+    has_defect: bool | None
+    """Whether there must be mask pixels; None where the mask itself says whether the image is normal."""
+
+
+def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
+    """List the test images of a collection or of a category, with their masks, sorted by key.
+
+    Args:
+        root: Folder of a collection, or of a single category of it.
+        layout: `"mvtec"`: `CATEGORY/test/DEFECT/000.png` and `CATEGORY/ground_truth/DEFECT/000_mask.png`, or masks
+            named as the images, as VisA's prepared form has them; `"visa"`: `CATEGORY/Data/Images/Anomaly/000.JPG` and
+            `CATEGORY/Data/Masks/Anomaly/000.png` with the test split of `split_csv/1cls.csv`, or the prepared form;
+            `"loco"`: as MVTec AD with several masks an image, `CATEGORY/ground_truth/DEFECT/000/*.png`; `"folder"`:
+            `images/...` and `masks/...` with equal names; `"auto"` for whichever of these is there.
+
+    Returns:
+        The test images. A mask that should be there is listed even if it is not.
+
+    Raises:
+        ValueError: If a layout is not known, or there is no image in that layout.
+
+    """
+    check_choice("layout", layout, ("auto", *LAYOUTS))
+    if not root.is_dir():
+        raise ValueError(f"Expected `root` to be a folder, but got {root}.")
+    for name in LAYOUTS if layout == "auto" else [layout]:
+        images = sorted(LAYOUTS[name](root), key=lambda image: image.key)
+        if images:
+            return images
+    wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
+    raise ValueError(f"Expected `root` to be a data set in {wanted}, but found no test image in {root}.")
+
+
+def _folder_images(root: Path) -> Iterator[LabelledImage]:
+    """Images in `images/`, with masks of the same name in `masks/`."""
+    for path in _files(root / "images"):
+        relative = path.relative_to(root / "images")
+        is_normal = bool(set(relative.parts[:-1]) & set(NORMAL_FOLDERS))
+        masks = () if is_normal else (_mask_like(root / "masks" / relative, ""),)
+        yield LabelledImage(_key(relative), root.name, path, masks, False if is_normal else None)
+
+
+def _mvtec_images(root: Path) -> Iterator[LabelledImage]:
+    """Images in `CATEGORY/test/DEFECT/`, with one mask each in `CATEGORY/ground_truth/DEFECT/`."""
+    for category in _categories(root, "test"):
+        for path in _files(category / "test"):
+            defect = path.parent.relative_to(category / "test")
+            mask = category / "ground_truth" / defect / path.name
+            # VisA's prepared form has no `_mask` in the name.
+            masks = (_mask_like(mask, "" if _mask_like(mask, "").exists() else "_mask"),)
+            yield _defect_image(root, category, path, masks, is_normal=defect.name in NORMAL_FOLDERS)
+
+
+def _loco_images(root: Path) -> Iterator[LabelledImage]:
+    """Images in `CATEGORY/test/DEFECT/`, with a folder of masks each in `CATEGORY/ground_truth/DEFECT/`."""
+    for category in _categories(root, "test"):
+        if not any(path.is_dir() for path in (category / "ground_truth").glob("*/*")):
+            continue
+        for path in _files(category / "test"):
+            defect = path.parent.relative_to(category / "test")
+            folder = category / "ground_truth" / defect / path.stem
+            masks = tuple(_files(folder)) or (folder,)
+            yield _defect_image(root, category, path, masks, is_normal=defect.name in NORMAL_FOLDERS)
+
+
+def _visa_images(root: Path) -> Iterator[LabelledImage]:
+    """Test images of VisA as it is published, with its table of the split; or of its prepared form."""
+    splits = {_key(PurePosixPath(row["image"])) for row in _rows(root / "split_csv" / "1cls.csv") if _is_test(row)}
+    for category in _categories(root, "Data"):
+        for path in _files(category / "Data" / "Images"):
+            relative = path.relative_to(category / "Data" / "Images")
+            if splits and _key(PurePosixPath(category.name, *path.relative_to(category).parts)) not in splits:
+                continue
+            masks = (_mask_like(category / "Data" / "Masks" / relative, ""),)
+            yield _defect_image(root, category, path, masks, is_normal=relative.parts[0] in NORMAL_FOLDERS)
+    if not (root / "split_csv").exists():
+        prepared = root / "1cls"
+        yield from _mvtec_images(prepared if prepared.is_dir() else root)
+
+
+LAYOUTS: dict[str, Callable[[Path], Iterator[LabelledImage]]] = {
+    "loco": _loco_images,
+    "mvtec": _mvtec_images,
+    "visa": _visa_images,
+    "folder": _folder_images,
+}
+"""Layouts by name, in the order in which they are tried."""
+
+
+def _defect_image(root: Path, category: Path, path: Path, masks: tuple[Path, ...], *, is_normal: bool) -> LabelledImage:
+    """Make a test image of a category, of which the folder says whether it has a defect."""
+    return LabelledImage(_key(path.relative_to(root)), category.name, path, () if is_normal else masks, not is_normal)
+
+
+def _categories(root: Path, marker: str) -> list[Path]:
+    """The folders of a collection that hold a folder `marker`; the root if it is a category itself."""
+    if (root / marker).is_dir():
+        return [root]
+    return sorted(folder for folder in root.iterdir() if (folder / marker).is_dir())
+
+
+def _files(folder: Path) -> list[Path]:
+    """All image files in a folder and the folders in it, sorted; links that lead elsewhere are left out."""
+    if not folder.is_dir():
+        return []
+    inside = folder.resolve()
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return [path for path in files if path.is_file() and path.resolve().is_relative_to(inside)]
+
+
+def _mask_like(path: Path, ending: str) -> Path:
+    """Path of a mask named like an image, with an ending before the suffix."""
+    return path.with_name(f"{path.stem}{ending}{MASK_SUFFIX}")
+
+
+def _key(relative: PurePosixPath | Path) -> str:
+    """Key of a relative path."""
+    return relative.with_suffix("").as_posix()
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a table with a head, none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _is_test(row: dict[str, str]) -> bool:
+    """Whether a row of VisA's table is of the test split."""
+    return row.get("split") == "test" and bool(row.get("image"))

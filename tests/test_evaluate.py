@@ -1,0 +1,479 @@
+"""`aupimo evaluate` scores what lies on disk as the definition says, and names every file that it cannot score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, map_files
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.evaluate import BadDataError, evaluate
+from aupimo_torchmetrics.folders import LAYOUTS, find_test_images
+from aupimo_torchmetrics.map_files import image_size, open_maps, read_mask
+
+BOUNDS = (1e-2, 1e-1)
+FLOAT32 = 2e-6
+"""Maps resized in float32 and in float64 differ by their rounding, which moves a curve's steps by as much."""
+DEFECTS = {"bottle": ("broken", "dirt"), "screw": ("scratch",)}
+SIZES = {"bottle": (24, 30), "screw": (20, 20)}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_image(path: Path, pixels: NDArray[Any]) -> None:
+    """Write a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_map(path: Path, scores: NDArray[Any]) -> None:
+    """Write a map in the format that the suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, scores)
+    elif path.suffix == ".tiff":
+        tifffile.imwrite(path, scores)
+    else:
+        Image.fromarray(scores).save(path)
+
+
+def make_data(root: Path) -> tuple[Arrays, Arrays]:
+    """Write a data set in the layout of MVTec AD; return maps of half the size of the masks, and masks, by key."""
+    random = np.random.default_rng(0)
+    maps, masks = {}, {}
+    for category, defects in DEFECTS.items():
+        height, width = SIZES[category]
+        for defect, number in [(defect, number) for defect in ("good", *defects) for number in range(3)]:
+            key = f"{category}/test/{defect}/{number:03}"
+            mask = np.zeros((height, width), dtype=bool)
+            if defect != "good":
+                mask[5 : 9 + number, 4:10] = True
+                mask[-2:, -3:] = True  # a second region
+                write_image(
+                    root / f"{category}/ground_truth/{defect}/{number:03}_mask.png", mask.astype(np.uint8) * 255
+                )
+            write_image(root / f"{key}.png", random.integers(0, 255, (height, width, 3), dtype=np.uint8))
+            small = mask[::2, ::2]
+            maps[key] = (random.normal(size=small.shape) + 1.5 * small).astype(np.float32)
+            masks[key] = mask
+    return maps, masks
+
+
+def write_tree(folder: Path, maps: Arrays, suffix: str = ".tiff") -> Path:
+    """Write maps laid out like their images."""
+    for key, scores in maps.items():
+        write_map(folder / f"{key}{suffix}", scores)
+    return folder
+
+
+def expected_values(maps: Arrays, masks: Arrays, category: str) -> dict[str, Any]:
+    """Score a category by the definitions, with the masks' size brought about by loops."""
+    keys = sorted(key for key in maps if key.startswith(category))
+    both = [masks[key] for key in keys]
+    resized = [reference.resize(maps[key].astype(np.float64), *masks[key].shape) for key in keys]
+    scores, targets = (np.concatenate([image.ravel() for image in images]) for images in (resized, both))
+    regions = reference.aupro(resized, both, 0.3)
+    return {
+        "keys": keys,
+        "aupimos": reference.aupimo(resized, both, BOUNDS),
+        "auroc": reference.auroc(scores, targets),
+        "aupr": reference.average_precision(scores, targets),
+        "aupro": sum(regions) / len(regions),
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Path, Arrays, Arrays]:
+    """A data set of two categories, and maps for it."""
+    root = tmp_path / "data"
+    return root, *make_data(root)
+
+
+def options(root: Path, *more: str) -> list[str]:
+    """Arguments of a command on the data set."""
+    return ["--data", str(root), "--fpr-bounds", str(BOUNDS[0]), str(BOUNDS[1]), *more]
+
+
+def test_files_hold_the_scores_of_the_definition(
+    tmp_path: Path, data: tuple[Path, Arrays, Arrays], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tree of maps of half the masks' size scores as slow loops say, in all four metrics and in every file."""
+    root, maps, masks = data
+    tree, out = write_tree(tmp_path / "maps", maps), tmp_path / "out"
+    arguments = options(root, "--out", str(out), "--metrics", "aupimo", "auroc", "aupr", "aupro", "--heatmaps")
+    assert main(["evaluate", str(tree), *arguments]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["category", "normal", "defect", "AUPIMO", "AUROC", "AUPR", "AUPRO"]
+    rows = []
+    for category, line in zip(DEFECTS, table[1:], strict=False):
+        expected = expected_values(maps, masks, category)
+        result = AUPIMOResult.load(out / category / "aupimo" / "aupimos.json")
+        assert result.paths == [f"{key}.tiff" for key in expected["keys"]]
+        assert result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=FLOAT32, nan_ok=True)
+        assert (result.fpr_bounds, result.num_thresholds) == (BOUNDS, None)
+        values = [np.nanmean(expected["aupimos"])]
+        for name in ("auroc", "aupr", "aupro"):
+            value = json.loads((out / category / f"{name}.json").read_text(encoding="utf-8"))["value"]
+            assert value == pytest.approx(expected[name], abs=FLOAT32)
+            values.append(expected[name])
+        row = line.split()
+        assert row[:3] == [category, "3", str(3 * len(DEFECTS[category]))]
+        assert [float(value) for value in row[3:]] == pytest.approx(values, abs=1e-4)
+        rows.append(values)
+        assert PIMOResult.load(out / category / "aupimo" / "curves.pt").per_image_tprs.shape[0] == len(expected["keys"])
+        for picture in ("distribution", "curves", "heatmaps"):
+            assert image_size(out / category / "aupimo" / f"{picture}.png")[1] > 300
+    assert [float(value) for value in table[3].split()[1:]] == pytest.approx(np.mean(rows, axis=0), abs=1e-4)
+    assert "resized bilinearly to the size of their masks: 10 x 10 to 20 x 20, 12 x 15 to 24 x 30" in "\n".join(table)
+    assert not [file for file in out.rglob("*") if "unfinished" in file.name]
+
+
+def write_tensor(path: Path, maps: Arrays, names: list[str]) -> Path:
+    """Write maps of one category as the official package does, in the order of the names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keys = [name.removeprefix("MVTec/").removesuffix(".png") for name in names]
+    torch.save({"asmaps": torch.from_numpy(np.stack([maps[key] for key in keys])), "paths": names}, path)
+    return path
+
+
+def test_official_file_of_maps_is_scored_beside_it(
+    tmp_path: Path, data: tuple[Path, Arrays, Arrays], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`asmaps.pt` in any order, with paths that begin with the collection, leaves `aupimo/aupimos.json` beside it."""
+    root, maps, masks = data
+    names = [f"MVTec/{key}.png" for key in maps if key.startswith("bottle")]
+    np.random.default_rng(1).shuffle(names)
+    path = write_tensor(tmp_path / "model" / "asmaps.pt", maps, names)
+    for category in ("screw",):  # its images would be reported as images without a map
+        (root / category).rename(tmp_path / category)
+    assert main(["evaluate", str(path), *options(root)]) == 0
+    expected = expected_values(maps, masks, "bottle")
+    result = AUPIMOResult.load(tmp_path / "model" / "aupimo" / "aupimos.json")
+    assert result.paths == [f"MVTec/{key}.png" for key in expected["keys"]]
+    assert result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=FLOAT32, nan_ok=True)
+    assert "AUPIMO, exact" in capsys.readouterr().out
+
+
+def test_sampled_thresholds_and_the_category_alone(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """A single category may be given as root, and thresholds may be sampled."""
+    root, maps, masks = data
+    tree = write_tree(tmp_path / "maps", {k.removeprefix("screw/"): v for k, v in maps.items() if "screw" in k})
+    evaluation = evaluate(tree, root / "screw", fpr_bounds=BOUNDS, num_thresholds=5000)
+    (scores,) = evaluation.categories
+    expected = expected_values(maps, masks, "screw")
+    assert scores.category == "screw"
+    assert scores.result.num_thresholds == 5000
+    # 1,200 normal pixels have fewer distinct scores than thresholds: sampling misses the bounds by a pixel at most
+    assert scores.result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=0.05, nan_ok=True)
+    assert any("5000 thresholds" in line for line in evaluation.summary().splitlines())
+
+
+FORMATS: dict[str, tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
+    "float16 TIFF": (".tiff", lambda scores: scores.astype(np.float16)),
+    "float32 TIFF": (".tiff", lambda scores: scores),
+    "float64 NumPy": (".npy", lambda scores: scores.astype(np.float64)),
+    "big-endian NumPy": (".npy", lambda scores: scores.astype(">f4")),
+    "channel first": (".npy", lambda scores: scores[None]),
+    "8-bit PNG": (".png", lambda scores: (40 * (scores + 3)).clip(0, 255).astype(np.uint8)),
+    "16-bit PNG": (".png", lambda scores: (9000 * (scores + 3)).clip(0, 65535).astype(np.uint16)),
+    "16-bit TIFF": (".tiff", lambda scores: (9000 * (scores + 3)).clip(0, 65535).astype(np.uint16)),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats_of_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays], kind: str) -> None:
+    """A map means the numbers that its file holds, in each format."""
+    root, maps, masks = data
+    suffix, convert = FORMATS[kind]
+    written = {key: convert(scores) for key, scores in maps.items()}
+    evaluation = evaluate(write_tree(tmp_path / "maps", written, suffix), root, fpr_bounds=BOUNDS)
+    for scores in evaluation.categories:
+        numbers = {key: np.squeeze(value).astype(np.float64) for key, value in written.items()}
+        expected = expected_values(numbers, masks, scores.category)["aupimos"]
+        # ties of integers are parted or not by the rounding of the resizing, by a pixel here and there
+        tolerance = 0.02 if "-bit" in kind else FLOAT32
+        assert scores.result.aupimos.tolist() == pytest.approx(expected, abs=tolerance, nan_ok=True)
+
+
+def as_visa(root: Path) -> tuple[str, str, str]:
+    """Write one normal and one anomalous image as VisA is published, and one more of each to train on."""
+    rows = ["object,split,label,image,mask"]
+    for split, number in (("train", 0), ("test", 1)):
+        for label in ("Normal", "Anomaly"):
+            image = f"candle/Data/Images/{label}/{number:03}.JPG"
+            write_image(root / image, np.zeros((8, 8, 3), dtype=np.uint8))
+            rows.append(f"candle,{split},{label.lower()},{image},")
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[2, 2:5] = 3  # the number of a kind of defect
+        write_image(root / f"candle/Data/Masks/Anomaly/{number:03}.png", mask)
+    (root / "split_csv").mkdir()
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(rows), encoding="utf-8")
+    return "visa", "candle/Data/Images/Normal/001", "candle/Data/Images/Anomaly/001"
+
+
+def as_prepared_visa(root: Path) -> tuple[str, str, str]:
+    """Write one normal and one anomalous image as VisA's authors prepare it."""
+    write_image(root / "candle/test/good/000.JPG", np.zeros((8, 8, 3), dtype=np.uint8))
+    write_image(root / "candle/test/bad/000.JPG", np.zeros((8, 8, 3), dtype=np.uint8))
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[2, 2:5] = 255
+    write_image(root / "candle/ground_truth/bad/000.png", mask)
+    return "visa", "candle/test/good/000", "candle/test/bad/000"
+
+
+def as_loco(root: Path) -> tuple[str, str, str]:
+    """Write one normal and one anomalous image as MVTec LOCO has them, with two masks."""
+    write_image(root / "box/test/good/000.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    write_image(root / "box/test/logical_anomalies/000.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    for number, columns in enumerate((slice(2, 4), slice(4, 5))):
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[2, columns] = 255
+        write_image(root / f"box/ground_truth/logical_anomalies/000/{number:03}.png", mask)
+    return "loco", "box/test/good/000", "box/test/logical_anomalies/000"
+
+
+def as_folder(root: Path) -> tuple[str, str, str]:
+    """Write one normal image, whose mask is empty, and one anomalous one as a pair of folders."""
+    for name in ("a", "b"):
+        write_image(root / f"images/{name}.png", np.zeros((8, 8, 3), dtype=np.uint8))
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[2, 2:5] = 255 * (name == "b")
+        write_image(root / f"masks/{name}.png", mask)
+    return "folder", "a", "b"
+
+
+@pytest.mark.parametrize("write", [as_visa, as_prepared_visa, as_loco, as_folder])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], is_named: bool) -> None:
+    """Each layout is known by its name and by itself, and gives each image its class and its mask."""
+    layout, normal, anomalous = write(tmp_path / "data")
+    scores = np.arange(64, dtype=np.float32).reshape(8, 8)
+    tree = write_tree(tmp_path / "maps", {normal: scores, anomalous: scores}, ".npy")
+    evaluation = evaluate(tree, tmp_path / "data", layout if is_named else "auto", (0.1, 0.9))
+    (result,) = (each.result for each in evaluation.categories)
+    by_path = dict(zip(result.paths or [], result.aupimos.tolist(), strict=True))
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2, 2:5] = True
+    expected = reference.aupimo([scores, scores], [np.zeros_like(mask), mask], (0.1, 0.9))
+    assert [by_path[f"{key}.npy"] for key in (normal, anomalous)] == pytest.approx(expected, nan_ok=True)
+    assert evaluation.summary().count("Maps have the size of their masks") == 1
+
+
+def spoil(root: Path, tree: Path) -> dict[str, str]:
+    """Spoil files in each way there is; return a part of the path and the reason of each."""
+    (root / "bottle/ground_truth/broken/000_mask.png").unlink()
+    write_image(root / "bottle/ground_truth/broken/001_mask.png", np.zeros((24, 30), dtype=np.uint8))
+    (root / "bottle/ground_truth/broken/002_mask.png").write_bytes(b"no image")
+    (tree / "bottle/test/dirt/000.tiff").unlink()
+    truncated = tree / "bottle/test/dirt/001.tiff"
+    truncated.write_bytes(truncated.read_bytes()[:100])
+    tifffile.imwrite(tree / "bottle/test/dirt/002.tiff", np.full((12, 15), np.nan, dtype=np.float32))
+    write_map(tree / "bottle/test/nowhere/000.npy", np.zeros((2, 2)))
+    write_map(tree / "bottle/test/good/000.npy", np.zeros((2, 2)))
+    (tree / "screw/test/scratch/000.tiff").unlink()
+    write_map(tree / "screw/test/scratch/000.npy", np.zeros((3, 10, 10)))
+    (tree / "screw/test/scratch/001.tiff").unlink()
+    write_map(tree / "screw/test/scratch/001.png", np.zeros((10, 10, 3), dtype=np.uint8))
+    (tree / "screw/test/good/000.tiff").unlink()
+    np.save(tree / "screw/test/good/000.npy", np.array([[{}]]), allow_pickle=True)
+    return {
+        "bottle/test/broken/000.png": "000_mask.png is missing",
+        "broken/001_mask.png": "the mask of an image with a defect is empty",
+        "broken/002_mask.png": "cannot identify image file",
+        "bottle/test/dirt/000.png": "a test image without a map",
+        "bottle/test/dirt/001.tiff": "",
+        "bottle/test/dirt/002.tiff": "NaN in the map",
+        "bottle/test/nowhere/000.npy": "a map without a test image",
+        "bottle/test/good/000.tiff": "a second map of the same image",
+        "screw/test/scratch/000.npy": "an array of shape (3, 10, 10) is no map (H, W)",
+        "screw/test/scratch/001.png": "an image of mode RGB is no map",
+        "screw/test/good/000.npy": "Python objects in dtype",
+    }
+
+
+def test_bad_files_are_listed_all_at_once(
+    tmp_path: Path, data: tuple[Path, Arrays, Arrays], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every bad file is named with the reason, nothing is written, and `--skip-bad` goes on with the others."""
+    root, maps, _ = data
+    tree, out = write_tree(tmp_path / "maps", maps), tmp_path / "out"
+    faults = spoil(root, tree)
+    assert main(["evaluate", str(tree), *options(root, "--out", str(out))]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert f"aupimo evaluate: {len(faults)} files cannot be evaluated" in lines[0]
+    assert len(lines) == len(faults) + 1
+    for path, reason in faults.items():
+        assert [line for line in lines if path in line and reason in line], path
+    assert not out.exists()
+    assert main(["evaluate", str(tree), *options(root, "--out", str(out), "--skip-bad")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("passed over: ") == len(faults)
+    result = AUPIMOResult.load(out / "screw" / "aupimo" / "aupimos.json")
+    assert result.paths == [f"screw/test/{name}.tiff" for name in ("good/001", "good/002", "scratch/002")]
+
+
+def test_nothing_but_bad_files(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """Where no file is left even `is_skipping` cannot go on."""
+    root, maps, _ = data
+    tree = write_tree(tmp_path / "maps", {key: scores * np.nan for key, scores in maps.items()})
+    with pytest.raises(BadDataError, match="and no other is there") as caught:
+        evaluate(tree, root, is_skipping=True)
+    assert len(caught.value.faults) == len(maps)
+
+
+def test_maps_that_must_have_the_size_of_their_masks(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """With `--no-resize` another size is a fault of the map, and the right one is taken as it is."""
+    root, maps, masks = data
+    with pytest.raises(BadDataError, match=r"the map is \(12, 15\), its mask \(24, 30\)"):
+        evaluate(write_tree(tmp_path / "small", maps), root, fpr_bounds=BOUNDS, is_resizing=False)
+    full = {key: np.kron(scores, np.ones((2, 2), dtype=np.float32)) for key, scores in maps.items()}
+    evaluation = evaluate(write_tree(tmp_path / "full", full), root, fpr_bounds=BOUNDS, is_resizing=False)
+    for scores in evaluation.categories:
+        keys = sorted(key for key in maps if key.startswith(scores.category))
+        expected = reference.aupimo([full[key] for key in keys], [masks[key] for key in keys], BOUNDS)
+        assert scores.result.aupimos.tolist() == pytest.approx(expected, abs=FLOAT32, nan_ok=True)
+
+
+USAGE: dict[str, tuple[list[str], str]] = {
+    "no maps": (["nowhere.pt", "--data", "data"], "there is no nowhere.pt"),
+    "no data": (["maps", "--data", "nowhere"], "`root` to be a folder, but got nowhere"),
+    "empty data": (["maps", "--data", "data/bottle/ground_truth"], "found no test image in data"),
+    "other layout": (
+        ["maps", "--data", "data", "--layout", "folder"],
+        "in the layout 'folder', but found no test image",
+    ),
+    "bounds": (["maps", "--data", "data", "--fpr-bounds", "0.1", "0.01"], "they are in reverse order"),
+    "thresholds": (["maps", "--data", "data", "--num-thresholds", "1"], "at least 2, but got 1"),
+    "metric": (["maps", "--data", "data", "--metrics", "f1"], "invalid choice: 'f1'"),
+    "no option": (["maps"], "the following arguments are required: --data"),
+    "device": (["maps", "--data", "data", "--device", "tpu9"], "device"),
+}
+
+
+@pytest.mark.parametrize("kind", USAGE)
+def test_usage_errors_are_one_line(
+    tmp_path: Path,
+    data: tuple[Path, Arrays, Arrays],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    """What cannot be meant ends with code 2 and one line that says why."""
+    write_tree(tmp_path / "maps", data[1])
+    monkeypatch.chdir(tmp_path)
+    arguments, message = USAGE[kind]
+    try:
+        code = main(["evaluate", *arguments])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("aupimo evaluate: ")
+    assert message in line
+
+
+class Code:
+    """What must not be run when a file is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Run something when unpickled."""
+        return (pytest.fail, ("code in a file was run",))
+
+
+HOSTILE: dict[str, Any] = {
+    "code": {"asmaps": torch.zeros(1, 2, 2), "paths": [Code()]},
+    "list": [1, 2],
+    "no paths": {"asmaps": torch.zeros(1, 2, 2)},
+    "other lengths": {"asmaps": torch.zeros(2, 2, 2), "paths": ["a.png"]},
+    "no tensor": {"asmaps": [1.0], "paths": ["a.png"]},
+    "no texts": {"asmaps": torch.zeros(1, 2, 2), "paths": [1]},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_files_of_maps(tmp_path: Path, kind: str) -> None:
+    """A file that is no file of maps is a ValueError that names it, and no code in it is run."""
+    torch.save(HOSTILE[kind], tmp_path / "asmaps.pt")
+    with pytest.raises(ValueError, match=r"asmaps\.pt"):
+        open_maps(tmp_path / "asmaps.pt")
+    (tmp_path / "asmaps.pt").write_bytes(b"PK\3\4 nothing")
+    with pytest.raises(ValueError, match=r"asmaps\.pt"):
+        open_maps(tmp_path / "asmaps.pt")
+
+
+def test_paths_do_not_lead_out_of_the_folders(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """Paths with `..`, absolute paths and links reach no file outside of the data set and of the maps."""
+    root, maps, _ = data
+    secret = tmp_path / "secret.tiff"
+    write_map(secret, np.zeros((4, 4), dtype=np.float32))
+    tree = write_tree(tmp_path / "maps", maps)
+    (tree / "bottle/test/good/secret.tiff").symlink_to(secret)
+    assert "bottle/test/good/secret.tiff" not in open_maps(tree).names
+    (root / "bottle/test/good/secret.tiff").symlink_to(secret)
+    assert not [image for image in find_test_images(root) if "secret" in image.key]
+    names = ["../secret.tiff", str(secret), "bottle/../../secret.tiff"]
+    torch.save({"asmaps": torch.zeros(3, 4, 4), "paths": names}, tmp_path / "asmaps.pt")
+    with pytest.raises(BadDataError) as caught:
+        evaluate(tmp_path / "asmaps.pt", root)
+    reasons = [fault.reason for fault in caught.value.faults if fault.path in names]
+    assert reasons == ["a map without a test image"] * 3
+
+
+def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map, a mask or an image with more pixels than the limit is refused before its pixels are read."""
+    for suffix in (".tiff", ".npy", ".png"):
+        write_map(tmp_path / f"map{suffix}", np.zeros((20, 20), dtype=np.uint8))
+    monkeypatch.setattr(map_files, "MAX_PIXELS", 399)
+    maps = open_maps(tmp_path)
+    assert len(maps.names) == 3
+    for place in range(3):
+        with pytest.raises(ValueError, match="too large: 20 x 20, at most 399 pixels"):
+            maps.read(place)
+    with pytest.raises(ValueError, match="too large"):
+        read_mask((tmp_path / "map.png",))
+
+
+def test_masks_of_several_sizes_and_colours(tmp_path: Path) -> None:
+    """Masks in colour, in two levels and in many are true where they are not black; sizes must agree."""
+    colour = np.zeros((4, 4, 3), dtype=np.uint8)
+    colour[0, 0, 2] = 1
+    levels = np.zeros((4, 4), dtype=np.uint8)
+    levels[1, 1] = 7
+    write_image(tmp_path / "colour.png", colour)
+    write_image(tmp_path / "levels.png", levels)
+    write_image(tmp_path / "two.png", levels.astype(bool))
+    assert read_mask((tmp_path / "colour.png",)).nonzero().tolist() == [[0, 0]]
+    assert read_mask((tmp_path / "two.png",)).nonzero().tolist() == [[1, 1]]
+    assert read_mask((tmp_path / "colour.png", tmp_path / "levels.png")).nonzero().tolist() == [[0, 0], [1, 1]]
+    write_image(tmp_path / "other.png", np.zeros((2, 4), dtype=np.uint8))
+    with pytest.raises(ValueError, match="masks of several sizes"):
+        read_mask((tmp_path / "other.png", tmp_path / "levels.png"))
+
+
+def test_categories_without_a_score_are_told(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """A category without normal images is NaN, with the reason in the summary and without pictures."""
+    root, maps, _ = data
+    for file in (root / "screw/test/good").iterdir():
+        file.unlink()
+    tree = write_tree(tmp_path / "maps", {key: scores for key, scores in maps.items() if "screw/test/good" not in key})
+    evaluation = evaluate(tree, root, fpr_bounds=BOUNDS, metrics=["aupimo", "auroc"])
+    summary = evaluation.summary()
+    assert "warning: screw: AUPIMO is undefined (NaN): none of the 3 images is normal" in summary
+    evaluation.save(tmp_path / "out")
+    assert not list((tmp_path / "out/screw").rglob("*.png"))
+    assert AUPIMOResult.load(tmp_path / "out/screw/aupimo/aupimos.json").aupimos.isnan().all()
+
+
+def test_every_layout_has_a_name() -> None:
+    """The layouts of the command are those of the library."""
+    assert set(LAYOUTS) == {"mvtec", "visa", "loco", "folder"}
