@@ -43,7 +43,12 @@ def test_demo_logs_what_it_saves(report: DemoReport) -> None:
 
 def test_demo_writes_nothing_else(report: DemoReport) -> None:
     """There are the scores, the picture, and one folder with the event files and settings of the run."""
-    assert sorted(path.name for path in report.out.iterdir()) == ["aupimo.png", "aupimos.json", "tensorboard"]
+    assert sorted(path.name for path in report.out.iterdir()) == [
+        "aupimo.png",
+        "aupimos.json",
+        "aupimos.settings.json",
+        "tensorboard",
+    ]
     logs = [path.name for path in (report.out / "tensorboard" / "version_0").iterdir()]
     assert all(name.startswith("events.out.tfevents") or name == "hparams.yaml" for name in logs)
     assert (report.out / "aupimo.png").read_bytes().startswith(b"\x89PNG")
