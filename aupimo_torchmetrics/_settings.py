@@ -9,6 +9,9 @@ from numbers import Integral, Real
 DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 """Bounds of the shared FPR in the paper: at most one in ten thousand normal pixels is called anomalous."""
 
+SHARED_FPRS = ("mean", "max")
+"""What the FPRs of the normal images are summed up by: their mean, or the stricter maximum."""
+
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     """Return the bounds as a pair of floats; raise unless 0 < lower < upper <= 1."""

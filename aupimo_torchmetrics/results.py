@@ -39,7 +39,8 @@ class PIMOResult(NamedTuple):
     thresholds: Tensor
     """(K,) ascending anomaly scores."""
     shared_fpr: Tensor
-    """(K,) element k is the mean over the normal images of the share of their pixels at or above `thresholds[k]`."""
+    """(K,) element k is the mean (or, if asked for, the maximum) over the normal images of the share of their pixels at
+    or above `thresholds[k]`."""
     per_image_tprs: Tensor
     """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN if normal."""
 
@@ -55,6 +56,7 @@ class AUPIMOResult:
             threshold first.
         num_thresholds: Number of sampled thresholds, None for an exact score.
         num_points: Number of sampled thresholds between the bounds, None for an exact score.
+        shared_fpr: What the FPRs of the normal images are summed up by, `"mean"` or `"max"`.
         image_classes: (N,) int64, 0 for a normal and 1 for an anomalous image; None if they are not known.
         image_ids: (N,) int64 ids given with the images, -1 for an image without; None if there are none.
         paths: File of each image, None if not known.
@@ -79,6 +81,7 @@ class AUPIMOResult:
     threshold_bounds: tuple[float, float]
     num_thresholds: int | None = None
     num_points: int | None = None
+    shared_fpr: str = "mean"
     image_classes: Tensor | None = None
     image_ids: Tensor | None = None
     paths: list[str] | None = None
@@ -92,7 +95,10 @@ class AUPIMOResult:
 
     @property
     def chance(self) -> float:
-        """Score of a model without any skill, whose TPR is everywhere its FPR: `(U - L) / log(U / L)`."""
+        """Score of a model without any skill, whose TPR is everywhere its FPR: `(U - L) / log(U / L)`.
+
+        With the maximum as shared FPR, constant maps score this, and other maps without skill less.
+        """
         lower, upper = self.fpr_bounds
         return (upper - lower) / math.log(upper / lower)
 
@@ -101,8 +107,9 @@ class AUPIMOResult:
         """One line with the settings, to quote beside a score."""
         lower, upper = self.fpr_bounds
         mode = "exact" if self.num_thresholds is None else f"{self.num_thresholds} thresholds"
+        shared_by = "maximum" if self.shared_fpr == "max" else "mean"
         return (
-            f"AUPIMO, {mode}, shared FPR {lower:g} to {upper:g} (mean of per-image FPRs), "
+            f"AUPIMO, {mode}, shared FPR {lower:g} to {upper:g} ({shared_by} of per-image FPRs), "
             f"aupimo-torchmetrics {__version__}"
         )
 
@@ -231,16 +238,18 @@ class AUPIMOResult:
 
 
 def aupimo_result(
-    kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None = None
+    kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None = None, shared_fpr: str = "mean"
 ) -> AUPIMOResult:
     """Score the images by what was kept of them; warn of what leaves a score undefined, or else uncertain."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
     if num_thresholds is None:
-        levels = _sweep.normal_levels(kept, down_to_fpr=fpr_bounds[1])
-        scoring, doubt = _score_exactly(kept, levels, fpr_bounds)
+        levels = _sweep.normal_levels(kept, fpr_bounds[1], shared_fpr)
+        scoring, doubt = _score_exactly(kept, levels, fpr_bounds, shared_fpr)
     else:
-        # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most.
-        levels = _sweep.normal_levels(kept, down_to_fpr=2 * fpr_bounds[1])
+        # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most. If all do, it is the
+        # first of those with the lowest FPR: a mean rises with the next normal score, but a maximum may stay for long.
+        down_to_fpr = 1.0 if shared_fpr == "max" else 2 * fpr_bounds[1]
+        levels = _sweep.normal_levels(kept, down_to_fpr, shared_fpr)
         scoring, doubt = _score_by_samples(kept, levels, fpr_bounds, num_thresholds)
     _warn(doubt_about_ids, _why_undefined(kept, "AUPIMO") or doubt)
     return AUPIMOResult(
@@ -249,6 +258,7 @@ def aupimo_result(
         threshold_bounds=scoring.threshold_bounds,
         num_thresholds=num_thresholds,
         num_points=None if scoring.samples is None else scoring.samples.num_points,
+        shared_fpr=shared_fpr,
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         _levels=levels,
@@ -256,28 +266,28 @@ def aupimo_result(
     )
 
 
-def pimo_result(kept: PixelScores, num_thresholds: int | None = None) -> PIMOResult:
+def pimo_result(kept: PixelScores, num_thresholds: int | None = None, shared_fpr: str = "mean") -> PIMOResult:
     """Draw the PIMO curves of all images, as far as normal scores were kept, in the dtype of the scores."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
-    levels = _sweep.normal_levels(kept, down_to_fpr=1.0)
+    levels = _sweep.normal_levels(kept, 1.0, shared_fpr)
     if num_thresholds is None:
-        thresholds = _sweep.curve_thresholds(kept, levels)
+        thresholds = _sweep.curve_thresholds(kept, levels, shared_fpr)
     else:
         thresholds = _sweep.sampled_thresholds(kept, num_thresholds)
     _warn(doubt_about_ids, _why_undefined(kept, "PIMO") or _doubt_infinite(thresholds))
-    shared_fpr = _sweep.shared_fpr_at(levels, thresholds).to(thresholds)
-    return PIMOResult(thresholds, shared_fpr, _sweep.per_image_tprs(kept, thresholds).to(thresholds))
+    fpr, tprs = _sweep.shared_fpr_at(levels, thresholds), _sweep.per_image_tprs(kept, thresholds)
+    return PIMOResult(thresholds, fpr.to(thresholds), tprs.to(thresholds))
 
 
 def _score_exactly(
-    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]
+    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: str
 ) -> tuple[_sweep.Scoring, str]:
     """Score by the closed form, and say what is uncertain about it."""
     if len(levels.scores) == 0:
         return _sweep.undefined_scoring(levels), ""
     incomplete = _doubt_incomplete(kept, levels, fpr_bounds, needed_fpr=fpr_bounds[1])
     scoring = _sweep.exact_scoring(levels, fpr_bounds, is_incomplete=bool(incomplete))
-    return scoring, incomplete or _doubt_unresolved(levels, fpr_bounds)
+    return scoring, incomplete or _doubt_unresolved(levels, fpr_bounds, shared_fpr)
 
 
 def _score_by_samples(
@@ -355,20 +365,23 @@ def _doubt_incomplete(
     )
 
 
-def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]) -> str:
+def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: str) -> str:
     """Say if no threshold reaches a shared FPR that the integral needs."""
     lower, upper = fpr_bounds
+    cause, remedy = "tied scores make", "more normal pixels"
+    if shared_fpr == "max":  # more images would not help: a single one decides
+        cause, remedy = "tied scores or small images make", f"normal images of {math.ceil(1 / lower)} pixels or more"
     lowest = float(levels.fpr[-1])
     if lowest > lower * (1 + 1e-9):
         fault = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
     elif not bool(((levels.fpr >= lower) & (levels.fpr <= upper)).any()):
         below, above = float(levels.fpr[levels.fpr < lower].amax()), float(levels.fpr[levels.fpr > upper].amin())
-        fault = f"no threshold lies between them, tied scores make the shared FPR step from {below:.3g} to {above:.3g}"
+        fault = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
     else:
         return ""
     return (
         f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fault}. There the curve is interpolated. "
-        "Use more normal pixels, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
+        f"Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
     )
 
 
