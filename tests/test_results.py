@@ -21,12 +21,12 @@ OFFICIAL_KEYS = {
 }
 
 
-def make_result(num_thresholds: int | None = None) -> AUPIMOResult:
+def make_result(num_thresholds: int | None = None, shared_fpr: str = "mean") -> AUPIMOResult:
     """Score four normal and four anomalous images, with pixels enough that 5000 thresholds meet the bounds."""
     masks = torch.zeros(8, 100, 100, dtype=torch.bool)
     masks[4:, 40:60, 40:60] = True
     maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0)) + 2 * masks
-    metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1))
+    metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1), shared_fpr=shared_fpr)
     metric.update(maps, masks)
     return metric.result()
 
@@ -114,10 +114,15 @@ def test_loaded_scores_have_no_thresholds() -> None:
 
 
 @pytest.mark.parametrize(("num_thresholds", "mode"), [(None, "exact"), (5000, "5000 thresholds")])
-def test_the_protocol_names_the_settings(num_thresholds: int | None, mode: str) -> None:
+@pytest.mark.parametrize(("shared_fpr", "shared_by"), [("mean", "mean"), ("max", "maximum")])
+def test_the_protocol_names_the_settings(
+    num_thresholds: int | None, mode: str, shared_fpr: str, shared_by: str
+) -> None:
     """The line to quote holds what makes a score comparable."""
-    expected = f"AUPIMO, {mode}, shared FPR 0.01 to 0.1 (mean of per-image FPRs), aupimo-torchmetrics {__version__}"
-    assert make_result(num_thresholds).protocol == expected
+    result = make_result(num_thresholds, shared_fpr)
+    settings = f"{mode}, shared FPR 0.01 to 0.1 ({shared_by} of per-image FPRs)"
+    assert result.protocol == f"AUPIMO, {settings}, aupimo-torchmetrics {__version__}"
+    assert result.shared_fpr == shared_fpr
 
 
 def test_chance_is_the_score_of_constant_maps() -> None:
