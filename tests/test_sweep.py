@@ -125,10 +125,10 @@ def test_float32_scores_differ_by_rounding_of_the_result_only(images: Callable[[
 
 def test_score_of_a_hand_computed_example_by_the_maximum() -> None:
     """Two normal images of two and four pixels: the one with the larger share of false positives counts."""
-    maps = [torch.tensor([[8.0, 0.0]]), torch.tensor([[9.0, 7.0, 6.0, 0.0]]), torch.tensor([[8.5, 6.5, 7.5]])]
+    maps = [torch.tensor([[8.0, 0.0]]), torch.tensor([[9.0, 7.0, 6.0, 0.0]]), torch.tensor([[8.5, 7.0, 6.5]])]
     masks = [torch.zeros(1, 2), torch.zeros(1, 4), torch.ones(1, 3)]
     # From 9 down the largest share is 1/4, from 8 on 1/2, where it stays at 7, and from 6 on 3/4. So the pixel of score
-    # 8.5 is recalled from 1/4 on, those of scores 7.5 and 6.5 from 1/2 on. The range is log 4.
+    # 8.5 is recalled from 1/4 on, that of score 7 from 1/2 on, and that of score 6.5 too. The range is log 4.
     expected = (1 + 0.5 + 0.5) / 3
     result = score(maps, masks, (0.25, 1.0), shared_fpr="max")
     assert result.mean == pytest.approx(expected, abs=SUM_TOLERANCE)
