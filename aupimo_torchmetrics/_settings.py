@@ -12,6 +12,9 @@ DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 DEFAULT_FPR_LIMIT = 0.3
 """Limit of the FPR of AUPRO in the evaluation of MVTec AD."""
 
+SHARED_FPRS = ("mean", "max")
+"""What the FPRs of the normal images are summed up by: their mean, or the stricter maximum."""
+
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     """Return the bounds as a pair of floats; raise unless 0 < lower < upper <= 1."""

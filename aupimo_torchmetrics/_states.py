@@ -138,9 +138,9 @@ class PixelScoresMetric(Metric):
             lists[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
-    def _curves(self, num_thresholds: int | None = None) -> PIMOResult:
+    def _curves(self, num_thresholds: int | None, shared_fpr: str) -> PIMOResult:
         """Curves of all images, on the device of the metric."""
-        return PIMOResult(*(part.to(self.device) for part in pimo_result(self._kept(), num_thresholds)))
+        return PIMOResult(*(part.to(self.device) for part in pimo_result(self._kept(), num_thresholds, shared_fpr)))
 
     def _prune_when_outgrown(self) -> None:
         """Prune when more has come in than the last pruning left, so that all prunings cost little more than one."""

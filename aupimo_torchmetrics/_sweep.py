@@ -1,7 +1,7 @@
 r"""The engine: shared FPR, what one pixel contributes, per-image scores and curves. Pure functions of tensors.
 
-A threshold `t` calls a pixel anomalous iff its score is at least `t`. With the *shared FPR* `F(t)`, the mean over the
-normal images of the share of their pixels at or above `t`, and `L, U` the FPR bounds,
+A threshold `t` calls a pixel anomalous iff its score is at least `t`. With the *shared FPR* `F(t)`, the mean or the
+maximum over the normal images of the share of their pixels at or above `t`, and `L, U` the FPR bounds,
 
 .. math::
     \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
@@ -37,7 +37,7 @@ class NormalLevels(NamedTuple):
     scores: Tensor
     """(m,) distinct normal scores, ascending."""
     fpr: Tensor
-    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; descending, in (0, 1]."""
+    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; never rising, in (0, 1]."""
     below: Tensor
     """() no normal score lies between this and the lowest level; -inf if there is none below the levels."""
 
@@ -83,31 +83,48 @@ class Scoring(NamedTuple):
     samples: Samples | None = None
 
 
-def normal_levels(kept: PixelScores, down_to_fpr: float) -> NormalLevels:
-    """Rank the normal scores from the highest down to the first with a shared FPR of at least `down_to_fpr`."""
+def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: str) -> NormalLevels:
+    """Rank the normal scores from the highest down to one with a shared FPR of at least `down_to_fpr`."""
     is_normal = ~kept.is_anomalous
     if not bool(is_normal.any()):
         return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64), kept.floor)
     num_pixels = kept.num_pixels[is_normal]
-    largest = int(num_pixels.amax())
-    whole = len(num_pixels) * largest
+    whole = len(num_pixels) * int(num_pixels.amax())
 
     counts = kept.of_normal_images() & (kept.scores >= kept.floor)
-    scores = kept.scores[counts]
-    weights = (largest / num_pixels.double()).repeat_interleave(kept.num_kept[is_normal])
-    weights = weights[counts[kept.of_normal_images()]]
+    scores, images = kept.scores[counts], kept.image_of_score()[counts]
 
     below = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf))
-    num_enough = math.ceil(down_to_fpr * whole) + 1  # one more: the product may be rounded down
+    # So many pixels reach the FPR in the mean, whatever images they lie in, and the maximum is never less. One more, as
+    # the product may be rounded down; and with it a maximum exceeds the FPR, at which it may stay for several scores.
+    num_enough = math.ceil(down_to_fpr * whole) + 1
     if num_enough < len(scores):
         is_high = scores >= scores.kthvalue(len(scores) - num_enough + 1).values
         if not bool(is_high.all()):
             below = scores[~is_high].amax()
-        scores, weights = scores[is_high], weights[is_high]
+        scores, images = scores[is_high], images[is_high]
     scores, order = scores.sort(descending=True)
-    fpr = (_cumsum(weights[order]) / whole).clamp(max=1)  # the weights of images of different sizes are rounded
+    fpr = _max_fpr(images[order], kept) if shared_fpr == "max" else _mean_fpr(images[order], kept)
     is_last_of_tie = _is_last_of_tie(scores)
     return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0), below)
+
+
+def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
+    """(n,) float64 mean FPR after each of n false positives, given the number of the image that each lies in."""
+    num_pixels = kept.num_pixels[~kept.is_anomalous]
+    largest = int(num_pixels.amax())
+    weights = largest / kept.num_pixels.double()
+    sums = _cumsum(weights[images])
+    return (sums / (len(num_pixels) * largest)).clamp(max=1)  # the weights of images of different sizes are rounded
+
+
+def _max_fpr(images: Tensor, kept: PixelScores) -> Tensor:
+    """(n,) float64 largest FPR of an image after each of n false positives, given the image that each lies in."""
+    by_image, order = images.sort(stable=True)
+    places = torch.arange(len(images), device=images.device)
+    ranks = torch.empty_like(images)
+    ranks[order] = places - torch.searchsorted(by_image, by_image) + 1
+    return (ranks.double() / kept.num_pixels[images]).cummax(0).values
 
 
 def shared_fpr_at(levels: NormalLevels, thresholds: Tensor) -> Tensor:
@@ -128,6 +145,7 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
 
     A threshold recalls a pixel with score `s` from the shared FPR `b = F(>= s)` on. Where normal pixels have the score
     `s` too, the curve joins `a = F(> s)` and `b` by a straight line, and the pixel is recalled in part between them.
+    A maximum that another image has raised before does not rise at `s`: then `a = b`, and there is nothing between.
     """
     lower, upper = fpr_bounds
     log_range = math.log(upper / lower)
@@ -139,6 +157,7 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
     start, end = above.clamp(min=lower), at_least.clamp(max=upper)
     width = (end - start).clamp(min=0)
     partly = (width - above * torch.log1p(width / start)) / (at_least - above)
+    partly = torch.where(at_least > above, partly, 0)
 
     weights = at_least.new_empty(2 * len(at_least) + 1)
     weights[0::2] = between
@@ -231,12 +250,13 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     return torch.where(kept.is_anomalous, (sums / kept.num_pixels).clamp(0, 1), math.nan)
 
 
-def curve_thresholds(kept: PixelScores, levels: NormalLevels) -> Tensor:
+def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: str) -> Tensor:
     """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from the highest known to that of one pixel."""
     if len(levels.scores) == 0:
         return kept.scores.new_full((NUM_CURVE_LEVELS,), math.nan)
     highest = float(levels.fpr[0])
-    lowest = 1 / (int((~kept.is_anomalous).sum()) * int(kept.num_pixels[~kept.is_anomalous].amax()))
+    num_pixels = kept.num_pixels[~kept.is_anomalous]
+    lowest = 1 / (int(num_pixels.amax()) * (1 if shared_fpr == "max" else len(num_pixels)))
     ends = math.log10(highest), math.log10(lowest)
     fpr = torch.logspace(*ends, NUM_CURVE_LEVELS, dtype=torch.float64, device=levels.fpr.device)
     return thresholds_at(levels, fpr.clamp(lowest, highest))  # the ends of the range may be rounded

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, SHARED_FPRS
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.datasets import TEXTURES
 from aupimo_torchmetrics.folders import LAYOUTS
@@ -96,6 +96,9 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
     parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="of the data set (default: auto)")
     parser.add_argument("--fpr-bounds", nargs=2, type=float, default=DEFAULT_FPR_BOUNDS, metavar=("L", "U"))
+    parser.add_argument(
+        "--shared-fpr", choices=SHARED_FPRS, default="mean", help="of the normal images (default: mean)"
+    )
     parser.add_argument("--num-thresholds", type=int, metavar="K", help="sample K thresholds (default: exact)")
     parser.add_argument(
         "--metrics",
@@ -128,6 +131,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
             arguments.num_thresholds,
             arguments.metrics,
             arguments.device,
+            shared_fpr=arguments.shared_fpr,
             is_resizing=not arguments.no_resize,
             is_skipping=arguments.skip_bad,
         )

@@ -198,7 +198,7 @@ class Evaluation:
             folder = out / scores.category if has_folders else out
             (folder / "aupimo").mkdir(parents=True, exist_ok=True)
             scores.result.save(folder / "aupimo" / "aupimos.json")
-            scores.curves.save(folder / "aupimo" / "curves.pt")
+            scores.curves.save(folder / "aupimo" / "curves.pt", scores.result.shared_fpr)
             for name, value in scores.pixel_scores.items():
                 with replacing(folder / f"{name}.json") as unfinished:
                     unfinished.write_text(json.dumps({"value": value}, indent=4), encoding="utf-8")
@@ -238,6 +238,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     metrics: Sequence[str] = ("aupimo",),
     device: str = "cpu",
     *,
+    shared_fpr: str = "mean",
     is_resizing: bool = True,
     is_skipping: bool = False,
 ) -> Evaluation:
@@ -251,6 +252,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         num_thresholds: None for the exact score, or how many thresholds to sample.
         metrics: What to compute, of `METRICS`; AUPIMO is always computed.
         device: Where to compute.
+        shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
         is_resizing: Whether to resize maps bilinearly to the size of their masks; if not, another size is a fault.
         is_skipping: Whether to go on without files that cannot be evaluated.
 
@@ -264,7 +266,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     """
     for name in metrics:
         check_choice("metrics", name, METRICS)
-    metric = AUPIMO(num_thresholds, fpr_bounds).to(device)
+    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr).to(device)
     reader = PairReader(open_maps(maps), is_resizing)
     pairs, faults = pair_maps(reader.maps, find_test_images(data, layout))
     categories = []

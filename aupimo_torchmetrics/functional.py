@@ -23,6 +23,7 @@ from aupimo_torchmetrics._regions import part_by_regions
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
+    SHARED_FPRS,
     check_choice,
     check_fpr_bounds,
     check_fpr_limit,
@@ -76,8 +77,9 @@ def aupimo(
         \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
 
     is the recall within the mask of the anomalous image `i`, averaged over the thresholds at which the shared FPR `F`,
-    the mean false positive rate of the normal images, lies between `L` and `U`, evenly in its logarithm. An image is
-    normal iff its mask is empty. A model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
+    the mean false positive rate of the normal images (or the largest, see `shared_fpr`), lies between `L` and `U`,
+    evenly in its logarithm. An image is normal iff its mask is empty. A model without any skill scores
+    `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
 
     Scores are used as they are: no sigmoid, no clamping, no rescaling; only their order matters to the exact score.
 
@@ -89,7 +91,8 @@ def aupimo(
             highest normal score, at least 2. 300000 is the protocol of the paper.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
         reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score an image.
-        shared_fpr: `"mean"`: every normal image counts the same, whatever its size.
+        shared_fpr: `"mean"`: every normal image counts the same, whatever its size. `"max"`: the normal image with the
+            most false positives counts, which is stricter.
         validate_args: Whether to check maps and masks.
 
     Returns:
@@ -116,9 +119,9 @@ def aupimo(
     bounds = check_fpr_bounds(fpr_bounds)
     check_num_thresholds(num_thresholds)
     check_choice("reduction", reduction, ("mean", "none"))
-    check_choice("shared_fpr", shared_fpr, ("mean",))
+    check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
     kept = _keep(_as_tensors(preds), _as_tensors(target), bounds[1], validate_args)
-    scores = aupimo_result(kept, bounds, num_thresholds).aupimos
+    scores = aupimo_result(kept, bounds, num_thresholds, shared_fpr).aupimos
     score = scores.nanmean() if reduction == "mean" else scores
     score = score.to(kept.scores.dtype).to(kept.scores.device)
     return score.numpy() if _is_numpy(preds) else score
@@ -140,15 +143,16 @@ def pimo(
         target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
-        shared_fpr: `"mean"`: every normal image counts the same, whatever its size.
+        shared_fpr: `"mean"`: every normal image counts the same, whatever its size. `"max"`: the normal image with the
+            most false positives counts, which is stricter.
         validate_args: Whether to check maps and masks.
 
     Returns:
-        A named tuple of `thresholds` (K,), ascending; `shared_fpr` (K,), in which element `k` is the mean over the
-        normal images of the share of their pixels at or above `thresholds[k]`; and `per_image_tprs` (N, K), in which
-        element `(i, k)` is the share of the mask pixels of image `i` at or above `thresholds[k]`, NaN for a normal
-        image. float64 for float64 maps and float32 otherwise, on the device of the maps. All NaN, with a warning, if
-        there is no normal image.
+        A named tuple of `thresholds` (K,), ascending; `shared_fpr` (K,), in which element `k` is the mean (or
+        maximum) over the normal images of the share of their pixels at or above `thresholds[k]`; and `per_image_tprs`
+        (N, K), in which element `(i, k)` is the share of the mask pixels of image `i` at or above `thresholds[k]`, NaN
+        for a normal image. float64 for float64 maps and float32 otherwise, on the device of the maps. All NaN, with a
+        warning, if there is no normal image.
 
     Raises:
         TypeError: If an argument is of the wrong type or dtype.
@@ -171,9 +175,9 @@ def pimo(
 
     """
     check_num_thresholds(num_thresholds)
-    check_choice("shared_fpr", shared_fpr, ("mean",))
+    check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
     kept = _keep(_as_tensors(preds), _as_tensors(target), None, validate_args)
-    curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds)))
+    curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds, shared_fpr)))
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
 
 

@@ -18,6 +18,7 @@ from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
+    SHARED_FPRS,
     check_choice,
     check_fpr_bounds,
     check_normal_buffer,
@@ -41,9 +42,10 @@ class AUPIMO(PixelScoresMetric):
         \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
 
     is the recall within the mask of the anomalous image `i`, averaged over the thresholds at which the shared FPR `F`,
-    the mean false positive rate of the normal images, lies between `L` and `U`, evenly in its logarithm: how much of a
-    defect is found at thresholds so strict that normal images show (nearly) no false positive. An image is normal iff
-    its mask is empty. A model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
+    the mean false positive rate of the normal images (or the largest, see `shared_fpr`), lies between `L` and `U`,
+    evenly in its logarithm: how much of a defect is found at thresholds so strict that normal images show (nearly) no
+    false positive. An image is normal iff its mask is empty. A model without any skill scores `(U - L) / log(U / L)`,
+    3.9e-5 at the default bounds.
 
     As input to ``forward`` and ``update`` the metric accepts:
 
@@ -85,10 +87,11 @@ class AUPIMO(PixelScoresMetric):
             highest normal score, at least 2. 300000 is the protocol of the paper and reproduces published scores.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
         reduction: ``"mean"`` for the mean over the anomalous images, ``"none"`` for one score an image.
-        shared_fpr: ``"mean"``: every normal image counts the same, whatever its size.
+        shared_fpr: ``"mean"``: every normal image counts the same, whatever its size. ``"max"``: the normal image with
+            the most false positives counts, which is stricter.
         normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. The default
             makes scores exact in any order of the data for up to 655 million normal pixels at the default bounds, and
-            practically always beyond.
+            practically always beyond. With ``shared_fpr="max"`` any number does.
         validate_args: Whether to check maps and masks in ``update``.
         kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
 
@@ -129,7 +132,7 @@ class AUPIMO(PixelScoresMetric):
         check_num_thresholds(num_thresholds)
         bounds = check_fpr_bounds(fpr_bounds)
         check_choice("reduction", reduction, ("mean", "none"))
-        check_choice("shared_fpr", shared_fpr, ("mean",))
+        check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
         check_normal_buffer(normal_buffer)
         super().__init__(normal_buffer, bounds[1], validate_args, **kwargs)
         self.num_thresholds = num_thresholds
@@ -140,7 +143,7 @@ class AUPIMO(PixelScoresMetric):
 
     def compute(self) -> Tensor:
         """Compute the mean score, or the score of each image."""
-        self._result = aupimo_result(self._kept(), self.fpr_bounds, self.num_thresholds)
+        self._result = aupimo_result(self._kept(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
         scores = self._result.aupimos
         score = scores.nanmean() if self.reduction == "mean" else scores
         return score.to(torch.float32).to(self.device)
@@ -168,7 +171,7 @@ class AUPIMO(PixelScoresMetric):
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
         ):
-            return self._curves()
+            return self._curves(None, self.shared_fpr)
 
     def reset(self) -> None:
         """Forget all images."""
@@ -222,7 +225,8 @@ class PIMO(PixelScoresMetric):
     Args:
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
-        shared_fpr: ``"mean"``: every normal image counts the same, whatever its size.
+        shared_fpr: ``"mean"``: every normal image counts the same, whatever its size. ``"max"``: the normal image with
+            the most false positives counts, which is stricter.
         validate_args: Whether to check maps and masks in ``update``.
         kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
 
@@ -252,14 +256,14 @@ class PIMO(PixelScoresMetric):
         **kwargs: Any,
     ) -> None:
         check_num_thresholds(num_thresholds)
-        check_choice("shared_fpr", shared_fpr, ("mean",))
+        check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
         super().__init__(None, 1.0, validate_args, **kwargs)
         self.num_thresholds = num_thresholds
         self.shared_fpr = shared_fpr
 
     def compute(self) -> PIMOResult:
         """Compute the curves of all images."""
-        return self._curves(self.num_thresholds)
+        return self._curves(self.num_thresholds, self.shared_fpr)
 
     def plot(
         self, val: PIMOResult | None = None, ax: _AX_TYPE | None = None, result: AUPIMOResult | None = None

@@ -194,7 +194,9 @@ def plot_pimo_curves(
 
     ax.set_xscale("log")
     ax.set_ylim(-0.02, 1.02)
-    ax.set_xlabel("shared FPR: share of the normal images' pixels falsely called anomalous")
+    is_max = result is not None and result.shared_fpr == "max"
+    whose = "the worst normal image's" if is_max else "the normal images'"
+    ax.set_xlabel(f"shared FPR: share of {whose} pixels falsely called anomalous")
     ax.set_ylabel("per-image TPR: share of the defect found")
     # Curves may run anywhere within the axis, so the legend stands below it.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small", frameon=False)

@@ -25,10 +25,11 @@ from aupimo_torchmetrics import _sweep
 from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._kept import NO_ID, PixelScores, distinct_images, on_float64_device
 from aupimo_torchmetrics._regions import RegionScores, as_pixel_scores
-from aupimo_torchmetrics._settings import check_fpr_bounds
+from aupimo_torchmetrics._settings import SHARED_FPRS, check_choice, check_fpr_bounds
 from aupimo_torchmetrics._version import __version__
 
-OFFICIAL_SHARED_FPR_METRIC = "mean-per-image-fpr"
+SHARED_FPR_METRICS = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}
+"""Names of the shared FPR in files; the official package writes and knows the first."""
 MIN_SAMPLED_POINTS = 300
 """Fewer sampled thresholds between the bounds draw a warning, as in the official package."""
 MAX_BOUND_ERROR = 0.01
@@ -49,19 +50,25 @@ class PIMOResult(NamedTuple):
     thresholds: Tensor
     """(K,) ascending anomaly scores."""
     shared_fpr: Tensor
-    """(K,) element k is the mean over the normal images of the share of their pixels at or above `thresholds[k]`."""
+    """(K,) element k is the mean (or, if asked for, the maximum) over the normal images of the share of their pixels at
+    or above `thresholds[k]`."""
     per_image_tprs: Tensor
     """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN if normal."""
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], shared_fpr: str = "mean") -> None:
         """Write the curves to a `.pt` file, under the names that the official package uses.
 
         Args:
             path: File to write. An existing file is replaced when the new one is complete.
+            shared_fpr: What the FPRs of the normal images were summed up by, to be noted in the file.
+
+        Raises:
+            ValueError: If the shared FPR is not known.
 
         """
+        check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
         tensors = (torch.as_tensor(part).cpu() for part in self)
-        content = {"shared_fpr_metric": OFFICIAL_SHARED_FPR_METRIC, **dict(zip(_CURVE_KEYS, tensors, strict=True))}
+        content = {"shared_fpr_metric": SHARED_FPR_METRICS[shared_fpr], **dict(zip(_CURVE_KEYS, tensors, strict=True))}
         with replacing(path) as unfinished:
             torch.save(content, unfinished)
 
@@ -108,6 +115,7 @@ class AUPIMOResult:
         num_thresholds: Number of sampled thresholds, None for an exact score; `"unknown"` for scores from a file of the
             official package, which does not hold it.
         num_points: Number of sampled thresholds between the bounds, None for an exact score.
+        shared_fpr: What the FPRs of the normal images are summed up by, `"mean"` or `"max"`.
         image_classes: (N,) int64, 0 for a normal and 1 for an anomalous image; None if they are not known.
         image_ids: (N,) int64 ids given with the images, -1 for an image without; None if there are none.
         paths: File of each image, None if not known.
@@ -133,6 +141,7 @@ class AUPIMOResult:
     threshold_bounds: tuple[float, float]
     num_thresholds: int | str | None = None
     num_points: int | None = None
+    shared_fpr: str = "mean"
     image_classes: Tensor | None = None
     image_ids: Tensor | None = None
     paths: list[str] | None = None
@@ -147,7 +156,10 @@ class AUPIMOResult:
 
     @property
     def chance(self) -> float:
-        """Score of a model without any skill, whose TPR is everywhere its FPR: `(U - L) / log(U / L)`."""
+        """Score of a model without any skill, whose TPR is everywhere its FPR: `(U - L) / log(U / L)`.
+
+        With the maximum as shared FPR, constant maps score this, and other maps without skill less.
+        """
         lower, upper = self.fpr_bounds
         return (upper - lower) / math.log(upper / lower)
 
@@ -158,8 +170,9 @@ class AUPIMOResult:
         mode = "exact" if self.num_thresholds is None else f"{self.num_thresholds} thresholds"
         if self.num_thresholds == UNKNOWN:
             mode = "unknown number of thresholds"
+        shared_by = "maximum" if self.shared_fpr == "max" else "mean"
         software = "unknown software" if self.version is None else f"aupimo-torchmetrics {self.version}"
-        return f"AUPIMO, {mode}, shared FPR {lower:g} to {upper:g} (mean of per-image FPRs), {software}"
+        return f"AUPIMO, {mode}, shared FPR {lower:g} to {upper:g} ({shared_by} of per-image FPRs), {software}"
 
     def threshold_at(self, fpr: float) -> float:
         """Return the threshold for a shared FPR, in the unit of the anomaly maps.
@@ -231,7 +244,7 @@ class AUPIMOResult:
         lower_threshold, upper_threshold = self.threshold_bounds
         has_range = lower_threshold < upper_threshold
         content = {
-            "shared_fpr_metric": OFFICIAL_SHARED_FPR_METRIC,
+            "shared_fpr_metric": SHARED_FPR_METRICS[self.shared_fpr],
             "fpr_lower_bound": self.fpr_bounds[0],
             "fpr_upper_bound": self.fpr_bounds[1],
             "num_threshs": self.num_points if (self.num_points or 0) >= 2 else None,
@@ -325,8 +338,9 @@ def _parse_scores(content: Any) -> AUPIMOResult:
     aupimos = torch.tensor(content["aupimos"], dtype=torch.float64)
     if aupimos.ndim != 1 or bool(((aupimos < 0) | (aupimos > 1)).any()):
         raise ValueError("`aupimos` are not scores in [0, 1]")
-    if content["shared_fpr_metric"] != OFFICIAL_SHARED_FPR_METRIC:
-        raise ValueError(f"`shared_fpr_metric` is {content['shared_fpr_metric']!r}, not {OFFICIAL_SHARED_FPR_METRIC!r}")
+    shared_fprs = {name: shared_fpr for shared_fpr, name in SHARED_FPR_METRICS.items()}
+    if content["shared_fpr_metric"] not in shared_fprs:
+        raise ValueError(f"`shared_fpr_metric` is {content['shared_fpr_metric']!r}, not {' or '.join(shared_fprs)}")
     paths = content.get("paths")
     if paths is not None and not (isinstance(paths, list) and all(isinstance(each, str) for each in paths)):
         raise TypeError("`paths` are not texts")
@@ -342,6 +356,7 @@ def _parse_scores(content: Any) -> AUPIMOResult:
         threshold_bounds=(lower, upper),
         num_thresholds=UNKNOWN,
         num_points=content.get("num_threshs"),
+        shared_fpr=shared_fprs[content["shared_fpr_metric"]],
         image_classes=(~aupimos.isnan()).long(),
         paths=paths,
         version=None,
@@ -349,16 +364,18 @@ def _parse_scores(content: Any) -> AUPIMOResult:
 
 
 def aupimo_result(
-    kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None = None
+    kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None = None, shared_fpr: str = "mean"
 ) -> AUPIMOResult:
     """Score the images by what was kept of them; warn of what leaves a score undefined, or else uncertain."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
     if num_thresholds is None:
-        levels = _sweep.normal_levels(kept, down_to_fpr=fpr_bounds[1])
-        scoring, doubt = _score_exactly(kept, levels, fpr_bounds)
+        levels = _sweep.normal_levels(kept, fpr_bounds[1], shared_fpr)
+        scoring, doubt = _score_exactly(kept, levels, fpr_bounds, shared_fpr)
     else:
-        # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most.
-        levels = _sweep.normal_levels(kept, down_to_fpr=2 * fpr_bounds[1])
+        # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most. If all do, it is the
+        # first of those with the lowest FPR: a mean rises with the next normal score, but a maximum may stay for long.
+        down_to_fpr = 1.0 if shared_fpr == "max" else 2 * fpr_bounds[1]
+        levels = _sweep.normal_levels(kept, down_to_fpr, shared_fpr)
         scoring, doubt = _score_by_samples(kept, levels, fpr_bounds, num_thresholds)
     _warn(doubt_about_ids, _why_undefined(kept, "AUPIMO") or doubt)
     return AUPIMOResult(
@@ -367,6 +384,7 @@ def aupimo_result(
         threshold_bounds=scoring.threshold_bounds,
         num_thresholds=num_thresholds,
         num_points=None if scoring.samples is None else scoring.samples.num_points,
+        shared_fpr=shared_fpr,
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         _levels=levels,
@@ -374,17 +392,17 @@ def aupimo_result(
     )
 
 
-def pimo_result(kept: PixelScores, num_thresholds: int | None = None) -> PIMOResult:
+def pimo_result(kept: PixelScores, num_thresholds: int | None = None, shared_fpr: str = "mean") -> PIMOResult:
     """Draw the PIMO curves of all images, as far as normal scores were kept, in the dtype of the scores."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
-    levels = _sweep.normal_levels(kept, down_to_fpr=1.0)
+    levels = _sweep.normal_levels(kept, 1.0, shared_fpr)
     if num_thresholds is None:
-        thresholds = _sweep.curve_thresholds(kept, levels)
+        thresholds = _sweep.curve_thresholds(kept, levels, shared_fpr)
     else:
         thresholds = _sweep.sampled_thresholds(kept, num_thresholds)
     _warn(doubt_about_ids, _why_undefined(kept, "PIMO") or _doubt_infinite(thresholds))
-    shared_fpr = _sweep.shared_fpr_at(levels, thresholds).to(thresholds)
-    return PIMOResult(thresholds, shared_fpr, _sweep.per_image_tprs(kept, thresholds).to(thresholds))
+    fpr, tprs = _sweep.shared_fpr_at(levels, thresholds), _sweep.per_image_tprs(kept, thresholds)
+    return PIMOResult(thresholds, fpr.to(thresholds), tprs.to(thresholds))
 
 
 def aupro_scores(regions: RegionScores, fpr_limit: float) -> Tensor:
@@ -395,19 +413,19 @@ def aupro_scores(regions: RegionScores, fpr_limit: float) -> Tensor:
         _warn(f"AUPRO is undefined (NaN): there is no {missing}. Add images that have one.")
         return regions.normal.new_full((max(1, num_regions),), math.nan, dtype=torch.float64)
     kept = on_float64_device(as_pixel_scores(regions))
-    levels = _sweep.normal_levels(kept, down_to_fpr=fpr_limit)
+    levels = _sweep.normal_levels(kept, fpr_limit, "mean")
     return _sweep.per_image_scores(kept, _sweep.area_table(levels, fpr_limit))[1:].to(regions.normal.device)
 
 
 def _score_exactly(
-    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]
+    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: str
 ) -> tuple[_sweep.Scoring, str]:
     """Score by the closed form, and say what is uncertain about it."""
     if len(levels.scores) == 0:
         return _sweep.undefined_scoring(levels), ""
     incomplete = _doubt_incomplete(kept, levels, fpr_bounds, needed_fpr=fpr_bounds[1])
     scoring = _sweep.exact_scoring(levels, fpr_bounds, is_incomplete=bool(incomplete))
-    return scoring, incomplete or _doubt_unresolved(levels, fpr_bounds)
+    return scoring, incomplete or _doubt_unresolved(levels, fpr_bounds, shared_fpr)
 
 
 def _score_by_samples(
@@ -485,20 +503,23 @@ def _doubt_incomplete(
     )
 
 
-def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float]) -> str:
+def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: str) -> str:
     """Say if no threshold reaches a shared FPR that the integral needs."""
     lower, upper = fpr_bounds
+    cause, remedy = "tied scores make", "more normal pixels"
+    if shared_fpr == "max":  # more images would not help: a single one decides
+        cause, remedy = "tied scores or small images make", f"normal images of {math.ceil(1 / lower)} pixels or more"
     lowest = float(levels.fpr[-1])
     if lowest > lower * (1 + 1e-9):
         fault = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
     elif not bool(((levels.fpr >= lower) & (levels.fpr <= upper)).any()):
         below, above = float(levels.fpr[levels.fpr < lower].amax()), float(levels.fpr[levels.fpr > upper].amin())
-        fault = f"no threshold lies between them, tied scores make the shared FPR step from {below:.3g} to {above:.3g}"
+        fault = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
     else:
         return ""
     return (
         f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fault}. There the curve is interpolated. "
-        "Use more normal pixels, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
+        f"Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
     )
 
 

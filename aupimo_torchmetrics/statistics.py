@@ -292,20 +292,8 @@ def bootstrap_interval(
 
 def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> dict[str, Scores]:
     """Scores (n,) of the anomalous images of each model, image by image the same."""
-    if len(results) < 2:
-        raise ValueError(f"Expected `results` to hold two models or more, but got {len(results)}.")
-    (first_name, first), *others = results.items()
-    for name, other in others:
-        if other.fpr_bounds != first.fpr_bounds:
-            raise ValueError(
-                "Expected `results` to have the same `fpr_bounds`, "
-                f"but got {first.fpr_bounds} for {first_name!r} and {other.fpr_bounds} for {name!r}."
-            )
-        if len(other.aupimos) != len(first.aupimos):
-            raise ValueError(
-                "Expected `results` to be of the same images, "
-                f"but got {len(first.aupimos)} of {first_name!r} and {len(other.aupimos)} of {name!r}."
-            )
+    _check_comparable(results)
+    first_name = next(iter(results))
     keys = _image_keys(results)
     scores = {}
     for name, result in results.items():
@@ -327,6 +315,26 @@ def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> dict[str, Scores]:
     if scored.sum() < 2:
         raise ValueError(f"Expected `results` to hold the scores of two images or more, but got {scored.sum()}.")
     return {name: each[scored] for name, each in scores.items()}
+
+
+def _check_comparable(results: Mapping[str, AUPIMOResult]) -> None:
+    """Raise unless there are two models or more, with the same settings and number of images."""
+    if len(results) < 2:
+        raise ValueError(f"Expected `results` to hold two models or more, but got {len(results)}.")
+    (first_name, first), *others = results.items()
+    for name, other in others:
+        for setting in ("fpr_bounds", "shared_fpr"):
+            values = getattr(first, setting), getattr(other, setting)
+            if values[0] != values[1]:
+                raise ValueError(
+                    f"Expected `results` to have the same `{setting}`, "
+                    f"but got {values[0]!r} for {first_name!r} and {values[1]!r} for {name!r}."
+                )
+        if len(other.aupimos) != len(first.aupimos):
+            raise ValueError(
+                "Expected `results` to be of the same images, "
+                f"but got {len(first.aupimos)} of {first_name!r} and {len(other.aupimos)} of {name!r}."
+            )
 
 
 def _image_keys(results: Mapping[str, AUPIMOResult]) -> dict[str, list[Any]]:

@@ -78,6 +78,8 @@ def score(
     fpr_bounds: tuple[float, float],
     num_thresholds: int | None = None,
     dtype: torch.dtype = torch.float64,
+    *,
+    shared_fpr: str = "mean",
 ) -> AUPIMOResult:
     """Score images by the engine in the precision of `dtype`, without a metric."""
-    return aupimo_result(keep(preds, target, dtype=dtype), fpr_bounds, num_thresholds)
+    return aupimo_result(keep(preds, target, dtype=dtype), fpr_bounds, num_thresholds, shared_fpr)

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 Images: TypeAlias = list[NDArray[Any]]
 
 
-def shared_fpr(maps: Images, masks: Images, threshold: float) -> float:
-    """Mean over the normal images of the share of their pixels at or above the threshold."""
+def shared_fpr(maps: Images, masks: Images, threshold: float, shared_by: str = "mean") -> float:
+    """Mean or maximum over the normal images of the share of their pixels at or above the threshold."""
     shares = []
     for anomaly_map, mask in zip(maps, masks, strict=True):
         if not mask.any():
             shares.append(np.count_nonzero(anomaly_map >= threshold) / anomaly_map.size)
-    return math.fsum(shares) / len(shares)
+    return max(shares) if shared_by == "max" else math.fsum(shares) / len(shares)
 
 
 def tpr(anomaly_map: NDArray[Any], mask: NDArray[Any], threshold: float) -> float:
@@ -40,10 +40,10 @@ def distinct_scores(maps: Images) -> list[float]:
     return sorted(scores, reverse=True)
 
 
-def aupimo(maps: Images, masks: Images, fpr_bounds: tuple[float, float]) -> list[float]:
+def aupimo(maps: Images, masks: Images, fpr_bounds: tuple[float, float], shared_by: str = "mean") -> list[float]:
     """Score each image by the area under its curve, a polyline through all of its points, over the log of the FPR."""
     thresholds = distinct_scores(maps)
-    fpr = [0.0] + [shared_fpr(maps, masks, threshold) for threshold in thresholds]
+    fpr = [0.0] + [shared_fpr(maps, masks, threshold, shared_by) for threshold in thresholds]
     scores = []
     for anomaly_map, mask in zip(maps, masks, strict=True):
         if mask.any():
@@ -83,11 +83,11 @@ def sampled_range(fpr: list[float], fpr_bounds: tuple[float, float]) -> tuple[in
 
 
 def sampled_aupimo(
-    maps: Images, masks: Images, fpr_bounds: tuple[float, float], num_thresholds: int
+    maps: Images, masks: Images, fpr_bounds: tuple[float, float], num_thresholds: int, shared_by: str = "mean"
 ) -> tuple[list[float], tuple[float, float], int]:
     """Return the scores of the paper's protocol, the thresholds at the upper and lower bound, and how many it uses."""
     thresholds = sampled_thresholds(maps, masks, num_thresholds)
-    fpr = [shared_fpr(maps, masks, threshold) for threshold in thresholds]
+    fpr = [shared_fpr(maps, masks, threshold, shared_by) for threshold in thresholds]
     first, last = sampled_range(fpr, fpr_bounds)
     used = [k for k in range(first, last + 1) if fpr[k] > 0]
     scores = []
@@ -103,10 +103,10 @@ def sampled_aupimo(
     return scores, (float(thresholds[first]), float(thresholds[last])), len(used)
 
 
-def threshold_at(maps: Images, masks: Images, fpr: float) -> float:
+def threshold_at(maps: Images, masks: Images, fpr: float, shared_by: str = "mean") -> float:
     """Smallest normal score with a shared FPR of at most `fpr`, or the next float above the highest normal score."""
     normal_maps = [anomaly_map for anomaly_map, mask in zip(maps, masks, strict=True) if not mask.any()]
-    candidates = [score for score in distinct_scores(normal_maps) if shared_fpr(maps, masks, score) <= fpr]
+    candidates = [score for score in distinct_scores(normal_maps) if shared_fpr(maps, masks, score, shared_by) <= fpr]
     if candidates:
         return min(candidates)
     highest = max(anomaly_map.max() for anomaly_map in normal_maps)

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "other lower bound": {"fpr_bounds": (2e-3, FPR_BOUNDS[1])},
     "each image": {"reduction": "none"},
     "sampled": {"num_thresholds": 20_000},
+    "max": {"shared_fpr": "max"},
 }
 
 
@@ -116,6 +117,18 @@ def test_curves_and_scores_may_share_all_scores() -> None:
         collection.update(preds, target)
     assert_same(collection["all"].compute(), by_function(BATCHES), atol=1e-7)  # order of summation
     assert_same(collection["curves"].compute(), functional.pimo(*join(BATCHES), 5))
+
+
+def test_curves_by_mean_and_by_maximum_share_one_state() -> None:
+    """Curves that differ only in how the FPR is shared are updated once, and both are right."""
+    collection = MetricCollection({name: PIMO(5, shared_fpr=name) for name in ("mean", "max")})
+    for preds, target in BATCHES:
+        collection.update(preds, target)
+    assert groups_of(collection) == [{"mean", "max"}]
+    curves = {name: collection[name].compute() for name in ("mean", "max")}
+    for name, each in curves.items():
+        assert_same(each, functional.pimo(*join(BATCHES), 5, shared_fpr=name))
+    assert (curves["max"].shared_fpr > curves["mean"].shared_fpr).any()
 
 
 def test_ids_reach_only_those_who_know_them() -> None:

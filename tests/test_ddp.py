@@ -34,6 +34,7 @@ METRICS: dict[str, Callable[[], Any]] = {
     "each image": partial(make_aupimo, reduction="none"),
     "small buffer": partial(make_aupimo, reduction="none", normal_buffer=16),
     "sampled": partial(make_aupimo, 20_000, reduction="none"),
+    "max": partial(make_aupimo, reduction="none", shared_fpr="max", normal_buffer=16),
     "curves": partial(PIMO, 50),
 }
 

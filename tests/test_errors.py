@@ -224,11 +224,11 @@ def test_reduction_is_rejected(call: Call, reduction: Any) -> None:
         call(reduction=reduction)
 
 
-@pytest.mark.parametrize("shared_fpr", ["max", "mean-per-image-fpr", None])
+@pytest.mark.parametrize("shared_fpr", ["median", "MAX", "mean-per-image-fpr", None])
 @each_call
 def test_shared_fpr_is_rejected(call: Call, shared_fpr: Any) -> None:
-    """There is one way to share the FPR among the normal images."""
-    with pytest.raises(ValueError, match=f"^Expected `shared_fpr` to be 'mean', but got {shared_fpr!r}"):
+    """There are two ways to share the FPR among the normal images, and the message lists them."""
+    with pytest.raises(ValueError, match=f"^Expected `shared_fpr` to be 'mean' or 'max', but got {shared_fpr!r}"):
         call(shared_fpr=shared_fpr)
 
 

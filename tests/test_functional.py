@@ -155,13 +155,15 @@ def test_tensor_maps_with_array_masks(images: tuple[Tensor, Tensor], expected: l
     assert_scores(of_array, expected)
 
 
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
 @pytest.mark.parametrize("kind", [list, tuple])
-def test_lists_of_images_of_any_sizes(kind: type) -> None:
-    """A list or tuple may mix sizes; normal images count the same, whatever their size."""
+def test_lists_of_images_of_any_sizes(kind: type, shared_fpr: str) -> None:
+    """A list or tuple may mix sizes; shares of images count, not numbers of pixels."""
     maps, masks = make_image_list(1)
-    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), BOUNDS)
-    of_tensors = aupimo(kind(maps), kind(masks), fpr_bounds=BOUNDS, reduction="none")
-    of_arrays = aupimo(kind(as_arrays(maps)), kind(as_arrays(masks)), fpr_bounds=BOUNDS, reduction="none")
+    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), BOUNDS, shared_fpr)
+    settings: dict[str, Any] = {"fpr_bounds": BOUNDS, "reduction": "none", "shared_fpr": shared_fpr}
+    of_tensors = aupimo(kind(maps), kind(masks), **settings)
+    of_arrays = aupimo(kind(as_arrays(maps)), kind(as_arrays(masks)), **settings)
     assert isinstance(of_tensors, Tensor)
     assert isinstance(of_arrays, np.ndarray)
     assert_scores(of_tensors, expected, ROUNDING[torch.float64])
@@ -229,18 +231,43 @@ def test_checks_may_be_skipped(images: tuple[Tensor, Tensor], expected: list[flo
     assert_scores(aupimo(*images, fpr_bounds=BOUNDS, reduction="none", validate_args=False), expected)
 
 
-def test_many_more_pixels_than_are_kept() -> None:
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+def test_many_more_pixels_than_are_kept(shared_fpr: str) -> None:
     """A batch of which only the highest normal scores are kept scores as if all of them were."""
     maps, masks = make_images(3, 6, size=(256, 256))
     bounds = (1e-4, 1e-3)
-    scores = aupimo(maps, masks, fpr_bounds=bounds, reduction="none")
+    scores = aupimo(maps, masks, fpr_bounds=bounds, reduction="none", shared_fpr=shared_fpr)
     # Independent of selection and table: the placement of each mask pixel among the sorted normal scores, no ties.
-    normal = maps[[0, 2, 4, 5]].flatten().sort().values
+    normal = maps[[0, 2, 4, 5]].flatten(1).sort().values
     for number in (1, 3):
-        num_above = len(normal) - torch.searchsorted(normal, maps[number][masks[number]])
-        fpr = num_above.double() / len(normal)
+        in_mask = maps[number][masks[number]].expand(len(normal), -1).contiguous()
+        fprs = (normal.shape[1] - torch.searchsorted(normal, in_mask)).double() / normal.shape[1]
+        fpr = fprs.amax(0) if shared_fpr == "max" else fprs.mean(0)
         expected = (math.log(bounds[1]) - fpr.clamp(*bounds).log()).mean() / math.log(bounds[1] / bounds[0])
         assert float(scores[number]) == pytest.approx(float(expected), abs=1e-12)  # float64 sums of 5,000 terms
+
+
+def test_maximum_that_cannot_be_resolved_asks_for_larger_images() -> None:
+    """Where no image has enough pixels for the lower bound, more images would not help, and the warning says so."""
+    maps, masks = make_images(0, 40, size=(10, 10))
+    aupimo(maps, masks, fpr_bounds=(1e-3, 1e-1))  # 3,800 normal pixels are enough for the mean
+    lowest = r"lowest shared FPR above 0 of any threshold is 0\.01, the lower bound is 0\.001"
+    with pytest.warns(
+        UserWarning, match=rf"{lowest}\. .* Use normal images of 1000 pixels or more, larger `fpr_bounds`"
+    ):
+        aupimo(maps, masks, fpr_bounds=(1e-3, 1e-1), shared_fpr="max")
+
+
+def test_maximum_that_steps_over_the_bounds_names_small_images() -> None:
+    """A small image may take the maximum from below the lower bound to above the upper one, without any tie."""
+    maps, masks = make_image_list(0, [(2, 2), (20, 20), (20, 20)], anomalous=(2,))
+    maps[1][0, 0] = 10.0
+    maps[0][0, 0] = 9.0
+    stepping = (
+        r"no threshold lies between them, tied scores or small images make the shared FPR step from 0\.0025 to 0\.25"
+    )
+    with pytest.warns(UserWarning, match=rf"{stepping}\. .* Use normal images of 100 pixels or more"):
+        aupimo(maps, masks, fpr_bounds=(1e-2, 1e-1), shared_fpr="max")
 
 
 UNDEFINED = [

@@ -28,15 +28,16 @@ TIE_TOLERANCE = 1e-10
 
 
 class Scene(NamedTuple):
-    """Images in any sizes, at least one of each class, and bounds."""
+    """Images in any sizes, at least one of each class, and settings."""
 
     maps: list[Tensor]
     masks: list[Tensor]
     fpr_bounds: tuple[float, float]
+    shared_fpr: str
 
     def scores(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Exact score of each image, by the engine."""
-        return score(self.maps, self.masks, self.fpr_bounds, dtype=dtype).aupimos
+        return score(self.maps, self.masks, self.fpr_bounds, dtype=dtype, shared_fpr=self.shared_fpr).aupimos
 
     def take(self, images: list[int]) -> Scene:
         """Return the images with these numbers, in this order."""
@@ -68,7 +69,8 @@ def scenes(draw: st.DrawFn, *, is_tied: bool | None = None, max_images: int = 5)
         maps.append(anomaly_map)
         masks.append(mask.view(height, width))
     upper = draw(st.floats(1e-3, 1.0))
-    return Scene(maps, masks, (upper * draw(st.floats(1e-3, 0.95)), upper))
+    fpr_bounds = upper * draw(st.floats(1e-3, 0.95)), upper
+    return Scene(maps, masks, fpr_bounds, draw(st.sampled_from(["mean", "max"])))
 
 
 def assert_close(actual: Tensor, expected: object, atol: float = SUM_TOLERANCE) -> None:
@@ -81,7 +83,7 @@ def assert_close(actual: Tensor, expected: object, atol: float = SUM_TOLERANCE) 
 @given(scene=scenes())
 def test_scores_are_those_of_the_definition(scene: Scene) -> None:
     """Whatever the data and the bounds, scores are the integral of the curve."""
-    expected = reference.aupimo(as_arrays(scene.maps), as_arrays(scene.masks), scene.fpr_bounds)
+    expected = reference.aupimo(as_arrays(scene.maps), as_arrays(scene.masks), scene.fpr_bounds, scene.shared_fpr)
     assert_close(scene.scores(), expected, TIE_TOLERANCE)
 
 
@@ -134,7 +136,9 @@ def test_order_of_pixels_does_not_matter(scene: Scene, data: st.DataObject) -> N
 @given(scene=scenes(), data=st.data(), normal_buffer=st.sampled_from([1, 5, 2**16, None]))
 def test_split_into_batches_does_not_matter(scene: Scene, data: st.DataObject, normal_buffer: int | None) -> None:
     """Updates in any batches, with any buffer, give the scores of one update that keeps everything."""
-    metric = AUPIMO(fpr_bounds=scene.fpr_bounds, reduction="none", normal_buffer=normal_buffer)
+    metric = AUPIMO(
+        fpr_bounds=scene.fpr_bounds, reduction="none", shared_fpr=scene.shared_fpr, normal_buffer=normal_buffer
+    )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(scene.maps)), max_size=4)))
     for start, stop in itertools.pairwise([0, *cuts, len(scene.maps)]):
         metric.update(scene.maps[start:stop], scene.masks[start:stop])
@@ -147,6 +151,35 @@ def test_repeating_all_images_does_not_matter(scene: Scene, times: int) -> None:
     """Scores of a data set seen several times are the scores of the data set, several times."""
     repeated = scene.take(list(range(len(scene.maps))) * times)
     assert_close(repeated.scores(), scene.scores().repeat(times))
+
+
+@laws
+@given(scene=scenes())
+def test_the_maximum_is_never_less_strict_than_the_mean(scene: Scene) -> None:
+    """By the largest FPR of a normal image no image scores higher than by the mean."""
+    by_mean, by_max = (scene._replace(shared_fpr=shared_fpr).scores() for shared_fpr in ("mean", "max"))
+    assert bool((by_max <= by_mean + TIE_TOLERANCE)[~by_mean.isnan()].all())
+
+
+@laws
+@given(scene=scenes())
+def test_maximum_of_a_single_normal_image_is_its_mean(scene: Scene) -> None:
+    """With one normal image the two ways to share its FPR give the same scores, to the last bit."""
+    is_anomalous = [bool(mask.any()) for mask in scene.masks]
+    single = scene.take([is_anomalous.index(False), *(i for i, each in enumerate(is_anomalous) if each)])
+    by_mean, by_max = (single._replace(shared_fpr=shared_fpr).scores() for shared_fpr in ("mean", "max"))
+    assert_close(by_max, by_mean, 0.0)
+
+
+@laws
+@given(scene=scenes(), data=st.data())
+def test_repeated_normal_images_do_not_change_the_maximum(scene: Scene, data: st.DataObject) -> None:
+    """By the maximum, normal images that are there already change no bit, however often they come again."""
+    normal = [i for i, mask in enumerate(scene.masks) if not mask.any()]
+    repeats = data.draw(st.lists(st.sampled_from(normal), min_size=1, max_size=4))
+    scene = scene._replace(shared_fpr="max")
+    repeated = scene.take([*range(len(scene.maps)), *repeats])
+    assert_close(repeated.scores()[: len(scene.maps)], scene.scores(), 0.0)
 
 
 @laws
@@ -180,7 +213,7 @@ def test_a_higher_mask_pixel_never_lowers_the_score(scene: Scene, data: st.DataO
 @given(scene=scenes())
 def test_contribution_of_a_pixel_rises_with_its_score(scene: Scene) -> None:
     """The contribution of a pixel is in [0, 1] and never falls as its score rises."""
-    result = score(scene.maps, scene.masks, scene.fpr_bounds)
+    result = score(scene.maps, scene.masks, scene.fpr_bounds, shared_fpr=scene.shared_fpr)
     distinct = torch.cat([each.flatten() for each in scene.maps]).unique()
     finite = distinct[distinct.isfinite()]
     steps = torch.cat([distinct, (finite[1:] + finite[:-1]) / 2, finite.nextafter(torch.tensor(math.inf).double())])
@@ -215,7 +248,7 @@ def test_precision_of_maps_rounds_their_scores_and_nothing_else(scene: Scene, dt
     """Scores of maps in half, single or double precision are those of the rounded maps, by the definition."""
     rounded = scene._replace(maps=[each.to(dtype) for each in scene.maps])
     expected = reference.aupimo(
-        as_arrays([each.double() for each in rounded.maps]), as_arrays(scene.masks), scene.fpr_bounds
+        as_arrays([each.double() for each in rounded.maps]), as_arrays(scene.masks), scene.fpr_bounds, scene.shared_fpr
     )
     kept_in = torch.float64 if dtype == torch.float64 else torch.float32
     assert_close(rounded.scores(kept_in), expected, TIE_TOLERANCE)

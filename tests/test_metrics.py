@@ -28,8 +28,10 @@ VARIANTS = {
     "none": partial(make_aupimo, reduction="none"),
     "sampled": partial(make_aupimo, 20_000),
     "pruned": partial(make_aupimo, reduction="none", normal_buffer=16),
+    "max": partial(make_aupimo, reduction="none", shared_fpr="max"),
     "pimo": PIMO,
     "pimo-sampled": partial(PIMO, 50),
+    "pimo-max": partial(PIMO, shared_fpr="max"),
 }
 STATE_DTYPES = {
     "aupimo_scores": torch.float32,
@@ -58,9 +60,11 @@ def updated(metric: Any, batches: list[Any] = BATCHES) -> Any:
 
 def by_function(metric: AUPIMO | PIMO, preds: Any, target: Any) -> Any:
     """Return what the stateless function answers with the settings of the metric."""
+    shared_fpr = metric.shared_fpr
     if isinstance(metric, PIMO):
-        return functional.pimo(preds, target, metric.num_thresholds)
-    return functional.aupimo(preds, target, metric.num_thresholds, metric.fpr_bounds, reduction=metric.reduction)
+        return functional.pimo(preds, target, metric.num_thresholds, shared_fpr=shared_fpr)
+    settings = (metric.num_thresholds, metric.fpr_bounds)
+    return functional.aupimo(preds, target, *settings, reduction=metric.reduction, shared_fpr=shared_fpr)
 
 
 def states_of(metric: Metric) -> dict[str, list[Tensor]]:
@@ -179,10 +183,12 @@ def test_forms_of_a_batch(form: str) -> None:
     assert_same(metric.compute(), by_function(metric, preds, target))
 
 
-def test_images_of_different_sizes() -> None:
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+def test_images_of_different_sizes(shared_fpr: str) -> None:
     """Lists of maps of different sizes accumulate as the function sees them."""
     batches = [make_ragged("NANA", 0), make_ragged("NNA", 1)]
-    metric = updated(make_aupimo(reduction="none"), batches)
+    # the smallest image has 940 pixels, too few for the usual lower bound
+    metric = updated(AUPIMO(fpr_bounds=(2e-3, 1e-2), reduction="none", shared_fpr=shared_fpr), batches)
     assert_same(metric.compute(), by_function(metric, *join(batches)))
 
 
@@ -490,7 +496,8 @@ def test_merge_of_metrics_without_data() -> None:
 def test_merge_allows_settings_of_compute() -> None:
     """Metrics that differ only in what `compute` reads keep the same scores and merge."""
     metric = updated(make_aupimo(), BATCHES[2:])
-    metric.merge_state(updated(AUPIMO(300, (1e-4, FPR_BOUNDS[1]), reduction="none"), BATCHES[:2]))
+    other = AUPIMO(300, (1e-4, FPR_BOUNDS[1]), reduction="none", shared_fpr="max")
+    metric.merge_state(updated(other, BATCHES[:2]))
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
 
 
@@ -692,17 +699,20 @@ DEFECTS = make_batch("AAA", 80)
 @pytest.mark.parametrize("normal_buffer", [1, 16, 100, 1000])
 @pytest.mark.parametrize("false_alarms_at", ["start", "middle", "end"])
 @pytest.mark.parametrize("images_per_batch", [1, 5])
-def test_buffer_is_exact_or_says_so(normal_buffer: int, false_alarms_at: str, images_per_batch: int) -> None:
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+def test_buffer_is_exact_or_says_so(
+    normal_buffer: int, false_alarms_at: str, images_per_batch: int, shared_fpr: str
+) -> None:
     """With an image full of false alarms anywhere, scores are exact, or lower bounds with a warning."""
     images = {"start": STREAM, "middle": STREAM[1:13] + STREAM[:1] + STREAM[13:], "end": STREAM[1:] + STREAM[:1]}
     order = images[false_alarms_at]
     # bounds at which the image of false alarms decides, or what lies below it
     for fpr_bounds in ((1e-3, 0.03), (0.03, 0.06)):
-        metric = AUPIMO(fpr_bounds=fpr_bounds, normal_buffer=normal_buffer)
+        metric = AUPIMO(fpr_bounds=fpr_bounds, shared_fpr=shared_fpr, normal_buffer=normal_buffer)
         for start in range(0, len(order), images_per_batch):
             metric.update(*join(order[start : start + images_per_batch]))
         metric.update(*DEFECTS)
-        exact = AUPIMO(fpr_bounds=fpr_bounds, normal_buffer=None, reduction="none")
+        exact = AUPIMO(fpr_bounds=fpr_bounds, reduction="none", shared_fpr=shared_fpr, normal_buffer=None)
         expected = updated(exact, [*order, DEFECTS]).compute()[-3:].double()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -715,32 +725,59 @@ def test_buffer_is_exact_or_says_so(normal_buffer: int, false_alarms_at: str, im
             assert_same(scores, expected, atol=1e-7)
 
 
+def worst_order() -> list[Any]:
+    """Batches of which the first, two of 250 normal images, holds all the highest normal scores; the last has defects.
+
+    A buffer keeps the top of the first batch, and of the other normal images nothing.
+    """
+    high_preds, high_target = make_batch("NN", 1)
+    preds, target = make_batch("AAA", 3)
+    preds = torch.stack([preds[0] + 10, preds[1] + 20, preds[2] + 10 * (preds[2] > 2)])  # 10: above all but the first
+    return [(high_preds + 20, high_target), *[make_batch("NN", 2)] * 124, (preds, target)]
+
+
+def with_a_floor(floor_by: str, **settings: Any) -> AUPIMO:
+    """Return a metric that has seen the worst order of the data and chosen a floor in one of three ways."""
+    images = worst_order()
+    if floor_by == "first batch":
+        return updated(make_aupimo(normal_buffer=1, **settings), images)
+    if floor_by == "pruning":
+        one_by_one = [(maps[None], masks[None]) for batch in images for maps, masks in zip(*batch, strict=True)]
+        # half an image, which is then kept unpruned
+        return updated(make_aupimo(normal_buffer=500, **settings), one_by_one)
+    metric = updated(make_aupimo(normal_buffer=1, **settings), images[:1])
+    metric.merge_state(updated(make_aupimo(normal_buffer=1, **settings), [join(images[1:])]))
+    return metric
+
+
 @pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
 def test_lower_bound_occurs_and_its_warning_bounds_the_error(floor_by: str) -> None:
     """The worst order of the data does lose scores, none is overstated, and the warning says by how much at most."""
-    # two of 250 images hold all the highest scores; the buffer keeps the top of these, and of the others nothing
-    high_preds, high_target = make_batch("NN", 1)
-    high, low = (high_preds + 20, high_target), [make_batch("NN", 2)] * 124
-    preds, target = make_batch("AAA", 3)
-    preds = torch.stack([preds[0] + 10, preds[1] + 20, preds[2] + 10 * (preds[2] > 2)])  # 10: above all but the first
-    images = [high, *low, (preds, target)]
-    if floor_by == "first batch":
-        metric = updated(make_aupimo(normal_buffer=1), images)
-    elif floor_by == "pruning":
-        one_by_one = [(maps[None], masks[None]) for batch in images for maps, masks in zip(*batch, strict=True)]
-        metric = updated(make_aupimo(normal_buffer=500), one_by_one)  # half an image, which is then kept unpruned
-    else:
-        metric = updated(make_aupimo(normal_buffer=1), images[:1])
-        metric.merge_state(updated(make_aupimo(normal_buffer=1), [join(images[1:])]))
+    metric = with_a_floor(floor_by)
     with pytest.warns(UserWarning, match="AUPIMO is a lower bound.*A score may be up to") as caught:
         scores = metric.result().aupimos
     scores = scores[~scores.isnan()]
     missing = float(str(caught[0].message).split("may be up to ")[1].split(" ")[0])
-    expected = updated(make_aupimo(normal_buffer=None), images).result().aupimos[-3:]
+    expected = updated(make_aupimo(normal_buffer=None), worst_order()).result().aupimos[-3:]
     assert (scores <= expected).all()
     assert (scores < expected - 0.01).any()
     # the number in the warning has three digits
     assert (expected - scores <= missing * 1.005).all()
+
+
+@pytest.mark.parametrize("num_thresholds", [None, 20_000])
+@pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
+def test_maximum_is_exact_in_the_worst_order(floor_by: str, num_thresholds: int | None) -> None:
+    """What decided the maximum once is not made less by images that follow: the smallest buffer loses nothing."""
+    settings = {"num_thresholds": num_thresholds, "reduction": "none", "shared_fpr": "max"}
+    metric = with_a_floor(floor_by, **settings)
+    assert metric.aupimo_floor > -torch.inf
+    exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()
+    result = metric.result()
+    scores, expected = (aupimos[~aupimos.isnan()] for aupimos in (result.aupimos, exact.aupimos))
+    assert_same(scores, expected)
+    assert result.threshold_bounds == exact.threshold_bounds
+    assert (scores < 0.99).any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -826,22 +863,27 @@ def test_plot_of_curves(axis: Any) -> None:
     assert axis.get_legend().get_texts()[0].get_text() == "AUPIMO averages here: FPR 0.001 to 0.01"
 
 
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
 @pytest.mark.parametrize("buffer", [None, 2**16, 100])
-def test_curves_around_the_bounds(buffer: int | None) -> None:
+def test_curves_around_the_bounds(buffer: int | None, shared_fpr: str) -> None:
     """`AUPIMO.curves` gives the rates at its thresholds that counting gives, from one normal pixel's FPR on."""
-    metric = make_aupimo(normal_buffer=buffer)
+    metric = make_aupimo(normal_buffer=buffer, shared_fpr=shared_fpr)
     preds, target = make_batch("NNANAANN", 3)
     for batch in zip(preds.split(3), target.split(3), strict=True):
         metric.update(*batch)
     curves = metric.curves()
     is_anomalous = target.flatten(1).any(1)
-    normal, thresholds = preds[~is_anomalous].flatten(), curves.thresholds
-    assert_same(curves.shared_fpr, (normal >= thresholds[:, None]).float().mean(1), atol=1e-7)
+    normal, thresholds = preds[~is_anomalous].flatten(1), curves.thresholds
+    fprs = (normal >= thresholds[:, None, None]).double().mean(2)
+    expected = fprs.amax(1) if shared_fpr == "max" else fprs.mean(1)
+    assert_same(curves.shared_fpr, expected.float(), atol=1e-7)
     for image in is_anomalous.nonzero().flatten():
         recalled = preds[image][target[image]] >= thresholds[:, None]
         assert_same(curves.per_image_tprs[image], recalled.float().mean(1), atol=1e-7)
     assert curves.per_image_tprs[~is_anomalous].isnan().all()
-    assert float(curves.shared_fpr[-1]) == pytest.approx(1 / len(normal))
+    assert float(curves.shared_fpr[-1]) == pytest.approx(
+        1 / (normal.shape[1] if shared_fpr == "max" else normal.numel())
+    )
     assert (float(curves.shared_fpr[0]) == 1) == (buffer != 100)
     assert float(curves.shared_fpr[0]) >= 10 * FPR_BOUNDS[1]
     assert int((curves.thresholds == thresholds[0]).sum()) < 5  # no points are wasted on what is not known

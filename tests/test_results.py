@@ -23,12 +23,12 @@ OFFICIAL_KEYS = {
 }
 
 
-def make_result(num_thresholds: int | None = None) -> AUPIMOResult:
+def make_result(num_thresholds: int | None = None, shared_fpr: str = "mean") -> AUPIMOResult:
     """Score four normal and four anomalous images, with pixels enough that 5000 thresholds meet the bounds."""
     masks = torch.zeros(8, 100, 100, dtype=torch.bool)
     masks[4:, 40:60, 40:60] = True
     maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0)) + 2 * masks
-    metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1))
+    metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1), shared_fpr=shared_fpr)
     metric.update(maps, masks)
     return metric.result()
 
@@ -47,6 +47,18 @@ def test_saved_scores_come_back(tmp_path: Path) -> None:
     assert loaded.mean == result.mean
     assert (loaded.num_thresholds, loaded.version) == (None, __version__)
     assert loaded.protocol == result.protocol
+
+
+def test_the_shared_fpr_is_in_the_files(tmp_path: Path) -> None:
+    """Scores and curves say whether the mean or the maximum of the FPRs is meant, and what loads knows it."""
+    for shared_fpr, name in (("mean", "mean-per-image-fpr"), ("max", "max-per-image-fpr")):
+        make_result(shared_fpr=shared_fpr).save(tmp_path / "aupimos.json")
+        assert json.loads((tmp_path / "aupimos.json").read_text(encoding="utf-8"))["shared_fpr_metric"] == name
+        assert AUPIMOResult.load(tmp_path / "aupimos.json").shared_fpr == shared_fpr
+        make_curves().save(tmp_path / "curves.pt", shared_fpr)
+        assert torch.load(tmp_path / "curves.pt", weights_only=True)["shared_fpr_metric"] == name
+    with pytest.raises(ValueError, match="`shared_fpr` to be 'mean' or 'max'"):
+        make_curves().save(tmp_path / "curves.pt", "median")
 
 
 def test_all_published_files_load() -> None:
@@ -142,7 +154,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "path": ({"paths": ["a.png", 1]}, "`paths` are not texts"),
     "bounds": ({"fpr_lower_bound": 0.1}, "0 < lower < upper <= 1"),
     "thresholds": ({"thresh_lower_bound": 3.0}, "`thresh_lower_bound` 3 is above `thresh_upper_bound` 2"),
-    "shared FPR": ({"shared_fpr_metric": "median"}, "`shared_fpr_metric` is 'median'"),
+    "shared FPR": (
+        {"shared_fpr_metric": "median-fpr"},
+        "`shared_fpr_metric` is 'median-fpr', not mean-per-image-fpr or max",
+    ),
 }
 
 
@@ -244,10 +259,15 @@ def test_loaded_scores_have_no_thresholds() -> None:
 
 
 @pytest.mark.parametrize(("num_thresholds", "mode"), [(None, "exact"), (5000, "5000 thresholds")])
-def test_the_protocol_names_the_settings(num_thresholds: int | None, mode: str) -> None:
+@pytest.mark.parametrize(("shared_fpr", "shared_by"), [("mean", "mean"), ("max", "maximum")])
+def test_the_protocol_names_the_settings(
+    num_thresholds: int | None, mode: str, shared_fpr: str, shared_by: str
+) -> None:
     """The line to quote holds what makes a score comparable."""
-    expected = f"AUPIMO, {mode}, shared FPR 0.01 to 0.1 (mean of per-image FPRs), aupimo-torchmetrics {__version__}"
-    assert make_result(num_thresholds).protocol == expected
+    result = make_result(num_thresholds, shared_fpr)
+    settings = f"{mode}, shared FPR 0.01 to 0.1 ({shared_by} of per-image FPRs)"
+    assert result.protocol == f"AUPIMO, {settings}, aupimo-torchmetrics {__version__}"
+    assert result.shared_fpr == shared_fpr
 
 
 def test_chance_is_the_score_of_constant_maps() -> None:

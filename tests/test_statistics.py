@@ -193,6 +193,7 @@ def test_a_comparison_prints_as_a_table() -> None:
 REFUSED = {
     "two models or more": {"a": make_result([0.1, 0.2])},
     "same `fpr_bounds`": {"a": make_result([0.1, 0.2]), "b": make_result([0.1, 0.2], fpr_bounds=(1e-4, 1e-3))},
+    "same `shared_fpr`": {"a": make_result([0.1, 0.2]), "b": make_result([0.1, 0.2], shared_fpr="max")},
     "but got 2 of 'a' and 3 of 'b'": {"a": make_result([0.1, 0.2]), "b": make_result([0.1, 0.2, 0.3])},
     "same normal images": {"a": make_result([0.1, 0.2, math.nan]), "b": make_result([math.nan, 0.2, 0.1])},
     "'y.png' is in only one": {

@@ -92,6 +92,7 @@ BOUNDS = [(0.01, 0.3), (0.05, 0.1), (0.02, 0.021), (1e-5, 1e-4), (0.2, 1.0), (1e
 all_cases = pytest.mark.parametrize("images", CASES.values(), ids=CASES.keys())
 finite_cases = pytest.mark.parametrize("images", FINITE_CASES.values(), ids=FINITE_CASES.keys())
 all_bounds = pytest.mark.parametrize("fpr_bounds", BOUNDS)
+mean_and_max = pytest.mark.parametrize("shared_fpr", ["mean", "max"])
 
 
 def assert_close(actual: Tensor, expected: object, atol: float) -> None:
@@ -100,15 +101,16 @@ def assert_close(actual: Tensor, expected: object, atol: float) -> None:
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
 
 
+@mean_and_max
 @all_bounds
 @all_cases
 def test_exact_scores_equal_integrals_of_the_curve(
-    images: Callable[[], Images], fpr_bounds: tuple[float, float]
+    images: Callable[[], Images], fpr_bounds: tuple[float, float], shared_fpr: str
 ) -> None:
     """Exact scores are the area under the curve, whatever the scores, the sizes and the bounds."""
     maps, masks = images()
-    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), fpr_bounds)
-    assert_close(score(maps, masks, fpr_bounds).aupimos, expected, SUM_TOLERANCE)
+    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), fpr_bounds, shared_fpr)
+    assert_close(score(maps, masks, fpr_bounds, shared_fpr=shared_fpr).aupimos, expected, SUM_TOLERANCE)
 
 
 @all_cases
@@ -119,6 +121,18 @@ def test_float32_scores_differ_by_rounding_of_the_result_only(images: Callable[[
     actual = aupimo([each.float() for each in maps], masks, fpr_bounds=(0.01, 0.3), reduction="none")
     assert actual.dtype == torch.float32
     assert_close(actual, expected, FLOAT32_TOLERANCE)
+
+
+def test_score_of_a_hand_computed_example_by_the_maximum() -> None:
+    """Two normal images of two and four pixels: the one with the larger share of false positives counts."""
+    maps = [torch.tensor([[8.0, 0.0]]), torch.tensor([[9.0, 7.0, 6.0, 0.0]]), torch.tensor([[8.5, 7.0, 6.5]])]
+    masks = [torch.zeros(1, 2), torch.zeros(1, 4), torch.ones(1, 3)]
+    # From 9 down the largest share is 1/4, from 8 on 1/2, where it stays at 7, and from 6 on 3/4. So the pixel of score
+    # 8.5 is recalled from 1/4 on, that of score 7 from 1/2 on, and that of score 6.5 too. The range is log 4.
+    expected = (1 + 0.5 + 0.5) / 3
+    result = score(maps, masks, (0.25, 1.0), shared_fpr="max")
+    assert result.mean == pytest.approx(expected, abs=SUM_TOLERANCE)
+    assert [result.threshold_at(fpr) for fpr in (0.25, 0.5, 0.75, 1.0)] == [9.0, 7.0, 6.0, 0.0]
 
 
 def test_score_of_a_hand_computed_example() -> None:
@@ -132,14 +146,15 @@ def test_score_of_a_hand_computed_example() -> None:
     assert score(maps, masks, (0.25, 1.0)).mean == pytest.approx(expected, abs=SUM_TOLERANCE)
 
 
+@mean_and_max
 @all_bounds
 @pytest.mark.parametrize("level", [0.0, -3.5, 1e30, math.inf, -math.inf])
-def test_constant_maps_score_as_chance(level: float, fpr_bounds: tuple[float, float]) -> None:
+def test_constant_maps_score_as_chance(level: float, fpr_bounds: tuple[float, float], shared_fpr: str) -> None:
     """Maps without any contrast get the score of a model without skill."""
     _, masks = make_images(0)
     lower, upper = fpr_bounds
     chance = (upper - lower) / math.log(upper / lower)
-    aupimos = score(torch.full(masks.shape, level), masks, fpr_bounds).aupimos
+    aupimos = score(torch.full(masks.shape, level), masks, fpr_bounds, shared_fpr=shared_fpr).aupimos
     assert_close(aupimos[[1, 3]], [chance, chance], SUM_TOLERANCE)
 
 
@@ -151,48 +166,51 @@ def test_perfect_and_hopeless_maps_score_one_and_zero() -> None:
     assert score(maps, masks, (0.01, 0.3)).aupimos[[1, 3]].tolist() == [1.0, 0.0]
 
 
+@mean_and_max
 @pytest.mark.parametrize("num_thresholds", [2, 7, 100])
 @pytest.mark.parametrize("fpr_bounds", [(0.01, 0.3), (0.05, 0.1), (1e-5, 1e-4), (0.2, 1.0)])
 @finite_cases
 def test_sampled_scores_equal_the_protocol_of_the_paper(
-    images: Callable[[], Images], fpr_bounds: tuple[float, float], num_thresholds: int
+    images: Callable[[], Images], fpr_bounds: tuple[float, float], num_thresholds: int, shared_fpr: str
 ) -> None:
     """Sampled scores, thresholds and the number of points are those of a trapezoid rule over a grid of thresholds."""
     maps, masks = images()
     maps = [each.float() for each in maps]
     expected, threshold_bounds, num_points = reference.sampled_aupimo(
-        as_arrays(maps), as_arrays(masks), fpr_bounds, num_thresholds
+        as_arrays(maps), as_arrays(masks), fpr_bounds, num_thresholds, shared_fpr
     )
-    actual = score(maps, masks, fpr_bounds, num_thresholds, dtype=torch.float32)
+    actual = score(maps, masks, fpr_bounds, num_thresholds, torch.float32, shared_fpr=shared_fpr)
     assert_close(actual.aupimos, expected, SUM_TOLERANCE)
     assert actual.threshold_bounds == threshold_bounds
     assert actual.num_points == num_points
 
 
+@mean_and_max
 @finite_cases
-def test_sampled_threshold_at_is_the_nearest_of_the_grid(images: Callable[[], Images]) -> None:
+def test_sampled_threshold_at_is_the_nearest_of_the_grid(images: Callable[[], Images], shared_fpr: str) -> None:
     """With sampled thresholds the threshold at an FPR is the first whose shared FPR is nearest to it."""
     maps, masks = images()
     maps = [each.float() for each in maps]
     arrays = as_arrays(maps), as_arrays(masks)
     grid = reference.sampled_thresholds(*arrays, 50)
-    fpr = [reference.shared_fpr(*arrays, threshold) for threshold in grid]
-    result = score(maps, masks, (0.01, 0.5), 50, dtype=torch.float32)
+    fpr = [reference.shared_fpr(*arrays, threshold, shared_fpr) for threshold in grid]
+    result = score(maps, masks, (0.01, 0.5), 50, torch.float32, shared_fpr=shared_fpr)
     for wanted in (1e-6, 0.013, 0.1, 0.24, 0.5):
         assert result.threshold_at(wanted) == grid[reference.sampled_range(fpr, (wanted, 1.0))[1]]
 
 
+@mean_and_max
 @all_cases
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(
-    images: Callable[[], Images], dtype: torch.dtype
+    images: Callable[[], Images], dtype: torch.dtype, shared_fpr: str
 ) -> None:
     """The threshold at an FPR is the smallest normal score that keeps it, or the next float above all of them."""
     maps, masks = images()
     maps = [each.to(dtype) for each in maps]
-    result = score(maps, masks, (0.01, 1.0), dtype=dtype)
+    result = score(maps, masks, (0.01, 1.0), dtype=dtype, shared_fpr=shared_fpr)
     for fpr in (1e-6, 0.0101, 0.0503, 0.1001, 0.301, 0.7003, 0.9999):  # none is reached by a score
-        assert result.threshold_at(fpr) == reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr)
+        assert result.threshold_at(fpr) == reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr, shared_fpr)
     assert result.threshold_bounds == (result.threshold_at(1.0), result.threshold_at(0.01))
 
 
@@ -205,23 +223,38 @@ def test_threshold_at_an_fpr_that_a_score_reaches_is_that_score() -> None:
         assert result.threshold_at(k / 200) == float(falling[k - 1])
 
 
-def test_threshold_at_an_fpr_keeps_that_fpr_on_normal_images() -> None:
+def test_threshold_at_a_maximum_that_lasts_is_the_smallest_score_of_it() -> None:
+    """An FPR at which the maximum stays for several scores is met by the lowest of these, at the upper bound too."""
+    maps, masks = make_images(0, 4, size=(10, 10), anomalous=(1,))
+    arrays = as_arrays(maps), as_arrays(masks)
+    for k in range(1, 100):
+        result = score(maps, masks, (0.001, k / 100), shared_fpr="max")
+        assert result.threshold_at(k / 100) == reference.threshold_at(*arrays, k / 100, "max")
+        assert result.threshold_at(1 / 100) == reference.threshold_at(*arrays, 1 / 100, "max")
+
+
+@mean_and_max
+def test_threshold_at_an_fpr_keeps_that_fpr_on_normal_images(shared_fpr: str) -> None:
     """Deployed as threshold, the answer never calls a larger share of the normal pixels anomalous than asked for."""
     maps, masks = make_image_list(2, decimals=1)
-    result = score(maps, masks, (1e-4, 0.5))
+    arrays = as_arrays(maps), as_arrays(masks)
+    result = score(maps, masks, (1e-4, 0.5), shared_fpr=shared_fpr)
     for fpr in np.geomspace(1e-4, 0.5, 50):
-        assert reference.shared_fpr(as_arrays(maps), as_arrays(masks), result.threshold_at(float(fpr))) <= fpr
+        assert reference.shared_fpr(*arrays, result.threshold_at(float(fpr)), shared_fpr) <= fpr
 
 
+@mean_and_max
 @finite_cases
 @pytest.mark.parametrize("num_thresholds", [2, 33, None])
-def test_curves_equal_counts_at_each_threshold(images: Callable[[], Images], num_thresholds: int | None) -> None:
+def test_curves_equal_counts_at_each_threshold(
+    images: Callable[[], Images], num_thresholds: int | None, shared_fpr: str
+) -> None:
     """A curve's FPR and TPRs are the shares of pixels at or above each of its thresholds."""
     maps, masks = images()
-    curves = pimo(maps, masks, num_thresholds)
+    curves = pimo(maps, masks, num_thresholds, shared_fpr=shared_fpr)
     arrays = as_arrays(maps), as_arrays(masks)
     some = range(0, len(curves.thresholds), 1 if num_thresholds else 37)
-    expected_fpr = [reference.shared_fpr(*arrays, float(curves.thresholds[k])) for k in some]
+    expected_fpr = [reference.shared_fpr(*arrays, float(curves.thresholds[k]), shared_fpr) for k in some]
     assert_close(curves.shared_fpr[list(some)], expected_fpr, SUM_TOLERANCE)
     for number, (anomaly_map, mask) in enumerate(zip(*arrays, strict=True)):
         tprs = curves.per_image_tprs[number]
@@ -241,39 +274,46 @@ def test_curves_of_sampled_thresholds_span_the_normal_scores_evenly(images: Call
     assert pimo(maps, masks, 33).thresholds.tolist() == expected.tolist()
 
 
+@mean_and_max
 @all_cases
-def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(images: Callable[[], Images]) -> None:
+def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(
+    images: Callable[[], Images], shared_fpr: str
+) -> None:
     """Each threshold of a default curve is the one at its FPR, evenly in log from 1 down to that of one pixel."""
     maps, masks = images()
     arrays = as_arrays(maps), as_arrays(masks)
     normal = [each for each, mask in zip(maps, masks, strict=True) if not mask.any()]
-    num_pixels = len(normal) * max(each.numel() for each in normal)
+    num_pixels = max(each.numel() for each in normal) * (1 if shared_fpr == "max" else len(normal))
     levels = np.geomspace(1.0, 1 / num_pixels, _sweep.NUM_CURVE_LEVELS)
-    curves = pimo(maps, masks)
+    curves = pimo(maps, masks, shared_fpr=shared_fpr)
     assert bool((curves.thresholds[1:] >= curves.thresholds[:-1]).all())
     # A level may coincide with an FPR, whose rounding then decides between two neighbours: the ends always do.
     for k in range(1, _sweep.NUM_CURVE_LEVELS - 1, 83):
-        around = {reference.threshold_at(*arrays, levels[k] * (1 + sign * SUM_TOLERANCE)) for sign in (-1, 1)}
+        nearby = [levels[k] * (1 + sign * SUM_TOLERANCE) for sign in (-1, 1)]
+        around = {reference.threshold_at(*arrays, fpr, shared_fpr) for fpr in nearby}
         assert float(curves.thresholds[k]) in around
     assert float(curves.thresholds[0]) == min(float(each.min()) for each in normal)
-    assert float(curves.thresholds[-1]) == reference.threshold_at(*arrays, levels[-1] * (1 + SUM_TOLERANCE))
+    last = reference.threshold_at(*arrays, levels[-1] * (1 + SUM_TOLERANCE), shared_fpr)
+    assert float(curves.thresholds[-1]) == last
 
 
-def test_curves_end_at_the_highest_normal_score_whatever_the_number_of_pixels() -> None:
+@mean_and_max
+def test_curves_end_at_the_highest_normal_score_whatever_the_number_of_pixels(shared_fpr: str) -> None:
     """The last threshold of a default curve is one that a normal pixel reaches, however the lowest FPR is rounded."""
     for num_pixels in range(2, 120):
         maps = torch.arange(2.0 * num_pixels).view(2, 1, num_pixels)
         masks = torch.tensor([False, True])[:, None, None].expand_as(maps)
-        curves = pimo(maps, masks)
+        curves = pimo(maps, masks, shared_fpr=shared_fpr)
         assert float(curves.thresholds[-1]) == num_pixels - 1
         assert float(curves.thresholds[0]) == 0.0
 
 
+@mean_and_max
 @all_cases
-def test_pixel_aupimo_averages_to_the_score(images: Callable[[], Images]) -> None:
+def test_pixel_aupimo_averages_to_the_score(images: Callable[[], Images], shared_fpr: str) -> None:
     """The mean of the pixels' contributions over a mask is the score of the image."""
     maps, masks = images()
-    result = score(maps, masks, (0.01, 0.3))
+    result = score(maps, masks, (0.01, 0.3), shared_fpr=shared_fpr)
     for number in torch.nonzero(result.image_classes).squeeze(1).tolist():
         pixels = result.pixel_aupimo(maps[number])
         assert float(pixels[masks[number]].mean()) == pytest.approx(float(result.aupimos[number]), abs=SUM_TOLERANCE)
@@ -289,12 +329,15 @@ def test_pixel_aupimo_rounds_a_map_as_the_scored_maps_were_rounded() -> None:
         assert float(mean) == pytest.approx(float(result.aupimos[number]), abs=SUM_TOLERANCE)
 
 
+@mean_and_max
 @pytest.mark.parametrize("num_thresholds", [None, 60])
 @finite_cases
-def test_pixel_aupimo_rises_with_the_score(images: Callable[[], Images], num_thresholds: int | None) -> None:
+def test_pixel_aupimo_rises_with_the_score(
+    images: Callable[[], Images], num_thresholds: int | None, shared_fpr: str
+) -> None:
     """A higher score never contributes less; contributions are in [0, 1]."""
     maps, masks = images()
-    result = score(maps, masks, (0.01, 0.3), num_thresholds)
+    result = score(maps, masks, (0.01, 0.3), num_thresholds, shared_fpr=shared_fpr)
     scores = torch.cat([each.flatten() for each in maps]).unique()
     between = (scores[1:] + scores[:-1]) / 2
     pixels = result.pixel_aupimo(torch.cat([scores, between, scores.new_tensor([-1e9, 1e9])]).sort().values)
@@ -333,16 +376,18 @@ def test_pixel_aupimo_of_a_transposed_map_is_transposed() -> None:
     assert not tracked.requires_grad
 
 
+@mean_and_max
 @all_cases
-def test_normal_levels_hold_the_shared_fpr_of_the_highest_scores(images: Callable[[], Images]) -> None:
-    """Levels are the distinct normal scores from the highest down to the first that reaches the FPR asked for."""
+def test_normal_levels_hold_the_shared_fpr_of_the_highest_scores(images: Callable[[], Images], shared_fpr: str) -> None:
+    """Levels are the distinct normal scores from the highest down to one that reaches the FPR asked for."""
     maps, masks = images()
     arrays = as_arrays(maps), as_arrays(masks)
-    levels = _sweep.normal_levels(keep(maps, masks), 0.2)
+    levels = _sweep.normal_levels(keep(maps, masks), 0.2, shared_fpr)
     normal = [each for each, mask in zip(arrays[0], arrays[1], strict=True) if not mask.any()]
     distinct = reference.distinct_scores(normal)[: len(levels.scores)][::-1]
     assert levels.scores.tolist() == distinct
-    assert_close(levels.fpr, [reference.shared_fpr(*arrays, threshold) for threshold in distinct], SUM_TOLERANCE)
+    expected_fpr = [reference.shared_fpr(*arrays, threshold, shared_fpr) for threshold in distinct]
+    assert_close(levels.fpr, expected_fpr, SUM_TOLERANCE)
     assert float(levels.fpr[0]) >= 0.2
 
 
@@ -352,19 +397,20 @@ def test_normal_levels_reach_an_fpr_just_above_that_of_a_score() -> None:
     kept = keep(maps, masks)
     for k in range(1, 200):
         fpr = math.nextafter(k / 200, 1.0)
-        levels = _sweep.normal_levels(kept, fpr)
+        levels = _sweep.normal_levels(kept, fpr, "mean")
         assert float(levels.fpr[0]) >= fpr
         assert len(levels.fpr) <= k + 2
 
 
+@mean_and_max
 @pytest.mark.parametrize("floor", [0.7, 1.5, 2.4])
-def test_pixels_below_an_incomplete_range_count_nothing(floor: float) -> None:
+def test_pixels_below_an_incomplete_range_count_nothing(floor: float, shared_fpr: str) -> None:
     """Where normal scores that matter were dropped, scores are lower bounds, and a warning says by how much at most."""
     maps, masks = make_images(0)
     bounds = (0.01, 0.5)
-    exact = score(maps, masks, bounds)
+    exact = score(maps, masks, bounds, shared_fpr=shared_fpr)
     with pytest.warns(UserWarning, match="AUPIMO is a lower bound") as warnings:
-        bounded = aupimo_result(keep(maps, masks, floor=floor), bounds)
+        bounded = aupimo_result(keep(maps, masks, floor=floor), bounds, None, shared_fpr)
     for number in (1, 3):
         in_mask = maps[number][masks[number]]
         expected = float((exact.pixel_aupimo(in_mask) * (in_mask >= floor)).mean())
@@ -375,12 +421,28 @@ def test_pixels_below_an_incomplete_range_count_nothing(floor: float) -> None:
     assert f"may be up to {missing:.3g} larger" in str(warnings[0].message)
 
 
-def test_sampled_scores_approach_exact_scores() -> None:
+def test_a_maximum_that_reaches_the_upper_bound_certifies_the_score() -> None:
+    """Levels are complete iff one image has as many false positives above the floor as the upper bound allows."""
+    maps, masks = make_image_list(9, [(10, 10), (20, 20), (8, 8)], anomalous=(2,))
+    maps[0] += 1  # has the largest share everywhere; the mean is not much more than half of it
+    bounds = (0.02, 0.2)
+    exact = score(maps, masks, bounds, shared_fpr="max").aupimos
+    falling = maps[0].flatten().sort(descending=True).values
+    kept = keep(maps, masks, floor=float(falling[19]))  # 20 of 100 pixels
+    assert float(_sweep.normal_levels(kept, 1.0, "mean").fpr[0]) < 0.15
+    assert torch.equal(aupimo_result(kept, bounds, None, "max").aupimos[2], exact[2])
+    with pytest.warns(UserWarning, match=r"AUPIMO is a lower bound.*shared FPR of 0\.19 only, but 0\.2 is needed"):
+        bounded = aupimo_result(keep(maps, masks, floor=float(falling[18])), bounds, None, "max").aupimos
+    assert float(bounded[2]) <= float(exact[2])
+
+
+@mean_and_max
+def test_sampled_scores_approach_exact_scores(shared_fpr: str) -> None:
     """Ever more sampled thresholds lead to the exact score: both are the same integral."""
     maps, masks = make_images(0, 6, size=(64, 64))
-    exact = score(maps, masks, (0.01, 0.3)).aupimos[[1, 3]]
+    exact = score(maps, masks, (0.01, 0.3), shared_fpr=shared_fpr).aupimos[[1, 3]]
     errors = [
-        float((score(maps, masks, (0.01, 0.3), num).aupimos[[1, 3]] - exact).abs().max())
+        float((score(maps, masks, (0.01, 0.3), num, shared_fpr=shared_fpr).aupimos[[1, 3]] - exact).abs().max())
         for num in (100, 1000, 100_000)
     ]
     assert errors[0] > errors[1] > errors[2]
