@@ -207,17 +207,22 @@ class AUPIMOResult:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             aupimos = torch.tensor(content["aupimos"], dtype=torch.float64).reshape(-1)
             bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
+            paths = content.get("paths")
+            if paths is not None and len(paths) != len(aupimos):
+                raise ValueError(f"{len(paths)} paths of {len(aupimos)} images")  # noqa: TRY301
             return cls(
                 aupimos=aupimos,
                 fpr_bounds=(float(content["fpr_lower_bound"]), float(content["fpr_upper_bound"])),
                 threshold_bounds=tuple(math.nan if bound is None else float(bound) for bound in bounds),  # type: ignore[arg-type]
                 num_points=content.get("num_threshs"),
                 image_classes=(~aupimos.isnan()).long(),
-                paths=content.get("paths"),
+                paths=paths,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # Not the `repr`, which holds the whole file if that is not text.
             raise ValueError(
-                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: {error!r}."
+                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: "
+                f"{type(error).__name__}: {error}."
             ) from error
 
     def _known(self, part: _Part | None) -> _Part:

@@ -29,6 +29,8 @@ REPEAT_TOLERANCE = 1e-2
 """An image that already stands for one statistic gives way to another that is as near to the next, up to this."""
 TIE_TOLERANCE = 1e-3
 """Scores that differ by at most this are taken for equal by the Wilcoxon test, as in the official package."""
+TESTS = ("wilcoxon", "ttest")
+ALTERNATIVES = ("greater", "less", "two-sided")
 RANKING_ALPHA = 0.05
 """Level of the test that tells ranked models apart, as in most published critical-difference diagrams."""
 LOW_OUTLIER, HIGH_OUTLIER = "low outlier", "high outlier"
@@ -209,8 +211,8 @@ def compare_models(
         (('new', 'old'), 0.999)
 
     """
-    check_choice("test", test, ("wilcoxon", "ttest"))
-    check_choice("alternative", alternative, ("greater", "less", "two-sided"))
+    check_choice("test", test, TESTS)
+    check_choice("alternative", alternative, ALTERNATIVES)
     if not atol >= 0:
         raise ValueError(f"Expected `atol` to be at least 0, but got {atol}.")
     scores = _aligned_scores(results)
