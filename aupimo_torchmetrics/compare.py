@@ -104,8 +104,8 @@ def compare_paths(
         AUPIMO, shared FPR 1e-05 to 0.0001
         10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's
             model   mean  rank      #1     #2  95% interval of the mean
-        #1  new    0.550  1.00       -  0.999  0.380 to 0.720
-        #2  old    0.450  2.00   0.000      -  0.280 to 0.620
+        #1  new    0.550  1.00       -  0.999  0.370 to 0.730
+        #2  old    0.450  2.00   0.000      -  0.270 to 0.630
 
     """
     paired_test = paired_test or PairedTest()
@@ -258,10 +258,7 @@ def _compare_benchmark(
     comparisons = {}
     with _progress(results, "comparing") as categories:
         for category in categories:
-            try:
-                comparisons[category] = paired_test.compare(results[category])
-            except ValueError as error:
-                raise ValueError(f"{category}: {error}") from error
+            comparisons[category] = _compare_category(category, results[category], paired_test)
     text = _with_bounds(next(iter(results.values())), f"{means_table(ranking, results)}\n\n{ranking}")
     if out is None:
         return f"{text}\n\n`--out DIR` writes the comparison in each category, and pictures"
@@ -272,6 +269,14 @@ def _compare_benchmark(
         for category in categories:
             _write_picture(out / category / CONFIDENCE_FILE, plot_confidence(comparisons[category])[0])
     return f"{text}\n\nwritten to {out}: {TEXT_FILE}, {RANKS_FILE}, CATEGORY/{CONFIDENCE_FILE}"
+
+
+def _compare_category(category: str, results: Mapping[str, AUPIMOResult], paired_test: PairedTest) -> ModelComparison:
+    """Compare models in a category, whose name precedes what is wrong with it."""
+    try:
+        return paired_test.compare(results)
+    except ValueError as error:
+        raise ValueError(f"{category}: {error}") from error
 
 
 def _with_bounds(results: Mapping[str, AUPIMOResult], tables: str) -> str:
