@@ -182,11 +182,12 @@ def test_a_category_that_a_model_lacks_is_left_out(
     """What is missing is named on standard error and in the file, and the common categories are compared."""
     for model in MODELS:
         shutil.copytree(BENCHMARK / model / "mvtec" / "wood", benchmark / model / "mvtec" / "wood")
-    for model in MODELS[:2]:
-        shutil.rmtree(benchmark / model / "mvtec" / "screw")
+    shutil.rmtree(benchmark / "uflow_ext" / "mvtec" / "screw")
+    shutil.copytree(BENCHMARK / "uflow_ext" / "mvtec" / "tile", benchmark / "uflow_ext" / "mvtec" / "tile")
     assert main(["compare", str(benchmark), "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
-    note = "left out, as not all models have it: screw (missing: padim_r18, patchcore_wr50)"
+    missing = "screw (missing: uflow_ext), tile (missing: padim_r18, patchcore_wr50)"
+    note = f"left out, as not all models have it: {missing}"
     assert err == f"aupimo compare: {note}\n"
     assert out.splitlines()[1].split()[2:] == ["wood", "zipper"]
     assert note in (tmp_path / "out" / "comparison.txt").read_text(encoding="utf-8")

@@ -311,9 +311,9 @@ def test_equal_means_share_their_ranks() -> None:
     ranking = rank_models(made_up_datasets({"a": 0.5, "b": 0.5, "c": 0.1}, {"a": 0.2, "b": 0.6, "c": 0.4}))
     assert ranking.ranks == {"0": {"a": 1.5, "b": 1.5, "c": 3.0}, "1": {"a": 3.0, "b": 1.0, "c": 2.0}}
     assert ranking.order == ("b", "a", "c")
-    swapped = rank_models(made_up_datasets({"a": 0.3, "b": 0.5}, {"a": 0.9, "b": 0.5}))
+    swapped = rank_models(made_up_datasets({"a": 0.3, "b": 0.5}, {"a": 0.6, "b": 0.5}))
     assert swapped.average_ranks == {"a": 1.5, "b": 1.5}
-    assert swapped.order == ("a", "b")
+    assert swapped.order == ("b", "a")
 
 
 def test_groups_are_the_largest_that_cannot_be_told_apart() -> None:
