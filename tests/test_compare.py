@@ -37,6 +37,12 @@ def save(path: Path, scores: list[float], bounds: tuple[float, float] = BOUNDS, 
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def _no_figure_is_open() -> None:
+    """Figures that other tests left open do not count."""
+    plt.close("all")
+
+
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Path:
     """Three models on two published categories, in the layout of the official package."""
