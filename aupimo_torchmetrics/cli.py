@@ -1,14 +1,15 @@
 """The command `aupimo`, also `python -m aupimo_torchmetrics`.
 
 Conventions: results go to standard output, errors to standard error, one line each. The exit code is 0 if all went
-well, 1 if something is missing, and 2 if the command was not understood. A subcommand is a parser with a `run` default.
+well, 1 if something is missing, and 2 if the command was not understood or its input cannot be used. A subcommand is a
+parser with a `run` default.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,7 @@ from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, SHARED_FPRS
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.datasets import TEXTURES
 from aupimo_torchmetrics.folders import LAYOUTS
+from aupimo_torchmetrics.statistics import ALTERNATIVES, TESTS, TIE_TOLERANCE
 
 MAX_SEED = 2**63 - 1
 DEMO_PACKAGES = {
@@ -34,6 +36,8 @@ EVALUATE_PACKAGES = {
     "tqdm": "tqdm",
 }
 """Modules that an evaluation imports, and the packages that hold them."""
+STATISTICS_PACKAGES = {"scipy": "scipy"}
+PICTURE_PACKAGES = {"matplotlib": "matplotlib"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the name of the program. None for those of the process.
 
     Returns:
-        The exit code: 0 if all went well, 1 if something is missing.
+        The exit code: 0 if all went well, 1 if something is missing, 2 if the input cannot be used.
 
     Raises:
         SystemExit: With code 2 if the command was not understood, and with 0 after `--help` and `--version`.
@@ -74,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_evaluate(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -165,12 +170,63 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require(packages: dict[str, str], extra: str) -> None:
-    """Raise unless all modules of the packages are installed; name the packages and the extra that brings them."""
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Options of `aupimo compare`."""
+    about = "say which of several models is better, and how sure one may be, from their aupimos.json"
+    parser = commands.add_parser("compare", help=about, description=about[0].upper() + about[1:] + ".")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="files of two or more models on the same images, or one folder of "
+        "MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json, or MODEL/CATEGORY/aupimo/aupimos.json",
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="names of the models (default: what tells the paths apart)"
+    )
+    parser.add_argument(
+        "--test", choices=TESTS, default=TESTS[0], help="paired test of the images' scores (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--alternative",
+        choices=ALTERNATIVES,
+        default=ALTERNATIVES[0],
+        help="what the confidence is in: that a row's model is ... than a column's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--atol",
+        type=float,
+        default=TIE_TOLERANCE,
+        metavar="X",
+        help="scores that differ by at most this are equal in the Wilcoxon test (default: %(default)s)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder to write tables and pictures to (default: none)")
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_compare(arguments: argparse.Namespace) -> int:
+    """Run `aupimo compare`."""
+    _require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
+    from aupimo_torchmetrics.compare import PairedTest, compare_paths  # noqa: PLC0415
+
+    paired_test = PairedTest(arguments.test, arguments.alternative, arguments.atol)
+    try:
+        report = compare_paths(arguments.paths, arguments.names, paired_test, arguments.out)
+    except ValueError as error:
+        print(f"aupimo compare: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    if report.left_out:
+        print(f"aupimo compare: {report.left_out}", file=sys.stderr)  # noqa: T201
+    print(report.summary)  # noqa: T201
+    return 0
+
+
+def _require(packages: Mapping[str, str], extras: str) -> None:
+    """Raise with the remedy unless modules, given with the packages that hold them, are installed."""
     missing = [package for module, package in packages.items() if find_spec(module) is None]
     if missing:
         raise ModuleNotFoundError(
-            f'needs {", ".join(missing)}; please install with `pip install "aupimo-torchmetrics[{extra}]"`'
+            f'needs {", ".join(missing)}; please install with `pip install "aupimo-torchmetrics[{extras}]"`'
         )
 
 

@@ -289,8 +289,10 @@ class AUPIMOResult:
             text = path.read_text(encoding="utf-8")
             result = _parse_scores(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            # Not the `repr`, which holds the whole file if that is not text.
             raise ValueError(
-                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {path}: {error!r}."
+                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {path}: "
+                f"{type(error).__name__}: {error}."
             ) from error
         settings_path = _settings_path(path)
         if not settings_path.is_file():
@@ -309,7 +311,7 @@ class AUPIMOResult:
             )
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"Expected {settings_path} to hold the settings of AUPIMO scores, but could not read it: {error!r}. "
+                f"Expected {settings_path} to hold the settings of AUPIMO scores, but could not read it: {error}. "
                 "The scores can be read without it: remove it."
             ) from error
 

@@ -1,6 +1,8 @@
 """Pictures draw what they say, on the axis they are given, and leave nothing else open."""
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib as mpl
 
@@ -16,12 +18,20 @@ from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, plotting
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.plotting import (
     MASK_COLOR,
+    plot_confidence,
     plot_distribution,
     plot_heatmap,
     plot_heatmaps,
     plot_pimo_curves,
+    plot_ranks,
 )
-from aupimo_torchmetrics.statistics import per_image_statistics
+from aupimo_torchmetrics.statistics import (
+    ModelComparison,
+    ModelRanking,
+    compare_models,
+    per_image_statistics,
+    rank_models,
+)
 
 BOUNDS = (1e-3, 1e-1)
 
@@ -271,6 +281,128 @@ def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
         plot_distribution({})
 
 
+def _ranking() -> ModelRanking:
+    """Four models on 13 datasets: two that take turns at the top, and two far behind."""
+    orders = [("a", "b", "c", "d") if place % 2 else ("b", "a", "c", "d") for place in range(13)]
+    return rank_models(
+        {
+            str(place): {
+                name: AUPIMOResult(torch.tensor([1 - rank / 4]), BOUNDS, (0.0, 1.0)) for rank, name in enumerate(order)
+            }
+            for place, order in enumerate(orders)
+        }
+    )
+
+
+def test_ranks_show_models_critical_difference_and_groups() -> None:
+    """Each model has a row, the best on top, with dot and bar; the difference and the groups are drawn to scale."""
+    ranking = _ranking()
+    critical = ranking.critical_difference
+    assert [set(group) for group in ranking.groups] == [{"a", "b"}, {"c", "d"}]
+    fig, ax = plot_ranks(ranking)
+    assert plt.get_fignums() == [fig.number]
+    assert ax.yaxis_inverted()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == [f"{name}  {ranking.average_ranks[name]:.2f}" for name in ranking.order]
+    single, average = ax.collections[::2], ax.collections[1::2]
+    bars, groups, scale = ax.get_lines()[:4], ax.get_lines()[4:6], ax.get_lines()[6]
+    for place, name in enumerate(ranking.order):
+        assert average[place].get_offsets().tolist() == [[ranking.average_ranks[name], place]]
+        own = {ranks[name] for ranks in ranking.ranks.values()}
+        assert single[place].get_offsets().tolist() == [[rank, place] for rank in sorted(own)]
+        low, high = bars[place].get_xdata()
+        assert (low + high) / 2 == pytest.approx(ranking.average_ranks[name])
+        assert high - low == pytest.approx(critical)
+    for group, (first, last) in zip(groups, [(0, 1), (2, 3)], strict=True):
+        assert np.round(group.get_ydata()).tolist() == [first, last]
+    assert np.diff(scale.get_xdata()) == pytest.approx(critical)
+    assert ax.texts[0].get_text() == f"critical difference {critical:.2f}"
+    assert "over 13 datasets (1 is best)" in ax.get_xlabel()
+    assert "alpha 0.05" in ax.get_xlabel()
+
+
+def _comparison(alternative: str = "greater") -> ModelComparison:
+    """Three models on 12 images, of which the best is clearly so."""
+    generator = torch.Generator().manual_seed(0)
+    scores = {
+        name: torch.rand(12, generator=generator) / 2 + better for name, better in (("a", 0), ("b", 0), ("c", 0.5))
+    }
+    return compare_models(
+        {name: AUPIMOResult(each, BOUNDS, (0.0, 1.0)) for name, each in scores.items()}, alternative=alternative
+    )
+
+
+@pytest.mark.parametrize(
+    ("alternative", "relation"), [("greater", "better than"), ("less", "worse than"), ("two-sided", "different from")]
+)
+def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relation: str) -> None:
+    """A cell holds the confidence of its row's model against its column's, best first, and the label says in what."""
+    comparison = _comparison(alternative)
+    fig, ax = plot_confidence(comparison)
+    assert plt.get_fignums() == [fig.number]
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        assert tuple(label.get_text() for label in labels) == comparison.order
+    cells = ax.images[0].get_array().filled(np.nan)
+    assert np.isnan(np.diag(cells)).all()
+    written = {tuple(int(place) for place in text.get_position()): float(text.get_text()) for text in ax.texts}
+    for (a, b), confidence in comparison.confidence.items():
+        row, column = comparison.order.index(a), comparison.order.index(b)
+        assert cells[row, column] == confidence
+        assert 0 <= confidence - written[column, row] < 0.01  # rounded down
+    assert ax.images[0].get_clim() == (0, 1)
+    label = " ".join(ax.get_xlabel().split())
+    assert label == f"confidence that the row's model is {relation} the column's (1 - p, Wilcoxon test, 12 images)"
+
+
+def test_confidence_does_not_round_up_to_certainty() -> None:
+    """A confidence just short of a number is not written as this number, and one that is it is."""
+    confidence = {("a", "b"): 0.9999, ("b", "a"): 0.29}
+    _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, confidence, "ttest", "greater", 3))
+    assert [text.get_text() for text in ax.texts] == ["0.99", "0.29"]
+    assert "t-test" in ax.get_xlabel()
+
+
+def test_numbers_in_cells_can_be_read() -> None:
+    """Numbers stand out from their cell: the contrast is 4.5 or more, as the WCAG asks of text, at any confidence."""
+    for step in range(101):
+        confidence = {("a", "b"): step / 100, ("b", "a"): 0.0}
+        fig, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, confidence, "ttest", "greater", 3))
+        luminances = [_luminance(color) for color in (ax.texts[0].get_color(), ax.images[0].to_rgba(step / 100))]
+        assert (max(luminances) + 0.05) / (min(luminances) + 0.05) >= 4.5
+        plt.close(fig)
+
+
+def _luminance(color: Any) -> float:
+    """Relative luminance of a colour, by WCAG 2."""
+    channels = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in to_rgba(color)[:3]]
+    return float(np.dot([0.2126, 0.7152, 0.0722], channels))
+
+
+@pytest.mark.parametrize("num_models", [2, 13])
+def test_labels_of_comparisons_do_not_overlap(num_models: int) -> None:
+    """Names of models, numbers in cells and labels stand apart and within the picture, for two models and for many."""
+    names = [f"efficientad_wr101_{place:02}_ext" for place in range(num_models)]
+    scores = {name: AUPIMOResult(torch.rand(9), BOUNDS, (0.0, 1.0)) for name in names}
+    for fig, ax in (plot_ranks(rank_models({"x": scores, "y": scores})), plot_confidence(compare_models(scores))):
+        fig.canvas.draw()
+        upright = [*ax.get_yticklabels(), *ax.texts, ax.xaxis.label]
+        boxes = [text.get_window_extent() for text in upright if text.get_text()]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        for box in (*boxes, *(label.get_window_extent() for label in ax.get_xticklabels())):
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= fig.bbox.x1
+            assert box.y1 <= fig.bbox.y1
+
+
+def test_comparisons_are_drawn_on_a_given_axis() -> None:
+    """Ranks and confidences are drawn on the axis they are given, and no other figure is made."""
+    fig, (left, right) = plt.subplots(1, 2)
+    assert plot_ranks(_ranking(), ax=left) == (fig, left)
+    assert plot_confidence(_comparison(), ax=right) == (fig, right)
+    assert plt.get_fignums() == [fig.number]
+
+
 def test_heatmap_of_a_bad_map_leaves_no_figure(scored: tuple) -> None:
     """An integer map is refused before a figure is made."""
     _, _, result, _ = scored
@@ -291,3 +423,7 @@ def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPa
         plot_heatmaps(maps[:1], maps[:1], result)
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
         plot_distribution(result)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_ranks(_ranking())
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_confidence(_comparison())

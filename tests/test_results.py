@@ -240,13 +240,25 @@ def test_truncated_curves_are_refused(tmp_path: Path, length: int) -> None:
         PIMOResult.load(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"aupimos": ["x"]}', '{"aupimos": [0.5]}'])
+OTHER_PATHS = '{"aupimos": [0.5], "fpr_lower_bound": 1e-5, "fpr_upper_bound": 1e-4, "paths": ["a.png", "b.png"]}'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"aupimos": ["x"]}', '{"aupimos": [0.5]}', OTHER_PATHS])
 def test_a_foreign_file_is_refused(tmp_path: Path, text: str) -> None:
     """A file that is not one of AUPIMO scores raises a ValueError that names it."""
     path = tmp_path / "foreign.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"JSON file of AUPIMO scores, but could not read .*foreign\.json"):
         AUPIMOResult.load(path)
+
+
+def test_a_file_that_is_no_text_is_refused_in_one_short_line(tmp_path: Path) -> None:
+    """The error says that a picture is no text, without its bytes."""
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG" + bytes(10_000))
+    with pytest.raises(ValueError, match=r"could not read .*picture\.png: UnicodeDecodeError: 'utf-8'") as error:
+        AUPIMOResult.load(path)
+    assert len(str(error.value).replace(str(path), "")) < 200
 
 
 def test_loaded_scores_have_no_thresholds() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.cbook import boxplot_stats
+from scipy.stats import chi2
 
 from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.statistics import (
     HIGH_OUTLIER,
     LOW_OUTLIER,
+    ModelRanking,
     bootstrap_interval,
     compare_models,
     per_image_statistics,
+    rank_models,
 )
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -256,3 +260,119 @@ def test_settings_out_of_range() -> None:
     for setting, value in (("test", "anova"), ("alternative", "better"), ("atol", -1)):
         with pytest.raises(ValueError, match=f"`{setting}` to be"):
             compare_models({"a": result, "b": result}, **{setting: value})
+
+
+def made_up_datasets(*scores: dict[str, float]) -> dict[str, dict[str, AUPIMOResult]]:
+    """Datasets "0", "1", ... of one image each, on which the models score as given."""
+    return {
+        str(place): {model: make_result([score, math.nan]) for model, score in each.items()}
+        for place, each in enumerate(scores)
+    }
+
+
+# Demšar 2006, JMLR 7, table 5 (a): two-tailed Nemenyi test, alpha 0.05, and its line for alpha 0.1.
+CRITICAL_VALUES = {(2, 0.05): 1.960, (5, 0.05): 2.728, (10, 0.05): 3.164, (2, 0.1): 1.645, (10, 0.1): 2.920}
+
+
+@pytest.mark.parametrize(("num_models", "alpha"), CRITICAL_VALUES)
+def test_critical_difference_is_that_of_the_paper(num_models: int, alpha: float) -> None:
+    """The critical difference is the table's value times the root of k (k + 1) / 6 N."""
+    scores = {str(model): model / 20 for model in range(num_models)}
+    ranking = rank_models(made_up_datasets(scores, scores, scores), alpha=alpha)
+    critical_value = ranking.critical_difference / math.sqrt(num_models * (num_models + 1) / (6 * 3))
+    # the table has three decimals
+    assert critical_value == pytest.approx(CRITICAL_VALUES[num_models, alpha], abs=5e-4)
+    assert ranking.alpha == alpha
+
+
+def test_ranking_of_the_published_benchmark() -> None:
+    """Ranks, means and p-value of 13 models on 15 categories are those of the definitions, computed one by one."""
+    categories = sorted(path.name for path in (PUBLISHED / "benchmark" / MODELS[0] / "mvtec").iterdir())
+    results = {category: {model: published(model, category) for model in MODELS} for category in categories}
+    ranking = rank_models(results)
+    means = {category: {model: results[category][model].mean for model in MODELS} for category in categories}
+    for category in categories:
+        for model in MODELS:
+            own, others = means[category][model], means[category].values()
+            rank = sum(other > own for other in others) + (sum(other == own for other in others) + 1) / 2
+            assert ranking.ranks[category][model] == rank
+    for model in MODELS:
+        ranks = [ranking.ranks[category][model] for category in categories]
+        assert ranking.average_ranks[model] == pytest.approx(sum(ranks) / 15, abs=ROUNDING)
+        assert ranking.means[model] == pytest.approx(sum(means[each][model] for each in categories) / 15, abs=ROUNDING)
+    assert [ranking.average_ranks[model] for model in ranking.order] == sorted(ranking.average_ranks.values())
+    assert ranking.num_datasets == 15
+    # Friedman's statistic from the average ranks (Demšar 2006, section 3.2.2); without ties it is exact
+    friedman = 12 * 15 / (13 * 14) * (sum(rank**2 for rank in ranking.average_ranks.values()) - 13 * 14**2 / 4)
+    assert ranking.p_value == pytest.approx(chi2.sf(friedman, 12), rel=1e-9)
+
+
+def test_equal_means_share_their_ranks() -> None:
+    """Models with one mean get the average of their ranks, and the one with the better mean over all stands first."""
+    ranking = rank_models(made_up_datasets({"a": 0.5, "b": 0.5, "c": 0.1}, {"a": 0.2, "b": 0.6, "c": 0.4}))
+    assert ranking.ranks == {"0": {"a": 1.5, "b": 1.5, "c": 3.0}, "1": {"a": 3.0, "b": 1.0, "c": 2.0}}
+    assert ranking.order == ("b", "a", "c")
+    swapped = rank_models(made_up_datasets({"a": 0.3, "b": 0.5}, {"a": 0.6, "b": 0.5}))
+    assert swapped.average_ranks == {"a": 1.5, "b": 1.5}
+    assert swapped.order == ("b", "a")
+
+
+def test_groups_are_the_largest_that_cannot_be_told_apart() -> None:
+    """A group holds all models within one critical difference, is in no other group, and has two models or more."""
+    ranks = {"a": 1.0, "b": 1.5, "c": 2.2, "d": 3.0, "e": 5.0}
+    ranking = ModelRanking(tuple(ranks), ranks, ranks, {"0": ranks}, 1.4, 0.01, 0.05, 1)
+    assert ranking.groups == [("a", "b", "c"), ("c", "d")]
+    assert replace(ranking, critical_difference=0.5).groups == []  # a difference of exactly this much is told apart
+    assert replace(ranking, critical_difference=9.0).groups == [tuple(ranks)]
+
+
+def test_friedman_test_needs_three_models_and_two_datasets() -> None:
+    """With fewer there is no p-value, and where all models are alike it is 1."""
+    two, three = {"a": 0.1, "b": 0.2}, {"a": 0.1, "b": 0.2, "c": 0.3}
+    assert math.isnan(rank_models(made_up_datasets(two, two, two)).p_value)
+    assert math.isnan(rank_models(made_up_datasets(three)).p_value)
+    assert rank_models(made_up_datasets(three, three)).p_value == pytest.approx(math.exp(-2))  # chi2 = 4, 2 degrees
+    equal = dict.fromkeys("abc", 0.5)
+    assert rank_models(made_up_datasets(equal, equal)).p_value == 1
+
+
+def test_a_ranking_prints_as_a_table() -> None:
+    """The table has a row a model, the best first, with mean, rank and the places of those not told apart from it."""
+    scores = {"a": 0.25, "b": 0.5, "c": 0.75}
+    lines = str(rank_models(made_up_datasets(*[scores] * 5))).splitlines()
+    assert lines[0].startswith("5 datasets; Friedman test: p = 0.0067; critical difference of ranks: 1.48")
+    assert [line.split() for line in lines[2:]] == [
+        ["#1", "c", "0.750", "1.00", "#1", "to", "#2"],
+        ["#2", "b", "0.500", "2.00", "#1", "to", "#3"],
+        ["#3", "a", "0.250", "3.00", "#2", "to", "#3"],
+    ]
+    apart = str(rank_models(made_up_datasets(*[{"a": 0.25, "b": 0.5}] * 9))).splitlines()
+    assert "Friedman test: not defined" in apart[0]
+    assert apart[2].split() == ["#1", "b", "0.500", "1.00", "-"]
+
+
+UNRANKED: dict[str, Any] = {
+    "one dataset or more, but got none": {},
+    "two models or more, but got 1": made_up_datasets({"a": 0.1}),
+    "'b' is missing on '1'": made_up_datasets({"a": 0.1, "b": 0.2}, {"a": 0.1}),
+    "'c' is missing on '0'": made_up_datasets({"a": 0.1, "b": 0.2}, {"a": 0.1, "b": 0.2, "c": 0.3}),
+    r"same `fpr_bounds`, but got \(1e-05, 0.0001\) on 'x' and \(0.001, 0.01\) for 'b' on 'y'": {
+        "x": {"a": make_result([0.1]), "b": make_result([0.1])},
+        "y": {"a": make_result([0.1]), "b": make_result([0.1], fpr_bounds=(1e-3, 1e-2))},
+    },
+    "mean of 'b' on '1' is undefined": made_up_datasets({"a": 0.1, "b": 0.2}, {"a": 0.1, "b": math.nan}),
+}
+
+
+@pytest.mark.parametrize("reason", UNRANKED)
+def test_datasets_that_cannot_be_ranked(reason: str) -> None:
+    """Datasets with other models, bounds or without a mean are refused with their name."""
+    with pytest.raises(ValueError, match=reason):
+        rank_models(UNRANKED[reason])
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 5, math.nan])
+def test_a_level_out_of_range(alpha: float) -> None:
+    """A level that is no probability between 0 and 1 is a ValueError."""
+    with pytest.raises(ValueError, match=f"`alpha` to be between 0 and 1, but got {alpha}"):
+        rank_models(made_up_datasets({"a": 0.1, "b": 0.2}), alpha=alpha)

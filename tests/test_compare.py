@@ -1,0 +1,312 @@
+"""`aupimo compare` says of result files which model is better, and of files that cannot be compared why."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from aupimo_torchmetrics import AUPIMOResult, cli
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.compare import distinguishing_names, load_benchmark
+from aupimo_torchmetrics.statistics import bootstrap_interval, compare_models, rank_models
+
+BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
+MODELS = ("padim_r18", "patchcore_wr50", "uflow_ext")
+BOUNDS = (1e-5, 1e-4)
+
+
+def published_file(model: str, category: str) -> Path:
+    """Path of published scores."""
+    return BENCHMARK / model / "mvtec" / category / "aupimo" / "aupimos.json"
+
+
+def save(path: Path, scores: list[float], bounds: tuple[float, float] = BOUNDS, paths: list[str] | None = None) -> str:
+    """Write scores to a result file in a folder that is made if need be, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    AUPIMOResult(torch.tensor(scores, dtype=torch.float64), bounds, (0.0, 1.0), paths=paths).save(path)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_open() -> None:
+    """Figures that other tests left open do not count."""
+    plt.close("all")
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    """Three models on two published categories, in the layout of the official package."""
+    for model in MODELS:
+        for category in ("screw", "zipper"):
+            shutil.copytree(BENCHMARK / model / "mvtec" / category, tmp_path / "in" / model / "mvtec" / category)
+    return tmp_path / "in"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> list[str]:
+    """Run `aupimo compare`, which must go well and say nothing on standard error, and return the lines it prints."""
+    assert main(["compare", *map(str, argv)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.splitlines()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2) -> str:
+    """Run `aupimo compare`, which must end with the code and one line on standard error, and return this."""
+    assert main(["compare", *map(str, argv)]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("aupimo compare: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_files_of_models_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table is that of `compare_models` with the interval of each mean; models are named by their folders."""
+    lines = run(capsys, *(published_file(model, "screw") for model in MODELS))
+    results = {model: AUPIMOResult.load(published_file(model, "screw")) for model in MODELS}
+    comparison = compare_models(results)
+    assert lines[0] == "AUPIMO, shared FPR 1e-05 to 0.0001"
+    title, head, *rows = str(comparison).splitlines()
+    assert lines[1:3] == [title, f"{head}  95% interval of the mean"]
+    for line, row, name in zip(lines[3:], rows, comparison.order, strict=True):
+        low, high = bootstrap_interval(results[name])
+        assert line == f"{row}  {low:.3f} to {high:.3f}"
+
+
+def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Test, alternative, tolerance and names change the table as they change `compare_models`."""
+    a, b = [0.1, 0.5, 0.9, 0.7, 0.3], [0.2, 0.45, 1.0, 0.8, 0.4]
+    files = [save(tmp_path / "a.json", a), save(tmp_path / "b.json", b)]
+    results = {"x": AUPIMOResult.load(files[0]), "y": AUPIMOResult.load(files[1])}
+    options = {
+        ("--test", "ttest"): {"test": "ttest"},
+        ("--alternative", "less"): {"alternative": "less"},
+        ("--alternative", "two-sided"): {"alternative": "two-sided"},
+        ("--atol", "0.06"): {"atol": 0.06},
+    }
+    tables = set()
+    for argv, settings in options.items():
+        lines = run(capsys, *files, "--names", "x", "y", *argv)
+        expected = str(compare_models(results, **settings)).splitlines()
+        assert [line[: len(row)] for line, row in zip(lines[1:], expected, strict=True)] == expected
+        tables.add("\n".join(expected))
+    assert len(tables) == 4
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a/mvtec/wood/aupimo/aupimos.json", "runs/b/mvtec/wood/aupimo/aupimos.json"], ["a", "b"]),
+        (["a.json", "b.json"], ["a", "b"]),
+        (["a.v1.json", "a.v2.json"], ["a.v1", "a.v2"]),
+        (["x/s.json", "x/y/s.json"], ["s", "y/s"]),
+        (["a/1/s.json", "a/2/s.json", "b/1/s.json"], ["a/1", "a/2", "b/1"]),
+        (["s.json", "s.json"], ["s", "s"]),
+    ],
+)
+def test_names_are_what_tells_paths_apart(paths: list[str], names: list[str]) -> None:
+    """What all paths have in common before and behind is left out, as far as something is left of each."""
+    assert distinguishing_names([Path(path) for path in paths]) == names
+
+
+def test_files_are_written_for_a_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The folder is made, holds the printed table and two pictures, and no figure stays open."""
+    out = tmp_path / "new" / "folder"
+    lines = run(capsys, *(published_file(model, "zipper") for model in MODELS), "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["comparison.txt", "confidence.png", "distribution.png"]
+    assert (out / "comparison.txt").read_text(encoding="utf-8").splitlines() == lines[:-2]
+    assert lines[-1] == f"written to {out}: comparison.txt, confidence.png, distribution.png"
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
+    assert plt.get_fignums() == []
+
+
+def test_the_published_benchmark_is_ranked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean of each of 13 models in each of 15 categories is printed, and the ranking over the categories."""
+    lines = run(capsys, BENCHMARK)
+    categories = lines[1].split()[2:]
+    assert categories == sorted(path.name for path in (BENCHMARK / MODELS[0] / "mvtec").iterdir())
+    models = sorted(path.name for path in BENCHMARK.iterdir())
+    results = {
+        category: {model: AUPIMOResult.load(published_file(model, category)) for model in models}
+        for category in categories
+    }
+    ranking = rank_models(results)
+    for line, model in zip(lines[2:15], ranking.order, strict=True):
+        assert line.split() == [model, *(f"{results[category][model].mean:.3f}" for category in categories)]
+    assert lines[16:31] == str(ranking).splitlines()
+
+
+def test_files_are_written_for_a_benchmark(capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path) -> None:
+    """The folder holds what is printed, the comparison in each category, and pictures of ranks and of each category."""
+    out = tmp_path / "out"
+    lines = run(capsys, benchmark, "--test", "ttest", "--out", out)
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert written == ["comparison.txt", "ranks.png", "screw/confidence.png", "zipper/confidence.png"]
+    text = (out / "comparison.txt").read_text(encoding="utf-8")
+    assert text.splitlines()[: len(lines) - 2] == lines[:-2]
+    for category in ("screw", "zipper"):
+        results = {model: AUPIMOResult.load(published_file(model, category)) for model in MODELS}
+        title, _, best, *_ = str(compare_models(results, "ttest")).splitlines()
+        assert f"{category}\n{title}\n" in text
+        assert f"{best}  " in text
+    assert plt.get_fignums() == []
+
+
+def test_one_category_is_compared_as_files_are(capsys: pytest.CaptureFixture[str], benchmark: Path) -> None:
+    """A folder with one category gives what the files themselves give."""
+    for model in MODELS:
+        shutil.rmtree(benchmark / model / "mvtec" / "zipper")
+    assert run(capsys, benchmark) == run(capsys, *(published_file(model, "screw") for model in MODELS))
+
+
+def test_categories_are_found_without_and_in_several_collections(tmp_path: Path) -> None:
+    """Without a collection, or with one, categories have their own names, and with several those of both."""
+    for model in ("a", "b"):
+        save(tmp_path / "plain" / model / "wood" / "aupimo" / "aupimos.json", [0.1, 0.2])
+        for category in ("mvtec/wood", "visa/wood"):
+            save(tmp_path / "several" / model / category / "aupimo" / "aupimos.json", [0.1, 0.2])
+    assert list(load_benchmark(tmp_path / "plain")[0]) == ["wood"]
+    results, left_out = load_benchmark(tmp_path / "several")
+    assert list(results) == ["mvtec/wood", "visa/wood"]
+    assert list(results["visa/wood"]) == ["a", "b"]
+    assert left_out == ""
+
+
+def test_a_category_that_a_model_lacks_is_left_out(
+    capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path
+) -> None:
+    """What is missing is named on standard error and in the file, and the common categories are compared."""
+    for model in MODELS:
+        shutil.copytree(BENCHMARK / model / "mvtec" / "wood", benchmark / model / "mvtec" / "wood")
+    shutil.rmtree(benchmark / "uflow_ext" / "mvtec" / "screw")
+    shutil.copytree(BENCHMARK / "uflow_ext" / "mvtec" / "tile", benchmark / "uflow_ext" / "mvtec" / "tile")
+    assert main(["compare", str(benchmark), "--out", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    missing = "screw (missing: uflow_ext), tile (missing: padim_r18, patchcore_wr50)"
+    note = f"left out, as not all models have it: {missing}"
+    assert err == f"aupimo compare: {note}\n"
+    assert out.splitlines()[1].split()[2:] == ["wood", "zipper"]
+    assert note in (tmp_path / "out" / "comparison.txt").read_text(encoding="utf-8")
+
+
+def test_paths_that_are_no_results_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A missing file, a file that is no result, a picture and too few files are named in one line, with code 2."""
+    good = save(tmp_path / "good.json", [0.1, 0.2])
+    foreign, picture = tmp_path / "foreign.json", tmp_path / "picture.png"
+    foreign.write_text("{}", encoding="utf-8")
+    picture.write_bytes(b"\x89PNG" + bytes(99))
+    missing = tmp_path / "missing.json"
+    assert f"there is none at {missing}" in refused(capsys, good, missing)
+    assert f"there is none at {missing}" in refused(capsys, missing)
+    assert f"could not read {foreign}" in refused(capsys, good, foreign)
+    assert f"could not read {picture}" in refused(capsys, good, picture)
+    assert f"two files or more, or one benchmark folder, but got the single file {good}" in refused(capsys, good)
+    assert "names of the models to be distinct, but got 'good' twice" in refused(capsys, good, good)
+    assert "a folder among 2" in refused(capsys, good, tmp_path)
+
+
+def test_names_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """There must be a distinct name for each file, and none for a folder."""
+    a, b = (save(tmp_path / f"{name}.json", [0.1, 0.2]) for name in "ab")
+    assert "a name for each of 2 files, but got 1" in refused(capsys, a, b, "--names", "x")
+    assert "but got 'x' twice" in refused(capsys, a, b, "--names", "x", "x")
+    assert "`--names` with files only" in refused(capsys, tmp_path, "--names", "x", "y")
+
+
+def test_results_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Other images, other bounds and settings out of range are the errors of `compare_models`, with code 2."""
+    a = save(tmp_path / "a.json", [0.1, 0.2], paths=["1.png", "2.png"])
+    others = {
+        "'2.png' is in only one": save(tmp_path / "b.json", [0.1, 0.2], paths=["1.png", "3.png"]),
+        "same `fpr_bounds`": save(tmp_path / "c.json", [0.1, 0.2], bounds=(1e-3, 1e-2)),
+        "but got 2 of 'a' and 3 of 'd'": save(tmp_path / "d.json", [0.1, 0.2, 0.3]),
+    }
+    for reason, other in others.items():
+        assert reason in refused(capsys, a, other)
+    fitting = save(tmp_path / "e.json", [0.1, 0.2], paths=["1.png", "2.png"])
+    assert "`atol` to be at least 0, but got -1.0" in refused(capsys, a, fitting, "--atol", "-1")
+
+
+def test_folders_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A folder of fewer than two models, without a common category, or with an unfit one is refused with its name."""
+    root = tmp_path / "root"
+    root.mkdir()
+    assert f"in {root}, but got 0." in refused(capsys, root)
+    save(root / "a" / "wood" / "aupimo" / "aupimos.json", [0.1, 0.2])
+    assert f"in {root}, but got 1 (a)." in refused(capsys, root)
+    save(root / "b" / "tile" / "aupimo" / "aupimos.json", [0.1, 0.2])
+    message = "each lacks some: tile (missing: a), wood (missing: b)"
+    assert message in refused(capsys, root)
+    for category in ("wood", "tile"):
+        for model in "ab":
+            save(root / model / category / "aupimo" / "aupimos.json", [0.1, 0.2])
+    save(root / "b" / "tile" / "aupimo" / "aupimos.json", [0.1, 0.2, 0.3])
+    assert "compare: tile: Expected `results` to be of the same images" in refused(
+        capsys, root, "--out", tmp_path / "o"
+    )
+    assert not (tmp_path / "o").exists()
+    save(root / "b" / "tile" / "aupimo" / "aupimos.json", [math.nan, math.nan])
+    assert "mean of 'b' on 'tile' is undefined" in refused(capsys, root)
+    (root / "b" / "tile" / "aupimo" / "aupimos.json").write_text("[", encoding="utf-8")
+    assert "could not read" in refused(capsys, root)
+
+
+@pytest.mark.parametrize(("hidden", "out"), [("scipy", False), ("scipy", True), ("matplotlib", True)])
+def test_missing_packages_are_one_line_and_code_1(
+    hidden: str, out: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without scipy, or for pictures matplotlib, the command names the package and the remedy."""
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == hidden else object())
+    argv = [BENCHMARK, *(["--out", tmp_path / "out"] if out else [])]
+    line = refused(capsys, *argv, code=1)
+    assert f'needs {hidden}; please install with `pip install "aupimo-torchmetrics[stats,plot]"`' in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_need_no_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: Path
+) -> None:
+    """Without `--out`, matplotlib may be missing."""
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "matplotlib" else object())
+    assert run(capsys, benchmark)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_and_code_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Where the output folder cannot be, the command says so."""
+    (tmp_path / "file").touch()
+    files = [save(tmp_path / f"{name}.json", [0.1, 0.2]) for name in "ab"]
+    assert str(tmp_path / "file") in refused(capsys, *files, "--out", tmp_path / "file" / "below", code=1)
+
+
+@pytest.mark.parametrize("tqdm_is_missing", [False, True])
+def test_progress_is_shown_on_a_terminal_only(
+    tqdm_is_missing: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: Path
+) -> None:
+    """A bar over the categories is on standard error if that is a terminal, and none if tqdm is missing."""
+    if tqdm_is_missing:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert run(capsys, benchmark)  # not a terminal: nothing on standard error
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["compare", str(benchmark)]) == 0
+    assert ("comparing" in capsys.readouterr().err) is not tqdm_is_missing
+
+
+def test_comparing_runs_as_a_program(tmp_path: Path) -> None:
+    """From the shell, an error is one line and code 2, without a traceback, where no display is."""
+    command = [sys.executable, "-W", "error", "-m", "aupimo_torchmetrics", "compare", str(tmp_path / "a.json")]
+    environment = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "MPLBACKEND"}}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
