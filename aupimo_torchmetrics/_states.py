@@ -17,7 +17,8 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from aupimo_torchmetrics._inputs import ImageIds, Maps, keep_scores
 from aupimo_torchmetrics._kept import PixelScores, prune_scores
-from aupimo_torchmetrics.results import PIMOResult, pimo_result
+from aupimo_torchmetrics._scoring import pimo_result
+from aupimo_torchmetrics.results import PIMOResult
 
 _STATE_PREFIX = "aupimo_"
 

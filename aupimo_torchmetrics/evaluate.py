@@ -25,12 +25,13 @@ from tqdm import tqdm
 
 from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._regions import RegionScores, join_regions, part_by_regions
+from aupimo_torchmetrics._scoring import aupro_scores
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, check_choice
 from aupimo_torchmetrics.folders import LabelledImage, find_test_images
 from aupimo_torchmetrics.map_files import MapFiles, image_size, open_maps, read_image, read_mask
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, aupro_scores
+from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 
 METRICS = ("aupimo", "auroc", "aupr", "aupro")
 BATCH_SIZE = 8

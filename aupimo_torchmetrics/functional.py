@@ -20,6 +20,7 @@ from torch import Tensor
 from aupimo_torchmetrics._inputs import Maps, as_images, keep_scores
 from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER, PixelScores
 from aupimo_torchmetrics._regions import part_by_regions
+from aupimo_torchmetrics._scoring import aupimo_result, aupro_scores, pimo_result
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -29,7 +30,7 @@ from aupimo_torchmetrics._settings import (
     check_fpr_limit,
     check_num_thresholds,
 )
-from aupimo_torchmetrics.results import PIMOResult, aupimo_result, aupro_scores, pimo_result
+from aupimo_torchmetrics.results import PIMOResult
 
 Array: TypeAlias = NDArray[Any]
 ArrayMaps: TypeAlias = Array | Sequence[Array]

@@ -16,6 +16,7 @@ from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER
+from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     SHARED_FPRS,
@@ -26,7 +27,7 @@ from aupimo_torchmetrics._settings import (
 )
 from aupimo_torchmetrics._states import PixelScoresMetric
 from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, aupimo_result
+from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from aupimo_torchmetrics._inputs import Maps, keep_scores
 from aupimo_torchmetrics._kept import PixelScores
-from aupimo_torchmetrics.results import AUPIMOResult, aupimo_result
+from aupimo_torchmetrics._scoring import aupimo_result
+from aupimo_torchmetrics.results import AUPIMOResult
 
 
 def make_image_list(

@@ -13,8 +13,8 @@ from conftest import as_arrays, keep, make_image_list, make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics import _sweep
+from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics.functional import aupimo, pimo
-from aupimo_torchmetrics.results import aupimo_result
 
 # The data are small on purpose, so most bounds fall between thresholds; the warnings have tests of their own.
 pytestmark = [
