@@ -47,6 +47,16 @@ def test_regions_hang_together_by_corners() -> None:
     assert aupro(maps, masks, reduction="none").shape == (2,)
 
 
+def test_regions_side_by_side_keep_their_scores() -> None:
+    """Each region has its own pixels, though the rows of one run through the other."""
+    maps, masks = torch.zeros(1, 6, 9), torch.zeros(1, 6, 9, dtype=torch.bool)
+    masks[0, 1:5, 1:3] = masks[0, 1:5, 6:8] = True
+    maps[0, :, 6:8] = 1  # the right one is found, and the left one is not
+    maps[0, 0, 6:8] = maps[0, 5, 6:8] = -1
+    maps[0, :, 1:3] = -2
+    assert aupro(maps, masks, reduction="none").tolist() == [0, 1]
+
+
 def test_constant_maps_score_half_the_limit() -> None:
     """A model that says the same of every pixel has the curve of chance, a straight line."""
     _, masks = make_images(0)

@@ -178,6 +178,20 @@ def test_sampled_thresholds_and_the_category_alone(tmp_path: Path, data: tuple[P
     assert any("5000 thresholds" in line for line in evaluation.summary().splitlines())
 
 
+def test_scores_far_from_zero_are_not_squeezed(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """Scores are ranked as they are: an offset, under which a sigmoid would tie them all, changes no metric."""
+    root, maps, _ = data
+    rounded = {key: np.round(scores * 64) / 64 for key, scores in maps.items()}  # exact with and without the offset
+    full = {key: np.kron(scores, np.ones((2, 2), dtype=np.float32)) for key, scores in rounded.items()}
+    shifted = {key: scores + np.float32(1000) for key, scores in full.items()}
+    metrics = ("auroc", "aupr", "aupro")
+    values = [
+        [scores.values() for scores in evaluate(write_tree(tmp_path / name, each), root, metrics=metrics).categories]
+        for name, each in (("full", full), ("shifted", shifted))
+    ]
+    assert values[0] == values[1]
+
+
 FORMATS: dict[str, tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
     "float16 TIFF": (".tiff", lambda scores: scores.astype(np.float16)),
     "float32 TIFF": (".tiff", lambda scores: scores),
