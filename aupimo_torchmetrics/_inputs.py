@@ -134,7 +134,7 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
     """Cut images (n, P) into blocks, and find what blocks and images hold."""
     blocks = (len(maps), -1, _block_size(maps.shape[1]))
     masks = target if target.dtype == torch.bool else target != 0
-    is_masked = masks.view(torch.uint8).view(blocks).amax(2) != 0  # a maximum of bytes is many times faster than `any`
+    is_masked = _is_any(masks, blocks[2])
     is_binary = torch.ones((), dtype=torch.bool, device=target.device)
     if target.dtype != torch.bool:
         is_binary = (target == masks.to(target.dtype)).view(torch.uint8).amin() != 0
@@ -147,6 +147,21 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
         is_anomalous=is_masked.any(1),
         is_binary=is_binary,
     )
+
+
+def _is_any(masks: Tensor, block_size: int) -> Tensor:
+    """Whether each block of masks (n, P) holds a true pixel: (n, q) bool.
+
+    Extrema of whole words are up to a hundred times faster than `any`. A byte of 255, which some cast to bool, may make
+    a word negative.
+    """
+    word = next(
+        dtype
+        for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
+        if block_size % dtype.itemsize == 0 and masks.storage_offset() % dtype.itemsize == 0
+    )
+    words = masks.view(word).view(len(masks), -1, block_size // word.itemsize)
+    return (words.amax(2) | words.amin(2)) != 0
 
 
 @functools.cache
@@ -175,7 +190,8 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
     if maps.device.type == "cpu":  # on other devices it takes longer to wait for the number of blocks than to read all
         hot_blocks = ((group.highest.view(-1) >= levels) | group.is_masked.view(-1)).nonzero().squeeze(1)
         if len(hot_blocks) <= _MAX_HOT_SHARE * len(maps):
-            blocks, maps, masks, levels = hot_blocks, maps[hot_blocks], masks[hot_blocks], levels[hot_blocks]
+            blocks, levels = hot_blocks, levels[hot_blocks]
+            maps, masks = maps.index_select(0, hot_blocks), masks.index_select(0, hot_blocks)
 
     is_kept = maps >= levels[:, None]
     is_kept |= masks
@@ -183,7 +199,7 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
     first_blocks = torch.arange(num_images + 1, device=indices.device) * num_blocks
     num_kept = torch.searchsorted(blocks[indices // block_size], first_blocks).diff()
     return PixelScores(
-        scores=maps.view(-1)[indices].to(floor.dtype),
+        scores=maps.view(-1).index_select(0, indices).to(floor.dtype),
         num_kept=num_kept,
         num_pixels=torch.where(group.is_anomalous, num_kept, group.num_pixels),
         is_anomalous=group.is_anomalous,

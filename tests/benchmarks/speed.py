@@ -1,53 +1,38 @@
-"""Time AUPIMO against one read of the data, and weigh its state: `python tests/benchmarks/speed.py`.
+"""Time and weigh AUPIMO against one read of the data and against its peers: `python tests/benchmarks/speed.py`.
 
-The workload is the size of MVTec AD's category screw: 41 normal and 119 anomalous maps of 1024 x 1024 with small
-defects, smooth with a heavy right tail, made from a seed and fed in batches. One read of the data is `maps.amax()` and
-`masks.any()`. Both are timed in turn in one process; the ratio of the medians is what counts.
+Everything is timed in turn in one process and on the same tensors; what counts are the ratios of the medians. One read
+of the data is `maps.amax()` and `masks.any()`. `--peers` times other implementations too, which takes minutes; those
+that are not installed are said to be so. `--growth` measures how time grows with the number of images and their size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+import torchmetrics
+from peers import PEERS, read_once
+from torch.profiler import ProfilerActivity, profile
+from workloads import WORKLOADS, Batch, Workload
 
 import aupimo_torchmetrics
 from aupimo_torchmetrics import AUPIMO
 
-NUM_NORMAL, NUM_ANOMALOUS, SIZE, DEFECT = 41, 119, 1024, 55
-
-Batch = tuple[Tensor, Tensor]
-
-
-def make_batches(batch_size: int, seed: int = 0) -> Iterator[Batch]:
-    """Yield batches of maps (n, H, W) float32 and masks (n, H, W) bool, normal images first."""
-    generator = torch.Generator().manual_seed(seed)
-    is_anomalous = torch.arange(NUM_NORMAL + NUM_ANOMALOUS) >= NUM_NORMAL
-    for classes in is_anomalous.split(batch_size):
-        coarse = torch.randn(len(classes), 1, SIZE // 16, SIZE // 16, generator=generator)
-        maps = torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")[:, 0].exp()
-        maps += 0.05 * torch.randn(maps.shape, generator=generator)
-        masks = torch.zeros(maps.shape, dtype=torch.bool)
-        for i in classes.nonzero().flatten().tolist():
-            row, column = torch.randint(0, SIZE - DEFECT, (2,), generator=generator).tolist()
-            masks[i, row : row + DEFECT, column : column + DEFECT] = True
-        yield maps + 20 * masks * torch.rand(maps.shape, generator=generator), masks
+DEFAULT_WORKLOADS = ("256", "screw", "visa", "mixed", "float16")
+GROWTH_COUNTS = (20, 40, 80, 160)
+GROWTH_SIZES = (256, 512, 1024, 2048)
 
 
-def read_once(batches: list[Batch]) -> None:
-    """Read every map and mask once."""
-    for maps, masks in batches:
-        maps.amax()
-        masks.any()
-
-
-def update(batches: list[Batch]) -> AUPIMO:
+def update(batches: Iterator[Batch] | Sequence[Batch]) -> AUPIMO:
     """Feed every batch to a new metric."""
     metric = AUPIMO()
     for maps, masks in batches:
@@ -62,43 +47,201 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def spread(times: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest of several times, in milliseconds."""
+    return {"median": 1e3 * statistics.median(times), "low": 1e3 * min(times), "high": 1e3 * max(times)}
+
+
+def num_bytes(batch: Batch) -> int:
+    """Bytes of maps and masks."""
+    return sum(sum(image.nbytes for image in images) for images in batch)
+
+
 def state_bytes(metric: AUPIMO) -> int:
     """Bytes of all states."""
-    tensors = [
-        part for state in metric.metric_state.values() for part in (state if isinstance(state, list) else [state])
-    ]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    states = (state if isinstance(state, list) else [state] for state in metric.metric_state.values())
+    return sum(part.nbytes for state in states for part in state)
+
+
+def peak_bytes(batches: Sequence[Batch], batch: Batch) -> int:
+    """Most bytes that one more update holds at once beside its batch, by the allocations that torch makes."""
+    metric = update(batches)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        metric.update(*batch)
+    events = profiled.profiler.kineto_results.events()
+    held, peak = 0, 0
+    for event in sorted((each for each in events if each.name() == "[memory]"), key=lambda each: each.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def measure(workload: Workload, batch_size: int, runs: int) -> dict[str, Any]:
+    """Measure one workload in batches of a size."""
+    batches = list(workload.batches(batch_size))
+    metric = update(batches)
+    score = float(metric.compute())
+    reads, updates, computes = [], [], []
+    for _ in range(runs):
+        reads.append(seconds(partial(read_once, batches)))
+        updates.append(seconds(partial(update, batches)))
+        metric = update(batches)
+        computes.append(seconds(metric.compute))
+    ratios = [(u + c) / r for u, c, r in zip(updates, computes, reads, strict=True)]
+    last = batches[-1] if len(batches[-1][0]) == batch_size else batches[-2]
+    return {
+        "workload": workload.name,
+        "batch_size": batch_size,
+        "images": workload.num_normal + workload.num_anomalous,
+        "read_ms": spread(reads),
+        "update_ms": spread(updates),
+        "compute_ms": spread(computes),
+        "reads": {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)},
+        "state_share": state_bytes(metric) / sum(map(num_bytes, batches)),
+        "state_bytes": state_bytes(metric),
+        "peak_share": peak_bytes(batches, last) / num_bytes(last),
+        "aupimo": score,
+    }
+
+
+def measure_stream(workload: Workload, batch_size: int) -> dict[str, Any]:
+    """Measure a stream that never lies in memory as a whole, by the time that is spent in updates and reads."""
+    metric, reading, updating, total = AUPIMO(), 0.0, 0.0, 0
+    for maps, masks in workload.batches(batch_size):
+        reading += seconds(partial(read_once, [(maps, masks)]))
+        updating += seconds(partial(metric.update, maps, masks))
+        total += num_bytes((maps, masks))
+    computing = seconds(metric.compute)
+    return {
+        "workload": workload.name,
+        "batch_size": batch_size,
+        "images": workload.num_normal + workload.num_anomalous,
+        "read_ms": spread([reading]),
+        "update_ms": spread([updating]),
+        "compute_ms": spread([computing]),
+        "reads": dict.fromkeys(("median", "low", "high"), (updating + computing) / reading),
+        "state_share": state_bytes(metric) / total,
+        "state_bytes": state_bytes(metric),
+        "peak_share": math.nan,
+        "aupimo": float(metric.compute()),
+    }
+
+
+def measure_peers(workload: Workload, batch_size: int, runs: int) -> dict[str, Any]:
+    """Time each peer once, after it was warmed up on a few small images, as a ratio to the median of ours."""
+    batches = list(workload.batches(batch_size))
+    ours = statistics.median(seconds(lambda: update(batches).compute()) for _ in range(runs))
+    warm_up = list(WORKLOADS["256"]._replace(num_normal=4, num_anomalous=2).batches(2))
+    found: dict[str, Any] = {"workload": workload.name, "ours_ms": 1e3 * ours}
+    for name, peer in PEERS.items():
+        if peer is not None:
+            peer(warm_up)
+        found[name] = None if peer is None else seconds(partial(peer, batches)) / ours
+    return found
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Slope of the line through points in log-log: 1 for a cost that is linear."""
+    points = torch.tensor([x, y], dtype=torch.float64).log()
+    centred = points - points.mean(1, keepdim=True)
+    return float((centred[0] * centred[1]).sum() / centred[0].square().sum())
+
+
+def measure_growth(runs: int, picture: Path | None) -> dict[str, Any]:
+    """Time update and compute as images grow in number and in size; draw both if a file is given."""
+    found: dict[str, Any] = {}
+    for axis, values in (("images", GROWTH_COUNTS), ("pixels", GROWTH_SIZES)):
+        times: dict[str, list[float]] = {"update": [], "compute": []}
+        for value in values:
+            count, size = (value, 512) if axis == "images" else (40, value)
+            workload = Workload("", count // 4, count - count // 4, ((size, size),))
+            batches = list(workload.batches(8))
+            update(batches).compute()
+            times["update"].append(statistics.median(seconds(partial(update, batches)) for _ in range(runs)))
+            metrics = [update(batches) for _ in range(runs)]
+            times["compute"].append(statistics.median(seconds(metric.compute) for metric in metrics))
+        x = [value if axis == "images" else value**2 for value in values]
+        found[axis] = {"x": x, **times, "slopes": {name: slope(x, y) for name, y in times.items()}}
+    if picture is not None:
+        draw_growth(found, picture)
+    return found
+
+
+def draw_growth(growth: dict[str, Any], picture: Path) -> None:
+    """Draw times against numbers of images and of pixels, both in log."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure((9, 3.6), layout="constrained")
+    labels = {"images": "images of 512 x 512", "pixels": "pixels of each of 40 images"}
+    for ax, (axis, found) in zip(figure.subplots(1, 2), growth.items(), strict=True):
+        for name, color in (("update", "tab:blue"), ("compute", "tab:orange")):
+            milliseconds = [1e3 * each for each in found[name]]
+            ax.plot(found["x"], milliseconds, "o-", color=color, label=f"{name}, slope {found['slopes'][name]:.2f}")
+        ax.set(xscale="log", yscale="log", xlabel=labels[axis], ylabel="milliseconds")
+        ax.legend(frameon=False)
+        ax.grid(color="0.9")
+    figure.savefig(picture, dpi=100)
+
+
+HEAD = (
+    "workload batch images    read ms  update ms compute ms  reads (low to high)   state MB   share   peak  AUPIMO\n"
+    "(reads: time of update and compute over that of one read; share: of the state in the data; peak: most memory\n"
+    "that an update holds beside its batch, as a share of the batch)"
+)
+
+
+def row(found: dict[str, Any]) -> str:
+    """Line of the table for a workload."""
+    times = "  ".join(f"{found[name]['median']:9.1f}" for name in ("read_ms", "update_ms", "compute_ms"))
+    reads = f"{found['reads']['median']:5.2f} ({found['reads']['low']:.2f} to {found['reads']['high']:.2f})"
+    memory = f"{found['state_bytes'] / 1e6:7.2f} {found['state_share']:7.2%} {found['peak_share']:6.0%}"
+    head = f"{found['workload']:<8} {found['batch_size']:>5} {found['images']:>6}"
+    return f"{head}  {times}  {reads:<21} {memory}  {found['aupimo']:.4f}"
 
 
 def main() -> None:
-    """Print times as ratios to one read of the data, and the state as a share of the data."""
+    """Print a table, and write all that was measured to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workloads", nargs="*", choices=list(WORKLOADS), default=DEFAULT_WORKLOADS)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--peers", nargs="*", choices=list(WORKLOADS), default=(), help="workloads to time peers on")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--picture", type=Path, help="PNG of the growth")
+    parser.add_argument("--json", type=Path, help="file for everything that was measured")
     arguments = parser.parse_args()
-    print(
-        f"aupimo-torchmetrics {aupimo_torchmetrics.__version__}, torch {torch.__version__}, "
-        f"{platform.machine()}, {torch.get_num_threads()} threads; median of {arguments.runs} runs"
-    )
-    for batch_size in arguments.batch_sizes:
-        batches = list(make_batches(batch_size))
-        metric = update(batches)
-        score = float(metric.compute())
-        reads, updates, computes = [], [], []
-        for _ in range(arguments.runs):
-            reads.append(seconds(partial(read_once, batches)))
-            updates.append(seconds(partial(update, batches)))
-            metric = update(batches)
-            computes.append(seconds(metric.compute))
-        read, updating, computing = (statistics.median(times) for times in (reads, updates, computes))
-        ratios = sorted((u + c) / r for u, c, r in zip(updates, computes, reads, strict=True))
-        input_bytes = sum(maps.nbytes + masks.nbytes for maps, masks in batches)
-        print(
-            f"batches of {batch_size}: one read {read * 1e3:.0f} ms, update {updating * 1e3:.0f} ms, "
-            f"compute {computing * 1e3:.0f} ms, ratio {(updating + computing) / read:.2f} "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f}); state {state_bytes(metric) / 1e6:.2f} MB, "
-            f"{state_bytes(metric) / input_bytes:.2%} of the input; AUPIMO {score:.4f}"
-        )
+
+    machine = {
+        "aupimo-torchmetrics": aupimo_torchmetrics.__version__,
+        "torch": torch.__version__,
+        "torchmetrics": torchmetrics.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "runs": arguments.runs,
+    }
+    found: dict[str, Any] = {"machine": machine, "workloads": [], "peers": []}
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    if arguments.workloads:
+        print(HEAD)
+    for name in arguments.workloads:
+        for batch_size in arguments.batch_sizes:
+            is_stream = name == "stream"
+            workload = WORKLOADS[name]
+            each = measure_stream(workload, batch_size) if is_stream else measure(workload, batch_size, arguments.runs)
+            found["workloads"].append(each)
+            print(row(each), flush=True)
+    for name in arguments.peers:
+        each = measure_peers(WORKLOADS[name], arguments.batch_sizes[0], arguments.runs)
+        found["peers"].append(each)
+        ratios = (f"{peer} {'not installed' if each[peer] is None else f'{each[peer]:.0f} times'}" for peer in PEERS)
+        print(f"{name}: ours {each['ours_ms']:.0f} ms; {', '.join(ratios)}", flush=True)
+    if arguments.growth:
+        found["growth"] = measure_growth(arguments.runs, arguments.picture)
+        for axis, each in found["growth"].items():
+            print(f"growth with {axis}: " + ", ".join(f"{name} {s:.2f}" for name, s in each["slopes"].items()))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

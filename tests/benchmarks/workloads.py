@@ -1,0 +1,72 @@
+"""Seeded anomaly maps that look like real ones, for the benchmarks: smooth, with a heavy right tail, small defects.
+
+A workload is made batch by batch, so that a stream of thousands of maps never lies in memory at once. Images come
+shuffled, as in a data loader that mixes the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+DEFECT_SHARE = 0.0029
+"""Share of an image that a defect covers: 55 x 55 pixels of 1024 x 1024."""
+
+Batch = tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]
+
+
+class Workload(NamedTuple):
+    """A data set to score."""
+
+    name: str
+    num_normal: int
+    num_anomalous: int
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of the images; with several, images take them in turn."""
+    dtype: torch.dtype = torch.float32
+
+    def batches(self, batch_size: int, seed: int = 0) -> Iterator[Batch]:
+        """Yield maps and masks (n, H, W), or lists of them (H, W) if sizes are mixed."""
+        generator = torch.Generator().manual_seed(seed)
+        num_images = self.num_normal + self.num_anomalous
+        is_anomalous = torch.randperm(num_images, generator=generator) >= self.num_normal
+        for places in torch.arange(num_images).split(batch_size):
+            sizes = [self.sizes[place % len(self.sizes)] for place in places.tolist()]
+            images = [
+                self._image(bool(is_anomalous[place]), size, generator)
+                for place, size in zip(places.tolist(), sizes, strict=True)
+            ]
+            maps, masks = (list(each) for each in zip(*images, strict=True))
+            yield (torch.stack(maps), torch.stack(masks)) if len(self.sizes) == 1 else (maps, masks)
+
+    def _image(self, is_anomalous: bool, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Map (H, W) and mask (H, W) of one image."""
+        height, width = size
+        coarse = torch.randn(1, 1, max(2, height // 16), max(2, width // 16), generator=generator)
+        anomaly_map = interpolate(coarse, size=size, mode="bilinear")[0, 0].exp()
+        anomaly_map += 0.05 * torch.randn(size, generator=generator)
+        mask = torch.zeros(size, dtype=torch.bool)
+        if is_anomalous:
+            side = max(1, round((DEFECT_SHARE * height * width) ** 0.5))
+            row, column = (int(torch.randint(0, length - side, (), generator=generator)) for length in size)
+            mask[row : row + side, column : column + side] = True
+            anomaly_map += 20 * mask * torch.rand(size, generator=generator)
+        return anomaly_map.to(self.dtype), mask
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("256", 20, 63, ((256, 256),)),
+        Workload("screw", 41, 119, ((1024, 1024),)),
+        Workload("visa", 101, 100, ((1562, 960),)),
+        Workload("mixed", 41, 119, ((1024, 1024), (768, 1024), (900, 701))),
+        Workload("float16", 41, 119, ((1024, 1024),), torch.float16),
+        Workload("stream", 2000, 2000, ((1024, 1024),)),
+    )
+}
+"""Sizes of MVTec AD's bottle in small and screw, of VisA, of mixed images, in half precision, and of Real-IAD."""
