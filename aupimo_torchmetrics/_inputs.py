@@ -69,7 +69,8 @@ def keep_scores(
 ) -> PixelScores:
     """Check one batch, raise what is wrong with it, and return what is kept of it, in the dtype of `floor`.
 
-    The host waits for the device twice, once more when a floor is chosen, and once more for each further map of a list.
+    The host waits for the device twice, once more when a floor is chosen, once more for image ids, and once more for
+    each further map of a list.
     """
     if validate_args:
         _check_form(preds, target, image_ids)

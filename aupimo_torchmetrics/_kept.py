@@ -98,9 +98,9 @@ def required_capacity(num_images: int, num_pixels: int, normal_buffer: int, uppe
 
 def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> PixelScores:
     """Raise the floor as far as the required capacity allows, and drop the normal scores below it."""
-    is_normal = ~kept.is_anomalous
-    largest = int(kept.num_pixels[is_normal].amax()) if bool(is_normal.any()) else 0
-    capacity = required_capacity(int(is_normal.sum()), largest, normal_buffer, upper_fpr)
+    num_pixels = kept.num_pixels[~kept.is_anomalous]
+    largest = int(num_pixels.amax()) if len(num_pixels) else 0
+    capacity = required_capacity(len(num_pixels), largest, normal_buffer, upper_fpr)
     score_is_normal = kept.of_normal_images()
     normal_scores = kept.scores[score_is_normal]
     if len(normal_scores) <= capacity:
