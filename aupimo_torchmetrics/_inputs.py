@@ -26,6 +26,7 @@ Maps: TypeAlias = Tensor | Sequence[Tensor]
 ImageIds: TypeAlias = Tensor | Sequence[int]
 
 _SAMPLE_SIZE = 2**15
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 _BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
 """Pixels of a block, the best first: maxima of small blocks take the CPU long, large blocks hold more in vain."""
 _MAX_HOT_SHARE = 0.25
@@ -215,8 +216,12 @@ def _select_above_new_floor(group: _Group, floor: Tensor, capacity: int) -> tupl
 
     Returns what is kept, and whether it has a floor now.
     """
-    stride = (group.maps.numel() // _SAMPLE_SIZE) | 1  # odd, to wander over the columns of images of even width
-    sample = group.maps.view(len(group.maps), -1)[:, ::stride].to(floor.dtype)
+    # Steps of the golden ratio spread the sample over rows and columns alike, whatever the width; a stride of a row and
+    # a pixel would stay on a diagonal, where smooth maps show few of their peaks.
+    step = round(group.num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
+    sample_size = min(group.num_pixels, max(1, _SAMPLE_SIZE // len(group.maps)))
+    places = torch.arange(sample_size, device=floor.device) * step % group.num_pixels
+    sample = group.maps.view(len(group.maps), -1)[:, places].to(floor.dtype)
     sample = torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
     expected = capacity * len(sample) / group.maps.numel()
     rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)))  # four standard deviations to be safe

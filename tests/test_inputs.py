@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, _inputs
 from aupimo_torchmetrics._inputs import Maps, _block_size
-from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, prune_scores
+from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, prune_scores, required_capacity
 
 LARGE = (161, 163)
 """Size of images of which four are more than the sample that a floor is chosen by, with an odd number of pixels."""
@@ -278,6 +278,18 @@ def test_sample_that_misses_the_bright_pixels_does_no_harm() -> None:
     maps.view(4, -1)[:, 1::stride] += 10.0
     kept = keep(maps, torch.zeros_like(maps), normal_buffer=200, upper_fpr=1e-6, dtype=torch.float32)
     assert_keeps_exactly(kept, maps, torch.zeros_like(maps), float(kept.floor))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
+    """Of smooth maps, whose peaks lie in few places, a floor is found too, though a row is as long as the stride."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(128, 1, 16, 4, generator=generator)
+    maps = torch.nn.functional.interpolate(coarse, size=(256, 64), mode="bilinear")[:, 0].exp()
+    masks = torch.zeros(maps.shape, dtype=torch.bool)
+    kept = keep(maps, masks, normal_buffer=1000, upper_fpr=1e-4, dtype=torch.float32)
+    capacity = required_capacity(128, 256 * 64, 1000, 1e-4)
+    assert capacity <= len(kept.scores) <= 4 * capacity
 
 
 @pytest.mark.parametrize("value", [0.0, -math.inf, math.inf])
