@@ -89,13 +89,11 @@ def keep_scores(
         largest = max(group.num_pixels for group in groups)
         capacity = required_capacity(num_images, largest, normal_buffer, upper_fpr)
 
-    parts = [no_scores(floor)]
-    for group in groups:
-        if has_floor or group.maps.numel() <= 2 * capacity:
-            part = _select(group, parts[-1].floor)
-        else:
-            part, has_floor = _select_above_new_floor(group, parts[-1].floor, int(capacity))
-        parts.append(part)
+    parts = None
+    if not has_floor and sum(group.maps.numel() for group in groups) > 2 * capacity:
+        parts = _select_above_new_floor(groups, floor, int(capacity))
+    if parts is None:
+        parts = [_select(group, floor) for group in groups]
     kept = join_scores(parts)
     if image_ids is not None:
         ids = torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device)
@@ -154,15 +152,13 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
 def _is_any(masks: Tensor, block_size: int) -> Tensor:
     """Whether each block of masks (n, P) holds a true pixel: (n, q) bool.
 
-    Extrema of whole words are up to a hundred times faster than `any`. A byte of 255, which some cast to bool, may make
-    a word negative.
+    Extrema of 32-bit words are several times faster than those of bytes, and these than `any`. A byte of 255, which
+    some cast to bool, may make a word negative.
     """
-    word = next(
-        dtype
-        for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
-        if block_size % dtype.itemsize == 0 and masks.storage_offset() % dtype.itemsize == 0
-    )
-    words = masks.view(word).view(len(masks), -1, block_size // word.itemsize)
+    word_size = torch.int32.itemsize
+    if block_size % word_size or masks.storage_offset() % word_size:
+        return masks.view(torch.uint8).view(len(masks), -1, block_size).amax(2) != 0
+    words = masks.view(torch.int32).view(len(masks), -1, block_size // word_size)
     return (words.amax(2) | words.amin(2)) != 0
 
 
@@ -211,28 +207,31 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
     )
 
 
-def _select_above_new_floor(group: _Group, floor: Tensor, capacity: int) -> tuple[PixelScores, bool]:
-    """Select above a floor that a strided sample suggests, if at least `capacity` normal scores lie above it.
-
-    Returns what is kept, and whether it has a floor now.
-    """
-    # Steps of the golden ratio spread the sample over rows and columns alike, whatever the width; a stride of a row and
-    # a pixel would stay on a diagonal, where smooth maps show few of their peaks.
-    step = round(group.num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
-    sample_size = min(group.num_pixels, max(1, _SAMPLE_SIZE // len(group.maps)))
-    places = torch.arange(sample_size, device=floor.device) * step % group.num_pixels
-    sample = group.maps.view(len(group.maps), -1)[:, places].to(floor.dtype)
-    sample = torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
-    expected = capacity * len(sample) / group.maps.numel()
+def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) -> list[PixelScores] | None:
+    """Select above a floor that a sample suggests; None if fewer than `capacity` normal scores lie above it."""
+    num_pixels = sum(group.maps.numel() for group in groups)
+    sample = torch.cat([_sample(group, _SAMPLE_SIZE / num_pixels).to(floor.dtype) for group in groups])
+    expected = capacity * len(sample) / num_pixels
     rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)))  # four standard deviations to be safe
     new_floor = sample.kthvalue(len(sample) - rank + 1).values
-    part = _select(group, new_floor)
+    parts = [_select(group, new_floor) for group in groups]
 
-    num_normal = (~group.is_anomalous).sum() * group.num_pixels
-    num_kept = torch.where(group.is_anomalous, 0, part.num_kept).sum()
-    is_enough = num_kept >= num_normal.clamp(max=capacity)
-    is_enough_on_host, has_floor = torch.stack([is_enough, new_floor > -math.inf]).tolist()
-    return (part, has_floor) if is_enough_on_host else (_select(group, floor), False)
+    num_normal = torch.stack([(~group.is_anomalous).sum() * group.num_pixels for group in groups]).sum()
+    num_kept = torch.stack([torch.where(part.is_anomalous, 0, part.num_kept).sum() for part in parts]).sum()
+    return parts if bool(num_kept >= num_normal.clamp(max=capacity)) else None
+
+
+def _sample(group: _Group, share: float) -> Tensor:
+    """Scores (S,) of about a share of the pixels of each image, -inf in the place of those of anomalous images.
+
+    Steps of the golden ratio spread the sample over rows and columns alike, whatever the width: a stride of a row and a
+    pixel would stay on a diagonal, where smooth maps show few of their peaks.
+    """
+    step = round(group.num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
+    sample_size = min(group.num_pixels, max(1, round(share * group.num_pixels)))
+    places = torch.arange(sample_size, device=group.maps.device) * step % group.num_pixels
+    sample = group.maps.view(len(group.maps), -1)[:, places]
+    return torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
 
 
 def _check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
