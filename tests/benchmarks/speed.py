@@ -178,6 +178,8 @@ def draw_growth(growth: dict[str, Any], picture: Path) -> None:
             milliseconds = [1e3 * each for each in found[name]]
             ax.plot(found["x"], milliseconds, "o-", color=color, label=f"{name}, slope {found['slopes'][name]:.2f}")
         ax.set(xscale="log", yscale="log", xlabel=labels[axis], ylabel="milliseconds")
+        ax.minorticks_off()
+        ax.set_xticks(found["x"], [f"{value:,}" for value in found["x"]])
         ax.legend(frameon=False)
         ax.grid(color="0.9")
     figure.savefig(picture, dpi=100)
