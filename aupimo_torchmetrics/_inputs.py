@@ -42,7 +42,7 @@ class _Group(NamedTuple):
     masks: Tensor
     """(n, q, B) bool."""
     highest: Tensor
-    """(n, q) highest score of each block, NaN if there is a NaN in it."""
+    """(n, q) highest score of each block; any if there is a NaN in it."""
     is_masked: Tensor
     """(n, q) bool, true for a block with mask pixels."""
     lowest: Tensor
@@ -141,12 +141,25 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
     return _Group(
         maps=maps.view(blocks),
         masks=masks.view(blocks),
-        highest=maps.view(blocks).amax(2),
+        highest=_highest(maps.view(blocks)),
         is_masked=is_masked,
         lowest=maps.amin(1),
         is_anomalous=is_masked.any(1),
         is_binary=is_binary,
     )
+
+
+def _highest(blocks: Tensor) -> Tensor:
+    """Highest score of each block of maps (n, q, B): (n, q), any if there is a NaN in the block.
+
+    Of 16-bit numbers the CPU finds maxima slowly, and of integers five times faster. Read as integers, their bits are
+    in the order of the numbers where these are positive, and in reverse order where they are negative.
+    """
+    if blocks.element_size() != torch.int16.itemsize:
+        return blocks.amax(2)
+    bits = blocks.view(torch.int16)
+    largest, smallest = bits.amax(2), bits.amin(2)
+    return torch.where(largest >= 0, largest, smallest).view(blocks.dtype)
 
 
 def _is_any(masks: Tensor, block_size: int) -> Tensor:

@@ -280,6 +280,19 @@ def test_sample_that_misses_the_bright_pixels_does_no_harm() -> None:
     assert_keeps_exactly(kept, maps, torch.zeros_like(maps), float(kept.floor))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_highest_scores_of_blocks(dtype: torch.dtype) -> None:
+    """Maxima are those of the numbers in each precision: of either sign, of zeros with a sign, and of infinities."""
+    blocks = torch.randn(4, 6, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    blocks[1] = -blocks[1].abs()
+    blocks[2, :, 3] = -math.inf
+    blocks[2, 0] = -math.inf
+    blocks[3, 1] = -1
+    blocks[3, 1, 5] = -0.0
+    blocks[3, 2, 5] = math.inf
+    assert torch.equal(_inputs._highest(blocks), blocks.amax(2))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     """Of smooth maps, whose peaks lie in few places, a floor is found too, though a row is as long as the stride."""
