@@ -330,7 +330,7 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
 
     Raises:
         ValueError: If there is no dataset, if there are fewer than two models, if a model is missing on a dataset, if
-            FPR bounds differ, if a mean is undefined, or if `alpha` is not in (0, 1).
+            FPR bounds or shared FPRs differ, if a mean is undefined, or if `alpha` is not in (0, 1).
         ModuleNotFoundError: If scipy is not installed.
 
     Example:
@@ -372,7 +372,7 @@ def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
     first_dataset, first = next(iter(results.items()))
     if len(first) < 2:
         raise ValueError(f"Expected `results` to hold two models or more, but got {len(first)}.")
-    bounds = next(iter(first.values())).fpr_bounds
+    expected = next(iter(first.values()))
     for dataset, by_model in results.items():
         if by_model.keys() != first.keys():
             model = min(by_model.keys() ^ first.keys())
@@ -381,11 +381,13 @@ def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
                 f"but {model!r} is missing on {(first_dataset if model in by_model else dataset)!r}."
             )
         for model, result in by_model.items():
-            if result.fpr_bounds != bounds:
-                raise ValueError(
-                    f"Expected `results` to have the same `fpr_bounds`, but got {bounds} on {first_dataset!r} and "
-                    f"{result.fpr_bounds} for {model!r} on {dataset!r}."
-                )
+            for setting in ("fpr_bounds", "shared_fpr"):
+                values = getattr(expected, setting), getattr(result, setting)
+                if values[0] != values[1]:
+                    raise ValueError(
+                        f"Expected `results` to have the same `{setting}`, but got {values[0]!r} on {first_dataset!r} "
+                        f"and {values[1]!r} for {model!r} on {dataset!r}."
+                    )
             if math.isnan(result.mean):
                 raise ValueError(
                     f"Expected `results` to have scores, but the mean of {model!r} on {dataset!r} is undefined (NaN). "

@@ -352,6 +352,10 @@ def test_a_ranking_prints_as_a_table() -> None:
 
 
 UNRANKED: dict[str, Any] = {
+    "same `shared_fpr`, but got 'mean' on '0' and 'max' for 'b' on '1'": {
+        "0": {"a": make_result([0.1]), "b": make_result([0.2])},
+        "1": {"a": make_result([0.1]), "b": make_result([0.2], shared_fpr="max")},
+    },
     "one dataset or more, but got none": {},
     "two models or more, but got 1": made_up_datasets({"a": 0.1}),
     "'b' is missing on '1'": made_up_datasets({"a": 0.1, "b": 0.2}, {"a": 0.1}),
