@@ -90,6 +90,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--epochs", type=_positive, help="epochs of training (default: a minute of them)")
     parser.add_argument("--out", default="aupimo_demo", metavar="DIR", help="folder to write to (default: %(default)s)")
     parser.add_argument("--seed", type=_seed, default=0, help="seed of defects and training (default: %(default)s)")
+    parser.add_argument("--save-maps", action="store_true", help="write images and maps too, for `aupimo evaluate`")
     parser.set_defaults(run=_run_demo)
 
 
@@ -165,7 +166,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     from aupimo_torchmetrics.demo import DEFAULT_EPOCHS, run_demo  # noqa: PLC0415
 
     epochs = DEFAULT_EPOCHS if arguments.epochs is None else arguments.epochs
-    report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed)
+    report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed, saves_maps=arguments.save_maps)
     print(report.summary())  # noqa: T201
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -164,6 +165,43 @@ def texture_tiles(
         image_ids=torch.arange(len(images)),
         defects=tuple(kinds),
     )
+
+
+def save_tiles(tiles: TextureTiles, category: Path) -> list[str]:
+    """Write the validation tiles to a folder in the layout of MVTec AD, to try things on that read a data set.
+
+    Args:
+        tiles: Tiles, as :func:`texture_tiles` returns them.
+        category: Folder of the category, made if need be: `test/DEFECT/000.png` and `ground_truth/DEFECT/000_mask.png`.
+
+    Returns:
+        Path of each tile relative to the folder, without suffix; a map of it is looked for under the same path.
+
+    Raises:
+        ModuleNotFoundError: If pillow is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aupimo_torchmetrics.datasets import save_tiles, texture_tiles
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tiles(texture_tiles("brick"), Path(folder, "brick"))[:2]
+        ['test/good/000', 'test/scratch/001']
+
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    keys = []
+    for place, (image, mask, defect) in enumerate(zip(tiles.images, tiles.masks, tiles.defects, strict=True)):
+        folder = "good" if defect == NORMAL else defect
+        files = {f"test/{folder}/{place:03}.png": (image * MAX_LEVEL).round()}
+        if defect != NORMAL:
+            files[f"ground_truth/{folder}/{place:03}_mask.png"] = mask * MAX_LEVEL
+        for name, pixels in files.items():
+            (category / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[0].to(torch.uint8).numpy()).save(category / name)
+        keys.append(f"test/{folder}/{place:03}")
+    return keys
 
 
 def plant_defect(

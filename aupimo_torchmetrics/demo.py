@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
-from aupimo_torchmetrics.datasets import TextureTiles, texture_tiles
+from aupimo_torchmetrics.datasets import TextureTiles, save_tiles, texture_tiles
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 from aupimo_torchmetrics.metrics import AUPIMO
@@ -170,7 +170,12 @@ Scores and pictures while training: tensorboard --logdir {self.out}
 
 
 def run_demo(
-    texture: str = "brick", epochs: int = DEFAULT_EPOCHS, out: str | os.PathLike[str] = "aupimo_demo", seed: int = 0
+    texture: str = "brick",
+    epochs: int = DEFAULT_EPOCHS,
+    out: str | os.PathLike[str] = "aupimo_demo",
+    seed: int = 0,
+    *,
+    saves_maps: bool = False,
 ) -> DemoReport:
     """Train a detector on a texture, log its AUPIMO after each epoch, and write scores and a picture.
 
@@ -181,6 +186,8 @@ def run_demo(
             files of earlier runs stay, and each run has its own folder `tensorboard/version_*`.
         seed: Fixes defects, initial weights and training. Scores repeat exactly on one machine; another number of CPU
             threads rounds otherwise, which training amplifies. The state of torch's own generator is left as it was.
+        saves_maps: Whether to write the validation tiles to `data` and their anomaly maps to `maps`, for
+            `aupimo evaluate`.
 
     Returns:
         Scores before and after training, and what is needed to explain them.
@@ -202,7 +209,10 @@ def run_demo(
         detector = train_detector(tiles, epochs, seed, logger=logger, callbacks=callbacks)
         before, after = detector.results[0], detector.results[-1]
         after.save(out / SCORES_FILE)
-        _save_picture(out / PICTURE_FILE, anomaly_maps(detector, tiles.images), tiles, after, texture)
+        maps = anomaly_maps(detector, tiles.images)
+        _save_picture(out / PICTURE_FILE, maps, tiles, after, texture)
+        if saves_maps:
+            _save_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
     return DemoReport(texture, out, tiles, before, after, detector.metric_time.seconds, run_time.seconds)
 
 
@@ -353,6 +363,15 @@ def _by_score(result: AUPIMOResult) -> list[int]:
     """Places of the anomalous images, worst first."""
     num_anomalous = int((~result.aupimos.isnan()).sum())
     return result.aupimos.argsort(stable=True)[:num_anomalous].tolist()  # NaN, of normal images, comes last
+
+
+def _save_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
+    """Write maps (N, 1, H, W), laid out like their images."""
+    import tifffile  # noqa: PLC0415
+
+    for key, anomaly_map in zip(keys, maps, strict=True):
+        (category / key).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(category / f"{key}.tiff", anomaly_map[0].numpy())
 
 
 def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOResult, texture: str) -> None:

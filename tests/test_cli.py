@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,15 +109,36 @@ def test_training_overwrites_what_it_says() -> None:
             assert 0 <= overwritten.min() <= overwritten.max() <= 1
 
 
+def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
+    """`aupimo evaluate` on the images and maps that the demo writes gives the demo's scores."""
+    report = run_demo("gravel", epochs=1, out=tmp_path, saves_maps=True)
+    lower, upper = report.after.fpr_bounds
+    options = ["--fpr-bounds", str(lower), str(upper), "--out", str(tmp_path / "scores")]
+    assert main(["evaluate", str(tmp_path / "maps"), "--data", str(tmp_path / "data"), *options]) == 0
+    result = AUPIMOResult.load(tmp_path / "scores" / "gravel" / "aupimo" / "aupimos.json")
+    places = [int(Path(path).stem) for path in result.paths or []]
+    assert sorted(places) == list(range(40))
+    torch.testing.assert_close(result.aupimos, report.after.aupimos[places], rtol=0, atol=1e-12, equal_nan=True)
+
+
 def test_shell_passes_options_and_prints_the_summary(
     report: DemoReport, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`aupimo demo` hands its options to the demo and prints what it found."""
     calls = []
-    monkeypatch.setattr("aupimo_torchmetrics.demo.run_demo", lambda *args: calls.append(args) or report)
-    assert main(["demo", "--texture", "grass", "--epochs", "2", "--out", "there", "--seed", "7"]) == 0
+
+    def note(*args: Any, **settings: Any) -> DemoReport:
+        calls.append((*args, *settings.items()))
+        return report
+
+    monkeypatch.setattr("aupimo_torchmetrics.demo.run_demo", note)
+    options = ["--texture", "grass", "--epochs", "2", "--out", "there", "--seed", "7", "--save-maps"]
+    assert main(["demo", *options]) == 0
     assert main(["demo"]) == 0
-    assert calls == [("grass", 2, "there", 7), ("brick", 30, "aupimo_demo", 0)]
+    assert calls == [
+        ("grass", 2, "there", 7, ("saves_maps", True)),
+        ("brick", 30, "aupimo_demo", 0, ("saves_maps", False)),
+    ]
     assert report.summary() in capsys.readouterr().out
 
 
