@@ -26,7 +26,9 @@ Maps: TypeAlias = Tensor | Sequence[Tensor]
 ImageIds: TypeAlias = Tensor | Sequence[int]
 
 _SAMPLE_SIZE = 2**15
+"""Pixels that are looked at to choose a floor."""
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
+"""Step of the sample, as a share of an image."""
 _BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
 """Pixels of a block, the best first: maxima of small blocks take the CPU long, large blocks hold more in vain."""
 _MAX_HOT_SHARE = 0.25

@@ -12,6 +12,9 @@ DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 DEFAULT_FPR_LIMIT = 0.3
 """Limit of the FPR of AUPRO in the evaluation of MVTec AD."""
 
+METRICS = ("aupimo", "auroc", "aupr", "aupro")
+"""What saved maps are evaluated by."""
+
 SHARED_FPRS = ("mean", "max")
 """What the FPRs of the normal images are summed up by: their mean, or the stricter maximum."""
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, SHARED_FPRS
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, METRICS, SHARED_FPRS
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.datasets import TEXTURES
 from aupimo_torchmetrics.folders import LAYOUTS
@@ -109,7 +109,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=("aupimo", "auroc", "aupr", "aupro"),
+        choices=METRICS,
         default=["aupimo"],
         help="(default: aupimo)",
     )

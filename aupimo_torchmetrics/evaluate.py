@@ -26,14 +26,13 @@ from tqdm import tqdm
 from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._regions import RegionScores, join_regions, part_by_regions
 from aupimo_torchmetrics._scoring import aupro_scores
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, check_choice
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, METRICS, check_choice
 from aupimo_torchmetrics.folders import LabelledImage, find_test_images
 from aupimo_torchmetrics.map_files import MapFiles, image_size, open_maps, read_image, read_mask
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 
-METRICS = ("aupimo", "auroc", "aupr", "aupro")
 BATCH_SIZE = 8
 MAX_LEADING_FOLDERS = 2
 """How many folders may stand in the path of a map before what the data set has too, as `MVTec/bottle/`."""
@@ -101,7 +100,7 @@ class PairReader(NamedTuple):
 
         """
         anomaly_map = _blame(pair.name, self.maps.read, pair.place)
-        size = (anomaly_map.shape[0], anomaly_map.shape[1])
+        size = _size(anomaly_map)
         image = pair.image
         if image.masks:
             mask = _blame(str(image.masks[0]), read_mask, image.masks)
@@ -152,12 +151,14 @@ class Evaluation:
         categories: Scores of each category.
         faults: Files that were passed over.
         reader: What reads the maps.
+        without_maps: Categories of the data set of which there is no map.
 
     """
 
     categories: list[CategoryScores]
     faults: list[Fault]
     reader: PairReader
+    without_maps: list[str]
 
     def summary(self) -> str:
         """Return a table of the categories and their mean, and how the scores came about."""
@@ -173,6 +174,7 @@ class Evaluation:
             means = (math.fsum(column) / len(column) for column in columns)
             lines.append(f"{'mean':<{width + 16}}" + "".join(f"{mean:>9.4f}" for mean in means))
         lines += ["", self.categories[0].result.protocol, self._resizing()]
+        lines += [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
         lines += [f"warning: {scores.category}: {doubt}" for scores in self.categories for doubt in scores.doubts]
         lines += [f"passed over: {fault.path}: {fault.reason}" for fault in self.faults]
         return "\n".join(lines)
@@ -251,7 +253,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         layout: Layout of the data set.
         fpr_bounds: Bounds of the shared FPR.
         num_thresholds: None for the exact score, or how many thresholds to sample.
-        metrics: What to compute, of `METRICS`; AUPIMO is always computed.
+        metrics: What to compute: `"auroc"`, `"aupr"` and `"aupro"` beside `"aupimo"`, which is always computed.
         device: Where to compute.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
         is_resizing: Whether to resize maps bilinearly to the size of their masks; if not, another size is a fault.
@@ -269,7 +271,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         check_choice("metrics", name, METRICS)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr).to(device)
     reader = PairReader(open_maps(maps), is_resizing)
-    pairs, faults = pair_maps(reader.maps, find_test_images(data, layout))
+    images = find_test_images(data, layout)
+    pairs, faults = pair_maps(reader.maps, images)
     categories = []
     with tqdm(total=len(pairs), unit="map", disable=None) as bar:  # a bar is for terminals
         for category, group in groupby(pairs, key=lambda pair: pair.image.category):
@@ -281,11 +284,14 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         raise BadDataError(faults, "--skip-bad goes on without them")
     if not categories:
         raise BadDataError(faults, "and no other is there")
-    return Evaluation(categories, faults, reader)
+    without_maps = sorted({image.category for image in images} - {pair.image.category for pair in pairs})
+    return Evaluation(categories, faults, reader, without_maps)
 
 
 def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pair], list[Fault]]:
     """Find the map of each test image, and say which images and maps are alone and which masks are missing.
+
+    A file of maps is often of one category of a collection, so categories without any map are not asked for.
 
     Args:
         maps: Maps, whose paths may begin with folders that the data set's paths have not.
@@ -313,7 +319,10 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
         else:
             faults.append(Fault(name, "a map without a test image"))
     pairs = []
+    with_maps = {image.category for image in images if image.key in places}
     for image in images:
+        if image.category not in with_maps:
+            continue
         missing = [mask for mask in image.masks if not mask.is_file()]
         if image.key not in places:
             faults.append(Fault(str(image.path), "a test image without a map"))
@@ -408,9 +417,9 @@ def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
     return resized.reshape(*image.shape[:-2], *size)
 
 
-def _size(mask: Tensor) -> Size:
-    """Height and width of a mask."""
-    return mask.shape[0], mask.shape[1]
+def _size(image: Tensor) -> Size:
+    """Height and width of a map or mask."""
+    return image.shape[0], image.shape[1]
 
 
 def _blame(path: str, read: Any, *args: Any) -> Any:

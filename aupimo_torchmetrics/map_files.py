@@ -6,6 +6,7 @@ decoder stumbles over is a `ValueError` that says what is wrong with the file. T
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -186,7 +187,7 @@ def _read_mask_file(path: Path) -> Tensor:
 
 def _check_size(shape: tuple[int, ...]) -> None:
     """Raise if there are more pixels than a map, mask or image can have."""
-    if np.prod(shape, dtype=np.float64) > MAX_PIXELS:
+    if math.prod(shape) > MAX_PIXELS:
         raise ValueError(f"too large: {' x '.join(str(length) for length in shape)}, at most {MAX_PIXELS:,} pixels")
 
 

@@ -381,13 +381,7 @@ def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
                 f"but {model!r} is missing on {(first_dataset if model in by_model else dataset)!r}."
             )
         for model, result in by_model.items():
-            for setting in ("fpr_bounds", "shared_fpr"):
-                values = getattr(expected, setting), getattr(result, setting)
-                if values[0] != values[1]:
-                    raise ValueError(
-                        f"Expected `results` to have the same `{setting}`, but got {values[0]!r} on {first_dataset!r} "
-                        f"and {values[1]!r} for {model!r} on {dataset!r}."
-                    )
+            _check_settings(expected, result, f"on {first_dataset!r}", f"for {model!r} on {dataset!r}")
             if math.isnan(result.mean):
                 raise ValueError(
                     f"Expected `results` to have scores, but the mean of {model!r} on {dataset!r} is undefined (NaN). "
@@ -491,17 +485,22 @@ def _check_comparable(results: Mapping[str, AUPIMOResult]) -> None:
         raise ValueError(f"Expected `results` to hold two models or more, but got {len(results)}.")
     (first_name, first), *others = results.items()
     for name, other in others:
-        for setting in ("fpr_bounds", "shared_fpr"):
-            values = getattr(first, setting), getattr(other, setting)
-            if values[0] != values[1]:
-                raise ValueError(
-                    f"Expected `results` to have the same `{setting}`, "
-                    f"but got {values[0]!r} for {first_name!r} and {values[1]!r} for {name!r}."
-                )
+        _check_settings(first, other, f"for {first_name!r}", f"for {name!r}")
         if len(other.aupimos) != len(first.aupimos):
             raise ValueError(
                 "Expected `results` to be of the same images, "
                 f"but got {len(first.aupimos)} of {first_name!r} and {len(other.aupimos)} of {name!r}."
+            )
+
+
+def _check_settings(first: AUPIMOResult, other: AUPIMOResult, first_place: str, other_place: str) -> None:
+    """Raise unless two results average over the same FPRs."""
+    for setting in ("fpr_bounds", "shared_fpr"):
+        values = getattr(first, setting), getattr(other, setting)
+        if values[0] != values[1]:
+            raise ValueError(
+                f"Expected `results` to have the same `{setting}`, "
+                f"but got {values[0]!r} {first_place} and {values[1]!r} {other_place}."
             )
 
 
