@@ -180,17 +180,19 @@ class _Gallery:
 
     def offer(self, images: Tensor, anomaly_maps: Tensor, masks: Tensor | None) -> None:
         """Keep some of the images (N, C, H, W), with maps and masks (N, H, W) or (N, 1, H, W)."""
+        size = anomaly_maps.shape[-2:]
         is_anomalous = [True] * len(images) if masks is None else (masks != 0).flatten(1).any(1).tolist()
         for i, image in enumerate(images):
             if self._wants(self._num_seen, is_anomalous[i]):
-                size = anomaly_maps.shape[-2:]
-                resized = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
-                mask = None if masks is None else (masks[i].reshape(size) != 0).cpu()
                 anomaly_map = anomaly_maps[i].reshape(size).detach().cpu().clone()
-                self.kept.append(_Picture(self._num_seen, resized.detach().cpu(), anomaly_map, mask))
+                if not bool(anomaly_map.isnan().any()):  # it cannot be drawn, and the metric may be told not to check
+                    resized = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+                    mask = None if masks is None else (masks[i].reshape(size) != 0).cpu()
+                    self.kept.append(_Picture(self._num_seen, resized.detach().cpu(), anomaly_map, mask))
             self._num_seen += 1
-        if self.places is None and len(self.kept) > 2 * self.size:
-            self._thin_out()
+            if self.places is None and len(self.kept) > 2 * self.size:
+                self.kept = self.kept[::2]  # and of those that come every other one
+                self._stride *= 2
 
     def pictures(self) -> list[_Picture]:
         """Return what to draw."""
@@ -207,12 +209,6 @@ class _Gallery:
             return False
         self._num_candidates += 1
         return (self._num_candidates - 1) % self._stride == 0
-
-    def _thin_out(self) -> None:
-        """Keep every other image, of those that come too, until few enough are left."""
-        while len(self.kept) > 2 * self.size:
-            self.kept = self.kept[::2]
-            self._stride *= 2
 
 
 def _metrics_by_name(pl_module: LightningModule, name: str | None) -> dict[str, AUPIMO]:

@@ -429,6 +429,16 @@ def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
         assert gaps.max() <= 2 * num_images / 2.5
 
 
+def test_gallery_is_small_within_a_batch_and_leaves_out_nan() -> None:
+    """A large batch is thinned out as it is seen, and a map that cannot be drawn is not kept."""
+    maps = torch.rand(100, 4, 4)
+    maps[0, 1, 1] = torch.nan
+    gallery = _Gallery(4, None)
+    gallery.offer(torch.rand(100, 1, 4, 4), maps, None)
+    assert 4 <= len(gallery.kept) <= 8
+    assert 0 not in [picture.place for picture in gallery.pictures()]
+
+
 WRONG_SOURCES: dict[str, tuple[Any, str]] = {
     "missing name": (("image", "heat", "mask"), "to name images and anomaly maps in .* but found no maps"),
     "wrong shape": (
