@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, no_scores, required_capacity
+from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
 
 Maps: TypeAlias = Tensor | Sequence[Tensor]
 """Maps or masks of a batch: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes."""
@@ -33,6 +33,8 @@ _BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
 """Pixels of a block, the best first: maxima of small blocks take the CPU long, large blocks hold more in vain."""
 _MAX_HOT_SHARE = 0.25
 """Share of the blocks up to which those that hold something to keep are copied and searched, instead of all."""
+_MAX_GROUP_PIXELS = 2**30
+"""Pixels of a group of several images at most: torch before 2.6 cannot search 2**31 and more at once on CUDA."""
 _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -120,7 +122,9 @@ def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[T
 def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     """Maps and target of each group, both (n, P); maps finer than `dtype` are rounded to it."""
     if isinstance(preds, Tensor) and isinstance(target, Tensor):
-        pairs = [(preds, target)] if len(preds) else []
+        num_images = max(1, _MAX_GROUP_PIXELS // max(1, preds[:1].numel()))
+        parts = zip(torch.split(preds, num_images), torch.split(target, num_images), strict=True)
+        pairs = [(maps, masks) for maps, masks in parts if len(maps)]  # no images split into one part without any
     else:
         pairs = [(maps[None], masks[None]) for maps, masks in zip(preds, target, strict=True)]
     groups = [(_flat(maps), _flat(masks)) for maps, masks in pairs]
@@ -228,7 +232,7 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
     sample = torch.cat([_sample(group, _SAMPLE_SIZE / num_pixels).to(floor.dtype) for group in groups])
     expected = capacity * len(sample) / num_pixels
     rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)))  # four standard deviations to be safe
-    new_floor = sample.kthvalue(len(sample) - rank + 1).values
+    new_floor = kth_highest(sample, rank)
     parts = [_select(group, new_floor) for group in groups]
 
     num_normal = torch.stack([(~group.is_anomalous).sum() * group.num_pixels for group in groups]).sum()
@@ -313,7 +317,17 @@ def _check_lists(preds: Maps, target: Maps) -> int:
 
 
 def _check_dtypes(preds: Tensor, target: Tensor) -> None:
-    """Raise unless scores are floating and targets bool, integer or floating."""
+    """Raise unless both are dense, scores floating and targets bool, integer or floating."""
+    for name, images in (("preds", preds), ("target", target)):
+        if images.is_nested:
+            raise TypeError(
+                f"Expected `{name}` to be a dense tensor or a list of these, but got a nested tensor. "
+                f"Pass its parts as a list: `list({name}.unbind())`."
+            )
+        if images.layout != torch.strided or images.is_quantized:
+            kind = "quantized" if images.is_quantized else images.layout
+            remedy = "dequantize" if images.is_quantized else "to_dense"
+            raise TypeError(f"Expected `{name}` to be a dense tensor, but got a {kind} one. Pass `{name}.{remedy}()`.")
     if preds.dtype not in _SCORE_DTYPES:
         raise TypeError(
             f"Expected `preds` to be scores of dtype float16, bfloat16, float32 or float64, but got {preds.dtype}. "

@@ -96,6 +96,13 @@ def required_capacity(num_images: int, num_pixels: int, normal_buffer: int, uppe
     return max(normal_buffer, math.ceil(HEADROOM * upper_fpr * num_images * num_pixels))
 
 
+def kth_highest(scores: Tensor, k: int) -> Tensor:
+    """Return the k-th highest of the scores (S,), counted from 1."""
+    if torch.are_deterministic_algorithms_enabled():  # then CUDA's `kthvalue` raises, as the index it finds may be any
+        return scores.sort(descending=True).values[k - 1]
+    return scores.kthvalue(len(scores) - k + 1).values
+
+
 def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> PixelScores:
     """Raise the floor as far as the required capacity allows, and drop the normal scores below it."""
     num_pixels = kept.num_pixels[~kept.is_anomalous]
@@ -105,7 +112,7 @@ def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> Pix
     normal_scores = kept.scores[score_is_normal]
     if len(normal_scores) <= capacity:
         return kept
-    floor = torch.maximum(kept.floor, normal_scores.kthvalue(len(normal_scores) - capacity + 1).values)
+    floor = torch.maximum(kept.floor, kth_highest(normal_scores, capacity))
     stays = ~score_is_normal | (kept.scores >= floor)
     num_kept = torch.zeros_like(kept.num_kept).index_add_(0, kept.image_of_score(), stays.long())
     return kept._replace(scores=kept.scores[stays], num_kept=num_kept, floor=floor)
@@ -135,7 +142,7 @@ def distinct_images(kept: PixelScores) -> tuple[PixelScores, int]:
     has_id = kept.image_ids != NO_ID
     if not bool(has_id.any()):
         return kept, 0
-    sort_keys = torch.where(has_id, kept.image_ids, torch.iinfo(torch.int64).max)
+    sort_keys = torch.where(has_id, kept.image_ids - 1, torch.iinfo(torch.int64).max)  # behind the largest id
     sorted_keys, order = sort_keys.sort(stable=True)
     repeats_previous = torch.zeros_like(has_id)
     repeats_previous[1:] = (sorted_keys[1:] == sorted_keys[:-1]) & has_id[order[1:]]

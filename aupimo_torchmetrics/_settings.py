@@ -75,9 +75,9 @@ def check_normal_buffer(normal_buffer: int | None) -> None:
             f"Expected `normal_buffer` to be None or an integer, but got {type(normal_buffer).__name__}. "
             "None keeps every normal score."
         )
-    if normal_buffer < 1:
+    if not 1 <= normal_buffer < 2**63:
         raise ValueError(
-            f"Expected `normal_buffer` to be None or at least 1, but got {normal_buffer}. "
+            f"Expected `normal_buffer` to be None or from 1 to 2**63 - 1, but got {normal_buffer}. "
             "None keeps every normal score."
         )
 

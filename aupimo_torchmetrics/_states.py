@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from lightning_utilities import apply_to_collection
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
@@ -27,7 +29,8 @@ class PixelScoresMetric(Metric):
     """Keep of the images seen so far the scores that a result can depend on.
 
     Every state is 1-D or 0-d and of one dtype fixed here, whatever the inputs are, so that ranks with other sizes of
-    images, with uneven numbers of updates or with no data at all gather alike.
+    images, with uneven numbers of updates or with no data at all gather alike. A call that fails, for whatever reason
+    and wherever it is interrupted, leaves the metric as it was before.
     """
 
     is_differentiable: bool = False
@@ -57,28 +60,40 @@ class PixelScoresMetric(Metric):
         self.normal_buffer = normal_buffer
         self.validate_args = validate_args
         self._upper_fpr = upper_fpr
+        self._add_states()
+
+    def _add_states(self) -> None:
+        """Register the states, without any image."""
         for name in self._list_dtypes:
             self.add_state(name, default=[], dist_reduce_fx="cat")
+        config = _fingerprint(self.normal_buffer, self._upper_fpr)
         self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
         self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
-        self.add_state("aupimo_config", default=_fingerprint(normal_buffer, upper_fpr), dist_reduce_fx="max")
+        self.add_state("aupimo_config", default=config, dist_reduce_fx="max")
 
     def update(self, preds: Maps, target: Maps, image_ids: ImageIds | None = None) -> None:
         """Add a batch of anomaly maps and masks."""
-        kept = keep_scores(
-            preds,
-            target,
-            image_ids,
-            floor=self.aupimo_floor,
-            normal_buffer=self.normal_buffer,
-            upper_fpr=self._upper_fpr,
-            validate_args=self.validate_args,
-        )
-        for name in self._list_dtypes:
-            getattr(self, name).append(getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device))
-        self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(self.device))
-        self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
-        self._prune_when_outgrown()
+        with self._as_before_if_it_fails():
+            kept = keep_scores(
+                preds,
+                target,
+                image_ids,
+                floor=self.aupimo_floor,
+                normal_buffer=self.normal_buffer,
+                upper_fpr=self._upper_fpr,
+                validate_args=self.validate_args,
+            )
+            for name in self._list_dtypes:
+                getattr(self, name).append(getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device))
+            self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(self.device))
+            self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
+            self._prune_when_outgrown()
+
+    @torch.jit.unused
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a batch of anomaly maps and masks, and score it on its own."""
+        with self._as_before_if_it_fails():  # the base class resets the metric first
+            return super().forward(*args, **kwargs)
 
     def reset(self) -> None:
         """Forget all images."""
@@ -101,8 +116,25 @@ class PixelScoresMetric(Metric):
                     f"Expected `incoming_state` to hold every state of the metric, but {missing} is missing."
                 )
             self._check_config(state["aupimo_config"], "incoming_state")
-        super().merge_state(incoming_state)
+        with self._as_before_if_it_fails():
+            super().merge_state(incoming_state)
         self._update_count = max(1, self._update_count)
+
+    @contextmanager
+    def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Gather the states of all processes, and have the own ones back afterwards, whatever happens in between."""
+        with self._as_before_if_it_fails(), super().sync_context(*args, **kwargs):
+            yield
+
+    @contextmanager
+    def _as_before_if_it_fails(self) -> Iterator[None]:
+        """Put every attribute back as it was if what is done inside fails or is interrupted."""
+        before = {name: [*value] if isinstance(value, list) else value for name, value in self.__dict__.items()}
+        try:
+            yield
+        except BaseException:
+            self.__dict__.update(before)
+            raise
 
     def _check_config(self, config: Tensor, name: str) -> None:
         """Raise unless scores kept with this fingerprint are those that this metric keeps."""
@@ -167,18 +199,21 @@ class PixelScoresMetric(Metric):
         super()._sync_dist(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        # Counts and scores keep their dtype whatever dtype the module gets: only a move between devices reaches them.
-        probes = [torch.zeros(1, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.int64)]
-        if all(fn(probe).dtype == probe.dtype for probe in probes):
-            return super()._apply(fn, exclude_state)
-        this = super()._apply(fn, [*self._defaults])
-        for name, default in self._defaults.items():
-            state = getattr(self, name)
-            if isinstance(default, Tensor):
-                self._defaults[name] = default.to(self.device)
-            moved = state.to(self.device) if isinstance(state, Tensor) else [part.to(self.device) for part in state]
-            setattr(self, name, moved)
-        self._computed = None
+        # Only a move between devices reaches states, defaults and the value, not a cast of the module to another dtype,
+        # nor `to_empty`, which fills what it moves with anything.
+        if self.device.type == "meta":  # where the module was built to be filled later; there is nothing to move
+            self._device = torch.device("cpu")
+            self._add_states()
+        values, self._computed, self._forward_cache = (self._computed, self._forward_cache), None, None
+        this = super()._apply(fn, [*self._defaults, *exclude_state])
+
+        def moved(value: Any) -> Any:
+            return apply_to_collection(value, Tensor, lambda part: part.to(self.device))
+
+        self._computed, self._forward_cache = moved(values)
+        self._defaults = moved(self._defaults)
+        for name in self._defaults:
+            setattr(self, name, moved(getattr(self, name)))
         return this
 
 

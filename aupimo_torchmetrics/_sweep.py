@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
-from aupimo_torchmetrics._kept import PixelScores
+from aupimo_torchmetrics._kept import PixelScores, kth_highest
 
 NUM_CURVE_LEVELS = 1000
 """Points of a PIMO curve without a given number of thresholds: 100 to 200 a decade for a million normal pixels."""
@@ -99,7 +99,7 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: str) -> Nor
     # the product may be rounded down; and with it a maximum exceeds the FPR, at which it may stay for several scores.
     num_enough = math.ceil(down_to_fpr * whole) + 1
     if num_enough < len(scores):
-        is_high = scores >= scores.kthvalue(len(scores) - num_enough + 1).values
+        is_high = scores >= kth_highest(scores, num_enough)
         if not bool(is_high.all()):
             below = scores[~is_high].amax()
         scores, images = scores[is_high], images[is_high]

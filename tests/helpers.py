@@ -1,4 +1,4 @@
-"""What the tests of the metrics share: seeded batches of maps and masks, and a runner of gloo ranks."""
+"""What the tests of the metrics share: seeded batches of maps and masks, metrics, and a runner of gloo ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torchmetrics import Metric
+
+from aupimo_torchmetrics import AUPIMO, PIMO, functional
 
 torch.set_num_threads(1)  # tensors are small in these tests: more threads cost up to a hundred times the work
 
@@ -53,6 +57,55 @@ def join(batches: Sequence[Batch]) -> Batch:
 def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
     """Assert equality of tensors, or sequences of them, within `atol`; NaN equals NaN."""
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
+
+
+make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
+BATCHES = [make_batch("NANA", 0), make_batch("NNAA", 1), make_batch("AN", 2)]
+VARIANTS = {
+    "mean": make_aupimo,
+    "none": partial(make_aupimo, reduction="none"),
+    "sampled": partial(make_aupimo, 20_000),
+    "pruned": partial(make_aupimo, reduction="none", normal_buffer=16),
+    "max": partial(make_aupimo, reduction="none", shared_fpr="max"),
+    "pimo": PIMO,
+    "pimo-sampled": partial(PIMO, 50),
+    "pimo-max": partial(PIMO, shared_fpr="max"),
+}
+STATE_DTYPES = {
+    "aupimo_scores": torch.float32,
+    "aupimo_num_kept": torch.int64,
+    "aupimo_num_pixels": torch.int64,
+    "aupimo_is_anomalous": torch.bool,
+    "aupimo_image_ids": torch.int64,
+    "aupimo_floor": torch.float32,
+    "aupimo_normal_min": torch.float32,
+    "aupimo_config": torch.int64,
+}
+
+MakeMetric = Callable[..., Any]
+
+each_variant = pytest.mark.parametrize("make_metric", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def updated(metric: Any, batches: list[Any] = BATCHES) -> Any:
+    """Return the metric after an update with each batch."""
+    for preds, target in batches:
+        metric.update(preds, target)
+    return metric
+
+
+def by_function(metric: AUPIMO | PIMO, preds: Any, target: Any) -> Any:
+    """Return what the stateless function answers with the settings of the metric."""
+    shared_fpr = metric.shared_fpr
+    if isinstance(metric, PIMO):
+        return functional.pimo(preds, target, metric.num_thresholds, shared_fpr=shared_fpr)
+    settings = (metric.num_thresholds, metric.fpr_bounds)
+    return functional.aupimo(preds, target, *settings, reduction=metric.reduction, shared_fpr=shared_fpr)
+
+
+def states_of(metric: Metric) -> dict[str, list[Tensor]]:
+    """Return all states by name, each as a list of tensors."""
+    return {name: list(state) if isinstance(state, list) else [state] for name, state in metric.metric_state.items()}
 
 
 def run_ranks(function: Callable[..., Any], world_sizes: Sequence[int], timeout: float = 240.0) -> dict[int, list[Any]]:

@@ -49,6 +49,13 @@ BAD_TENSORS: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "NaN in a mask": (MAPS, WITH_NAN * 0, ValueError, r"only 0 and 1"),
     "other value in one pixel": (MAPS, MASKS.byte().index_fill(2, torch.tensor([5]), 2), ValueError, r"only 0 and 1"),
 }
+SPARSE = MAPS.to_sparse()
+NESTED = torch.nested.nested_tensor([MAPS[0], MAPS[1, :3]], layout=torch.jagged)
+BAD_LAYOUTS: dict[str, tuple[Any, Any, type[Exception], str]] = {
+    "sparse maps": (SPARSE, MASKS, TypeError, r"`preds` to be a dense tensor, but got a torch\.sparse_coo.*to_dense"),
+    "sparse masks": (MAPS, SPARSE, TypeError, r"`target` to be a dense tensor.*`target\.to_dense\(\)`"),
+    "nested": (NESTED, NESTED, TypeError, r"got a nested tensor.*`list\(preds\.unbind\(\)\)`"),
+}
 BAD_LISTS: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "tensor and list": (MAPS, LIST_OF_MASKS, TypeError, r"both tensors or both lists.*got Tensor and list"),
     "list and tensor": (LIST_OF_MAPS, MASKS, TypeError, r"both tensors or both lists.*got list and Tensor"),
@@ -75,7 +82,7 @@ BAD_LISTS: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "NaN in a list": (list(WITH_NAN), LIST_OF_MASKS, ValueError, r"hold no NaN, but got NaN in 1 of the maps"),
     "other values in a list": (LIST_OF_MAPS, [MASKS[0], MASKS[1].int() * 3], ValueError, r"only 0 and 1"),
 }
-BAD_IMAGES = BAD_TENSORS | BAD_LISTS
+BAD_IMAGES = BAD_TENSORS | BAD_LAYOUTS | BAD_LISTS
 
 BAD_IDS: dict[str, tuple[Any, type[Exception], str]] = {
     "too few": ([1], ValueError, r"one id for each of .*2 images, but got shape \(1,\)"),
@@ -120,8 +127,9 @@ BAD_NUM_THRESHOLDS: list[tuple[Any, type[Exception], str]] = [
     ((1e-5, 1e-4), TypeError, r"`num_thresholds` to be None or an integer, but got tuple"),
 ]
 BAD_NORMAL_BUFFER: list[tuple[Any, type[Exception], str]] = [
-    (0, ValueError, r"`normal_buffer` to be None or at least 1, but got 0"),
-    (-1, ValueError, r"`normal_buffer` to be None or at least 1, but got -1"),
+    (0, ValueError, r"`normal_buffer` to be None or from 1 to 2\*\*63 - 1, but got 0"),
+    (2**63, ValueError, r"`normal_buffer` to be None or from 1 to"),
+    (-1, ValueError, r"`normal_buffer` to be None or from 1 to 2\*\*63 - 1, but got -1"),
     (True, TypeError, r"`normal_buffer` to be None or an integer, but got bool"),
     (65536.0, TypeError, r"`normal_buffer` to be None or an integer, but got float"),
     ("64k", TypeError, r"`normal_buffer` to be None or an integer, but got str"),

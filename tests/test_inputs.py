@@ -305,6 +305,19 @@ def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     assert capacity <= len(kept.scores) <= 4 * capacity
 
 
+@pytest.mark.parametrize("max_pixels", [1, 240, 300])
+def test_huge_batches_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch, max_pixels: int) -> None:
+    """However few images a part holds, what is kept of a batch is the same."""
+    preds, target = make_images(0)
+    expected = keep(preds, target, floor=0.5)
+    sizes = []
+    look_at = _inputs._look_at
+    monkeypatch.setattr(_inputs, "_look_at", lambda maps, masks: (sizes.append(len(maps)), look_at(maps, masks))[1])
+    monkeypatch.setattr(_inputs, "_MAX_GROUP_PIXELS", max_pixels)
+    torch.testing.assert_close(keep(preds, target, floor=0.5), expected, rtol=0, atol=0)
+    assert sizes == ([1] * 5 if max_pixels == 1 else [2, 2, 1])
+
+
 @pytest.mark.parametrize("value", [0.0, -math.inf, math.inf])
 def test_constant_batch_is_kept_whole(value: float) -> None:
     """All pixels of a constant batch are at its highest level, so none may be dropped."""

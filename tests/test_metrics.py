@@ -7,69 +7,34 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from helpers import FPR_BOUNDS, assert_same, join, make_batch, make_ragged
-from torch import Tensor, nn
+from helpers import (
+    BATCHES,
+    FPR_BOUNDS,
+    STATE_DTYPES,
+    MakeMetric,
+    assert_same,
+    by_function,
+    each_variant,
+    join,
+    make_aupimo,
+    make_batch,
+    make_ragged,
+    states_of,
+    updated,
+)
+from torch import Tensor
 from torchmetrics import Metric
 
-from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, PIMOResult, functional, metrics
-
-MakeMetric = Callable[..., Any]
-
-make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
-BATCHES = [make_batch("NANA", 0), make_batch("NNAA", 1), make_batch("AN", 2)]
-VARIANTS = {
-    "mean": make_aupimo,
-    "none": partial(make_aupimo, reduction="none"),
-    "sampled": partial(make_aupimo, 20_000),
-    "pruned": partial(make_aupimo, reduction="none", normal_buffer=16),
-    "max": partial(make_aupimo, reduction="none", shared_fpr="max"),
-    "pimo": PIMO,
-    "pimo-sampled": partial(PIMO, 50),
-    "pimo-max": partial(PIMO, shared_fpr="max"),
-}
-STATE_DTYPES = {
-    "aupimo_scores": torch.float32,
-    "aupimo_num_kept": torch.int64,
-    "aupimo_num_pixels": torch.int64,
-    "aupimo_is_anomalous": torch.bool,
-    "aupimo_image_ids": torch.int64,
-    "aupimo_floor": torch.float32,
-    "aupimo_normal_min": torch.float32,
-    "aupimo_config": torch.int64,
-}
-
-each_variant = pytest.mark.parametrize("make_metric", VARIANTS.values(), ids=VARIANTS.keys())
+from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, PIMOResult, metrics
 
 
 class Subclass(Tensor):
     """A tensor class of somebody else, as the masks of torchvision are."""
-
-
-def updated(metric: Any, batches: list[Any] = BATCHES) -> Any:
-    """Return the metric after an update with each batch."""
-    for preds, target in batches:
-        metric.update(preds, target)
-    return metric
-
-
-def by_function(metric: AUPIMO | PIMO, preds: Any, target: Any) -> Any:
-    """Return what the stateless function answers with the settings of the metric."""
-    shared_fpr = metric.shared_fpr
-    if isinstance(metric, PIMO):
-        return functional.pimo(preds, target, metric.num_thresholds, shared_fpr=shared_fpr)
-    settings = (metric.num_thresholds, metric.fpr_bounds)
-    return functional.aupimo(preds, target, *settings, reduction=metric.reduction, shared_fpr=shared_fpr)
-
-
-def states_of(metric: Metric) -> dict[str, list[Tensor]]:
-    """Return all states by name, each as a list of tensors."""
-    return {name: list(state) if isinstance(state, list) else [state] for name, state in metric.metric_state.items()}
 
 
 def num_normal_scores(metric: Any) -> int:
@@ -259,33 +224,6 @@ def test_checks_can_be_skipped(make_metric: MakeMetric) -> None:
     metric.update(preds, 2 * target.long())
     with pytest.raises(ValueError, match="hold only 0 and 1"):
         make_metric().update(preds, 2 * target.long())
-
-
-def bad_batches() -> dict[str, dict[str, Any]]:
-    """Batches that are wrong in their last image or argument only."""
-    preds, target = make_batch("NA", 4)
-    with_nan = preds.clone()
-    with_nan[-1, -1, -1] = torch.nan
-    return {
-        "NaN": {"preds": with_nan, "target": target},
-        "NaN in a list": {"preds": list(with_nan), "target": list(target)},
-        "mask of 2": {"preds": preds, "target": target + target.long()},
-        "shape in a list": {"preds": list(preds), "target": [target[0], target[1].T]},
-        "ids": {"preds": preds, "target": target, "image_ids": [0, -1]},
-        "number of ids": {"preds": preds, "target": target, "image_ids": [0]},
-    }
-
-
-@each_variant
-@pytest.mark.parametrize("batch", bad_batches().values(), ids=bad_batches().keys())
-def test_rejected_batch_leaves_no_trace(make_metric: MakeMetric, batch: dict[str, Any]) -> None:
-    """All of a batch is checked before any of it is kept."""
-    metric = updated(make_metric())
-    before = copy.deepcopy(states_of(metric))
-    with pytest.raises(ValueError, match="Expected"):
-        metric.update(**batch)
-    assert_same(states_of(metric), before)
-    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
 
 
 COPIES = {"clone": Metric.clone, "deepcopy": copy.deepcopy, "pickle": lambda metric: pickle.loads(pickle.dumps(metric))}  # noqa: S301
@@ -501,94 +439,6 @@ def test_merge_allows_settings_of_compute() -> None:
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
 
 
-CASTS = {
-    "half": lambda metric: metric.half(),
-    "double": lambda metric: metric.double(),
-    "float": lambda metric: metric.float(),
-    "bfloat16": lambda metric: metric.bfloat16(),
-    "to bfloat16": lambda metric: metric.to(torch.bfloat16),
-    "to float64": lambda metric: metric.to(torch.float64),
-    "to cpu": lambda metric: metric.to("cpu"),
-    "set_dtype half": lambda metric: metric.set_dtype(torch.half),
-    "set_dtype float64": lambda metric: metric.set_dtype(torch.float64),
-    "set_dtype int32": lambda metric: metric.set_dtype(torch.int32),
-    "model to bfloat16": lambda metric: nn.ModuleList([metric]).to(torch.bfloat16),
-    "model half": lambda metric: nn.ModuleList([metric]).half(),
-    "back and forth": lambda metric: metric.set_dtype(torch.bfloat16).to("cpu").set_dtype(torch.float32),
-}
-
-
-@each_variant
-@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS.keys())
-def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any], Any]) -> None:
-    """However a metric is cast, before, between and after updates, states and value stay as they are."""
-    metric = make_metric()
-    cast(metric)
-    updated(metric, BATCHES[:1])
-    cast(metric)
-    updated(metric, BATCHES[1:])
-    expected = by_function(metric, *join(BATCHES))
-    assert_same(metric.compute(), expected)
-    cast(metric)
-    assert {name: {part.dtype for part in parts} for name, parts in states_of(metric).items()} == {
-        name: {dtype} for name, dtype in STATE_DTYPES.items()
-    }
-    metric.update(*make_batch("NNA", 9))
-    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))
-    metric.reset()
-    assert_same(metric.metric_state, make_metric().metric_state)
-
-
-def test_counts_stay_exact_beyond_half_precision() -> None:
-    """Images of more pixels than half precision can count are scored alike after a cast."""
-    preds, target = make_batch("NA", 0, (51, 41))
-    metric = updated(make_aupimo(), [(preds, target)]).set_dtype(torch.half)
-    assert_same(metric.compute(), by_function(metric, preds, target))
-
-
-def test_bfloat16_as_default_dtype() -> None:
-    """Lightning's "bf16-true" sets the default dtype in a step, which must not reach the states."""
-    metric = make_aupimo()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        updated(metric)
-        value = metric.compute()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert {name: parts[0].dtype for name, parts in states_of(metric).items()} == STATE_DTYPES
-    assert_same(value, by_function(metric, *join(BATCHES)))
-
-
-@each_variant
-@pytest.mark.parametrize("inside", ["construction", "first update", "reset", "all but the last update"])
-def test_inference_mode_around_any_call(make_metric: MakeMetric, inside: str) -> None:
-    """States from inference mode can be updated outside of it, after a reset too."""
-    with torch.inference_mode(inside in {"construction", "all but the last update"}):
-        metric = make_metric()
-    with torch.inference_mode(inside in {"first update", "all but the last update"}):
-        updated(metric, BATCHES[:1])
-        metric.compute()
-    with torch.inference_mode(inside in {"reset", "all but the last update"}):
-        metric.reset()
-        updated(metric, BATCHES[:1] if inside == "all but the last update" else [])
-    updated(metric, BATCHES[1:] if inside == "all but the last update" else BATCHES)
-    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
-    metric(*BATCHES[0])
-    metric.reset()
-
-
-@each_variant
-@pytest.mark.parametrize("when", ["at construction", "after construction"])
-@pytest.mark.parametrize("method", ["update", "forward"])
-def test_compute_on_cpu(make_metric: MakeMetric, when: str, method: str) -> None:
-    """`compute_on_cpu` works from the start, and set later as anomalib does."""
-    metric = make_metric(compute_on_cpu=when == "at construction")
-    metric.compute_on_cpu = True
-    for preds, target in BATCHES:
-        getattr(metric, method)(preds, target)
-    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
-
-
 UNDEFINED = {
     "an empty batch": ("", "there is no image"),
     "only normal images": ("NNN", "is anomalous"),
@@ -677,6 +527,17 @@ def test_images_without_ids_follow_those_with() -> None:
     metric.update(preds[:2], target[:2], image_ids=[0, 1])
     assert_same(metric.compute(), by_function(metric, preds, target))
     assert metric.result().image_ids.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, -1]
+
+
+def test_largest_id_is_an_id() -> None:
+    """The largest integer is an id like any other, also behind an image without an id."""
+    preds, target = make_batch("NAA", 0)
+    metric = make_aupimo(reduction="none")
+    metric.update(preds[2:], target[2:])
+    metric.update(preds[:2], target[:2], image_ids=[0, 2**63 - 1])
+    metric.update(preds[1:2], target[1:2], image_ids=[2**63 - 1])
+    assert_same(metric.compute(), by_function(metric, preds, target))
+    assert metric.result().image_ids.tolist() == [0, 2**63 - 1, -1]
 
 
 @pytest.mark.parametrize("classes", ["NA", "AA", "NN"])

@@ -1,0 +1,387 @@
+"""Whatever goes wrong around a metric, nothing collected is lost, and no number is wrong in silence.
+
+Rejected batches, interrupts, failures, casts of the model, modes of torch, and other processes that die.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+import torchmetrics.metric
+from helpers import (
+    BATCHES,
+    STATE_DTYPES,
+    MakeMetric,
+    assert_same,
+    by_function,
+    each_variant,
+    join,
+    make_aupimo,
+    make_batch,
+    states_of,
+    updated,
+)
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics import MetricCollection
+
+from aupimo_torchmetrics import AUPIMO, _inputs, _kept, _states, _sweep, metrics
+
+
+def bad_batches() -> dict[str, dict[str, Any]]:
+    """Batches that are wrong in their last image or argument only."""
+    preds, target = make_batch("NA", 4)
+    with_nan = preds.clone()
+    with_nan[-1, -1, -1] = torch.nan
+    return {
+        "NaN": {"preds": with_nan, "target": target},
+        "NaN in a list": {"preds": list(with_nan), "target": list(target)},
+        "mask of 2": {"preds": preds, "target": target + target.long()},
+        "shape in a list": {"preds": list(preds), "target": [target[0], target[1].T]},
+        "ids": {"preds": preds, "target": target, "image_ids": [0, -1]},
+        "number of ids": {"preds": preds, "target": target, "image_ids": [0]},
+    }
+
+
+@each_variant
+@pytest.mark.parametrize("batch", bad_batches().values(), ids=bad_batches().keys())
+@pytest.mark.parametrize("call", ["update", "forward", "forward synchronised"])
+def test_rejected_batch_leaves_no_trace(make_metric: MakeMetric, batch: dict[str, Any], call: str) -> None:
+    """All of a batch is checked before any of it is kept, and nothing that was collected before is lost."""
+    metric = updated(make_metric(dist_sync_on_step=call == "forward synchronised"))
+    before = copy.deepcopy(states_of(metric))
+    with pytest.raises(ValueError, match="Expected"):
+        (metric.update if call == "update" else metric)(**batch)
+    assert_same(states_of(metric), before)
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+    updated(metric, BATCHES[:1])
+    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, BATCHES[0]])))
+
+
+def test_rejected_batch_in_a_group_of_a_collection() -> None:
+    """Metrics that share states in a collection share them after a rejected batch too."""
+    metrics = MetricCollection({"one": make_aupimo(), "two": make_aupimo(reduction="none", shared_fpr="max")})
+    for preds, target in BATCHES[:2]:
+        metrics.update(preds, target)
+    for call in (metrics.update, metrics):
+        with pytest.raises(ValueError, match="no NaN"):
+            call(**bad_batches()["NaN"])
+    metrics.update(*BATCHES[2])
+    assert len(metrics.compute_groups) == 1
+    assert_same(dict(metrics.compute()), {name: by_function(each, *join(BATCHES)) for name, each in metrics.items()})
+
+
+# what runs inside of a call to a metric, line by line
+METRIC_FILES = [inspect.getfile(module) for module in (_inputs, _kept, _states, metrics, torchmetrics.metric)]
+
+
+@contextmanager
+def interrupted_at(line: int) -> Iterator[list[str]]:
+    """Raise as Ctrl-C does, before the n-th line of the metric's files that is run inside; give the lines run."""
+    lines: list[str] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename not in METRIC_FILES:
+            return None
+        if event == "line":
+            if len(lines) == line:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            lines.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(previous)
+
+
+def two_alike(state: Tensor, group: Any) -> list[Tensor]:  # noqa: ARG001  called by torchmetrics
+    """Gather as if a second process held the same."""
+    return [state, state.clone()]
+
+
+AS_TWO = {"dist_sync_fn": two_alike, "distributed_available_fn": lambda: True}
+CALLS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
+    "update": ({}, lambda metric: metric.update(*BATCHES[2])),
+    "update that prunes": ({"normal_buffer": 16}, lambda metric: metric.update(*make_batch("NNNNNNA", 7))),
+    "forward": ({}, lambda metric: metric(*BATCHES[2])),
+    "forward synchronised": ({"dist_sync_on_step": True, **AS_TWO}, lambda metric: metric(*BATCHES[2])),
+    "compute": ({}, lambda metric: metric.compute()),
+    "compute synchronised": (AS_TWO, lambda metric: metric.compute()),
+    "result synchronised": (AS_TWO, lambda metric: metric.result()),
+    "curves synchronised": (AS_TWO, lambda metric: metric.curves()),
+    "merge": ({"normal_buffer": 16}, lambda metric: metric.merge_state(updated(make_aupimo(normal_buffer=16)))),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_interrupted_at_any_line_nothing_is_lost_or_left_half_done(call: str) -> None:
+    """Wherever Ctrl-C or an error strikes, the metric is as before the call or as after it, and goes on."""
+    settings, run = CALLS[call]
+    new = partial(make_aupimo, **settings)
+    done = updated(new(), BATCHES[:2])
+    with interrupted_at(-1) as lines:
+        run(done)
+    outcomes = [states_of(updated(new(), BATCHES[:2])), states_of(done)]
+    values = [new_metric.compute() for new_metric in (updated(new(), BATCHES[:2]), done)]
+    assert len(lines) > 20
+    for line in range(len(lines)):
+        metric = updated(new(), BATCHES[:2])
+        with pytest.raises(KeyboardInterrupt), interrupted_at(line):
+            run(metric)
+        where = f"interrupted at {lines[line]}"
+        matches = [_is_same(states_of(metric), outcome) for outcome in outcomes]
+        assert any(matches), where
+        assert not metric._is_synced, where
+        assert_same(metric.compute(), values[matches.index(True)])
+        updated(metric, BATCHES[:1])
+        metric.reset()
+        assert_same(updated(metric, BATCHES[:2]).compute(), values[0])
+
+
+def _is_same(actual: dict[str, list[Tensor]], expected: dict[str, list[Tensor]]) -> bool:
+    """Whether states hold the same, in however many parts."""
+    joined = [
+        {name: torch.cat([part.reshape(-1) for part in parts]) for name, parts in each.items()}
+        for each in (actual, expected)
+    ]
+    return all(torch.equal(joined[0][name], joined[1][name]) for name in expected)
+
+
+@each_variant
+def test_failure_of_the_engine_is_not_the_end(make_metric: MakeMetric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If `compute` fails under several processes, for lack of memory say, the metric has its own states back."""
+    metric = updated(make_metric(**AS_TWO))
+    before = copy.deepcopy(states_of(metric))
+    for name in ("per_image_scores", "per_image_tprs"):
+        monkeypatch.setattr(_sweep, name, _out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        metric.compute()
+    with pytest.raises(torch.OutOfMemoryError):
+        metric(*BATCHES[0])
+    monkeypatch.undo()
+    assert _is_same(states_of(metric), before)
+    expected = by_function(metric, *join(2 * BATCHES))
+    assert_same(metric.compute(), expected, atol=1e-7)
+
+
+def _out_of_memory(*_: Any) -> None:
+    """Fail as an allocation does."""
+    raise torch.OutOfMemoryError
+
+
+CASTS = {
+    "half": lambda metric: metric.half(),
+    "double": lambda metric: metric.double(),
+    "float": lambda metric: metric.float(),
+    "bfloat16": lambda metric: metric.bfloat16(),
+    "to bfloat16": lambda metric: metric.to(torch.bfloat16),
+    "to float64": lambda metric: metric.to(torch.float64),
+    "to cpu": lambda metric: metric.to("cpu"),
+    "set_dtype half": lambda metric: metric.set_dtype(torch.half),
+    "set_dtype float64": lambda metric: metric.set_dtype(torch.float64),
+    "set_dtype int32": lambda metric: metric.set_dtype(torch.int32),
+    "model to bfloat16": lambda metric: nn.ModuleList([metric]).to(torch.bfloat16),
+    "model half": lambda metric: nn.ModuleList([metric]).half(),
+    "back and forth": lambda metric: metric.set_dtype(torch.bfloat16).to("cpu").set_dtype(torch.float32),
+}
+
+
+@each_variant
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS.keys())
+def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any], Any]) -> None:
+    """However a metric is cast, before, between and after updates, states and value stay as they are."""
+    metric = make_metric()
+    cast(metric)
+    updated(metric, BATCHES[:1])
+    cast(metric)
+    updated(metric, BATCHES[1:])
+    expected = by_function(metric, *join(BATCHES))
+    assert_same(metric.compute(), expected)
+    cast(metric)
+    assert {name: {part.dtype for part in parts} for name, parts in states_of(metric).items()} == {
+        name: {dtype} for name, dtype in STATE_DTYPES.items()
+    }
+    metric.update(*make_batch("NNA", 9))
+    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))
+    metric.reset()
+    assert_same(metric.metric_state, make_metric().metric_state)
+
+
+def test_counts_stay_exact_beyond_half_precision() -> None:
+    """Images of more pixels than half precision can count are scored alike after a cast."""
+    preds, target = make_batch("NA", 0, (51, 41))
+    metric = updated(make_aupimo(), [(preds, target)]).set_dtype(torch.half)
+    assert_same(metric.compute(), by_function(metric, preds, target))
+
+
+def test_bfloat16_as_default_dtype() -> None:
+    """Lightning's "bf16-true" sets the default dtype in a step, which must not reach the states."""
+    metric = make_aupimo()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        updated(metric)
+        value = metric.compute()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {name: parts[0].dtype for name, parts in states_of(metric).items()} == STATE_DTYPES
+    assert_same(value, by_function(metric, *join(BATCHES)))
+
+
+@each_variant
+@pytest.mark.parametrize("inside", ["construction", "first update", "reset", "all but the last update"])
+def test_inference_mode_around_any_call(make_metric: MakeMetric, inside: str) -> None:
+    """States from inference mode can be updated outside of it, after a reset too."""
+    with torch.inference_mode(inside in {"construction", "all but the last update"}):
+        metric = make_metric()
+    with torch.inference_mode(inside in {"first update", "all but the last update"}):
+        updated(metric, BATCHES[:1])
+        metric.compute()
+    with torch.inference_mode(inside in {"reset", "all but the last update"}):
+        metric.reset()
+        updated(metric, BATCHES[:1] if inside == "all but the last update" else [])
+    updated(metric, BATCHES[1:] if inside == "all but the last update" else BATCHES)
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+    metric(*BATCHES[0])
+    metric.reset()
+
+
+@each_variant
+@pytest.mark.parametrize("when", ["at construction", "after construction"])
+@pytest.mark.parametrize("method", ["update", "forward"])
+def test_compute_on_cpu(make_metric: MakeMetric, when: str, method: str) -> None:
+    """`compute_on_cpu` works from the start, and set later as anomalib does."""
+    metric = make_metric(compute_on_cpu=when == "at construction")
+    metric.compute_on_cpu = True
+    for preds, target in BATCHES:
+        getattr(metric, method)(preds, target)
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+
+
+def built_on_meta() -> nn.ModuleList:
+    """Return a model with a metric that was built without memory, as large models are."""
+    with torch.device("meta"):
+        return nn.ModuleList([nn.Linear(1, 1), make_aupimo()])
+
+
+FILLED_LATER: dict[str, Callable[[], nn.ModuleList]] = {
+    "built on meta, moved empty": lambda: built_on_meta().to_empty(device="cpu"),
+    "built on meta, assigned and moved": lambda: _assigned(built_on_meta()).to("cpu"),
+    "moved empty": lambda: nn.ModuleList([nn.Linear(1, 1), make_aupimo()]).to_empty(device="cpu"),
+    "cast and moved empty": lambda: nn.ModuleList([nn.Linear(1, 1), make_aupimo()]).half().to_empty(device="cpu"),
+}
+
+
+def _assigned(model: nn.ModuleList) -> nn.ModuleList:
+    """Give a model without memory the weights of another."""
+    model.load_state_dict(nn.ModuleList([nn.Linear(1, 1), make_aupimo()]).state_dict(), assign=True)
+    return model
+
+
+@pytest.mark.parametrize("build", FILLED_LATER.values(), ids=FILLED_LATER.keys())
+def test_models_that_are_filled_later(build: Callable[[], nn.ModuleList]) -> None:
+    """A metric in a model without memory, or whose memory is given anew, starts without images, not with anything."""
+    metric: Any = build()[1]
+    fresh = make_aupimo()
+    for each in (metric, metric.clone()):
+        assert_same(each.metric_state, fresh.metric_state)
+        assert_same(updated(each).compute(), by_function(fresh, *join(BATCHES)))
+        each.reset()
+        assert_same(each.metric_state, fresh.metric_state)
+
+
+@each_variant
+def test_moving_empty_keeps_what_was_collected(make_metric: MakeMetric) -> None:
+    """States and value are copied, whatever the model's weights are filled with."""
+    metric = updated(make_metric())
+    model = nn.ModuleList([metric])
+    model.to_empty(device="cpu")
+    expected = by_function(metric, *join(BATCHES))
+    assert_same(metric.compute(), expected)
+    model.to_empty(device="cpu")
+    assert_same(metric.compute(), expected)
+
+
+REFUSED_BY_CUDA = {"bincount", "cumsum", "histc", "index_copy", "kthvalue", "median", "put_", "scatter_add"}
+"""Those that raise there on data like ours in the deterministic mode; `cumsum` of floating numbers only."""
+
+
+class NamesOfOperations(TorchDispatchMode):
+    """Collects the names of the operations that are run and the dtype of their first argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and note its name unless CUDA runs it in the deterministic mode."""
+        name = func.overloadpacket.__name__
+        if name != "cumsum" or args[0].is_floating_point():
+            self.names.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """Ask torch for deterministic algorithms, as Lightning's `deterministic=True` does."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+@each_variant
+def test_deterministic_algorithms(make_metric: MakeMetric) -> None:
+    """The mode changes no value, and nothing is run in it that CUDA refuses to run."""
+    metric = make_metric(**{"normal_buffer": 16} if isinstance(make_metric(), AUPIMO) else {})
+    ids = iter(range(100))
+    with NamesOfOperations() as operations:
+        for preds, target in BATCHES:
+            metric.update(preds, target, image_ids=[next(ids) for _ in preds])
+        value = metric.compute()
+    torch.use_deterministic_algorithms(False)
+    assert_same(value, by_function(metric, *join(BATCHES)), atol=1e-7)  # order of summation
+    assert "searchsorted" in operations.names
+    # torchmetrics sums floating numbers on the CPU then
+    assert operations.names & REFUSED_BY_CUDA <= {"cumsum"}
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(make_metric: MakeMetric, dtype: torch.dtype) -> None:
+    """Mixed precision around the metric reaches no state and no value."""
+    metric = make_metric()
+    expected = by_function(metric, *join(BATCHES))
+    with torch.autocast("cpu", dtype):
+        updated(metric)
+        assert_same(metric.compute(), expected)
+        assert_same(by_function(metric, *join(BATCHES)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@each_variant
+def test_compiled_step(make_metric: MakeMetric) -> None:
+    """A step that is compiled may update the metric, which runs as it always does."""
+    metric = make_metric()
+
+    def step(maps: Tensor, masks: Tensor) -> Tensor:
+        maps = maps + 0.0
+        metric.update(maps, masks)
+        return maps.sum()
+
+    compiled = torch.compile(step, backend="eager")
+    for preds, target in BATCHES:
+        compiled(preds, target)
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
