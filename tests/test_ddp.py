@@ -1,14 +1,15 @@
 """Over several processes the metrics give what one process gives, whatever each of the ranks has seen.
 
-Groups of 1, 2 and 3 gloo processes play all scenarios with all metrics; the tests compare what each rank noted with
+Groups of 1, 2, 3 and 4 gloo processes play all scenarios with all metrics; the tests compare what each rank noted with
 what one process notes that is given the data of all ranks, rank by rank.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ Update = dict[str, Any]
 MAX_ERROR = 1e-7
 """Sums of the same float64 terms in another order, rounded to float32: one unit in the last place of a score."""
 
-WORLD_SIZES = (1, 2, 3)
+WORLD_SIZES = (1, 2, 3, 4)
 
 make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
 METRICS: dict[str, Callable[[], Any]] = {
@@ -83,8 +84,9 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     "only anomalous": lambda rank, _: [batch("AA", rank)],
     "no update at all": lambda _, __: [],
     "sampler that fills up": sampled_share,
+    "one id, other content": lambda rank, _: [{**batch("NANA", rank), "image_ids": torch.arange(4)}],
 }
-EXTRA = [batch("NA", 70), batch("AAN", 71), batch("N", 72)]
+EXTRA = [batch("NA", 70), batch("AAN", 71), batch("N", 72), batch("ANN", 73)]
 """One more update of each rank, after the first `compute`."""
 
 
@@ -106,12 +108,16 @@ def values_of(metric: Any) -> list[Any]:
     return [tuple(value) if isinstance(value, tuple) else value for value in values]
 
 
-def play(metric: Any, updates: Iterable[Update], more: Iterable[Update]) -> dict[str, Any]:
-    """Update, compute, update with more and compute again; note values, warnings and whether states were restored."""
+def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict[str, Any]:
+    """Update, compute, update with more, compute again, reset and begin anew; note values, warnings and states.
+
+    After each of the first updates the metric is pickled and read back.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for update in updates:
             metric.update(**update)
+            metric = pickle.loads(pickle.dumps(metric))  # noqa: S301
         before = local_states(metric)
         values = values_of(metric)
         after = local_states(metric)
@@ -120,11 +126,15 @@ def play(metric: Any, updates: Iterable[Update], more: Iterable[Update]) -> dict
             metric.update(**update)
         values_after_more = values_of(metric)
         metric.reset()
+        for update in updates:
+            metric.update(**update)
+        values_after_reset = values_of(metric)
     return {
         "values": values,
         "states": (before, after),
         "messages": {message for message in messages if "before the ``update`` method" not in message},
         "values after more": values_after_more,
+        "values after reset": values_after_reset,
     }
 
 
@@ -196,6 +206,7 @@ def test_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, ki
         assert_same(after, before)
         assert_same(outcome["values"], expected["values"], atol=MAX_ERROR)
         assert_same(outcome["values after more"], expected_after_more["values"], atol=MAX_ERROR)
+        assert_same(outcome["values after reset"], expected["values"], atol=MAX_ERROR)
         assert outcome["messages"] == expected["messages"]
 
 
@@ -254,6 +265,39 @@ def test_forward_over_ranks(ranks: list[dict[Any, Any]]) -> None:
     expected = [functional.aupimo(*each, fpr_bounds=FPR_BOUNDS, reduction="none") for each in batches]
     for outcomes in ranks:
         assert_same(outcomes["forward"], expected, atol=MAX_ERROR)
+
+
+def test_ids_of_several_ranks_conflict(ranks: list[dict[Any, Any]]) -> None:
+    """If ranks give other images the same ids, those of the first rank count, and all say so."""
+    scores = functional.aupimo(*make_batch("NANA", 0), fpr_bounds=FPR_BOUNDS, reduction="none")
+    for outcomes in ranks:
+        outcome = outcomes["one id, other content", "each image"]
+        assert_same(outcome["values"][0], scores, atol=MAX_ERROR)
+        assert any("under the same id" in message for message in outcome["messages"]) == (len(ranks) > 1)
+
+
+def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
+    """Compute while the other rank has left; return the states before and after and the value of the own images."""
+    note(f"peers of {world_size}")
+    metric = make_aupimo(reduction="none")
+    for update in [batch("NANA", rank), batch("NNA", 10 + rank)]:
+        metric.update(**update)
+    if rank == 1:
+        return None
+    before = local_states(metric)
+    with pytest.raises(RuntimeError):
+        metric.compute()
+    after = local_states(metric)
+    metric._to_sync = False
+    return before, after, metric.compute()
+
+
+def test_failed_peer_leaves_the_states() -> None:
+    """If another process is gone when states are gathered, the own ones are as before, and can still be scored."""
+    before, after, value = run_ranks(lose_a_peer, [2])[2][0]
+    assert_same(after, before)
+    batches = join([tuple(update.values()) for update in (batch("NANA", 0), batch("NNA", 10))])
+    assert_same(value, functional.aupimo(*batches, fpr_bounds=FPR_BOUNDS, reduction="none"))
 
 
 def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:
