@@ -50,7 +50,8 @@ def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
         The test images. A mask that should be there is listed even if it is not.
 
     Raises:
-        ValueError: If a layout is not known, or there is no image in that layout.
+        ValueError: If a layout is not known, there is no image in that layout, or a category or mask is a link that
+            leads out of the root.
 
     """
     check_choice("layout", layout, ("auto", *LAYOUTS))
@@ -59,6 +60,7 @@ def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
     for name in LAYOUTS if layout == "auto" else [layout]:
         images = sorted(LAYOUTS[name](root), key=lambda image: image.key)
         if images:
+            _check_inside(root, [path for image in images for path in (image.path, *image.masks)])
             return images
     wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
     raise ValueError(f"Expected `root` to be a data set in {wanted}, but found no test image in {root}.")
@@ -139,6 +141,17 @@ def _files(folder: Path) -> list[Path]:
     inside = folder.resolve()
     files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
     return [path for path in files if path.is_file() and path.resolve().is_relative_to(inside)]
+
+
+def _check_inside(root: Path, paths: list[Path]) -> None:
+    """Raise if one of the files lies outside of the root."""
+    inside = root.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(inside):
+            raise ValueError(
+                f"Expected `root` to hold all of the data set, but {path} is reached by a link that leads out. "
+                "Give the folder that the link leads to, or copy the files."
+            )
 
 
 def _mask_like(path: Path, ending: str) -> Path:

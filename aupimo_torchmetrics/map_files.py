@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Formats of images and masks. Whatever else pillow knows is not tried: an EPS file would run Ghostscript."""
 MAX_PIXELS = 2**27
 """Pixels of the largest file that is read, 11,585 x 11,585: more is taken for a mistake or an attack."""
 
@@ -76,7 +78,7 @@ def image_size(path: Path) -> tuple[int, int]:
         ValueError: If the image cannot be read.
 
     """
-    with _decoding(), Image.open(path) as image:
+    with _decoding(), Image.open(path, formats=IMAGE_FORMATS) as image:
         return image.height, image.width
 
 
@@ -87,7 +89,7 @@ def read_image(path: Path) -> Tensor:
         ValueError: If the image cannot be read.
 
     """
-    with _decoding(), Image.open(path) as image:
+    with _decoding(), Image.open(path, formats=IMAGE_FORMATS) as image:
         _check_size((image.height, image.width))
         return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)[None]
 
@@ -100,13 +102,19 @@ def _open_tensor(path: Path) -> MapFiles:
         except RuntimeError:  # the file format of torch before 1.6 cannot be mapped into memory
             content = torch.load(path, map_location="cpu", weights_only=True)
         maps, names = content["asmaps"], content["paths"]
-        if not isinstance(maps, Tensor) or maps.ndim != 3:
-            raise TypeError("`asmaps` is not a tensor (N, H, W)")
+        is_dense = isinstance(maps, Tensor) and not maps.is_nested and maps.layout == torch.strided
+        if not is_dense or maps.is_complex() or maps.is_quantized or maps.ndim != 3:
+            raise TypeError("`asmaps` is not a dense tensor (N, H, W) of real numbers")
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise TypeError("`paths` is not a list of texts")
         if len(maps) != len(names):
             raise ValueError(f"there are {len(maps)} `asmaps` and {len(names)} `paths`")
-    return MapFiles(list(names), lambda place: _checked_map(maps[place]))
+
+    def read(place: int) -> Tensor:
+        with _decoding():
+            return _checked_map(maps[place])
+
+    return MapFiles(list(names), read)
 
 
 def _open_tree(root: Path) -> MapFiles:
@@ -145,12 +153,18 @@ def _checked_map(values: Tensor | NDArray[Any]) -> Tensor:
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:
-    """Read a TIFF file of one page, of 16 or 32 bits a pixel too."""
+    """Read a TIFF file of one page, of 16 or 32 bits a pixel too.
+
+    A page, not a series, for which tifffile would open other files that are named in this one.
+    """
     import tifffile  # noqa: PLC0415
 
     with tifffile.TiffFile(path) as file:
-        _check_size(file.series[0].shape)
-        return np.asarray(file.asarray())
+        if len(file.pages) != 1:
+            raise ValueError(f"{len(file.pages)} pages, not one")
+        page = file.pages.first
+        _check_size(page.shape)
+        return np.asarray(page.asarray())
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -160,7 +174,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 def _read_png(path: Path) -> NDArray[Any]:
     """Read a grey image."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
         _check_size((image.height, image.width))
         if len(image.getbands()) != 1 or image.mode == "P":
             raise ValueError(f"an image of mode {image.mode} is no map with one score a pixel")
@@ -178,7 +192,7 @@ _READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
 
 def _read_mask_file(path: Path) -> Tensor:
     """Read one mask (H, W) bool."""
-    with _decoding(), Image.open(path) as image:
+    with _decoding(), Image.open(path, formats=IMAGE_FORMATS) as image:
         _check_size((image.height, image.width))
         has_levels = len(image.getbands()) == 1
         pixels = np.asarray(image if has_levels else image.convert("RGB"))

@@ -281,7 +281,7 @@ class AUPIMOResult:
         try:
             text = path.read_text(encoding="utf-8")
             result = _parse_scores(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             # Not the `repr`, which holds the whole file if that is not text.
             raise ValueError(
                 f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {path}: "
@@ -302,7 +302,7 @@ class AUPIMOResult:
                 num_points=settings["num_points"],
                 version=settings["version"],
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"Expected {settings_path} to hold the settings of AUPIMO scores, but could not read it: {error}. "
                 "The scores can be read without it: remove it."
@@ -341,6 +341,9 @@ def _parse_scores(content: Any) -> AUPIMOResult:
         raise TypeError("`paths` are not texts")
     if paths is not None and len(paths) != len(aupimos):
         raise ValueError(f"there are {len(paths)} `paths` for {len(aupimos)} `aupimos`")
+    num_points = content.get("num_threshs")
+    if num_points is not None and (isinstance(num_points, bool) or not isinstance(num_points, int)):
+        raise TypeError(f"`num_threshs` is of type {type(num_points).__name__}, not an integer or null")
     bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
     lower, upper = (math.nan if bound is None else float(bound) for bound in bounds)
     if lower > upper:
@@ -350,7 +353,7 @@ def _parse_scores(content: Any) -> AUPIMOResult:
         fpr_bounds=check_fpr_bounds((content["fpr_lower_bound"], content["fpr_upper_bound"])),
         threshold_bounds=(lower, upper),
         num_thresholds=UNKNOWN,
-        num_points=content.get("num_threshs"),
+        num_points=num_points,
         shared_fpr=shared_fprs[content["shared_fpr_metric"]],
         image_classes=(~aupimos.isnan()).long(),
         paths=paths,
