@@ -294,6 +294,7 @@ class AUPIMOResult:
             settings = json.loads(settings_path.read_text(encoding="utf-8"))
             if settings["scores_sha256"] != _sha256(text):  # the scores were written anew by another program
                 return result
+            _check_setting_types(settings)
             lower, upper = (float(bound) for bound in settings["threshold_bounds"])
             return replace(
                 result,
@@ -316,6 +317,21 @@ class AUPIMOResult:
                 "Compute it from anomaly maps with `AUPIMO.result()`."
             )
         return part
+
+
+_SETTING_TYPES = {
+    "num_thresholds": (int, str, type(None)),
+    "num_points": (int, type(None)),
+    "version": (str, type(None)),
+}
+"""What the settings of scores may be; a text is an unknown number of thresholds."""
+
+
+def _check_setting_types(settings: dict[str, Any]) -> None:
+    """Raise unless each setting read from a file is what it may be."""
+    for name, types in _SETTING_TYPES.items():
+        if type(settings[name]) not in types:
+            raise TypeError(f"`{name}` is of type {type(settings[name]).__name__}")
 
 
 def _settings_path(path: Path) -> Path:

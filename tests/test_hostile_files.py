@@ -53,6 +53,17 @@ def test_number_of_thresholds_of_another_type(tmp_path: Path, value: Any) -> Non
         AUPIMOResult.load(path)
 
 
+@pytest.mark.parametrize("name", ["num_thresholds", "num_points", "version"])
+def test_settings_of_another_type(tmp_path: Path, name: str) -> None:
+    """A setting that is neither number nor text is refused, not quoted."""
+    path = write_result(tmp_path)
+    settings_path = tmp_path / "aupimos.settings.json"
+    settings = json.loads(settings_path.read_text(encoding="utf-8")) | {name: [1]}
+    settings_path.write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"could not read it: `{name}` is of type list"):
+        AUPIMOResult.load(path)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_formats_that_run_other_programs(tmp_path: Path, suffix: str) -> None:
     """A file is read by the decoders of images only, whatever its name says: not as EPS, which runs Ghostscript."""
