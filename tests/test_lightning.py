@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import FPR_BOUNDS, make_batch
+from helpers import FPR_BOUNDS, assert_same, make_batch, run_ranks
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
@@ -54,13 +58,13 @@ class Detector(lightning.LightningModule):
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
         """Update, and log the object."""
-        maps, masks = batch
+        maps, masks, *ids = batch
         maps = maps_of_epoch(maps, self.current_epoch)
         if self.as_collection:
             self.metrics.update(maps, masks)
             self.log_dict(self.metrics)
         else:
-            self.aupimo.update(maps, masks)
+            self.aupimo.update(maps, masks, *ids)
             self.log("val/aupimo", self.aupimo)
             if self.dtypes is not None:
                 self.dtypes += [self.aupimo.aupimo_scores[-1].dtype, self.aupimo.aupimo_num_kept[-1].dtype]
@@ -80,10 +84,17 @@ class Detector(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(model: Detector, folder: Path, masks: Tensor = MASKS, resume_from: str | None = None, **settings: Any) -> Any:
-    """Train for two epochs and return the trainer."""
+def fit(
+    model: Detector,
+    folder: Path,
+    masks: Tensor = MASKS,
+    ids: Sequence[Tensor] = (),
+    resume_from: str | None = None,
+    **settings: Any,
+) -> Any:
+    """Train for two epochs, on as many maps as there are masks, and return the trainer."""
     train = DataLoader(TensorDataset(torch.zeros(2, 1)), batch_size=1)
-    validation = DataLoader(TensorDataset(MAPS, masks), batch_size=2)
+    validation = DataLoader(TensorDataset(MAPS[: len(masks)], masks, *ids), batch_size=2)
     trainer = lightning.Trainer(
         **{
             "accelerator": "cpu",
@@ -229,3 +240,45 @@ def test_validation_before_any_training(tmp_path: Path) -> None:
     )
     loader = DataLoader(TensorDataset(MAPS, MASKS), batch_size=4)
     assert trainer.validate(Detector(), loader, verbose=False) == [{"val/aupimo": expected_score(0)}]
+
+
+class NoteResult(lightning.Callback):
+    """A callback that asks for the result of each validation epoch."""
+
+    def __init__(self) -> None:
+        self.results: list[list[Tensor | None]] = []
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Note scores and ids of all images."""
+        result = pl_module.aupimo.result()
+        self.results.append([result.aupimos, result.image_ids])
+
+
+def fit_with_ids(folder: Path, num_images: int, **settings: Any) -> list[Any]:
+    """Train on some of the images, and return what was logged and what a callback was told, epoch by epoch."""
+    note, model = NoteResult(), Detector()
+    settings = {"callbacks": [note], "num_sanity_val_steps": 0, "enable_checkpointing": False, **settings}
+    fit(model, folder, MASKS[:num_images], [torch.arange(num_images) + 100], **settings)
+    return [[logged["val/aupimo"] for logged in model.logged], note.results]
+
+
+def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], Any]) -> list[list[Any]]:
+    """Train as one of several processes that are there already, with images that fill them evenly and that do not."""
+    warnings.simplefilter("ignore")
+    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
+    notes = []
+    for num_images in (10, 9):
+        note(f"{num_images} images")
+        notes.append(fit_with_ids(folder, num_images, devices=world_size, strategy="ddp"))
+    return notes
+
+
+def test_two_processes_log_and_answer_what_one_does(tmp_path: Path) -> None:
+    """Under DDP both ranks log the score of all images and tell it to callbacks, an image dealt out twice only once."""
+    for notes in run_ranks(partial(fit_on_rank, tmp_path), [2])[2]:
+        for (logged, results), num_images in zip(notes, (10, 9), strict=True):
+            expected_logged, expected_results = fit_with_ids(tmp_path, num_images)
+            assert_same(logged, expected_logged, atol=1e-7)
+            assert_same(results, expected_results, atol=1e-7)
+            assert torch.equal(results[0][1], torch.arange(num_images) + 100)
+            assert not torch.equal(results[0][0].nan_to_num(), results[1][0].nan_to_num())
