@@ -101,7 +101,7 @@ def keep_scores(
     kept = join_scores(parts)
     if image_ids is not None:
         ids = torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device)
-        kept = kept._replace(image_ids=ids.as_subclass(Tensor).clone())  # not the memory of the caller
+        kept = kept._replace(image_ids=_plain(ids).clone())  # not the memory of the caller
     return kept
 
 
@@ -109,8 +109,8 @@ def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[T
     """Check one batch, raise what is wrong with it, and return its maps (H, W), at least float32, and masks (H, W)."""
     if validate_args:
         _check_form(preds, target, None)
-    maps = [each.detach().as_subclass(Tensor).reshape(each.shape[-2:]) for each in preds]
-    targets = [each.detach().as_subclass(Tensor).reshape(each.shape[-2:]) for each in target]
+    maps = [_plain(each).reshape(each.shape[-2:]) for each in preds]
+    targets = [_plain(each).reshape(each.shape[-2:]) for each in target]
     masks = [each != 0 for each in targets]
     if validate_args:
         num_nan_maps = sum(bool(each.isnan().any()) for each in maps)
@@ -133,7 +133,14 @@ def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tens
 
 def _flat(batch: Tensor) -> Tensor:
     """(n, P) contiguous plain tensor without gradient, of a (n, ...) tensor of any class."""
-    return batch.detach().as_subclass(Tensor).reshape(len(batch), -1).contiguous()
+    return _plain(batch).reshape(len(batch), -1).contiguous()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return the same values without gradient and without any class of their own."""
+    values = tensor.detach()
+    # torch 2.4 cannot turn a plain tensor into itself while operations are traced or profiled
+    return values if type(values) is Tensor else values.as_subclass(Tensor)
 
 
 def _look_at(maps: Tensor, target: Tensor) -> _Group:

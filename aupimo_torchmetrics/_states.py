@@ -145,7 +145,9 @@ class PixelScoresMetric(Metric):
             )
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        super()._reduce_states(incoming_state)
+        # Dask, for one, makes tuples of lists
+        lists = {name: [*state] for name, state in incoming_state.items() if isinstance(state, tuple)}
+        super()._reduce_states({**incoming_state, **lists})
         self._computed = None
         self._prune_when_outgrown()
 
@@ -201,7 +203,7 @@ class PixelScoresMetric(Metric):
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
         # Only a move between devices reaches states, defaults and the value, not a cast of the module to another dtype,
         # nor `to_empty`, which fills what it moves with anything.
-        if self.device.type == "meta":  # where the module was built to be filled later; there is nothing to move
+        if self.aupimo_floor.is_meta:  # where the module was built to be filled later; there is nothing to move
             self._device = torch.device("cpu")
             self._add_states()
         values, self._computed, self._forward_cache = (self._computed, self._forward_cache), None, None

@@ -191,6 +191,7 @@ def test_pruning_in_a_group_reaches_all_members() -> None:
     assert groups_of(collection) == [set(SETTINGS)]
 
 
+@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
 def test_tracker_knows_the_best_epoch() -> None:
     """`MetricTracker` finds the epoch with the highest score."""
     tracker = MetricTracker(make_aupimo())

@@ -121,7 +121,7 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
         before = local_states(metric)
         values = values_of(metric)
         after = local_states(metric)
-        messages = {str(warning.message) for warning in caught}
+        messages = {str(warning.message) for warning in caught if warning.category is UserWarning}
         for update in more:
             metric.update(**update)
         values_after_more = values_of(metric)

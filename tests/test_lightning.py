@@ -225,7 +225,6 @@ def test_callbacks_survive_nan(tmp_path: Path) -> None:
         trainer = fit(Detector(), tmp_path, masks=torch.zeros_like(MASKS), callbacks=[best, stop])
     assert trainer.current_epoch == 1
     assert math.isnan(trainer.callback_metrics["val/aupimo"])
-    assert "not finite" in stop.stopping_reason_message
 
 
 def test_validation_before_any_training(tmp_path: Path) -> None:

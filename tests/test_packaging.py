@@ -121,6 +121,8 @@ def test_readme_block(
 ) -> None:
     """Each Python block of the README runs, and prints what the comment behind each `print` says."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
-    expected = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
+    if "import dask" in block or "from dask" in block:
+        pytest.importorskip("distributed")
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102
+    expected = re.findall(r"^ *print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == expected

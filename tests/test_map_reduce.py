@@ -1,0 +1,105 @@
+"""Shards of a data set, scored by workers and merged, give what one pass over all of it gives.
+
+What a worker returns, the states or the metric itself, is pickled or taken apart in transport, so any engine that maps
+will do. Tried are `multiprocessing` and, where it is installed, Dask.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from helpers import VARIANTS, assert_same, by_function, join, make_batch, make_ragged
+from torch import Tensor
+
+MAX_ERROR = 1e-7
+"""Sums of the same float64 terms in another order, rounded to float32."""
+
+SHARDS = [
+    [make_batch("NANA", 0), make_batch("NNA", 1)],
+    [make_batch("NNN", 2)],
+    [make_batch("AA", 3)],
+    [],
+    [make_ragged("NANNA", 4)],
+    [make_batch("NNAN", 5), make_batch("", 6), make_batch("A", 7)],
+    [make_batch("NA", 8)],
+    [make_batch("NNNNA", 9)],
+]
+"""Eight parts of a data set: of one or of both classes, of one or of several sizes, one without any image."""
+Shard = list[tuple[Any, Any, Tensor | None]]
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Sequence[Any]]
+
+
+def shards(*, with_ids: bool) -> list[Shard]:
+    """Return the arguments of the updates of each shard, with ids that fall from image to image if asked for."""
+    ids = iter(range(1000, 0, -1))
+    return [
+        [(maps, masks, torch.tensor([next(ids) for _ in maps]) if with_ids else None) for maps, masks in shard]
+        for shard in SHARDS
+    ]
+
+
+def score_shard(kind: str, form: str, shard: Shard) -> Any:
+    """Update a new metric with a shard, and return the metric or its states; what a worker does."""
+    metric = VARIANTS[kind]()
+    for maps, masks, ids in shard:
+        metric.update(maps, masks, ids)
+    return metric if form == "metric" else metric.metric_state
+
+
+def merge(kind: str, parts: Sequence[Any]) -> Any:
+    """Merge metrics or states, the last first, as what is merged comes before what is there."""
+    metric = VARIANTS[kind]()
+    for part in reversed(parts):
+        metric.merge_state(part)
+    return metric
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Map]:
+    """Map in two processes of `multiprocessing`."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        yield functools.partial(pool.map, chunksize=1)
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[Map]:
+    """Map in two worker processes of Dask."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        yield lambda work, items: client.gather(client.map(work, items, pure=False))
+
+
+@pytest.fixture(params=["processes", "dask"])
+def map_shards(request: pytest.FixtureRequest) -> Map:
+    """Return the way to map of each engine."""
+    engine: Map = request.getfixturevalue(request.param)
+    return engine
+
+
+@pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")  # of the sampled variant
+@pytest.mark.parametrize("with_ids", [False, True], ids=["in order", "by ids"])
+@pytest.mark.parametrize("form", ["states", "metric"])
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_merged_shards_score_as_one_pass(map_shards: Map, kind: str, form: str, with_ids: bool) -> None:
+    """Eight shards, updated in other processes and merged, give scores and curves of all images, in their order."""
+    updates = shards(with_ids=with_ids)
+    metric = merge(kind, map_shards(functools.partial(score_shard, kind, form), updates))
+    one_pass = score_shard(kind, "metric", [update for shard in updates for update in shard])
+    assert_same(metric.compute(), one_pass.compute(), atol=MAX_ERROR)
+    images = join([batch for shard in SHARDS for batch in shard if len(batch[0])])
+    if with_ids:
+        images = images[0][::-1], images[1][::-1]
+    assert_same(metric.compute(), by_function(metric, *images), atol=MAX_ERROR)
+
+
+def test_images_that_shards_share_count_once(map_shards: Map) -> None:
+    """With ids, shards may overlap."""
+    batch = (*make_batch("NNANNA", 0), torch.arange(6))
+    overlapping = [[tuple(part[start : start + 3] for part in batch)] for start in (0, 2, 1, 3)]
+    metric = merge("none", map_shards(functools.partial(score_shard, "none", "states"), overlapping))
+    assert_same(metric.compute(), by_function(metric, *batch[:2]), atol=MAX_ERROR)
