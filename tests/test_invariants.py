@@ -1,10 +1,14 @@
-"""Laws that hold for all data, tried on drawn data: ranks only, order, splits, repeats, ties, precision."""
+"""Laws that hold of the metric for all data, tried on drawn data: ranks only, order, splits, repeats, ties, precision.
+
+Drawn are maps in four dtypes with scores from the smallest to the largest number of the dtype, infinite ones too, and
+masks from one pixel to the whole image.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import reference
@@ -14,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO
+from aupimo_torchmetrics import AUPIMO, functional
+from aupimo_torchmetrics.results import AUPIMOResult
 
 # Drawn data are tiny, so most bounds fall between thresholds.
 pytestmark = pytest.mark.filterwarnings("ignore:The FPR bounds:UserWarning")
@@ -26,6 +31,21 @@ SUM_TOLERANCE = 1e-12
 TIE_TOLERANCE = 1e-10
 """The slope within a tie of normal pixels multiplies rounding errors by up to the number of pixels, here hundreds."""
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LEVELS = [-math.inf, -3.0, -0.5, -0.0, 0.0, 0.125, 0.1, 1.0, 2.5, 7.0, math.inf]
+"""Few, so that ties are common."""
+EXTREME_LEVELS = [-math.inf, -3e38, -6e4, -1e-40, -1e-45, 0.0, 1e-45, 6e-8, 1e-38, 2e-38, 6e4, 3e38, math.inf]
+"""Subnormal and huge; in half precision most of them become zero or infinite, and tie."""
+NUM_DISTINCT = 257
+"""So many integers in a row has every dtype, from -128 to 128, and so many pixels has no drawn set without ties."""
+SCALES = {
+    torch.float16: (2.0**-24, 1.0, 2.0**8),
+    torch.bfloat16: (2.0**-133, 1.0, 2.0**120),
+    torch.float32: (2.0**-149, 1.0, 2.0**120),
+    torch.float64: (2.0**-149, 1.0, 2.0**120),  # the metric keeps float32
+}
+"""What these integers may be multiplied by: the smallest number above zero, one, and a large one."""
+
 
 class Scene(NamedTuple):
     """Images in any sizes, at least one of each class, and settings."""
@@ -35,42 +55,63 @@ class Scene(NamedTuple):
     fpr_bounds: tuple[float, float]
     shared_fpr: str
 
-    def scores(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Exact score of each image, by the engine."""
-        return score(self.maps, self.masks, self.fpr_bounds, dtype=dtype, shared_fpr=self.shared_fpr).aupimos
+    def metric(self, **settings: Any) -> AUPIMO:
+        """Return a metric without images."""
+        return AUPIMO(fpr_bounds=self.fpr_bounds, shared_fpr=self.shared_fpr, **settings)
+
+    def result(self) -> AUPIMOResult:
+        """Scores with what explains them, of one update, with a tensor if all images are of one size."""
+        metric = self.metric()
+        has_one_size = len({each.shape for each in self.maps}) == 1
+        metric.update(*((torch.stack(self.maps), torch.stack(self.masks)) if has_one_size else (self.maps, self.masks)))
+        return metric.result()
+
+    def scores(self) -> Tensor:
+        """Exact score of each image, float64."""
+        return self.result().aupimos
 
     def take(self, images: list[int]) -> Scene:
         """Return the images with these numbers, in this order."""
         return self._replace(maps=[self.maps[i] for i in images], masks=[self.masks[i] for i in images])
 
 
-LEVELS = [-math.inf, -3.0, -0.5, -0.0, 0.0, 0.125, 0.1, 1.0, 2.5, 7.0, math.inf]
-"""Few, so that ties are common."""
-
-
 @st.composite
-def scenes(draw: st.DrawFn, *, is_tied: bool | None = None, max_images: int = 5) -> Scene:
+def scenes(
+    draw: st.DrawFn, *, is_tied: bool | None = None, max_images: int = 5, max_sides: tuple[int, int] = (5, 6)
+) -> Scene:
     """Maps with few or with only distinct levels, of one or of several sizes, in any order of the classes."""
     is_anomalous = draw(st.permutations([True, False, *draw(st.lists(st.booleans(), max_size=max_images - 2))]))
-    one_size = draw(st.tuples(st.integers(1, 5), st.integers(1, 6)))
+    sizes = st.tuples(*(st.integers(1, side) for side in max_sides))
+    one_size = draw(sizes)
     has_one_size = draw(st.booleans())
     is_tied = draw(st.booleans()) if is_tied is None else is_tied
+    dtype = draw(st.sampled_from(DTYPES))
+    levels = torch.tensor(draw(st.sampled_from([LEVELS, EXTREME_LEVELS])), dtype=torch.float64)
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    distinct = draw(distinct_levels(dtype))[torch.randperm(NUM_DISTINCT, generator=random)]
     maps, masks = [], []
     for has_mask in is_anomalous:
-        height, width = one_size if has_one_size else draw(st.tuples(st.integers(1, 5), st.integers(1, 6)))
+        height, width = one_size if has_one_size else draw(sizes)
         mask = torch.zeros(height * width, dtype=torch.bool)
         if has_mask:
             mask[: draw(st.integers(1, height * width))] = True
             mask = mask[torch.randperm(height * width, generator=random)]
-        anomaly_map = torch.randn(height, width, generator=random).double()
         if is_tied:
-            anomaly_map = torch.tensor(LEVELS).double()[torch.randint(len(LEVELS), (height, width), generator=random)]
-        maps.append(anomaly_map)
+            scores = levels[torch.randint(len(levels), (height * width,), generator=random)]
+        else:
+            scores, distinct = distinct[: height * width], distinct[height * width :]
+        maps.append(scores.view(height, width).to(dtype))
         masks.append(mask.view(height, width))
     upper = draw(st.floats(1e-3, 1.0))
     fpr_bounds = upper * draw(st.floats(1e-3, 0.95)), upper
     return Scene(maps, masks, fpr_bounds, draw(st.sampled_from(["mean", "max"])))
+
+
+@st.composite
+def distinct_levels(draw: st.DrawFn, dtype: torch.dtype) -> Tensor:
+    """(NUM_DISTINCT,) ascending float64 scores that stay distinct in a dtype."""
+    scale = draw(st.sampled_from(SCALES[dtype]))
+    return (torch.arange(NUM_DISTINCT, dtype=torch.float64) - NUM_DISTINCT // 2) * scale
 
 
 def assert_close(actual: Tensor, expected: object, atol: float = SUM_TOLERANCE) -> None:
@@ -79,12 +120,37 @@ def assert_close(actual: Tensor, expected: object, atol: float = SUM_TOLERANCE) 
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
 
 
+def by_definition(scene: Scene) -> list[float]:
+    """Scores by the slow reference."""
+    rounded = [each.float().double() for each in scene.maps]
+    return reference.aupimo(as_arrays(rounded), as_arrays(scene.masks), scene.fpr_bounds, scene.shared_fpr)
+
+
 @laws
 @given(scene=scenes())
 def test_scores_are_those_of_the_definition(scene: Scene) -> None:
-    """Whatever the data and the bounds, scores are the integral of the curve."""
-    expected = reference.aupimo(as_arrays(scene.maps), as_arrays(scene.masks), scene.fpr_bounds, scene.shared_fpr)
-    assert_close(scene.scores(), expected, TIE_TOLERANCE)
+    """Whatever the data, their dtype and the bounds, scores are the integral of the curve of the scores in float32."""
+    assert_close(scene.scores(), by_definition(scene), TIE_TOLERANCE)
+
+
+@settings(laws, max_examples=20)
+@given(scene=scenes(is_tied=True, max_sides=(400, 300)))
+def test_scores_of_large_images_are_those_of_the_definition(scene: Scene) -> None:
+    """The same for images of up to 120,000 pixels."""
+    assert_close(scene.scores(), by_definition(scene), TIE_TOLERANCE)
+
+
+@laws
+@given(scene=scenes())
+def test_function_answers_what_the_metric_does(scene: Scene) -> None:
+    """The function, of tensors and of arrays, gives the scores of the metric, in float64 if the maps are."""
+    dtype = torch.float64 if scene.maps[0].dtype == torch.float64 else torch.float32
+    expected = scene.scores().to(dtype)
+    settings: Any = {"fpr_bounds": scene.fpr_bounds, "reduction": "none", "shared_fpr": scene.shared_fpr}
+    assert_close(functional.aupimo(scene.maps, scene.masks, **settings), expected, 0.0)
+    if scene.maps[0].dtype != torch.bfloat16:  # which NumPy does not have
+        arrays = [each.numpy() for each in scene.maps], [each.numpy() for each in scene.masks]
+        assert_close(torch.as_tensor(functional.aupimo(*arrays, **settings)), expected, 0.0)
 
 
 @laws
@@ -98,15 +164,16 @@ def test_scores_lie_between_zero_and_one(scene: Scene) -> None:
 
 
 @laws
-@given(scene=scenes(), seed=st.integers(0, 2**32))
-def test_only_the_order_of_scores_counts(scene: Scene, seed: int) -> None:
-    """Any strictly rising transformation of the scores leaves every bit of the result as it was."""
-    distinct = torch.cat([each.flatten() for each in scene.maps]).unique()
-    random = torch.Generator().manual_seed(seed)
-    steps = torch.rand(len(distinct), generator=random).double() + 0.01
-    rescaled = torch.cumsum(steps, 0) - steps.sum() * torch.rand((), generator=random)
-    assert bool((rescaled.diff() > 0).all())
-    other = scene._replace(maps=[rescaled[torch.searchsorted(distinct, each)] for each in scene.maps])
+@given(scene=scenes(), data=st.data())
+def test_only_the_order_of_scores_counts(scene: Scene, data: st.DataObject) -> None:
+    """Any strictly rising transformation of the scores, into any dtype, leaves every bit of the result as it was."""
+    distinct = torch.cat([each.float().flatten() for each in scene.maps]).unique()
+    dtype = data.draw(st.sampled_from(DTYPES))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+    chosen = torch.randperm(NUM_DISTINCT, generator=random)[: len(distinct)].sort().values
+    rescaled = data.draw(distinct_levels(dtype))[chosen].to(dtype)
+    assert bool((rescaled[1:] > rescaled[:-1]).all())
+    other = scene._replace(maps=[rescaled[torch.searchsorted(distinct, each.float())] for each in scene.maps])
     assert_close(other.scores(), scene.scores(), 0.0)
 
 
@@ -135,14 +202,12 @@ def test_order_of_pixels_does_not_matter(scene: Scene, data: st.DataObject) -> N
 @laws
 @given(scene=scenes(), data=st.data(), normal_buffer=st.sampled_from([1, 5, 2**16, None]))
 def test_split_into_batches_does_not_matter(scene: Scene, data: st.DataObject, normal_buffer: int | None) -> None:
-    """Updates in any batches, with any buffer, give the scores of one update that keeps everything."""
-    metric = AUPIMO(
-        fpr_bounds=scene.fpr_bounds, reduction="none", shared_fpr=scene.shared_fpr, normal_buffer=normal_buffer
-    )
+    """Updates in any batches, with any buffer, give the scores of one update."""
+    metric = scene.metric(normal_buffer=normal_buffer)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(scene.maps)), max_size=4)))
     for start, stop in itertools.pairwise([0, *cuts, len(scene.maps)]):
         metric.update(scene.maps[start:stop], scene.masks[start:stop])
-    assert_close(metric.result().aupimos, scene.scores(torch.float32))
+    assert_close(metric.result().aupimos, scene.scores())
 
 
 @laws
@@ -187,7 +252,7 @@ def test_repeated_normal_images_do_not_change_the_maximum(scene: Scene, data: st
 def test_a_clean_normal_image_never_lowers_a_score(scene: Scene, shift: int) -> None:
     """One more normal image, all of whose pixels score as low as any pixel or lower, lowers no score."""
     lowest = min(float(each.min()) for each in scene.maps)
-    clean = torch.full((4, 4), lowest - shift, dtype=torch.float64)
+    clean = torch.full((4, 4), lowest - shift, dtype=torch.float64).to(scene.maps[0].dtype)
     more = scene._replace(maps=[*scene.maps, clean], masks=[*scene.masks, torch.zeros(4, 4, dtype=torch.bool)])
     before, after = scene.scores(), more.scores()[:-1]
     assert bool((after >= before - SUM_TOLERANCE)[~before.isnan()].all())
@@ -200,8 +265,8 @@ def test_a_higher_mask_pixel_never_lowers_the_score(scene: Scene, data: st.DataO
     number = data.draw(st.sampled_from([i for i, mask in enumerate(scene.masks) if mask.any()]))
     row, column = data.draw(st.sampled_from(scene.masks[number].nonzero().tolist()))
     raised = [each.clone() for each in scene.maps]
-    raised[number][row, column] += data.draw(st.sampled_from([0.0, 0.1, 0.625, 3.0]))
-    if bool(raised[number].isnan().any()):  # -inf and something
+    raised[number][row, column] += data.draw(st.sampled_from([0.0, 1e-45, 0.1, 0.625, 3.0, 1e38, math.inf]))
+    if bool(raised[number].isnan().any()):  # infinity added to minus infinity
         raised = scene.maps
     before, after = scene.scores(), scene._replace(maps=raised).scores()
     assert float(after[number]) >= float(before[number]) - SUM_TOLERANCE
@@ -213,8 +278,8 @@ def test_a_higher_mask_pixel_never_lowers_the_score(scene: Scene, data: st.DataO
 @given(scene=scenes())
 def test_contribution_of_a_pixel_rises_with_its_score(scene: Scene) -> None:
     """The contribution of a pixel is in [0, 1] and never falls as its score rises."""
-    result = score(scene.maps, scene.masks, scene.fpr_bounds, shared_fpr=scene.shared_fpr)
-    distinct = torch.cat([each.flatten() for each in scene.maps]).unique()
+    result = scene.result()
+    distinct = torch.cat([each.double().flatten() for each in scene.maps]).unique()
     finite = distinct[distinct.isfinite()]
     steps = torch.cat([distinct, (finite[1:] + finite[:-1]) / 2, finite.nextafter(torch.tensor(math.inf).double())])
     contributions = result.pixel_aupimo(steps.sort().values)
@@ -240,18 +305,6 @@ def test_score_of_an_image_is_independent_of_other_anomalous_images(scene: Scene
     scores = scene.scores()
     for number in set(range(len(scene.masks))) - set(normal):
         assert_close(scene.take([*normal, number]).scores()[-1], scores[number], 0.0)
-
-
-@laws
-@given(scene=scenes(), dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
-def test_precision_of_maps_rounds_their_scores_and_nothing_else(scene: Scene, dtype: torch.dtype) -> None:
-    """Scores of maps in half, single or double precision are those of the rounded maps, by the definition."""
-    rounded = scene._replace(maps=[each.to(dtype) for each in scene.maps])
-    expected = reference.aupimo(
-        as_arrays([each.double() for each in rounded.maps]), as_arrays(scene.masks), scene.fpr_bounds, scene.shared_fpr
-    )
-    kept_in = torch.float64 if dtype == torch.float64 else torch.float32
-    assert_close(rounded.scores(kept_in), expected, TIE_TOLERANCE)
 
 
 @laws
