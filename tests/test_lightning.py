@@ -281,3 +281,30 @@ def test_two_processes_log_and_answer_what_one_does(tmp_path: Path) -> None:
             assert_same(results, expected_results, atol=1e-7)
             assert torch.equal(results[0][1], torch.arange(num_images) + 100)
             assert not torch.equal(results[0][0].nan_to_num(), results[1][0].nan_to_num())
+
+
+class FragileDetector(Detector):
+    """A model that fails in its fourth step, until it is repaired."""
+
+    is_broken = True
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Update, and fail."""
+        super().validation_step(batch, batch_idx)
+        if self.is_broken and batch_idx == 3:
+            raise RuntimeError("out of luck")
+
+
+@sanity_check_warns
+@pytest.mark.parametrize("how", ["sanity check", "reset"])
+def test_training_after_a_validation_that_was_broken_off(tmp_path: Path, how: str) -> None:
+    """The images before an error in validation are no part of the next score, after a sanity check or a reset."""
+    model = FragileDetector()
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(model, tmp_path, num_sanity_val_steps=0)
+    assert model.aupimo.update_count == 4
+    model.is_broken = False
+    if how == "reset":
+        model.aupimo.reset()
+    fit(model, tmp_path, num_sanity_val_steps=2 if how == "sanity check" else 0)
+    assert [float(each["val/aupimo"]) for each in model.logged] == [expected_score(0), expected_score(1)]
