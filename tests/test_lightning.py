@@ -303,7 +303,7 @@ def test_training_after_a_validation_that_was_broken_off(tmp_path: Path, how: st
     with pytest.raises(RuntimeError, match="out of luck"):
         fit(model, tmp_path, num_sanity_val_steps=0)
     assert model.aupimo.update_count == 4
-    model.is_broken = False
+    model.train().is_broken = False  # the validation left it in eval mode
     if how == "reset":
         model.aupimo.reset()
     fit(model, tmp_path, num_sanity_val_steps=2 if how == "sanity check" else 0)
