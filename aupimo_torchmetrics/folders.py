@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from aupimo_torchmetrics._files import check_inside, find_files
 from aupimo_torchmetrics._settings import check_choice
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -50,8 +51,9 @@ def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
         The test images. A mask that should be there is listed even if it is not.
 
     Raises:
-        ValueError: If a layout is not known, there is no image in that layout, or a category or mask is a link that
-            leads out of the root.
+        ValueError: If a layout is not known, there is no image in that layout, the table of the split cannot be read,
+            an image or mask is reached by a link that leads out of the root or nowhere, or a folder in a category is
+            a link.
 
     """
     check_choice("layout", layout, ("auto", *LAYOUTS))
@@ -60,7 +62,7 @@ def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
     for name in LAYOUTS if layout == "auto" else [layout]:
         images = sorted(LAYOUTS[name](root), key=lambda image: image.key)
         if images:
-            _check_inside(root, [path for image in images for path in (image.path, *image.masks)])
+            check_inside(root, (path for image in images for path in (image.path, *image.masks)))
             return images
     wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
     raise ValueError(f"Expected `root` to be a data set in {wanted}, but found no test image in {root}.")
@@ -100,11 +102,11 @@ def _loco_images(root: Path) -> Iterator[LabelledImage]:
 
 def _visa_images(root: Path) -> Iterator[LabelledImage]:
     """Test images of VisA as it is published, with its table of the split; or of its prepared form."""
-    splits = {_key(PurePosixPath(row["image"])) for row in _rows(root / "split_csv" / "1cls.csv") if _is_test(row)}
+    split = _visa_split(root / "split_csv" / "1cls.csv")
     for category in _categories(root, "Data"):
         for path in _files(category / "Data" / "Images"):
             relative = path.relative_to(category / "Data" / "Images")
-            if splits and _key(PurePosixPath(category.name, *path.relative_to(category).parts)) not in splits:
+            if split is not None and _key(PurePosixPath(category.name, *path.relative_to(category).parts)) not in split:
                 continue
             masks = (_mask_like(category / "Data" / "Masks" / relative, ""),)
             yield _defect_image(root, category, path, masks, is_normal=relative.parts[0] in NORMAL_FOLDERS)
@@ -135,23 +137,8 @@ def _categories(root: Path, marker: str) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All image files in a folder and the folders in it, sorted; links that lead elsewhere are left out."""
-    if not folder.is_dir():
-        return []
-    inside = folder.resolve()
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return [path for path in files if path.is_file() and path.resolve().is_relative_to(inside)]
-
-
-def _check_inside(root: Path, paths: list[Path]) -> None:
-    """Raise if one of the files lies outside of the root."""
-    inside = root.resolve()
-    for path in paths:
-        if not path.resolve().is_relative_to(inside):
-            raise ValueError(
-                f"Expected `root` to hold all of the data set, but {path} is reached by a link that leads out. "
-                "Give the folder that the link leads to, or copy the files."
-            )
+    """All image files in a folder and the folders in it, sorted; none if there is no such folder."""
+    return find_files(folder, IMAGE_SUFFIXES) if folder.is_dir() else []
 
 
 def _mask_like(path: Path, ending: str) -> Path:
@@ -164,14 +151,15 @@ def _key(relative: PurePosixPath | Path) -> str:
     return relative.with_suffix("").as_posix()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a table with a head, none if there is no such file."""
+def _visa_split(path: Path) -> set[str] | None:
+    """Keys of the test images by VisA's table of the split, None if there is no such file."""
     if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _is_test(row: dict[str, str]) -> bool:
-    """Whether a row of VisA's table is of the test split."""
-    return row.get("split") == "test" and bool(row.get("image"))
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        return {_key(PurePosixPath(row["image"])) for row in rows if row["split"] == "test"}
+    except KeyError as error:
+        raise ValueError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
+    except (csv.Error, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"Expected {path} to be a table in CSV, but could not read it: {error}.") from error

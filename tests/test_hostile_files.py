@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import lzma
+import os
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from aupimo_torchmetrics import AUPIMOResult
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult
 from aupimo_torchmetrics.folders import find_test_images
 
 image_files = pytest.importorskip("PIL.Image")
@@ -94,7 +101,7 @@ def test_maps_that_name_other_files(tmp_path: Path) -> None:
 def test_maps_of_several_pages(tmp_path: Path) -> None:
     """It is not guessed which page of a TIFF file is the map."""
     tifffile.imwrite(tmp_path / "000.tif", np.zeros((2, 5, 4), np.float32), photometric="minisblack")
-    with pytest.raises(ValueError, match="2 pages, not one"):
+    with pytest.raises(ValueError, match="several pages, not one"):
         map_files.open_maps(tmp_path).read(0)
 
 
@@ -140,3 +147,176 @@ def test_data_sets_with_links_that_lead_out(tmp_path: Path, link: str) -> None:
         find_test_images(root)
     (tmp_path / "link").symlink_to(outside)
     assert [each.key for each in find_test_images(tmp_path / "link")] == ["bottle/test/broken/000"]
+
+
+@pytest.mark.parametrize("kind", ["data set", "maps"])
+@pytest.mark.parametrize("link", ["file out", "folder", "circle", "nothing", "pipe"])
+def test_links_within_folders(tmp_path: Path, kind: str, link: str) -> None:
+    """A link that leads out, to a folder or nowhere is refused by name: it is neither followed nor passed over."""
+    root = tmp_path / kind
+    folder = root / ("bottle/test/good" if kind == "data set" else "bottle")
+    folder.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for path in (folder / "000.png", outside / "001.png"):
+        image_files.new("L", (4, 4), 255).save(path)
+    odd = folder / "odd.png"
+    if link == "pipe":
+        os.mkfifo(odd)
+    else:
+        target = {"file out": outside / "001.png", "folder": outside, "circle": root, "nothing": tmp_path / "nowhere"}
+        odd.symlink_to(target[link])
+    read = find_test_images if kind == "data set" else map_files.open_maps
+    with pytest.raises(ValueError, match=r"odd\.png is|odd\.png to be a file"):
+        read(root)
+
+
+def test_links_that_stay_inside(tmp_path: Path) -> None:
+    """A link to a file of the same data set is a file like any other."""
+    folder = tmp_path / "bottle/test/good"
+    folder.mkdir(parents=True)
+    image_files.new("L", (4, 4), 255).save(folder / "000.png")
+    (folder / "001.png").symlink_to("000.png")
+    assert [image.path.name for image in find_test_images(tmp_path)] == ["000.png", "001.png"]
+
+
+def write_tar(path: Path) -> None:
+    """Write the oldest format of torch, which torch before 2.6 unpickles without any check."""
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name))
+
+
+def write_script(path: Path) -> None:
+    """Write what torch takes for a TorchScript model, code and all."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/constants.pkl", b"")
+
+
+def write_bomb(path: Path) -> None:
+    """Write tensors compressed, as `torch.save` does not: a thousand times their size may come out."""
+    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["a.png"]}, path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+def write_legacy(path: Path) -> None:
+    """Write the format of torch before 1.6."""
+    torch.save({"asmaps": torch.zeros(1, 2, 2)}, path, _use_new_zipfile_serialization=False)
+
+
+TENSOR_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "tar": (write_tar, "not a file of `torch.save`"),
+    "legacy": (write_legacy, "not a file of `torch.save`"),
+    "script": (write_script, "a TorchScript model"),
+    "bomb": (write_bomb, "compressed"),
+}
+
+
+@pytest.mark.parametrize("kind", TENSOR_FILES)
+def test_tensor_files_that_torch_would_read_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Files of tensors in formats that may run code or fill the memory are refused before torch sees them."""
+    write, reason = TENSOR_FILES[kind]
+    write(tmp_path / "file.pt")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has read it"))
+    for read in (map_files.open_maps, PIMOResult.load):
+        with pytest.raises(ValueError, match=rf"file\.pt: .*{reason}"):
+            read(tmp_path / "file.pt")
+
+
+def write_packed_tiff(path: Path, compression: int, packed: bytes) -> None:
+    """Write a TIFF map of 4 x 4 bytes with other compressed data than its own."""
+    tifffile.imwrite(path, np.zeros((4, 4), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        tags = {name: file.pages.first.tags[name] for name in ("Compression", "StripOffsets", "StripByteCounts")}
+    content = bytearray(path.read_bytes())
+    for name, value in {
+        "Compression": compression,
+        "StripOffsets": len(content),
+        "StripByteCounts": len(packed),
+    }.items():
+        tag = tags[name]
+        # the type of these tags is a short or a long, and one value stands in the tag itself
+        content[tag.valueoffset : tag.valueoffset + 4] = value.to_bytes(4, "little")
+    path.write_bytes(bytes(content) + packed)
+
+
+PACK: dict[int, Callable[[bytes], bytes]] = {8: zlib.compress, 32946: zlib.compress, 34925: lzma.compress}
+
+
+@pytest.mark.parametrize("compression", PACK)
+def test_compressed_maps(tmp_path: Path, compression: int) -> None:
+    """Maps compressed without loss are read."""
+    scores = bytes(range(16))
+    write_packed_tiff(tmp_path / "000.tif", compression, PACK[compression](scores))
+    assert map_files.open_maps(tmp_path).read(0).flatten().tolist() == [*range(16)]
+
+
+@pytest.mark.parametrize("compression", PACK)
+def test_maps_that_unpack_without_end(tmp_path: Path, compression: int) -> None:
+    """A map of which a hundred million times its pixels would be unpacked is refused, and no memory filled."""
+    bomb = PACK[compression](bytes(2**28))
+    write_packed_tiff(tmp_path / "000.tif", compression, bomb)
+    maps = map_files.open_maps(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more compressed data than pixels"):
+        maps.read(0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24  # of 2**28 bytes
+
+
+@pytest.mark.parametrize("compression", [6, 7, 34712, 50001])
+def test_maps_compressed_as_pictures(tmp_path: Path, compression: int) -> None:
+    """JPEG and its like, whose decoders believe a size of their own, are no scores."""
+    write_packed_tiff(tmp_path / "000.tif", compression, b"anything")
+    with pytest.raises(ValueError, match=f"compression {compression} is not for scores"):
+        map_files.open_maps(tmp_path).read(0)
+
+
+def test_tiles_larger_than_the_map(tmp_path: Path) -> None:
+    """A TIFF map of a few pixels in a tile of many is refused before the tile is unpacked."""
+    tifffile.imwrite(tmp_path / "000.tif", np.zeros((16, 16), np.uint8), tile=(16, 16), metadata=None)
+    with tifffile.TiffFile(tmp_path / "000.tif") as file:
+        tags = [file.pages.first.tags[name] for name in ("TileWidth", "TileLength")]
+    content = bytearray((tmp_path / "000.tif").read_bytes())
+    for tag in tags:
+        content[tag.valueoffset : tag.valueoffset + 2] = (2**15).to_bytes(2, "little")
+    (tmp_path / "000.tif").write_bytes(content)
+    with pytest.raises(ValueError, match="too large"):
+        map_files.open_maps(tmp_path).read(0)
+
+
+def test_archives_by_the_name_of_an_array(tmp_path: Path) -> None:
+    """A NumPy archive, which may unpack without end, is not opened by the name of an array."""
+    with (tmp_path / "000.npy").open("wb") as file:
+        np.savez_compressed(file, np.zeros((4, 4)))
+    with pytest.raises(ValueError, match="magic string"):
+        map_files.open_maps(tmp_path).read(0)
+
+
+TABLES = {
+    "other columns": (b"object,set,path\ncandle,test,candle/a.JPG\n", "a column 'split'"),
+    "empty": (b"", "found no test image"),
+    "short row": (b"object,split,label,image,mask\ncandle,test\n", "could not read it"),
+    "no text": (b"object,split,label,image,mask\n\xff\xfe", "could not read it"),
+    "open quote": (b'object,split,label,image,mask\ncandle,test,normal,"candle/a', "could not read it"),
+    "endless field": (b"object,split,label,image,mask\n" + b"x" * 200_000, "could not read it"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_the_split(tmp_path: Path, kind: str) -> None:
+    """If VisA's table cannot be read, its images are not all taken for test images."""
+    content, reason = TABLES[kind]
+    for path in (tmp_path / "candle/Data/Images/Normal/a.JPG", tmp_path / "split_csv/1cls.csv"):
+        path.parent.mkdir(parents=True)
+    image_files.new("L", (4, 4), 255).save(tmp_path / "candle/Data/Images/Normal/a.JPG")
+    (tmp_path / "split_csv/1cls.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        find_test_images(tmp_path, "visa")
