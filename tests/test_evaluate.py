@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -487,3 +493,55 @@ def test_categories_without_a_score_are_told(tmp_path: Path, data: tuple[Path, A
 def test_every_layout_has_a_name() -> None:
     """The layouts of the command are those of the library."""
     assert set(LAYOUTS) == {"mvtec", "visa", "loco", "folder"}
+
+
+READ_WHOLE: dict[str, Callable[[Path], Any]] = {
+    ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
+    ".pt": PIMOResult.load,
+    ".png": lambda path: Image.open(path).load(),
+}
+"""What reads the files that the command writes; an unfinished file has another suffix."""
+
+
+def read_all(terminal: int) -> str:
+    """Read what comes from a terminal until nobody writes to it any more."""
+    parts = []
+    try:
+        while part := os.read(terminal, 1000):
+            parts.append(part)
+    except OSError:  # how Linux says it
+        pass
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize("moment", ["reading", "writing"])
+def test_ctrl_c_stops_the_command(tmp_path: Path, moment: str) -> None:
+    """Ctrl-C ends the command with code 1 and one line, and leaves files that are whole or none."""
+    root, out = tmp_path / "data", tmp_path / "out"
+    maps, _ = make_data(root)
+    tree, key = write_tree(tmp_path / "maps", maps), next(iter(maps))
+    for file in (root / f"{key}.png", tree / f"{key}.tiff"):
+        for number in range(100, 2000):
+            file.with_stem(f"{number}").hardlink_to(file)
+    command = [sys.executable, "-m", "aupimo_torchmetrics", "evaluate", str(tree)]
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    terminal, end = pty.openpty()  # the progress bar is only for terminals, of some width
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    with subprocess.Popen([*command, *options(root, "--out", str(out), "--heatmaps")], stderr=end) as process:  # noqa: S603
+        os.close(end)
+        if moment == "reading":
+            assert b"map" in os.read(terminal, 1000)  # the bar
+        else:
+            while not out.exists():
+                time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        rest = read_all(terminal)
+    assert process.returncode == 1
+    assert rest.strip().splitlines()[-1] == "aupimo evaluate: stopped"
+    assert "Traceback" not in rest
+    if moment == "reading":
+        assert not out.exists()
+    for path in out.rglob("*"):
+        if path.is_file():
+            READ_WHOLE[path.suffix](path)
