@@ -11,6 +11,7 @@ import collections
 import faulthandler
 import io
 import json
+import logging
 import struct
 import sys
 import tempfile
@@ -344,6 +345,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds")
     arguments = parser.parse_args()
+    logging.disable()
     map_files.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     counts = {kind: collections.Counter[str]() for kind in TARGETS}
     for number in rounds(arguments.minutes):

@@ -208,11 +208,26 @@ def write_legacy(path: Path) -> None:
     torch.save({"asmaps": torch.zeros(1, 2, 2)}, path, _use_new_zipfile_serialization=False)
 
 
+def write_word(path: Path) -> None:
+    """Write a word so long that torch takes hours to search it for what it says in its error."""
+    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["x" * 10**6]}, path)
+
+
+def write_nest(path: Path) -> None:
+    """Write lists in lists, a few bytes that are quoted in an error as more than the memory holds."""
+    nest: list[Any] = ["a.png"]
+    for _ in range(100):
+        nest = [nest, nest]
+    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": nest}, path)
+
+
 TENSOR_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "tar": (write_tar, "not a file of `torch.save`"),
     "legacy": (write_legacy, "not a file of `torch.save`"),
     "script": (write_script, "a TorchScript model"),
     "bomb": (write_bomb, "compressed"),
+    "word": (write_word, "a text of 1,000,000 characters"),
+    "nest": (write_nest, "one object in two places"),
 }
 
 
