@@ -46,9 +46,9 @@ def load_tensors(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
     with Path(path).open("rb") as file:
         try:
             _check_archive(file)
-        except OSError as error:  # a place in the file that is none
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except OSError as error:  # the file is there, but not all of the places that are named in it
             raise ValueError(str(error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _check_archive(file: BinaryIO) -> None:
