@@ -56,12 +56,12 @@ def _check_archive(file: BinaryIO) -> None:
     if file.read(len(_ZIP_START)) != _ZIP_START:
         raise ValueError("not a file of `torch.save` of torch 1.6 or later")
     with zipfile.ZipFile(file) as archive:
-        if any(Path(name).name == "constants.pkl" for name in archive.namelist()):
+        if any(name.lower().endswith("constants.pkl") for name in archive.namelist()):  # torch asks for any case
             raise ValueError("a TorchScript model, not tensors")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("compressed, which `torch.save` never does")
         for name in archive.namelist():
-            if Path(name).name == "data.pkl":
+            if name.lower().endswith("data.pkl"):
                 _check_pickle(archive.read(name))
 
 

@@ -190,7 +190,7 @@ def write_tar(path: Path) -> None:
 def write_script(path: Path) -> None:
     """Write what torch takes for a TorchScript model, code and all."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/constants.pkl", b"")
+        archive.writestr("model/Constants.PKL", b"")
 
 
 def write_bomb(path: Path) -> None:
