@@ -71,7 +71,7 @@ def _check_pickle(pickled: bytes) -> None:
     What `torch.load` refuses it quotes in full, however often a list stands in a list, and searches the quotation in a
     time that grows with the square of the longest word.
     """
-    referable: set[Any] = set()
+    referable: set[object] = set()
     previous = ""
     for opcode, argument, _ in pickletools.genops(pickled):
         if isinstance(argument, str) and len(argument) > _MAX_TEXT:

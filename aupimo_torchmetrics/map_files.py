@@ -171,7 +171,7 @@ def _read_tiff(path: Path) -> NDArray[Any]:
 
 
 def _check_segments(page: Any) -> None:
-    """Raise if a TIFF page is compressed in a way of pictures, or unpacks to more than its pixels.
+    """Raise if a TIFF page is compressed in a way that is not known here, or unpacks to more than its pixels.
 
     tifffile unpacks some compressions without limit: a thousandth of the memory is enough to fill it.
     """
@@ -181,7 +181,7 @@ def _check_segments(page: Any) -> None:
             if data is not None and len(_UNLIMITED[page.compression]().decompress(data, limit + 1)) > limit:
                 raise ValueError("more compressed data than pixels")
     elif page.compression not in _LIMITED:
-        raise ValueError(f"compression {int(page.compression)} is not for scores")
+        raise ValueError(f"compression {int(page.compression)}, not {', '.join(map(str, (*_LIMITED, *_UNLIMITED)))}")
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -204,8 +204,8 @@ _UNLIMITED: dict[int, Callable[[], Any]] = {
     34925: partial(lzma.LZMADecompressor, memlimit=2**28),
 }
 """What unpacks compressed TIFF pages that tifffile by itself unpacks without limit, by their number in the standard."""
-_LIMITED = (1, 5, 32773, 50000)
-"""TIFF pages without compression, and LZW, PackBits and Zstandard, for which tifffile needs imagecodecs."""
+_LIMITED = (1, 5, 32773)
+"""TIFF pages without compression, or packed by LZW, for which tifffile needs imagecodecs, or by PackBits."""
 _READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
     ".tiff": _read_tiff,
     ".tif": _read_tiff,
