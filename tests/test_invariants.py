@@ -292,7 +292,8 @@ def test_contribution_of_a_pixel_rises_with_its_score(scene: Scene) -> None:
 def test_pixels_outside_the_masks_of_anomalous_images_do_not_matter(scene: Scene) -> None:
     """False positives are counted on normal images only."""
     changed = [
-        torch.where(mask, each, 1e6) if mask.any() else each for each, mask in zip(scene.maps, scene.masks, strict=True)
+        torch.where(mask, each, math.inf) if mask.any() else each
+        for each, mask in zip(scene.maps, scene.masks, strict=True)
     ]
     assert_close(scene._replace(maps=changed).scores(), scene.scores(), 0.0)
 
