@@ -66,7 +66,7 @@ def _check_archive(file: BinaryIO) -> None:
 
 
 def _check_pickle(pickled: bytes) -> None:
-    """Raise if a text is longer than any path, or if something else than texts and types is referred to.
+    """Raise if a text is longer than paths are, or if something else than texts and types is referred to.
 
     What `torch.load` refuses it quotes in full, however often a list stands in a list, and searches the quotation in a
     time that grows with the square of the longest word.

@@ -295,14 +295,13 @@ class AUPIMOResult:
             settings = json.loads(settings_path.read_text(encoding="utf-8"))
             if settings["scores_sha256"] != _sha256(text):  # the scores were written anew by another program
                 return result
-            _check_setting_types(settings)
             lower, upper = (float(bound) for bound in settings["threshold_bounds"])
             return replace(
                 result,
                 threshold_bounds=(lower, upper),
-                num_thresholds=settings["num_thresholds"],
-                num_points=settings["num_points"],
-                version=settings["version"],
+                num_thresholds=_checked_setting(settings, "num_thresholds"),
+                num_points=_checked_setting(settings, "num_points"),
+                version=_checked_setting(settings, "version"),
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
@@ -321,18 +320,19 @@ class AUPIMOResult:
 
 
 _SETTING_TYPES = {
+    "num_threshs": (int, type(None)),
     "num_thresholds": (int, str, type(None)),
     "num_points": (int, type(None)),
     "version": (str, type(None)),
 }
-"""What the settings of scores may be; a text is an unknown number of thresholds."""
+"""What is read of files by these names may be; a text is an unknown number of thresholds."""
 
 
-def _check_setting_types(settings: dict[str, Any]) -> None:
-    """Raise unless each setting read from a file is what it may be."""
-    for name, types in _SETTING_TYPES.items():
-        if type(settings[name]) not in types:
-            raise TypeError(f"`{name}` is of type {type(settings[name]).__name__}")
+def _checked_setting(content: dict[str, Any], name: str) -> Any:
+    """Return a setting read from a file, or raise if it is not what it may be."""
+    if type(content[name]) not in _SETTING_TYPES[name]:
+        raise TypeError(f"`{name}` is of type {type(content[name]).__name__}")
+    return content[name]
 
 
 def _settings_path(path: Path) -> Path:
@@ -358,9 +358,6 @@ def _parse_scores(content: Any) -> AUPIMOResult:
         raise TypeError("`paths` are not texts")
     if paths is not None and len(paths) != len(aupimos):
         raise ValueError(f"there are {len(paths)} `paths` for {len(aupimos)} `aupimos`")
-    num_points = content.get("num_threshs")
-    if num_points is not None and (isinstance(num_points, bool) or not isinstance(num_points, int)):
-        raise TypeError(f"`num_threshs` is of type {type(num_points).__name__}, not an integer or null")
     bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
     lower, upper = (math.nan if bound is None else float(bound) for bound in bounds)
     if lower > upper:
@@ -370,7 +367,7 @@ def _parse_scores(content: Any) -> AUPIMOResult:
         fpr_bounds=check_fpr_bounds((content["fpr_lower_bound"], content["fpr_upper_bound"])),
         threshold_bounds=(lower, upper),
         num_thresholds=UNKNOWN,
-        num_points=num_points,
+        num_points=_checked_setting({"num_threshs": None, **content}, "num_threshs"),
         shared_fpr=shared_fprs[content["shared_fpr_metric"]],
         image_classes=(~aupimos.isnan()).long(),
         paths=paths,
