@@ -26,6 +26,9 @@ FPR_BOUNDS = (1e-3, 1e-2)
 
 SIZE = (25, 40)
 
+MAX_ERROR = 1e-7
+"""Sums of the same float64 terms in another order, rounded to float32: one unit in the last place of a score."""
+
 Batch = tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]
 
 

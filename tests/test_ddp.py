@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import FPR_BOUNDS, assert_same, join, make_batch, make_ragged, run_ranks
+from helpers import FPR_BOUNDS, MAX_ERROR, assert_same, join, make_aupimo, make_batch, make_ragged, run_ranks
 from torch.utils.data import DistributedSampler
 from torchmetrics import Metric, MetricCollection
 
@@ -25,12 +25,8 @@ from aupimo_torchmetrics import AUPIMO, PIMO, functional
 
 Update = dict[str, Any]
 
-MAX_ERROR = 1e-7
-"""Sums of the same float64 terms in another order, rounded to float32: one unit in the last place of a score."""
-
 WORLD_SIZES = (1, 2, 3, 4)
 
-make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
 METRICS: dict[str, Callable[[], Any]] = {
     "mean": make_aupimo,
     "each image": partial(make_aupimo, reduction="none"),

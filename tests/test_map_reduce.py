@@ -13,11 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import VARIANTS, assert_same, by_function, join, make_batch, make_ragged
+from helpers import MAX_ERROR, VARIANTS, assert_same, by_function, join, make_batch, make_ragged
 from torch import Tensor
-
-MAX_ERROR = 1e-7
-"""Sums of the same float64 terms in another order, rounded to float32."""
 
 SHARDS = [
     [make_batch("NANA", 0), make_batch("NNA", 1)],
