@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +15,10 @@ from aupimo_torchmetrics._inputs import Maps, keep_scores
 from aupimo_torchmetrics._kept import PixelScores
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics.results import AUPIMOResult
+
+settings.register_profile("long", max_examples=3000, deadline=None)
+settings.register_profile("short", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile("short")
 
 
 def make_image_list(

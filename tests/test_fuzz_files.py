@@ -41,7 +41,7 @@ map_files = pytest.importorskip("aupimo_torchmetrics.map_files")
 MAX_PIXELS = 2**20
 """Pixels of the largest file that is read here, so that what needs more memory than that is found."""
 MAX_GROWTH = 2**28
-"""Bytes by which one file may raise the peak memory of the process."""
+"""Bytes by which one file may raise the peak memory of the process; after other tests that used more, it sees less."""
 MAX_SECONDS = 20
 """How long to wait for one file before the process is ended with a traceback."""
 NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 32767, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
