@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from aupimo_torchmetrics import _sweep
-from aupimo_torchmetrics._kept import NO_ID, PixelScores, distinct_images, on_float64_device
-from aupimo_torchmetrics._regions import RegionScores, as_pixel_scores
+from aupimo_torchmetrics._engine import sweep as _sweep
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, distinct_images, on_float64_device
+from aupimo_torchmetrics._engine.regions import RegionScores, as_pixel_scores
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 
 MIN_SAMPLED_POINTS = 300

@@ -16,8 +16,8 @@ from typing import NoReturn
 
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, METRICS, SHARED_FPRS
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.datasets import TEXTURES
-from aupimo_torchmetrics.folders import LAYOUTS
+from aupimo_torchmetrics.demo.textures import TEXTURES
+from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
 from aupimo_torchmetrics.statistics import ALTERNATIVES, TESTS, TIE_TOLERANCE
 
 MAX_SEED = 2**63 - 1
@@ -163,7 +163,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     """Run `aupimo demo`."""
     _require(DEMO_PACKAGES, "demo")
     print("Loading PyTorch Lightning ...", flush=True)  # noqa: T201
-    from aupimo_torchmetrics.demo import DEFAULT_EPOCHS, run_demo  # noqa: PLC0415
+    from aupimo_torchmetrics.demo.run import DEFAULT_EPOCHS, run_demo  # noqa: PLC0415
 
     epochs = DEFAULT_EPOCHS if arguments.epochs is None else arguments.epochs
     report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed, saves_maps=arguments.save_maps)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from aupimo_torchmetrics._kept import DEFAULT_NORMAL_BUFFER
+from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,

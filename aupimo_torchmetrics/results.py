@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics import _sweep
+from aupimo_torchmetrics._engine import sweep as _sweep
 from aupimo_torchmetrics._files import load_tensors, replacing
 from aupimo_torchmetrics._settings import SHARED_FPRS, check_choice, check_fpr_bounds
 from aupimo_torchmetrics._version import __version__

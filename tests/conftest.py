@@ -11,8 +11,8 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._inputs import Maps, keep_scores
-from aupimo_torchmetrics._kept import PixelScores
+from aupimo_torchmetrics._engine.selection import Maps, keep_scores
+from aupimo_torchmetrics._engine.kept import PixelScores
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics.results import AUPIMOResult
 

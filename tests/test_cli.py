@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from aupimo_torchmetrics import AUPIMOResult, __version__, cli
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.datasets import load_texture
-from aupimo_torchmetrics.demo import DemoReport, overwrite_regions, run_demo
+from aupimo_torchmetrics.demo.textures import load_texture
+from aupimo_torchmetrics.demo.run import DemoReport, overwrite_regions, run_demo
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_shell_passes_options_and_prints_the_summary(
         calls.append((*args, *settings.items()))
         return report
 
-    monkeypatch.setattr("aupimo_torchmetrics.demo.run_demo", note)
+    monkeypatch.setattr("aupimo_torchmetrics.demo.run.run_demo", note)
     options = ["--texture", "grass", "--epochs", "2", "--out", "there", "--seed", "7", "--save-maps"]
     assert main(["demo", *options]) == 0
     assert main(["demo"]) == 0

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from aupimo_torchmetrics.datasets import DEFECTS, TEXTURES, cut_tiles, load_texture, plant_defect, texture_tiles
+from aupimo_torchmetrics.demo.textures import DEFECTS, TEXTURES, cut_tiles, load_texture, plant_defect, texture_tiles
 
 
 def _generator(seed: int) -> torch.Generator:

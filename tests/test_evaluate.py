@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, map_files
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics.evaluate import map_files
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, evaluate
-from aupimo_torchmetrics.folders import LAYOUTS
-from aupimo_torchmetrics.map_files import image_size, open_maps, read_mask
+from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
+from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_mask
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6

@@ -35,7 +35,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, _inputs, _kept, _states, _sweep, metrics
+from aupimo_torchmetrics import AUPIMO, _states, metrics
+from aupimo_torchmetrics._engine import kept as _kept
+from aupimo_torchmetrics._engine import selection as _inputs
+from aupimo_torchmetrics._engine import sweep as _sweep
 
 
 def bad_batches() -> dict[str, dict[str, Any]]:

@@ -31,12 +31,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult
-from aupimo_torchmetrics.folders import find_test_images
+from aupimo_torchmetrics.evaluate.layouts import find_test_images
 
 resource = pytest.importorskip("resource")  # Windows has none
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-map_files = pytest.importorskip("aupimo_torchmetrics.map_files")
+map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
 
 MAX_PIXELS = 2**20
 """Pixels of the largest file that is read here, so that what needs more memory than that is found."""

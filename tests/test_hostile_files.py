@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult
-from aupimo_torchmetrics.folders import find_test_images
+from aupimo_torchmetrics.evaluate.layouts import find_test_images
 
 image_files = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-map_files = pytest.importorskip("aupimo_torchmetrics.map_files")
+map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
 
 DEEP = "[" * 100_000
 

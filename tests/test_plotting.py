@@ -414,7 +414,7 @@ def test_heatmap_of_a_bad_map_leaves_no_figure(scored: tuple) -> None:
 def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without matplotlib the error is the one of torchmetrics."""
     maps, _, result, curves = scored
-    monkeypatch.setattr(plotting, "_MATPLOTLIB_AVAILABLE", False)
+    monkeypatch.setattr(plotting.images, "_MATPLOTLIB_AVAILABLE", False)
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
         plot_pimo_curves(curves, result)
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):

@@ -12,7 +12,7 @@ import torch
 from conftest import as_arrays, keep, make_image_list, make_images, score
 from torch import Tensor
 
-from aupimo_torchmetrics import _sweep
+from aupimo_torchmetrics._engine import sweep as _sweep
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics.functional import aupimo, pimo
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
-from aupimo_torchmetrics._kept import PixelScores, kth_highest
+from aupimo_torchmetrics._engine.kept import PixelScores, kth_highest
 
 NUM_CURVE_LEVELS = 1000
 """Points of a PIMO curve without a given number of thresholds: 100 to 200 a decade for a million normal pixels."""

@@ -24,11 +24,11 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from tqdm import tqdm
 
 from aupimo_torchmetrics._files import replacing
-from aupimo_torchmetrics._regions import RegionScores, join_regions, part_by_regions
+from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, part_by_regions
 from aupimo_torchmetrics._scoring import aupro_scores
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, METRICS, check_choice
-from aupimo_torchmetrics.folders import LabelledImage, find_test_images
-from aupimo_torchmetrics.map_files import MapFiles, image_size, open_maps, read_image, read_mask
+from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, open_maps, read_image, read_mask
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
@@ -248,8 +248,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     """Score saved anomaly maps, category by category.
 
     Args:
-        maps: File `asmaps.pt` or folder of maps, see :func:`~aupimo_torchmetrics.map_files.open_maps`.
-        data: Folder of a data set, see :func:`~aupimo_torchmetrics.folders.find_test_images`.
+        maps: File `asmaps.pt` or folder of maps, see :func:`~aupimo_torchmetrics.evaluate.map_files.open_maps`.
+        data: Folder of a data set, see :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`.
         layout: Layout of the data set.
         fpr_bounds: Bounds of the shared FPR.
         num_thresholds: None for the exact score, or how many thresholds to sample.

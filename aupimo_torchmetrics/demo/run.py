@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
-from aupimo_torchmetrics.datasets import TextureTiles, save_tiles, texture_tiles
+from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_tiles
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 from aupimo_torchmetrics.metrics import AUPIMO
@@ -180,7 +180,7 @@ def run_demo(
     """Train a detector on a texture, log its AUPIMO after each epoch, and write scores and a picture.
 
     Args:
-        texture: One of `aupimo_torchmetrics.datasets.TEXTURES`.
+        texture: One of `aupimo_torchmetrics.demo.textures.TEXTURES`.
         epochs: How often to go through the training tiles, at least 1.
         out: Folder for the event files of TensorBoard, `aupimos.json` and `aupimo.png`; it is made if need be. Event
             files of earlier runs stay, and each run has its own folder `tensorboard/version_*`.
@@ -227,7 +227,7 @@ def train_detector(
     """Validate a detector, train it, and validate it after each epoch.
 
     Args:
-        tiles: What to train and validate on, as :func:`~aupimo_torchmetrics.datasets.texture_tiles` returns it.
+        tiles: What to train and validate on, as :func:`~aupimo_torchmetrics.demo.textures.texture_tiles` returns it.
         epochs: How often to go through the training tiles, at least 1; about a second each on two CPU cores.
         seed: Fixes initial weights and training. The state of torch's own generator is left as it was.
         logger: Logger of Lightning. None for none.

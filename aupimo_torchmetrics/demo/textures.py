@@ -56,7 +56,7 @@ def load_texture(texture: str) -> Tensor:
         ModuleNotFoundError: If scikit-image is not installed.
 
     Example:
-        >>> from aupimo_torchmetrics.datasets import load_texture
+        >>> from aupimo_torchmetrics.demo.textures import load_texture
         >>> load_texture("brick").shape
         torch.Size([512, 512])
 
@@ -85,7 +85,7 @@ def cut_tiles(photograph: Tensor, size: int, stride: int | None = None) -> Tenso
 
     Example:
         >>> import torch
-        >>> from aupimo_torchmetrics.datasets import cut_tiles
+        >>> from aupimo_torchmetrics.demo.textures import cut_tiles
         >>> cut_tiles(torch.zeros(96, 70), 32).shape
         torch.Size([6, 1, 32, 32])
 
@@ -130,7 +130,7 @@ def texture_tiles(
         ModuleNotFoundError: If scikit-image is not installed.
 
     Example:
-        >>> from aupimo_torchmetrics.datasets import texture_tiles
+        >>> from aupimo_torchmetrics.demo.textures import texture_tiles
         >>> tiles = texture_tiles("gravel", seed=1, defects=["scratch"])
         >>> tiles.images.shape, tiles.masks.dtype
         (torch.Size([40, 1, 64, 64]), torch.bool)
@@ -183,7 +183,7 @@ def save_tiles(tiles: TextureTiles, category: Path) -> list[str]:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from aupimo_torchmetrics.datasets import save_tiles, texture_tiles
+        >>> from aupimo_torchmetrics.demo.textures import save_tiles, texture_tiles
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_tiles(texture_tiles("brick"), Path(folder, "brick"))[:2]
         ['test/good/000', 'test/scratch/001']
@@ -226,7 +226,7 @@ def plant_defect(
 
     Example:
         >>> import torch
-        >>> from aupimo_torchmetrics.datasets import plant_defect
+        >>> from aupimo_torchmetrics.demo.textures import plant_defect
         >>> image = torch.full((32, 32), 0.5)
         >>> defective, mask = plant_defect(image, "blob", torch.Generator().manual_seed(0))
         >>> torch.equal(mask, defective != image), mask.any()

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
 
 Maps: TypeAlias = Tensor | Sequence[Tensor]
 """Maps or masks of a batch: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes."""

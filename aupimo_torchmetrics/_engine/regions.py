@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._kept import NO_ID, PixelScores
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
 
 
 class RegionScores(NamedTuple):

@@ -1,0 +1,1 @@
+"""The engine: torch only, pure functions, no state."""
