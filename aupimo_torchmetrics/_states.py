@@ -17,8 +17,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from aupimo_torchmetrics._engine.selection import ImageIds, Maps, keep_scores
+from aupimo_torchmetrics._engine.checks import ImageIds, Maps
 from aupimo_torchmetrics._engine.kept import PixelScores, prune_scores
+from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import pimo_result
 from aupimo_torchmetrics.results import PIMOResult
 

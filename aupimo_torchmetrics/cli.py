@@ -18,7 +18,7 @@ from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, METRICS, SHARED_FP
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.demo.textures import TEXTURES
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
-from aupimo_torchmetrics.statistics import ALTERNATIVES, TESTS, TIE_TOLERANCE
+from aupimo_torchmetrics.statistics.paired import ALTERNATIVES, TESTS, TIE_TOLERANCE
 
 MAX_SEED = 2**63 - 1
 DEMO_PACKAGES = {
@@ -163,7 +163,8 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     """Run `aupimo demo`."""
     _require(DEMO_PACKAGES, "demo")
     print("Loading PyTorch Lightning ...", flush=True)  # noqa: T201
-    from aupimo_torchmetrics.demo.run import DEFAULT_EPOCHS, run_demo  # noqa: PLC0415
+    from aupimo_torchmetrics.demo.detector import DEFAULT_EPOCHS  # noqa: PLC0415
+    from aupimo_torchmetrics.demo.run import run_demo  # noqa: PLC0415
 
     epochs = DEFAULT_EPOCHS if arguments.epochs is None else arguments.epochs
     report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed, saves_maps=arguments.save_maps)

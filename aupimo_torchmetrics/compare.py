@@ -22,13 +22,13 @@ from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import (
-    TIE_TOLERANCE,
     ModelComparison,
     ModelRanking,
     bootstrap_interval,
     compare_models,
     rank_models,
 )
+from aupimo_torchmetrics.statistics.paired import TIE_TOLERANCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

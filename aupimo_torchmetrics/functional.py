@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.selection import Maps, as_images, keep_scores
+from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores
 from aupimo_torchmetrics._engine.regions import part_by_regions
+from aupimo_torchmetrics._engine.selection import as_images, keep_scores
 from aupimo_torchmetrics._scoring import aupimo_result, aupro_scores, pimo_result
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,

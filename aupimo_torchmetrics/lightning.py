@@ -21,8 +21,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics import Metric, MetricCollection, MetricTracker
-from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
@@ -90,10 +90,7 @@ class AUPIMOCallback(Callback):
         num_heatmaps: int = 4,
         heatmap_images: Sequence[int] | None = None,
     ) -> None:
-        if not _MATPLOTLIB_AVAILABLE:
-            raise ModuleNotFoundError(
-                "AUPIMOCallback expects `matplotlib` to be installed. Please install with `pip install matplotlib`"
-            )
+        require("matplotlib", extra="plot", needed_by="AUPIMOCallback")
         for name, value, lowest in (("every_n_epochs", every_n_epochs, 1), ("num_heatmaps", num_heatmaps, 0)):
             if value < lowest:
                 raise ValueError(f"Expected `{name}` to be at least {lowest}, but got {value}.")

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine import sweep as _sweep
-from aupimo_torchmetrics._files import load_tensors, replacing
+from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._settings import SHARED_FPRS, check_choice, check_fpr_bounds
+from aupimo_torchmetrics._untrusted import load_tensors
 from aupimo_torchmetrics._version import __version__
 
 SHARED_FPR_METRICS = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}

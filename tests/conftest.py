@@ -11,8 +11,9 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.selection import Maps, keep_scores
+from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import PixelScores
+from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics.results import AUPIMOResult
 

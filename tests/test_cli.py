@@ -12,8 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from aupimo_torchmetrics import AUPIMOResult, __version__, cli
 from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.demo.detector import overwrite_regions
+from aupimo_torchmetrics.demo.run import DemoReport, run_demo
 from aupimo_torchmetrics.demo.textures import load_texture
-from aupimo_torchmetrics.demo.run import DemoReport, overwrite_regions, run_demo
 
 
 @pytest.fixture(scope="module")

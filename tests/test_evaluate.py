@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult
-from aupimo_torchmetrics.evaluate import map_files
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadDataError, evaluate
+from aupimo_torchmetrics.evaluate import BadDataError, evaluate, map_files
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
 from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_mask
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics._engine import selection as _inputs
-from aupimo_torchmetrics._engine.selection import Maps, _block_size
+from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, prune_scores, required_capacity
+from aupimo_torchmetrics._engine.selection import _block_size
 
 LARGE = (161, 163)
 """Size of images of which four are more than the sample that a floor is chosen by, with an odd number of pixels."""

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -479,7 +480,7 @@ def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
         AUPIMOCallback(every_n_epochs=0)
     with pytest.raises(ValueError, match="`num_heatmaps` to be at least 0, but got -1"):
         AUPIMOCallback(num_heatmaps=-1)
-    monkeypatch.setattr(lightning, "_MATPLOTLIB_AVAILABLE", False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match="expects `matplotlib` to be installed"):
         AUPIMOCallback()
 

@@ -1,6 +1,7 @@
 """Pictures draw what they say, on the axis they are given, and leave nothing else open."""
 
 import itertools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +15,9 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 
-from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, plotting
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.plotting import (
-    MASK_COLOR,
     plot_confidence,
     plot_distribution,
     plot_heatmap,
@@ -25,6 +25,7 @@ from aupimo_torchmetrics.plotting import (
     plot_pimo_curves,
     plot_ranks,
 )
+from aupimo_torchmetrics.plotting._figures import MASK_COLOR
 from aupimo_torchmetrics.statistics import (
     ModelComparison,
     ModelRanking,
@@ -414,7 +415,7 @@ def test_heatmap_of_a_bad_map_leaves_no_figure(scored: tuple) -> None:
 def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without matplotlib the error is the one of torchmetrics."""
     maps, _, result, curves = scored
-    monkeypatch.setattr(plotting.images, "_MATPLOTLIB_AVAILABLE", False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
         plot_pimo_curves(curves, result)
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):

@@ -14,14 +14,13 @@ from scipy.stats import chi2
 
 from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.statistics import (
-    HIGH_OUTLIER,
-    LOW_OUTLIER,
     ModelRanking,
     bootstrap_interval,
     compare_models,
     per_image_statistics,
     rank_models,
 )
+from aupimo_torchmetrics.statistics.distribution import HIGH_OUTLIER, LOW_OUTLIER
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
 EXPECTED = json.loads((PUBLISHED / "expected_statistics.json").read_text(encoding="utf-8"))

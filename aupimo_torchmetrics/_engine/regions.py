@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
+from aupimo_torchmetrics._extras import require
 
 
 class RegionScores(NamedTuple):
@@ -67,12 +68,8 @@ def _part_one(anomaly_map: Tensor, mask: Tensor) -> RegionScores:
 
 def _label(mask: Tensor) -> Tensor:
     """Number the regions of a mask (H, W) from 1 on, 0 outside: (H, W) int64 on the CPU."""
-    try:
-        from scipy import ndimage  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The regions of AUPRO need `scipy`, which is not installed. "
-            'Please install with `pip install "aupimo-torchmetrics[stats]"`'
-        ) from error
+    require("scipy", extra="stats", needed_by="AUPRO")
+    from scipy import ndimage  # noqa: PLC0415
+
     labels, _ = ndimage.label(mask.cpu().numpy(), structure=torch.ones(3, 3).numpy())
     return torch.from_numpy(labels).long()

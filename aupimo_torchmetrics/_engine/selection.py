@@ -12,30 +12,28 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics._engine.checks import ImageIds, Maps, check_form, check_values
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
-
-Maps: TypeAlias = Tensor | Sequence[Tensor]
-"""Maps or masks of a batch: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes."""
-
-ImageIds: TypeAlias = Tensor | Sequence[int]
 
 _SAMPLE_SIZE = 2**15
 """Pixels that are looked at to choose a floor."""
+
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Step of the sample, as a share of an image."""
+
 _BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
 """Pixels of a block, the best first: maxima of small blocks take the CPU long, large blocks hold more in vain."""
+
 _MAX_HOT_SHARE = 0.25
 """Share of the blocks up to which those that hold something to keep are copied and searched, instead of all."""
+
 _MAX_GROUP_PIXELS = 2**30
 """Pixels of a group of several images at most: torch before 2.6 cannot search 2**31 and more at once on CUDA."""
-_SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class _Group(NamedTuple):
@@ -78,14 +76,14 @@ def keep_scores(
     each further map of a list.
     """
     if validate_args:
-        _check_form(preds, target, image_ids)
+        check_form(preds, target, image_ids)
     groups = [_look_at(maps, masks) for maps, masks in _as_groups(preds, target, floor.dtype)]
     if not groups:
         return no_scores(floor)
     floor = floor.to(groups[0].maps.device)
     num_nan_maps, is_binary, has_floor = _to_host(groups, floor)
     if validate_args:
-        _check_values(num_nan_maps, is_binary)
+        check_values(num_nan_maps, is_binary)
 
     num_images = sum(len(group.maps) for group in groups)
     capacity = math.inf
@@ -108,14 +106,14 @@ def keep_scores(
 def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[Tensor], list[Tensor]]:
     """Check one batch, raise what is wrong with it, and return its maps (H, W), at least float32, and masks (H, W)."""
     if validate_args:
-        _check_form(preds, target, None)
+        check_form(preds, target, None)
     maps = [_plain(each).reshape(each.shape[-2:]) for each in preds]
     targets = [_plain(each).reshape(each.shape[-2:]) for each in target]
     masks = [each != 0 for each in targets]
     if validate_args:
         num_nan_maps = sum(bool(each.isnan().any()) for each in maps)
         is_binary = all(torch.equal(each, mask.to(each.dtype)) for each, mask in zip(targets, masks, strict=True))
-        _check_values(num_nan_maps, is_binary)
+        check_values(num_nan_maps, is_binary)
     return [each if each.dtype == torch.float64 else each.float() for each in maps], masks
 
 
@@ -258,133 +256,3 @@ def _sample(group: _Group, share: float) -> Tensor:
     places = torch.arange(sample_size, device=group.maps.device) * step % group.num_pixels
     sample = group.maps.view(len(group.maps), -1)[:, places]
     return torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
-
-
-def _check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
-    """Raise unless types, dtypes, shapes and devices are those that `update` asks for."""
-    if isinstance(preds, Tensor) != isinstance(target, Tensor):
-        raise TypeError(
-            "Expected `preds` and `target` to be both tensors or both lists of tensors, "
-            f"but got {type(preds).__name__} and {type(target).__name__}."
-        )
-    if isinstance(preds, Tensor) and isinstance(target, Tensor):
-        _check_tensor_pair(preds, target)
-        num_images = len(preds)
-    else:
-        num_images = _check_lists(preds, target)
-    if image_ids is not None:
-        _check_ids(image_ids, num_images)
-
-
-def _check_tensor_pair(preds: Tensor, target: Tensor) -> None:
-    """Raise unless both are (N, H, W) or both (N, 1, H, W)."""
-    _check_dtypes(preds, target)
-    if preds.ndim not in (3, 4):
-        raise ValueError(
-            f"Expected `preds` to have the shape (N, H, W) or (N, 1, H, W), but got {tuple(preds.shape)}. "
-            "For one image pass `preds[None]` and `target[None]`."
-        )
-    if preds.ndim == 4 and preds.shape[1] != 1:
-        raise ValueError(
-            f"Expected `preds` to have one channel, but got shape {tuple(preds.shape)}. "
-            "An anomaly map has one score a pixel: reduce the channels first, for example with `preds.amax(1)`."
-        )
-    _check_shapes(preds, target)
-
-
-def _check_lists(preds: Maps, target: Maps) -> int:
-    """Raise unless both are lists of as many (H, W) tensors; return how many."""
-    for name, value in (("preds", preds), ("target", target)):
-        if not isinstance(value, list | tuple):
-            raise TypeError(
-                f"Expected `{name}` to be a tensor or a list of tensors, but got {type(value).__name__}. "
-                "Turn a NumPy array into a tensor with `torch.from_numpy`."
-            )
-    if len(preds) != len(target):
-        raise ValueError(
-            f"Expected `preds` and `target` to be lists of one length, but got {len(preds)} and {len(target)} items."
-        )
-    for maps, masks in zip(preds, target, strict=True):
-        if not (isinstance(maps, Tensor) and isinstance(masks, Tensor)):
-            raise TypeError(
-                "Expected the lists `preds` and `target` to hold tensors, "
-                f"but got {type(maps).__name__} and {type(masks).__name__}."
-            )
-        _check_dtypes(maps, masks)
-        if maps.ndim != 2:
-            raise ValueError(
-                f"Expected each map in the list `preds` to have the shape (H, W), but got {tuple(maps.shape)}."
-            )
-        _check_shapes(maps, masks)
-        if maps.device != preds[0].device:
-            raise ValueError(
-                f"Expected the maps in `preds` to be on one device, but got {preds[0].device} and {maps.device}."
-            )
-    return len(preds)
-
-
-def _check_dtypes(preds: Tensor, target: Tensor) -> None:
-    """Raise unless both are dense, scores floating and targets bool, integer or floating."""
-    for name, images in (("preds", preds), ("target", target)):
-        if images.is_nested:
-            raise TypeError(
-                f"Expected `{name}` to be a dense tensor or a list of these, but got a nested tensor. "
-                f"Pass its parts as a list: `list({name}.unbind())`."
-            )
-        if images.layout != torch.strided or images.is_quantized:
-            kind = "quantized" if images.is_quantized else images.layout
-            remedy = "dequantize" if images.is_quantized else "to_dense"
-            raise TypeError(f"Expected `{name}` to be a dense tensor, but got a {kind} one. Pass `{name}.{remedy}()`.")
-    if preds.dtype not in _SCORE_DTYPES:
-        raise TypeError(
-            f"Expected `preds` to be scores of dtype float16, bfloat16, float32 or float64, but got {preds.dtype}. "
-            "If these are scores, pass `preds.float()`; if they are masks, the arguments are swapped."
-        )
-    if target.is_complex():
-        raise TypeError(f"Expected `target` to be bool, integer or floating point, but got {target.dtype}.")
-
-
-def _check_shapes(preds: Tensor, target: Tensor) -> None:
-    """Raise unless both have one shape with pixels in it, on one device."""
-    if preds.shape != target.shape:
-        raise ValueError(
-            "Expected `preds` and `target` to have the same shape, "
-            f"but got {tuple(preds.shape)} and {tuple(target.shape)}. "
-            "Resize the maps to the size of the masks first, or add or remove the channel axis of one."
-        )
-    if 0 in preds.shape[-2:]:
-        raise ValueError(f"Expected `preds` to hold maps with pixels in them, but got shape {tuple(preds.shape)}.")
-    if preds.device != target.device:
-        raise ValueError(
-            f"Expected `preds` and `target` to be on one device, but got {preds.device} and {target.device}."
-        )
-
-
-def _check_ids(image_ids: ImageIds, num_images: int) -> None:
-    """Raise unless there is one integer id of at least 0 for each image."""
-    try:
-        ids = torch.as_tensor(image_ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"Expected `image_ids` to be integers, but could not read them: {error}.") from error
-    if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
-        raise TypeError(f"Expected `image_ids` to be integers, but got {ids.dtype}.")
-    if ids.shape != (num_images,):
-        raise ValueError(
-            f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {tuple(ids.shape)}."
-        )
-    if ids.numel() and int(ids.to(torch.int64).min()) < 0:
-        raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
-
-
-def _check_values(num_nan_maps: int, is_binary: bool) -> None:
-    """Raise if there is a NaN in a map, or a target value other than 0 and 1."""
-    if num_nan_maps:
-        raise ValueError(
-            f"Expected `preds` to hold no NaN, but got NaN in {num_nan_maps} of the maps. "
-            "A NaN has no rank among the scores: find its cause, or replace it with `torch.nan_to_num`."
-        )
-    if not is_binary:
-        raise ValueError(
-            "Expected `target` to hold only 0 and 1, but got other values. "
-            "For masks of 0 and 255, or of several defect classes, pass `target > 0`."
-        )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import check_choice
 
 TEXTURES = ("brick", "grass", "gravel")
@@ -62,13 +63,9 @@ def load_texture(texture: str) -> Tensor:
 
     """
     check_choice("texture", texture, TEXTURES)
-    try:
-        from skimage import data  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The texture photographs are part of `scikit-image`, which is not installed. "
-            'Please install with `pip install "aupimo-torchmetrics[demo]"`'
-        ) from error
+    require("skimage", extra="demo", needed_by="load_texture")
+    from skimage import data  # noqa: PLC0415
+
     return torch.tensor(getattr(data, texture)(), dtype=torch.float32) / MAX_LEVEL
 
 

@@ -1,5 +1,25 @@
-"""Evaluate saved anomaly maps against a data set on disk."""
+"""Evaluate saved anomaly maps against a data set on disk: AUPIMO, and what it is compared with.
 
-from aupimo_torchmetrics.evaluate.scoring import BadDataError, CategoryScores, Evaluation, Fault, evaluate
+In the order of the work: `layouts` lists the images of a data set, `map_files` reads maps, masks and images, `pairing`
+finds the map of each image, `scoring` scores them category by category, and `report` writes what was found.
 
-__all__ = ["BadDataError", "CategoryScores", "Evaluation", "Fault", "evaluate"]
+This package needs the extra `evaluate`.
+"""
+
+from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
+from aupimo_torchmetrics.evaluate.pairing import BadDataError, Fault
+from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
+from aupimo_torchmetrics.evaluate.scoring import evaluate
+
+__all__ = [
+    "BadDataError",
+    "CategoryScores",
+    "Evaluation",
+    "Fault",
+    "LabelledImage",
+    "MapFiles",
+    "evaluate",
+    "find_test_images",
+    "open_maps",
+]

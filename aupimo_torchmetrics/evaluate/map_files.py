@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from aupimo_torchmetrics._files import check_inside, find_files, load_tensors
+from aupimo_torchmetrics._files import check_inside, find_files
+from aupimo_torchmetrics._untrusted import load_tensors
 
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of images and masks. Whatever else pillow knows is not tried: an EPS file would run Ghostscript."""

@@ -1,9 +1,4 @@
-"""Pictures of results: distributions of scores, PIMO curves, heat maps of where a score comes from, models compared.
-
-Conventions: a function takes results and, if the picture belongs into a larger one, the axis (or figure) to draw on; it
-returns figure and axis, and shows and closes nothing. matplotlib is imported where it is used. Colours are of the
-viridis map, which colour-blind readers can tell apart.
-"""
+"""Pictures of the scores of one model or of several: distributions, PIMO curves and heat maps."""
 
 from __future__ import annotations
 
@@ -15,36 +10,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 
+from aupimo_torchmetrics.plotting._figures import MASK_COLOR, SCORE_COLORS, figure_and_axis, new_figure, score_color
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
-from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, per_image_statistics
+from aupimo_torchmetrics.statistics import per_image_statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-SCORE_COLORS = "viridis"
-"""Colour map of scores from 0 to 1."""
-MASK_COLOR = "deeppink"
-"""Outline of a mask: neither in the colour map nor in a grey photograph."""
+
 HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
 """What the colours of a heat map mean."""
+
 NUM_CHOSEN_CURVES = 5
 """How many curves are drawn of images that neither the caller nor a score chooses."""
+
 MARKERS = "os^Dv*Pp"
 """Shapes on curves, by which those of images with like scores, and so like colours, can be told apart."""
+
 NUM_MARKERS = 12
 """How many markers a curve has."""
+
 POINT_SPREAD = 0.26
 """Half the height over which the points of a distribution are spread; boxes are 1 apart."""
-GROUP_GAP = 0.02
-"""Distance of the lines that join models, as a share of the width of the axis."""
-HIGHEST_UNDER_WHITE = 0.435
-"""Confidence up to which white numbers stand out from the colour of a cell, and beyond which black ones do."""
-ROUNDING = 1e-9
-"""Products such as 100 * 0.29 fall below their whole number by less than this."""
-TEST_NAMES = {"wilcoxon": "Wilcoxon test", "ttest": "t-test"}
+
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
@@ -83,7 +73,7 @@ def plot_distribution(
     if sort:
         means = {name: result.mean for name, result in named.items()}
         names.sort(key=lambda name: -math.inf if math.isnan(means[name]) else means[name], reverse=True)
-    fig, ax = _figure_and_axis(ax, (7.5, 1.6 + 0.6 * len(names)))
+    fig, ax = figure_and_axis(ax, (7.5, 1.6 + 0.6 * len(names)))
 
     for place, name in enumerate(names):
         scores = named[name].aupimos.double().cpu()
@@ -119,7 +109,7 @@ def _draw_distribution(ax: Any, scores: NDArray[np.float64], place: int) -> None
     )
     # Multiples of the golden ratio spread neighbours in score evenly over the height, and the same way each time.
     offsets = POINT_SPREAD * (2 * (np.arange(len(scores)) * GOLDEN_RATIO % 1) - 1)
-    ax.scatter(scores, place + offsets, s=18, c=[_score_color(score) for score in scores], zorder=3, alpha=0.9)
+    ax.scatter(scores, place + offsets, s=18, c=[score_color(score) for score in scores], zorder=3, alpha=0.9)
 
 
 def _distribution_label(name: str, result: AUPIMOResult) -> str:
@@ -174,7 +164,7 @@ def plot_pimo_curves(
     shared_fpr, tprs = torch.as_tensor(curves.shared_fpr).cpu(), torch.as_tensor(curves.per_image_tprs).cpu()
     scores = tprs.mean(1) if result is None else result.aupimos.cpu()
     chosen = _chosen_curves(scores, tprs, result, images)
-    fig, ax = _figure_and_axis(ax, (7.5, 5.5))
+    fig, ax = figure_and_axis(ax, (7.5, 5.5))
     has_fpr = shared_fpr > 0  # a log axis has no place for 0
     shared_fpr, tprs = shared_fpr[has_fpr], tprs[:, has_fpr]
 
@@ -187,7 +177,7 @@ def plot_pimo_curves(
         ax.plot(
             shared_fpr.numpy(),
             tprs[image].numpy(),
-            color=_score_color(float(scores[image])),
+            color=score_color(float(scores[image])),
             linewidth=1.8,
             marker=MARKERS[place % len(MARKERS)],
             markevery=(place * step // len(chosen), step),
@@ -310,7 +300,7 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
     _check_one_size(image, anomaly_map, mask)
     weights = weights.reshape(anomaly_map.shape[-2:])
     is_new = ax is None
-    fig, ax = _figure_and_axis(ax, (4.5, 4))
+    fig, ax = figure_and_axis(ax, (4.5, 4))
     _draw_photograph(ax, image)
     heat = ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
     if mask is not None and bool(mask.any()):
@@ -377,7 +367,7 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
     if num_images == 0:
         raise ValueError("Expected `images` to hold at least one image, but got none.")
     if fig is None:
-        fig = _new_figure((2.2 * num_images + 1, 4.6))
+        fig = new_figure((2.2 * num_images + 1, 4.6))
     axes: NDArray[Any] = np.asarray(fig.subplots(2, num_images, squeeze=False))
     for place, (image, anomaly_map) in enumerate(zip(images, anomaly_maps, strict=True)):
         plain_ax, heat_ax = axes[:, place]
@@ -423,150 +413,3 @@ def _check_one_size(image: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> 
                 f"Expected `{name}` and `anomaly_map` to be of one height and width, "
                 f"but got {tuple(other.shape)} and {tuple(anomaly_map.shape)}."
             )
-
-
-def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Plot the average ranks of models over many datasets, and which of them cannot be told apart.
-
-    A critical-difference diagram with a row for each model, the best at the top: a dot at its average rank, in a bar as
-    long as the critical difference. Models whose bars overlap cannot be told apart, and the thick lines on the right
-    join groups of these. Grey points are the ranks on single datasets, larger where there are more.
-
-    Args:
-        ranking: Ranks, as :func:`~aupimo_torchmetrics.statistics.rank_models` returns them.
-        ax: Axis to draw on. None for a new figure.
-
-    Returns:
-        Figure and axis.
-
-    Raises:
-        ModuleNotFoundError: If matplotlib is not installed.
-
-    Example:
-        >>> import torch
-        >>> from aupimo_torchmetrics import AUPIMOResult
-        >>> from aupimo_torchmetrics.plotting import plot_ranks
-        >>> from aupimo_torchmetrics.statistics import rank_models
-        >>> low, high = (AUPIMOResult(torch.tensor([score]), (1e-5, 1e-4), (0.0, 1.0)) for score in (0.2, 0.7))
-        >>> ranking = rank_models({"tile": {"old": low, "new": high}, "wood": {"old": low, "new": high}})
-        >>> fig, ax = plot_ranks(ranking)
-        >>> [label.get_text() for label in ax.get_yticklabels()]
-        ['new  1.00', 'old  2.00']
-
-    """
-    names, critical = ranking.order, ranking.critical_difference
-    fig, ax = _figure_and_axis(ax, (7.5, 2.2 + 0.3 * len(names)))
-    for place, name in enumerate(names):
-        rank = ranking.average_ranks[name]
-        ax.plot([rank - critical / 2, rank + critical / 2], [place, place], color="0.85", linewidth=9, zorder=1)
-        single_ranks, counts = np.unique([ranks[name] for ranks in ranking.ranks.values()], return_counts=True)
-        sizes = 8 + 60 * counts / ranking.num_datasets
-        ax.scatter(single_ranks, np.full(len(counts), place), s=sizes, color="0.55", zorder=2)
-        ax.scatter(rank, place, s=60, color=_score_color(1 - place / len(names)), edgecolor="black", zorder=3)
-    _draw_groups(ax, ranking)
-    ax.plot([1, 1 + critical], [-1, -1], color="black", linewidth=1.5, marker="|", markersize=8)
-    ax.annotate(f"critical difference {critical:.2f}", (1, -1), (0, 6), textcoords="offset points", va="bottom")
-
-    ax.set_yticks(range(len(names)), [f"{name}  {ranking.average_ranks[name]:.2f}" for name in names])
-    ax.set_ylim(len(names) - 0.5, -2)
-    ax.set_xticks(range(1, len(names) + 1))
-    ax.set_xlim(0.6, max(len(names), 1 + critical) + 0.4)
-    ax.set_xlabel(
-        f"average rank over {ranking.num_datasets} datasets (1 is best)\n"
-        "grey points: ranks on single datasets; models whose bars overlap\n"
-        f"cannot be told apart (Nemenyi test, alpha {ranking.alpha:g})"
-    )
-    ax.grid(axis="x", color="0.93")
-    ax.set_axisbelow(True)
-    return fig, ax
-
-
-def _draw_groups(ax: Any, ranking: ModelRanking) -> None:
-    """Draw a thick line right of the axis beside the rows of each group that cannot be told apart."""
-    for column, group in enumerate(ranking.groups):
-        first = ranking.order.index(group[0])
-        ax.plot(
-            [1.02 + GROUP_GAP * column] * 2,
-            [first - 0.25, first + len(group) - 0.75],
-            transform=ax.get_yaxis_transform(),
-            clip_on=False,
-            color="black",
-            linewidth=4,
-            solid_capstyle="butt",
-        )
-
-
-def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Plot how sure one may be that one model is better than another, of each two models.
-
-    Numbers are rounded down, so that 0.95 means at least 0.95, and 1.00 that p is all but 0.
-
-    Args:
-        comparison: Confidences, as :func:`~aupimo_torchmetrics.statistics.compare_models` returns them.
-        ax: Axis to draw on. None for a new figure.
-
-    Returns:
-        Figure and axis.
-
-    Raises:
-        ModuleNotFoundError: If matplotlib is not installed.
-
-    Example:
-        >>> import torch
-        >>> from aupimo_torchmetrics import AUPIMOResult
-        >>> from aupimo_torchmetrics.plotting import plot_confidence
-        >>> from aupimo_torchmetrics.statistics import compare_models
-        >>> scores = torch.linspace(0, 0.9, 10)
-        >>> old, new = (AUPIMOResult(each, (1e-5, 1e-4), (0.0, 1.0)) for each in (scores, scores + 0.1))
-        >>> fig, ax = plot_confidence(compare_models({"old": old, "new": new}))
-        >>> [text.get_text() for text in ax.texts]
-        ['0.99', '0.00']
-
-    """
-    names = comparison.order
-    confidences = np.full((len(names), len(names)), math.nan)
-    for (row, column), confidence in comparison.confidence.items():
-        confidences[names.index(row), names.index(column)] = confidence
-    fig, ax = _figure_and_axis(ax, (4.8 + 0.38 * len(names), 2.4 + 0.36 * len(names)))
-    ax.imshow(confidences, cmap=SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
-    for (row, column), confidence in np.ndenumerate(confidences):
-        if row != column:
-            text = f"{math.floor(100 * confidence + ROUNDING) / 100:.2f}"
-            color = "black" if confidence > HIGHEST_UNDER_WHITE else "white"
-            ax.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
-
-    ax.set_yticks(range(len(names)), names)
-    ax.set_xticks(range(len(names)), names, rotation=60, ha="left", rotation_mode="anchor")
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.set_xlabel(
-        f"confidence that the row's model is {comparison.relation}\n"
-        f"the column's (1 - p, {TEST_NAMES[comparison.test]}, {comparison.num_images} images)"
-    )
-    return fig, ax
-
-
-def _score_color(score: float) -> Any:
-    """Colour of a score; the palest yellow, hard to see as a line on white, is left out."""
-    from matplotlib import colormaps  # noqa: PLC0415
-
-    return colormaps[SCORE_COLORS](0.9 * score)
-
-
-def _figure_and_axis(ax: Axes | None, size: tuple[float, float]) -> tuple[Any, Any]:
-    """The figure of an axis and the axis, or new ones of a size in inches."""
-    if ax is not None:
-        return ax.get_figure(), ax
-    fig = _new_figure(size)
-    return fig, fig.subplots()
-
-
-def _new_figure(size: tuple[float, float]) -> Any:
-    """A new figure of a size in inches."""
-    if not _MATPLOTLIB_AVAILABLE:
-        raise ModuleNotFoundError(
-            "Plot function expects `matplotlib` to be installed. Please install with `pip install matplotlib`"
-        )
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    return plt.figure(figsize=size, layout="constrained")

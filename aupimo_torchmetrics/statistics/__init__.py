@@ -1,3 +1,24 @@
-"""Statistics of per-image scores."""
+"""Statistics of per-image scores: what stands for a distribution, and which of several models is better.
 
-from aupimo_torchmetrics.statistics.paired import *  # noqa: F403
+A quarter of the published scores are exactly 0 and many exactly 1, so ties are the rule here and not the exception.
+
+Conventions: N images; normal images, which score NaN, do not count. An image is named by its index in the scores, from
+0 to N - 1. The tests and intervals need the extra `stats`.
+
+Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
+Tolerance", BMVC 2024, arXiv 2401.01984, whose published statistics the functions reproduce.
+"""
+
+from aupimo_torchmetrics.statistics.distribution import ImageStatistic, bootstrap_interval, per_image_statistics
+from aupimo_torchmetrics.statistics.paired import ModelComparison, compare_models
+from aupimo_torchmetrics.statistics.ranking import ModelRanking, rank_models
+
+__all__ = [
+    "ImageStatistic",
+    "ModelComparison",
+    "ModelRanking",
+    "bootstrap_interval",
+    "compare_models",
+    "per_image_statistics",
+    "rank_models",
+]

@@ -1,0 +1,39 @@
+"""Optional packages: one answer to what is missing and how to install it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}
+"""Packages that are not named like the module that they hold."""
+
+
+def require(*modules: str, extra: str, needed_by: str) -> None:
+    """Raise with the remedy unless all modules can be imported.
+
+    Args:
+        modules: Names of modules.
+        extra: The extra, or several with commas, that brings them.
+        needed_by: What needs them, the beginning of the message.
+
+    Raises:
+        ModuleNotFoundError: If a module is not installed.
+
+    """
+    missing = [_PACKAGES.get(module, module) for module in modules if not _is_installed(module)]
+    if missing:
+        raise ModuleNotFoundError(
+            f"{needed_by} expects {', '.join(f'`{package}`' for package in missing)} to be installed. "
+            f'Please install with `pip install "aupimo-torchmetrics[{extra}]"`'
+        )
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
+            raise  # it is installed, and lacks something itself
+        return False
+    return True

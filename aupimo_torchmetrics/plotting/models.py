@@ -1,0 +1,148 @@
+"""Pictures of models compared."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aupimo_torchmetrics.plotting._figures import SCORE_COLORS, figure_and_axis, score_color
+from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+GROUP_GAP = 0.02
+"""Distance of the lines that join models, as a share of the width of the axis."""
+
+HIGHEST_UNDER_WHITE = 0.435
+"""Confidence up to which white numbers stand out from the colour of a cell, and beyond which black ones do."""
+
+ROUNDING = 1e-9
+"""Products such as 100 * 0.29 fall below their whole number by less than this."""
+
+TEST_NAMES = {"wilcoxon": "Wilcoxon test", "ttest": "t-test"}
+
+
+def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Plot the average ranks of models over many datasets, and which of them cannot be told apart.
+
+    A critical-difference diagram with a row for each model, the best at the top: a dot at its average rank, in a bar as
+    long as the critical difference. Models whose bars overlap cannot be told apart, and the thick lines on the right
+    join groups of these. Grey points are the ranks on single datasets, larger where there are more.
+
+    Args:
+        ranking: Ranks, as :func:`~aupimo_torchmetrics.statistics.rank_models` returns them.
+        ax: Axis to draw on. None for a new figure.
+
+    Returns:
+        Figure and axis.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.plotting import plot_ranks
+        >>> from aupimo_torchmetrics.statistics import rank_models
+        >>> low, high = (AUPIMOResult(torch.tensor([score]), (1e-5, 1e-4), (0.0, 1.0)) for score in (0.2, 0.7))
+        >>> ranking = rank_models({"tile": {"old": low, "new": high}, "wood": {"old": low, "new": high}})
+        >>> fig, ax = plot_ranks(ranking)
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['new  1.00', 'old  2.00']
+
+    """
+    names, critical = ranking.order, ranking.critical_difference
+    fig, ax = figure_and_axis(ax, (7.5, 2.2 + 0.3 * len(names)))
+    for place, name in enumerate(names):
+        rank = ranking.average_ranks[name]
+        ax.plot([rank - critical / 2, rank + critical / 2], [place, place], color="0.85", linewidth=9, zorder=1)
+        single_ranks, counts = np.unique([ranks[name] for ranks in ranking.ranks.values()], return_counts=True)
+        sizes = 8 + 60 * counts / ranking.num_datasets
+        ax.scatter(single_ranks, np.full(len(counts), place), s=sizes, color="0.55", zorder=2)
+        ax.scatter(rank, place, s=60, color=score_color(1 - place / len(names)), edgecolor="black", zorder=3)
+    _draw_groups(ax, ranking)
+    ax.plot([1, 1 + critical], [-1, -1], color="black", linewidth=1.5, marker="|", markersize=8)
+    ax.annotate(f"critical difference {critical:.2f}", (1, -1), (0, 6), textcoords="offset points", va="bottom")
+
+    ax.set_yticks(range(len(names)), [f"{name}  {ranking.average_ranks[name]:.2f}" for name in names])
+    ax.set_ylim(len(names) - 0.5, -2)
+    ax.set_xticks(range(1, len(names) + 1))
+    ax.set_xlim(0.6, max(len(names), 1 + critical) + 0.4)
+    ax.set_xlabel(
+        f"average rank over {ranking.num_datasets} datasets (1 is best)\n"
+        "grey points: ranks on single datasets; models whose bars overlap\n"
+        f"cannot be told apart (Nemenyi test, alpha {ranking.alpha:g})"
+    )
+    ax.grid(axis="x", color="0.93")
+    ax.set_axisbelow(True)
+    return fig, ax
+
+
+def _draw_groups(ax: Any, ranking: ModelRanking) -> None:
+    """Draw a thick line right of the axis beside the rows of each group that cannot be told apart."""
+    for column, group in enumerate(ranking.groups):
+        first = ranking.order.index(group[0])
+        ax.plot(
+            [1.02 + GROUP_GAP * column] * 2,
+            [first - 0.25, first + len(group) - 0.75],
+            transform=ax.get_yaxis_transform(),
+            clip_on=False,
+            color="black",
+            linewidth=4,
+            solid_capstyle="butt",
+        )
+
+
+def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Plot how sure one may be that one model is better than another, of each two models.
+
+    Numbers are rounded down, so that 0.95 means at least 0.95, and 1.00 that p is all but 0.
+
+    Args:
+        comparison: Confidences, as :func:`~aupimo_torchmetrics.statistics.compare_models` returns them.
+        ax: Axis to draw on. None for a new figure.
+
+    Returns:
+        Figure and axis.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.plotting import plot_confidence
+        >>> from aupimo_torchmetrics.statistics import compare_models
+        >>> scores = torch.linspace(0, 0.9, 10)
+        >>> old, new = (AUPIMOResult(each, (1e-5, 1e-4), (0.0, 1.0)) for each in (scores, scores + 0.1))
+        >>> fig, ax = plot_confidence(compare_models({"old": old, "new": new}))
+        >>> [text.get_text() for text in ax.texts]
+        ['0.99', '0.00']
+
+    """
+    names = comparison.order
+    confidences = np.full((len(names), len(names)), math.nan)
+    for (row, column), confidence in comparison.confidence.items():
+        confidences[names.index(row), names.index(column)] = confidence
+    fig, ax = figure_and_axis(ax, (4.8 + 0.38 * len(names), 2.4 + 0.36 * len(names)))
+    ax.imshow(confidences, cmap=SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
+    for (row, column), confidence in np.ndenumerate(confidences):
+        if row != column:
+            text = f"{math.floor(100 * confidence + ROUNDING) / 100:.2f}"
+            color = "black" if confidence > HIGHEST_UNDER_WHITE else "white"
+            ax.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+
+    ax.set_yticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), names, rotation=60, ha="left", rotation_mode="anchor")
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set_xlabel(
+        f"confidence that the row's model is {comparison.relation}\n"
+        f"the column's (1 - p, {TEST_NAMES[comparison.test]}, {comparison.num_images} images)"
+    )
+    return fig, ax

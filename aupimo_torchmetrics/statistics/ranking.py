@@ -1,0 +1,172 @@
+"""Rank models over many datasets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.statistics.distribution import Scores
+from aupimo_torchmetrics.statistics.paired import check_same_settings
+
+RANKING_ALPHA = 0.05
+"""Level of the test that tells ranked models apart, as in most published critical-difference diagrams."""
+
+
+@dataclass(frozen=True)
+class ModelRanking:
+    """Which of several models is better over many datasets, and which of them cannot be told apart.
+
+    Attributes:
+        order: Names of the models, the best average rank first, and of equal ranks the better mean.
+        average_ranks: Rank of each model, averaged over the datasets: 1 for a model that is the best on every dataset.
+        means: Mean score of each model on a dataset, averaged over the datasets.
+        ranks: `ranks[dataset][model]` is the rank of the model's mean score on the dataset; equal means share the
+            average of their ranks.
+        critical_difference: Models whose average ranks differ by less than this cannot be told apart (Nemenyi test).
+        p_value: Of the Friedman test, whose null hypothesis is that all models are alike. NaN for fewer than three
+            models or two datasets.
+        alpha: Probability that the Nemenyi test tells any models apart where all are alike.
+        num_datasets: Number of datasets.
+
+    """
+
+    order: tuple[str, ...]
+    average_ranks: dict[str, float]
+    means: dict[str, float]
+    ranks: dict[str, dict[str, float]]
+    critical_difference: float
+    p_value: float
+    alpha: float
+    num_datasets: int
+
+    @property
+    def groups(self) -> list[tuple[str, ...]]:
+        """Largest groups of two models or more that cannot be told apart, the best first; they may overlap."""
+        groups, reached = [], 0
+        for place, name in enumerate(self.order):
+            last = self._alike(name)[1]
+            if last > max(place, reached):
+                groups.append(self.order[place : last + 1])
+                reached = last
+        return groups
+
+    def _alike(self, name: str) -> tuple[int, int]:
+        """First and last place in the order of the models that cannot be told apart from one."""
+        own = self.average_ranks[name]
+        distances = [abs(self.average_ranks[other] - own) for other in self.order]
+        places = [place for place, distance in enumerate(distances) if distance < self.critical_difference]
+        return places[0], places[-1]
+
+    def __str__(self) -> str:
+        """Table of the models, the best first, with those that cannot be told apart from each."""
+        width = max(len(name) for name in (*self.order, "model"))
+        friedman = "not defined" if math.isnan(self.p_value) else f"p = {self.p_value:.2g}"
+        critical = f"{self.critical_difference:.2f} (Nemenyi test, alpha {self.alpha:g})"
+        lines = [
+            f"{self.num_datasets} datasets; Friedman test: {friedman}; critical difference of ranks: {critical}",
+            f"{'':3} {'model':<{width}} {'mean':>6} {'rank':>5}  not told apart",
+        ]
+        for place, name in enumerate(self.order):
+            first, last = self._alike(name)
+            alike = "-" if first == last else f"#{first + 1} to #{last + 1}"
+            head = f"#{place + 1:<2} {name:<{width}} {self.means[name]:>6.3f} {self.average_ranks[name]:>5.2f}  "
+            lines.append(head + alike)
+        return "\n".join(lines)
+
+
+def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float = RANKING_ALPHA) -> ModelRanking:
+    r"""Rank models over many datasets by their mean scores, as for a critical-difference diagram.
+
+    The Friedman test asks whether the models differ at all, and the Nemenyi test which of them do: those whose average
+    ranks over :math:`N` datasets differ by the critical difference or more,
+
+    .. math:: q_\alpha \sqrt{k (k + 1) / (6 N)}
+
+    for :math:`k` models, where :math:`q_\alpha` is the quantile of the studentized range over :math:`\sqrt 2`. Source:
+    J. Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006.
+
+    Args:
+        results: Scores of the same two or more models on each dataset, by the name of the dataset, then of the model.
+        alpha: Probability, in (0, 1), that the Nemenyi test tells any models apart where all are alike.
+
+    Returns:
+        Order, ranks, means, critical difference and p-value, which print as a table.
+
+    Raises:
+        ValueError: If there is no dataset, if there are fewer than two models, if a model is missing on a dataset, if
+            FPR bounds or shared FPRs differ, if a mean is undefined, or if `alpha` is not in (0, 1).
+        ModuleNotFoundError: If scipy is not installed.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import rank_models
+        >>> low, high = (AUPIMOResult(torch.tensor([score]), (1e-5, 1e-4), (0.0, 1.0)) for score in (0.2, 0.7))
+        >>> ranking = rank_models({"tile": {"old": low, "new": high}, "wood": {"old": low, "new": high}})
+        >>> ranking.order, ranking.average_ranks["new"], round(ranking.critical_difference, 3)
+        (('new', 'old'), 1.0, 1.386)
+
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"Expected `alpha` to be between 0 and 1, but got {alpha}.")
+    scores = _dataset_means(results)
+    require("scipy", extra="stats", needed_by="rank_models")
+    from scipy import stats  # noqa: PLC0415
+
+    num_datasets, num_models = scores.shape
+    models = list(next(iter(results.values())))
+    ranks = stats.rankdata(-scores, axis=1)
+    average_ranks = dict(zip(models, ranks.mean(0).tolist(), strict=True))
+    means = dict(zip(models, scores.mean(0).tolist(), strict=True))
+    quantile = float(stats.studentized_range.ppf(1 - alpha, num_models, np.inf)) / math.sqrt(2)
+    return ModelRanking(
+        order=tuple(sorted(models, key=lambda name: (average_ranks[name], -means[name]))),
+        average_ranks=average_ranks,
+        means=means,
+        ranks={name: dict(zip(models, row, strict=True)) for name, row in zip(results, ranks.tolist(), strict=True)},
+        critical_difference=quantile * math.sqrt(num_models * (num_models + 1) / (6 * num_datasets)),
+        p_value=_friedman_p_value(stats, scores),
+        alpha=alpha,
+        num_datasets=num_datasets,
+    )
+
+
+def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
+    """Mean scores (N, k) of k models on N datasets; raise unless all are there and can be ranked."""
+    if not results:
+        raise ValueError("Expected `results` to hold one dataset or more, but got none.")
+    first_dataset, first = next(iter(results.items()))
+    if len(first) < 2:
+        raise ValueError(f"Expected `results` to hold two models or more, but got {len(first)}.")
+    expected = next(iter(first.values()))
+    for dataset, by_model in results.items():
+        if by_model.keys() != first.keys():
+            model = min(by_model.keys() ^ first.keys())
+            raise ValueError(
+                "Expected `results` to hold the same models on each dataset, "
+                f"but {model!r} is missing on {(first_dataset if model in by_model else dataset)!r}."
+            )
+        for model, result in by_model.items():
+            check_same_settings(expected, result, f"on {first_dataset!r}", f"for {model!r} on {dataset!r}")
+            if math.isnan(result.mean):
+                raise ValueError(
+                    f"Expected `results` to have scores, but the mean of {model!r} on {dataset!r} is undefined (NaN). "
+                    "Leave the dataset out."
+                )
+    return np.array([[by_model[model].mean for model in first] for by_model in results.values()])
+
+
+def _friedman_p_value(stats: Any, scores: Scores) -> float:
+    """The p-value of the Friedman test of mean scores (N, k); NaN where it is not defined."""
+    num_datasets, num_models = scores.shape
+    if num_models < 3 or num_datasets < 2:
+        return math.nan
+    if (scores == scores[:, :1]).all():
+        return 1.0  # no test can tell models apart that score alike on every dataset
+    return float(stats.friedmanchisquare(*scores.T).pvalue)
