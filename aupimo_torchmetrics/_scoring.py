@@ -14,6 +14,7 @@ from torchmetrics.utilities import rank_zero_warn
 from aupimo_torchmetrics._engine import sweep as _sweep
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, distinct_images, on_float64_device
 from aupimo_torchmetrics._engine.regions import RegionScores, as_pixel_scores
+from aupimo_torchmetrics._settings import SharedFPR
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 
 MIN_SAMPLED_POINTS = 300
@@ -23,7 +24,10 @@ MAX_BOUND_ERROR = 0.01
 
 
 def aupimo_result(
-    kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None = None, shared_fpr: str = "mean"
+    kept: PixelScores,
+    fpr_bounds: tuple[float, float],
+    num_thresholds: int | None = None,
+    shared_fpr: SharedFPR = "mean",
 ) -> AUPIMOResult:
     """Score the images by what was kept of them; warn of what leaves a score undefined, or else uncertain."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
@@ -51,7 +55,7 @@ def aupimo_result(
     )
 
 
-def pimo_result(kept: PixelScores, num_thresholds: int | None = None, shared_fpr: str = "mean") -> PIMOResult:
+def pimo_result(kept: PixelScores, num_thresholds: int | None = None, shared_fpr: SharedFPR = "mean") -> PIMOResult:
     """Draw the PIMO curves of all images, as far as normal scores were kept, in the dtype of the scores."""
     kept, doubt_about_ids = _without_repeats(on_float64_device(kept))
     levels = _sweep.normal_levels(kept, 1.0, shared_fpr)
@@ -77,7 +81,7 @@ def aupro_scores(regions: RegionScores, fpr_limit: float) -> Tensor:
 
 
 def _score_exactly(
-    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: str
+    kept: PixelScores, levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR
 ) -> tuple[_sweep.Scoring, str]:
     """Score by the closed form, and say what is uncertain about it."""
     if len(levels.scores) == 0:
@@ -162,7 +166,7 @@ def _doubt_incomplete(
     )
 
 
-def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: str) -> str:
+def _doubt_unresolved(levels: _sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> str:
     """Say if no threshold reaches a shared FPR that the integral needs."""
     lower, upper = fpr_bounds
     cause, remedy = "tied scores make", "more normal pixels"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, get_args
 
 DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 """Bounds of the shared FPR in the paper: at most one in ten thousand normal pixels is called anomalous."""
@@ -12,11 +13,32 @@ DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 DEFAULT_FPR_LIMIT = 0.3
 """Limit of the FPR of AUPRO in the evaluation of MVTec AD."""
 
-METRICS = ("aupimo", "auroc", "aupr", "aupro")
+Reduction: TypeAlias = Literal["mean", "none"]
+"""One score for all anomalous images, or one for each image."""
+
+SharedFPR: TypeAlias = Literal["mean", "max"]
+"""What the FPRs of the normal images are summed up by: their mean, or the stricter maximum."""
+
+MetricName: TypeAlias = Literal["aupimo", "auroc", "aupr", "aupro"]
 """What saved maps are evaluated by."""
 
-SHARED_FPRS = ("mean", "max")
-"""What the FPRs of the normal images are summed up by: their mean, or the stricter maximum."""
+Layout: TypeAlias = Literal["auto", "loco", "mvtec", "visa", "folder"]
+"""Layouts of data sets on disk; `"auto"` tries the others in this order."""
+
+PairedTestName: TypeAlias = Literal["wilcoxon", "ttest"]
+"""Tests of two models on the same images."""
+
+Alternative: TypeAlias = Literal["greater", "less", "two-sided"]
+"""What the confidence of a test is in."""
+
+Outliers: TypeAlias = Literal["none", "low", "high", "both"]
+"""Which outliers of a distribution to list."""
+
+Texture: TypeAlias = Literal["brick", "grass", "gravel"]
+"""Photographs that every installation of scikit-image holds."""
+
+TIE_TOLERANCE = 1e-3
+"""Scores that differ by at most this are equal to the Wilcoxon test, as in the official package."""
 
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
@@ -82,9 +104,8 @@ def check_normal_buffer(normal_buffer: int | None) -> None:
         )
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise unless the value is one of the choices."""
+def check_choice(name: str, value: str, choice: Any) -> None:
+    """Raise unless the value of the parameter is one of a `Literal` type."""
+    choices = get_args(choice)
     if value not in choices:
-        raise ValueError(
-            f"Expected `{name}` to be {' or '.join(repr(choice) for choice in choices)}, but got {value!r}."
-        )
+        raise ValueError(f"Expected `{name}` to be {' or '.join(map(repr, choices))}, but got {value!r}.")

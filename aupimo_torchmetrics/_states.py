@@ -21,6 +21,7 @@ from aupimo_torchmetrics._engine.checks import ImageIds, Maps
 from aupimo_torchmetrics._engine.kept import PixelScores, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import pimo_result
+from aupimo_torchmetrics._settings import SharedFPR
 from aupimo_torchmetrics.results import PIMOResult
 
 _STATE_PREFIX = "aupimo_"
@@ -174,7 +175,7 @@ class PixelScoresMetric(Metric):
             lists[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
-    def _curves(self, num_thresholds: int | None, shared_fpr: str) -> PIMOResult:
+    def _curves(self, num_thresholds: int | None, shared_fpr: SharedFPR) -> PIMOResult:
         """Curves of all images, on the device of the metric."""
         return PIMOResult(*(part.to(self.device) for part in pimo_result(self._kept(), num_thresholds, shared_fpr)))
 

@@ -12,13 +12,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, METRICS, SHARED_FPRS
+from aupimo_torchmetrics._settings import (
+    DEFAULT_FPR_BOUNDS,
+    TIE_TOLERANCE,
+    Alternative,
+    Layout,
+    MetricName,
+    PairedTestName,
+    SharedFPR,
+    Texture,
+)
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.demo.textures import TEXTURES
-from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
-from aupimo_torchmetrics.statistics.paired import ALTERNATIVES, TESTS, TIE_TOLERANCE
 
 MAX_SEED = 2**63 - 1
 DEMO_PACKAGES = {
@@ -86,7 +92,9 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Options of `aupimo demo`."""
     about = "train a small detector on real photographs, on the CPU in about a minute, and log its AUPIMO"
     parser = commands.add_parser("demo", help=about, description=about[0].upper() + about[1:] + ".")
-    parser.add_argument("--texture", choices=TEXTURES, default=TEXTURES[0], help="photograph (default: %(default)s)")
+    parser.add_argument(
+        "--texture", choices=get_args(Texture), default="brick", help="photograph (default: %(default)s)"
+    )
     parser.add_argument("--epochs", type=_positive, help="epochs of training (default: a minute of them)")
     parser.add_argument("--out", default="aupimo_demo", metavar="DIR", help="folder to write to (default: %(default)s)")
     parser.add_argument("--seed", type=_seed, default=0, help="seed of defects and training (default: %(default)s)")
@@ -100,16 +108,16 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("evaluate", help=about, description=about[0].upper() + about[1:] + ".")
     parser.add_argument("maps", type=Path, metavar="MAPS", help="asmaps.pt, or a folder of .tiff, .npy or .png maps")
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
-    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="of the data set (default: auto)")
+    parser.add_argument("--layout", choices=get_args(Layout), default="auto", help="of the data set (default: auto)")
     parser.add_argument("--fpr-bounds", nargs=2, type=float, default=DEFAULT_FPR_BOUNDS, metavar=("L", "U"))
     parser.add_argument(
-        "--shared-fpr", choices=SHARED_FPRS, default="mean", help="of the normal images (default: mean)"
+        "--shared-fpr", choices=get_args(SharedFPR), default="mean", help="of the normal images (default: mean)"
     )
     parser.add_argument("--num-thresholds", type=int, metavar="K", help="sample K thresholds (default: exact)")
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=METRICS,
+        choices=get_args(MetricName),
         default=["aupimo"],
         help="(default: aupimo)",
     )
@@ -187,12 +195,15 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--names", nargs="+", metavar="NAME", help="names of the models (default: what tells the paths apart)"
     )
     parser.add_argument(
-        "--test", choices=TESTS, default=TESTS[0], help="paired test of the images' scores (default: %(default)s)"
+        "--test",
+        choices=get_args(PairedTestName),
+        default="wilcoxon",
+        help="paired test of the images' scores (default: %(default)s)",
     )
     parser.add_argument(
         "--alternative",
-        choices=ALTERNATIVES,
-        default=ALTERNATIVES[0],
+        choices=get_args(Alternative),
+        default="greater",
         help="what the confidence is in: that a row's model is ... than a column's (default: %(default)s)",
     )
     parser.add_argument(

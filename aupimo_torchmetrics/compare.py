@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import (
@@ -28,7 +29,6 @@ from aupimo_torchmetrics.statistics import (
     compare_models,
     rank_models,
 )
-from aupimo_torchmetrics.statistics.paired import TIE_TOLERANCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +58,8 @@ class CompareReport:
 class PairedTest:
     """How to compare models image by image, as :func:`~aupimo_torchmetrics.statistics.compare_models` says."""
 
-    test: str = "wilcoxon"
-    alternative: str = "greater"
+    test: PairedTestName = "wilcoxon"
+    alternative: Alternative = "greater"
     atol: float = TIE_TOLERANCE
 
     def compare(self, results: Mapping[str, AUPIMOResult]) -> ModelComparison:

@@ -25,7 +25,8 @@ from aupimo_torchmetrics._scoring import aupimo_result, aupro_scores, pimo_resul
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
-    SHARED_FPRS,
+    Reduction,
+    SharedFPR,
     check_choice,
     check_fpr_bounds,
     check_fpr_limit,
@@ -44,8 +45,8 @@ def aupimo(
     num_thresholds: int | None = ...,
     fpr_bounds: Sequence[float] = ...,
     *,
-    reduction: str = ...,
-    shared_fpr: str = ...,
+    reduction: Reduction = ...,
+    shared_fpr: SharedFPR = ...,
     validate_args: bool = ...,
 ) -> Tensor: ...
 
@@ -57,8 +58,8 @@ def aupimo(
     num_thresholds: int | None = ...,
     fpr_bounds: Sequence[float] = ...,
     *,
-    reduction: str = ...,
-    shared_fpr: str = ...,
+    reduction: Reduction = ...,
+    shared_fpr: SharedFPR = ...,
     validate_args: bool = ...,
 ) -> Array: ...
 
@@ -69,8 +70,8 @@ def aupimo(
     num_thresholds: int | None = None,
     fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
     *,
-    reduction: str = "mean",
-    shared_fpr: str = "mean",
+    reduction: Reduction = "mean",
+    shared_fpr: SharedFPR = "mean",
     validate_args: bool = True,
 ) -> Tensor | Array:
     r"""Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of anomaly maps.
@@ -120,8 +121,8 @@ def aupimo(
     """
     bounds = check_fpr_bounds(fpr_bounds)
     check_num_thresholds(num_thresholds)
-    check_choice("reduction", reduction, ("mean", "none"))
-    check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
+    check_choice("reduction", reduction, Reduction)
+    check_choice("shared_fpr", shared_fpr, SharedFPR)
     kept = _keep(_as_tensors(preds), _as_tensors(target), bounds[1], validate_args)
     scores = aupimo_result(kept, bounds, num_thresholds, shared_fpr).aupimos
     score = scores.nanmean() if reduction == "mean" else scores
@@ -134,7 +135,7 @@ def pimo(
     target: Maps | ArrayMaps,
     num_thresholds: int | None = None,
     *,
-    shared_fpr: str = "mean",
+    shared_fpr: SharedFPR = "mean",
     validate_args: bool = True,
 ) -> PIMOResult:
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
@@ -177,7 +178,7 @@ def pimo(
 
     """
     check_num_thresholds(num_thresholds)
-    check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
+    check_choice("shared_fpr", shared_fpr, SharedFPR)
     kept = _keep(_as_tensors(preds), _as_tensors(target), None, validate_args)
     curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds, shared_fpr)))
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
@@ -188,7 +189,7 @@ def aupro(
     target: Maps | ArrayMaps,
     fpr_limit: float = DEFAULT_FPR_LIMIT,
     *,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     validate_args: bool = True,
 ) -> Tensor | Array:
     r"""Compute AUPRO, the Area Under the Per-Region Overlap curve, exactly.
@@ -231,7 +232,7 @@ def aupro(
 
     """
     check_fpr_limit(fpr_limit)
-    check_choice("reduction", reduction, ("mean", "none"))
+    check_choice("reduction", reduction, Reduction)
     maps, masks = as_images(_as_tensors(preds), _as_tensors(target), validate_args=validate_args)
     scores = aupro_scores(part_by_regions(maps, masks), fpr_limit)
     score = scores.nanmean() if reduction == "mean" else scores

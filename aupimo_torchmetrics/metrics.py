@@ -19,7 +19,8 @@ from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
-    SHARED_FPRS,
+    Reduction,
+    SharedFPR,
     check_choice,
     check_fpr_bounds,
     check_normal_buffer,
@@ -124,16 +125,16 @@ class AUPIMO(PixelScoresMetric):
         num_thresholds: int | None = None,
         fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
         *,
-        reduction: str = "mean",
-        shared_fpr: str = "mean",
+        reduction: Reduction = "mean",
+        shared_fpr: SharedFPR = "mean",
         normal_buffer: int | None = DEFAULT_NORMAL_BUFFER,
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
         check_num_thresholds(num_thresholds)
         bounds = check_fpr_bounds(fpr_bounds)
-        check_choice("reduction", reduction, ("mean", "none"))
-        check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
+        check_choice("reduction", reduction, Reduction)
+        check_choice("shared_fpr", shared_fpr, SharedFPR)
         check_normal_buffer(normal_buffer)
         super().__init__(normal_buffer, bounds[1], validate_args, **kwargs)
         self.num_thresholds = num_thresholds
@@ -252,12 +253,12 @@ class PIMO(PixelScoresMetric):
         self,
         num_thresholds: int | None = None,
         *,
-        shared_fpr: str = "mean",
+        shared_fpr: SharedFPR = "mean",
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
         check_num_thresholds(num_thresholds)
-        check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
+        check_choice("shared_fpr", shared_fpr, SharedFPR)
         super().__init__(None, 1.0, validate_args, **kwargs)
         self.num_thresholds = num_thresholds
         self.shared_fpr = shared_fpr

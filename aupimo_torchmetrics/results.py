@@ -21,11 +21,11 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine import sweep as _sweep
 from aupimo_torchmetrics._files import replacing
-from aupimo_torchmetrics._settings import SHARED_FPRS, check_choice, check_fpr_bounds
+from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds
 from aupimo_torchmetrics._untrusted import load_tensors
 from aupimo_torchmetrics._version import __version__
 
-SHARED_FPR_METRICS = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}
+SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}
 """Names of the shared FPR in files; the official package writes and knows the first."""
 
 
@@ -48,7 +48,7 @@ class PIMOResult(NamedTuple):
     per_image_tprs: Tensor
     """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN if normal."""
 
-    def save(self, path: str | os.PathLike[str], shared_fpr: str = "mean") -> None:
+    def save(self, path: str | os.PathLike[str], shared_fpr: SharedFPR = "mean") -> None:
         """Write the curves to a `.pt` file, under the names that the official package uses.
 
         Args:
@@ -59,7 +59,7 @@ class PIMOResult(NamedTuple):
             ValueError: If the shared FPR is not known.
 
         """
-        check_choice("shared_fpr", shared_fpr, SHARED_FPRS)
+        check_choice("shared_fpr", shared_fpr, SharedFPR)
         tensors = (torch.as_tensor(part).cpu() for part in self)
         content = {"shared_fpr_metric": SHARED_FPR_METRICS[shared_fpr], **dict(zip(_CURVE_KEYS, tensors, strict=True))}
         with replacing(path) as unfinished:
@@ -136,7 +136,7 @@ class AUPIMOResult:
     threshold_bounds: tuple[float, float]
     num_thresholds: int | str | None = None
     num_points: int | None = None
-    shared_fpr: str = "mean"
+    shared_fpr: SharedFPR = "mean"
     image_classes: Tensor | None = None
     image_ids: Tensor | None = None
     paths: list[str] | None = None

@@ -26,6 +26,7 @@ from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
 from aupimo_torchmetrics._engine.kept import PixelScores, kth_highest
+from aupimo_torchmetrics._settings import SharedFPR
 
 NUM_CURVE_LEVELS = 1000
 """Points of a PIMO curve without a given number of thresholds: 100 to 200 a decade for a million normal pixels."""
@@ -83,7 +84,7 @@ class Scoring(NamedTuple):
     samples: Samples | None = None
 
 
-def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: str) -> NormalLevels:
+def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) -> NormalLevels:
     """Rank the normal scores from the highest down to one with a shared FPR of at least `down_to_fpr`."""
     is_normal = ~kept.is_anomalous
     if not bool(is_normal.any()):
@@ -250,7 +251,7 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     return torch.where(kept.is_anomalous, (sums / kept.num_pixels).clamp(0, 1), math.nan)
 
 
-def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: str) -> Tensor:
+def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: SharedFPR) -> Tensor:
     """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from the highest known to that of one pixel."""
     if len(levels.scores) == 0:
         return kept.scores.new_full((NUM_CURVE_LEVELS,), math.nan)

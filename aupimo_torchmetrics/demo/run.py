@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from aupimo_torchmetrics._settings import Texture
 from aupimo_torchmetrics.demo.detector import DEFAULT_EPOCHS, Stopwatch, anomaly_maps, train_detector
 from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_tiles
 from aupimo_torchmetrics.functional import pimo
@@ -32,7 +33,7 @@ SCORES_FILE, PICTURE_FILE = "aupimos.json", "aupimo.png"
 class DemoReport:
     """What a run of the demo found."""
 
-    texture: str
+    texture: Texture
     out: Path
     tiles: TextureTiles
     before: AUPIMOResult
@@ -73,7 +74,7 @@ Scores and pictures while training: tensorboard --logdir {self.out}
 
 
 def run_demo(
-    texture: str = "brick",
+    texture: Texture = "brick",
     epochs: int = DEFAULT_EPOCHS,
     out: str | os.PathLike[str] = "aupimo_demo",
     seed: int = 0,
@@ -155,7 +156,7 @@ def _save_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
         tifffile.imwrite(category / f"{key}.tiff", anomaly_map[0].numpy())
 
 
-def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOResult, texture: str) -> None:
+def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOResult, texture: Texture) -> None:
     """Draw PIMO curves beside the best, the median and the worst image, of maps (N, 1, H, W)."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._settings import check_choice
+from aupimo_torchmetrics._settings import Texture, check_choice
 
-TEXTURES = ("brick", "grass", "gravel")
+TEXTURES: tuple[Texture, ...] = get_args(Texture)
 """Photographs of 512 x 512 pixels that every installation of scikit-image holds."""
+Defect: TypeAlias = Literal["scratch", "blob", "patch"]
+"""Kinds of defects that can be planted."""
 NORMAL = "normal"
 """What stands in the place of a defect for a tile without one."""
 MIN_TILE_SIZE = 16
@@ -43,7 +45,7 @@ class TextureTiles(NamedTuple):
     """N names: the defect of each validation tile, or `"normal"`."""
 
 
-def load_texture(texture: str) -> Tensor:
+def load_texture(texture: Texture) -> Tensor:
     """Read one of the photographs.
 
     Args:
@@ -62,7 +64,7 @@ def load_texture(texture: str) -> Tensor:
         torch.Size([512, 512])
 
     """
-    check_choice("texture", texture, TEXTURES)
+    check_choice("texture", texture, Texture)
     require("skimage", extra="demo", needed_by="load_texture")
     from skimage import data  # noqa: PLC0415
 
@@ -92,14 +94,14 @@ def cut_tiles(photograph: Tensor, size: int, stride: int | None = None) -> Tenso
 
 
 def texture_tiles(
-    texture: str,
+    texture: Texture,
     seed: int = 0,
     *,
     tile_size: int = 64,
     train_stride: int = 16,
     train_share: float = 0.375,
     anomalous_share: float = 0.5,
-    defects: Sequence[str] = ("scratch", "blob", "patch"),
+    defects: Sequence[Defect] = ("scratch", "blob", "patch"),
 ) -> TextureTiles:
     """Cut a photograph into tiles to train on and tiles to validate on, and plant defects in some of the latter.
 
@@ -138,7 +140,7 @@ def texture_tiles(
     if not defects:
         raise ValueError("Expected `defects` to name at least one kind of defect, but got none.")
     for kind in defects:
-        check_choice("defects", kind, tuple(DEFECTS))
+        check_choice("defects", kind, Defect)
     photograph = load_texture(texture)
     _check_tiling(photograph, tile_size, train_stride, (train_share, anomalous_share))
     generator = torch.Generator().manual_seed(seed)
@@ -202,7 +204,7 @@ def save_tiles(tiles: TextureTiles, category: Path) -> list[str]:
 
 
 def plant_defect(
-    image: Tensor, defect: str, generator: torch.Generator, other: Tensor | None = None
+    image: Tensor, defect: Defect, generator: torch.Generator, other: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Plant one defect at a random place of an image.
 
@@ -230,7 +232,7 @@ def plant_defect(
         (True, tensor(True))
 
     """
-    check_choice("defect", defect, tuple(DEFECTS))
+    check_choice("defect", defect, Defect)
     other = image if other is None else other
     for name, each in (("image", image), ("other", other)):
         if each.ndim != 2 or min(each.shape) < MIN_TILE_SIZE:
@@ -293,7 +295,7 @@ def _patch(image: Tensor, other: Tensor, generator: torch.Generator) -> tuple[Te
     return defective, mask
 
 
-DEFECTS: dict[str, Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]] = {
+DEFECTS: dict[Defect, Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]] = {
     "scratch": _scratch,
     "blob": _blob,
     "patch": _patch,

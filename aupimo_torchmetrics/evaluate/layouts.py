@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from aupimo_torchmetrics._files import check_inside, find_files
-from aupimo_torchmetrics._settings import check_choice
+from aupimo_torchmetrics._settings import Layout, check_choice
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIX = ".png"
@@ -36,7 +36,7 @@ class LabelledImage(NamedTuple):
     """Whether there must be mask pixels; None where the mask itself says whether the image is normal."""
 
 
-def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
+def find_test_images(root: Path, layout: Layout = "auto") -> list[LabelledImage]:
     """List the test images of a collection or of a category, with their masks, sorted by key.
 
     Args:
@@ -56,7 +56,7 @@ def find_test_images(root: Path, layout: str = "auto") -> list[LabelledImage]:
             a link.
 
     """
-    check_choice("layout", layout, ("auto", *LAYOUTS))
+    check_choice("layout", layout, Layout)
     if not root.is_dir():
         raise ValueError(f"Expected `root` to be a folder, but got {root}.")
     for name in LAYOUTS if layout == "auto" else [layout]:

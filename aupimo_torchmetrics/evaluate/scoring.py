@@ -19,7 +19,14 @@ from tqdm import tqdm
 
 from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, part_by_regions
 from aupimo_torchmetrics._scoring import aupro_scores
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, METRICS, check_choice
+from aupimo_torchmetrics._settings import (
+    DEFAULT_FPR_BOUNDS,
+    DEFAULT_FPR_LIMIT,
+    Layout,
+    MetricName,
+    SharedFPR,
+    check_choice,
+)
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 from aupimo_torchmetrics.evaluate.map_files import open_maps
 from aupimo_torchmetrics.evaluate.pairing import (
@@ -41,13 +48,13 @@ BATCH_SIZE = 8
 def evaluate(  # noqa: PLR0917  the settings of the command
     maps: Path,
     data: Path,
-    layout: str = "auto",
+    layout: Layout = "auto",
     fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
     num_thresholds: int | None = None,
-    metrics: Sequence[str] = ("aupimo",),
+    metrics: Sequence[MetricName] = ("aupimo",),
     device: str = "cpu",
     *,
-    shared_fpr: str = "mean",
+    shared_fpr: SharedFPR = "mean",
     is_resizing: bool = True,
     is_skipping: bool = False,
 ) -> Evaluation:
@@ -74,7 +81,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
 
     """
     for name in metrics:
-        check_choice("metrics", name, METRICS)
+        check_choice("metrics", name, MetricName)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr).to(device)
     reader = PairReader(open_maps(maps), is_resizing)
     images = find_test_images(data, layout)
@@ -84,7 +91,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         for category, group in groupby(pairs, key=lambda pair: pair.image.category):
             bar.set_description(category)
             loaded = _load(group, reader, faults, bar)
-            scores = _score_category(category, loaded, metric, [name for name in METRICS[1:] if name in metrics])
+            scores = _score_category(category, loaded, metric, [name for name in _PIXEL_METRICS if name in metrics])
             categories += [scores] if scores.pairs else []
     if faults and not is_skipping:
         raise BadDataError(faults, "--skip-bad goes on without them")

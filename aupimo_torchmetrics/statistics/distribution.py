@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._settings import check_choice
+from aupimo_torchmetrics._settings import Outliers, check_choice
 from aupimo_torchmetrics.results import AUPIMOResult
 
 WHISKER_REACH = 1.5
@@ -37,7 +37,7 @@ class ImageStatistic(NamedTuple):
 
 
 def per_image_statistics(
-    result: AUPIMOResult, *, outliers: str = "none", tolerance: float = REPEAT_TOLERANCE
+    result: AUPIMOResult, *, outliers: Outliers = "none", tolerance: float = REPEAT_TOLERANCE
 ) -> list[ImageStatistic]:
     """Find the images that stand for the distribution of the scores: those nearest to the statistics of a box plot.
 
@@ -71,7 +71,7 @@ def per_image_statistics(
         high whisker: 0.80, image 1
 
     """
-    check_choice("outliers", outliers, ("none", "low", "high", "both"))
+    check_choice("outliers", outliers, Outliers)
     if not tolerance >= 0:
         raise ValueError(f"Expected `tolerance` to be at least 0, but got {tolerance}.")
     scores = result.aupimos.double().cpu().numpy()
@@ -90,7 +90,7 @@ def per_image_statistics(
     return sorted(statistics, key=lambda statistic: statistic.score)
 
 
-def _box_plot(scores: Scores, outliers: str) -> list[tuple[str, float]]:
+def _box_plot(scores: Scores, outliers: Outliers) -> list[tuple[str, float]]:
     """Names and values of the statistics of scores (n,) without NaN, and of the outliers that are asked for."""
     first, median, third = (float(value) for value in np.percentile(scores, [25, 50, 75]))
     reach = WHISKER_REACH * (third - first)

@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._settings import check_choice
+from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, check_choice
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics.distribution import Scores
-
-TIE_TOLERANCE = 1e-3
-"""Scores that differ by at most this are taken for equal by the Wilcoxon test, as in the official package."""
-
-TESTS = ("wilcoxon", "ttest")
-
-ALTERNATIVES = ("greater", "less", "two-sided")
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,8 @@ class ModelComparison:
     means: dict[str, float]
     average_ranks: dict[str, float]
     confidence: dict[tuple[str, str], float]
-    test: str
-    alternative: str
+    test: PairedTestName
+    alternative: Alternative
     num_images: int
 
     @property
@@ -71,8 +64,8 @@ class ModelComparison:
 
 def compare_models(
     results: Mapping[str, AUPIMOResult],
-    test: str = "wilcoxon",
-    alternative: str = "greater",
+    test: PairedTestName = "wilcoxon",
+    alternative: Alternative = "greater",
     atol: float = TIE_TOLERANCE,
 ) -> ModelComparison:
     """Compare models image by image, by a paired test of each against each.
@@ -105,8 +98,8 @@ def compare_models(
         (('new', 'old'), 0.999)
 
     """
-    check_choice("test", test, TESTS)
-    check_choice("alternative", alternative, ALTERNATIVES)
+    check_choice("test", test, PairedTestName)
+    check_choice("alternative", alternative, Alternative)
     if not atol >= 0:
         raise ValueError(f"Expected `atol` to be at least 0, but got {atol}.")
     scores = _aligned_scores(results)
@@ -133,7 +126,7 @@ def compare_models(
     )
 
 
-def _p_value(stats: Any, differences: Scores, test: str, alternative: str, atol: float) -> float:
+def _p_value(stats: Any, differences: Scores, test: PairedTestName, alternative: Alternative, atol: float) -> float:
     """The p-value of a paired test, of the differences (n,) of the scores of two models."""
     if test == "wilcoxon":
         differences = np.where(np.abs(differences) <= atol, 0, differences)
