@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -85,9 +87,16 @@ STATE_DTYPES = {
     "aupimo_config": torch.int64,
 }
 
+COPIES = {"clone": Metric.clone, "deepcopy": copy.deepcopy, "pickle": lambda metric: pickle.loads(pickle.dumps(metric))}  # noqa: S301
+"""Ways to copy a metric."""
+
 MakeMetric = Callable[..., Any]
 
 each_variant = pytest.mark.parametrize("make_metric", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+class Subclass(Tensor):
+    """A tensor class of somebody else, as the masks of torchvision are."""
 
 
 def updated(metric: Any, batches: list[Any] = BATCHES) -> Any:

@@ -1,0 +1,144 @@
+"""What `normal_buffer` does: few scores are kept, and scores are exact, or lower bounds with a warning."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from helpers import FPR_BOUNDS, assert_same, by_function, join, make_aupimo, make_batch, updated
+
+from aupimo_torchmetrics import AUPIMO
+
+
+def num_normal_scores(metric: Any) -> int:
+    """Return how many scores of normal images are kept."""
+    num_kept, is_anomalous = torch.cat(metric.aupimo_num_kept), torch.cat(metric.aupimo_is_anomalous)
+    return int(num_kept[~is_anomalous].sum())
+
+
+STREAM = [(torch.full((1, *preds.shape[1:]), 5.0) + preds[:1], target[:1]) for preds, target in [make_batch("N", 50)]]
+STREAM += [make_batch("N", 51 + i) for i in range(24)]
+DEFECTS = make_batch("AAA", 80)
+
+
+@pytest.mark.parametrize("normal_buffer", [1, 16, 100, 1000])
+@pytest.mark.parametrize("false_alarms_at", ["start", "middle", "end"])
+@pytest.mark.parametrize("images_per_batch", [1, 5])
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+def test_buffer_is_exact_or_says_so(
+    normal_buffer: int, false_alarms_at: str, images_per_batch: int, shared_fpr: str
+) -> None:
+    """With an image full of false alarms anywhere, scores are exact, or lower bounds with a warning."""
+    images = {"start": STREAM, "middle": STREAM[1:13] + STREAM[:1] + STREAM[13:], "end": STREAM[1:] + STREAM[:1]}
+    order = images[false_alarms_at]
+    # bounds at which the image of false alarms decides, or what lies below it
+    for fpr_bounds in ((1e-3, 0.03), (0.03, 0.06)):
+        metric = AUPIMO(fpr_bounds=fpr_bounds, shared_fpr=shared_fpr, normal_buffer=normal_buffer)
+        for start in range(0, len(order), images_per_batch):
+            metric.update(*join(order[start : start + images_per_batch]))
+        metric.update(*DEFECTS)
+        exact = AUPIMO(fpr_bounds=fpr_bounds, reduction="none", shared_fpr=shared_fpr, normal_buffer=None)
+        expected = updated(exact, [*order, DEFECTS]).compute()[-3:].double()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            scores = metric.result().aupimos[-3:]
+        # the reference is rounded to float32; sums of the same terms in another order
+        if caught:
+            assert [("AUPIMO is a lower bound" in str(warning.message)) for warning in caught] == [True]
+            assert (scores <= expected + 1e-7).all()
+        else:
+            assert_same(scores, expected, atol=1e-7)
+
+
+def worst_order() -> list[Any]:
+    """Batches of which the first, two of 250 normal images, holds all the highest normal scores; the last has defects.
+
+    A buffer keeps the top of the first batch, and of the other normal images nothing.
+    """
+    high_preds, high_target = make_batch("NN", 1)
+    preds, target = make_batch("AAA", 3)
+    preds = torch.stack([preds[0] + 10, preds[1] + 20, preds[2] + 10 * (preds[2] > 2)])  # 10: above all but the first
+    return [(high_preds + 20, high_target), *[make_batch("NN", 2)] * 124, (preds, target)]
+
+
+def with_a_floor(floor_by: str, **settings: Any) -> AUPIMO:
+    """Return a metric that has seen the worst order of the data and chosen a floor in one of three ways."""
+    images = worst_order()
+    if floor_by == "first batch":
+        return updated(make_aupimo(normal_buffer=1, **settings), images)
+    if floor_by == "pruning":
+        one_by_one = [(maps[None], masks[None]) for batch in images for maps, masks in zip(*batch, strict=True)]
+        # half an image, which is then kept unpruned
+        return updated(make_aupimo(normal_buffer=500, **settings), one_by_one)
+    metric = updated(make_aupimo(normal_buffer=1, **settings), images[:1])
+    metric.merge_state(updated(make_aupimo(normal_buffer=1, **settings), [join(images[1:])]))
+    return metric
+
+
+@pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
+def test_lower_bound_occurs_and_its_warning_bounds_the_error(floor_by: str) -> None:
+    """The worst order of the data does lose scores, none is overstated, and the warning says by how much at most."""
+    metric = with_a_floor(floor_by)
+    with pytest.warns(UserWarning, match="AUPIMO is a lower bound.*A score may be up to") as caught:
+        scores = metric.result().aupimos
+    scores = scores[~scores.isnan()]
+    missing = float(str(caught[0].message).split("may be up to ")[1].split(" ")[0])
+    expected = updated(make_aupimo(normal_buffer=None), worst_order()).result().aupimos[-3:]
+    assert (scores <= expected).all()
+    assert (scores < expected - 0.01).any()
+    # the number in the warning has three digits
+    assert (expected - scores <= missing * 1.005).all()
+
+
+@pytest.mark.parametrize("num_thresholds", [None, 20_000])
+@pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
+def test_maximum_is_exact_in_the_worst_order(floor_by: str, num_thresholds: int | None) -> None:
+    """What decided the maximum once is not made less by images that follow: the smallest buffer loses nothing."""
+    settings = {"num_thresholds": num_thresholds, "reduction": "none", "shared_fpr": "max"}
+    metric = with_a_floor(floor_by, **settings)
+    assert metric.aupimo_floor > -torch.inf
+    exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()
+    result = metric.result()
+    scores, expected = (aupimos[~aupimos.isnan()] for aupimos in (result.aupimos, exact.aupimos))
+    assert_same(scores, expected)
+    assert result.threshold_bounds == exact.threshold_bounds
+    assert (scores < 0.99).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_large_buffer_is_exact_in_any_order(seed: int) -> None:
+    """A buffer of the top `U * P` scores is enough, wherever in the stream these lie."""
+    images = [(preds + 0.3 * i, target) for i, (preds, target) in enumerate(STREAM)]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+    if seed == 0:
+        order.sort(reverse=True)  # the highest scores first
+    num_top_scores = int(FPR_BOUNDS[1] * len(images) * images[0][0].numel())
+    metric = make_aupimo(normal_buffer=num_top_scores + 1)
+    updated(metric, [*[images[i] for i in order], DEFECTS])
+    assert_same(metric.compute(), by_function(metric, *join([*images, DEFECTS])), atol=1e-7)  # order of summation
+
+
+def test_state_stays_small() -> None:
+    """While normal images stream in, the kept normal scores stay below a few times the buffer."""
+    normal_buffer = 200
+    metric = AUPIMO(fpr_bounds=(1e-5, 1e-4), normal_buffer=normal_buffer)
+    for seed in range(60):
+        metric.update(*make_batch("N", seed))
+        # at most what the last pruning left, as much again twice before the next, and what one image may add
+        assert num_normal_scores(metric) <= 4 * normal_buffer
+    assert len(torch.cat(metric.aupimo_num_pixels)) == 60
+
+
+@pytest.mark.parametrize("method", ["update", "forward"])
+@pytest.mark.parametrize("num_thresholds", [None, 5000])
+def test_pruned_stream_is_as_good_as_all(method: str, num_thresholds: int | None) -> None:
+    """A stream that is pruned many times scores as all of its maps at once."""
+    stream = [make_batch("NANN", seed) for seed in range(20)]
+    metric = make_aupimo(num_thresholds, reduction="none", normal_buffer=16)
+    for preds, target in stream:
+        getattr(metric, method)(preds, target)
+    num_normal_pixels = 60 * stream[0][0][0].numel()
+    assert num_normal_scores(metric) < num_normal_pixels / 2
+    assert_same(metric.compute(), by_function(metric, *join(stream)), atol=1e-7)  # order of summation

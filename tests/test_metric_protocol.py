@@ -1,0 +1,194 @@
+"""`AUPIMO` and `PIMO` behave as native metrics of torchmetrics do: settings, copies, saved states, reset, forward."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    BATCHES,
+    COPIES,
+    FPR_BOUNDS,
+    MakeMetric,
+    assert_same,
+    by_function,
+    each_variant,
+    join,
+    make_aupimo,
+    make_batch,
+    updated,
+)
+
+from aupimo_torchmetrics import AUPIMO, PIMO
+
+
+@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("compute_on_cpu", True),
+        ("dist_sync_on_step", True),
+        ("process_group", None),
+        ("dist_sync_fn", None),
+        ("distributed_available_fn", lambda: False),
+        ("sync_on_compute", False),
+        ("compute_with_cache", False),
+    ],
+)
+def test_base_settings_are_accepted(metric_class: type[Any], name: str, value: Any) -> None:
+    """Every setting of the base class reaches it."""
+    assert getattr(metric_class(**{name: value}), name) is value
+
+
+@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
+def test_unknown_setting_is_rejected(metric_class: type[Any]) -> None:
+    """A setting that nobody knows raises as in any metric."""
+    with pytest.raises(ValueError, match="Unexpected keyword arguments: `normal_bufer`"):
+        metric_class(normal_bufer=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("is_differentiable", False),
+        ("higher_is_better", True),
+        ("full_state_update", False),
+        ("plot_lower_bound", 0.0),
+        ("plot_upper_bound", 1.0),
+        ("plot_legend_name", "Image"),
+    ],
+)
+def test_class_constants(name: str, value: Any) -> None:
+    """The constants of the class say what AUPIMO is, and cannot be set on an instance."""
+    metric = AUPIMO()
+    assert getattr(metric, name) == value
+    with pytest.raises(RuntimeError, match=f"Can't change const `{name}`"):
+        setattr(metric, name, None)
+
+
+@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
+def test_update_has_the_usual_parameters(metric_class: type[Any]) -> None:
+    """Collections and anomalib find `preds` and `target` first, by name and by position."""
+    assert list(inspect.signature(metric_class.update).parameters) == ["self", "preds", "target", "image_ids"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torchmetrics still tests it
+@pytest.mark.filterwarnings("ignore:This property will be removed in 2.0.0:DeprecationWarning")  # one of torchmetrics
+@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
+def test_metric_is_scriptable(metric_class: type[Any]) -> None:
+    """A model that holds the metric can be scripted."""
+    torch.jit.script(metric_class())
+
+
+@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
+def test_hash_differs_between_metrics(metric_class: type[Any]) -> None:
+    """Two metrics are two keys of a dictionary, with and without data."""
+    first, second = metric_class(), metric_class()
+    assert hash(first)
+    assert hash(first) != hash(second)
+    assert hash(updated(first)) != hash(updated(second))
+
+
+@each_variant
+@pytest.mark.parametrize("copy_of", COPIES.values(), ids=COPIES.keys())
+@pytest.mark.parametrize("when", ["empty", "updated", "computed"])
+def test_copies_go_their_own_way(make_metric: MakeMetric, copy_of: Callable[[Any], Any], when: str) -> None:
+    """A copy has the data of its original, and what happens to one does not happen to the other."""
+    metric = make_metric() if when == "empty" else updated(make_metric())
+    if when == "computed":
+        metric.compute()
+    other = copy_of(metric)
+    assert type(other) is type(metric)
+    num_before = 0 if when == "empty" else len(BATCHES)
+    if when != "empty":
+        assert_same(other.compute(), metric.compute())
+    extra = make_batch("NNA", 9)
+    updated(other, [extra])
+    assert_same(other.compute(), by_function(metric, *join([*BATCHES[:num_before], extra])))
+    assert metric.update_count == num_before
+    metric.reset()
+    assert_same(other.compute(), by_function(metric, *join([*BATCHES[:num_before], extra])))
+
+
+@each_variant
+def test_states_are_not_saved_unless_asked_for(make_metric: MakeMetric) -> None:
+    """The checkpoint of a model does not grow by the metric."""
+    assert updated(make_metric()).state_dict() == {}
+
+
+@each_variant
+@pytest.mark.parametrize("target", ["new", "updated", "computed"])
+def test_saved_states_can_be_loaded(make_metric: MakeMetric, target: str) -> None:
+    """Loaded states replace what was there, a cached value too, without a warning, and can be updated."""
+    source = updated(make_metric())
+    source.persistent(mode=True)
+    saved = copy.deepcopy(source.state_dict())
+    metric = make_metric()
+    if target != "new":
+        updated(metric, BATCHES[:1])
+    if target == "computed":
+        metric.compute()
+    metric.load_state_dict(saved)
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+    extra = make_batch("NNA", 9)
+    assert_same(updated(metric, [extra]).compute(), by_function(metric, *join([*BATCHES, extra])))
+
+
+def test_states_kept_by_other_settings_are_not_loaded() -> None:
+    """States of a metric that keeps other scores are refused, and what the metric holds stays."""
+    source = AUPIMO(fpr_bounds=FPR_BOUNDS, normal_buffer=10)
+    source.persistent(True)
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    metric.update(*make_batch("NA", seed=1))
+    expected = metric.compute()
+    with pytest.raises(ValueError, match="`state_dict` to come from a metric with the same `normal_buffer`"):
+        metric.load_state_dict(source.state_dict())
+    metric.update(*make_batch("", seed=1))
+    assert_same(metric.compute(), expected)
+
+
+def test_loaded_states_are_not_shared() -> None:
+    """Two metrics that loaded one checkpoint do not see each other's updates and resets."""
+    source = updated(make_aupimo())
+    source.persistent(mode=True)
+    saved = source.state_dict()
+    first, second = make_aupimo(), make_aupimo()
+    first.load_state_dict(saved)
+    second.load_state_dict(saved)
+    first.update(*make_batch("NNA", 9))
+    assert_same(second.compute(), source.compute())
+    first.reset()
+    assert_same(second.result().aupimos, source.result().aupimos)
+    updated(second, [make_batch("NNA", 9)])
+    assert len(saved["aupimo_scores"]) == len(BATCHES)
+
+
+@each_variant
+def test_reset_forgets_everything(make_metric: MakeMetric) -> None:
+    """After a reset a metric is as new: no data, no value, and the next epoch is right."""
+    metric = updated(make_metric())
+    metric.compute()
+    metric.reset()
+    assert_same(metric.metric_state, make_metric().metric_state)
+    assert metric.update_count == 0
+    assert getattr(metric, "_result", None) is None  # it holds memory
+    with pytest.warns(UserWarning, match="there is no image"), pytest.warns(match="before the ``update`` method"):
+        value = metric.compute()
+    assert all(part.isnan().all() for part in (value if isinstance(value, tuple) else [value]))
+    assert_same(updated(metric, BATCHES[1:]).compute(), by_function(metric, *join(BATCHES[1:])))
+
+
+@each_variant
+def test_forward_scores_the_batch_and_adds_it(make_metric: MakeMetric) -> None:
+    """Each `forward` returns the value of its batch, and the end value is that of all batches."""
+    metric = make_metric()
+    for preds, target in BATCHES:
+        assert_same(metric(preds, target), by_function(metric, preds, target))
+    assert metric.update_count == len(BATCHES)
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+    updated(metric, [make_batch("NNA", 9)])
+    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))

@@ -1,0 +1,178 @@
+"""What `compute`, `result` and `curves` give: one computation, undefined data, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    BATCHES,
+    COPIES,
+    FPR_BOUNDS,
+    MakeMetric,
+    assert_same,
+    by_function,
+    each_variant,
+    join,
+    make_aupimo,
+    make_batch,
+    updated,
+)
+
+from aupimo_torchmetrics import PIMO, AUPIMOResult, PIMOResult, metrics
+
+
+@pytest.fixture
+def num_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Count the calls of the engine by `AUPIMO.compute`."""
+    calls = []
+
+    def counting(*args: Any, **kwargs: Any) -> AUPIMOResult:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    original = metrics.aupimo_result
+    monkeypatch.setattr(metrics, "aupimo_result", counting)
+    return calls
+
+
+def test_result_rides_on_compute(num_calls: list[int]) -> None:
+    """`compute` and `result` share one computation until data comes in."""
+    metric = updated(make_aupimo())
+    value = metric.compute()
+    result = metric.result()
+    assert metric.result() is result
+    assert len(num_calls) == 1
+    assert result.mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
+    updated(metric, [make_batch("NNA", 9)])
+    assert metric.result().mean != result.mean
+    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))
+    assert len(num_calls) == 2
+    metric(*BATCHES[0])
+    assert len(metric.result().aupimos) == sum(len(preds) for preds, _ in BATCHES) + 3 + len(BATCHES[0][0])
+
+
+def test_result_survives_copies() -> None:
+    """A copy of a computed metric has its result."""
+    metric = updated(make_aupimo())
+    expected = metric.result()
+    for copy_of in COPIES.values():
+        assert_same(copy_of(metric).result().aupimos, expected.aupimos)
+
+
+def test_result_after_a_cast_of_a_computed_metric() -> None:
+    """A cast drops or keeps the value, but never leaves one that no result belongs to."""
+    metric = updated(make_aupimo())
+    expected = metric.compute()
+    metric.set_dtype(torch.float16)
+    assert_same(metric.compute(), expected)
+    assert metric.result().mean == pytest.approx(float(expected), abs=1e-7)  # the value is rounded to float32
+
+
+def test_cache_can_be_switched_off(num_calls: list[int]) -> None:
+    """`compute_with_cache=False` computes each time, and gives the same."""
+    metric = updated(make_aupimo(compute_with_cache=False))
+    assert_same(metric.compute(), metric.compute())
+    assert metric.result().mean == pytest.approx(float(metric.compute()), abs=1e-7)  # the value is rounded to float32
+    assert len(num_calls) == 4
+
+
+UNDEFINED = {
+    "an empty batch": ("", "there is no image"),
+    "only normal images": ("NNN", "is anomalous"),
+    "only anomalous images": ("AA", "is normal"),
+}
+
+
+@each_variant
+@pytest.mark.parametrize(("classes", "reason"), UNDEFINED.values(), ids=UNDEFINED.keys())
+@pytest.mark.parametrize("method", ["update", "forward"])
+def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, classes: str, reason: str, method: str) -> None:
+    """Data without a score gives NaN and a warning that names the cause, and later updates are not lost."""
+    metric = make_metric()
+    if method == "forward":
+        with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
+            metric(*make_batch(classes, 0))
+    else:
+        metric.update(*make_batch(classes, 0))
+    with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
+        value = metric.compute()
+    if isinstance(value, PIMOResult):
+        num_levels = metric.num_thresholds or 1000
+        assert value.per_image_tprs.shape == (len(classes), num_levels)
+        assert value.per_image_tprs.isnan().all()
+        assert bool(value.shared_fpr.isnan().all()) == ("N" not in classes)
+    else:
+        assert value.shape == (() if metric.reduction == "mean" else (len(classes),))
+        assert value.isnan().all()
+        assert metric.result().aupimos.shape == (len(classes),)
+    updated(metric)
+    assert_same(metric.compute(), by_function(metric, *join([make_batch(classes, 0), *BATCHES])))
+
+
+@each_variant
+def test_forward_keeps_the_past_when_a_batch_is_undefined(make_metric: MakeMetric) -> None:
+    """A batch without a score of its own, in the midst of `forward` calls, loses nothing."""
+    metric, normal = make_metric(), make_batch("NN", 9)
+    metric(*BATCHES[0])
+    with pytest.warns(UserWarning, match="none of the 2 images is anomalous"):
+        metric(*normal)
+    metric(*BATCHES[1])
+    assert_same(metric.compute(), by_function(metric, *join([BATCHES[0], normal, BATCHES[1]])))
+
+
+def test_shape_of_one_score_an_image() -> None:
+    """`reduction="none"` gives (N,) with NaN for normal images, and () for a single image."""
+    metric = updated(make_aupimo(reduction="none"))
+    scores = metric.compute()
+    assert (scores.shape, scores.dtype) == ((10,), torch.float32)
+    assert_same(scores.isnan(), ~join(BATCHES)[1].any(2).any(1))
+    metric.reset()
+    metric.update(*make_batch("A", 0))
+    with pytest.warns(UserWarning, match="none of the 1 images is normal"):
+        assert metric.compute().shape == ()
+
+
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+@pytest.mark.parametrize("buffer", [None, 2**16, 100])
+def test_curves_around_the_bounds(buffer: int | None, shared_fpr: str) -> None:
+    """`AUPIMO.curves` gives the rates at its thresholds that counting gives, from one normal pixel's FPR on."""
+    metric = make_aupimo(normal_buffer=buffer, shared_fpr=shared_fpr)
+    preds, target = make_batch("NNANAANN", 3)
+    for batch in zip(preds.split(3), target.split(3), strict=True):
+        metric.update(*batch)
+    curves = metric.curves()
+    is_anomalous = target.flatten(1).any(1)
+    normal, thresholds = preds[~is_anomalous].flatten(1), curves.thresholds
+    fprs = (normal >= thresholds[:, None, None]).double().mean(2)
+    expected = fprs.amax(1) if shared_fpr == "max" else fprs.mean(1)
+    assert_same(curves.shared_fpr, expected.float(), atol=1e-7)
+    for image in is_anomalous.nonzero().flatten():
+        recalled = preds[image][target[image]] >= thresholds[:, None]
+        assert_same(curves.per_image_tprs[image], recalled.float().mean(1), atol=1e-7)
+    assert curves.per_image_tprs[~is_anomalous].isnan().all()
+    assert float(curves.shared_fpr[-1]) == pytest.approx(
+        1 / (normal.shape[1] if shared_fpr == "max" else normal.numel())
+    )
+    assert (float(curves.shared_fpr[0]) == 1) == (buffer != 100)
+    assert float(curves.shared_fpr[0]) >= 10 * FPR_BOUNDS[1]
+    assert int((curves.thresholds == thresholds[0]).sum()) < 5  # no points are wasted on what is not known
+    assert not metric._is_synced
+
+
+@pytest.mark.parametrize(("num_thresholds", "num_levels"), [(None, 1000), (7, 7)])
+def test_curves_have_their_shapes(num_thresholds: int | None, num_levels: int) -> None:
+    """Curves are a named tuple of float32: ascending thresholds, falling rates, NaN for normal images."""
+    curves = updated(PIMO(num_thresholds)).compute()
+    assert isinstance(curves, PIMOResult)
+    assert [part.dtype for part in curves] == [torch.float32] * 3
+    assert [tuple(part.shape) for part in curves] == [(num_levels,), (num_levels,), (10, num_levels)]
+    is_anomalous = join(BATCHES)[1].any(2).any(1)
+    assert curves.per_image_tprs[~is_anomalous].isnan().all()
+    assert (curves.thresholds.diff() >= 0).all()
+    for rates in (curves.shared_fpr[None], curves.per_image_tprs[is_anomalous]):
+        assert (rates.diff(dim=1) <= 0).all()
+        assert ((rates >= 0) & (rates <= 1)).all()
+    assert curves.shared_fpr[0] == 1
