@@ -1,8 +1,9 @@
-"""What the tests of the metrics share: seeded batches of maps and masks, metrics, and a runner of gloo ranks."""
+"""What tests share: seeded maps and masks, the way through the engine, metrics, and a runner of gloo ranks."""
 
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import tempfile
 import time
@@ -16,10 +17,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from aupimo_torchmetrics import AUPIMO, PIMO, functional
+from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, functional
+from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.kept import PixelScores
+from aupimo_torchmetrics._engine.selection import keep_scores
+from aupimo_torchmetrics._scoring import aupimo_result
 
 torch.set_num_threads(1)  # tensors are small in these tests: more threads cost up to a hundred times the work
 
@@ -35,7 +41,7 @@ Batch = tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]
 
 
 def make_batch(classes: str, seed: int, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
-    """Maps and masks (N, H, W), one image for each letter of `classes`: N for normal, A for anomalous."""
+    """Maps and masks (N, H, W) for a metric, one image for each letter of `classes`: N is normal, A anomalous."""
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(len(classes), *size, dtype=torch.bool)
     for mask, letter in zip(masks, classes, strict=True):
@@ -46,9 +52,47 @@ def make_batch(classes: str, seed: int, size: tuple[int, int] = SIZE) -> tuple[T
 
 
 def make_ragged(classes: str, seed: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Lists of maps and masks (H, W) of different sizes."""
+    """Lists of maps and masks (H, W) of different sizes, otherwise like `make_batch`."""
     pairs = [make_batch(letter, 100 * seed + i, (20 + 5 * i, 47 - i)) for i, letter in enumerate(classes)]
     return [maps[0] for maps, _ in pairs], [masks[0] for _, masks in pairs]
+
+
+def make_image_list(
+    seed: int,
+    sizes: Sequence[tuple[int, int]] = ((12, 10), (9, 9), (5, 16), (12, 10), (7, 8)),
+    anomalous: Sequence[int] = (1, 3),
+    decimals: int | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Lists of maps and masks (H, W) for the engine: so small that the slow loops of `reference.py` can score them.
+
+    The images at the indices in `anomalous` have a mask, in which scores are higher on average. Scores are float64
+    numbers that float32 holds as well. Rounded to a few `decimals`, many of them are equal.
+    """
+    random = torch.Generator().manual_seed(seed)
+    maps, masks = [], []
+    for index, (height, width) in enumerate(sizes):
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        if index in anomalous:
+            mask[height // 4 : height // 4 + max(1, height // 3), width // 3 : width // 3 + max(1, width // 4)] = True
+        scores = torch.randn(height, width, generator=random) + 1.5 * mask
+        if decimals is not None:
+            scores = scores.mul(10**decimals).round().div(10**decimals)
+        maps.append(scores.double())
+        masks.append(mask)
+    return maps, masks
+
+
+def make_images(
+    seed: int, num_images: int = 5, size: tuple[int, int] = (12, 10), **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Maps and masks (N, H, W) of one size, otherwise like `make_image_list`."""
+    maps, masks = make_image_list(seed, [size] * num_images, **kwargs)
+    return torch.stack(maps), torch.stack(masks)
+
+
+def as_arrays(images: Maps) -> list[NDArray[Any]]:
+    """One array (H, W) an image, for the reference."""
+    return [image.numpy() for image in images]
 
 
 def join(batches: Sequence[Batch]) -> Batch:
@@ -57,6 +101,39 @@ def join(batches: Sequence[Batch]) -> Batch:
     if all(isinstance(maps, Tensor) for maps in preds):
         return torch.cat(preds), torch.cat(target)
     return [image for maps in preds for image in maps], [image for masks in target for image in masks]
+
+
+def keep(
+    preds: Maps,
+    target: Maps,
+    *,
+    floor: float = -math.inf,
+    normal_buffer: int | None = None,
+    upper_fpr: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> PixelScores:
+    """What `keep_scores` keeps of a batch; everything that can matter by default."""
+    return keep_scores(
+        preds,
+        target,
+        floor=torch.tensor(floor, dtype=dtype),
+        normal_buffer=normal_buffer,
+        upper_fpr=upper_fpr,
+        validate_args=True,
+    )
+
+
+def score(
+    preds: Maps,
+    target: Maps,
+    fpr_bounds: tuple[float, float],
+    num_thresholds: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    *,
+    shared_fpr: str = "mean",
+) -> AUPIMOResult:
+    """Score images by the engine in the precision of `dtype`, without a metric."""
+    return aupimo_result(keep(preds, target, dtype=dtype), fpr_bounds, num_thresholds, shared_fpr)
 
 
 def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:

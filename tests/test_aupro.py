@@ -3,7 +3,7 @@
 import pytest
 import reference
 import torch
-from conftest import as_arrays, make_image_list, make_images
+from helpers import as_arrays, make_image_list, make_images
 
 from aupimo_torchmetrics.functional import aupro
 

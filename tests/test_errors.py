@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_images, score
+from helpers import make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import as_arrays, make_image_list, make_images
+from helpers import as_arrays, make_image_list, make_images
 from torch import Tensor
 
 from aupimo_torchmetrics import PIMOResult

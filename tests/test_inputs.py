@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import keep, make_image_list, make_images, score
+from helpers import keep, make_image_list, make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import reference
 import torch
-from conftest import as_arrays, make_images, score
+from helpers import as_arrays, make_images, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import score
+from helpers import score
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import as_arrays, keep, make_image_list, make_images, score
+from helpers import as_arrays, keep, make_image_list, make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics._engine import sweep as _sweep
