@@ -36,9 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import AUPIMO, _states, metrics
-from aupimo_torchmetrics._engine import kept as _kept
-from aupimo_torchmetrics._engine import selection as _inputs
-from aupimo_torchmetrics._engine import sweep as _sweep
+from aupimo_torchmetrics._engine import kept, selection, sweep
 
 
 def bad_batches() -> dict[str, dict[str, Any]]:
@@ -85,7 +83,7 @@ def test_rejected_batch_in_a_group_of_a_collection() -> None:
 
 
 # what runs inside of a call to a metric, line by line
-METRIC_FILES = [inspect.getfile(module) for module in (_inputs, _kept, _states, metrics, torchmetrics.metric)]
+METRIC_FILES = [inspect.getfile(module) for module in (selection, kept, _states, metrics, torchmetrics.metric)]
 
 
 @contextmanager
@@ -171,7 +169,7 @@ def test_failure_of_the_engine_is_not_the_end(make_metric: MakeMetric, monkeypat
     metric = updated(make_metric(**AS_TWO))
     before = copy.deepcopy(states_of(metric))
     for name in ("per_image_scores", "per_image_tprs"):
-        monkeypatch.setattr(_sweep, name, _out_of_memory)
+        monkeypatch.setattr(sweep, name, _out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         metric.compute()
     with pytest.raises(torch.OutOfMemoryError):

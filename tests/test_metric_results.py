@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,38 +19,55 @@ from helpers import (
     make_batch,
     updated,
 )
+from torch import Tensor
 
-from aupimo_torchmetrics import PIMO, AUPIMOResult, PIMOResult, metrics
-
-
-@pytest.fixture
-def num_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Count the calls of the engine by `AUPIMO.compute`."""
-    calls = []
-
-    def counting(*args: Any, **kwargs: Any) -> AUPIMOResult:
-        calls.append(1)
-        return original(*args, **kwargs)
-
-    original = metrics.aupimo_result
-    monkeypatch.setattr(metrics, "aupimo_result", counting)
-    return calls
+from aupimo_torchmetrics import PIMO, PIMOResult
 
 
-def test_result_rides_on_compute(num_calls: list[int]) -> None:
-    """`compute` and `result` share one computation until data comes in."""
-    metric = updated(make_aupimo())
-    value = metric.compute()
-    result = metric.result()
+class Gathering:
+    """Stands for a group of one process, and counts how often states are gathered, which is what takes time there."""
+
+    def __init__(self) -> None:
+        self.num_states = 0
+
+    def __call__(self, state: Tensor, group: Any) -> list[Tensor]:  # noqa: ARG002  called by torchmetrics
+        """Gather one state."""
+        self.num_states += 1
+        return [state]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a metric that gathers its states by this."""
+        return {"dist_sync_fn": self, "distributed_available_fn": lambda: True}
+
+
+@pytest.mark.parametrize("first", ["compute", "result"])
+def test_result_and_value_are_computed_once(first: str) -> None:
+    """Whichever is asked for first, value and result belong together: no second gathering, no second warning."""
+    gathering = Gathering()
+    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), **gathering.settings()))
+    with pytest.warns(UserWarning, match="cannot be resolved"):
+        getattr(metric, first)()
+    num_states = gathering.num_states
+    assert num_states > 0
+    value, result = metric.compute(), metric.result()  # a warning would be an error
+    assert metric.compute() is value
     assert metric.result() is result
-    assert len(num_calls) == 1
     assert result.mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
+    assert gathering.num_states == num_states
+
+
+def test_result_and_value_follow_new_data() -> None:
+    """After an update or a `forward` neither the value nor the result is an old one."""
+    metric = updated(make_aupimo())
+    old = metric.result()
     updated(metric, [make_batch("NNA", 9)])
-    assert metric.result().mean != result.mean
-    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))
-    assert len(num_calls) == 2
+    batches = [*BATCHES, make_batch("NNA", 9)]
+    assert metric.result().mean != old.mean
+    assert len(metric.result().aupimos) == len(old.aupimos) + 3
+    assert_same(metric.compute(), by_function(metric, *join(batches)))
     metric(*BATCHES[0])
-    assert len(metric.result().aupimos) == sum(len(preds) for preds, _ in BATCHES) + 3 + len(BATCHES[0][0])
+    assert len(metric.result().aupimos) == len(old.aupimos) + 3 + len(BATCHES[0][0])
+    assert_same(metric.compute(), by_function(metric, *join([*batches, BATCHES[0]])))
 
 
 def test_result_survives_copies() -> None:
@@ -71,12 +87,17 @@ def test_result_after_a_cast_of_a_computed_metric() -> None:
     assert metric.result().mean == pytest.approx(float(expected), abs=1e-7)  # the value is rounded to float32
 
 
-def test_cache_can_be_switched_off(num_calls: list[int]) -> None:
-    """`compute_with_cache=False` computes each time, and gives the same."""
-    metric = updated(make_aupimo(compute_with_cache=False))
-    assert_same(metric.compute(), metric.compute())
-    assert metric.result().mean == pytest.approx(float(metric.compute()), abs=1e-7)  # the value is rounded to float32
-    assert len(num_calls) == 4
+def test_cache_can_be_switched_off() -> None:
+    """With `compute_with_cache=False` each call gathers and computes anew, and gives the same."""
+    gathering = Gathering()
+    metric = updated(make_aupimo(compute_with_cache=False, **gathering.settings()))
+    value = metric.compute()
+    num_states = gathering.num_states
+    assert num_states > 0
+    assert_same(metric.compute(), value)
+    assert gathering.num_states == 2 * num_states
+    assert metric.result().mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
+    assert gathering.num_states == 3 * num_states
 
 
 UNDEFINED = {

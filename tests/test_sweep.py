@@ -12,7 +12,7 @@ import torch
 from helpers import as_arrays, keep, make_image_list, make_images, score
 from torch import Tensor
 
-from aupimo_torchmetrics._engine import sweep as _sweep
+from aupimo_torchmetrics._engine import sweep
 from aupimo_torchmetrics._scoring import aupimo_result
 from aupimo_torchmetrics.functional import aupimo, pimo
 
@@ -284,11 +284,11 @@ def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(
     arrays = as_arrays(maps), as_arrays(masks)
     normal = [each for each, mask in zip(maps, masks, strict=True) if not mask.any()]
     num_pixels = max(each.numel() for each in normal) * (1 if shared_fpr == "max" else len(normal))
-    levels = np.geomspace(1.0, 1 / num_pixels, _sweep.NUM_CURVE_LEVELS)
+    levels = np.geomspace(1.0, 1 / num_pixels, sweep.NUM_CURVE_LEVELS)
     curves = pimo(maps, masks, shared_fpr=shared_fpr)
     assert bool((curves.thresholds[1:] >= curves.thresholds[:-1]).all())
     # A level may coincide with an FPR, whose rounding then decides between two neighbours: the ends always do.
-    for k in range(1, _sweep.NUM_CURVE_LEVELS - 1, 83):
+    for k in range(1, sweep.NUM_CURVE_LEVELS - 1, 83):
         nearby = [levels[k] * (1 + sign * SUM_TOLERANCE) for sign in (-1, 1)]
         around = {reference.threshold_at(*arrays, fpr, shared_fpr) for fpr in nearby}
         assert float(curves.thresholds[k]) in around
@@ -382,7 +382,7 @@ def test_normal_levels_hold_the_shared_fpr_of_the_highest_scores(images: Callabl
     """Levels are the distinct normal scores from the highest down to one that reaches the FPR asked for."""
     maps, masks = images()
     arrays = as_arrays(maps), as_arrays(masks)
-    levels = _sweep.normal_levels(keep(maps, masks), 0.2, shared_fpr)
+    levels = sweep.normal_levels(keep(maps, masks), 0.2, shared_fpr)
     normal = [each for each, mask in zip(arrays[0], arrays[1], strict=True) if not mask.any()]
     distinct = reference.distinct_scores(normal)[: len(levels.scores)][::-1]
     assert levels.scores.tolist() == distinct
@@ -397,7 +397,7 @@ def test_normal_levels_reach_an_fpr_just_above_that_of_a_score() -> None:
     kept = keep(maps, masks)
     for k in range(1, 200):
         fpr = math.nextafter(k / 200, 1.0)
-        levels = _sweep.normal_levels(kept, fpr, "mean")
+        levels = sweep.normal_levels(kept, fpr, "mean")
         assert float(levels.fpr[0]) >= fpr
         assert len(levels.fpr) <= k + 2
 
@@ -429,7 +429,7 @@ def test_a_maximum_that_reaches_the_upper_bound_certifies_the_score() -> None:
     exact = score(maps, masks, bounds, shared_fpr="max").aupimos
     falling = maps[0].flatten().sort(descending=True).values
     kept = keep(maps, masks, floor=float(falling[19]))  # 20 of 100 pixels
-    assert float(_sweep.normal_levels(kept, 1.0, "mean").fpr[0]) < 0.15
+    assert float(sweep.normal_levels(kept, 1.0, "mean").fpr[0]) < 0.15
     assert torch.equal(aupimo_result(kept, bounds, None, "max").aupimos[2], exact[2])
     with pytest.warns(UserWarning, match=r"AUPIMO is a lower bound.*shared FPR of 0\.19 only, but 0\.2 is needed"):
         bounded = aupimo_result(keep(maps, masks, floor=float(falling[18])), bounds, None, "max").aupimos

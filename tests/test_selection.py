@@ -10,12 +10,12 @@ import pytest
 import torch
 from helpers import keep, make_image_list, make_images, score
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics._engine import selection as _inputs
+from aupimo_torchmetrics._engine import selection
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, prune_scores, required_capacity
-from aupimo_torchmetrics._engine.selection import _block_size
 
 LARGE = (161, 163)
 """Size of images of which four are more than the sample that a floor is chosen by, with an odd number of pixels."""
@@ -165,7 +165,7 @@ def test_bool_masks_may_have_any_bit_set() -> None:
 )
 def test_blocks_divide_images(num_pixels: int, expected: int) -> None:
     """Blocks are of a size that is fast, and that leaves no pixel over."""
-    assert _block_size(num_pixels) == expected
+    assert selection._block_size(num_pixels) == expected
 
 
 def test_masks_may_hold_negative_zero() -> None:
@@ -232,7 +232,7 @@ def test_new_floor_keeps_enough_of_a_large_batch(normal_buffer: int, upper_fpr: 
     assert len(normal_scores(kept)) >= capacity
     assert_keeps_exactly(kept, maps, masks, float(kept.floor))
     if decimals is None:  # four standard deviations of the sample above what is needed, and as many of its noise
-        noise = 4 * math.sqrt(capacity * maps.numel() / _inputs._SAMPLE_SIZE)
+        noise = 4 * math.sqrt(capacity * maps.numel() / selection._SAMPLE_SIZE)
         assert len(normal_scores(kept)) < capacity + 3 * noise + 100
 
 
@@ -265,7 +265,7 @@ def test_given_floor_is_used_and_not_raised() -> None:
 def test_misleading_sample_is_found_out(capacity: int) -> None:
     """If the sampled pixels happen to be the bright ones, no floor is set that would leave too few pixels above it."""
     maps = torch.rand(4, *LARGE, generator=torch.Generator().manual_seed(10))
-    stride = maps.numel() // _inputs._SAMPLE_SIZE | 1
+    stride = maps.numel() // selection._SAMPLE_SIZE | 1
     assert stride > 1, "The batch must be larger than the sample."
     maps.view(4, -1)[:, ::stride] += 10.0
     kept = keep(maps, torch.zeros_like(maps), normal_buffer=capacity, upper_fpr=1e-6, dtype=torch.float32)
@@ -276,7 +276,7 @@ def test_misleading_sample_is_found_out(capacity: int) -> None:
 def test_sample_that_misses_the_bright_pixels_does_no_harm() -> None:
     """If no sampled pixel is among the bright ones, more is kept, never less."""
     maps = torch.rand(4, *LARGE, generator=torch.Generator().manual_seed(11))
-    stride = maps.numel() // _inputs._SAMPLE_SIZE | 1
+    stride = maps.numel() // selection._SAMPLE_SIZE | 1
     maps.view(4, -1)[:, 1::stride] += 10.0
     kept = keep(maps, torch.zeros_like(maps), normal_buffer=200, upper_fpr=1e-6, dtype=torch.float32)
     assert_keeps_exactly(kept, maps, torch.zeros_like(maps), float(kept.floor))
@@ -292,7 +292,7 @@ def test_highest_scores_of_blocks(dtype: torch.dtype) -> None:
     blocks[3, 1] = -1
     blocks[3, 1, 5] = -0.0
     blocks[3, 2, 5] = math.inf
-    assert torch.equal(_inputs._highest(blocks), blocks.amax(2))
+    assert torch.equal(selection._highest(blocks), blocks.amax(2))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -307,17 +307,30 @@ def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     assert capacity <= len(kept.scores) <= 4 * capacity
 
 
-@pytest.mark.parametrize("max_pixels", [1, 240, 300])
-def test_huge_batches_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch, max_pixels: int) -> None:
-    """However few images a part holds, what is kept of a batch is the same."""
+class PixelsSearchedAtOnce(TorchDispatchMode):
+    """Notes the largest number of elements in which a maximum, a minimum or what is true was searched."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and note the size of its first argument if it searches."""
+        if func.overloadpacket.__name__ in {"amax", "amin", "nonzero"}:
+            self.largest = max(self.largest, args[0].numel())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("max_pixels", "images_at_once"), [(1, 1), (240, 2), (300, 2), (2**30, 5)])
+def test_huge_batches_are_searched_in_parts(
+    monkeypatch: pytest.MonkeyPatch, max_pixels: int, images_at_once: int
+) -> None:
+    """No more pixels are searched at once than a device can, but an image is one part; what is kept is the same."""
     preds, target = make_images(0)
     expected = keep(preds, target, floor=0.5)
-    sizes = []
-    look_at = _inputs._look_at
-    monkeypatch.setattr(_inputs, "_look_at", lambda maps, masks: (sizes.append(len(maps)), look_at(maps, masks))[1])
-    monkeypatch.setattr(_inputs, "_MAX_GROUP_PIXELS", max_pixels)
-    torch.testing.assert_close(keep(preds, target, floor=0.5), expected, rtol=0, atol=0)
-    assert sizes == ([1] * 5 if max_pixels == 1 else [2, 2, 1])
+    monkeypatch.setattr(selection, "_MAX_GROUP_PIXELS", max_pixels)
+    with PixelsSearchedAtOnce() as searched:
+        kept = keep(preds, target, floor=0.5)
+    torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+    assert searched.largest == images_at_once * preds[0].numel()
 
 
 @pytest.mark.parametrize("value", [0.0, -math.inf, math.inf])
@@ -365,7 +378,7 @@ def test_image_ids_are_kept_with_their_images(image_ids: Any) -> None:
     """Ids may be lists, tuples, arrays or tensors of integers of any size."""
     maps, masks = make_images(0)
     floor = torch.tensor(-math.inf)
-    kept = _inputs.keep_scores(
+    kept = selection.keep_scores(
         maps, masks, image_ids, floor=floor, normal_buffer=None, upper_fpr=1.0, validate_args=True
     )
     assert kept.image_ids.tolist() == [int(number) for number in image_ids]
