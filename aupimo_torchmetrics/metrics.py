@@ -27,7 +27,6 @@ from aupimo_torchmetrics._settings import (
     check_num_thresholds,
 )
 from aupimo_torchmetrics._states import PixelScoresMetric
-from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 
 if TYPE_CHECKING:
@@ -201,6 +200,8 @@ class AUPIMO(PixelScoresMetric):
             >>> fig, ax = AUPIMO(reduction="none").plot(torch.rand(10))
 
         """
+        from aupimo_torchmetrics.plotting import plot_distribution  # noqa: PLC0415  the metric itself needs no plotting
+
         if self.reduction == "mean":
             axis = cast("Axes", self._plot(val, ax)[1])
             return axis.get_figure(), axis
@@ -296,4 +297,6 @@ class PIMO(PixelScoresMetric):
             >>> fig, ax = metric.plot()
 
         """
+        from aupimo_torchmetrics.plotting import plot_pimo_curves  # noqa: PLC0415  the metric itself needs no plotting
+
         return plot_pimo_curves(self.compute() if val is None else val, result, ax=ax)
