@@ -169,6 +169,9 @@ COPIES = {"clone": Metric.clone, "deepcopy": copy.deepcopy, "pickle": lambda met
 
 MakeMetric = Callable[..., Any]
 
+RankFunction = Callable[[int, int, Callable[[str], Any]], Any]
+"""What a rank of a group runs: a function of its rank, the size of the group, and a function that takes notes."""
+
 each_variant = pytest.mark.parametrize("make_metric", VARIANTS.values(), ids=VARIANTS.keys())
 
 
@@ -197,15 +200,17 @@ def states_of(metric: Metric) -> dict[str, list[Tensor]]:
     return {name: list(state) if isinstance(state, list) else [state] for name, state in metric.metric_state.items()}
 
 
-def run_ranks(function: Callable[..., Any], world_sizes: Sequence[int], timeout: float = 240.0) -> dict[int, list[Any]]:
-    """Return for each world size `function(rank, world_size, note)` of each rank of a gloo group of that size.
+def run_ranks(jobs: Sequence[tuple[RankFunction, int]], timeout: float = 240.0) -> list[list[Any]]:
+    """Do each job `(function, world_size)` in a gloo group of that size, and return what each of its ranks returned.
 
-    An error, an abort or a hang of a rank fails the test. The function calls `note(text)` to say what it is at, which a
-    failure then quotes. All groups are made of the same processes, as a start takes longer than most work.
+    A rank calls `function(rank, world_size, note)`. It calls `note(text)` to say what it is at, which a failure then
+    quotes. An error, an abort or a hang of a rank fails the test. All jobs are done by the same processes, one after
+    the other, as the start of a process takes longer than most work.
     """
     with tempfile.TemporaryDirectory() as folder:
-        args = (world_sizes, function, folder, timeout)
-        ranks = mp.start_processes(_run_rank, args, nprocs=max(world_sizes), join=False, start_method="spawn")
+        num_processes = max(world_size for _, world_size in jobs)
+        args = (jobs, folder, timeout)
+        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="spawn")
         deadline = time.monotonic() + timeout
         try:
             while not ranks.join(timeout=max(0.1, deadline - time.monotonic())):
@@ -216,22 +221,22 @@ def run_ranks(function: Callable[..., Any], world_sizes: Sequence[int], timeout:
         finally:
             for process in ranks.processes:
                 process.kill()
-        return {
-            size: [torch.load(Path(folder, f"{size}-{rank}.pt"), weights_only=False) for rank in range(size)]
-            for size in world_sizes
-        }
+        return [
+            [torch.load(Path(folder, f"{job}-{rank}.pt"), weights_only=False) for rank in range(world_size)]
+            for job, (_, world_size) in enumerate(jobs)
+        ]
 
 
-def _run_rank(rank: int, world_sizes: Sequence[int], function: Callable[..., Any], folder: str, timeout: float) -> None:
+def _run_rank(rank: int, jobs: Sequence[tuple[RankFunction, int]], folder: str, timeout: float) -> None:
     note = Path(folder, f"{rank}.note").write_text
-    for size in world_sizes:
-        if rank >= size:
+    for job, (function, world_size) in enumerate(jobs):
+        if rank >= world_size:
             continue
-        note(f"the start of {size} ranks")
-        store = Path(folder, f"{size}.store").as_uri()
+        note(f"the start of {world_size} ranks")
+        store = Path(folder, f"{job}.store").as_uri()
         # a rank that waits in vain for another raises before the runner gives up
-        dist.init_process_group("gloo", store, timedelta(seconds=timeout / 2), world_size=size, rank=rank)
-        torch.save(function(rank, size, note), Path(folder, f"{size}-{rank}.pt"))
+        dist.init_process_group("gloo", store, timedelta(seconds=timeout / 2), world_size=world_size, rank=rank)
+        torch.save(function(rank, world_size, note), Path(folder, f"{job}-{rank}.pt"))
         dist.destroy_process_group()
 
 

@@ -1,7 +1,8 @@
 """Over several processes the metrics give what one process gives, whatever each of the ranks has seen.
 
-Groups of 1, 2, 3 and 4 gloo processes play all scenarios with all metrics; the tests compare what each rank noted with
-what one process notes that is given the data of all ranks, rank by rank.
+Groups of up to 3 gloo processes play each scenario and each metric at least once, and in the slow part up to 4 play
+every scenario with every metric. The tests compare what each rank noted with what one process notes that is given the
+data of all ranks, rank by rank.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torchmetrics import Metric, MetricCollection
 from aupimo_torchmetrics import AUPIMO, PIMO, functional
 
 Update = dict[str, Any]
+Pair = tuple[str, str]
+"""Names of a scenario and of a metric."""
 
 WORLD_SIZES = (1, 2, 3, 4)
 
@@ -158,13 +161,12 @@ def play_curves(updates: list[Update]) -> list[Any]:
     return [*values, before, local_states(metric)]
 
 
-def rank_main(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[Any, Any]:
-    """Play every scenario with every metric on one rank."""
+def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[[str], Any]) -> dict[Any, Any]:
+    """Play pairs of a scenario and a metric, and what stands beside them, on one rank."""
     notes: dict[Any, Any] = {}
-    for name, share in SCENARIOS.items():
-        for kind, make in METRICS.items():
-            note(f"{name}, {kind}")
-            notes[name, kind] = play(make(), share(rank, world_size), [EXTRA[rank]])
+    for name, kind in pairs:
+        note(f"{name}, {kind}")
+        notes[name, kind] = play(METRICS[kind](), SCENARIOS[name](rank, world_size), [EXTRA[rank]])
     note("false alarms on one rank")
     notes["false alarms"] = play(METRICS["small buffer"](), false_alarms_first(rank, world_size), [])
     note("collection")
@@ -177,22 +179,75 @@ def rank_main(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[An
     return notes
 
 
+def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
+    """Compute while the other rank has left; return the states before and after and the value of the own images."""
+    note(f"peers of {world_size}")
+    metric = make_aupimo(reduction="none")
+    for update in [batch("NANA", rank), batch("NNA", 10 + rank)]:
+        metric.update(**update)
+    if rank == 1:
+        return None
+    before = local_states(metric)
+    with pytest.raises(RuntimeError):
+        metric.compute()
+    after = local_states(metric)
+    metric._to_sync = False
+    return before, after, metric.compute()
+
+
+UNDEFINED = ("no update at all", "only normal", "only anomalous", "only an empty batch each")
+UNEVEN = (
+    "one size on each rank, uneven numbers of updates",
+    "ragged, uneven numbers of updates",
+    "first rank without update",
+    "last rank without update",
+    "sampler that fills up",
+)
+
+
+def in_turn(names: Sequence[str], first: int) -> list[Pair]:
+    """Return each scenario with one metric, in turn, beginning with the metric at an index."""
+    kinds = list(METRICS)
+    return [(name, kinds[(first + i) % len(kinds)]) for i, name in enumerate(names)]
+
+
+ASKED_FOR: list[Pair] = [
+    *((name, "mean") for name in UNDEFINED),
+    ("sampler that fills up", "mean"),
+    ("sampler that fills up", "each image"),
+    ("one id, other content", "each image"),
+]
+"""Pairs that tests of single promises look at."""
+ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
+SOME_PAIRS: dict[int, list[Pair]] = {
+    1: sorted({*ASKED_FOR, *in_turn(UNEVEN, 0)}),
+    2: sorted({*ASKED_FOR, *in_turn(list(SCENARIOS), 0)}),
+    3: sorted({*ASKED_FOR, *in_turn(UNEVEN, 3)}),
+}
+"""Pairs of the fast part for each size of a group: with 2 ranks each scenario and each metric, else the uneven ones."""
+
+
 @pytest.fixture(scope="module")
-def notes_by_size() -> dict[int, list[dict[Any, Any]]]:
-    """Return what each rank of each group noted."""
-    return run_ranks(rank_main, WORLD_SIZES)
+def some_notes() -> list[list[Any]]:
+    """Return what each rank of each group noted of some pairs, and last what a rank noted that lost its peer."""
+    return run_ranks([*((partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()), (lose_a_peer, 2)])
 
 
-@pytest.fixture(params=WORLD_SIZES, ids=lambda size: f"{size}ranks")
-def ranks(request: pytest.FixtureRequest, notes_by_size: dict[int, list[dict[Any, Any]]]) -> list[dict[Any, Any]]:
+@pytest.fixture(scope="module")
+def all_notes() -> list[list[Any]]:
+    """Return what each rank of each group noted of all pairs."""
+    return run_ranks([(partial(rank_main, ALL_PAIRS), size) for size in WORLD_SIZES])
+
+
+@pytest.fixture(params=[1, 2, 3, pytest.param(4, marks=pytest.mark.slow)], ids=lambda size: f"{size}ranks")
+def ranks(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
     """Return what each rank of one group noted."""
-    return notes_by_size[request.param]
+    notes: list[list[Any]] = request.getfixturevalue("some_notes" if request.param in SOME_PAIRS else "all_notes")
+    return notes[request.param - 1]
 
 
-@pytest.mark.parametrize("kind", METRICS)
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, kind: str) -> None:
-    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
+def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, kind: str) -> None:
+    """Assert that each rank answers as one process does, now and after more updates, and has its states back."""
     world_size = len(ranks)
     shares = [SCENARIOS[name](rank, world_size) for rank in range(world_size)]
     expected = play(METRICS[kind](), [update for share in shares for update in share], [])
@@ -209,7 +264,26 @@ def test_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, ki
         assert outcome["messages"] == expected["messages"]
 
 
-@pytest.mark.parametrize("name", ["no update at all", "only normal", "only anomalous", "only an empty batch each"])
+@pytest.mark.parametrize(
+    ("size", "name", "kind"), [(size, *pair) for size, some in SOME_PAIRS.items() for pair in some]
+)
+def test_ranks_agree_with_one_process(some_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
+    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
+    assert_ranks_agree_with_one_process(some_notes[size - 1], name, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("size", WORLD_SIZES)
+def test_ranks_agree_whatever_scenario_metric_and_size(
+    all_notes: list[list[Any]], size: int, name: str, kind: str
+) -> None:
+    """The same for every scenario with every metric, up to 4 ranks."""
+    assert_ranks_agree_with_one_process(all_notes[size - 1], name, kind)
+
+
+@pytest.mark.parametrize("name", UNDEFINED)
 def test_undefined_on_all_ranks_is_nan(ranks: list[dict[Any, Any]], name: str) -> None:
     """Without the data for a score each rank answers NaN and says why, and nobody aborts."""
     for outcomes in ranks:
@@ -275,25 +349,9 @@ def test_ids_of_several_ranks_conflict(ranks: list[dict[Any, Any]]) -> None:
         assert any("under the same id" in message for message in outcome["messages"]) == (len(ranks) > 1)
 
 
-def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
-    """Compute while the other rank has left; return the states before and after and the value of the own images."""
-    note(f"peers of {world_size}")
-    metric = make_aupimo(reduction="none")
-    for update in [batch("NANA", rank), batch("NNA", 10 + rank)]:
-        metric.update(**update)
-    if rank == 1:
-        return None
-    before = local_states(metric)
-    with pytest.raises(RuntimeError):
-        metric.compute()
-    after = local_states(metric)
-    metric._to_sync = False
-    return before, after, metric.compute()
-
-
-def test_failed_peer_leaves_the_states() -> None:
+def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
     """If another process is gone when states are gathered, the own ones are as before, and can still be scored."""
-    before, after, value = run_ranks(lose_a_peer, [2])[2][0]
+    before, after, value = some_notes[-1][0]
     assert_same(after, before)
     batches = join([tuple(update.values()) for update in (batch("NANA", 0), batch("NNA", 10))])
     assert_same(value, functional.aupimo(*batches, fpr_bounds=FPR_BOUNDS, reduction="none"))
@@ -307,7 +365,8 @@ def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) ->
     dist.barrier()
 
 
+@pytest.mark.slow
 def test_abort_of_a_rank_fails_the_test() -> None:
     """The runner of these tests notices a process that dies, and says what it was at."""
     with pytest.raises(pytest.fail.Exception, match=r"Ranks failed: .*SIGABRT\n.*rank 1 was at 'work of 2'"):
-        run_ranks(abort_second_rank, [2])
+        run_ranks([(abort_second_rank, 2)])

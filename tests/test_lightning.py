@@ -275,7 +275,7 @@ def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], 
 
 def test_two_processes_log_and_answer_what_one_does(tmp_path: Path) -> None:
     """Under DDP both ranks log the score of all images and tell it to callbacks, an image dealt out twice only once."""
-    for notes in run_ranks(partial(fit_on_rank, tmp_path), [2])[2]:
+    for notes in run_ranks([(partial(fit_on_rank, tmp_path), 2)])[0]:
         for (logged, results), num_images in zip(notes, (10, 9), strict=True):
             expected_logged, expected_results = fit_with_ids(tmp_path, num_images)
             assert_same(logged, expected_logged, atol=MAX_ERROR)

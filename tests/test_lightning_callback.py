@@ -496,7 +496,7 @@ def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], 
 def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
     """Under DDP rank 0 logs the scores of all ranks, one image of which is dealt out twice, as one process does."""
     fit(tmp_path / "one", num_sanity_val_steps=0)
-    run_ranks(partial(fit_on_rank, tmp_path / "two"), [2])
+    run_ranks([(partial(fit_on_rank, tmp_path / "two"), 2)])
     one, two = read_events(tmp_path / "one"), read_events(tmp_path / "two")
     assert set(one.Tags()["images"]) == set(two.Tags()["images"]) == FIGURES
     for tag in ("val/aupimo", *SHARES):
