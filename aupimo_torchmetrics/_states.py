@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning_utilities import apply_to_collection
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from aupimo_torchmetrics._engine.checks import ImageIds, Maps
+from aupimo_torchmetrics._engine import image_ids as ids
+from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.kept import PixelScores, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
-from aupimo_torchmetrics._scoring import pimo_result
-from aupimo_torchmetrics._settings import SharedFPR
-from aupimo_torchmetrics.results import PIMOResult
+from aupimo_torchmetrics._scoring import Images, distinct_images
 
 _STATE_PREFIX = "aupimo_"
+_NO_BYTES = torch.empty(0, dtype=torch.uint8)
 
 
 class PixelScoresMetric(Metric):
@@ -45,6 +45,9 @@ class PixelScoresMetric(Metric):
         aupimo_num_pixels: list[Tensor] | Tensor
         aupimo_is_anomalous: list[Tensor] | Tensor
         aupimo_image_ids: list[Tensor] | Tensor
+        aupimo_id_lengths: list[Tensor] | Tensor
+        aupimo_id_bytes: list[Tensor] | Tensor
+        aupimo_id_kinds: Tensor
         aupimo_floor: Tensor
         aupimo_normal_min: Tensor
         aupimo_config: Tensor
@@ -55,6 +58,8 @@ class PixelScoresMetric(Metric):
         "aupimo_num_pixels": torch.int64,
         "aupimo_is_anomalous": torch.bool,
         "aupimo_image_ids": torch.int64,
+        "aupimo_id_lengths": torch.int64,
+        "aupimo_id_bytes": torch.uint8,
     }
 
     def __init__(self, normal_buffer: int | None, upper_fpr: float, validate_args: bool, **kwargs: Any) -> None:
@@ -69,8 +74,10 @@ class PixelScoresMetric(Metric):
         for name in self._list_dtypes:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         config = _fingerprint(self.normal_buffer, self._upper_fpr)
+        kinds = torch.zeros(2, dtype=torch.int64)  # whether there are integers, and whether there are texts
         self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
         self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
+        self.add_state("aupimo_id_kinds", default=kinds, dist_reduce_fx="max")
         self.add_state("aupimo_config", default=config, dist_reduce_fx="max")
 
     def update(self, preds: Maps, target: Maps, image_ids: ImageIds | None = None) -> None:
@@ -85,17 +92,27 @@ class PixelScoresMetric(Metric):
                 upper_fpr=self._upper_fpr,
                 validate_args=self.validate_args,
             )
+            has_texts = image_ids is not None and ids.are_texts(image_ids)
+            lengths, text = ids.encode(image_ids) if has_texts else (torch.zeros_like(kept.num_kept), _NO_BYTES)
+            parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}
             for name in self._list_dtypes:
-                getattr(self, name).append(getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device))
+                getattr(self, name).append(parts[name.removeprefix(_STATE_PREFIX)].to(self.device))
             self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(self.device))
             self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
+            if image_ids is not None and len(kept.num_kept) > 0:
+                self.aupimo_id_kinds = self.aupimo_id_kinds.clone()
+                self.aupimo_id_kinds[int(has_texts)] = 1
+                self._check_id_kinds("image_ids")
             self._prune_when_outgrown()
 
     @torch.jit.unused
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch of anomaly maps and masks, and score it on its own."""
         with self._as_before_if_it_fails():  # the base class resets the metric first
-            return super().forward(*args, **kwargs)
+            value = super().forward(*args, **kwargs)
+            self._check_id_kinds("image_ids")
+            self._prune_when_outgrown()
+            return value
 
     def reset(self) -> None:
         """Forget all images."""
@@ -107,20 +124,24 @@ class PixelScoresMetric(Metric):
         """Add the images of another metric of this kind and of the same settings, before the own ones.
 
         Raises:
-            ValueError: If a state is missing, or if the other metric keeps its scores by other settings.
+            ValueError: If a state is missing, if the other metric keeps its scores by other settings, or if the
+                image ids of the one are integers and those of the other texts.
 
         """
-        state: Any = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
-        if isinstance(state, dict):
-            missing = [name for name in self._defaults if name not in state]
-            if missing:
-                raise ValueError(
-                    f"Expected `incoming_state` to hold every state of the metric, but {missing} is missing."
-                )
-            self._check_config(state["aupimo_config"], "incoming_state")
+        if isinstance(incoming_state, type(self)):
+            incoming_state = incoming_state.metric_state
+        if isinstance(incoming_state, dict):
+            self._check_states(incoming_state, "incoming_state")
+            # Dask, for one, makes tuples of lists
+            incoming_state = {
+                name: [*state] if isinstance(state, tuple) else state for name, state in incoming_state.items()
+            }
         with self._as_before_if_it_fails():
             super().merge_state(incoming_state)
-        self._update_count = max(1, self._update_count)
+            self._check_id_kinds("incoming_state")
+            self._computed = None
+            self._prune_when_outgrown()
+            self._update_count = max(1, self._update_count)
 
     @contextmanager
     def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -138,25 +159,29 @@ class PixelScoresMetric(Metric):
             self.__dict__.update(before)
             raise
 
-    def _check_config(self, config: Tensor, name: str) -> None:
-        """Raise unless scores kept with this fingerprint are those that this metric keeps."""
-        if not torch.equal(config.to(self.device), self.aupimo_config):
+    def _check_states(self, states: dict[str, Any], name: str, prefix: str = "") -> None:
+        """Raise unless all states are there, and are of scores that this metric would have kept, too."""
+        missing = [state for state in self._defaults if prefix + state not in states]
+        if missing:
+            raise ValueError(f"Expected `{name}` to hold every state of the metric, but {missing} is missing.")
+        if not torch.equal(states[prefix + "aupimo_config"].to(self.device), self.aupimo_config):
             raise ValueError(
                 f"Expected `{name}` to come from a metric with the same `normal_buffer` and upper FPR bound, "
                 "but got one with other settings, which has kept other scores."
             )
 
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        # Dask, for one, makes tuples of lists
-        lists = {name: [*state] for name, state in incoming_state.items() if isinstance(state, tuple)}
-        super()._reduce_states({**incoming_state, **lists})
-        self._computed = None
-        self._prune_when_outgrown()
+    def _check_id_kinds(self, name: str) -> None:
+        """Raise if some image ids are integers and others texts."""
+        if bool(self.aupimo_id_kinds.all()):
+            raise ValueError(
+                f"Expected `{name}` to be all integers or all texts in one metric, but got one kind after the other. "
+                "Give the same kind in every update."
+            )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        has_states = prefix + "aupimo_config" in state_dict
+        has_states = any(prefix + name in state_dict for name in self._defaults)
         if has_states:
-            self._check_config(state_dict[prefix + "aupimo_config"], "state_dict")
+            self._check_states(state_dict, "state_dict", prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if has_states:
             for name in self._list_dtypes:
@@ -164,20 +189,28 @@ class PixelScoresMetric(Metric):
             self._computed = None
             self._update_count = max(1, self._update_count)
 
-    def _kept(self) -> PixelScores:
-        """All states as tensors on one device: with `compute_on_cpu` what came in earlier lies on the CPU."""
+    def _joined(self) -> dict[str, Tensor]:
+        """Each list state as one tensor, all on one device: with `compute_on_cpu` what came earlier lies on the CPU."""
         device = self.aupimo_scores[0].device if len(self.aupimo_scores) else self.device
-        lists = {}
+        joined = {}
         for name, dtype in self._list_dtypes.items():
             state = getattr(self, name)
             parts = [state] if isinstance(state, Tensor) else state
             nothing = torch.empty(0, dtype=dtype, device=device)
-            lists[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
+            joined[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
+        return joined
+
+    def _kept(self, joined: dict[str, Tensor]) -> PixelScores:
+        """What was kept of the scores, of the states joined."""
+        lists = {name: state for name, state in joined.items() if name in PixelScores._fields}
+        device = lists["scores"].device
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
-    def _curves(self, num_thresholds: int | None, shared_fpr: SharedFPR) -> PIMOResult:
-        """Curves of all images, on the device of the metric."""
-        return PIMOResult(*(part.to(self.device) for part in pimo_result(self._kept(), num_thresholds, shared_fpr)))
+    def _images(self) -> Images:
+        """All images, each once."""
+        joined = self._joined()
+        texts = ids.decode(joined["id_lengths"], joined["id_bytes"]) if len(joined["id_bytes"]) else None
+        return distinct_images(self._kept(joined), texts)
 
     def _prune_when_outgrown(self) -> None:
         """Prune when more has come in than the last pruning left, so that all prunings cost little more than one."""
@@ -189,11 +222,13 @@ class PixelScoresMetric(Metric):
 
     def _compact(self) -> None:
         """Replace each list state by one tensor, without the normal scores that no result depends on any more."""
-        kept = self._kept()
+        joined = self._joined()
+        kept = self._kept(joined)
         if self.normal_buffer is not None:
             kept = prune_scores(kept, self.normal_buffer, self._upper_fpr)
+        parts = {**joined, **kept._asdict()}
         for name in self._list_dtypes:
-            setattr(self, name, [getattr(kept, name.removeprefix(_STATE_PREFIX)).to(self.device)])
+            setattr(self, name, [parts[name.removeprefix(_STATE_PREFIX)].to(self.device)])
         self.aupimo_floor = kept.floor.to(self.device)
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
@@ -202,23 +237,13 @@ class PixelScoresMetric(Metric):
         self._compact()
         super()._sync_dist(*args, **kwargs)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        # Only a move between devices reaches states, defaults and the value, not a cast of the module to another dtype,
-        # nor `to_empty`, which fills what it moves with anything.
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
+        # Only a move between devices reaches the states, not a cast of the module to another dtype, nor `to_empty`,
+        # which fills what it moves with anything.
         if self.aupimo_floor.is_meta:  # where the module was built to be filled later; there is nothing to move
             self._device = torch.device("cpu")
             self._add_states()
-        values, self._computed, self._forward_cache = (self._computed, self._forward_cache), None, None
-        this = super()._apply(fn, [*self._defaults, *exclude_state])
-
-        def moved(value: Any) -> Any:
-            return apply_to_collection(value, Tensor, lambda part: part.to(self.device))
-
-        self._computed, self._forward_cache = moved(values)
-        self._defaults = moved(self._defaults)
-        for name in self._defaults:
-            setattr(self, name, moved(getattr(self, name)))
-        return this
+        return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
 
 
 def _fingerprint(normal_buffer: int | None, upper_fpr: float) -> Tensor:

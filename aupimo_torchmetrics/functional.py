@@ -9,6 +9,7 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast, overload
 
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores
-from aupimo_torchmetrics._engine.regions import part_by_regions
+from aupimo_torchmetrics._engine.regions import split_by_regions
 from aupimo_torchmetrics._engine.selection import as_images, keep_scores
-from aupimo_torchmetrics._scoring import aupimo_result, aupro_scores, pimo_result
+from aupimo_torchmetrics._engine.sweep import mean_score
+from aupimo_torchmetrics._scoring import Images, distinct_images, draw_curves, score_images, score_regions
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -32,6 +35,7 @@ from aupimo_torchmetrics._settings import (
     check_fpr_limit,
     check_num_thresholds,
 )
+from aupimo_torchmetrics._warnings import warn
 from aupimo_torchmetrics.results import PIMOResult
 
 Array: TypeAlias = NDArray[Any]
@@ -45,6 +49,7 @@ def aupimo(
     num_thresholds: int | None = ...,
     fpr_bounds: Sequence[float] = ...,
     *,
+    image_ids: ImageIds | None = ...,
     reduction: Reduction = ...,
     shared_fpr: SharedFPR = ...,
     validate_args: bool = ...,
@@ -58,6 +63,7 @@ def aupimo(
     num_thresholds: int | None = ...,
     fpr_bounds: Sequence[float] = ...,
     *,
+    image_ids: ImageIds | None = ...,
     reduction: Reduction = ...,
     shared_fpr: SharedFPR = ...,
     validate_args: bool = ...,
@@ -70,6 +76,7 @@ def aupimo(
     num_thresholds: int | None = None,
     fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
     *,
+    image_ids: ImageIds | None = None,
     reduction: Reduction = "mean",
     shared_fpr: SharedFPR = "mean",
     validate_args: bool = True,
@@ -93,6 +100,8 @@ def aupimo(
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score, at least 2. 300000 is the protocol of the paper.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
+        image_ids: One id for each image, integers of at least 0 or texts such as file paths. Images with one id count
+            once, and come back in the order of the ids. None for all images, in their order.
         reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score an image.
         shared_fpr: `"mean"`: every normal image counts the same, whatever its size. `"max"`: the normal image with the
             most false positives counts, which is stricter.
@@ -123,10 +132,12 @@ def aupimo(
     check_num_thresholds(num_thresholds)
     check_choice("reduction", reduction, Reduction)
     check_choice("shared_fpr", shared_fpr, SharedFPR)
-    kept = _keep(_as_tensors(preds), _as_tensors(target), bounds[1], validate_args)
-    scores = aupimo_result(kept, bounds, num_thresholds, shared_fpr).aupimos
-    score = scores.nanmean() if reduction == "mean" else scores
-    score = score.to(kept.scores.dtype).to(kept.scores.device)
+    kept = _keep(_as_tensors(preds), _as_tensors(target), image_ids, bounds[1], validate_args)
+    images = _distinct(kept, image_ids)
+    scored = score_images(images.kept, bounds, num_thresholds, shared_fpr)
+    warn((*images.warnings, *scored.warnings))
+    score = mean_score(scored.aupimos) if reduction == "mean" else scored.aupimos
+    score = score.to(kept.scores)
     return score.numpy() if _is_numpy(preds) else score
 
 
@@ -135,6 +146,7 @@ def pimo(
     target: Maps | ArrayMaps,
     num_thresholds: int | None = None,
     *,
+    image_ids: ImageIds | None = None,
     shared_fpr: SharedFPR = "mean",
     validate_args: bool = True,
 ) -> PIMOResult:
@@ -146,6 +158,8 @@ def pimo(
         target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
+        image_ids: One id for each image, integers of at least 0 or texts such as file paths. Images with one id count
+            once, and come back in the order of the ids. None for all images, in their order.
         shared_fpr: `"mean"`: every normal image counts the same, whatever its size. `"max"`: the normal image with the
             most false positives counts, which is stricter.
         validate_args: Whether to check maps and masks.
@@ -179,8 +193,11 @@ def pimo(
     """
     check_num_thresholds(num_thresholds)
     check_choice("shared_fpr", shared_fpr, SharedFPR)
-    kept = _keep(_as_tensors(preds), _as_tensors(target), None, validate_args)
-    curves = PIMOResult(*(part.to(kept.scores.device) for part in pimo_result(kept, num_thresholds, shared_fpr)))
+    kept = _keep(_as_tensors(preds), _as_tensors(target), image_ids, None, validate_args)
+    images = _distinct(kept, image_ids)
+    drawn, warnings = draw_curves(images.kept, num_thresholds, shared_fpr)
+    warn((*images.warnings, *warnings))
+    curves = PIMOResult(*(part.to(kept.scores.device) for part in drawn))
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
 
 
@@ -234,14 +251,17 @@ def aupro(
     check_fpr_limit(fpr_limit)
     check_choice("reduction", reduction, Reduction)
     maps, masks = as_images(_as_tensors(preds), _as_tensors(target), validate_args=validate_args)
-    scores = aupro_scores(part_by_regions(maps, masks), fpr_limit)
-    score = scores.nanmean() if reduction == "mean" else scores
+    scores, warnings = score_regions(split_by_regions(maps, masks), fpr_limit)
+    warn(warnings)
+    score = mean_score(scores) if reduction == "mean" else scores
     is_double = any(each.dtype == torch.float64 for each in maps)
     score = score.to(torch.float64 if is_double else torch.float32)
     return score.cpu().numpy() if _is_numpy(preds) else score
 
 
-def _keep(preds: Maps, target: Maps, upper_fpr: float | None, validate_args: bool) -> PixelScores:
+def _keep(
+    preds: Maps, target: Maps, image_ids: ImageIds | None, upper_fpr: float | None, validate_args: bool
+) -> PixelScores:
     """Select the scores that can matter up to a shared FPR, or all; in float64 if a map is, else in float32."""
     maps = preds if isinstance(preds, list | tuple) else [preds]
     is_double = any(getattr(each, "dtype", None) == torch.float64 for each in maps)
@@ -250,11 +270,20 @@ def _keep(preds: Maps, target: Maps, upper_fpr: float | None, validate_args: boo
     return keep_scores(
         preds,
         target,
+        image_ids,
         floor=floor,
         normal_buffer=normal_buffer,
         upper_fpr=upper_fpr or 1.0,
         validate_args=validate_args,
     )
+
+
+def _distinct(kept: PixelScores, image_ids: ImageIds | None) -> Images:
+    """Count each image once, by ids that are integers or texts."""
+    texts = None
+    if image_ids is not None and are_texts(image_ids):
+        texts = [str(os.fspath(each)) for each in cast("Sequence[str]", image_ids)]
+    return distinct_images(kept, texts)
 
 
 def _is_numpy(maps: Maps | ArrayMaps) -> bool:

@@ -25,7 +25,7 @@ from torchmetrics import Metric, MetricCollection, MetricTracker
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics.results import AUPIMOResult
 
 IMAGE_KEYS = ("image", "images")
 MAP_KEYS = ("anomaly_map", "anomaly_maps", "maps", "preds")
@@ -135,11 +135,10 @@ class AUPIMOCallback(Callback):
                 continue
             tag = f"{'test' if trainer.testing else 'val'}/{name.replace('.', '/')}"
             result = metric.result()
-            curves = metric.curves() if _has_scores(result) else None
             shares = {f"{tag}/share_at_{score}": _share_at(result, score) for score in (0, 1)}
             pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)  # the ranks agree; it spares a warning
-            if trainer.is_global_zero and curves is not None:
-                _log_pictures(trainer, tag, result, curves, gallery)
+            if trainer.is_global_zero and _has_scores(result):
+                _log_pictures(trainer, tag, result, gallery)
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end
@@ -298,9 +297,7 @@ def _checked(images: Tensor, maps: Tensor, masks: Tensor | None) -> Pictures:
     return images, maps, masks
 
 
-def _log_pictures(
-    trainer: Trainer, tag: str, result: AUPIMOResult, curves: PIMOResult, gallery: _Gallery | None
-) -> None:
+def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Gallery | None) -> None:
     """Log histogram and figures of a metric."""
     scores = result.aupimos[~result.aupimos.isnan()].cpu()
     for logger in trainer.loggers:
@@ -312,7 +309,7 @@ def _log_pictures(
     plot_distribution(result, figure.subplots())
     _log_figure(trainer, f"{tag}/distribution", figure)
     figure = _new_figure(7.5, 5.5)
-    plot_pimo_curves(curves, result, ax=figure.subplots())
+    plot_pimo_curves(result.curves(), result, ax=figure.subplots())
     _log_figure(trainer, f"{tag}/curves", figure)
     pictures = [] if gallery is None else gallery.pictures()
     if not pictures:

@@ -16,7 +16,8 @@ from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER
-from aupimo_torchmetrics._scoring import aupimo_result
+from aupimo_torchmetrics._engine.sweep import mean_score
+from aupimo_torchmetrics._scoring import draw_curves
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     Reduction,
@@ -27,7 +28,8 @@ from aupimo_torchmetrics._settings import (
     check_num_thresholds,
 )
 from aupimo_torchmetrics._states import PixelScoresMetric
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics._warnings import warn
+from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, result_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +57,10 @@ class AUPIMO(PixelScoresMetric):
       used as they are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
     - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
       holding only 0 (normal) and 1 (anomalous).
-    - ``image_ids`` (:class:`~torch.Tensor`, optional): one integer of at least 0 for each image, unique in the data
-      set. Images with one id count once, as a ``DistributedSampler`` repeats images to fill up ranks, and scores come
-      back in the order of the ids. If images with one id differ, the first counts, and a warning says so.
+    - ``image_ids`` (optional): one id for each image, unique in the data set: integers of at least 0 (a list or
+      :class:`~torch.Tensor`), or a list of texts such as file paths, which are then the ``paths`` of the result. Images
+      with one id count once, as a ``DistributedSampler`` repeats images to fill up ranks, and scores come back in the
+      order of the ids, texts in their own order. If images with one id differ, the first counts, and a warning says so.
 
     As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor`: the mean score of the
     anomalous images, or with ``reduction="none"`` one score an image (N,), NaN for a normal one (of a single image the
@@ -144,9 +147,10 @@ class AUPIMO(PixelScoresMetric):
 
     def compute(self) -> Tensor:
         """Compute the mean score, or the score of each image."""
-        self._result = aupimo_result(self._kept(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
+        self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
+        warn(self._result.warnings)
         scores = self._result.aupimos
-        score = scores.nanmean() if self.reduction == "mean" else scores
+        score = mean_score(scores) if self.reduction == "mean" else scores
         return score.to(torch.float32).to(self.device)
 
     def result(self) -> AUPIMOResult:
@@ -158,21 +162,16 @@ class AUPIMO(PixelScoresMetric):
         return cast("AUPIMOResult", self._result)
 
     def curves(self) -> PIMOResult:
-        """Return the PIMO curves of all images around the FPR bounds; under several processes call it on every rank.
+        """Return the PIMO curves of all images around the FPR bounds, `self.result().curves()`.
 
-        They need no more than what the metric keeps for the score, and reach from the shared FPR of one normal pixel
-        to that of the lowest normal score kept, ten times the upper bound or more. Whole curves are what
-        :class:`PIMO` is for, which keeps every normal score.
+        Under several processes call it on every rank.
 
         Returns:
             `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in float32, at 1,000 thresholds whose
-            shared FPRs lie evenly in log.
+            shared FPRs lie evenly in log, as :meth:`AUPIMOResult.curves` says.
 
         """
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
-        ):
-            return self._curves(None, self.shared_fpr)
+        return self.result().curves()
 
     def reset(self) -> None:
         """Forget all images."""
@@ -192,6 +191,7 @@ class AUPIMO(PixelScoresMetric):
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
+            ValueError: If `val` is an empty list.
 
         Example:
             >>> import torch
@@ -200,8 +200,10 @@ class AUPIMO(PixelScoresMetric):
             >>> fig, ax = AUPIMO(reduction="none").plot(torch.rand(10))
 
         """
-        from aupimo_torchmetrics.plotting import plot_distribution  # noqa: PLC0415  the metric itself needs no plotting
+        from aupimo_torchmetrics.plotting import plot_distribution  # noqa: PLC0415
 
+        if isinstance(val, Sequence) and len(val) == 0:
+            raise ValueError("Expected `val` to hold at least one value, but got none. Without it the own is plotted.")
         if self.reduction == "mean":
             axis = cast("Axes", self._plot(val, ax)[1])
             return axis.get_figure(), axis
@@ -266,7 +268,10 @@ class PIMO(PixelScoresMetric):
 
     def compute(self) -> PIMOResult:
         """Compute the curves of all images."""
-        return self._curves(self.num_thresholds, self.shared_fpr)
+        images = self._images()
+        curves, warnings = draw_curves(images.kept, self.num_thresholds, self.shared_fpr)
+        warn((*images.warnings, *warnings))
+        return PIMOResult(*(part.to(self.device) for part in curves))
 
     def plot(
         self, val: PIMOResult | None = None, ax: _AX_TYPE | None = None, result: AUPIMOResult | None = None
@@ -297,6 +302,6 @@ class PIMO(PixelScoresMetric):
             >>> fig, ax = metric.plot()
 
         """
-        from aupimo_torchmetrics.plotting import plot_pimo_curves  # noqa: PLC0415  the metric itself needs no plotting
+        from aupimo_torchmetrics.plotting import plot_pimo_curves  # noqa: PLC0415
 
         return plot_pimo_curves(self.compute() if val is None else val, result, ax=ax)

@@ -8,33 +8,31 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import rank_zero_warn
 
-from aupimo_torchmetrics._engine import sweep as _sweep
-from aupimo_torchmetrics._files import replacing
-from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds
-from aupimo_torchmetrics._untrusted import load_tensors
+from aupimo_torchmetrics import _result_files, _scoring
+from aupimo_torchmetrics._engine import sweep
+from aupimo_torchmetrics._engine.kept import NO_ID
+from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._result_files import UNKNOWN
+from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._version import __version__
 
-SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}
-"""Names of the shared FPR in files; the official package writes and knows the first."""
+if TYPE_CHECKING:
+    import pandas as pd
 
+__all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult"]
 
-_CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
-"""Names of thresholds, shared FPR and TPRs in files of the official package."""
-UNKNOWN = "unknown"
-"""Number of thresholds of scores read from a file that does not say it."""
-
-_Part = TypeVar("_Part")
+NUM_SHOWN_WARNINGS = 3
+"""Warnings that a printed result shows in full."""
 
 
 class PIMOResult(NamedTuple):
@@ -60,10 +58,7 @@ class PIMOResult(NamedTuple):
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        tensors = (torch.as_tensor(part).cpu() for part in self)
-        content = {"shared_fpr_metric": SHARED_FPR_METRICS[shared_fpr], **dict(zip(_CURVE_KEYS, tensors, strict=True))}
-        with replacing(path) as unfinished:
-            torch.save(content, unfinished)
+        _result_files.write_curves(path, (torch.as_tensor(part).cpu() for part in self), shared_fpr)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PIMOResult:
@@ -80,41 +75,44 @@ class PIMOResult(NamedTuple):
             OSError: If the file cannot be opened.
 
         """
-        try:
-            content = load_tensors(path)
-            curves = cls(*(content[key] for key in _CURVE_KEYS))
-        except OSError:
-            raise
-        except Exception as error:  # of hostile files torch raises all kinds of errors
-            raise ValueError(
-                f"Expected `path` to be a file of PIMO curves, but could not read {os.fspath(path)}: {error!r}."
-            ) from error
-        if not all(isinstance(part, Tensor) and part.is_floating_point() for part in curves):
-            raise ValueError(f"Expected {os.fspath(path)} to hold floating point tensors, but got something else.")
-        num_thresholds = (len(curves.thresholds),) if curves.thresholds.ndim == 1 else ()
-        if not curves.thresholds.shape == curves.shared_fpr.shape == curves.per_image_tprs.shape[1:] == num_thresholds:
-            shapes = ", ".join(str(tuple(part.shape)) for part in curves)
-            raise ValueError(f"Expected {os.fspath(path)} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
-        return curves
+        return cls(*_result_files.read_curves(path))
 
 
-@dataclass(eq=False)
+class OperatingPoint(NamedTuple):
+    """What one threshold does: how much of each defect it finds, and how many normal images it stops."""
+
+    threshold: float
+    """Pixels with at least this score are called anomalous, in the unit of the anomaly maps."""
+    shared_fpr: float
+    """Shared FPR of the threshold; NaN without normal images."""
+    per_image_tprs: Tensor
+    """(N,) float64, share of the mask pixels of each image that are called anomalous; NaN for a normal image."""
+    share_of_normal_images_with_alarm: float
+    """Share of the normal images of which any pixel is called anomalous; NaN without normal images."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class AUPIMOResult:
-    """Per-image AUPIMO scores and what is needed to explain, quote and reuse them.
+    """Per-image AUPIMO scores and all that is known of them, to explain, quote and reuse them.
+
+    It is frozen; `dataclasses.replace(result, paths=...)` gives one with other names of the images.
 
     Attributes:
         aupimos: (N,) float64, element i is the score of image i, in [0, 1]; NaN for a normal image.
         fpr_bounds: Lower and upper bound of the shared FPR that the scores are averaged over.
         threshold_bounds: The thresholds at the upper and at the lower FPR bound, in the unit of the anomaly maps, lower
-            threshold first.
+            threshold first. NaN where there is none, or where it is not known.
         num_thresholds: Number of sampled thresholds, None for an exact score; `"unknown"` for scores from a file of the
             official package, which does not hold it.
-        num_points: Number of sampled thresholds between the bounds, None for an exact score.
+        num_points: Number of sampled thresholds between the bounds, None for an exact score, or where not known.
         shared_fpr: What the FPRs of the normal images are summed up by, `"mean"` or `"max"`.
         image_classes: (N,) int64, 0 for a normal and 1 for an anomalous image; None if they are not known.
         image_ids: (N,) int64 ids given with the images, -1 for an image without; None if there are none.
-        paths: File of each image, None if not known.
+        paths: File of each image, or the text that was given as its id, empty for an image without; None if there are
+            none.
         version: Version of this library that computed the scores, None if another program did.
+        mask_sizes: (N,) int64 mask pixels of each image, 0 for a normal one; None if they are not known.
+        warnings: What leaves a score undefined or uncertain; the texts that were warned of when it was computed.
 
     Example:
         >>> import torch
@@ -141,13 +139,14 @@ class AUPIMOResult:
     image_ids: Tensor | None = None
     paths: list[str] | None = None
     version: str | None = __version__
-    _levels: _sweep.NormalLevels | None = field(default=None, repr=False)
-    _scoring: _sweep.Scoring | None = field(default=None, repr=False)
+    mask_sizes: Tensor | None = None
+    warnings: tuple[str, ...] = ()
+    _scored: _scoring.ScoredImages | None = field(default=None)
 
     @property
     def mean(self) -> float:
         """Mean score of the anomalous images; NaN without one, or without a normal image."""
-        return float(self.aupimos.nanmean())
+        return float(sweep.mean_score(self.aupimos))
 
     @property
     def chance(self) -> float:
@@ -178,10 +177,10 @@ class AUPIMOResult:
         Returns:
             The smallest normal score at or above which the shared FPR is at most `fpr`, or the next float above the
             highest normal score where ties allow none. With `num_thresholds` the sampled threshold whose shared FPR is
-            nearest to `fpr`. NaN if there is no normal image.
+            nearest to `fpr`. NaN if there is no normal image, or if that threshold is not known.
 
         Raises:
-            ValueError: If `fpr` is outside (0, U], or if the result was loaded from a file, which holds scores only.
+            ValueError: If `fpr` is outside (0, U], or the result was loaded from a file of scores alone.
 
         """
         if not 0 < fpr <= self.fpr_bounds[1]:
@@ -189,12 +188,118 @@ class AUPIMOResult:
                 f"Expected `fpr` to be in (0, {self.fpr_bounds[1]:g}], but got {fpr}. "
                 "Thresholds are known up to the upper bound of `fpr_bounds`: construct the metric with a larger one."
             )
-        levels, scoring = self._known(self._levels), self._known(self._scoring)
-        if math.isnan(self.threshold_bounds[0]):
+        scored = self._known()
+        samples = scored.scoring.samples
+        if samples is not None:
+            return samples.threshold_at(fpr)
+        if len(scored.levels.scores) == 0 or math.isnan(self.threshold_bounds[0]):
             return math.nan
-        if scoring.samples is not None:
-            return float(scoring.samples.thresholds[_sweep.nearest_fpr(scoring.samples.fpr, fpr)])
-        return float(_sweep.thresholds_at(levels, levels.fpr.new_tensor([fpr])))
+        return float(sweep.thresholds_at(scored.levels, scored.levels.fpr.new_tensor([fpr])))
+
+    def curves(self) -> PIMOResult:
+        """Draw the PIMO curves of all images around the FPR bounds.
+
+        They reach from the shared FPR of one normal pixel to that of the lowest normal score that was kept, ten times
+        the upper bound or more. Whole curves are what :class:`~aupimo_torchmetrics.PIMO` is for, which keeps every
+        normal score.
+
+        Returns:
+            `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in the dtype of the scores that were kept,
+            at 1,000 thresholds whose shared FPRs lie evenly in log. All NaN without a normal image.
+
+        Raises:
+            ValueError: If the result was loaded from a file of scores alone.
+
+        """
+        return PIMOResult(*_scoring.draw_curves(self._known().kept, None, self.shared_fpr)[0])
+
+    def operating_point(self, *, fpr: float | None = None, threshold: float | None = None) -> OperatingPoint:
+        """Say what one threshold does, given by itself or by its shared FPR.
+
+        Args:
+            fpr: Shared FPR in (0, U] of the threshold, as for :meth:`threshold_at`.
+            threshold: The threshold, in the unit of the anomaly maps.
+
+        Returns:
+            The threshold, its shared FPR, the share of each image's mask that it finds, and the share of the normal
+            images that it stops.
+
+        Raises:
+            ValueError: If not exactly one of `fpr` and `threshold` is given, `fpr` is outside (0, U], `threshold` is
+                NaN or so low that normal scores above it were not kept, or the result was loaded from a file of scores
+                alone.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks)
+            >>> point = metric.result().operating_point(threshold=14.0)
+            >>> point.shared_fpr, point.per_image_tprs.tolist(), point.share_of_normal_images_with_alarm
+            (0.125, [nan, 1.0], 1.0)
+
+        """
+        if (fpr is None) == (threshold is None):
+            raise ValueError("Expected exactly one of `fpr` and `threshold`, but got both or neither.")
+        scored = self._known()
+        if threshold is None:
+            threshold = self.threshold_at(fpr or 0.0)
+        elif math.isnan(threshold):
+            raise ValueError("Expected `threshold` to be a number, but got NaN.")
+        if threshold < float(scored.kept.floor):
+            raise ValueError(
+                f"Expected `threshold` to be {float(scored.kept.floor):g} or more, but got {threshold:g}: normal "
+                "scores below that were not kept. Construct the metric with `normal_buffer=None` to keep them."
+            )
+        return OperatingPoint(threshold, *sweep.rates_at(scored.kept, threshold, self.shared_fpr))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a table with one row an image.
+
+        Returns:
+            Columns `index` (0 to N - 1), `path`, `image_id`, `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower`
+            and `tpr_at_upper`, the share of the mask that is found at the lower and at the upper FPR bound. What is not
+            known is missing (`None`, `NA` or NaN).
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+
+        """
+        require("pandas", extra="table", needed_by="AUPIMOResult.to_dataframe")
+        import pandas as pd  # noqa: PLC0415
+
+        num_images = len(self.aupimos)
+        upper_threshold, lower_threshold = self.threshold_bounds
+        columns = {
+            "index": pd.Series(range(num_images), dtype="int64"),
+            "path": pd.Series([path or None for path in self.paths or [""] * num_images], dtype="object"),
+            "image_id": _nullable(pd, self.image_ids, "Int64", num_images, missing=NO_ID),
+            "is_anomalous": _nullable(pd, self.image_classes, "boolean", num_images),
+            "mask_pixels": _nullable(pd, self.mask_sizes, "Int64", num_images),
+            "aupimo": self.aupimos.cpu().numpy(),
+            "tpr_at_lower": self._tprs_at(lower_threshold).cpu().numpy(),
+            "tpr_at_upper": self._tprs_at(upper_threshold).cpu().numpy(),
+        }
+        return pd.DataFrame(columns)
+
+    def __str__(self) -> str:
+        """Show mean, distribution, thresholds, settings and warnings in a few lines."""
+        scores = self.aupimos[~self.aupimos.isnan()].double()
+        num_normal = "" if self.image_classes is None else f", {int((self.image_classes == 0).sum())} normal ones"
+        lines = [f"AUPIMO {self.mean:.4f} (chance {self.chance:.2g}): {len(scores)} images with a score{num_normal}"]
+        if len(scores):
+            quartiles = torch.quantile(scores, scores.new_tensor([0, 0.25, 0.5, 0.75, 1])).tolist()
+            lines.append("lowest, quartiles and highest score: " + " ".join(f"{value:.3f}" for value in quartiles))
+        lines.append("thresholds at the FPR bounds: {:.6g} and {:.6g}".format(*self.threshold_bounds))
+        lines.append(self.protocol)
+        lines += [f"warning: {text}" for text in self.warnings]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Show mean, number of images and settings in one line."""
+        return f"<AUPIMOResult {self.mean:.4f} of {len(self.aupimos)} images: {self.protocol}>"
 
     def pixel_aupimo(self, anomaly_map: Tensor) -> Tensor:
         """Show where a score comes from: the share of the log-FPR range in which each pixel is called anomalous.
@@ -211,7 +316,7 @@ class AUPIMOResult:
 
         Raises:
             TypeError: If the map is not a floating tensor.
-            ValueError: If there is a NaN in it, or if the result was loaded from a file, which holds scores only.
+            ValueError: If there is a NaN in it, or the result was loaded from a file of scores alone.
 
         """
         if not (isinstance(anomaly_map, Tensor) and anomaly_map.is_floating_point()):
@@ -219,158 +324,144 @@ class AUPIMOResult:
             raise TypeError(f"Expected `anomaly_map` to be a floating point tensor, but got {kind}.")
         if bool(anomaly_map.isnan().any()):
             raise ValueError("Expected `anomaly_map` to hold no NaN, but got some.")
-        table = self._known(self._scoring).table
+        table = self._known().scoring.table
         dtype = torch.float64 if anomaly_map.dtype == torch.float64 else torch.float32
         shares = table.look_up(anomaly_map.detach().to(table.scores).contiguous()).clamp(0, 1)
         return shares.to(dtype).to(anomaly_map.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the scores to a JSON file that the official package reads; not a number is written as `NaN`.
+        """Write the result to two files, from which :meth:`load` gives it back, to the last bit.
 
-        That package takes no further keys, so what makes the scores quotable, `protocol` and the settings in it, goes
-        to a second file beside it: `aupimos.settings.json` for `aupimos.json`.
+        `aupimos.json` holds the scores in the format of the official package, which reads it; not a number is written
+        as `NaN`. That format takes no further keys, so what was kept of the images, a few megabytes, and the settings
+        go to a second file beside it, `aupimos.safetensors`. Of a result without these only the first is written.
 
         Args:
-            path: File to write. An existing file is replaced when the new one is complete.
+            path: File to write, of either name; the other lies beside it. Existing files are replaced when the new
+                ones are complete.
 
         """
-        path = Path(path)
-        # The official package refuses thresholds that are equal or undefined, and a number of less than two.
-        lower_threshold, upper_threshold = self.threshold_bounds
-        has_range = lower_threshold < upper_threshold
-        content = {
-            "shared_fpr_metric": SHARED_FPR_METRICS[self.shared_fpr],
-            "fpr_lower_bound": self.fpr_bounds[0],
-            "fpr_upper_bound": self.fpr_bounds[1],
-            "num_threshs": self.num_points if (self.num_points or 0) >= 2 else None,
-            "thresh_lower_bound": lower_threshold if has_range else None,
-            "thresh_upper_bound": upper_threshold if has_range else None,
-            "aupimos": self.aupimos.tolist(),
-        }
-        if self.paths is not None:
-            content["paths"] = self.paths
-        scores = json.dumps(content, indent=4)
-        settings = {
-            "protocol": self.protocol,
-            "version": self.version,
-            "num_thresholds": self.num_thresholds,
-            "num_points": self.num_points,
-            "threshold_bounds": self.threshold_bounds,
-            "scores_sha256": _sha256(scores),
-        }
-        with replacing(path) as unfinished, replacing(_settings_path(path)) as unfinished_settings:
-            unfinished.write_text(scores, encoding="utf-8")
-            unfinished_settings.write_text(json.dumps(settings, indent=4), encoding="utf-8")
+        scores = _result_files.Scores(
+            aupimos=self.aupimos.cpu(),
+            fpr_bounds=self.fpr_bounds,
+            threshold_bounds=self.threshold_bounds,
+            num_points=self.num_points,
+            shared_fpr=self.shared_fpr,
+            paths=self.paths,
+        )
+        details = None
+        if self._scored is not None:
+            num_thresholds = None if isinstance(self.num_thresholds, str) else self.num_thresholds
+            details = _result_files.Details(scores, self._scored.kept, num_thresholds, self.version, self.warnings)
+        _result_files.write_result(path, scores, details)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AUPIMOResult:
-        """Read scores from a JSON file of this or of the official package.
+        """Read what :meth:`save` wrote, or scores of the official package.
 
         Args:
-            path: File to read. Settings are read from the file that :meth:`save` has written beside it, if it is there
-                and belongs to these scores.
+            path: File `aupimos.json` or `aupimos.safetensors`.
 
         Returns:
-            A result with scores, bounds, paths and settings. The shared FPR is not in such a file: `threshold_at` and
-            `pixel_aupimo` raise.
+            The result as it was saved. Of a JSON file without the other file beside it, as the official package writes
+            it, scores, bounds and paths; its shared FPR is not known, and what follows from it raises a ValueError.
 
         Raises:
-            ValueError: If the file is not such a JSON file, or what it holds does not fit together.
+            ValueError: If a file is not such a file, or what it holds does not fit together.
             OSError: If the file cannot be opened.
 
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-            result = _parse_scores(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            # Not the `repr`, which holds the whole file if that is not text.
-            raise ValueError(
-                f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {path}: "
-                f"{type(error).__name__}: {error}."
-            ) from error
-        settings_path = _settings_path(path)
-        if not settings_path.is_file():
-            return result
-        try:
-            settings = json.loads(settings_path.read_text(encoding="utf-8"))
-            if settings["scores_sha256"] != _sha256(text):  # the scores were written anew by another program
-                return result
-            lower, upper = (float(bound) for bound in settings["threshold_bounds"])
-            return replace(
-                result,
-                threshold_bounds=(lower, upper),
-                num_thresholds=_checked_setting(settings, "num_thresholds"),
-                num_points=_checked_setting(settings, "num_points"),
-                version=_checked_setting(settings, "version"),
+        details_path = _result_files.tensors_path(path)
+        if details_path == Path(path):
+            return _from_details(_result_files.read_details(path))
+        scores = _result_files.read_scores(path)
+        if details_path.is_file():
+            details = _result_files.read_details(details_path)
+            if _result_files.belong_together(scores, details):
+                return _from_details(details)
+            rank_zero_warn(
+                f"AUPIMO scores are read from {os.fspath(path)} without {details_path}, which belongs to other scores. "
+                "Remove it, or save both anew.",
+                UserWarning,
             )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(
-                f"Expected {settings_path} to hold the settings of AUPIMO scores, but could not read it: {error}. "
-                "The scores can be read without it: remove it."
-            ) from error
+        return from_scores(scores)
 
-    def _known(self, part: _Part | None) -> _Part:
-        """Return a part that a result read from a file lacks."""
-        if part is None:
+    def _tprs_at(self, threshold: float) -> Tensor:
+        """(N,) float64 share of each mask at or above a threshold, NaN where it is not known."""
+        if self._scored is None or math.isnan(threshold):
+            return torch.full_like(self.aupimos, math.nan, dtype=torch.float64)
+        return sweep.per_image_tprs(self._scored.kept, self._scored.kept.scores.new_tensor([threshold]))[:, 0]
+
+    def _known(self) -> _scoring.ScoredImages:
+        """What was kept of the images, which a result lacks that was read from a file of scores alone."""
+        if self._scored is None:
             raise ValueError(
-                "Expected a result with its shared FPR, but this one was loaded from a file, which holds scores only. "
-                "Compute it from anomaly maps with `AUPIMO.result()`."
+                "Expected a result that knows its normal scores, but this one was loaded from a file that holds "
+                "per-image scores only. Compute it from anomaly maps with `AUPIMO.result()`, or load it together with "
+                "the file `aupimos.safetensors` that `AUPIMOResult.save` writes."
             )
-        return part
+        return self._scored
 
 
-_SETTING_TYPES = {
-    "num_threshs": (int, type(None)),
-    "num_thresholds": (int, str, type(None)),
-    "num_points": (int, type(None)),
-    "version": (str, type(None)),
-}
-"""What is read of files by these names may be; a text is an unknown number of thresholds."""
+def result_of(
+    images: _scoring.Images, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
+) -> AUPIMOResult:
+    """Score distinct images."""
+    scored = _scoring.score_images(images.kept, fpr_bounds, num_thresholds, shared_fpr)
+    return _from_scored(
+        scored,
+        fpr_bounds=fpr_bounds,
+        num_thresholds=num_thresholds,
+        shared_fpr=shared_fpr,
+        paths=images.paths,
+        warnings=(*images.warnings, *scored.warnings),
+    )
 
 
-def _checked_setting(content: dict[str, Any], name: str) -> Any:
-    """Return a setting read from a file, or raise if it is not what it may be."""
-    if type(content[name]) not in _SETTING_TYPES[name]:
-        raise TypeError(f"`{name}` is of type {type(content[name]).__name__}")
-    return content[name]
-
-
-def _settings_path(path: Path) -> Path:
-    """Where the settings of a file of scores are: `aupimos.settings.json` for `aupimos.json`."""
-    return path.with_name(f"{path.stem}.settings.json")
-
-
-def _sha256(text: str) -> str:
-    """Fingerprint of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _parse_scores(content: Any) -> AUPIMOResult:
-    """Make a result of what an official JSON file holds; raise what is wrong with it."""
-    aupimos = torch.tensor(content["aupimos"], dtype=torch.float64)
-    if aupimos.ndim != 1 or bool(((aupimos < 0) | (aupimos > 1)).any()):
-        raise ValueError("`aupimos` are not scores in [0, 1]")
-    shared_fprs = {name: shared_fpr for shared_fpr, name in SHARED_FPR_METRICS.items()}
-    if content["shared_fpr_metric"] not in shared_fprs:
-        raise ValueError(f"`shared_fpr_metric` is {content['shared_fpr_metric']!r}, not {' or '.join(shared_fprs)}")
-    paths = content.get("paths")
-    if paths is not None and not (isinstance(paths, list) and all(isinstance(each, str) for each in paths)):
-        raise TypeError("`paths` are not texts")
-    if paths is not None and len(paths) != len(aupimos):
-        raise ValueError(f"there are {len(paths)} `paths` for {len(aupimos)} `aupimos`")
-    bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
-    lower, upper = (math.nan if bound is None else float(bound) for bound in bounds)
-    if lower > upper:
-        raise ValueError(f"`thresh_lower_bound` {lower:g} is above `thresh_upper_bound` {upper:g}")
+def _from_scored(scored: _scoring.ScoredImages, **settings: Any) -> AUPIMOResult:
+    """Make a result of scored images, and of what these do not hold."""
+    kept, scoring = scored.kept, scored.scoring
+    is_first_known = scoring.samples is not None and not math.isnan(scoring.threshold_bounds[0])
     return AUPIMOResult(
-        aupimos=aupimos,
-        fpr_bounds=check_fpr_bounds((content["fpr_lower_bound"], content["fpr_upper_bound"])),
-        threshold_bounds=(lower, upper),
+        aupimos=settings.pop("aupimos", scored.aupimos),
+        threshold_bounds=scoring.threshold_bounds,
+        num_points=scoring.samples.num_points if scoring.samples is not None and is_first_known else None,
+        image_classes=kept.is_anomalous.long(),
+        image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
+        mask_sizes=torch.where(kept.is_anomalous, kept.num_pixels, 0),
+        _scored=scored,
+        **settings,
+    )
+
+
+def _from_details(details: _result_files.Details) -> AUPIMOResult:
+    """Make a result of all that was saved of it."""
+    scores = details.scores
+    return _from_scored(
+        _scoring.score_images(details.kept, scores.fpr_bounds, details.num_thresholds, scores.shared_fpr),
+        aupimos=scores.aupimos,
+        fpr_bounds=scores.fpr_bounds,
+        num_thresholds=details.num_thresholds,
+        shared_fpr=scores.shared_fpr,
+        paths=scores.paths,
+        version=details.version,
+        warnings=details.warnings,
+    )
+
+
+def from_scores(scores: _result_files.Scores) -> AUPIMOResult:
+    """Make a result of scores without anything else."""
+    return AUPIMOResult(
+        **scores._asdict(),
         num_thresholds=UNKNOWN,
-        num_points=_checked_setting({"num_threshs": None, **content}, "num_threshs"),
-        shared_fpr=shared_fprs[content["shared_fpr_metric"]],
-        image_classes=(~aupimos.isnan()).long(),
-        paths=paths,
+        image_classes=(~scores.aupimos.isnan()).long(),
         version=None,
     )
+
+
+def _nullable(pd: Any, values: Tensor | None, dtype: str, num_images: int, missing: int | None = None) -> Any:
+    """Return a column of pandas of values (N,), with NA where there are none or where they are `missing`."""
+    if values is None:
+        return pd.Series([pd.NA] * num_images, dtype=dtype)
+    column = pd.Series(values.cpu().numpy()).astype(dtype)
+    return column if missing is None else column.mask(column == missing)

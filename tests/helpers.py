@@ -25,7 +25,8 @@ from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, functional
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import PixelScores
 from aupimo_torchmetrics._engine.selection import keep_scores
-from aupimo_torchmetrics._scoring import aupimo_result
+from aupimo_torchmetrics._scoring import distinct_images
+from aupimo_torchmetrics.results import result_of
 
 torch.set_num_threads(1)  # tensors are small in these tests: more threads cost up to a hundred times the work
 
@@ -133,7 +134,8 @@ def score(
     shared_fpr: str = "mean",
 ) -> AUPIMOResult:
     """Score images by the engine in the precision of `dtype`, without a metric."""
-    return aupimo_result(keep(preds, target, dtype=dtype), fpr_bounds, num_thresholds, shared_fpr)
+    images = distinct_images(keep(preds, target, dtype=dtype))
+    return result_of(images, fpr_bounds, num_thresholds, shared_fpr)
 
 
 def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
@@ -159,6 +161,9 @@ STATE_DTYPES = {
     "aupimo_num_pixels": torch.int64,
     "aupimo_is_anomalous": torch.bool,
     "aupimo_image_ids": torch.int64,
+    "aupimo_id_lengths": torch.int64,
+    "aupimo_id_bytes": torch.uint8,
+    "aupimo_id_kinds": torch.int64,
     "aupimo_floor": torch.float32,
     "aupimo_normal_min": torch.float32,
     "aupimo_config": torch.int64,

@@ -90,6 +90,11 @@ BAD_IDS: dict[str, tuple[Any, type[Exception], str]] = {
     "none": ([], ValueError, r"one id for each of .*2 images, but got shape \(0,\)"),
     "a number": (7, ValueError, r"one id for each of .*2 images, but got shape \(\)"),
     "two axes": (torch.tensor([[1], [2]]), ValueError, r"one id for each of .*2 images, but got shape \(2, 1\)"),
+    "texts, too few": (["a.png"], ValueError, r"one id for each of .*2 images, but got 1\."),
+    "one text": ("ab", TypeError, r"`image_ids` to be a list .*, but got the single text 'ab'"),
+    "empty text": (["a.png", ""], ValueError, r"`image_ids` to be texts that are not empty"),
+    "text and number": (["a.png", 1], TypeError, r"`image_ids` to be all integers or all texts, but got .* a int"),
+    "number and text": ([1, "a.png"], TypeError, r"`image_ids` to be integers, but could not read"),
     "negative": ([3, -1], ValueError, r"`image_ids` to be 0 or larger"),
     "floating": ([1.0, 2.0], TypeError, r"`image_ids` to be integers, but got torch\.float32"),
     "bool": ([True, False], TypeError, r"`image_ids` to be integers, but got torch\.bool"),
@@ -195,12 +200,6 @@ def test_metrics_reject_image_ids(images: Any, image_ids: Any, error: type[Excep
         AUPIMO().update(*images, image_ids)
 
 
-def test_metrics_reject_names_as_image_ids() -> None:
-    """File names are no ids; the error names the argument."""
-    with pytest.raises(TypeError, match="`image_ids` to be integers"):
-        AUPIMO().update(MAPS, MASKS, ["000.png", "001.png"])
-
-
 @pytest.mark.parametrize(("fpr_bounds", "error", "message"), BAD_FPR_BOUNDS)
 @each_score_call
 def test_fpr_bounds_are_rejected(call: Call, fpr_bounds: Any, error: type[Exception], message: str) -> None:
@@ -298,7 +297,7 @@ def test_rejected_ids_change_no_state(image_ids: Any, error: type[Exception], me
     metric = AUPIMO(fpr_bounds=(0.05, 0.5))
     with pytest.raises(error, match=message):
         metric.update(MAPS, MASKS, image_ids)
-    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 5
+    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 7
     assert float(metric.aupimo_floor) == -math.inf
     assert float(metric.aupimo_normal_min) == math.inf
 

@@ -2,11 +2,18 @@
 
 import json
 import math
+import subprocess
+import sys
+import warnings
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, __version__
 from aupimo_torchmetrics.functional import pimo
@@ -36,7 +43,7 @@ def make_result(num_thresholds: int | None = None, shared_fpr: str = "mean") -> 
 def test_saved_scores_come_back(tmp_path: Path) -> None:
     """Scores, NaN of normal images included, bounds, classes and paths survive a round trip to the last bit."""
     result = make_result()
-    result.paths = [f"image_{i}.png" for i in range(len(result.aupimos))]
+    result = replace(result, paths=[f"image_{i}.png" for i in range(len(result.aupimos))])
     result.save(tmp_path / "aupimos.json")
     loaded = AUPIMOResult.load(tmp_path / "aupimos.json")
     torch.testing.assert_close(loaded.aupimos, result.aupimos, rtol=0, atol=0, equal_nan=True)
@@ -107,33 +114,388 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     result = make_result()
     result.save(path)
     before = path.read_bytes()
-    result.paths = [object()]  # type: ignore[list-item]  # cannot be written
     with pytest.raises(TypeError, match="not JSON serializable"):
-        result.save(path)
+        replace(result, paths=[object()]).save(path)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        replace(result, warnings=(object(),)).save(path)
     assert path.read_bytes() == before
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["aupimos.json", "aupimos.settings.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["aupimos.json", "aupimos.safetensors"]
+    assert_same_result(AUPIMOResult.load(path), result)
 
 
-def test_settings_are_those_of_the_scores_beside_them(tmp_path: Path) -> None:
-    """Settings come back with their scores, are not taken for those of other scores, and may be missing."""
-    path, settings = tmp_path / "aupimos.json", tmp_path / "aupimos.settings.json"
+def make_awkward_results() -> dict[str, AUPIMOResult]:
+    """Results of all kinds: exact, sampled, by the maximum, with ids and texts, undefined, pruned, of ties."""
+    masks = torch.zeros(6, 30, 40, dtype=torch.bool)
+    masks[3:, 5:12, 5:20] = True
+    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(1)) + 2 * masks
+    texts = ["b", "a/1.png", "日本", "ä", "c", "a/0.png"]
+    updates: dict[str, tuple[AUPIMO, Any, Any, Any]] = {
+        "exact": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps, masks, None),
+        "sampled": (AUPIMO(3000, (1e-2, 1e-1)), maps, masks, None),
+        "max": (AUPIMO(fpr_bounds=(1e-2, 1e-1), shared_fpr="max"), maps, masks, None),
+        "ids": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps, masks, [4, 1, 9, 0, 2, 1]),
+        "texts": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps, masks, texts),
+        "ties": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps.round(), masks, None),
+        "constant": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps * 0, masks, None),
+        "no normal image": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps[3:], masks[3:], None),
+        "no anomalous image": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps[:3], masks[:3], None),
+        "no image": (AUPIMO(fpr_bounds=(1e-2, 1e-1)), maps[:0], masks[:0], None),
+        "pruned": (AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=10), maps, masks, None),
+        "infinite": (AUPIMO(50, (1e-2, 1e-1)), maps.masked_fill(maps > 2, torch.inf), masks, None),
+    }
+    results = {}
+    for name, (metric, preds, target, ids) in updates.items():
+        for index in range(len(preds)):
+            metric.update(preds[index : index + 1], target[index : index + 1], None if ids is None else [ids[index]])
+        metric.update(preds[:0], target[:0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results[name] = metric.result()
+    return results
+
+
+def assert_same_result(actual: AUPIMOResult, expected: AUPIMOResult) -> None:
+    """Assert that every member of two results answers the same, to the last bit."""
+    exactly = {"rtol": 0.0, "atol": 0.0, "equal_nan": True}
+    for name in ("aupimos", "image_classes", "image_ids", "mask_sizes", "mean", "threshold_bounds"):
+        torch.testing.assert_close(getattr(actual, name), getattr(expected, name), **exactly)
+    for name in ("fpr_bounds", "num_thresholds", "num_points", "shared_fpr", "paths", "version", "warnings"):
+        assert getattr(actual, name) == getattr(expected, name), name
+    assert (actual.protocol, actual.chance, str(actual), repr(actual)) == (
+        expected.protocol,
+        expected.chance,
+        str(expected),
+        repr(expected),
+    )
+    anomaly_map = torch.linspace(-3, 5, 1000)
+    torch.testing.assert_close(actual.pixel_aupimo(anomaly_map), expected.pixel_aupimo(anomaly_map), **exactly)
+    torch.testing.assert_close(tuple(actual.curves()), tuple(expected.curves()), **exactly)
+    lower, upper = actual.fpr_bounds
+    for fpr in (lower / 10, (lower + upper) / 2, upper):
+        torch.testing.assert_close(actual.threshold_at(fpr), expected.threshold_at(fpr), **exactly)
+        points = actual.operating_point(fpr=fpr), expected.operating_point(fpr=fpr)
+        torch.testing.assert_close(tuple(points[0]), tuple(points[1]), **exactly)
+    torch.testing.assert_close(
+        tuple(actual.operating_point(threshold=5.0)), tuple(expected.operating_point(threshold=5.0)), **exactly
+    )
+
+
+@pytest.mark.parametrize("name", make_awkward_results())
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_every_member_comes_back(tmp_path: Path, name: str, suffix: str, kind: Any) -> None:
+    """A result of any kind, saved and loaded by the path of either file, answers to the last bit as before."""
+    result = make_awkward_results()[name]
+    result.save(kind(tmp_path / f"aupimos.{suffix}"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aupimos.json", "aupimos.safetensors"]
+    loaded = AUPIMOResult.load(kind(tmp_path / f"aupimos.{suffix}"))
+    assert_same_result(loaded, result)
+    loaded.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "aupimos.json").read_bytes()
+    assert_same_result(AUPIMOResult.load(tmp_path / "again.json"), result)
+
+
+def test_the_details_are_complete_in_themselves(tmp_path: Path) -> None:
+    """The file of tensors gives all back without the JSON file, wherever it is moved."""
+    result = make_result()
+    result.save(tmp_path / "aupimos.json")
+    (tmp_path / "aupimos.json").unlink()
+    (tmp_path / "aupimos.safetensors").rename(tmp_path / "moved.safetensors")
+    assert_same_result(AUPIMOResult.load(tmp_path / "moved.safetensors"), result)
+
+
+LOAD_AND_PLOT = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from aupimo_torchmetrics import AUPIMOResult
+from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
+
+def pixels(result, maps, masks):
+    pictures = []
+    for draw in (
+        lambda figure: plot_heatmaps(maps, maps, result, masks, fig=figure),
+        lambda figure: plot_pimo_curves(result.curves(), result, ax=figure.subplots()),
+    ):
+        figure = Figure((6, 4))
+        draw(figure)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba()).copy())
+    return pictures
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    maps, masks = torch.load(folder / "images.pt")
+    np.savez(folder / "pixels.npz", *pixels(AUPIMOResult.load(folder / "aupimos.json"), maps, masks))
+"""
+
+
+def test_a_loaded_result_draws_the_same_pixels_in_a_new_process(tmp_path: Path) -> None:
+    """Heat maps and curves of a result that another process has saved are the same pictures."""
+    pytest.importorskip("matplotlib")
+    masks = torch.zeros(4, 40, 40, dtype=torch.bool)
+    masks[2:, 10:20, 10:20] = True
+    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(3)) + 2 * masks
+    metric = AUPIMO(fpr_bounds=(1e-3, 1e-1))
+    metric.update(maps, masks)
+    metric.result().save(tmp_path / "aupimos.json")
+    torch.save((maps, masks), tmp_path / "images.pt")
+    (tmp_path / "plot.py").write_text(LOAD_AND_PLOT, encoding="utf-8")
+    subprocess.run([sys.executable, tmp_path / "plot.py", tmp_path], check=True, cwd=Path.cwd())  # noqa: S603
+    scope: dict[str, Any] = {"__name__": "here"}
+    exec(compile(LOAD_AND_PLOT, "plot.py", "exec"), scope)  # noqa: S102
+    drawn = np.load(tmp_path / "pixels.npz")
+    for name, picture in zip(drawn, scope["pixels"](metric.result(), maps, masks), strict=True):
+        assert np.ptp(picture) > 0
+        assert np.array_equal(drawn[name], picture)
+
+
+def test_details_of_other_scores_are_ignored_with_a_warning(tmp_path: Path) -> None:
+    """Scores that another program wrote are not given the thresholds of those that were there before."""
+    path = tmp_path / "aupimos.json"
     result = make_result(5000)
     result.save(path)
-    loaded = AUPIMOResult.load(path)
-    assert (loaded.num_thresholds, loaded.num_points) == (5000, result.num_points)
-    assert loaded.protocol == result.protocol
-    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")  # as another program would
-    assert AUPIMOResult.load(path).num_thresholds == "unknown"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps(json.loads(text)), encoding="utf-8")  # the same in another layout
+    assert AUPIMOResult.load(path).num_thresholds == 5000
+    changes: dict[str, Any] = {
+        "aupimos": [math.nan] * 4 + [0.1, 0.2, 0.3, 0.4],
+        "fpr_upper_bound": 0.2,
+        "thresh_lower_bound": 0.0,
+        "num_threshs": 400,
+        "paths": ["a"] * 8,
+        "shared_fpr_metric": "max-per-image-fpr",
+    }
+    for key, value in changes.items():
+        path.write_text(json.dumps({**json.loads(text), key: value}), encoding="utf-8")
+        with pytest.warns(UserWarning, match=r"without .*aupimos\.safetensors, which belongs to other scores"):
+            loaded = AUPIMOResult.load(path)
+        assert (loaded.num_thresholds, loaded.warnings) == ("unknown", ())
+        with pytest.raises(ValueError, match="loaded from a file"):
+            loaded.threshold_at(0.05)
+
+
+def test_scores_without_details_replace_both_files(tmp_path: Path) -> None:
+    """A result that was read from an official file, saved over another one, leaves no thresholds of that one."""
+    make_result().save(tmp_path / "aupimos.json")
+    official = AUPIMOResult.load(next(BENCHMARK.glob("*/mvtec/*/aupimo/aupimos.json")))
+    official.save(tmp_path / "aupimos.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["aupimos.json"]
+    assert AUPIMOResult.load(tmp_path / "aupimos.json").mean == official.mean
+
+
+def test_damaged_details_are_refused_and_the_scores_can_be_read_without_them(tmp_path: Path) -> None:
+    """The error names the file that is damaged, and its advice gives the scores."""
+    path, details = tmp_path / "aupimos.json", tmp_path / "aupimos.safetensors"
+    result = make_result()
     result.save(path)
-    settings.unlink()
-    assert AUPIMOResult.load(path).num_thresholds == "unknown"
-    settings.write_text('{"scores', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"aupimos\.settings\.json to hold the settings of .* remove it"):
+    whole = details.read_bytes()
+    for content in (b"", whole[:5], whole[:100], whole[:-7], whole.replace(b"num_kept", b"num_lost"), bytes(500)):
+        details.write_bytes(content)
+        for each in (path, details):
+            with pytest.raises(ValueError, match=r"aupimos\.safetensors to hold the details of .* remove it"):
+                AUPIMOResult.load(each)
+    details.unlink()
+    loaded = AUPIMOResult.load(path)
+    torch.testing.assert_close(loaded.aupimos, result.aupimos, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(FileNotFoundError):
+        AUPIMOResult.load(details)
+
+
+def bad_details() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
+    """Tensors and settings, each in JSON, that cannot be those of a result, and what is said of them."""
+    return {
+        "another format": ({}, {"format": "other"}, "its format is 'other'"),
+        "dtype": ({"num_kept": torch.zeros(8)}, {}, "`num_kept` is of dtype torch.float32"),
+        "shape": ({"floor": torch.zeros(1)}, {}, r"`floor` is of dtype torch.float32 and shape \(1,\)"),
+        "counts": ({"num_kept": torch.full((8,), 2**62)}, {}, "`num_kept` does not fit"),
+        "negative counts": ({"num_kept": torch.tensor([-1, 1] * 4)}, {}, "`num_kept` does not fit"),
+        "number of images": ({"image_ids": torch.zeros(7, dtype=torch.int64)}, {}, "do not fit together"),
+        "number of scores": ({"aupimos": torch.zeros(3).double()}, {}, "3 scores of 8 images"),
+        "scores": ({"aupimos": torch.full((8,), 2.0).double()}, {}, r"not scores in \[0, 1\]"),
+        "NaN": ({"floor": torch.tensor(math.nan)}, {}, "NaN among the scores"),
+        "sizes": ({"num_pixels": torch.zeros(8, dtype=torch.int64)}, {}, "impossible size"),
+        "ids": ({"image_ids": torch.full((8,), -2)}, {}, "impossible size or id"),
+        "bounds": ({}, {"fpr_bounds": [0.5, 0.1]}, "0 < lower < upper"),
+        "thresholds": ({}, {"threshold_bounds": ["a", "b"]}, "could not convert"),
+        "too many thresholds": ({}, {"num_thresholds": 10**12}, "at most 16777216"),
+        "no number of thresholds": ({}, {"num_thresholds": "many"}, "None or an integer"),
+        "number of points": ({}, {"num_points": 1.5}, "`num_points` is of type float"),
+        "version": ({}, {"version": 3}, "`version` is of type int"),
+        "shared FPR": ({}, {"shared_fpr": "median"}, "'mean' or 'max'"),
+        "paths": ({}, {"paths": ["a"]}, "1 `paths` for 8"),
+        "warnings": ({}, {"warnings": "all well"}, "`warnings` are not texts"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_details())
+def test_details_that_do_not_fit_together_are_refused(tmp_path: Path, kind: str) -> None:
+    """A well-formed file that no result has written is a ValueError with the reason."""
+    path = tmp_path / "aupimos.safetensors"
+    make_result().save(path)
+    tensors, settings, message = bad_details()[kind]
+    with safe_open(path, framework="pt") as file:
+        metadata = {**file.metadata(), **{name: json.dumps(value) for name, value in settings.items()}}
+    save_file({**load_file(path), **tensors}, path, metadata)
+    with pytest.raises(ValueError, match=f"could not read it: .*{message}"):
         AUPIMOResult.load(path)
 
 
+def test_a_result_is_frozen() -> None:
+    """What a metric has cached cannot be changed by accident; a changed copy knows all that the original does."""
+    result = make_result()
+    with pytest.raises(FrozenInstanceError):
+        result.paths = ["a"]  # type: ignore[misc]
+    named = replace(result, paths=list("abcdefgh"))
+    assert named.threshold_at(0.05) == result.threshold_at(0.05)
+    assert result.paths is None
+
+
+def test_mask_sizes_are_counted() -> None:
+    """Each image has the number of its mask pixels, 0 if it is normal."""
+    assert make_result().mask_sizes.tolist() == [0] * 4 + [400] * 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", make_awkward_results())
+def test_warnings_are_those_that_were_warned_of(name: str) -> None:
+    """The result holds the texts of all warnings, which are given once, when it is computed."""
+    masks = torch.zeros(3, 10, 10, dtype=torch.bool)
+    masks[2] = True
+    metric = AUPIMO()
+    metric.update(torch.rand(3, 10, 10), masks)
+    with pytest.warns(UserWarning, match="cannot be resolved") as caught:
+        result = metric.result()
+    assert result.warnings == tuple(str(warning.message) for warning in caught)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.result(), metric.compute(), result.curves(), metric.curves()
+    assert (make_awkward_results()[name].warnings == ()) == (name in {"exact", "max", "texts", "ties", "pruned"})
+
+
+def counted_point(maps: Any, masks: Any, threshold: float, shared_fpr: str) -> tuple[float, list[float], float]:
+    """What a threshold does, counted pixel by pixel."""
+    rates = [
+        float((scores >= threshold).double().mean()) for scores, mask in zip(maps, masks, strict=True) if not mask.any()
+    ]
+    tprs = [
+        float((scores[mask] >= threshold).double().mean()) if mask.any() else math.nan
+        for scores, mask in zip(maps, masks, strict=True)
+    ]
+    alarms = [rate > 0 for rate in rates]
+    return (max(rates) if shared_fpr == "max" else sum(rates) / len(rates)), tprs, sum(alarms) / len(alarms)
+
+
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+@pytest.mark.parametrize("num_thresholds", [None, 3000])
+def test_operating_points_are_what_counting_says(shared_fpr: Any, num_thresholds: int | None) -> None:
+    """Shared FPR, TPRs and alarms of a threshold are those of the maps, for images of several sizes."""
+    sizes = [(30, 40), (20, 25), (41, 17), (30, 40), (22, 31)]
+    generator = torch.Generator().manual_seed(5)
+    maps = [torch.randn(size, generator=generator) for size in sizes]
+    masks = [torch.zeros(size, dtype=torch.bool) for size in sizes]
+    masks[1][2:9, 3:8] = masks[4][:5, :5] = True
+    metric = AUPIMO(num_thresholds, (1e-2, 1e-1), shared_fpr=shared_fpr)
+    metric.update(maps, masks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sampling
+        result = metric.result()
+    for fpr in (0.01, 0.05, 0.1):
+        point = result.operating_point(fpr=fpr)
+        assert point.threshold == result.threshold_at(fpr)
+        expected = counted_point(maps, masks, point.threshold, shared_fpr)
+        assert point.shared_fpr == pytest.approx(expected[0], abs=1e-15)  # one sum in another order
+        assert num_thresholds or point.shared_fpr <= fpr + 1e-15
+        assert point.per_image_tprs.tolist() == pytest.approx(expected[1], nan_ok=True, abs=1e-15)
+        assert point.share_of_normal_images_with_alarm == pytest.approx(expected[2])
+    for threshold in (-10.0, 0.3, float(maps[0].max()), math.inf):
+        point = result.operating_point(threshold=threshold)
+        expected = counted_point(maps, masks, threshold, shared_fpr)
+        assert (point.shared_fpr, point.share_of_normal_images_with_alarm) == pytest.approx((expected[0], expected[2]))
+        assert point.per_image_tprs.tolist() == pytest.approx(expected[1], nan_ok=True)
+
+
+def test_operating_points_need_one_known_threshold() -> None:
+    """Both, neither, NaN and thresholds below which normal scores were dropped are errors with their remedy."""
+    result = make_awkward_results()["pruned"]
+    with pytest.raises(ValueError, match="exactly one of `fpr` and `threshold`"):
+        result.operating_point()
+    with pytest.raises(ValueError, match="exactly one of `fpr` and `threshold`"):
+        result.operating_point(fpr=0.05, threshold=1.0)
+    with pytest.raises(ValueError, match="`threshold` to be a number, but got NaN"):
+        result.operating_point(threshold=math.nan)
+    with pytest.raises(ValueError, match=r"`fpr` to be in \(0, 0\.01\], but got 0\.0"):
+        result.operating_point(fpr=0.0)
+    with pytest.raises(ValueError, match=r"`threshold` to be .* or more, but got -3: .*`normal_buffer=None`"):
+        result.operating_point(threshold=-3.0)
+
+
+def test_operating_points_without_a_class_of_images() -> None:
+    """Without normal images the rates of these are NaN, without anomalous ones all TPRs are."""
+    results = make_awkward_results()
+    point = results["no normal image"].operating_point(threshold=1.0)
+    assert math.isnan(point.shared_fpr)
+    assert math.isnan(point.share_of_normal_images_with_alarm)
+    assert not point.per_image_tprs.isnan().any()
+    assert math.isnan(results["no normal image"].operating_point(fpr=0.05).threshold)
+    point = results["no anomalous image"].operating_point(fpr=0.05)
+    assert 0 < point.shared_fpr <= 0.05
+    assert point.per_image_tprs.isnan().all()
+
+
+def test_the_table_has_a_row_for_each_image() -> None:
+    """Index, path, id, class, mask pixels, score and TPRs stand in columns; what is not known is missing."""
+    pd = pytest.importorskip("pandas")
+    results = make_awkward_results()
+    table = results["ids"].to_dataframe()
+    columns = ["index", "path", "image_id", "is_anomalous", "mask_pixels", "aupimo", "tpr_at_lower", "tpr_at_upper"]
+    assert list(table.columns) == columns
+    assert table["index"].tolist() == [*range(5)]
+    assert table["image_id"].tolist() == [0, 1, 2, 4, 9]
+    assert table["mask_pixels"].tolist() == [105, 0, 105, 0, 0]
+    assert table["is_anomalous"].tolist() == [True, False, True, False, False]
+    assert table["path"].isna().all()
+    upper, lower = (results["ids"].operating_point(threshold=each) for each in results["ids"].threshold_bounds)
+    for name, expected in (
+        ("aupimo", results["ids"].aupimos),
+        ("tpr_at_lower", lower.per_image_tprs),
+        ("tpr_at_upper", upper.per_image_tprs),
+    ):
+        assert np.array_equal(table[name].to_numpy(), expected.numpy(), equal_nan=True)
+    assert results["texts"].to_dataframe()["path"].tolist() == results["texts"].paths
+    assert results["texts"].to_dataframe()["image_id"].isna().all()
+    official = AUPIMOResult.load(next(BENCHMARK.glob("*/mvtec/*/aupimo/aupimos.json"))).to_dataframe()
+    assert official["tpr_at_upper"].isna().all()
+    assert official["mask_pixels"].isna().all()
+    assert isinstance(official, pd.DataFrame)
+    assert len(results["no image"].to_dataframe()) == 0
+
+
+def test_the_table_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pandas the error names the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match=r"expects `pandas` to be installed.*aupimo-torchmetrics\[table\]"):
+        make_result().to_dataframe()
+
+
+@pytest.mark.parametrize("name", make_awkward_results())
+def test_a_printed_result_is_a_few_lines(name: str) -> None:
+    """Printed, a result is one block of lines that can be read, without tensors; in a list it is one line."""
+    result = make_awkward_results()[name]
+    lines = str(result).splitlines()
+    assert len(lines) <= 4 + len(result.warnings)
+    assert lines[0].startswith("AUPIMO ")
+    assert result.protocol in lines
+    assert "tensor" not in str(result) + repr(result)
+    assert len(repr(result).splitlines()) == 1
+    assert all(text in str(result) for text in result.warnings)
+
+
 def test_equal_thresholds_are_saved_as_the_official_package_takes_them(tmp_path: Path) -> None:
-    """The official loader refuses equal thresholds, so they are null in its file, and in the settings they are not."""
+    """The official loader refuses equal thresholds, so they are null in its file, and in the other they are not."""
     masks = torch.zeros(2, 10, 10)
     masks[1, :3] = 1
     metric = AUPIMO(2, fpr_bounds=(1e-2, 1e-1))
@@ -268,6 +630,10 @@ def test_loaded_scores_have_no_thresholds() -> None:
         result.threshold_at(1e-5)
     with pytest.raises(ValueError, match="loaded from a file"):
         result.pixel_aupimo(torch.rand(4, 4))
+    with pytest.raises(ValueError, match="loaded from a file"):
+        result.curves()
+    with pytest.raises(ValueError, match="loaded from a file"):
+        result.operating_point(threshold=1.0)
 
 
 @pytest.mark.parametrize(("num_thresholds", "mode"), [(None, "exact"), (5000, "5000 thresholds")])

@@ -8,10 +8,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics._engine.image_ids import ImageIds, check_ids
+
 Maps: TypeAlias = Tensor | Sequence[Tensor]
 """Maps or masks of a batch: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes."""
-
-ImageIds: TypeAlias = Tensor | Sequence[int]
 
 _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -29,7 +29,7 @@ def check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
     else:
         num_images = _check_lists(preds, target)
     if image_ids is not None:
-        _check_ids(image_ids, num_images)
+        check_ids(image_ids, num_images)
 
 
 def _check_tensor_pair(preds: Tensor, target: Tensor) -> None:
@@ -114,22 +114,6 @@ def _check_shapes(preds: Tensor, target: Tensor) -> None:
         raise ValueError(
             f"Expected `preds` and `target` to be on one device, but got {preds.device} and {target.device}."
         )
-
-
-def _check_ids(image_ids: ImageIds, num_images: int) -> None:
-    """Raise unless there is one integer id of at least 0 for each image."""
-    try:
-        ids = torch.as_tensor(image_ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"Expected `image_ids` to be integers, but could not read them: {error}.") from error
-    if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
-        raise TypeError(f"Expected `image_ids` to be integers, but got {ids.dtype}.")
-    if ids.shape != (num_images,):
-        raise ValueError(
-            f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {tuple(ids.shape)}."
-        )
-    if ids.numel() and int(ids.to(torch.int64).min()) < 0:
-        raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
 
 
 def check_values(num_nan_maps: int, is_binary: bool) -> None:

@@ -46,7 +46,7 @@ class PixelScores(NamedTuple):
     """() lowest score of all normal pixels, kept or not; +inf without normal pixels."""
 
     def image_of_score(self) -> Tensor:
-        """(S,) number of the image that each score belongs to."""
+        """(S,) index of the image that each score belongs to."""
         images = torch.arange(len(self.num_kept), device=self.scores.device)
         return images.repeat_interleave(self.num_kept, output_size=len(self.scores))
 
@@ -119,7 +119,7 @@ def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> Pix
 
 
 def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
-    """Return the images with the given numbers (n,), in that order."""
+    """Return the images at the given indices (n,), in that order."""
     num_kept = kept.num_kept[images]
     starts = (kept.num_kept.cumsum(0) - kept.num_kept)[images]
     new_starts = num_kept.cumsum(0) - num_kept
@@ -133,7 +133,7 @@ def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
     )
 
 
-def distinct_images(kept: PixelScores) -> tuple[PixelScores, int]:
+def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     """Count each image id once and sort by id; images without an id follow in their order.
 
     Returns:

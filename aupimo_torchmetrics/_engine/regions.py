@@ -17,7 +17,7 @@ from aupimo_torchmetrics._extras import require
 
 
 class RegionScores(NamedTuple):
-    """All scores of some images, parted by the regions of their masks."""
+    """All scores of some images, split by the regions of their masks."""
 
     normal: Tensor
     """(P,) scores outside of all masks, of normal and of anomalous images."""
@@ -27,9 +27,9 @@ class RegionScores(NamedTuple):
     """(R,) int64, pixels of each region."""
 
 
-def part_by_regions(maps: Iterable[Tensor], masks: Iterable[Tensor]) -> RegionScores:
-    """Part the scores of maps (H, W) by the regions of their masks (H, W) bool."""
-    parts = [_part_one(anomaly_map, mask) for anomaly_map, mask in zip(maps, masks, strict=True)]
+def split_by_regions(maps: Iterable[Tensor], masks: Iterable[Tensor]) -> RegionScores:
+    """Split the scores of maps (H, W) by the regions of their masks (H, W) bool."""
+    parts = [_split_one(anomaly_map, mask) for anomaly_map, mask in zip(maps, masks, strict=True)]
     return join_regions(parts)
 
 
@@ -56,8 +56,8 @@ def as_pixel_scores(regions: RegionScores) -> PixelScores:
     )
 
 
-def _part_one(anomaly_map: Tensor, mask: Tensor) -> RegionScores:
-    """Part the scores of one map (H, W) by the regions of its mask (H, W) bool."""
+def _split_one(anomaly_map: Tensor, mask: Tensor) -> RegionScores:
+    """Split the scores of one map (H, W) by the regions of its mask (H, W) bool."""
     if not bool(mask.any()):
         nothing = anomaly_map.new_empty(0)
         return RegionScores(anomaly_map.flatten(), nothing, nothing.new_empty(0, dtype=torch.int64))

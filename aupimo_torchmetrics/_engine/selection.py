@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.checks import ImageIds, Maps, check_form, check_values
+from aupimo_torchmetrics._engine.checks import Maps, check_form, check_values
+from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
 
 _SAMPLE_SIZE = 2**15
@@ -72,6 +73,8 @@ def keep_scores(
 ) -> PixelScores:
     """Check one batch, raise what is wrong with it, and return what is kept of it, in the dtype of `floor`.
 
+    Of image ids only integers are kept here; texts are kept as bytes, beside the scores.
+
     The host waits for the device twice, once more when a floor is chosen, once more for image ids, and once more for
     each further map of a list.
     """
@@ -97,7 +100,7 @@ def keep_scores(
     if parts is None:
         parts = [_select(group, floor) for group in groups]
     kept = join_scores(parts)
-    if image_ids is not None:
+    if image_ids is not None and not are_texts(image_ids):
         ids = torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device)
         kept = kept._replace(image_ids=_plain(ids).clone())  # not the memory of the caller
     return kept

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
@@ -41,6 +42,8 @@ class NormalLevels(NamedTuple):
     """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; never rising, in (0, 1]."""
     below: Tensor
     """() no normal score lies between this and the lowest level; -inf if there is none below the levels."""
+    fpr_below: float
+    """The shared FPR of thresholds up to `below` is not known, but at least this."""
 
 
 class PixelTable(NamedTuple):
@@ -66,7 +69,9 @@ class Samples(NamedTuple):
     thresholds: Tensor
     """(K,) evenly spaced, ascending."""
     fpr: Tensor
-    """(K,) float64 shared FPR of each, descending; +inf where it is not known but too high to matter."""
+    """(K,) float64 shared FPR of each, descending; +inf where it is not known."""
+    fpr_below: float
+    """What is not known is at least this."""
     first: int
     """Index of the threshold whose shared FPR is nearest to the upper bound."""
     last: int
@@ -74,47 +79,67 @@ class Samples(NamedTuple):
     num_points: int
     """Number of thresholds from `first` to `last` with a shared FPR above 0."""
 
+    def nearest(self, wanted: float) -> int:
+        """Index of the threshold whose known shared FPR is nearest to the wanted one, the first of equals."""
+        return int((self.fpr - wanted).abs().argmin())
+
+    def is_nearest(self, index: int, wanted: float) -> bool:
+        """Whether no threshold whose shared FPR is not known can be as near to the wanted one as that at an index."""
+        if bool(self.fpr[0].isfinite()):  # all are known, as the shared FPR falls from threshold to threshold
+            return True
+        return abs(float(self.fpr[index]) - wanted) < max(0.0, self.fpr_below - wanted)
+
+    def threshold_at(self, wanted: float) -> float:
+        """Return the threshold whose shared FPR is nearest to the wanted one; NaN if that is not known."""
+        index = self.nearest(wanted)
+        return float(self.thresholds[index]) if self.is_nearest(index, wanted) else math.nan
+
 
 class Scoring(NamedTuple):
     """How pixels are scored between the FPR bounds, exactly or by samples."""
 
     table: PixelTable
     threshold_bounds: tuple[float, float]
-    """Thresholds at the upper and at the lower FPR bound, lower threshold first."""
+    """Thresholds at the upper and at the lower FPR bound, lower threshold first; NaN where not known."""
+    max_missing: float = 0.0
+    """How much larger a score may be at most, as not every normal score that matters was kept; 0 if all were."""
     samples: Samples | None = None
+    """What was sampled; None for an exact scoring, or where nothing could be."""
 
 
 def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) -> NormalLevels:
     """Rank the normal scores from the highest down to one with a shared FPR of at least `down_to_fpr`."""
     is_normal = ~kept.is_anomalous
     if not bool(is_normal.any()):
-        return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64), kept.floor)
+        return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64), kept.floor, math.inf)
     num_pixels = kept.num_pixels[is_normal]
     whole = len(num_pixels) * int(num_pixels.amax())
 
     counts = kept.of_normal_images() & (kept.scores >= kept.floor)
     scores, images = kept.scores[counts], kept.image_of_score()[counts]
 
-    below = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf))
+    below, gap = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf)), 0.0
     # So many pixels reach the FPR in the mean, whatever images they lie in, and the maximum is never less. One more, as
     # the product may be rounded down; and with it a maximum exceeds the FPR, at which it may stay for several scores.
     num_enough = math.ceil(down_to_fpr * whole) + 1
     if num_enough < len(scores):
         is_high = scores >= kth_highest(scores, num_enough)
         if not bool(is_high.all()):
-            below = scores[~is_high].amax()
+            # With a normal pixel there the mean rises by the share of one pixel or more; half of it survives rounding.
+            below, gap = scores[~is_high].amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
         scores, images = scores[is_high], images[is_high]
     scores, order = scores.sort(descending=True)
     fpr = _max_fpr(images[order], kept) if shared_fpr == "max" else _mean_fpr(images[order], kept)
     is_last_of_tie = _is_last_of_tie(scores)
-    return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0), below)
+    lowest_fpr = float(fpr[-1]) if len(fpr) else 0.0
+    return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0), below, lowest_fpr + gap)
 
 
 def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
     """(n,) float64 mean FPR after each of n false positives, given the number of the image that each lies in."""
-    num_pixels = kept.num_pixels[~kept.is_anomalous]
-    largest = int(num_pixels.amax())
-    weights = largest / kept.num_pixels.double()
+    num_pixels = kept.num_pixels[~kept.is_anomalous].double()
+    largest = num_pixels.amax()
+    weights = largest / kept.num_pixels.double()  # 1 for images of one size, exactly
     sums = _cumsum(weights[images])
     return (sums / (len(num_pixels) * largest)).clamp(max=1)  # the weights of images of different sizes are rounded
 
@@ -149,21 +174,23 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
     A maximum that another image has raised before does not rise at `s`: then `a = b`, and there is nothing between.
     """
     lower, upper = fpr_bounds
-    log_range = math.log(upper / lower)
+    # Tensors are divided by tensors: torch turns other divisions into products, whose last bit may differ.
+    upper_fpr, log_range = levels.fpr.new_tensor([upper, math.log(upper / lower)])
     at_least = levels.fpr
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
 
     from_fpr = torch.cat([at_least, at_least.new_zeros(1)])
-    between = torch.log(upper / from_fpr.clamp(lower, upper))
+    between = torch.log(upper_fpr / from_fpr.clamp(lower, upper)) / log_range
+    between = torch.where(from_fpr > lower, between, 1)  # exactly, whatever the last bit of a logarithm is
     start, end = above.clamp(min=lower), at_least.clamp(max=upper)
     width = (end - start).clamp(min=0)
-    partly = (width - above * torch.log1p(width / start)) / (at_least - above)
+    partly = (width - above * torch.log1p(width / start)) / (at_least - above) / log_range
     partly = torch.where(at_least > above, partly, 0)
 
     weights = at_least.new_empty(2 * len(at_least) + 1)
     weights[0::2] = between
     weights[1::2] = between[:-1] + partly
-    return PixelTable(levels.scores, (weights / log_range).clamp(0, 1))
+    return PixelTable(levels.scores, weights.clamp(0, 1))
 
 
 def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
@@ -183,14 +210,17 @@ def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
 
 
 def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
-    """Thresholds (K,) of the paper's protocol: evenly from the lowest to the highest normal score; NaN without any."""
+    """Thresholds (K,) of the paper's protocol: evenly from the lowest to the highest normal score; NaN without any.
+
+    The grid is NumPy's, as in the official package: torch's differs in the last bit, and where a threshold falls on
+    tied scores, as those of quantised maps, another bit is another shared FPR.
+    """
     normal_scores = kept.scores[kept.of_normal_images()]
     highest = float(normal_scores.amax()) if len(normal_scores) else math.nan
     lowest = float(kept.normal_min)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         return torch.full((num_thresholds,), math.nan, dtype=kept.scores.dtype, device=kept.scores.device)
-    grid = torch.linspace(lowest, highest, num_thresholds, dtype=torch.float64, device=kept.scores.device)
-    return grid.to(kept.scores.dtype)
+    return torch.from_numpy(np.linspace(lowest, highest, num_thresholds)).to(kept.scores)
 
 
 def undefined_scoring(levels: NormalLevels) -> Scoring:
@@ -199,25 +229,52 @@ def undefined_scoring(levels: NormalLevels) -> Scoring:
     return Scoring(PixelTable(levels.scores, weights), (math.nan, math.nan))
 
 
-def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float], is_incomplete: bool) -> Scoring:
-    """Score by the closed form; with incomplete levels, pixels below them get 0, so that scores are lower bounds."""
+def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scoring:
+    """Score by the closed form; where levels that matter are missing pixels below them get 0, a lower bound."""
+    lower, upper = fpr_bounds
     table = exact_table(levels, fpr_bounds)
-    if is_incomplete:
+    max_missing = 0.0
+    if bool(levels.below > -math.inf):
+        max_missing = share_of_range(float(levels.fpr[0]), upper, fpr_bounds)
+    if max_missing > 0:
         table.weights[0] = 0
-    lower, upper = fpr_bounds
     low, high = thresholds_at(levels, levels.fpr.new_tensor([upper, lower])).tolist()
-    return Scoring(table, (low, high))
+    return Scoring(table, (low, high), max_missing)
 
 
-def sampled_scoring(
-    levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float]
-) -> tuple[Scoring, Samples]:
-    """Score by the trapezoid rule over the sampled thresholds (K,) between those nearest to the FPR bounds."""
+def share_of_range(start: float, end: float, fpr_bounds: tuple[float, float]) -> float:
+    """Share of the range between the FPR bounds, in log, that lies between two FPRs; in [0, 1]."""
     lower, upper = fpr_bounds
-    fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), math.inf)
-    first, last = nearest_fpr(fpr, upper), nearest_fpr(fpr, lower)
+    if start <= 0:
+        return 1.0
+    return min(1.0, max(0.0, math.log(end / start) / math.log(upper / lower)))
 
-    inner_thresholds, inner_fpr = thresholds[first : last + 1], fpr[first : last + 1]
+
+def sample(levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float]) -> Samples:
+    """Find the thresholds (K,) of the paper's protocol that lie between the FPR bounds."""
+    lower, upper = fpr_bounds
+    fpr_below = 1.0 if levels.fpr_below >= 1 else math.inf  # that of all pixels is known
+    fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), fpr_below)
+    samples = Samples(thresholds, fpr, levels.fpr_below, first=0, last=0, num_points=0)
+    first, last = samples.nearest(upper), samples.nearest(lower)
+    num_points = int((fpr[first : last + 1] > 0).sum())
+    return samples._replace(first=first, last=last, num_points=num_points)
+
+
+def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scoring:
+    """Score by the trapezoid rule over the sampled thresholds between those nearest to the FPR bounds.
+
+    If a threshold that is not known may be as near to the upper bound as the nearest known one, the trapezoids from
+    the one to the other are missing. Its shared FPR is at most as far above the bound as the known one is below.
+    """
+    lower, upper = fpr_bounds
+    max_missing = 0.0
+    nearest = float(samples.fpr[samples.first])
+    if nearest < upper and not samples.is_nearest(samples.first, upper):
+        max_missing = share_of_range(nearest, 2 * upper - nearest, fpr_bounds)
+
+    inner = slice(samples.first, samples.last + 1)
+    inner_thresholds, inner_fpr = samples.thresholds[inner], samples.fpr[inner]
     inner_thresholds, inner_fpr = inner_thresholds[inner_fpr > 0], inner_fpr[inner_fpr > 0]
     half_steps = -inner_fpr.log().diff() / 2
     nothing = half_steps.new_zeros(1)
@@ -226,14 +283,26 @@ def sampled_scoring(
 
     is_last_of_tie = _is_last_of_tie(inner_thresholds)
     weights = torch.cat([nothing, sums[is_last_of_tie].repeat_interleave(2)])
-    samples = Samples(thresholds, fpr, first, last, num_points=len(inner_thresholds))
     table = PixelTable(inner_thresholds[is_last_of_tie], weights)
-    return Scoring(table, (float(thresholds[first]), float(thresholds[last])), samples), samples
+    threshold_bounds = samples.threshold_at(upper), samples.threshold_at(lower)
+    return Scoring(table, threshold_bounds, max_missing, samples)
 
 
-def nearest_fpr(fpr: Tensor, wanted: float) -> int:
-    """Index of the shared FPR (K,) nearest to the wanted one, the first of equals."""
-    return int((fpr - wanted).abs().argmin())
+def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[float, Tensor, float]:
+    """Shared FPR of a threshold, TPRs (N,) float64, NaN for normal images, and share of normal images with an alarm.
+
+    The threshold is not below the floor: every normal score at or above it is known.
+    """
+    counts = torch.zeros_like(kept.num_kept).index_add_(0, kept.image_of_score(), (kept.scores >= threshold).long())
+    shares = counts.double() / kept.num_pixels.double()
+    is_normal = ~kept.is_anomalous
+    tprs = torch.where(is_normal, math.nan, shares)
+    if math.isnan(threshold):
+        return math.nan, torch.full_like(tprs, math.nan), math.nan
+    if not bool(is_normal.any()):
+        return math.nan, tprs, math.nan
+    shared = shares[is_normal].amax() if shared_fpr == "max" else shares[is_normal].mean()
+    return float(shared), tprs, float((counts[is_normal] > 0).double().mean())
 
 
 def _is_last_of_tie(values: Tensor) -> Tensor:
@@ -244,11 +313,24 @@ def _is_last_of_tie(values: Tensor) -> Tensor:
 
 
 def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
-    """Mean of `w` over the mask pixels of each image (N,) float64, in [0, 1]; NaN for a normal image."""
+    """Mean of `w` over the mask pixels of each image (N,) float64, in [0, 1]; NaN for a normal image.
+
+    What is summed up is how far each `w` is from the first of its image: so the mean of equal numbers is that number.
+    """
     in_mask = ~kept.of_normal_images()
-    sums = torch.zeros(len(kept.num_kept), dtype=torch.float64, device=kept.scores.device)
-    sums.index_add_(0, kept.image_of_score()[in_mask], table.look_up(kept.scores[in_mask]))
-    return torch.where(kept.is_anomalous, (sums / kept.num_pixels).clamp(0, 1), math.nan)
+    weights, images = table.look_up(kept.scores[in_mask]), kept.image_of_score()[in_mask]
+    num_in_mask = torch.where(kept.is_anomalous, kept.num_kept, 0)
+    starts = (num_in_mask.cumsum(0) - num_in_mask)[kept.is_anomalous]
+    first = torch.full_like(kept.num_kept, math.nan, dtype=torch.float64)
+    first[kept.is_anomalous] = weights[starts]
+    sums = torch.zeros_like(first).index_add_(0, images, weights - first[images])
+    return (first + sums / kept.num_pixels).clamp(0, 1)
+
+
+def mean_score(scores: Tensor) -> Tensor:
+    """Mean () of the scores (N,) that are not NaN, NaN without any; the mean of equal scores is that score."""
+    defined = scores[~scores.isnan()]
+    return defined.mean() if len(defined) == 0 else defined[0] + (defined - defined[0]).mean()
 
 
 def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: SharedFPR) -> Tensor:

@@ -12,7 +12,7 @@ from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics.evaluate.map_files import read_image
 from aupimo_torchmetrics.evaluate.pairing import Fault, Pair, PairReader, Size, resized
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics.results import AUPIMOResult
 
 
 @dataclass
@@ -22,7 +22,6 @@ class CategoryScores:
     Attributes:
         category: Its name.
         result: AUPIMO of its images, with their paths.
-        curves: PIMO curves of its images, around the FPR bounds.
         pixel_scores: AUROC, AUPR and AUPRO by name, as far as they were asked for.
         pairs: Images and maps in the order of the result.
         resized: Sizes of maps and of their masks where these differ.
@@ -32,7 +31,6 @@ class CategoryScores:
 
     category: str
     result: AUPIMOResult
-    curves: PIMOResult
     pixel_scores: dict[str, float]
     pairs: list[Pair]
     resized: set[tuple[Size, Size]]
@@ -101,7 +99,7 @@ class Evaluation:
             folder = out / scores.category if has_folders else out
             (folder / "aupimo").mkdir(parents=True, exist_ok=True)
             scores.result.save(folder / "aupimo" / "aupimos.json")
-            scores.curves.save(folder / "aupimo" / "curves.pt", scores.result.shared_fpr)
+            scores.result.curves().save(folder / "aupimo" / "curves.pt", scores.result.shared_fpr)
             for name, value in scores.pixel_scores.items():
                 with replacing(folder / f"{name}.json") as unfinished:
                     unfinished.write_text(json.dumps({"value": value}, indent=4), encoding="utf-8")
@@ -117,7 +115,7 @@ class Evaluation:
         figures = {"distribution": Figure((7.5, 2.4), layout="constrained")}
         plot_distribution(scores.result, figures["distribution"].subplots())
         figures["curves"] = Figure((7.5, 5.5), layout="constrained")
-        plot_pimo_curves(scores.curves, scores.result, ax=figures["curves"].subplots())
+        plot_pimo_curves(scores.result.curves(), scores.result, ax=figures["curves"].subplots())
         if has_heatmaps:
             roles = representative_images(scores.result)
             loaded = [self.reader.read(scores.pairs[place]) for place in roles]

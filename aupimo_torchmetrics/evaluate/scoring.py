@@ -6,8 +6,9 @@ depend on every pixel: they keep each score of a category, 4 bytes a pixel, and 
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from tqdm import tqdm
 
-from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, part_by_regions
-from aupimo_torchmetrics._scoring import aupro_scores
+from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, split_by_regions
+from aupimo_torchmetrics._engine.sweep import mean_score
+from aupimo_torchmetrics._scoring import score_regions
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -41,6 +43,7 @@ from aupimo_torchmetrics.evaluate.pairing import (
 )
 from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
 from aupimo_torchmetrics.metrics import AUPIMO
+from aupimo_torchmetrics.results import result_of
 
 BATCH_SIZE = 8
 
@@ -122,38 +125,46 @@ def _score_category(
         masks = [each.mask.to(metric.device) for each in batch]
         metric.update(maps, masks)
         if pixel_metrics:
-            parts.append(part_by_regions([each.float() for each in maps], masks))
+            parts.append(split_by_regions([each.float() for each in maps], masks))
         pairs += [each.pair for each in batch]
         resized |= {(each.map_size, size_of(each.mask)) for each in batch if each.map_size != size_of(each.mask)}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = metric.result()
-        regions = join_regions(parts)
-        pixel_scores = {name: _PIXEL_METRICS[name](regions) for name in pixel_metrics}
-    doubts = list(dict.fromkeys(str(each.message) for each in caught))
-    result.paths = [pair.name for pair in pairs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what leaves the score undefined leaves the curves undefined
-        curves = metric.curves()
-    return CategoryScores(category, result, curves, pixel_scores, pairs, resized, doubts)
+    # The report gives the warnings, each with its category.
+    result = result_of(metric._images(), metric.fpr_bounds, metric.num_thresholds, metric.shared_fpr)  # noqa: SLF001
+    result = replace(result, paths=[pair.name for pair in pairs])
+    regions = join_regions(parts)
+    pixel_scores, texts = {}, list(result.warnings)
+    for name in pixel_metrics:
+        pixel_scores[name], more = _PIXEL_METRICS[name](regions)
+        texts += more
+    return CategoryScores(category, result, pixel_scores, pairs, resized, doubts=texts)
 
 
-def _auroc(regions: RegionScores) -> float:
-    """Area under the ROC curve of all pixels."""
-    return float(binary_auroc(*_as_probabilities(regions), validate_args=False))
+def _auroc(regions: RegionScores) -> tuple[float, tuple[str, ...]]:
+    """Area under the ROC curve of all pixels, and what is to be warned of."""
+    if not _has_both_classes(regions):
+        return math.nan, ("AUROC is undefined (NaN): all pixels are of one class.",)
+    return float(binary_auroc(*_as_probabilities(regions), validate_args=False)), ()
 
 
-def _aupr(regions: RegionScores) -> float:
-    """Average precision of all pixels."""
-    return float(binary_average_precision(*_as_probabilities(regions), validate_args=False))
+def _aupr(regions: RegionScores) -> tuple[float, tuple[str, ...]]:
+    """Average precision of all pixels, and what is to be warned of."""
+    if not _has_both_classes(regions):
+        return math.nan, ("AUPR is undefined (NaN): all pixels are of one class.",)
+    return float(binary_average_precision(*_as_probabilities(regions), validate_args=False)), ()
 
 
-def _aupro(regions: RegionScores) -> float:
-    """Area under the per-region overlap curve."""
-    return float(aupro_scores(regions, DEFAULT_FPR_LIMIT).nanmean())
+def _aupro(regions: RegionScores) -> tuple[float, tuple[str, ...]]:
+    """Area under the per-region overlap curve, and what is to be warned of."""
+    scores, texts = score_regions(regions, DEFAULT_FPR_LIMIT)
+    return float(mean_score(scores)), texts
 
 
 _PIXEL_METRICS = {"auroc": _auroc, "aupr": _aupr, "aupro": _aupro}
+
+
+def _has_both_classes(regions: RegionScores) -> bool:
+    """Whether there are pixels in masks and pixels outside."""
+    return len(regions.normal) > 0 and len(regions.in_regions) > 0
 
 
 def _as_probabilities(regions: RegionScores) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,349 @@
+"""The formats of results on disk, in plain values: what is written, and what is refused when it is read.
+
+- `aupimos.json`: scores in the format of the official package, which takes no further keys.
+- `aupimos.safetensors`, beside it: what was kept of the images, and the settings. All else follows from these. It is
+  complete in itself, and belongs to a JSON file that says the same of scores, bounds and paths.
+- `curves.pt`: PIMO curves, under the names that the official package uses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
+from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds, check_num_thresholds
+from aupimo_torchmetrics._untrusted import load_tensors
+
+UNKNOWN = "unknown"
+"""Number of thresholds of scores read from a file that does not say it."""
+SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}
+"""Names of the shared FPR in files; the official package writes and knows the first."""
+_CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
+"""Names of thresholds, shared FPR and TPRs in files of the official package."""
+JSON_SUFFIX, TENSORS_SUFFIX = ".json", ".safetensors"
+FORMAT = "aupimo-torchmetrics result 1"
+"""What a file of tensors calls itself."""
+MAX_THRESHOLDS = 2**24
+"""Sampled thresholds of a result on disk at most: a number in a file does not fill the memory."""
+_SCORE_DTYPES = (torch.float32, torch.float64)
+_DTYPES = {
+    "normal_scores": _SCORE_DTYPES,
+    "mask_scores": _SCORE_DTYPES,
+    "floor": _SCORE_DTYPES,
+    "normal_min": _SCORE_DTYPES,
+    "num_kept": (torch.int64,),
+    "num_pixels": (torch.int64,),
+    "is_anomalous": (torch.bool,),
+    "image_ids": (torch.int64,),
+    "aupimos": (torch.float64,),
+}
+"""Tensors of a file, and what they may hold."""
+_OF_IMAGES = ("num_kept", "num_pixels", "is_anomalous", "image_ids")
+"""Tensors with one item for each image."""
+_SETTINGS = (
+    "fpr_bounds",
+    "threshold_bounds",
+    "num_points",
+    "shared_fpr",
+    "paths",
+    "num_thresholds",
+    "version",
+    "warnings",
+)
+"""Metadata of a file, each in JSON."""
+_T = TypeVar("_T")
+
+
+class Scores(NamedTuple):
+    """What a JSON file holds."""
+
+    aupimos: Tensor
+    """(N,) float64, NaN for a normal image."""
+    fpr_bounds: tuple[float, float]
+    threshold_bounds: tuple[float, float]
+    """NaN where the file does not hold them."""
+    num_points: int | None
+    shared_fpr: SharedFPR
+    paths: list[str] | None
+
+
+class Details(NamedTuple):
+    """What a file of tensors holds."""
+
+    scores: Scores
+    kept: PixelScores
+    num_thresholds: int | None
+    version: str | None
+    warnings: tuple[str, ...]
+
+
+def json_path(path: str | os.PathLike[str]) -> Path:
+    """Where the scores are that belong to a file of either kind."""
+    path = Path(path)
+    return path.with_suffix(JSON_SUFFIX) if path.suffix == TENSORS_SUFFIX else path
+
+
+def tensors_path(path: str | os.PathLike[str]) -> Path:
+    """Where the details are that belong to a file of either kind: `aupimos.safetensors` beside `aupimos.json`."""
+    path = Path(path)
+    return path if path.suffix == TENSORS_SUFFIX else path.with_suffix(TENSORS_SUFFIX)
+
+
+def write_result(path: str | os.PathLike[str], scores: Scores, details: Details | None) -> None:
+    """Write both files, or only the scores where there are no details; each is complete, or as it was before."""
+    with replacing(json_path(path)) as unfinished:
+        unfinished.write_text(_as_text(scores), encoding="utf-8")
+        if details is not None:
+            with replacing(tensors_path(path)) as unfinished_tensors:
+                save_file(_as_tensors(details), unfinished_tensors, _as_metadata(details))
+    if details is None:
+        tensors_path(path).unlink(missing_ok=True)  # the details of the scores that were replaced
+
+
+def read_scores(path: str | os.PathLike[str]) -> Scores:
+    """Read a JSON file of this or of the official package.
+
+    Raises:
+        ValueError: If the file is not such a JSON file, or what it holds does not fit together.
+        OSError: If the file cannot be opened.
+
+    """
+    try:
+        return _parse_scores(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        # Not the `repr`, which holds the whole file if that is not text.
+        raise ValueError(
+            f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+
+
+def read_details(path: str | os.PathLike[str]) -> Details:
+    """Read a file of tensors of this package.
+
+    Raises:
+        ValueError: If the file is not such a file, or what it holds does not fit together.
+        OSError: If the file cannot be opened.
+
+    """
+    with Path(path).open("rb"):  # safetensors does not say which files cannot be opened
+        pass
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in _DTYPES}
+        settings = {name: json.loads(metadata[name]) for name in ("format", *_SETTINGS)}
+        return _parse_details(tensors, settings)
+    except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: {error}. "
+            "The scores can be read without it: remove it."
+        ) from error
+
+
+def belong_together(scores: Scores, details: Details) -> bool:
+    """Whether scores and details are of one result."""
+    return _as_text(scores) == _as_text(details.scores)
+
+
+def write_curves(path: str | os.PathLike[str], curves: Iterable[Tensor], shared_fpr: SharedFPR) -> None:
+    """Write thresholds, shared FPR and TPRs, under the names that the official package uses."""
+    content = {"shared_fpr_metric": SHARED_FPR_METRICS[shared_fpr], **dict(zip(_CURVE_KEYS, curves, strict=True))}
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)
+
+
+def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
+    """Read thresholds (K,), shared FPR (K,) and TPRs (N, K) of this or of the official package; no code is run.
+
+    Raises:
+        ValueError: If the file is not such a file, or what it holds does not fit together.
+        OSError: If the file cannot be opened.
+
+    """
+    path = os.fspath(path)
+    try:
+        content = load_tensors(path)
+        curves = tuple(content[key] for key in _CURVE_KEYS)
+    except OSError:
+        raise
+    except Exception as error:  # of hostile files torch raises all kinds of errors
+        raise ValueError(
+            f"Expected `path` to be a file of PIMO curves, but could not read {path}: {error!r}."
+        ) from error
+    if not all(isinstance(part, Tensor) and part.is_floating_point() for part in curves):
+        raise ValueError(f"Expected {path} to hold floating point tensors, but got something else.")
+    thresholds, shared_fpr, per_image_tprs = curves
+    num_thresholds = (len(thresholds),) if thresholds.ndim == 1 else ()
+    if not thresholds.shape == shared_fpr.shape == per_image_tprs.shape[1:] == num_thresholds:
+        shapes = ", ".join(str(tuple(part.shape)) for part in curves)
+        raise ValueError(f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
+    return curves
+
+
+def _as_text(scores: Scores) -> str:
+    """JSON that the official package reads; not a number is `NaN`."""
+    # The official package refuses thresholds that are equal or undefined, and a number of less than two.
+    lower_threshold, upper_threshold = scores.threshold_bounds
+    has_range = lower_threshold < upper_threshold
+    content: dict[str, Any] = {
+        "shared_fpr_metric": SHARED_FPR_METRICS[scores.shared_fpr],
+        "fpr_lower_bound": scores.fpr_bounds[0],
+        "fpr_upper_bound": scores.fpr_bounds[1],
+        "num_threshs": scores.num_points if (scores.num_points or 0) >= 2 else None,
+        "thresh_lower_bound": lower_threshold if has_range else None,
+        "thresh_upper_bound": upper_threshold if has_range else None,
+        "aupimos": scores.aupimos.tolist(),
+    }
+    if scores.paths is not None:
+        content["paths"] = scores.paths
+    return json.dumps(content, indent=4)
+
+
+def _parse_scores(content: Any) -> Scores:
+    """Take scores from what a JSON file holds; raise what is wrong with it."""
+    aupimos = torch.tensor(content["aupimos"], dtype=torch.float64)
+    _check_scores(aupimos)
+    shared_fprs = {name: shared_fpr for shared_fpr, name in SHARED_FPR_METRICS.items()}
+    if content["shared_fpr_metric"] not in shared_fprs:
+        raise ValueError(f"`shared_fpr_metric` is {content['shared_fpr_metric']!r}, not {' or '.join(shared_fprs)}")
+    bounds = [content.get(f"thresh_{end}_bound") for end in ("lower", "upper")]
+    lower, upper = (math.nan if bound is None else float(bound) for bound in bounds)
+    if lower > upper:
+        raise ValueError(f"`thresh_lower_bound` {lower:g} is above `thresh_upper_bound` {upper:g}")
+    return Scores(
+        aupimos=aupimos,
+        fpr_bounds=check_fpr_bounds((content["fpr_lower_bound"], content["fpr_upper_bound"])),
+        threshold_bounds=(lower, upper),
+        num_points=_checked("num_threshs", content.get("num_threshs"), int),
+        shared_fpr=shared_fprs[content["shared_fpr_metric"]],
+        paths=_checked_texts("paths", content.get("paths"), len(aupimos)),
+    )
+
+
+def _as_tensors(details: Details) -> dict[str, Tensor]:
+    """Tensors of details by their names in files, on the CPU."""
+    kept = details.kept
+    is_normal = kept.of_normal_images()
+    tensors = {
+        "normal_scores": kept.scores[is_normal],
+        "mask_scores": kept.scores[~is_normal],
+        "num_kept": kept.num_kept,
+        "num_pixels": kept.num_pixels,
+        "is_anomalous": kept.is_anomalous,
+        "image_ids": kept.image_ids,
+        "aupimos": details.scores.aupimos,
+        "floor": kept.floor,
+        "normal_min": kept.normal_min,
+    }
+    return {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
+
+
+def _as_metadata(details: Details) -> dict[str, str]:
+    """Settings of details as the texts that safetensors takes."""
+    settings = {
+        "fpr_bounds": details.scores.fpr_bounds,
+        "threshold_bounds": details.scores.threshold_bounds,
+        "num_points": details.scores.num_points,
+        "shared_fpr": details.scores.shared_fpr,
+        "paths": details.scores.paths,
+        "num_thresholds": details.num_thresholds,
+        "version": details.version,
+        "warnings": details.warnings,
+    }
+    return {"format": json.dumps(FORMAT), **{name: json.dumps(settings[name]) for name in _SETTINGS}}
+
+
+def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Details:
+    """Take details from tensors and settings of a file; raise what is wrong with them."""
+    if settings["format"] != FORMAT:
+        raise ValueError(f"its format is {settings['format']!r:.40}, not {FORMAT}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES[name] or tensor.ndim != (0 if name in {"floor", "normal_min"} else 1):
+            raise ValueError(f"`{name}` is of dtype {tensor.dtype} and shape {tuple(tensor.shape)}")
+    _check_scores(tensors["aupimos"])
+    kept = _joined(tensors)
+    _check_kept(kept, len(tensors["aupimos"]))
+    check_choice("shared_fpr", settings["shared_fpr"], SharedFPR)
+    check_num_thresholds(settings["num_thresholds"])
+    if (settings["num_thresholds"] or 0) > MAX_THRESHOLDS:
+        raise ValueError(f"`num_thresholds` is {settings['num_thresholds']}, at most {MAX_THRESHOLDS}")
+    lower, upper = (float(bound) for bound in settings["threshold_bounds"])
+    scores = Scores(
+        aupimos=tensors["aupimos"],
+        fpr_bounds=check_fpr_bounds(settings["fpr_bounds"]),
+        threshold_bounds=(lower, upper),
+        num_points=_checked("num_points", settings["num_points"], int),
+        shared_fpr=settings["shared_fpr"],
+        paths=_checked_texts("paths", settings["paths"], len(kept.num_kept)),
+    )
+    return Details(
+        scores=scores,
+        kept=kept,
+        num_thresholds=settings["num_thresholds"],
+        version=_checked("version", settings["version"], str),
+        warnings=tuple(_checked_texts("warnings", settings["warnings"]) or ()),
+    )
+
+
+def _joined(tensors: dict[str, Tensor]) -> PixelScores:
+    """Put the scores of normal and of anomalous images together again, image after image."""
+    normal, masked, num_kept = tensors["normal_scores"], tensors["mask_scores"], tensors["num_kept"]
+    num_scores = len(normal) + len(masked)
+    if normal.dtype != masked.dtype or len({len(tensors[name]) for name in _OF_IMAGES}) > 1:
+        raise ValueError("tensors do not fit together")
+    if bool(((num_kept < 0) | (num_kept > num_scores)).any()) or int(num_kept.sum()) != num_scores:
+        raise ValueError("`num_kept` does not fit the scores")
+    is_normal = ~tensors["is_anomalous"].repeat_interleave(num_kept)
+    if int(is_normal.sum()) != len(normal):
+        raise ValueError("`num_kept` does not fit the scores")
+    scores = normal.new_empty(num_scores)
+    scores[is_normal], scores[~is_normal] = normal, masked
+    others = {name: tensors[name] for name in PixelScores._fields if name != "scores"}
+    return PixelScores(scores=scores, **others)
+
+
+def _check_kept(kept: PixelScores, num_images: int) -> None:
+    """Raise if what was kept of images cannot be so."""
+    if len(kept.num_kept) != num_images:
+        raise ValueError(f"there are {num_images} scores of {len(kept.num_kept)} images")
+    if bool(torch.stack([each.isnan().any() for each in (kept.scores, kept.floor, kept.normal_min)]).any()):
+        raise ValueError("there is NaN among the scores")
+    too_many = torch.where(kept.is_anomalous, kept.num_kept != kept.num_pixels, kept.num_kept > kept.num_pixels)
+    if bool((too_many | (kept.num_pixels < 1) | (kept.image_ids < NO_ID)).any()):
+        raise ValueError("there are images of impossible size or id")
+
+
+def _check_scores(aupimos: Tensor) -> None:
+    """Raise unless these are scores."""
+    if aupimos.ndim != 1 or bool(((aupimos < 0) | (aupimos > 1)).any()):
+        raise ValueError("`aupimos` are not scores in [0, 1]")
+
+
+def _checked(name: str, value: Any, kind: type[_T]) -> _T | None:
+    """Return a setting read from a file, or raise unless it is None or of its kind."""
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"`{name}` is of type {type(value).__name__}")
+    return value
+
+
+def _checked_texts(name: str, texts: Any, num_images: int | None = None) -> list[str] | None:
+    """Return texts read from a file, or raise unless they are None or a list, one text for each image if so asked."""
+    if texts is None:
+        return None
+    if not (isinstance(texts, list) and all(isinstance(each, str) for each in texts)):
+        raise TypeError(f"`{name}` are not texts")
+    if num_images is not None and len(texts) != num_images:
+        raise ValueError(f"there are {len(texts)} `{name}` for {num_images} `aupimos`")
+    return texts

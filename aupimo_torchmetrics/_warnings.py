@@ -1,0 +1,144 @@
+"""From facts to texts: what leaves a score undefined or uncertain, and what to do about it.
+
+Conventions: a function takes facts, as the engine states them, and returns the text of a warning, or "" where there is
+nothing to warn of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torchmetrics.utilities import rank_zero_warn
+
+from aupimo_torchmetrics._engine.sweep import NormalLevels, Samples
+from aupimo_torchmetrics._settings import SharedFPR
+
+MIN_SAMPLED_POINTS = 300
+"""Fewer sampled thresholds between the bounds draw a warning, as in the official package."""
+MAX_BOUND_ERROR = 0.01
+"""Relative distance of a sampled from a wanted FPR bound that draws a warning, as in the official package."""
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Warn of each text once, on the first process."""
+    for text in texts:
+        rank_zero_warn(text, UserWarning)
+
+
+def repeated_ids(num_conflicts: int) -> str:
+    """Say if some images have one id and different content."""
+    if num_conflicts == 0:
+        return ""
+    return (
+        f"Images with different content were given under the same id, for {num_conflicts} of the `image_ids`; only "
+        "the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
+    )
+
+
+def mixed_ids() -> str:
+    """Say that processes gave ids of different kinds."""
+    return (
+        "Some processes gave integers as `image_ids` and others texts: images with a text as id count as images "
+        "without an id. Give ids of one kind on all processes."
+    )
+
+
+def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
+    """Say which class of images is missing, so that every score is NaN."""
+    if num_images == 0:
+        return (
+            f"{name} is undefined (NaN): there is no image. "
+            "Call `update` with normal and anomalous images before `compute`."
+        )
+    if num_anomalous == num_images:
+        return (
+            f"{name} is undefined (NaN): none of the {num_images} images is normal, and false positives are counted on "
+            "normal images. Add images whose masks are empty."
+        )
+    if num_anomalous == 0:
+        return (
+            f"{name} is undefined (NaN): none of the {num_images} images is anomalous. "
+            "Add images whose masks are not empty."
+        )
+    return ""
+
+
+def missing_pixels(num_regions: int, num_outside: int) -> str:
+    """Say if there is no region in the masks, or no pixel outside of them, so that AUPRO is NaN."""
+    if num_regions > 0 and num_outside > 0:
+        return ""
+    missing = "region in the masks" if num_regions == 0 else "pixel outside of the masks"
+    return f"AUPRO is undefined (NaN): there is no {missing}. Add images that have one."
+
+
+def infinite_scores() -> str:
+    """Say that thresholds cannot be sampled because a normal score is infinite."""
+    return (
+        "The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the highest normal "
+        "score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the infinite score."
+    )
+
+
+def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str:
+    """Say how far the normal scores reach that were kept, and by how much a score may be too low."""
+    if max_missing == 0:
+        return ""
+    return (
+        f"AUPIMO is a lower bound: the normal scores that were kept reach a shared FPR of {lowest_fpr:.3g} only, but "
+        f"{needed_fpr:.3g} is needed. A score may be up to {_rounded_up(max_missing):.3g} larger. "
+        "Increase `normal_buffer`, or set it to None to keep every normal score."
+    )
+
+
+def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> str:
+    """Say if no threshold reaches a shared FPR that the integral needs."""
+    lower, upper = fpr_bounds
+    cause, remedy = "tied scores make", "more normal pixels"
+    if shared_fpr == "max":  # more images would not help: a single one decides
+        cause, remedy = "tied scores or small images make", f"normal images of {math.ceil(1 / lower)} pixels or more"
+    lowest = float(levels.fpr[-1])
+    if lowest > lower * (1 + 1e-9):
+        fact = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
+    elif not bool(((levels.fpr >= lower) & (levels.fpr <= upper)).any()):
+        below, above = float(levels.fpr[levels.fpr < lower].amax()), float(levels.fpr[levels.fpr > upper].amin())
+        fact = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
+    else:
+        return ""
+    return (
+        f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is interpolated. "
+        f"Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
+    )
+
+
+def few_samples(samples: Samples, fpr_bounds: tuple[float, float]) -> str:
+    """Say, where the official package warns or fails, that thresholds are few or miss the FPR bounds."""
+    reached = float(samples.fpr[samples.last]), float(samples.fpr[samples.first])
+    missed = [
+        f"{got:.3g} for {wanted:g}"
+        for wanted, got in zip(fpr_bounds, reached, strict=True)
+        if abs(got - wanted) > MAX_BOUND_ERROR * wanted
+    ]
+    facts = [f"the thresholds nearest to the FPR bounds reach {' and '.join(missed)}"] if missed else []
+    if samples.num_points < MIN_SAMPLED_POINTS:
+        facts.append(f"only {samples.num_points} thresholds lie between the FPR bounds")
+    if not facts:
+        return ""
+    return (
+        f"AUPIMO may be inaccurate: {', and '.join(facts)}. "
+        "Increase `num_thresholds`, or set it to None for the exact score."
+    )
+
+
+def unknown_thresholds() -> str:
+    """Say that the score is right, but which threshold the protocol would name is not known."""
+    return (
+        "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as tied normal scores were "
+        "not all kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
+    )
+
+
+def _rounded_up(value: float) -> float:
+    """The next number of three digits, so that a text never says too little."""
+    digits = 2 - math.floor(math.log10(value))
+    return math.ceil(value * 10.0**digits) / 10.0**digits
