@@ -1,5 +1,6 @@
 """Results on disk and in words."""
 
+import functools
 import json
 import math
 import subprocess
@@ -123,6 +124,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert_same_result(AUPIMOResult.load(path), result)
 
 
+@functools.cache
 def make_awkward_results() -> dict[str, AUPIMOResult]:
     """Results of all kinds: exact, sampled, by the maximum, with ids and texts, undefined, pruned, of ties."""
     masks = torch.zeros(6, 30, 40, dtype=torch.bool)
