@@ -93,7 +93,7 @@ def test_curves_of_representative_images_by_default(scored: tuple) -> None:
     _, ax = plot_pimo_curves(curves, result)
     expected: dict[int, list[str]] = {}
     for statistic in per_image_statistics(result):
-        expected.setdefault(statistic.image, []).append(statistic.name)
+        expected.setdefault(statistic.index, []).append(statistic.name)
     labels = [
         f"image {image} ({', '.join(names)}): AUPIMO {result.aupimos[image]:.2f}" for image, names in expected.items()
     ]

@@ -244,8 +244,8 @@ def representative_images(result: AUPIMOResult) -> dict[int, str]:
     """Return places of the images nearest to the statistics of a box plot, worst first, and what each stands for."""
     roles: dict[int, str] = {}
     for statistic in per_image_statistics(result):
-        known = roles.get(statistic.image)
-        roles[statistic.image] = f"{known}, {statistic.name}" if known else statistic.name
+        known = roles.get(statistic.index)
+        roles[statistic.index] = f"{known}, {statistic.name}" if known else statistic.name
     return roles
 
 
