@@ -358,7 +358,7 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
 def test_confidence_does_not_round_up_to_certainty() -> None:
     """A confidence just short of a number is not written as this number, and one that is it is."""
     confidence = {("a", "b"): 0.9999, ("b", "a"): 0.29}
-    _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, confidence, "ttest", "greater", 3))
+    _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
     assert [text.get_text() for text in ax.texts] == ["0.99", "0.29"]
     assert "t-test" in ax.get_xlabel()
 
@@ -367,7 +367,7 @@ def test_numbers_in_cells_can_be_read() -> None:
     """Numbers stand out from their cell: the contrast is 4.5 or more, as the WCAG asks of text, at any confidence."""
     for step in range(101):
         confidence = {("a", "b"): step / 100, ("b", "a"): 0.0}
-        fig, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, confidence, "ttest", "greater", 3))
+        fig, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
         luminances = [_luminance(color) for color in (ax.texts[0].get_color(), ax.images[0].to_rgba(step / 100))]
         assert (max(luminances) + 0.05) / (min(luminances) + 0.05) >= 4.5
         plt.close(fig)
