@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 CURVES_SIZE = (7.5, 5.5)
 HEATMAP_SIZE = (4.5, 4.0)
+DEMO_SIZE = (13.0, 5.2)
+"""Curves beside three heat maps."""
 
 SCORE_COLORS = "viridis"
 """Colour map of scores from 0 to 1."""

@@ -186,8 +186,8 @@ def plot_pimo_curves(
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
-        ValueError: If there is no curve, if curves and scores are of different numbers of images, if `images` is empty,
-            or if one of the images is not there or is normal.
+        ValueError: If there are no images or thresholds, if curves and scores are of different numbers of images, if
+            `images` is empty, or if one of the images is not there or is normal.
 
     Example:
         >>> import torch
@@ -201,8 +201,8 @@ def plot_pimo_curves(
 
     """
     shared_fpr, tprs = torch.as_tensor(curves.shared_fpr).cpu(), torch.as_tensor(curves.per_image_tprs).cpu()
-    if len(tprs) == 0:
-        raise ValueError("Expected `curves` to hold the curve of at least one image, but got none.")
+    if tprs.numel() == 0:
+        raise ValueError(f"Expected `curves` to hold the TPRs (N, K) of images, but got shape {tuple(tprs.shape)}.")
     scores = tprs.mean(1) if result is None else result.aupimos.cpu()
     chosen = _chosen_curves(scores, tprs, result, images)
     fig, ax = figure_and_axis(ax, CURVES_SIZE)
