@@ -109,7 +109,7 @@ def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_pa
     ],
 )
 def test_names_are_what_tells_paths_apart(paths: list[str], names: list[str]) -> None:
-    """What all paths have in common before and behind is left out, as far as something is left of each."""
+    """What all paths have in common at the front and at the end is cut, as far as something remains of each."""
     assert _distinguishing_names([Path(path) for path in paths]) == names
 
 

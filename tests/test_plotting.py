@@ -390,13 +390,13 @@ def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
 
 def _ranking() -> ModelRanking:
     """Four models on 13 datasets: two that take turns at the top, and two far behind."""
-    orders = [("a", "b", "c", "d") if place % 2 else ("b", "a", "c", "d") for place in range(13)]
+    orders = [("a", "b", "c", "d") if number % 2 else ("b", "a", "c", "d") for number in range(13)]
     return rank_models(
         {
-            str(place): {
+            str(number): {
                 name: AUPIMOResult(torch.tensor([1 - rank / 4]), BOUNDS, (0.0, 1.0)) for rank, name in enumerate(order)
             }
-            for place, order in enumerate(orders)
+            for number, order in enumerate(orders)
         }
     )
 
@@ -413,11 +413,11 @@ def test_ranks_show_models_critical_difference_and_groups() -> None:
     assert labels == [f"{name}  {ranking.average_ranks[name]:.2f}" for name in ranking.order]
     single, average = ax.collections[::2], ax.collections[1::2]
     bars, groups, scale = ax.get_lines()[:4], ax.get_lines()[4:6], ax.get_lines()[6]
-    for place, name in enumerate(ranking.order):
-        assert average[place].get_offsets().tolist() == [[ranking.average_ranks[name], place]]
+    for row, name in enumerate(ranking.order):
+        assert average[row].get_offsets().tolist() == [[ranking.average_ranks[name], row]]
         own = {ranks[name] for ranks in ranking.ranks.values()}
-        assert single[place].get_offsets().tolist() == [[rank, place] for rank in sorted(own)]
-        low, high = bars[place].get_xdata()
+        assert single[row].get_offsets().tolist() == [[rank, row] for rank in sorted(own)]
+        low, high = bars[row].get_xdata()
         assert (low + high) / 2 == pytest.approx(ranking.average_ranks[name])
         assert high - low == pytest.approx(critical)
     for group, (first, last) in zip(groups, [(0, 1), (2, 3)], strict=True):
@@ -451,7 +451,7 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
         assert tuple(label.get_text() for label in labels) == comparison.order
     cells = ax.images[0].get_array().filled(np.nan)
     assert np.isnan(np.diag(cells)).all()
-    written = {tuple(int(place) for place in text.get_position()): float(text.get_text()) for text in ax.texts}
+    written = {tuple(int(position) for position in text.get_position()): float(text.get_text()) for text in ax.texts}
     for (a, b), confidence in comparison.confidence.items():
         row, column = comparison.order.index(a), comparison.order.index(b)
         assert cells[row, column] == confidence
@@ -488,7 +488,7 @@ def _luminance(color: Any) -> float:
 @pytest.mark.parametrize("num_models", [2, 13])
 def test_labels_of_comparisons_do_not_overlap(num_models: int) -> None:
     """Names of models, numbers in cells and labels stand apart and within the picture, for two models and for many."""
-    names = [f"efficientad_wr101_{place:02}_ext" for place in range(num_models)]
+    names = [f"efficientad_wr101_{number:02}_ext" for number in range(num_models)]
     scores = {name: AUPIMOResult(torch.rand(9), BOUNDS, (0.0, 1.0)) for name in names}
     for fig, ax in (plot_ranks(rank_models({"x": scores, "y": scores})), plot_confidence(compare_models(scores))):
         fig.canvas.draw()

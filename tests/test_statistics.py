@@ -82,7 +82,7 @@ def test_representative_images_are_the_official_ones(category: str, model: str, 
     """
     result = published(model, category)
     scores = result.aupimos.tolist()
-    anomalous = result.aupimos.isfinite().nonzero().flatten().tolist()  # the official places leave out normal images
+    anomalous = result.aupimos.isfinite().nonzero().flatten().tolist()  # official indices do not count normal images
     expected = sorted(
         (our_name(each["stat_name"]), each["stat_value"], anomalous[each["image_idx"]])
         for each in EXPECTED[category]["boxplot"][model][policy]
@@ -123,7 +123,7 @@ def test_one_image_stands_for_one_statistic_where_another_is_as_near() -> None:
 
 
 def test_tolerance_bounds_how_far_an_image_may_be() -> None:
-    """An image takes another's place only if it is at most as far from the value as the tolerance says."""
+    """An image is chosen instead of the nearest only if it is at most as far from the value as the tolerance says."""
     result = make_result([0.0, 0.25, 0.5, 0.75, 1.0])  # mean and median are 0.5
     for tolerance, image in ((0.24, 2), (0.26, 3)):
         by_name = {statistic.name: statistic.index for statistic in per_image_statistics(result, tolerance=tolerance)}
@@ -179,14 +179,14 @@ def test_images_in_another_order_are_aligned() -> None:
     """Paths, or else ids, say which scores belong to one image."""
     scores, others = [0.1, 0.2, math.nan, 0.4, 0.9], [0.3, 0.1, math.nan, 0.5, 0.8]
     expected = compare_models({"a": make_result(scores), "b": make_result(others)})
-    paths = [f"{place}.png" for place in range(5)]
+    paths = [f"{index}.png" for index in range(5)]
     shuffled = [3, 1, 4, 0, 2]
     in_other_order = {
-        "paths": (paths, [paths[place] for place in shuffled]),
+        "paths": (paths, [paths[index] for index in shuffled]),
         "image_ids": (torch.arange(5), torch.tensor(shuffled)),
     }
     for name, (own, other) in in_other_order.items():
-        b = make_result([others[place] for place in shuffled], **{name: other})
+        b = make_result([others[index] for index in shuffled], **{name: other})
         actual = compare_models({"a": make_result(scores, **{name: own}), "b": b})
         assert actual.confidence == expected.confidence
         assert actual.order == expected.order
@@ -390,8 +390,8 @@ def test_a_constant_difference_is_certain_to_the_t_test() -> None:
 def made_up_datasets(*scores: dict[str, float]) -> dict[str, dict[str, AUPIMOResult]]:
     """Datasets "0", "1", ... of one image each, on which the models score as given."""
     return {
-        str(place): {model: make_result([score, math.nan]) for model, score in each.items()}
-        for place, each in enumerate(scores)
+        str(number): {model: make_result([score, math.nan]) for model, score in each.items()}
+        for number, each in enumerate(scores)
     }
 
 
@@ -462,7 +462,7 @@ def test_friedman_test_needs_three_models_and_two_datasets() -> None:
 
 
 def test_a_ranking_prints_as_a_table() -> None:
-    """The table has a row a model, the best first, with mean, rank and the places of those not told apart from it."""
+    """The table has a row a model, the best first, with mean, rank and the rows of those not told apart from it."""
     scores = {"a": 0.25, "b": 0.5, "c": 0.75}
     lines = str(rank_models(made_up_datasets(*[scores] * 5))).splitlines()
     assert lines[0].startswith("5 datasets; Friedman test: p = 0.0067; critical difference of ranks: 1.48")

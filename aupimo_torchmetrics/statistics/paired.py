@@ -102,8 +102,8 @@ def compare_models(
         Order, means, intervals, average ranks and confidences, which print as a table.
 
     Raises:
-        ValueError: If there are fewer than two models or images, a choice is not known, `atol` is negative or NaN, or
-            the results are not of the same images, image classes, FPR bounds and shared FPR.
+        ValueError: If there are fewer than two models or images, if a choice is not known, if `atol` is negative or
+            NaN, or if the results are not of the same images, image classes, FPR bounds and shared FPR.
         ModuleNotFoundError: If scipy is not installed.
 
     Example:
@@ -156,7 +156,8 @@ def _wilcoxon(differences: Scores, alternative: Alternative, atol: float) -> flo
     if not sizes.any():
         return 1.0
     has_ties = len(np.unique(sizes)) < len(sizes) or bool((sizes == 0).any())
-    method: Any = "asymptotic"  # each method is right for its case, so scipy has nothing to warn of
+    # scipy would choose the same, but on its way divides by numbers that may be 0, and warns.
+    method: Any = "asymptotic"
     if not has_ties and len(sizes) <= MAX_IMAGES_EXACT:
         method = "exact"
     elif has_ties and len(sizes) <= MAX_IMAGES_PERMUTED:
