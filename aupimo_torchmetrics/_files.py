@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+class BadDataError(ValueError):
+    """Files or data that cannot be used."""
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of a file to write, which takes the place of `path` when all went well, and is removed if not."""

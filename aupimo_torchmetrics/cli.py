@@ -220,17 +220,24 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _run_compare(arguments: argparse.Namespace) -> int:
     """Run `aupimo compare`."""
     _require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
-    from aupimo_torchmetrics.compare import PairedTest, compare_paths  # noqa: PLC0415
+    from aupimo_torchmetrics.compare import BadDataError, compare_paths  # noqa: PLC0415
 
-    paired_test = PairedTest(arguments.test, arguments.alternative, arguments.atol)
     try:
-        report = compare_paths(arguments.paths, arguments.names, paired_test, arguments.out)
+        comparison = compare_paths(
+            arguments.paths, arguments.names, arguments.test, arguments.alternative, arguments.atol
+        )
     except ValueError as error:
         print(f"aupimo compare: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    if report.left_out:
-        print(f"aupimo compare: {report.left_out}", file=sys.stderr)  # noqa: T201
-    print(report.summary)  # noqa: T201
+        return 1 if isinstance(error, BadDataError) else 2
+    lines = [comparison.summary()]
+    if arguments.out is not None:
+        out = Path(arguments.out)
+        written = comparison.save(out)
+        files = dict.fromkeys(path.name if path.parent == out else f"CATEGORY/{path.name}" for path in written)
+        lines.append(f"written to {out}: {', '.join(files)}")
+    elif comparison.ranking is not None:
+        lines.append("`--out DIR` writes the comparison in each category, and pictures")
+    print("\n\n".join(lines))  # noqa: T201
     return 0
 
 

@@ -25,6 +25,7 @@ from torchmetrics import Metric, MetricCollection, MetricTracker
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
+from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
 IMAGE_KEYS = ("image", "images")
@@ -305,10 +306,10 @@ def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Ga
             logger.experiment.add_histogram(f"{tag}/scores", scores, trainer.global_step)
     if not any(isinstance(logger, TensorBoardLogger) or hasattr(logger, "log_image") for logger in trainer.loggers):
         return
-    figure = _new_figure(7.5, 2.4)
+    figure = figure_without_pyplot(distribution_size())
     plot_distribution(result, figure.subplots())
     _log_figure(trainer, f"{tag}/distribution", figure)
-    figure = _new_figure(7.5, 5.5)
+    figure = figure_without_pyplot(CURVES_SIZE)
     plot_pimo_curves(result.curves(), result, ax=figure.subplots())
     _log_figure(trainer, f"{tag}/curves", figure)
     pictures = [] if gallery is None else gallery.pictures()
@@ -319,7 +320,7 @@ def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Ga
                 '`return {"image": images, "anomaly_map": maps, "mask": masks}`, or set `heatmap_source`.'
             )
         return
-    figure = _new_figure(2.2 * len(pictures) + 1, 4.6)
+    figure = figure_without_pyplot(heatmaps_size(len(pictures)))
     places, images, maps, masks = zip(*pictures, strict=True)
     known_masks = None if any(mask is None for mask in masks) else cast("list[Tensor]", masks)
     plot_heatmaps(images, maps, result, known_masks, captions=[f"image {place}" for place in places], fig=figure)
@@ -333,13 +334,6 @@ def _log_figure(trainer: Trainer, tag: str, figure: Any) -> None:
             logger.experiment.add_figure(tag, figure, trainer.global_step)
         elif hasattr(logger, "log_image"):
             logger.log_image(tag, [_as_array(figure)], step=trainer.global_step)
-
-
-def _new_figure(width: float, height: float) -> Any:
-    """A figure of a size in inches that needs no display and that pyplot does not hold open."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _as_array(figure: Any) -> Any:

@@ -384,7 +384,7 @@ class AUPIMOResult:
                 "Remove it, or save both anew.",
                 UserWarning,
             )
-        return from_scores(scores)
+        return _from_scores(scores)
 
     def _tprs_at(self, threshold: float) -> Tensor:
         """(N,) float64 share of each mask at or above a threshold, NaN where it is not known."""
@@ -449,7 +449,12 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
     )
 
 
-def from_scores(scores: _result_files.Scores) -> AUPIMOResult:
+def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
+    """Read the per-image scores of a file `aupimos.json` alone, which is all that models are compared by."""
+    return _from_scores(_result_files.read_scores(path))
+
+
+def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:
     """Make a result of scores without anything else."""
     return AUPIMOResult(
         **scores._asdict(),

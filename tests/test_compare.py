@@ -17,8 +17,8 @@ from matplotlib import pyplot as plt
 
 from aupimo_torchmetrics import AUPIMOResult, cli
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.compare import distinguishing_names, load_benchmark
-from aupimo_torchmetrics.statistics import bootstrap_interval, compare_models, rank_models
+from aupimo_torchmetrics.compare import BadDataError, _distinguishing_names, compare_paths
+from aupimo_torchmetrics.statistics import compare_models, rank_models
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
 MODELS = ("padim_r18", "patchcore_wr50", "uflow_ext")
@@ -74,13 +74,7 @@ def test_files_of_models_are_compared(capsys: pytest.CaptureFixture[str]) -> Non
     """The table is that of `compare_models` with the interval of each mean; models are named by their folders."""
     lines = run(capsys, *(published_file(model, "screw") for model in MODELS))
     results = {model: AUPIMOResult.load(published_file(model, "screw")) for model in MODELS}
-    comparison = compare_models(results)
-    assert lines[0] == "AUPIMO, shared FPR 1e-05 to 0.0001"
-    title, head, *rows = str(comparison).splitlines()
-    assert lines[1:3] == [title, f"{head}  95% interval of the mean"]
-    for line, row, name in zip(lines[3:], rows, comparison.order, strict=True):
-        low, high = bootstrap_interval(results[name])
-        assert line == f"{row}  {low:.3f} to {high:.3f}"
+    assert lines == ["AUPIMO, shared FPR 1e-05 to 0.0001", *str(compare_models(results)).splitlines()]
 
 
 def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -98,7 +92,7 @@ def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_pa
     for argv, settings in options.items():
         lines = run(capsys, *files, "--names", "x", "y", *argv)
         expected = str(compare_models(results, **settings)).splitlines()
-        assert [line[: len(row)] for line, row in zip(lines[1:], expected, strict=True)] == expected
+        assert lines[1:] == expected
         tables.add("\n".join(expected))
     assert len(tables) == 4
 
@@ -115,8 +109,8 @@ def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_pa
     ],
 )
 def test_names_are_what_tells_paths_apart(paths: list[str], names: list[str]) -> None:
-    """What all paths have in common before and behind is left out, as far as something is left of each."""
-    assert distinguishing_names([Path(path) for path in paths]) == names
+    """What all paths have in common at the front and at the end is cut, as far as something remains of each."""
+    assert _distinguishing_names([Path(path) for path in paths]) == names
 
 
 def test_files_are_written_for_a_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -158,7 +152,7 @@ def test_files_are_written_for_a_benchmark(capsys: pytest.CaptureFixture[str], b
         results = {model: AUPIMOResult.load(published_file(model, category)) for model in MODELS}
         title, _, best, *_ = str(compare_models(results, "ttest")).splitlines()
         assert f"{category}\n{title}\n" in text
-        assert f"{best}  " in text
+        assert f"\n{best}\n" in text
     assert plt.get_fignums() == []
 
 
@@ -175,17 +169,17 @@ def test_categories_are_found_without_and_in_several_collections(tmp_path: Path)
         save(tmp_path / "plain" / model / "wood" / "aupimo" / "aupimos.json", [0.1, 0.2])
         for category in ("mvtec/wood", "visa/wood"):
             save(tmp_path / "several" / model / category / "aupimo" / "aupimos.json", [0.1, 0.2])
-    assert list(load_benchmark(tmp_path / "plain")[0]) == ["wood"]
-    results, left_out = load_benchmark(tmp_path / "several")
-    assert list(results) == ["mvtec/wood", "visa/wood"]
-    assert list(results["visa/wood"]) == ["a", "b"]
-    assert left_out == ""
+    assert list(compare_paths(tmp_path / "plain").results) == ["wood"]
+    comparison = compare_paths([str(tmp_path / "several")])
+    assert list(comparison.results) == list(comparison.comparisons) == ["mvtec/wood", "visa/wood"]
+    assert list(comparison.results["visa/wood"]) == ["a", "b"]
+    assert comparison.skipped == ""
 
 
-def test_a_category_that_a_model_lacks_is_left_out(
+def test_a_category_that_a_model_lacks_is_skipped(
     capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path
 ) -> None:
-    """What is missing is named on standard error and in the file, and the common categories are compared."""
+    """What is missing is named below the tables and in the file, and the common categories are compared."""
     for model in MODELS:
         shutil.copytree(BENCHMARK / model / "mvtec" / "wood", benchmark / model / "mvtec" / "wood")
     shutil.rmtree(benchmark / "uflow_ext" / "mvtec" / "screw")
@@ -193,14 +187,63 @@ def test_a_category_that_a_model_lacks_is_left_out(
     assert main(["compare", str(benchmark), "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     missing = "screw (missing: uflow_ext), tile (missing: padim_r18, patchcore_wr50)"
-    note = f"left out, as not all models have it: {missing}"
-    assert err == f"aupimo compare: {note}\n"
+    note = f"skipped, as not all models have it: {missing}"
+    assert err == ""
+    assert note in out.splitlines()
+    assert compare_paths(benchmark).skipped == note
     assert out.splitlines()[1].split()[2:] == ["wood", "zipper"]
     assert note in (tmp_path / "out" / "comparison.txt").read_text(encoding="utf-8")
 
 
+def test_paths_may_be_texts_or_paths(tmp_path: Path) -> None:
+    """Files and folders are given by `str` or `Path`, a folder also without a list, and written to either."""
+    files = [save(tmp_path / "in" / name / "wood" / "aupimo" / "aupimos.json", [0.1, 0.2]) for name in "ab"]
+    expected = compare_paths(files).summary()
+    assert compare_paths([Path(files[0]), files[1]]).summary() == expected
+    for folder in (tmp_path / "in", str(tmp_path / "in")):
+        assert compare_paths(folder).summary() == compare_paths([folder]).summary() == expected
+    for out in (tmp_path / "out", str(tmp_path / "out")):
+        written = compare_paths(files).save(out)
+        assert sorted(written) == sorted((tmp_path / "out").iterdir())
+
+
+def test_a_comparison_holds_what_it_compared(benchmark: Path, tmp_path: Path) -> None:
+    """Results, comparisons and ranking are there, and all files that `save` returns were written."""
+    comparison = compare_paths(benchmark, test="ttest", alternative="less")
+    assert list(comparison.comparisons) == ["screw", "zipper"]
+    assert comparison.ranking == rank_models(comparison.results)
+    assert comparison.comparisons["zipper"] == compare_models(comparison.results["zipper"], "ttest", "less")
+    written = comparison.save(tmp_path / "out")
+    assert sorted(written) == sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert compare_paths([published_file(model, "screw") for model in MODELS]).ranking is None
+
+
+def test_errors_about_files_are_told_from_errors_about_the_call(tmp_path: Path) -> None:
+    """What a file holds is a BadDataError, and a call that is wrong a plain ValueError that names the argument."""
+    good, undefined = save(tmp_path / "good.json", [0.1, 0.2]), save(tmp_path / "nan.json", [math.nan, math.nan])
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text("{}", encoding="utf-8")
+    for bad in (foreign, undefined, save(tmp_path / "other.json", [0.1])):
+        with pytest.raises(BadDataError):
+            compare_paths([good, bad])
+    wrong_calls = [
+        ("paths", [[]]),
+        ("paths", [[good]]),
+        ("paths", [[good, tmp_path / "missing.json"]]),
+        ("paths", [[good, tmp_path]]),
+        ("names", [[good, good], ["x"]]),
+        ("names", [tmp_path, ["x"]]),
+        ("test", [[good, good], ["x", "y"], "anova"]),
+        ("atol", [[good, good], ["x", "y"], "ttest", "less", -1]),
+    ]
+    for name, arguments in wrong_calls:
+        with pytest.raises(ValueError, match=f"`{name}`") as caught:
+            compare_paths(*arguments)
+        assert not isinstance(caught.value, BadDataError)
+
+
 def test_paths_that_are_no_results_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A missing file, a file that is no result, a picture and too few files are named in one line, with code 2."""
+    """A missing file and too few files are named in one line, with code 2, and a file that is no result with code 1."""
     good = save(tmp_path / "good.json", [0.1, 0.2])
     foreign, picture = tmp_path / "foreign.json", tmp_path / "picture.png"
     foreign.write_text("{}", encoding="utf-8")
@@ -208,8 +251,8 @@ def test_paths_that_are_no_results_are_refused(capsys: pytest.CaptureFixture[str
     missing = tmp_path / "missing.json"
     assert f"there is none at {missing}" in refused(capsys, good, missing)
     assert f"there is none at {missing}" in refused(capsys, missing)
-    assert f"could not read {foreign}" in refused(capsys, good, foreign)
-    assert f"could not read {picture}" in refused(capsys, good, picture)
+    assert f"could not read {foreign}" in refused(capsys, good, foreign, code=1)
+    assert f"could not read {picture}" in refused(capsys, good, picture, code=1)
     assert f"two files or more, or one benchmark folder, but got the single file {good}" in refused(capsys, good)
     assert "names of the models to be distinct, but got 'good' twice" in refused(capsys, good, good)
     assert "a folder among 2" in refused(capsys, good, tmp_path)
@@ -220,11 +263,11 @@ def test_names_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str], t
     a, b = (save(tmp_path / f"{name}.json", [0.1, 0.2]) for name in "ab")
     assert "a name for each of 2 files, but got 1" in refused(capsys, a, b, "--names", "x")
     assert "but got 'x' twice" in refused(capsys, a, b, "--names", "x", "x")
-    assert "`--names` with files only" in refused(capsys, tmp_path, "--names", "x", "y")
+    assert "with files only" in refused(capsys, tmp_path, "--names", "x", "y")
 
 
 def test_results_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Other images, other bounds and settings out of range are the errors of `compare_models`, with code 2."""
+    """Other images and bounds are the errors of `compare_models`, with code 1, and a wrong setting with code 2."""
     a = save(tmp_path / "a.json", [0.1, 0.2], paths=["1.png", "2.png"])
     others = {
         "'2.png' is in only one": save(tmp_path / "b.json", [0.1, 0.2], paths=["1.png", "3.png"]),
@@ -232,7 +275,10 @@ def test_results_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixtu
         "but got 2 of 'a' and 3 of 'd'": save(tmp_path / "d.json", [0.1, 0.2, 0.3]),
     }
     for reason, other in others.items():
-        assert reason in refused(capsys, a, other)
+        assert reason in refused(capsys, a, other, code=1)
+    assert "scores of two images or more, but got 0" in refused(
+        capsys, *(save(tmp_path / f"{name}.json", [math.nan, math.nan]) for name in "xy"), code=1
+    )
     fitting = save(tmp_path / "e.json", [0.1, 0.2], paths=["1.png", "2.png"])
     assert "`atol` to be at least 0, but got -1.0" in refused(capsys, a, fitting, "--atol", "-1")
 
@@ -241,24 +287,24 @@ def test_folders_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixtu
     """A folder of fewer than two models, without a common category, or with an unfit one is refused with its name."""
     root = tmp_path / "root"
     root.mkdir()
-    assert f"in {root}, but got 0." in refused(capsys, root)
+    assert f"in {root}, but got 0." in refused(capsys, root, code=1)
     save(root / "a" / "wood" / "aupimo" / "aupimos.json", [0.1, 0.2])
-    assert f"in {root}, but got 1 (a)." in refused(capsys, root)
+    assert f"in {root}, but got 1 (a)." in refused(capsys, root, code=1)
     save(root / "b" / "tile" / "aupimo" / "aupimos.json", [0.1, 0.2])
     message = "each lacks some: tile (missing: a), wood (missing: b)"
-    assert message in refused(capsys, root)
+    assert message in refused(capsys, root, code=1)
     for category in ("wood", "tile"):
         for model in "ab":
             save(root / model / category / "aupimo" / "aupimos.json", [0.1, 0.2])
     save(root / "b" / "tile" / "aupimo" / "aupimos.json", [0.1, 0.2, 0.3])
     assert "compare: tile: Expected `results` to be of the same images" in refused(
-        capsys, root, "--out", tmp_path / "o"
+        capsys, root, "--out", tmp_path / "o", code=1
     )
     assert not (tmp_path / "o").exists()
     save(root / "b" / "tile" / "aupimo" / "aupimos.json", [math.nan, math.nan])
-    assert "mean of 'b' on 'tile' is undefined" in refused(capsys, root)
+    assert "mean of 'b' on 'tile' is undefined" in refused(capsys, root, code=1)
     (root / "b" / "tile" / "aupimo" / "aupimos.json").write_text("[", encoding="utf-8")
-    assert "could not read" in refused(capsys, root)
+    assert "could not read" in refused(capsys, root, code=1)
 
 
 @pytest.mark.parametrize(("hidden", "out"), [("scipy", False), ("scipy", True), ("matplotlib", True)])

@@ -1,8 +1,11 @@
 """Pictures draw what they say, on the axis they are given, and leave nothing else open."""
 
+import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -25,7 +28,7 @@ from aupimo_torchmetrics.plotting import (
     plot_pimo_curves,
     plot_ranks,
 )
-from aupimo_torchmetrics.plotting._figures import MASK_COLOR
+from aupimo_torchmetrics.plotting._figures import MASK_COLOR, MAX_NAME_LENGTH, figure_without_pyplot, image_name
 from aupimo_torchmetrics.statistics import (
     ModelComparison,
     ModelRanking,
@@ -70,7 +73,7 @@ def test_curves_show_range_images_mean_and_chance(scored: tuple) -> None:
     assert ax.get_xscale() == "log"
     range_label, *image_labels, mean_label, chance_label = _legend(ax)
     assert "FPR 0.001 to 0.1" in range_label
-    assert image_labels == [f"image {place}: AUPIMO {result.aupimos[place]:.2f}" for place in (4, 11)]
+    assert image_labels == [f"image {index}: AUPIMO {result.aupimos[index]:.2f}" for index in (4, 11)]
     assert mean_label == f"mean of 9 images: AUPIMO {result.mean:.2f}"
     assert "TPR = FPR" in chance_label
     assert "0.021" in chance_label  # (0.1 - 0.001) / log(100)
@@ -101,8 +104,8 @@ def test_curves_of_representative_images_by_default(scored: tuple) -> None:
     assert _legend(ax)[1:-2] == labels
 
 
-def test_a_threshold_above_all_normal_scores_has_no_place(scored: tuple) -> None:
-    """A shared FPR of 0 cannot stand on a log axis, and is left out."""
+def test_a_threshold_above_all_normal_scores_is_not_drawn(scored: tuple) -> None:
+    """A shared FPR of 0 cannot stand on a log axis, and is not drawn."""
     _, _, result, curves = scored
     shared_fpr = curves.shared_fpr.clone()
     shared_fpr[-1] = 0
@@ -159,9 +162,9 @@ def test_curves_of_other_images_are_refused(scored: tuple) -> None:
     _, _, result, curves = scored
     with pytest.raises(ValueError, match="but got 11 and 12 images"):
         plot_pimo_curves(curves._replace(per_image_tprs=curves.per_image_tprs[1:]), result)
-    for place in (0, 12, -1):
-        with pytest.raises(ValueError, match=f"among 12, but got {place}"):
-            plot_pimo_curves(curves, result, images=[place])
+    for index in (0, 12, -1):
+        with pytest.raises(ValueError, match=f"among 12, but got {index}"):
+            plot_pimo_curves(curves, result, images=[index])
     assert plt.get_fignums() == []
 
 
@@ -194,7 +197,7 @@ def test_heatmap_of_a_normal_image_names_its_false_positives(scored: tuple) -> N
     assert len(fig.axes) == 1
 
 
-def test_heatmap_without_a_place_has_the_score_of_map_and_mask(scored: tuple) -> None:
+def test_heatmap_without_an_index_has_the_score_of_map_and_mask(scored: tuple) -> None:
     """The title's score is that of the image, though the picture does not know which image it is."""
     maps, masks, result, _ = scored
     _, ax = plot_heatmap(torch.rand(32, 32), maps[6], result, masks[6].long())
@@ -229,6 +232,109 @@ def test_heatmaps_of_several_images(scored: tuple) -> None:
     assert axes[0, 1].images[0].get_array().shape == (20, 30)
     _, axes = plot_heatmaps(torch.rand(2, 32, 32), maps[9:11], result, indices=[9, 10])
     assert [ax.get_title() for ax in axes[1]] == [f"image {i}: AUPIMO {result.aupimos[i]:.2f}" for i in (9, 10)]
+
+
+PATHS = [f"tile/test/scratch/{index:03}.png" for index in range(12)]
+
+
+def test_pictures_name_images_by_their_paths(scored: tuple) -> None:
+    """With paths, curves and heat maps say the last two parts of the path, and without the index."""
+    maps, masks, result, curves = scored
+    named = replace(result, paths=PATHS)
+    _, ax = plot_pimo_curves(curves, named, images=[4, 11])
+    assert [label.split(":")[0] for label in _legend(ax)[1:3]] == ["scratch/004.png", "scratch/011.png"]
+    _, ax = plot_pimo_curves(curves, named)
+    assert all(re.match(r"scratch/0\d\d\.png \(.+\): AUPIMO ", label) for label in _legend(ax)[1:-2])
+    _, axes = plot_heatmaps(maps[[9, 0]], maps[[9, 0]], named, masks[[9, 0]], indices=[9, 0])
+    scored_title, normal_title = (ax.get_title() for ax in axes[1])
+    assert scored_title == f"scratch/009.png\nAUPIMO {result.aupimos[9]:.2f}"
+    assert normal_title.startswith("scratch/000.png\nnormal\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("000.png", "000.png"),
+        ("/data/tile/test/crack/000.png", "crack/000.png"),
+        ("C:\\tile\\test\\crack\\000.png", "crack/000.png"),
+        ("test/a_folder_with_a_long_name/000.png", "000.png"),
+        ("test/camera_3_2024-02-29T12-00-00.000.png", "...-02-29T12-00-00.000.png"),
+    ],
+)
+def test_long_names_are_shortened(path: str, name: str) -> None:
+    """A name has at most 26 characters: the last two parts of the path, or the last, or the end of this."""
+    assert image_name(make_result([0.5], paths=[path]), 0) == name
+    assert len(name) <= MAX_NAME_LENGTH
+    assert image_name(make_result([0.5]), 0) == image_name(None, 0) == "image 0"
+
+
+def make_result(scores: list[float], **settings: Any) -> AUPIMOResult:
+    """Make a result with the given scores."""
+    return AUPIMOResult(torch.tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0), **settings)
+
+
+NOTHING = {
+    "`results` to hold at least one result": lambda _result, _curves: plot_distribution({}),
+    "`results` to hold at least one result, ": lambda _result, _curves: plot_distribution([]),
+    "`results` to hold images, but got a result of none.": lambda _result, _curves: plot_distribution(make_result([])),
+    "a result of none of 'b'": lambda result, _curves: plot_distribution({"a": result, "b": make_result([])}),
+    "`curves` to hold the TPRs (N, K) of images, but got shape (0,": lambda _result, curves: plot_pimo_curves(
+        curves._replace(per_image_tprs=curves.per_image_tprs[:0])
+    ),
+    "`curves` to hold the TPRs (N, K) of images, but got shape (12, 0)": lambda _result, curves: plot_pimo_curves(
+        PIMOResult(curves.thresholds[:0], curves.shared_fpr[:0], curves.per_image_tprs[:, :0])
+    ),
+    "`images` to hold at least one index": lambda result, curves: plot_pimo_curves(curves, result, images=[]),
+    "`images` to hold at least one image": lambda result, _curves: plot_heatmaps([], [], result),
+    "`anomaly_map` to hold pixels": lambda result, _curves: plot_heatmap(torch.zeros(0, 0), torch.zeros(0, 0), result),
+    "`ranking` to hold models": lambda _result, _curves: plot_ranks(ModelRanking((), {}, {}, {}, 1, 1, 0.05, 0)),
+    "`comparison` to hold models": lambda _result, _curves: plot_confidence(
+        ModelComparison((), {}, {}, {}, {}, "ttest", "greater", 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", NOTHING)
+def test_nothing_is_not_drawn(reason: str, scored: tuple) -> None:
+    """Each function refuses to draw nothing, names the argument, and leaves no figure."""
+    _, _, result, curves = scored
+    with pytest.raises(ValueError, match=re.escape(reason.rstrip())):
+        NOTHING[reason](result, curves)
+    assert plt.get_fignums() == []
+
+
+def test_what_is_no_result_is_named(scored: tuple) -> None:
+    """A list of results has no names, and an index beyond the images has no score."""
+    maps, masks, result, _ = scored
+    with pytest.raises(TypeError, match="`results` to be a result or a mapping of results, but got list"):
+        plot_distribution([result])
+    for index in (-1, 12):
+        with pytest.raises(ValueError, match=f"`index` to be that of one of 12 images, but got {index}"):
+            plot_heatmap(maps[0], maps[0], result, masks[0], index=index)
+    assert plt.get_fignums() == []
+
+
+def test_models_equal_but_for_rounding_stay_in_their_order() -> None:
+    """Rounding of a mean does not decide which model stands at the top."""
+    models = {"first": make_result([1 - 2**-53] * 3), "second": make_result([1.0] * 3)}
+    _, ax = plot_distribution(models)
+    assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == ["first", "second"]
+
+
+def test_an_axis_of_a_subfigure_is_drawn_on() -> None:
+    """The figure that comes back is the one to save, not the part that holds the axis."""
+    fig = plt.figure()
+    ax = fig.subfigures(1, 2)[0].subplots()
+    assert plot_distribution(make_result([0.5]), ax) == (fig, ax)
+
+
+def test_a_figure_without_pyplot_is_not_held_open() -> None:
+    """It has the size that is asked for, and can be drawn on and saved."""
+    fig = figure_without_pyplot((3, 2))
+    plot_distribution(make_result([0.5]), fig.subplots())
+    fig.savefig(io.BytesIO())
+    assert fig.get_size_inches().tolist() == [3, 2]
+    assert plt.get_fignums() == []
 
 
 def test_heatmaps_that_do_not_fit_are_refused(scored: tuple) -> None:
@@ -284,13 +390,13 @@ def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
 
 def _ranking() -> ModelRanking:
     """Four models on 13 datasets: two that take turns at the top, and two far behind."""
-    orders = [("a", "b", "c", "d") if place % 2 else ("b", "a", "c", "d") for place in range(13)]
+    orders = [("a", "b", "c", "d") if number % 2 else ("b", "a", "c", "d") for number in range(13)]
     return rank_models(
         {
-            str(place): {
+            str(number): {
                 name: AUPIMOResult(torch.tensor([1 - rank / 4]), BOUNDS, (0.0, 1.0)) for rank, name in enumerate(order)
             }
-            for place, order in enumerate(orders)
+            for number, order in enumerate(orders)
         }
     )
 
@@ -307,11 +413,11 @@ def test_ranks_show_models_critical_difference_and_groups() -> None:
     assert labels == [f"{name}  {ranking.average_ranks[name]:.2f}" for name in ranking.order]
     single, average = ax.collections[::2], ax.collections[1::2]
     bars, groups, scale = ax.get_lines()[:4], ax.get_lines()[4:6], ax.get_lines()[6]
-    for place, name in enumerate(ranking.order):
-        assert average[place].get_offsets().tolist() == [[ranking.average_ranks[name], place]]
+    for row, name in enumerate(ranking.order):
+        assert average[row].get_offsets().tolist() == [[ranking.average_ranks[name], row]]
         own = {ranks[name] for ranks in ranking.ranks.values()}
-        assert single[place].get_offsets().tolist() == [[rank, place] for rank in sorted(own)]
-        low, high = bars[place].get_xdata()
+        assert single[row].get_offsets().tolist() == [[rank, row] for rank in sorted(own)]
+        low, high = bars[row].get_xdata()
         assert (low + high) / 2 == pytest.approx(ranking.average_ranks[name])
         assert high - low == pytest.approx(critical)
     for group, (first, last) in zip(groups, [(0, 1), (2, 3)], strict=True):
@@ -345,7 +451,7 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
         assert tuple(label.get_text() for label in labels) == comparison.order
     cells = ax.images[0].get_array().filled(np.nan)
     assert np.isnan(np.diag(cells)).all()
-    written = {tuple(int(place) for place in text.get_position()): float(text.get_text()) for text in ax.texts}
+    written = {tuple(int(position) for position in text.get_position()): float(text.get_text()) for text in ax.texts}
     for (a, b), confidence in comparison.confidence.items():
         row, column = comparison.order.index(a), comparison.order.index(b)
         assert cells[row, column] == confidence
@@ -358,7 +464,7 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
 def test_confidence_does_not_round_up_to_certainty() -> None:
     """A confidence just short of a number is not written as this number, and one that is it is."""
     confidence = {("a", "b"): 0.9999, ("b", "a"): 0.29}
-    _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, confidence, "ttest", "greater", 3))
+    _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
     assert [text.get_text() for text in ax.texts] == ["0.99", "0.29"]
     assert "t-test" in ax.get_xlabel()
 
@@ -367,7 +473,7 @@ def test_numbers_in_cells_can_be_read() -> None:
     """Numbers stand out from their cell: the contrast is 4.5 or more, as the WCAG asks of text, at any confidence."""
     for step in range(101):
         confidence = {("a", "b"): step / 100, ("b", "a"): 0.0}
-        fig, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, confidence, "ttest", "greater", 3))
+        fig, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
         luminances = [_luminance(color) for color in (ax.texts[0].get_color(), ax.images[0].to_rgba(step / 100))]
         assert (max(luminances) + 0.05) / (min(luminances) + 0.05) >= 4.5
         plt.close(fig)
@@ -382,7 +488,7 @@ def _luminance(color: Any) -> float:
 @pytest.mark.parametrize("num_models", [2, 13])
 def test_labels_of_comparisons_do_not_overlap(num_models: int) -> None:
     """Names of models, numbers in cells and labels stand apart and within the picture, for two models and for many."""
-    names = [f"efficientad_wr101_{place:02}_ext" for place in range(num_models)]
+    names = [f"efficientad_wr101_{number:02}_ext" for number in range(num_models)]
     scores = {name: AUPIMOResult(torch.rand(9), BOUNDS, (0.0, 1.0)) for name in names}
     for fig, ax in (plot_ranks(rank_models({"x": scores, "y": scores})), plot_confidence(compare_models(scores))):
         fig.canvas.draw()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from matplotlib.cbook import boxplot_stats
+from scipy import stats
 from scipy.stats import chi2
 
 from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.statistics import (
+    ModelComparison,
     ModelRanking,
     bootstrap_interval,
     compare_models,
+    distribution,
     per_image_statistics,
     rank_models,
 )
+from aupimo_torchmetrics.statistics._ties import Scores, is_at_most, merge_equal
 from aupimo_torchmetrics.statistics.distribution import HIGH_OUTLIER, LOW_OUTLIER
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -74,18 +82,20 @@ def test_representative_images_are_the_official_ones(category: str, model: str, 
     """
     result = published(model, category)
     scores = result.aupimos.tolist()
-    anomalous = result.aupimos.isfinite().nonzero().flatten().tolist()  # the official places leave out normal images
+    anomalous = result.aupimos.isfinite().nonzero().flatten().tolist()  # official indices do not count normal images
     expected = sorted(
         (our_name(each["stat_name"]), each["stat_value"], anomalous[each["image_idx"]])
         for each in EXPECTED[category]["boxplot"][model][policy]
     )
     actual = per_image_statistics(result, outliers=OUTLIERS[policy])
-    for statistic, (name, value, image) in zip(sorted(actual), expected, strict=True):
+    for statistic, (name, value, image) in zip(
+        sorted(actual, key=lambda each: (each.name, each.value)), expected, strict=True
+    ):
         assert statistic.name == name
         assert statistic.value == pytest.approx(value, abs=ROUNDING)
         assert abs(statistic.score - value) == pytest.approx(abs(scores[image] - value), abs=ROUNDING)
-        distances = [abs(score - value) for score in scores]
-        if distances.count(distances[image]) == 1:
+        nearest = abs(scores[image] - value)
+        if sum(abs(score - value) < nearest + ROUNDING for score in scores) == 1:
             assert statistic.image == image
     assert [statistic.score for statistic in actual] == sorted(statistic.score for statistic in actual)
     assert all(scores[statistic.image] == statistic.score for statistic in actual)
@@ -113,7 +123,7 @@ def test_one_image_stands_for_one_statistic_where_another_is_as_near() -> None:
 
 
 def test_tolerance_bounds_how_far_an_image_may_be() -> None:
-    """An image takes another's place only if it is at most as far from the value as the tolerance says."""
+    """An image is chosen instead of the nearest only if it is at most as far from the value as the tolerance says."""
     result = make_result([0.0, 0.25, 0.5, 0.75, 1.0])  # mean and median are 0.5
     for tolerance, image in ((0.24, 2), (0.26, 3)):
         by_name = {statistic.name: statistic.image for statistic in per_image_statistics(result, tolerance=tolerance)}
@@ -136,9 +146,14 @@ COMPARISONS = [
 
 @pytest.mark.parametrize(("category", "test", "alternative"), COMPARISONS)
 def test_comparisons_are_the_official_ones(category: str, test: str, alternative: str) -> None:
-    """Order, ranks, means and the confidence for each ordered pair of 13 models are those of the official package."""
+    """Order, ranks, means and the confidence for each ordered pair of 13 models are those of the official package.
+
+    On two images of metal_nut scores of models differ by 8e-16. The official package ranks one above the other, here
+    they share a rank. So average ranks may differ by half a rank for each such pair, and those of other models agree.
+    """
     expected = EXPECTED[category][{"wilcoxon": "wilcoxon", "ttest": "ttest_rel"}[test] + "/" + alternative]
-    comparison = compare_models({model: published(model, category) for model in MODELS}, test, alternative)
+    results = {model: published(model, category) for model in MODELS}
+    comparison = compare_models(results, test, alternative)
     assert list(comparison.order) == expected["order"]
     assert comparison.means == pytest.approx(EXPECTED[category]["mean"], abs=ROUNDING)
     confidences = {tuple(pair.split("|")): value for pair, value in expected["confidences"].items()}
@@ -146,22 +161,32 @@ def test_comparisons_are_the_official_ones(category: str, test: str, alternative
     # 1 - p is rounded where p is small
     assert comparison.confidence == pytest.approx(confidences, abs=1e-9)
     if test == "wilcoxon":
-        ranks = [comparison.average_ranks[model] for model in comparison.order]
-        assert ranks == pytest.approx(expected["average_ranks"], abs=ROUNDING)
+        num_rounded = _num_ranked_by_rounding(results)
+        assert sum(num_rounded.values()) == (6 if category == "metal_nut" else 0)
+        for model, rank in zip(expected["order"], expected["average_ranks"], strict=True):
+            most = num_rounded[model] / 2 / comparison.num_images
+            assert comparison.average_ranks[model] == pytest.approx(rank, abs=most + ROUNDING)
+
+
+def _num_ranked_by_rounding(results: dict[str, AUPIMOResult]) -> dict[str, int]:
+    """Number of times that the score of each model differs from another's on the same image by rounding only."""
+    scores = torch.stack([result.aupimos for result in results.values()])
+    gaps = (scores[:, None] - scores).abs()
+    return dict(zip(results, ((gaps > 0) & (gaps < ROUNDING)).sum((1, 2)).tolist(), strict=True))
 
 
 def test_images_in_another_order_are_aligned() -> None:
     """Paths, or else ids, say which scores belong to one image."""
     scores, others = [0.1, 0.2, math.nan, 0.4, 0.9], [0.3, 0.1, math.nan, 0.5, 0.8]
     expected = compare_models({"a": make_result(scores), "b": make_result(others)})
-    paths = [f"{place}.png" for place in range(5)]
+    paths = [f"{index}.png" for index in range(5)]
     shuffled = [3, 1, 4, 0, 2]
     in_other_order = {
-        "paths": (paths, [paths[place] for place in shuffled]),
+        "paths": (paths, [paths[index] for index in shuffled]),
         "image_ids": (torch.arange(5), torch.tensor(shuffled)),
     }
     for name, (own, other) in in_other_order.items():
-        b = make_result([others[place] for place in shuffled], **{name: other})
+        b = make_result([others[index] for index in shuffled], **{name: other})
         actual = compare_models({"a": make_result(scores, **{name: own}), "b": b})
         assert actual.confidence == expected.confidence
         assert actual.order == expected.order
@@ -188,9 +213,24 @@ def test_a_comparison_prints_as_a_table() -> None:
     )
     title, head, best, second = str(comparison).splitlines()
     assert title.startswith("4 images")
-    assert head.split() == ["model", "mean", "rank", "#1", "#2"]
-    assert best.split() == ["#1", "better", "0.675", "1.00", "-", f"{comparison.confidence['better', 'worse']:.3f}"]
+    assert head.split() == ["model", "mean", "rank", "#1", "#2", "95%", "interval", "of", "the", "mean"]
+    confidence = f"{comparison.confidence['better', 'worse']:.3f}"
+    assert best.split() == ["#1", "better", "0.675", "1.00", "-", confidence, *interval_text(comparison, "better")]
     assert second.split()[:4] == ["#2", "worse", "0.200", "2.00"]
+    assert second.split()[-3:] == interval_text(comparison, "worse")
+
+
+def interval_text(comparison: ModelComparison, model: str) -> list[str]:
+    """Words of the interval of a model's mean in the table."""
+    low, high = comparison.intervals[model]
+    return [f"{low:.3f}", "to", f"{high:.3f}"]
+
+
+def test_a_comparison_holds_the_bootstrap_intervals() -> None:
+    """The interval of each model's mean is that of `bootstrap_interval` at 95 %."""
+    results = {model: published(model, "screw") for model in MODELS[:3]}
+    comparison = compare_models(results)
+    assert comparison.intervals == {model: bootstrap_interval(result) for model, result in results.items()}
 
 
 REFUSED = {
@@ -261,11 +301,97 @@ def test_settings_out_of_range() -> None:
             compare_models({"a": result, "b": result}, **{setting: value})
 
 
+def test_bootstrap_interval_of_many_images_fits_in_memory() -> None:
+    """Memory does not grow with images times resamples: 100,000 images need 40 MiB here, and all draws at once 800."""
+    result = make_result(np.random.default_rng(0).uniform(size=100_000).tolist())
+    bootstrap_interval(result, num_resamples=2)  # what scipy loads does not count
+    tracemalloc.start()
+    low, high = bootstrap_interval(result, num_resamples=500)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert low < result.mean < high
+    assert peak < 40 * 2**20
+
+
+@pytest.mark.parametrize("num_images", [2, 7, 113, 3000])
+def test_bootstrap_interval_does_not_depend_on_how_many_are_drawn_at_a_time(
+    num_images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn in parts, the interval is to the last bit that of scipy drawing all at once with the same seed."""
+    scores = np.random.default_rng(1).uniform(size=num_images)
+    expected = stats.bootstrap(
+        (scores,), np.mean, n_resamples=999, method="percentile", random_state=np.random.default_rng(5)
+    ).confidence_interval
+    for max_draws in (1, 1000, distribution.MAX_DRAWS):
+        monkeypatch.setattr(distribution, "MAX_DRAWS", max_draws)
+        interval = bootstrap_interval(make_result(scores.tolist()), num_resamples=999, seed=5)
+        assert interval == (expected.low, expected.high)
+
+
+AWKWARD = {
+    "two images": [[0.1, 0.9], [0.3, 0.2], [0.3, 0.2]],
+    "two images, each the same difference": [[0.1, 0.9], [0.2, 1.0], [0.0, 0.0]],
+    "all zero": [[0.0] * 5, [0.0] * 5],
+    "all one": [[1.0] * 60, [1.0] * 60],
+    "equal but for rounding": [[0.1 + 0.2, 1.0, 0.5], [0.3, 1 - 2**-53, 0.5]],
+    "one difference": [[0.5] * 20, [*[0.5] * 19, 1.0]],
+    "the same difference on each image": [[0.1, 0.2, 0.3, 0.7], [0.2, 0.3, 0.4, 0.8]],
+    "nearly the same difference": [[0.1, 0.2, 0.3], [0.2, 0.3, 0.4 + 1e-11]],
+    "differences that add up to 0": [[0.25, 0.75, 0.5], [0.75, 0.25, 0.5]],
+    "ties of a small sample": [[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.5]],
+    "ties of a middle sample": [[0.0, 0.5] * 10, [0.5, 0.0] * 9 + [1.0, 1.0]],
+    "ties of a large sample": [[0.0, 0.5] * 40, [0.5, 0.0] * 39 + [1.0, 1.0]],
+    "differences of 1e-300": [[0.0, 1e-300, 0.0], [1e-300, 0.0, 2e-300]],
+    "one image far off": [[1e-9] * 13, [*[2e-9] * 12, 1.0]],
+}
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "ttest"])
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+@pytest.mark.parametrize("case", AWKWARD)
+def test_awkward_scores_are_compared_without_a_warning(case: str, alternative: str, test: str) -> None:
+    """Warnings are errors here; each confidence is a number in [0, 1] whatever the scores are."""
+    results = {str(number): make_result(scores) for number, scores in enumerate(AWKWARD[case])}
+    for atol in (0.0, 1e-3):
+        comparison = compare_models(results, test, alternative, atol)
+        assert all(0 <= confidence <= 1 for confidence in comparison.confidence.values())
+    rank_models({"x": results, "y": results})
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "ttest"])
+@pytest.mark.parametrize("num_images", [2, 3, 13, 14, 50, 51, 200])
+@pytest.mark.parametrize("num_levels", [2, 3, 1000])
+def test_samples_of_every_size_are_compared_as_scipy_would(num_images: int, num_levels: int, test: str) -> None:
+    """The p-values are those that scipy gives when it chooses the method itself, with ties and without."""
+    random = np.random.default_rng(num_images + num_levels)
+    a, b = random.integers(0, num_levels, size=(2, num_images)) / (num_levels - 1)
+    a[:2], b[:2] = (1, 0), (0, 0.5)  # the differences are never all the same
+    differences = a - b
+    if test == "wilcoxon":
+        sizes = np.abs(differences).round(12)  # equal differences, such as 0.3 - 0.2 and 0.2 - 0.1, as the same float
+        expected = stats.wilcoxon(np.copysign(sizes, differences), alternative="greater").pvalue
+    else:
+        expected = stats.ttest_rel(a, b, alternative="greater").pvalue
+    results = {"a": make_result(a.tolist()), "b": make_result(b.tolist())}
+    comparison = compare_models(results, test, atol=0)
+    assert comparison.confidence["a", "b"] == pytest.approx(1 - expected, abs=ROUNDING)
+
+
+def test_a_constant_difference_is_certain_to_the_t_test() -> None:
+    """Without any spread p is 0 if the difference has the sign that is asked for, and 1 if not."""
+    results = {"low": make_result([0.1, 0.3, 0.7]), "high": make_result([0.2, 0.4, 0.8])}  # 0.1 but for rounding
+    expected = {"greater": 1, "less": 0, "two-sided": 1}
+    for alternative, confidence in expected.items():
+        comparison = compare_models(results, "ttest", alternative)
+        assert comparison.confidence["high", "low"] == confidence
+    assert comparison.order == ("high", "low")
+
+
 def made_up_datasets(*scores: dict[str, float]) -> dict[str, dict[str, AUPIMOResult]]:
     """Datasets "0", "1", ... of one image each, on which the models score as given."""
     return {
-        str(place): {model: make_result([score, math.nan]) for model, score in each.items()}
-        for place, each in enumerate(scores)
+        str(number): {model: make_result([score, math.nan]) for model, score in each.items()}
+        for number, each in enumerate(scores)
     }
 
 
@@ -336,7 +462,7 @@ def test_friedman_test_needs_three_models_and_two_datasets() -> None:
 
 
 def test_a_ranking_prints_as_a_table() -> None:
-    """The table has a row a model, the best first, with mean, rank and the places of those not told apart from it."""
+    """The table has a row a model, the best first, with mean, rank and the rows of those not told apart from it."""
     scores = {"a": 0.25, "b": 0.5, "c": 0.75}
     lines = str(rank_models(made_up_datasets(*[scores] * 5))).splitlines()
     assert lines[0].startswith("5 datasets; Friedman test: p = 0.0067; critical difference of ranks: 1.48")
@@ -379,3 +505,79 @@ def test_a_level_out_of_range(alpha: float) -> None:
     """A level that is no probability between 0 and 1 is a ValueError."""
     with pytest.raises(ValueError, match=f"`alpha` to be between 0 and 1, but got {alpha}"):
         rank_models(made_up_datasets({"a": 0.1, "b": 0.2}), alpha=alpha)
+
+
+def test_values_equal_but_for_rounding_become_one() -> None:
+    """Values less than 1e-12 apart become the smallest of them, wherever they stand; others stay as they are."""
+    border = 0.1234567890125  # just below and above it, rounding to 12 digits gives two numbers
+    values = np.array([1.0, border + 1e-15, 0.5, 1 - 2**-53, border - 1e-15, 0.5 + 2e-12, 1.0 - 9e-13])
+    merged = merge_equal(values)
+    assert merged.tolist() == [1 - 9e-13, border - 1e-15, 0.5, 1 - 9e-13, border - 1e-15, 0.5 + 2e-12, 1 - 9e-13]
+    assert np.array_equal(merge_equal(merged), merged)
+    rows = np.array([[0.3, 0.1 + 0.2], [0.7, 0.9]])
+    assert merge_equal(rows, axis=1).tolist() == [[0.3, 0.3], [0.7, 0.9]]
+    assert merge_equal(rows, axis=0).tolist() == rows.tolist()
+    assert merge_equal(np.array([])).tolist() == []
+
+
+def test_a_limit_is_reached_but_for_rounding() -> None:
+    """A value is at most its limit if it is so without rounding: 0.101 - 0.1 is at most 0.001."""
+    assert is_at_most(np.array([0.101 - 0.1, 0.0011]), 0.001).tolist() == [True, False]
+
+
+def test_a_perfect_score_of_another_program_is_equal() -> None:
+    """Scores computed here and read from an official file share their ranks, though their last bits differ."""
+    ours, official = make_result([1 - 2**-53] * 9 + [0.25]), make_result([1.0] * 9 + [0.25])
+    for test in ("wilcoxon", "ttest"):
+        comparison = compare_models({"ours": ours, "official": official}, test)
+        assert comparison.average_ranks == {"ours": 1.5, "official": 1.5}
+        assert comparison.order == ("ours", "official")
+        assert set(comparison.confidence.values()) == {0}
+    assert rank_models({"tile": {"ours": ours, "official": official}}).ranks == {"tile": {"ours": 1.5, "official": 1.5}}
+
+
+NOISE = 1e-13
+"""More than any two programs differ by, and so little that sums of a few stay below 1e-12."""
+
+
+@st.composite
+def scores_and_noise(draw: st.DrawFn) -> tuple[Scores, Scores]:
+    """Scores (k, n) of k models, with ties and differences that floats do not hold exactly, and noise for them."""
+    shape = draw(st.tuples(st.integers(2, 3), st.integers(2, 6)))
+    scores = draw(arrays(np.float64, shape, elements=st.integers(0, 12))) / 12
+    return scores, draw(arrays(np.float64, shape, elements=st.floats(-NOISE, NOISE)))
+
+
+@given(scores_and_noise())
+def test_noise_changes_no_rank_order_or_confidence(data: tuple[Scores, Scores]) -> None:
+    """Models compare and rank as before if their scores change by less than 1e-13."""
+    scores, noise = data
+    plain, noisy = (
+        {str(model): make_result(row.tolist()) for model, row in enumerate(each)} for each in (scores, scores + noise)
+    )
+    for test in ("wilcoxon", "ttest"):
+        expected, actual = compare_models(plain, test), compare_models(noisy, test)
+        assert (actual.order, actual.average_ranks) == (expected.order, expected.average_ranks)
+        # the t-test depends on the differences themselves
+        exactness = 0 if test == "wilcoxon" else 1e-9
+        assert actual.confidence == pytest.approx(expected.confidence, rel=0, abs=exactness)
+    expected_ranking, ranking = (
+        rank_models({str(index): one_image(results, index) for index in range(scores.shape[1])})
+        for results in (plain, noisy)
+    )
+    assert (ranking.order, ranking.ranks) == (expected_ranking.order, expected_ranking.ranks)
+    assert ranking.p_value == pytest.approx(expected_ranking.p_value, rel=0, abs=0, nan_ok=True)
+
+
+def one_image(results: dict[str, AUPIMOResult], index: int) -> dict[str, AUPIMOResult]:
+    """The results of one image."""
+    return {model: make_result([float(result.aupimos[index])]) for model, result in results.items()}
+
+
+@given(scores_and_noise())
+def test_noise_changes_no_chosen_image(data: tuple[Scores, Scores]) -> None:
+    """The same images stand for the same statistics, and the same are outliers, if scores change by less than 1e-13."""
+    plain, noisy = (
+        per_image_statistics(make_result(each.flatten().tolist()), outliers="both") for each in (data[0], sum(data))
+    )
+    assert [(each.name, each.image) for each in noisy] == [(each.name, each.image) for each in plain]

@@ -19,6 +19,7 @@ from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
+from aupimo_torchmetrics.plotting._figures import DEMO_SIZE, figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
 
 EPOCHS_BETWEEN_PICTURES = 5
@@ -158,15 +159,12 @@ def _save_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
 
 def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOResult, texture: Texture) -> None:
     """Draw PIMO curves beside the best, the median and the worst image, of maps (N, 1, H, W)."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     by_score = _by_score(result)
     chosen = {"best": by_score[-1], "median": by_score[len(by_score) // 2], "worst": by_score[0]}
 
     images = list(chosen.values())
 
-    # A figure without pyplot needs no display and leaves nothing open.
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    figure = figure_without_pyplot(DEMO_SIZE)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1], squeeze=False)[0]
     plot_pimo_curves(pimo(maps, tiles.masks), result, images, left.subplots())
     captions = [f"{name}: {tiles.defects[image]}" for name, image in chosen.items()]

@@ -12,6 +12,7 @@ from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics.evaluate.map_files import read_image
 from aupimo_torchmetrics.evaluate.pairing import Fault, Pair, PairReader, Size, resized
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
+from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
 
@@ -110,18 +111,16 @@ class Evaluation:
 
     def _pictures(self, scores: CategoryScores, has_heatmaps: bool) -> dict[str, Any]:
         """Draw the figures of a category, by the names of their files."""
-        from matplotlib.figure import Figure  # noqa: PLC0415
-
-        figures = {"distribution": Figure((7.5, 2.4), layout="constrained")}
+        figures = {"distribution": figure_without_pyplot(distribution_size())}
         plot_distribution(scores.result, figures["distribution"].subplots())
-        figures["curves"] = Figure((7.5, 5.5), layout="constrained")
+        figures["curves"] = figure_without_pyplot(CURVES_SIZE)
         plot_pimo_curves(scores.result.curves(), scores.result, ax=figures["curves"].subplots())
         if has_heatmaps:
             roles = representative_images(scores.result)
             loaded = [self.reader.read(scores.pairs[place]) for place in roles]
             maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
             images = [resized(read_image(each.pair.image.path), each.mask.shape) for each in loaded]
-            figures["heatmaps"] = Figure((2.2 * len(roles) + 1, 4.6), layout="constrained")
+            figures["heatmaps"] = figure_without_pyplot(heatmaps_size(len(roles)))
             captions = [
                 f"{role}\n{PurePosixPath(each.pair.image.key).parent.name}"
                 for each, role in zip(loaded, roles.values(), strict=True)

@@ -1,8 +1,10 @@
 """Pictures of results: distributions of scores, PIMO curves, heat maps of where a score comes from, models compared.
 
-Conventions: a function takes results and, if the picture belongs into a larger one, the axis (or figure) to draw on; it
-returns figure and axis, and shows and closes nothing. Colours are of the viridis map, which colour-blind readers can
-tell apart. The pictures need the extra `plot`; importing the functions does not load matplotlib.
+Conventions: a function takes results, and last the axis (or figure) to draw on, for a picture that is part of a larger
+one. It returns figure and axis, and it neither shows nor closes the figure. Scores have the colours of the viridis map,
+which colour-blind readers can tell apart. An image is named by the end of its path, such as `scratch/005.png`, or by
+its index if the result has no paths. The pictures need the extra `plot`; importing the functions does not load
+matplotlib.
 """
 
 from aupimo_torchmetrics.plotting.images import (

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aupimo_torchmetrics.plotting._figures import SCORE_COLORS, figure_and_axis, score_color
+from aupimo_torchmetrics._settings import PairedTestName
+from aupimo_torchmetrics.plotting._figures import (
+    SCORE_COLORS,
+    confidence_size,
+    figure_and_axis,
+    ranks_size,
+    score_color,
+)
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+__all__ = ["plot_confidence", "plot_ranks"]
 
 GROUP_GAP = 0.02
 """Distance of the lines that join models, as a share of the width of the axis."""
 
 HIGHEST_UNDER_WHITE = 0.435
-"""Confidence up to which white numbers stand out from the colour of a cell, and beyond which black ones do."""
+"""Numbers are white in cells with a confidence up to this, and black in the brighter cells."""
 
 ROUNDING = 1e-9
-"""Products such as 100 * 0.29 fall below their whole number by less than this."""
+"""More than the rounding error of a product such as 100 * 0.29, which is a little less than 29."""
 
-TEST_NAMES = {"wilcoxon": "Wilcoxon test", "ttest": "t-test"}
+TEST_NAMES: dict[PairedTestName, str] = {"wilcoxon": "Wilcoxon test", "ttest": "t-test"}
 
 
 def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """Plot the average ranks of models over many datasets, and which of them cannot be told apart.
 
-    A critical-difference diagram with a row for each model, the best at the top: a dot at its average rank, in a bar as
-    long as the critical difference. Models whose bars overlap cannot be told apart, and the thick lines on the right
-    join groups of these. Grey points are the ranks on single datasets, larger where there are more.
+    This is a critical-difference diagram with a row for each model, the best at the top. A dot shows the average rank,
+    and the bar around it is as long as the critical difference. Models whose bars overlap cannot be told apart; the
+    thick lines on the right join them. Grey points are the ranks on single datasets; a larger point stands for more
+    datasets.
 
     Args:
         ranking: Ranks, as :func:`~aupimo_torchmetrics.statistics.rank_models` returns them.
@@ -43,6 +52,7 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If there is no model in the ranking.
 
     Example:
         >>> import torch
@@ -57,14 +67,16 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
 
     """
     names, critical = ranking.order, ranking.critical_difference
-    fig, ax = figure_and_axis(ax, (7.5, 2.2 + 0.3 * len(names)))
-    for place, name in enumerate(names):
+    if not names:
+        raise ValueError("Expected `ranking` to hold models, but got none.")
+    fig, ax = figure_and_axis(ax, ranks_size(len(names)))
+    for row, name in enumerate(names):
         rank = ranking.average_ranks[name]
-        ax.plot([rank - critical / 2, rank + critical / 2], [place, place], color="0.85", linewidth=9, zorder=1)
+        ax.plot([rank - critical / 2, rank + critical / 2], [row, row], color="0.85", linewidth=9, zorder=1)
         single_ranks, counts = np.unique([ranks[name] for ranks in ranking.ranks.values()], return_counts=True)
         sizes = 8 + 60 * counts / ranking.num_datasets
-        ax.scatter(single_ranks, np.full(len(counts), place), s=sizes, color="0.55", zorder=2)
-        ax.scatter(rank, place, s=60, color=score_color(1 - place / len(names)), edgecolor="black", zorder=3)
+        ax.scatter(single_ranks, np.full(len(counts), row), s=sizes, color="0.55", zorder=2)
+        ax.scatter(rank, row, s=60, color=score_color(1 - row / len(names)), edgecolor="black", zorder=3)
     _draw_groups(ax, ranking)
     ax.plot([1, 1 + critical], [-1, -1], color="black", linewidth=1.5, marker="|", markersize=8)
     ax.annotate(f"critical difference {critical:.2f}", (1, -1), (0, 6), textcoords="offset points", va="bottom")
@@ -83,7 +95,7 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
     return fig, ax
 
 
-def _draw_groups(ax: Any, ranking: ModelRanking) -> None:
+def _draw_groups(ax: Axes, ranking: ModelRanking) -> None:
     """Draw a thick line right of the axis beside the rows of each group that cannot be told apart."""
     for column, group in enumerate(ranking.groups):
         first = ranking.order.index(group[0])
@@ -101,7 +113,7 @@ def _draw_groups(ax: Any, ranking: ModelRanking) -> None:
 def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """Plot how sure one may be that one model is better than another, of each two models.
 
-    Numbers are rounded down, so that 0.95 means at least 0.95, and 1.00 that p is all but 0.
+    Numbers are rounded down: 0.95 means 0.95 or more, and 1.00 that p is practically 0.
 
     Args:
         comparison: Confidences, as :func:`~aupimo_torchmetrics.statistics.compare_models` returns them.
@@ -112,6 +124,7 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If there is no model in the comparison.
 
     Example:
         >>> import torch
@@ -126,10 +139,12 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
 
     """
     names = comparison.order
+    if not names:
+        raise ValueError("Expected `comparison` to hold models, but got none.")
     confidences = np.full((len(names), len(names)), math.nan)
     for (row, column), confidence in comparison.confidence.items():
         confidences[names.index(row), names.index(column)] = confidence
-    fig, ax = figure_and_axis(ax, (4.8 + 0.38 * len(names), 2.4 + 0.36 * len(names)))
+    fig, ax = figure_and_axis(ax, confidence_size(len(names)))
     ax.imshow(confidences, cmap=SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
     for (row, column), confidence in np.ndenumerate(confidences):
         if row != column:

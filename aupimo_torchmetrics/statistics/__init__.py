@@ -1,9 +1,10 @@
-"""Statistics of per-image scores: what stands for a distribution, and which of several models is better.
+"""Statistics of per-image scores: which images stand for a distribution, and which of several models is better.
 
 A quarter of the published scores are exactly 0 and many exactly 1, so ties are the rule here and not the exception.
+Scores that differ by less than 1e-12 are equal everywhere, so that rounding decides no rank, order or choice.
 
-Conventions: N images; normal images, which score NaN, do not count. An image is named by its index in the scores, from
-0 to N - 1. The tests and intervals need the extra `stats`.
+Conventions: N images. Normal images, whose score is NaN, do not count. The index of an image is its position in the
+scores, from 0 to N - 1. The tests and intervals need the extra `stats`.
 
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984, whose published statistics the functions reproduce.

@@ -10,16 +10,22 @@ from numpy.typing import NDArray
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Outliers, check_choice
 from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.statistics._ties import Scores, is_at_most, merge_equal
+
+__all__ = ["ImageStatistic", "bootstrap_interval", "per_image_statistics"]
 
 WHISKER_REACH = 1.5
-"""A whisker ends at the last score within this many interquartile ranges of the box, as box plots have it."""
+"""A whisker ends at the last score within this many interquartile ranges of the box, as in most box plots."""
 
 REPEAT_TOLERANCE = 1e-2
-"""An image that already stands for one statistic gives way to another that is as near to the next, up to this."""
+"""An image is chosen a second time only if no other image lies within this distance of the statistic."""
+
+MAX_DRAWS = 2**20
+"""How many scores the bootstrap draws at a time; with their indices they take 16 MiB."""
 
 LOW_OUTLIER, HIGH_OUTLIER = "low outlier", "high outlier"
 
-Scores = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 
 class ImageStatistic(NamedTuple):
@@ -31,7 +37,7 @@ class ImageStatistic(NamedTuple):
     value: float
     """Value of the statistic."""
     image: int
-    """Place of the image in the scores."""
+    """Index of the image in the scores."""
     score: float
     """Score of the image."""
 
@@ -41,19 +47,21 @@ def per_image_statistics(
 ) -> list[ImageStatistic]:
     """Find the images that stand for the distribution of the scores: those nearest to the statistics of a box plot.
 
-    A whisker is the last score within 1.5 interquartile ranges of the box; what lies beyond is an outlier.
+    A whisker ends at the last score within 1.5 interquartile ranges of the box; scores beyond it are outliers. Of
+    several images that are equally near to a statistic, the first is chosen. Scores that differ by less than 1e-12 are
+    equal.
 
     Args:
         result: Scores, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
-        outliers: Whether to list outliers too: `"none"`, `"low"`, `"high"` or `"both"`.
-        tolerance: An image that already stands for a statistic gives way to another one if that is at most this far
-            from the value. 0 lets only images with exactly the value take its place.
+        outliers: Which outliers to list too: `"none"`, `"low"`, `"high"` or `"both"`.
+        tolerance: If the nearest image already stands for another statistic, the next nearest image takes its place,
+            but only if its score is at most this far from the value. With 0 its score must be the value itself.
 
     Returns:
-        The statistics in ascending order of the images' scores; nothing if no image has a score.
+        The statistics in ascending order of the images' scores; an empty list if no image has a score.
 
     Raises:
-        ValueError: If `outliers` is not one of the choices, or `tolerance` is negative.
+        ValueError: If `outliers` is not one of the choices, or if `tolerance` is negative or NaN.
 
     Example:
         >>> import torch
@@ -75,41 +83,49 @@ def per_image_statistics(
     if not tolerance >= 0:
         raise ValueError(f"Expected `tolerance` to be at least 0, but got {tolerance}.")
     scores = result.aupimos.double().cpu().numpy()
-    images = np.flatnonzero(~np.isnan(scores))
-    if len(images) == 0:
+    anomalous = np.flatnonzero(~np.isnan(scores))
+    if len(anomalous) == 0:
         return []
+    names, values = _box_plot(scores[anomalous], outliers)
     chosen: set[int] = set()
     statistics = []
-    for name, value in sorted(_box_plot(scores[images], outliers), key=lambda statistic: statistic[1]):
-        distances = np.abs(scores[images] - value)
-        by_distance = images[distances.argsort(kind="stable")].tolist()  # of several as near the first
-        fresh = (image for image in by_distance if image not in chosen and abs(scores[image] - value) <= tolerance)
-        image = by_distance[0] if by_distance[0] not in chosen else next(fresh, by_distance[0])
-        chosen.add(image)
-        statistics.append(ImageStatistic(name, value, image, float(scores[image])))
-    return sorted(statistics, key=lambda statistic: statistic.score)
+    for position in merge_equal(values).argsort(kind="stable"):
+        index = _nearest_image(scores, anomalous, values[position], chosen, tolerance)
+        chosen.add(index)
+        statistics.append(ImageStatistic(names[position], float(values[position]), index, float(scores[index])))
+    by_score = merge_equal(np.array([statistic.score for statistic in statistics])).argsort(kind="stable")
+    return [statistics[position] for position in by_score]
 
 
-def _box_plot(scores: Scores, outliers: Outliers) -> list[tuple[str, float]]:
+def _nearest_image(scores: Scores, anomalous: Indices, value: float, chosen: set[int], tolerance: float) -> int:
+    """Index of the image nearest to a value, if possible one that is not chosen yet, of scores (N,)."""
+    distances = np.abs(scores[anomalous] - value)
+    by_distance = merge_equal(distances).argsort(kind="stable")
+    nearest = int(anomalous[by_distance[0]])
+    if nearest not in chosen:
+        return nearest
+    near = by_distance[is_at_most(distances[by_distance], tolerance)]
+    return next((index for index in anomalous[near].tolist() if index not in chosen), nearest)
+
+
+def _box_plot(scores: Scores, outliers: Outliers) -> tuple[list[str], Scores]:
     """Names and values of the statistics of scores (n,) without NaN, and of the outliers that are asked for."""
-    first, median, third = (float(value) for value in np.percentile(scores, [25, 50, 75]))
+    first, median, third = np.percentile(scores, [25, 50, 75])
     reach = WHISKER_REACH * (third - first)
-    # Between a quartile and the end of its whisker there may be no score at all.
-    low = min(float(scores[scores >= first - reach].min()), first)
-    high = max(float(scores[scores <= third + reach].max()), third)
-    statistics = [
-        ("low whisker", low),
-        ("first quartile", first),
-        ("median", median),
-        ("mean", float(scores.mean())),
-        ("third quartile", third),
-        ("high whisker", high),
-    ]
-    if outliers in {"low", "both"}:
-        statistics += [(LOW_OUTLIER, float(score)) for score in scores[scores < low]]
-    if outliers in {"high", "both"}:
-        statistics += [(HIGH_OUTLIER, float(score)) for score in scores[scores > high]]
-    return statistics
+    is_low, is_high = ~is_at_most(first - reach, scores), ~is_at_most(scores, third + reach)
+    statistics = {
+        # There may be no score between a quartile and the end of its whisker.
+        "low whisker": min(scores[~is_low].min(), first),
+        "first quartile": first,
+        "median": median,
+        "mean": scores.mean(),
+        "third quartile": third,
+        "high whisker": max(scores[~is_high].max(), third),
+    }
+    low = scores[is_low] if outliers in {"low", "both"} else scores[:0]
+    high = scores[is_high] if outliers in {"high", "both"} else scores[:0]
+    names = [*statistics, *[LOW_OUTLIER] * len(low), *[HIGH_OUTLIER] * len(high)]
+    return names, np.concatenate([list(statistics.values()), low, high])
 
 
 def bootstrap_interval(
@@ -117,20 +133,21 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Estimate how far the mean score would vary with other images of the same kind.
 
-    The anomalous images are drawn anew with replacement, and the interval holds the given share of their means (the
-    percentile bootstrap). That other normal images would give other thresholds is not part of it.
+    The anomalous images are drawn anew with replacement, many times, and the interval holds the given share of the
+    means of the draws (the percentile bootstrap). The normal images are not drawn anew, so thresholds stay as they are.
+    Memory does not grow with `num_resamples` times the number of images.
 
     Args:
         result: Scores, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
         confidence: Share of the means that the interval holds, in (0, 1).
-        num_resamples: How often to draw.
+        num_resamples: How often to draw, at least 1.
         seed: Fixes the draws: one seed gives one interval.
 
     Returns:
-        Lower and upper end; NaN if no image has a score.
+        Lower and upper end of the interval; NaN if no image has a score.
 
     Raises:
-        ValueError: If `confidence` is not in (0, 1), or `num_resamples` less than 1.
+        ValueError: If `confidence` is not in (0, 1), or `num_resamples` is less than 1.
         ModuleNotFoundError: If scipy is not installed.
 
     Example:
@@ -161,6 +178,7 @@ def bootstrap_interval(
         np.mean,
         confidence_level=confidence,
         n_resamples=num_resamples,
+        batch=max(1, MAX_DRAWS // len(scores)),
         method="percentile",
         random_state=np.random.default_rng(seed),
     )

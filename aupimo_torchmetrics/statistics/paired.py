@@ -10,9 +10,23 @@ from typing import Any
 import numpy as np
 
 from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, check_choice
+from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
-from aupimo_torchmetrics.statistics.distribution import Scores
+from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
+from aupimo_torchmetrics.statistics.distribution import bootstrap_interval
+
+__all__ = ["ModelComparison", "compare_models"]
+
+INTERVAL_CONFIDENCE = 0.95
+"""Share of the bootstrap means that the intervals hold."""
+
+MAX_IMAGES_EXACT = 50
+"""Up to this many images the Wilcoxon test counts all orders of ranks, if no two differences are equal."""
+
+MAX_IMAGES_PERMUTED = 13
+"""Up to this many images the Wilcoxon test tries all signs of the differences, if some are equal or zero."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,10 @@ class ModelComparison:
     Attributes:
         order: Names of the models, the best first: by average rank for the Wilcoxon test, by mean for the t-test.
         means: Mean score of each model.
+        intervals: Lower and upper end of the 95 % bootstrap interval of each mean, as
+            :func:`~aupimo_torchmetrics.statistics.bootstrap_interval` gives it.
         average_ranks: Rank of each model, averaged over the images: 1 for a model that is the best on every image.
+            Models with equal scores on an image share the average of their ranks.
         confidence: `confidence[a, b]` is 1 - p of the test whose alternative hypothesis is, if `"greater"`, that the
             scores of `a` are greater than those of `b`.
         test: `"wilcoxon"` or `"ttest"`.
@@ -33,6 +50,7 @@ class ModelComparison:
 
     order: tuple[str, ...]
     means: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     average_ranks: dict[str, float]
     confidence: dict[tuple[str, str], float]
     test: PairedTestName
@@ -46,20 +64,16 @@ class ModelComparison:
 
     def __str__(self) -> str:
         """Table of the models, the best first, with the confidences of each against each."""
-        width = max(len(name) for name in (*self.order, "model"))
-        columns = [f"#{rank + 1}" for rank in range(len(self.order))]
         claim = f"a row's model is {self.relation} a column's"
-        lines = [
-            f"{self.num_images} images; confidence (1 - p, {self.test}) that {claim}",
-            f"{'':3} {'model':<{width}} {'mean':>6} {'rank':>5} " + "".join(f"{column:>7}" for column in columns),
-        ]
+        title = f"{self.num_images} images; confidence (1 - p, {self.test}) that {claim}"
+        columns = [f"#{rank}" for rank in range(1, len(self.order) + 1)]
+        rows = [["", "model", "mean", "rank", *columns, f"{INTERVAL_CONFIDENCE:.0%} interval of the mean"]]
         for column, name in zip(columns, self.order, strict=True):
-            confidences = (
-                f"{'-':>7}" if name == other else f"{self.confidence[name, other]:>7.3f}" for other in self.order
-            )
-            head = f"{column:<3} {name:<{width}} {self.means[name]:>6.3f} {self.average_ranks[name]:>5.2f} "
-            lines.append(head + "".join(confidences))
-        return "\n".join(lines)
+            low, high = self.intervals[name]
+            confidences = ["-" if name == other else f"{self.confidence[name, other]:.3f}" for other in self.order]
+            numbers = [f"{self.means[name]:.3f}", f"{self.average_ranks[name]:.2f}", *confidences]
+            rows.append([column, name, *numbers, f"{low:.3f} to {high:.3f}"])
+        return f"{title}\n{text_table(rows, '<<>>' + '>' * len(columns) + '<')}"
 
 
 def compare_models(
@@ -73,18 +87,23 @@ def compare_models(
     Images in another order are aligned by the paths of the results, or else by their image ids. Without either they are
     taken to be in the same order. The confidences of many pairs are not corrected for their number.
 
+    Scores that differ by less than 1e-12 are equal, so that rounding decides no rank, order or confidence. Models with
+    equal scores on all images are told apart by no test: the confidence is 0. The t-test is sure of a difference that
+    is the same on all images: the confidence is 1 if it has the sign that `alternative` says, and 0 if not.
+
     Args:
         results: Scores of two or more models on the same images, by the name of the model.
-        test: `"wilcoxon"` for the signed-rank test, `"ttest"` for the paired t-test.
+        test: `"wilcoxon"` for the signed-rank test, `"ttest"` for the paired t-test. The Wilcoxon test is exact up to
+            50 images if there are no ties, and up to 13 images if there are; else it uses the normal approximation.
         alternative: What the confidence is in: `"greater"`, `"less"` or `"two-sided"`.
-        atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
+        atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test, at least 0.
 
     Returns:
-        Order, means, average ranks and confidences, which print as a table.
+        Order, means, intervals, average ranks and confidences, which print as a table.
 
     Raises:
-        ValueError: If there are fewer than two models or images, a choice is not known, `atol` is negative, or the
-            results are not of the same images, image classes and FPR bounds.
+        ValueError: If there are fewer than two models or images, if a choice is not known, if `atol` is negative or
+            NaN, or if the results are not of the same images, image classes, FPR bounds and shared FPR.
         ModuleNotFoundError: If scipy is not installed.
 
     Example:
@@ -106,35 +125,57 @@ def compare_models(
     require("scipy", extra="stats", needed_by="compare_models")
     from scipy import stats  # noqa: PLC0415
 
+    by_image = merge_equal(np.stack(list(scores.values())), axis=0)
+    average_ranks = dict(zip(scores, stats.rankdata(-by_image, axis=0).mean(1).tolist(), strict=True))
     means = {name: float(each.mean()) for name, each in scores.items()}
-    ranks = stats.rankdata(-np.stack(list(scores.values())), axis=0).mean(1)
-    average_ranks = {name: float(rank) for name, rank in zip(scores, ranks, strict=True)}
-    by_rank = test == "wilcoxon"
-    order = sorted(scores, key=lambda name: average_ranks[name] if by_rank else -means[name])
-    confidence = {
-        (a, b): 1 - _p_value(stats, scores[a] - scores[b], test, alternative, atol)
-        for a, b in itertools.permutations(order, 2)
-    }
+    merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
+    order = sorted(scores, key=lambda name: average_ranks[name] if test == "wilcoxon" else -merged_means[name])
+    confidence = {}
+    for a, b in itertools.permutations(order, 2):
+        differences = scores[a] - scores[b]
+        is_wilcoxon = test == "wilcoxon"
+        p_value = _wilcoxon(differences, alternative, atol) if is_wilcoxon else _t_test(differences, alternative)
+        confidence[a, b] = 1 - p_value
     return ModelComparison(
         order=tuple(order),
         means=means,
+        intervals={name: bootstrap_interval(results[name], INTERVAL_CONFIDENCE) for name in order},
         average_ranks=average_ranks,
         confidence=confidence,
         test=test,
         alternative=alternative,
-        num_images=len(scores[order[0]]),
+        num_images=by_image.shape[1],
     )
 
 
-def _p_value(stats: Any, differences: Scores, test: PairedTestName, alternative: Alternative, atol: float) -> float:
-    """The p-value of a paired test, of the differences (n,) of the scores of two models."""
-    if test == "wilcoxon":
-        differences = np.where(np.abs(differences) <= atol, 0, differences)
-    if not differences.any():
-        return 1.0  # no test can tell two models apart that score alike on every image
-    if test == "wilcoxon":
-        return float(stats.wilcoxon(differences, alternative=alternative).pvalue)
-    return float(stats.ttest_1samp(differences, 0, alternative=alternative).pvalue)
+def _wilcoxon(differences: Scores, alternative: Alternative, atol: float) -> float:
+    """The p-value of the signed-rank test, of the differences (n,) of the scores of two models."""
+    from scipy import stats  # noqa: PLC0415
+
+    sizes = np.where(is_at_most(np.abs(differences), atol), 0, merge_equal(np.abs(differences)))
+    if not sizes.any():
+        return 1.0
+    has_ties = len(np.unique(sizes)) < len(sizes) or bool((sizes == 0).any())
+    # scipy would choose the same, but on its way divides by numbers that may be 0, and warns.
+    method: Any = "asymptotic"
+    if not has_ties and len(sizes) <= MAX_IMAGES_EXACT:
+        method = "exact"
+    elif has_ties and len(sizes) <= MAX_IMAGES_PERMUTED:
+        method = stats.PermutationMethod(n_resamples=2 ** len(sizes))
+    return float(stats.wilcoxon(np.copysign(sizes, differences), alternative=alternative, method=method).pvalue)
+
+
+def _t_test(differences: Scores, alternative: Alternative) -> float:
+    """The p-value of the paired t-test, of the differences (n,) of the scores of two models."""
+    from scipy import stats  # noqa: PLC0415
+
+    mean = float(differences.mean())
+    if np.ptp(differences) >= EQUAL_WITHIN:
+        return float(stats.ttest_1samp(differences, 0, alternative=alternative).pvalue)
+    if abs(mean) < EQUAL_WITHIN:
+        return 1.0
+    has_sign = {"greater": mean > 0, "less": mean < 0, "two-sided": True}
+    return 0.0 if has_sign[alternative] else 1.0
 
 
 def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> dict[str, Scores]:
@@ -146,21 +187,21 @@ def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> dict[str, Scores]:
     for name, result in results.items():
         if set(keys[name]) != set(keys[first_name]):
             foreign = min(set(keys[name]) ^ set(keys[first_name]), key=str)
-            raise ValueError(
+            raise BadDataError(
                 f"Expected `results` to be of the same images, but {foreign!r} is in only one of {first_name!r} and "
                 f"{name!r}."
             )
-        places = {key: place for place, key in enumerate(keys[name])}
-        if len(places) < len(result.aupimos):
-            raise ValueError(f"Expected the images of {name!r} to be distinct, but some have the same path or id.")
-        scores[name] = result.aupimos.double().cpu().numpy()[[places[key] for key in keys[first_name]]]
+        indices = {key: index for index, key in enumerate(keys[name])}
+        if len(indices) < len(result.aupimos):
+            raise BadDataError(f"Expected the images of {name!r} to be distinct, but some have the same path or id.")
+        scores[name] = result.aupimos.double().cpu().numpy()[[indices[key] for key in keys[first_name]]]
         if not np.array_equal(np.isnan(scores[name]), np.isnan(scores[first_name])):
-            raise ValueError(
+            raise BadDataError(
                 f"Expected `results` to have the same normal images, but those of {first_name!r} and {name!r} differ."
             )
     scored = ~np.isnan(scores[first_name])
     if scored.sum() < 2:
-        raise ValueError(f"Expected `results` to hold the scores of two images or more, but got {scored.sum()}.")
+        raise BadDataError(f"Expected `results` to hold the scores of two images or more, but got {scored.sum()}.")
     return {name: each[scored] for name, each in scores.items()}
 
 
@@ -172,25 +213,25 @@ def _check_comparable(results: Mapping[str, AUPIMOResult]) -> None:
     for name, other in others:
         check_same_settings(first, other, f"for {first_name!r}", f"for {name!r}")
         if len(other.aupimos) != len(first.aupimos):
-            raise ValueError(
+            raise BadDataError(
                 "Expected `results` to be of the same images, "
                 f"but got {len(first.aupimos)} of {first_name!r} and {len(other.aupimos)} of {name!r}."
             )
 
 
-def check_same_settings(first: AUPIMOResult, other: AUPIMOResult, first_place: str, other_place: str) -> None:
-    """Raise unless two results average over the same FPRs."""
+def check_same_settings(first: AUPIMOResult, other: AUPIMOResult, of_first: str, of_other: str) -> None:
+    """Raise unless two results, each said by a text of whose it is, average over the same FPRs."""
     for setting in ("fpr_bounds", "shared_fpr"):
         values = getattr(first, setting), getattr(other, setting)
         if values[0] != values[1]:
-            raise ValueError(
+            raise BadDataError(
                 f"Expected `results` to have the same `{setting}`, "
-                f"but got {values[0]!r} {first_place} and {values[1]!r} {other_place}."
+                f"but got {values[0]!r} {of_first} and {values[1]!r} {of_other}."
             )
 
 
 def _image_keys(results: Mapping[str, AUPIMOResult]) -> dict[str, list[Any]]:
-    """What names each image of each model: paths if all results have them, else image ids, else places."""
+    """What tells the images of each model apart: paths if all results have them, else image ids, else indices."""
     if all(result.paths is not None for result in results.values()):
         return {name: list(result.paths or ()) for name, result in results.items()}
     ids = {name: result.image_ids for name, result in results.items()}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
-from aupimo_torchmetrics.statistics.distribution import Scores
+from aupimo_torchmetrics.statistics._ties import Scores, merge_equal
 from aupimo_torchmetrics.statistics.paired import check_same_settings
+
+__all__ = ["ModelRanking", "rank_models"]
 
 RANKING_ALPHA = 0.05
 """Level of the test that tells ranked models apart, as in most published critical-difference diagrams."""
@@ -31,7 +34,7 @@ class ModelRanking:
         critical_difference: Models whose average ranks differ by less than this cannot be told apart (Nemenyi test).
         p_value: Of the Friedman test, whose null hypothesis is that all models are alike. NaN for fewer than three
             models or two datasets.
-        alpha: Probability that the Nemenyi test tells any models apart where all are alike.
+        alpha: Probability that the Nemenyi test tells models apart although all are alike.
         num_datasets: Number of datasets.
 
     """
@@ -49,35 +52,31 @@ class ModelRanking:
     def groups(self) -> list[tuple[str, ...]]:
         """Largest groups of two models or more that cannot be told apart, the best first; they may overlap."""
         groups, reached = [], 0
-        for place, name in enumerate(self.order):
+        for first, name in enumerate(self.order):
             last = self._alike(name)[1]
-            if last > max(place, reached):
-                groups.append(self.order[place : last + 1])
+            if last > max(first, reached):
+                groups.append(self.order[first : last + 1])
                 reached = last
         return groups
 
     def _alike(self, name: str) -> tuple[int, int]:
-        """First and last place in the order of the models that cannot be told apart from one."""
+        """First and last position in the order of the models that cannot be told apart from one."""
         own = self.average_ranks[name]
         distances = [abs(self.average_ranks[other] - own) for other in self.order]
-        places = [place for place, distance in enumerate(distances) if distance < self.critical_difference]
-        return places[0], places[-1]
+        alike = [position for position, distance in enumerate(distances) if distance < self.critical_difference]
+        return alike[0], alike[-1]
 
     def __str__(self) -> str:
         """Table of the models, the best first, with those that cannot be told apart from each."""
-        width = max(len(name) for name in (*self.order, "model"))
         friedman = "not defined" if math.isnan(self.p_value) else f"p = {self.p_value:.2g}"
         critical = f"{self.critical_difference:.2f} (Nemenyi test, alpha {self.alpha:g})"
-        lines = [
-            f"{self.num_datasets} datasets; Friedman test: {friedman}; critical difference of ranks: {critical}",
-            f"{'':3} {'model':<{width}} {'mean':>6} {'rank':>5}  not told apart",
-        ]
-        for place, name in enumerate(self.order):
+        title = f"{self.num_datasets} datasets; Friedman test: {friedman}; critical difference of ranks: {critical}"
+        rows = [["", "model", "mean", "rank", "not told apart"]]
+        for position, name in enumerate(self.order):
             first, last = self._alike(name)
             alike = "-" if first == last else f"#{first + 1} to #{last + 1}"
-            head = f"#{place + 1:<2} {name:<{width}} {self.means[name]:>6.3f} {self.average_ranks[name]:>5.2f}  "
-            lines.append(head + alike)
-        return "\n".join(lines)
+            rows.append([f"#{position + 1}", name, f"{self.means[name]:.3f}", f"{self.average_ranks[name]:.2f}", alike])
+        return f"{title}\n{text_table(rows, '<<>><')}"
 
 
 def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float = RANKING_ALPHA) -> ModelRanking:
@@ -90,10 +89,11 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
 
     for :math:`k` models, where :math:`q_\alpha` is the quantile of the studentized range over :math:`\sqrt 2`. Source:
     J. Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006.
+    Mean scores that differ by less than 1e-12 are equal.
 
     Args:
         results: Scores of the same two or more models on each dataset, by the name of the dataset, then of the model.
-        alpha: Probability, in (0, 1), that the Nemenyi test tells any models apart where all are alike.
+        alpha: Probability, in (0, 1), that the Nemenyi test tells models apart although all are alike.
 
     Returns:
         Order, ranks, means, critical difference and p-value, which print as a table.
@@ -121,17 +121,19 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
 
     num_datasets, num_models = scores.shape
     models = list(next(iter(results.values())))
-    ranks = stats.rankdata(-scores, axis=1)
+    merged = merge_equal(scores, axis=1)
+    ranks = stats.rankdata(-merged, axis=1)
     average_ranks = dict(zip(models, ranks.mean(0).tolist(), strict=True))
     means = dict(zip(models, scores.mean(0).tolist(), strict=True))
+    merged_means = dict(zip(models, merge_equal(scores.mean(0)).tolist(), strict=True))
     quantile = float(stats.studentized_range.ppf(1 - alpha, num_models, np.inf)) / math.sqrt(2)
     return ModelRanking(
-        order=tuple(sorted(models, key=lambda name: (average_ranks[name], -means[name]))),
+        order=tuple(sorted(models, key=lambda name: (average_ranks[name], -merged_means[name]))),
         average_ranks=average_ranks,
         means=means,
         ranks={name: dict(zip(models, row, strict=True)) for name, row in zip(results, ranks.tolist(), strict=True)},
         critical_difference=quantile * math.sqrt(num_models * (num_models + 1) / (6 * num_datasets)),
-        p_value=_friedman_p_value(stats, scores),
+        p_value=_friedman_p_value(merged),
         alpha=alpha,
         num_datasets=num_datasets,
     )
@@ -148,25 +150,27 @@ def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
     for dataset, by_model in results.items():
         if by_model.keys() != first.keys():
             model = min(by_model.keys() ^ first.keys())
-            raise ValueError(
+            raise BadDataError(
                 "Expected `results` to hold the same models on each dataset, "
                 f"but {model!r} is missing on {(first_dataset if model in by_model else dataset)!r}."
             )
         for model, result in by_model.items():
             check_same_settings(expected, result, f"on {first_dataset!r}", f"for {model!r} on {dataset!r}")
             if math.isnan(result.mean):
-                raise ValueError(
+                raise BadDataError(
                     f"Expected `results` to have scores, but the mean of {model!r} on {dataset!r} is undefined (NaN). "
-                    "Leave the dataset out."
+                    "Rank without this dataset."
                 )
     return np.array([[by_model[model].mean for model in first] for by_model in results.values()])
 
 
-def _friedman_p_value(stats: Any, scores: Scores) -> float:
-    """The p-value of the Friedman test of mean scores (N, k); NaN where it is not defined."""
+def _friedman_p_value(scores: Scores) -> float:
+    """The p-value of the Friedman test of mean scores (N, k) whose ties are the same float; NaN if undefined."""
+    from scipy import stats  # noqa: PLC0415
+
     num_datasets, num_models = scores.shape
     if num_models < 3 or num_datasets < 2:
         return math.nan
     if (scores == scores[:, :1]).all():
-        return 1.0  # no test can tell models apart that score alike on every dataset
+        return 1.0  # no test can tell models apart that have equal scores on every dataset
     return float(stats.friedmanchisquare(*scores.T).pvalue)
