@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from helpers import MAX_ERROR, assert_same, make_batch, updated
-from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO
 
@@ -15,18 +14,12 @@ SCORE_TOLERANCE = 1e-12
 """Logs of exact counts in float64."""
 
 
-def stepped(num_pixels: int, num_high: int, level: float) -> Tensor:
-    """Map (1, 1, P) of zeros with a number of pixels at a level."""
-    anomaly_map = torch.zeros(1, 1, num_pixels)
-    anomaly_map[..., :num_high] = level
-    return anomaly_map
-
-
 def test_more_than_two_to_the_24_pixels() -> None:
     """Beyond what float32 can count every pixel of a normal image and of a mask counts."""
-    num_pixels = 2**24 + 3
-    normal = stepped(num_pixels, 1, 1.0)
-    defect = stepped(num_pixels, 2**24 + 1, 2.0)
+    num_pixels = 125 * 134_219  # 2**24 + 159, which is odd: float32 has no such number
+    normal, defect = torch.zeros(2, 1, 1, num_pixels)
+    normal[..., : 2**17] = torch.arange(2**17) / 2**17  # more than the buffer holds
+    defect[..., : 2**24 + 1] = 2.0
     metric = AUPIMO(fpr_bounds=(0.5 / num_pixels, 1 / num_pixels))
     metric.update(normal, torch.zeros_like(normal, dtype=torch.bool))
     metric.update(defect, torch.ones_like(defect, dtype=torch.bool))
