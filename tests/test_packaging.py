@@ -104,6 +104,13 @@ def test_the_changelog_knows_the_version() -> None:
     assert f"## [{'Unreleased' if '.dev' in version else version}]" in changelog
 
 
+def test_the_promise_of_each_test_file_is_told() -> None:
+    """`tests/README.md` says of each file of tests what it promises."""
+    tests = Path(__file__).parent
+    table = (tests / "README.md").read_text(encoding="utf-8")
+    assert not [path.name for path in tests.glob("test_*.py") if f"| `{path.name}` | " not in table]
+
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
