@@ -56,14 +56,14 @@ def test_more_than_two_to_the_31_pixels() -> None:
 NUM_NORMAL = 500
 
 
-@pytest.mark.parametrize("place", [0, 250, 499])
+@pytest.mark.parametrize("bad_index", [0, 250, 499])
 @pytest.mark.parametrize("normal_buffer", [None, 2**16, 1000])
-def test_one_of_five_hundred_images_full_of_false_alarms(place: int, normal_buffer: int | None) -> None:
+def test_one_of_five_hundred_images_full_of_false_alarms(bad_index: int, normal_buffer: int | None) -> None:
     """Wherever the one bad image comes, the buffer holds its scores and those below: scores are exact."""
     images = [make_batch("N", seed) for seed in range(20)]
     stream = [images[i % 20] for i in range(NUM_NORMAL)]
     bad, mask = make_batch("N", 99)
-    stream[place] = (bad + 20, mask)
+    stream[bad_index] = (bad + 20, mask)
     preds, target = make_batch("AAA", 3)
     defects = (preds + torch.tensor([0.0, 12.0, 17.5])[:, None, None] * target, target)
     fpr_bounds = (1e-4, 1e-3)  # the false alarms are 2e-3 of all normal pixels, all of the range
