@@ -493,6 +493,7 @@ def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], 
     fit(folder, num_sanity_val_steps=0, devices=world_size, strategy="ddp")
 
 
+@pytest.mark.slow  # test_lightning.py has two processes in the default part
 def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
     """Under DDP rank 0 logs the scores of all ranks, one image of which is dealt out twice, as one process does."""
     fit(tmp_path / "one", num_sanity_val_steps=0)
