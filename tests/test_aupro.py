@@ -41,7 +41,7 @@ def test_scores_are_those_of_the_definition(seed: int, decimals: int | None, fpr
 
 
 def test_regions_hang_together_by_corners() -> None:
-    """Pixels that touch at a corner only are one region, and a gap of one pixel parts two."""
+    """Pixels that touch at a corner only are one region, and a gap of one pixel separates two."""
     maps, masks = torch.rand(1, 6, 6), torch.zeros(1, 6, 6)
     masks[0, 0, 0] = masks[0, 1, 1] = masks[0, 2, 0] = masks[0, 4, 0] = 1
     assert aupro(maps, masks, reduction="none").shape == (2,)
@@ -92,7 +92,7 @@ def test_undefined_scores_are_nan() -> None:
 
 
 def test_wrong_input_is_refused() -> None:
-    """What is no map, mask or limit raises an error that says what was expected."""
+    """A wrong map, mask or limit raises an error that says what was expected."""
     maps, masks = make_images(0)
     for limit in (0, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"`fpr_limit` to be in \(0, 1\]"):

@@ -30,10 +30,10 @@ DEFECTS = make_batch("AAA", 80)
 def test_buffer_is_exact_or_says_so(
     normal_buffer: int, false_alarms_at: str, images_per_batch: int, shared_fpr: str
 ) -> None:
-    """With an image full of false alarms anywhere, scores are exact, or lower bounds with a warning."""
+    """Wherever an image full of false alarms comes, scores are exact, or lower bounds with a warning."""
     images = {"start": STREAM, "middle": STREAM[1:13] + STREAM[:1] + STREAM[13:], "end": STREAM[1:] + STREAM[:1]}
     order = images[false_alarms_at]
-    # bounds at which the image of false alarms decides, or what lies below it
+    # bounds at which the scores of the image of false alarms decide, and bounds at which those below it decide
     for fpr_bounds in ((1e-3, 0.03), (0.03, 0.06)):
         metric = AUPIMO(fpr_bounds=fpr_bounds, shared_fpr=shared_fpr, normal_buffer=normal_buffer)
         for start in range(0, len(order), images_per_batch):
@@ -44,7 +44,7 @@ def test_buffer_is_exact_or_says_so(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             scores = metric.result().aupimos[-3:]
-        # the reference is rounded to float32; sums of the same terms in another order
+        # the exact scores are rounded to float32, and sums are in another order
         if caught:
             assert [("AUPIMO is a lower bound" in str(warning.message)) for warning in caught] == [True]
             assert (scores <= expected + 1e-7).all()
@@ -53,9 +53,9 @@ def test_buffer_is_exact_or_says_so(
 
 
 def worst_order() -> list[Any]:
-    """Batches of which the first, two of 250 normal images, holds all the highest normal scores; the last has defects.
+    """Return batches: the first holds all the highest normal scores, in 2 of 250 normal images; the last has defects.
 
-    A buffer keeps the top of the first batch, and of the other normal images nothing.
+    A small buffer keeps the highest scores of the first batch, and none of the other normal images.
     """
     high_preds, high_target = make_batch("NN", 1)
     preds, target = make_batch("AAA", 3)
@@ -70,7 +70,7 @@ def with_a_floor(floor_by: str, **settings: Any) -> AUPIMO:
         return updated(make_aupimo(normal_buffer=1, **settings), images)
     if floor_by == "pruning":
         one_by_one = [(maps[None], masks[None]) for batch in images for maps, masks in zip(*batch, strict=True)]
-        # half an image, which is then kept unpruned
+        # half an image, so that a first image is kept whole
         return updated(make_aupimo(normal_buffer=500, **settings), one_by_one)
     metric = updated(make_aupimo(normal_buffer=1, **settings), images[:1])
     metric.merge_state(updated(make_aupimo(normal_buffer=1, **settings), [join(images[1:])]))
@@ -95,7 +95,7 @@ def test_lower_bound_occurs_and_its_warning_bounds_the_error(floor_by: str) -> N
 @pytest.mark.parametrize("num_thresholds", [None, 20_000])
 @pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
 def test_maximum_is_exact_in_the_worst_order(floor_by: str, num_thresholds: int | None) -> None:
-    """What decided the maximum once is not made less by images that follow: the smallest buffer loses nothing."""
+    """Images that follow never lower the largest FPR, so the smallest buffer loses nothing of it."""
     settings = {"num_thresholds": num_thresholds, "reduction": "none", "shared_fpr": "max"}
     metric = with_a_floor(floor_by, **settings)
     assert metric.aupimo_floor > -torch.inf

@@ -47,7 +47,7 @@ def test_mean_is_that_of_the_anomalous_images(images: tuple[Tensor, Tensor], exp
 
 
 def test_scores_come_in_the_order_of_the_images(images: tuple[Tensor, Tensor], expected: list[float]) -> None:
-    """Without reduction each image has its score at its place, and a normal one NaN."""
+    """Without reduction each image has its score at its index, and a normal image NaN."""
     scores = aupimo(*images, fpr_bounds=BOUNDS, reduction="none")
     assert scores.isnan().tolist() == [True, False, True, False, True]
     assert_scores(scores, expected)
@@ -119,7 +119,7 @@ def test_arrays_in_arrays_out(images: tuple[Tensor, Tensor], dtype: Any, mask_dt
 
 
 def _array_forms(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The same images as arrays that PyTorch does not take as they are, or not without care."""
+    """The same images as arrays that PyTorch refuses, or takes with a warning."""
     read_only = images.copy()
     read_only.flags.writeable = False
     return {

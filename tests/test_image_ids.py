@@ -61,7 +61,7 @@ def test_largest_id_is_an_id() -> None:
 
 @pytest.mark.parametrize("classes", ["NA", "AA", "NN"])
 def test_ids_of_different_images_conflict(classes: str) -> None:
-    """If two images have one id the first counts, and a warning tells of it."""
+    """If two different images have one id, the first counts, and a warning says so."""
     preds, target = make_batch("NA", 0)
     other_preds, other_target = make_batch(classes, 5)
     metric = make_aupimo()

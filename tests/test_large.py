@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from helpers import MAX_ERROR, assert_same, make_batch, updated
-from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO
 
@@ -15,18 +14,12 @@ SCORE_TOLERANCE = 1e-12
 """Logs of exact counts in float64."""
 
 
-def stepped(num_pixels: int, num_high: int, level: float) -> Tensor:
-    """Map (1, 1, P) of zeros with a number of pixels at a level."""
-    anomaly_map = torch.zeros(1, 1, num_pixels)
-    anomaly_map[..., :num_high] = level
-    return anomaly_map
-
-
 def test_more_than_two_to_the_24_pixels() -> None:
     """Beyond what float32 can count every pixel of a normal image and of a mask counts."""
-    num_pixels = 2**24 + 3
-    normal = stepped(num_pixels, 1, 1.0)
-    defect = stepped(num_pixels, 2**24 + 1, 2.0)
+    num_pixels = 125 * 134_219  # 2**24 + 159, which is odd: float32 has no such number
+    normal, defect = torch.zeros(2, 1, 1, num_pixels)
+    normal[..., : 2**17] = torch.arange(2**17) / 2**17  # more than the buffer holds
+    defect[..., : 2**24 + 1] = 2.0
     metric = AUPIMO(fpr_bounds=(0.5 / num_pixels, 1 / num_pixels))
     metric.update(normal, torch.zeros_like(normal, dtype=torch.bool))
     metric.update(defect, torch.ones_like(defect, dtype=torch.bool))
@@ -63,14 +56,14 @@ def test_more_than_two_to_the_31_pixels() -> None:
 NUM_NORMAL = 500
 
 
-@pytest.mark.parametrize("place", [0, 250, 499])
+@pytest.mark.parametrize("bad_index", [0, 250, 499])
 @pytest.mark.parametrize("normal_buffer", [None, 2**16, 1000])
-def test_one_of_five_hundred_images_full_of_false_alarms(place: int, normal_buffer: int | None) -> None:
+def test_one_of_five_hundred_images_full_of_false_alarms(bad_index: int, normal_buffer: int | None) -> None:
     """Wherever the one bad image comes, the buffer holds its scores and those below: scores are exact."""
     images = [make_batch("N", seed) for seed in range(20)]
     stream = [images[i % 20] for i in range(NUM_NORMAL)]
     bad, mask = make_batch("N", 99)
-    stream[place] = (bad + 20, mask)
+    stream[bad_index] = (bad + 20, mask)
     preds, target = make_batch("AAA", 3)
     defects = (preds + torch.tensor([0.0, 12.0, 17.5])[:, None, None] * target, target)
     fpr_bounds = (1e-4, 1e-3)  # the false alarms are 2e-3 of all normal pixels, all of the range

@@ -10,17 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as lightning
 import pytest
 import torch
 from helpers import FPR_BOUNDS, MAX_ERROR, assert_same, make_batch, run_ranks
+from lightning.pytorch import callbacks
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import AUPIMO, functional
-
-lightning = pytest.importorskip("lightning.pytorch")
-callbacks = pytest.importorskip("lightning.pytorch.callbacks")
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = [
     # advice of Lightning on speed and on its own set-up, which a test has no use for
@@ -148,7 +149,7 @@ def test_sanity_check_with_normal_images_only_is_harmless(tmp_path: Path) -> Non
 def test_collection_is_logged_as_a_dict(tmp_path: Path) -> None:
     """`log_dict` of a collection logs each member, reset between epochs, to a logger too."""
     model = Detector(as_collection=True)
-    logger = pytest.importorskip("lightning.pytorch.loggers").CSVLogger(tmp_path)
+    logger = CSVLogger(tmp_path)
     fit(model, tmp_path, logger=logger)
     for epoch, logged in enumerate(model.logged):
         assert float(logged["val/aupimo"]) == expected_score(epoch)
@@ -254,12 +255,23 @@ class NoteResult(lightning.Callback):
         self.results.append([result.aupimos, result.image_ids])
 
 
+LOGGED = ("val/aupimo", "val/aupimo/share_at_0", "val/aupimo/share_at_1")
+
+
 def fit_with_ids(folder: Path, num_images: int, **settings: Any) -> list[Any]:
     """Train on some of the images, and return what was logged and what a callback was told, epoch by epoch."""
     note, model = NoteResult(), Detector()
-    settings = {"callbacks": [note], "num_sanity_val_steps": 0, "enable_checkpointing": False, **settings}
-    fit(model, folder, MASKS[:num_images], [torch.arange(num_images) + 100], **settings)
-    return [[logged["val/aupimo"] for logged in model.logged], note.results]
+    settings = {
+        "callbacks": [note, AUPIMOCallback(num_heatmaps=0)],
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": False,
+        **settings,
+    }
+    masks = MASKS[:num_images].clone()
+    masks[7] = False
+    masks[7, 3, 4] = True  # a mask of one pixel is found or not, so that one of the shares is above 0
+    fit(model, folder, masks, [torch.arange(num_images) + 100], **settings)
+    return [[[logged[name] for name in LOGGED] for logged in model.logged], note.results]
 
 
 def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], Any]) -> list[list[Any]]:
@@ -280,6 +292,7 @@ def test_two_processes_log_and_answer_what_one_does(tmp_path: Path) -> None:
             expected_logged, expected_results = fit_with_ids(tmp_path, num_images)
             assert_same(logged, expected_logged, atol=MAX_ERROR)
             assert_same(results, expected_results, atol=MAX_ERROR)
+            assert logged[0][1:] != [0, 0]
             assert torch.equal(results[0][1], torch.arange(num_images) + 100)
             assert not torch.equal(results[0][0].nan_to_num(), results[1][0].nan_to_num())
 

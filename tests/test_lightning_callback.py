@@ -281,7 +281,7 @@ def test_a_metric_may_be_named(tmp_path: Path) -> None:
     assert read_events(tmp_path).Tags()["histograms"] == ["val/metrics/strict/scores"]
 
 
-def test_metrics_within_wrappers_are_left_out() -> None:
+def test_metrics_within_wrappers_are_skipped() -> None:
     """Copies that wrappers keep are not logged, and a metric without updates is found but skipped later."""
     assert set(_metrics_by_name(WithCollection(), None)) == {"metrics.loose", "metrics.strict", "unused"}
 
@@ -367,12 +367,12 @@ def test_heat_maps_are_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fit(tmp_path, Detector(answer), callbacks=[AUPIMOCallback(heatmap_source=source, num_heatmaps=3)])
     assert len(calls) == 2
     for epoch, call in enumerate(calls):
-        places = [int(caption.removeprefix("image ")) for caption in call["captions"]]
-        assert places == [6, 9, 11]
-        for i, place in enumerate(places):
-            assert torch.equal(call["maps"][i], maps_of_epoch(MAPS, epoch)[place])
-            assert torch.equal(call["masks"][i], MASKS[place])
-            assert torch.allclose(call["images"][i], IMAGES[place], atol=1e-6)
+        indices = [int(caption.removeprefix("image ")) for caption in call["captions"]]
+        assert indices == [6, 9, 11]
+        for i, index in enumerate(indices):
+            assert torch.equal(call["maps"][i], maps_of_epoch(MAPS, epoch)[index])
+            assert torch.equal(call["masks"][i], MASKS[index])
+            assert torch.allclose(call["images"][i], IMAGES[index], atol=1e-6)
 
 
 def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,11 +387,11 @@ def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     # the batch is (images, maps, masks, ids): maps are in the shape of masks, but hold other values
     fit(tmp_path, Detector(lambda images, maps, masks: {"anomaly_map": maps}))  # noqa: ARG005
     assert [call["captions"] for call in calls] == [["image 6", "image 7", "image 10", "image 11"]] * 2
-    assert all(torch.equal(mask, MASKS[place]) for mask, place in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True))
+    assert all(torch.equal(mask, MASKS[index]) for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True))
 
 
 def test_chosen_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images may be chosen by their places, normal ones too."""
+    """Images may be chosen by their indices, normal ones too."""
     calls = drawn(monkeypatch)
     fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 0])])
     assert [call["captions"] for call in calls] == [["image 0", "image 10"]] * 2
@@ -430,7 +430,7 @@ def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
         assert gaps.max() <= 2 * num_images / 2.5
 
 
-def test_gallery_is_small_within_a_batch_and_leaves_out_nan() -> None:
+def test_gallery_is_small_within_a_batch_and_skips_nan() -> None:
     """A large batch is thinned out as it is seen, and a map that cannot be drawn is not kept."""
     maps = torch.rand(100, 4, 4)
     maps[0, 1, 1] = torch.nan
@@ -463,7 +463,7 @@ def test_wrong_sources_are_errors(tmp_path: Path, kind: str) -> None:
         )
 
 
-def test_a_source_may_pass_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_may_skip_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function may return None for a batch."""
     calls = drawn(monkeypatch)
 
@@ -493,6 +493,7 @@ def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], 
     fit(folder, num_sanity_val_steps=0, devices=world_size, strategy="ddp")
 
 
+@pytest.mark.slow  # test_lightning.py has two processes in the default part
 def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
     """Under DDP rank 0 logs the scores of all ranks, one image of which is dealt out twice, as one process does."""
     fit(tmp_path / "one", num_sanity_val_steps=0)

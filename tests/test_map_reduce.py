@@ -1,7 +1,7 @@
 """Shards of a data set, scored by workers and merged, give what one pass over all of it gives.
 
 What a worker returns, the states or the metric itself, is pickled or taken apart in transport, so any engine that maps
-will do. Tried are `multiprocessing` and, where it is installed, Dask.
+will do. Tried are `multiprocessing` and, in the slow part and where it is installed, Dask.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def dask() -> Iterator[Map]:
         yield lambda work, items: client.gather(client.map(work, items, pure=False))
 
 
-@pytest.fixture(params=["processes", "dask"])
+@pytest.fixture(params=["processes", pytest.param("dask", marks=pytest.mark.slow)])
 def map_shards(request: pytest.FixtureRequest) -> Map:
     """Return the way to map of each engine."""
     engine: Map = request.getfixturevalue(request.param)

@@ -15,7 +15,7 @@ from aupimo_torchmetrics import AUPIMO, PIMO
 @pytest.mark.parametrize("form", ["metric", "dict"])
 @pytest.mark.parametrize("own", ["nothing", "updated", "computed"])
 def test_merged_metrics_are_as_good_as_one(make_metric: MakeMetric, form: str, own: str) -> None:
-    """Merging gives the value of the other's and then the own images, no cached one, and no false warning."""
+    """A merged metric has the images of the other and then its own: its value is new, and there is no false warning."""
     source, metric = updated(make_metric(), BATCHES[:2]), make_metric()
     own_batches = [] if own == "nothing" else BATCHES[2:]
     updated(metric, own_batches)

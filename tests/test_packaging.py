@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,7 @@ def test_importing_the_package_loads_little() -> None:
     assert not [name for name in loaded if name.split(".")[0] in {*EXTRAS, "PIL", "pandas", "tifffile", "tqdm"}]
 
 
+@pytest.mark.slow  # all of torch is compiled anew
 def test_docstrings_are_not_needed() -> None:
     """The package works with docstrings and assertions stripped."""
     imports = "from aupimo_torchmetrics import AUPIMO\nfrom aupimo_torchmetrics.functional import aupimo\n"
@@ -102,6 +104,13 @@ def test_the_changelog_knows_the_version() -> None:
     assert f"## [{'Unreleased' if '.dev' in version else version}]" in changelog
 
 
+def test_the_promise_of_each_test_file_is_told() -> None:
+    """`tests/README.md` says of each file of tests what it promises."""
+    tests = Path(__file__).parent
+    table = (tests / "README.md").read_text(encoding="utf-8")
+    assert not [path.name for path in tests.glob("test_*.py") if f"| `{path.name}` | " not in table]
+
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -123,18 +132,22 @@ def test_there_are_notebooks() -> None:
     assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
 
 
-def readme_blocks() -> list[str]:
-    """Python blocks of the README, in order."""
-    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def readme_blocks() -> list[Any]:
+    """Python blocks of the README, in order; that of Dask, which starts workers, is slow."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    return [
+        pytest.param(block, marks=pytest.mark.slow if "dask" in block else (), id=block.strip().splitlines()[-1][:40])
+        for block in blocks
+    ]
 
 
-@pytest.mark.parametrize("block", readme_blocks(), ids=lambda block: block.strip().splitlines()[-1][:40])
+@pytest.mark.parametrize("block", readme_blocks())
 def test_readme_block(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each Python block of the README runs, and prints what the comment behind each `print` says."""
     monkeypatch.chdir(tmp_path)
-    if "import dask" in block or "from dask" in block:
+    if "dask" in block:
         pytest.importorskip("distributed")
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102
     expected = re.findall(r"^ *print\(.*\)  # (.*)$", block, flags=re.MULTILINE)

@@ -77,7 +77,7 @@ def test_keeps_the_same_whatever_the_classes(classes: tuple[int, ...]) -> None:
     assert_keeps_exactly(keep(maps, masks, floor=0.0), maps, masks, 0.0)
 
 
-def test_single_mask_pixel_at_each_place_makes_an_image_anomalous() -> None:
+def test_single_mask_pixel_anywhere_makes_an_image_anomalous() -> None:
     """One mask pixel is enough, wherever it lies."""
     maps = torch.arange(24 * 24.0).view(24, 4, 6)
     masks = torch.eye(24, dtype=torch.bool).view(24, 4, 6)
@@ -254,7 +254,7 @@ def test_no_buffer_keeps_every_normal_pixel() -> None:
 
 
 def test_given_floor_is_used_and_not_raised() -> None:
-    """A batch that comes with a floor is selected by it, without a new one."""
+    """A floor that is given is used, and no new one is chosen."""
     maps, masks = make_images(9, 4, LARGE)
     kept = keep(maps, masks, floor=2.0, normal_buffer=10, upper_fpr=1e-6)
     assert_keeps_exactly(kept, maps, masks, 2.0)
@@ -262,7 +262,7 @@ def test_given_floor_is_used_and_not_raised() -> None:
 
 
 @pytest.mark.parametrize("capacity", [200, 12_000])
-def test_misleading_sample_is_found_out(capacity: int) -> None:
+def test_misleading_sample_sets_no_wrong_floor(capacity: int) -> None:
     """If the sampled pixels happen to be the bright ones, no floor is set that would leave too few pixels above it."""
     maps = torch.rand(4, *LARGE, generator=torch.Generator().manual_seed(10))
     stride = maps.numel() // selection._SAMPLE_SIZE | 1
@@ -297,7 +297,7 @@ def test_highest_scores_of_blocks(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
-    """Of smooth maps, whose peaks lie in few places, a floor is found too, though a row is as long as the stride."""
+    """A floor is found for smooth maps too, whose peaks lie close together, though a row is as long as the stride."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(128, 1, 16, 4, generator=generator)
     maps = torch.nn.functional.interpolate(coarse, size=(256, 64), mode="bilinear")[:, 0].exp()
@@ -308,7 +308,7 @@ def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
 
 
 class PixelsSearchedAtOnce(TorchDispatchMode):
-    """Notes the largest number of elements in which a maximum, a minimum or what is true was searched."""
+    """Notes the largest tensor in which torch was asked to search for a maximum, a minimum or true pixels."""
 
     largest = 0
 
@@ -323,7 +323,7 @@ class PixelsSearchedAtOnce(TorchDispatchMode):
 def test_huge_batches_are_searched_in_parts(
     monkeypatch: pytest.MonkeyPatch, max_pixels: int, images_at_once: int
 ) -> None:
-    """No more pixels are searched at once than a device can, but an image is one part; what is kept is the same."""
+    """However few images are searched at once, what is kept is the same. A single image is not divided."""
     preds, target = make_images(0)
     expected = keep(preds, target, floor=0.5)
     monkeypatch.setattr(selection, "_MAX_GROUP_PIXELS", max_pixels)
@@ -351,7 +351,7 @@ def test_few_normal_pixels_in_a_large_batch_set_no_floor() -> None:
 
 
 def test_list_is_kept_above_the_floor_of_its_first_large_images() -> None:
-    """A floor chosen within a list holds for all of it, and leaves enough."""
+    """A floor that is chosen within a list is used for the whole list, and at least the buffer is kept."""
     maps, masks = make_image_list(13, sizes=[(9, 7), LARGE, (60, 50), LARGE, (4, 4)], anomalous=(3,))
     kept = keep(maps, masks, normal_buffer=500, upper_fpr=1e-6)
     floor = float(kept.floor)
@@ -387,7 +387,7 @@ def test_image_ids_are_kept_with_their_images(image_ids: Any) -> None:
 
 @pytest.mark.parametrize("images", [([], []), (torch.zeros(0, 4, 4), torch.zeros(0, 4, 4))], ids=["list", "tensor"])
 def test_batch_without_images_keeps_nothing(images: tuple[Maps, Maps]) -> None:
-    """An empty batch is no mistake: a data loader's last one may be."""
+    """An empty batch is no error: the last batch of a data loader may be empty."""
     kept = keep(*images, dtype=torch.float32)
     assert [len(part) for part in kept[:5]] == [0] * 5
     assert [part.dtype for part in kept[:5]] == [torch.float32, torch.int64, torch.int64, torch.bool, torch.int64]
@@ -410,7 +410,7 @@ def test_kept_scores_share_no_memory_with_the_maps(dtype: torch.dtype) -> None:
 def test_pruning_keeps_the_highest_normal_scores_and_all_masks(
     normal_buffer: int, upper_fpr: float, decimals: int | None
 ) -> None:
-    """Pruned are only normal scores below the new floor, which leaves at least the capacity; masks stay whole."""
+    """Pruning drops only normal scores below the new floor, keeps at least the capacity, and all mask scores."""
     maps, masks = make_image_list(14, decimals=decimals)
     before = keep(maps, masks)
     after = prune_scores(before, normal_buffer, upper_fpr)
@@ -423,7 +423,7 @@ def test_pruning_keeps_the_highest_normal_scores_and_all_masks(
 
 
 def test_pruning_never_lowers_the_floor() -> None:
-    """A floor that one batch came with stays, and what lies below it may go: it is not known completely."""
+    """A floor that one batch came with stays. Scores below it may be dropped, as not all of them are known."""
     maps, masks = make_images(15)
     kept = join_scores([keep(maps, masks, floor=1.0), keep(maps, masks)])
     pruned = prune_scores(kept, 200, 1e-6)
@@ -434,7 +434,7 @@ def test_pruning_never_lowers_the_floor() -> None:
 
 @pytest.mark.parametrize("anomalous", [(), (0, 1, 2, 3, 4)], ids=["no anomalous image", "no normal image"])
 def test_pruning_with_one_class_only(anomalous: tuple[int, ...]) -> None:
-    """Pruning needs neither class."""
+    """Pruning works without anomalous images, and without normal ones."""
     maps, masks = make_images(16, anomalous=anomalous)
     pruned = prune_scores(keep(maps, masks), 10, 1e-6)
     assert_keeps_exactly(pruned, maps, masks, float(pruned.floor))
