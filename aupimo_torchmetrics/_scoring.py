@@ -39,6 +39,11 @@ class ScoredImages(NamedTuple):
     """(N,) float64, NaN for a normal image."""
     warnings: tuple[str, ...]
 
+    @property
+    def table(self) -> sweep.PixelTable:
+        """What a pixel contributes to the score of its image."""
+        return self.scoring.table
+
 
 class Curves(NamedTuple):
     """PIMO curves of all images, in the dtype of the scores."""
@@ -86,7 +91,7 @@ def score_images(
         # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most. If all do, it is the
         # first of those with the lowest FPR: a mean rises with the next normal score, but a maximum may stay for long.
         levels = sweep.normal_levels(kept, 1.0 if shared_fpr == "max" else 2 * fpr_bounds[1], shared_fpr)
-        scoring, text = _score_by_samples(kept, levels, fpr_bounds, num_thresholds)
+        scoring, text = _score_by_samples(kept, levels, fpr_bounds, num_thresholds, shared_fpr)
     undefined = _warnings.missing_class("AUPIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
     aupimos = sweep.per_image_scores(kept, scoring.table)
     return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined or text))
@@ -129,7 +134,11 @@ def _score_exactly(
 
 
 def _score_by_samples(
-    kept: PixelScores, levels: sweep.NormalLevels, fpr_bounds: tuple[float, float], num_thresholds: int
+    kept: PixelScores,
+    levels: sweep.NormalLevels,
+    fpr_bounds: tuple[float, float],
+    num_thresholds: int,
+    shared_fpr: SharedFPR,
 ) -> tuple[sweep.Scoring, str]:
     """Score by the paper's protocol, and say what is uncertain about it."""
     if len(levels.scores) == 0:
@@ -137,7 +146,7 @@ def _score_by_samples(
     thresholds = sweep.sampled_thresholds(kept, num_thresholds)
     if bool(thresholds.isnan().any()):
         return sweep.undefined_scoring(levels), _warnings.infinite_scores()
-    samples = sweep.sample(levels, thresholds, fpr_bounds)
+    samples = sweep.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
     scoring = sweep.sampled_scoring(samples, fpr_bounds)
     incomplete = _warnings.lower_bound(float(levels.fpr[0]), 2 * fpr_bounds[1], scoring.max_missing)
     unknown = _warnings.unknown_thresholds() if any(map(math.isnan, scoring.threshold_bounds)) else ""

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from aupimo_torchmetrics import _result_files, _scoring
+from aupimo_torchmetrics import _result_files
 from aupimo_torchmetrics._engine import sweep
 from aupimo_torchmetrics._engine.kept import NO_ID
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._result_files import UNKNOWN
+from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._version import __version__
 
@@ -141,7 +142,7 @@ class AUPIMOResult:
     version: str | None = __version__
     mask_sizes: Tensor | None = None
     warnings: tuple[str, ...] = ()
-    _scored: _scoring.ScoredImages | None = field(default=None)
+    _scoring: ScoredImages | None = field(default=None)
 
     @property
     def mean(self) -> float:
@@ -211,7 +212,7 @@ class AUPIMOResult:
             ValueError: If the result was loaded from a file of scores alone.
 
         """
-        return PIMOResult(*_scoring.draw_curves(self._known().kept, None, self.shared_fpr)[0])
+        return PIMOResult(*draw_curves(self._known().kept, None, self.shared_fpr)[0])
 
     def operating_point(self, *, fpr: float | None = None, threshold: float | None = None) -> OperatingPoint:
         """Say what one threshold does, given by itself or by its shared FPR.
@@ -324,7 +325,7 @@ class AUPIMOResult:
             raise TypeError(f"Expected `anomaly_map` to be a floating point tensor, but got {kind}.")
         if bool(anomaly_map.isnan().any()):
             raise ValueError("Expected `anomaly_map` to hold no NaN, but got some.")
-        table = self._known().scoring.table
+        table = self._known().table
         dtype = torch.float64 if anomaly_map.dtype == torch.float64 else torch.float32
         shares = table.look_up(anomaly_map.detach().to(table.scores).contiguous()).clamp(0, 1)
         return shares.to(dtype).to(anomaly_map.device)
@@ -350,9 +351,9 @@ class AUPIMOResult:
             paths=self.paths,
         )
         details = None
-        if self._scored is not None:
+        if self._scoring is not None:
             num_thresholds = None if isinstance(self.num_thresholds, str) else self.num_thresholds
-            details = _result_files.Details(scores, self._scored.kept, num_thresholds, self.version, self.warnings)
+            details = _result_files.Details(scores, self._scoring.kept, num_thresholds, self.version, self.warnings)
         _result_files.write_result(path, scores, details)
 
     @classmethod
@@ -388,26 +389,26 @@ class AUPIMOResult:
 
     def _tprs_at(self, threshold: float) -> Tensor:
         """(N,) float64 share of each mask at or above a threshold, NaN where it is not known."""
-        if self._scored is None or math.isnan(threshold):
+        if self._scoring is None or math.isnan(threshold):
             return torch.full_like(self.aupimos, math.nan, dtype=torch.float64)
-        return sweep.per_image_tprs(self._scored.kept, self._scored.kept.scores.new_tensor([threshold]))[:, 0]
+        return sweep.per_image_tprs(self._scoring.kept, self._scoring.kept.scores.new_tensor([threshold]))[:, 0]
 
-    def _known(self) -> _scoring.ScoredImages:
+    def _known(self) -> ScoredImages:
         """What was kept of the images, which a result lacks that was read from a file of scores alone."""
-        if self._scored is None:
+        if self._scoring is None:
             raise ValueError(
                 "Expected a result that knows its normal scores, but this one was loaded from a file that holds "
                 "per-image scores only. Compute it from anomaly maps with `AUPIMO.result()`, or load it together with "
                 "the file `aupimos.safetensors` that `AUPIMOResult.save` writes."
             )
-        return self._scored
+        return self._scoring
 
 
 def result_of(
-    images: _scoring.Images, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
+    images: Images, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
 ) -> AUPIMOResult:
     """Score distinct images."""
-    scored = _scoring.score_images(images.kept, fpr_bounds, num_thresholds, shared_fpr)
+    scored = score_images(images.kept, fpr_bounds, num_thresholds, shared_fpr)
     return _from_scored(
         scored,
         fpr_bounds=fpr_bounds,
@@ -418,7 +419,7 @@ def result_of(
     )
 
 
-def _from_scored(scored: _scoring.ScoredImages, **settings: Any) -> AUPIMOResult:
+def _from_scored(scored: ScoredImages, **settings: Any) -> AUPIMOResult:
     """Make a result of scored images, and of what these do not hold."""
     kept, scoring = scored.kept, scored.scoring
     is_first_known = scoring.samples is not None and not math.isnan(scoring.threshold_bounds[0])
@@ -429,7 +430,7 @@ def _from_scored(scored: _scoring.ScoredImages, **settings: Any) -> AUPIMOResult
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         mask_sizes=torch.where(kept.is_anomalous, kept.num_pixels, 0),
-        _scored=scored,
+        _scoring=scored,
         **settings,
     )
 
@@ -438,7 +439,7 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
     """Make a result of all that was saved of it."""
     scores = details.scores
     return _from_scored(
-        _scoring.score_images(details.kept, scores.fpr_bounds, details.num_thresholds, scores.shared_fpr),
+        score_images(details.kept, scores.fpr_bounds, details.num_thresholds, scores.shared_fpr),
         aupimos=scores.aupimos,
         fpr_bounds=scores.fpr_bounds,
         num_thresholds=details.num_thresholds,

@@ -33,6 +33,10 @@ NUM_CURVE_LEVELS = 1000
 """Points of a PIMO curve without a given number of thresholds: 100 to 200 a decade for a million normal pixels."""
 
 
+_EQUALLY_NEAR = 1e-12
+"""Distances of shared FPRs to a bound that differ by less may differ by rounding only."""
+
+
 class NormalLevels(NamedTuple):
     """The shared FPR at the normal scores, from the highest score down as far as it matters."""
 
@@ -250,15 +254,41 @@ def share_of_range(start: float, end: float, fpr_bounds: tuple[float, float]) ->
     return min(1.0, max(0.0, math.log(end / start) / math.log(upper / lower)))
 
 
-def sample(levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float]) -> Samples:
+def sample(
+    kept: PixelScores,
+    levels: NormalLevels,
+    thresholds: Tensor,
+    fpr_bounds: tuple[float, float],
+    shared_fpr: SharedFPR,
+) -> Samples:
     """Find the thresholds (K,) of the paper's protocol that lie between the FPR bounds."""
     lower, upper = fpr_bounds
     fpr_below = 1.0 if levels.fpr_below >= 1 else math.inf  # that of all pixels is known
     fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), fpr_below)
+    for bound in fpr_bounds if shared_fpr == "mean" else ():
+        fpr = _with_official_rounding(kept, thresholds, fpr, bound)
     samples = Samples(thresholds, fpr, levels.fpr_below, first=0, last=0, num_points=0)
     first, last = samples.nearest(upper), samples.nearest(lower)
     num_points = int((fpr[first : last + 1] > 0).sum())
     return samples._replace(first=first, last=last, num_points=num_points)
+
+
+def _with_official_rounding(kept: PixelScores, thresholds: Tensor, fpr: Tensor, wanted: float) -> Tensor:
+    """Round shared FPRs (K,) as the official package does, where the last bit decides which is nearest to the wanted.
+
+    One may lie as far above it as another below, as 0.25 and 0.35 beside 0.3: there the mean of the images' FPRs, each
+    rounded, is not the share of all pixels.
+    """
+    distances = (fpr - wanted).abs()
+    nearest = torch.unique_consecutive(fpr[distances <= distances.amin() + _EQUALLY_NEAR])
+    if len(nearest) < 2:
+        return fpr
+    for level in nearest:
+        is_level = fpr == level
+        rates = _share_at_least(kept, float(thresholds[is_level][0]))[~kept.is_anomalous]
+        mean = np.cumsum(rates.cpu().numpy())[-1] / len(rates)  # image after image, as NumPy sums up rows
+        fpr = torch.where(is_level, float(mean), fpr)
+    return fpr
 
 
 def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scoring:
@@ -293,8 +323,7 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tupl
 
     The threshold is not below the floor: every normal score at or above it is known.
     """
-    counts = torch.zeros_like(kept.num_kept).index_add_(0, kept.image_of_score(), (kept.scores >= threshold).long())
-    shares = counts.double() / kept.num_pixels.double()
+    shares = _share_at_least(kept, threshold)
     is_normal = ~kept.is_anomalous
     tprs = torch.where(is_normal, math.nan, shares)
     if math.isnan(threshold):
@@ -302,7 +331,14 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tupl
     if not bool(is_normal.any()):
         return math.nan, tprs, math.nan
     shared = shares[is_normal].amax() if shared_fpr == "max" else shares[is_normal].mean()
-    return float(shared), tprs, float((counts[is_normal] > 0).double().mean())
+    return float(shared), tprs, float((shares[is_normal] > 0).double().mean())
+
+
+def _share_at_least(kept: PixelScores, threshold: float) -> Tensor:
+    """(N,) float64 share of the pixels of each image, or of its mask, at or above a threshold."""
+    counts = torch.zeros_like(kept.num_kept)
+    counts.index_add_(0, kept.image_of_score(), (kept.scores >= threshold).long())
+    return counts.double() / kept.num_pixels.double()
 
 
 def _is_last_of_tie(values: Tensor) -> Tensor:
