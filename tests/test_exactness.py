@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import updated
+from helpers import keep, make_image_list, score, updated
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics import AUPIMO
+from aupimo_torchmetrics._scoring import distinct_images
 from aupimo_torchmetrics.functional import aupimo, aupro
+from aupimo_torchmetrics.results import result_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # most bounds fall between the few thresholds
 
@@ -66,6 +68,17 @@ def test_the_ends_of_a_score_are_exact_for_images_of_any_sizes() -> None:
         for sign, expected in ((1, 1.0), (-1, 0.0)):
             scores = aupimo([sign * each for each in preds], masks, None, (lower, 3 * lower), reduction="none")
             assert scores[15:].tolist() == [expected] * 5
+
+
+def test_the_ends_are_exact_where_two_logarithms_differ() -> None:
+    """For one bound in 25,000 torch's logarithm and Python's differ in the last bit; a score of 1 does not show it."""
+    ratios = torch.rand(400_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4 + 1
+    differs = [log != math.log(ratio) for ratio, log in zip(ratios.tolist(), ratios.log().tolist(), strict=True)]
+    maps, masks = make_scene(3, (10, 10), 0)
+    maps = maps.double() + 2 * masks  # so scores are in float64, too
+    for ratio in ratios[torch.tensor(differs)].tolist():
+        bounds = (2.0**-14, ratio * 2.0**-14)  # whose quotient is not rounded
+        assert aupimo(maps, masks, None, bounds, reduction="none")[-3:].tolist() == [1.0] * 3
 
 
 def test_regions_that_are_found_score_exactly_one() -> None:
@@ -245,3 +258,40 @@ def test_warnings_are_given_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert metric.result().warnings
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    decimals=st.sampled_from([0, 1, None]),
+    num_kept=st.integers(1, 60),
+    num_thresholds=st.sampled_from([None, 2, 5, 20, 300]),
+    bounds=st.sampled_from([(0.01, 0.05), (0.01, 0.1), (0.05, 0.3)]),
+    shared_fpr=st.sampled_from(["mean", "max"]),
+)
+def test_any_floor_gives_the_score_or_a_bound(  # noqa: PLR0917  drawn by name
+    seed: int,
+    decimals: int | None,
+    num_kept: int,
+    num_thresholds: int | None,
+    bounds: tuple[float, float],
+    shared_fpr: Any,
+) -> None:
+    """Wherever the floor lies, no score is too high, none lower than said, and no threshold is a wrong one."""
+    maps, masks = make_image_list(seed, decimals=decimals)
+    normal = torch.cat([each.flatten() for each, mask in zip(maps, masks, strict=True) if not mask.any()])
+    floor = float(normal.sort(descending=True).values[num_kept - 1])
+    exact = score(maps, masks, bounds, num_thresholds, shared_fpr=shared_fpr)
+    images = distinct_images(keep(maps, masks, floor=floor))
+    # The lowest normal score is known, however few are kept.
+    images = images._replace(kept=images.kept._replace(normal_min=normal.amin()))
+    result = result_of(images, bounds, num_thresholds, shared_fpr)
+    stated = re.findall(r"may be up to (\S+) larger", " ".join(result.warnings))
+    gap = (exact.aupimos - result.aupimos)[~exact.aupimos.isnan()]
+    assert float(gap.min()) >= -1e-12
+    assert float(gap.max()) <= (float(stated[0]) if stated else 0.0) + 1e-12
+    if num_thresholds is not None:
+        for known, true in zip(result.threshold_bounds, exact.threshold_bounds, strict=True):
+            assert math.isnan(known) or known == true
+        for fpr in (bounds[0] / 3, bounds[0], math.sqrt(bounds[0] * bounds[1]), bounds[1]):
+            threshold = result.threshold_at(fpr)
+            assert math.isnan(threshold) or threshold == exact.threshold_at(fpr)
