@@ -51,14 +51,14 @@ def ragged(classes: str, seed: int) -> Update:
 
 
 def sampled_share(rank: int, world_size: int) -> list[Update]:
-    """Images as `DistributedSampler` deals them out, repeating some to fill up, with their index as id."""
+    """Images as `DistributedSampler` deals them out, with their index as id; some come twice to fill up the ranks."""
     preds, target = make_batch("NNANA", 5)
     indices = list(DistributedSampler(range(5), world_size, rank, shuffle=False))
     return [{"preds": preds[[i]], "target": target[[i]], "image_ids": torch.tensor([i])} for i in indices]
 
 
 def false_alarms_first(rank: int, world_size: int) -> list[Update]:
-    """All the highest scores in two images of the first rank, and 248 images below these on the last."""
+    """Two normal images with all the highest scores on the first rank, and 248 other normal images on the last."""
     high, low = batch("NN", 0), batch("N" * 248, 1)
     defects = batch("AA", 2)
     first = [{**high, "preds": high["preds"] + 20}] if rank == 0 else []
@@ -101,7 +101,7 @@ def local_states(metric: Metric) -> dict[str, Any]:
 
 
 def values_of(metric: Any) -> list[Any]:
-    """Return what a metric answers, twice, and the result by name if it has one."""
+    """Return the value of a metric, twice, and what its result holds if it has one."""
     values = [metric.compute(), metric.compute()]
     if isinstance(metric, AUPIMO):
         result = metric.result()
@@ -162,7 +162,7 @@ def play_curves(updates: list[Update]) -> list[Any]:
 
 
 def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[[str], Any]) -> dict[Any, Any]:
-    """Play pairs of a scenario and a metric, and what stands beside them, on one rank."""
+    """Play pairs of a scenario and a metric on one rank, and what is tried once: a collection, `forward`, curves."""
     notes: dict[Any, Any] = {}
     for name, kind in pairs:
         note(f"{name}, {kind}")
@@ -206,7 +206,7 @@ UNEVEN = (
 
 
 def in_turn(names: Sequence[str], first: int) -> list[Pair]:
-    """Return each scenario with one metric, in turn, beginning with the metric at an index."""
+    """Pair each scenario with one metric: the first scenario with the metric at index `first`, and so on in turn."""
     kinds = list(METRICS)
     return [(name, kinds[(first + i) % len(kinds)]) for i, name in enumerate(names)]
 
@@ -217,7 +217,7 @@ ASKED_FOR: list[Pair] = [
     ("sampler that fills up", "each image"),
     ("one id, other content", "each image"),
 ]
-"""Pairs that tests of single promises look at."""
+"""Pairs that the tests below need, each for one promise."""
 ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
 SOME_PAIRS: dict[int, list[Pair]] = {
     1: sorted({*ASKED_FOR, *in_turn(UNEVEN, 0)}),
@@ -229,7 +229,7 @@ SOME_PAIRS: dict[int, list[Pair]] = {
 
 @pytest.fixture(scope="module")
 def some_notes() -> list[list[Any]]:
-    """Return what each rank of each group noted of some pairs, and last what a rank noted that lost its peer."""
+    """Return what each rank of each group noted of some pairs, and at the end what it noted when its peer had left."""
     return run_ranks([*((partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()), (lose_a_peer, 2)])
 
 
@@ -292,7 +292,7 @@ def test_undefined_on_all_ranks_is_nan(ranks: list[dict[Any, Any]], name: str) -
 
 
 def test_lower_bound_over_ranks(ranks: list[dict[Any, Any]]) -> None:
-    """If one rank has dropped scores that matter, all ranks overstate nothing, and say so."""
+    """If one rank has dropped scores that matter, all ranks give lower bounds, and say so."""
     updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
     batches = join([tuple(update.values()) for update in updates])
     exact = functional.aupimo(*batches, fpr_bounds=FPR_BOUNDS, reduction="none")[-2:]
@@ -330,7 +330,7 @@ def test_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
 
 
 def test_forward_over_ranks(ranks: list[dict[Any, Any]]) -> None:
-    """With `dist_sync_on_step` each step scores the batches of all ranks, and the end is not changed by it."""
+    """With `dist_sync_on_step` each step scores the batches of all ranks, and the score of all steps is still right."""
     shares = [SCENARIOS["evenly"](rank, len(ranks)) for rank in range(len(ranks))]
     steps = [[share[step] for share in shares] for step in range(2)]
     everything = [update for share in shares for update in share]
@@ -350,7 +350,7 @@ def test_ids_of_several_ranks_conflict(ranks: list[dict[Any, Any]]) -> None:
 
 
 def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
-    """If another process is gone when states are gathered, the own ones are as before, and can still be scored."""
+    """If another process has left when states are gathered, a rank has its own states as before, and can score them."""
     before, after, value = some_notes[-1][0]
     assert_same(after, before)
     batches = join([tuple(update.values()) for update in (batch("NANA", 0), batch("NNA", 10))])

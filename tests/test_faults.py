@@ -1,4 +1,4 @@
-"""Whatever goes wrong around a metric, nothing collected is lost, and no number is wrong in silence.
+"""Whatever goes wrong around a metric, no image is lost, and no number is wrong without a word.
 
 Rejected batches, interrupts, failures, casts of the model, modes of torch, and other processes that die.
 """
@@ -61,7 +61,7 @@ def bad_batches() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("batch", bad_batches().values(), ids=bad_batches().keys())
 @pytest.mark.parametrize("call", ["update", "forward", "forward synchronised"])
 def test_rejected_batch_leaves_no_trace(make_metric: MakeMetric, batch: dict[str, Any], call: str) -> None:
-    """All of a batch is checked before any of it is kept, and nothing that was collected before is lost."""
+    """A batch is checked as a whole before any of it is kept, and earlier images are not lost."""
     metric = updated(make_metric(dist_sync_on_step=call == "forward synchronised"))
     before = copy.deepcopy(states_of(metric))
     with pytest.raises(ValueError, match="Expected"):
@@ -93,7 +93,7 @@ CODE_WITH_STATES = tuple({inspect.getfile(each) for each in AUPIMO.__mro__ if "a
 
 @contextmanager
 def interrupted_at(line: int) -> Iterator[list[str]]:
-    """Raise as Ctrl-C does, before the n-th line of the traced code that is run inside; give the lines run."""
+    """Raise `KeyboardInterrupt` before the traced line at this index is run; give the list of the lines run."""
     lines: list[str] = []
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -173,7 +173,7 @@ def test_interrupted_at_any_line_nothing_is_lost_or_left_half_done(
 
 
 def _is_same(actual: dict[str, list[Tensor]], expected: dict[str, list[Tensor]]) -> bool:
-    """Whether states hold the same, in however many parts."""
+    """Whether states hold the same scores; the lists may be cut into other parts."""
     joined = [
         {name: torch.cat([part.reshape(-1) for part in parts]) for name, parts in each.items()}
         for each in (actual, expected)
@@ -223,7 +223,7 @@ CASTS = {
 @each_variant
 @pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS.keys())
 def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any], Any]) -> None:
-    """However a metric is cast, before, between and after updates, states and value stay as they are."""
+    """A cast of a metric, before, between or after updates, changes neither states nor value."""
     metric = make_metric()
     cast(metric)
     updated(metric, BATCHES[:1])
@@ -242,7 +242,7 @@ def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any],
 
 
 def test_counts_stay_exact_beyond_half_precision() -> None:
-    """Images of more pixels than half precision can count are scored alike after a cast."""
+    """Images of more pixels than half precision can count score the same after a cast."""
     preds, target = make_batch("NA", 0, (51, 41))
     metric = updated(make_aupimo(), [(preds, target)]).set_dtype(torch.half)
     assert_same(metric.compute(), by_function(metric, preds, target))
@@ -313,7 +313,7 @@ def _assigned(model: nn.ModuleList) -> nn.ModuleList:
 
 @pytest.mark.parametrize("build", FILLED_LATER.values(), ids=FILLED_LATER.keys())
 def test_models_that_are_filled_later(build: Callable[[], nn.ModuleList]) -> None:
-    """A metric in a model without memory, or whose memory is given anew, starts without images, not with anything."""
+    """A metric in a model that was built without memory, or that gets new memory, starts without images."""
     metric: Any = build()[1]
     fresh = make_aupimo()
     for each in (metric, metric.clone()):
@@ -325,7 +325,7 @@ def test_models_that_are_filled_later(build: Callable[[], nn.ModuleList]) -> Non
 
 @each_variant
 def test_moving_empty_keeps_what_was_collected(make_metric: MakeMetric) -> None:
-    """States and value are copied, whatever the model's weights are filled with."""
+    """`to_empty` gives the weights of a model any values, but keeps states and value of its metric."""
     metric = updated(make_metric())
     model = nn.ModuleList([metric])
     model.to_empty(device="cpu")
@@ -365,7 +365,7 @@ def deterministic() -> Iterator[None]:
 @pytest.mark.usefixtures("deterministic")
 @each_variant
 def test_deterministic_algorithms(make_metric: MakeMetric) -> None:
-    """The mode changes no value, and nothing is run in it that CUDA refuses to run."""
+    """The mode changes no value, and no operation is used that CUDA refuses in it."""
     metric = make_metric(**{"normal_buffer": 16} if isinstance(make_metric(), AUPIMO) else {})
     ids = iter(range(100))
     with NamesOfOperations() as operations:
@@ -394,7 +394,7 @@ def test_autocast(make_metric: MakeMetric, dtype: torch.dtype) -> None:
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("kind", ["mean", *(pytest.param(kind, marks=pytest.mark.slow) for kind in [*VARIANTS][1:])])
 def test_compiled_step(kind: str) -> None:
-    """A step that is compiled may update the metric, which runs as it always does."""
+    """A compiled step may update the metric, with the same value."""
     metric = VARIANTS[kind]()
 
     def step(maps: Tensor, masks: Tensor) -> Tensor:

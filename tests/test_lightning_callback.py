@@ -376,7 +376,7 @@ def test_heat_maps_are_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a batch (images, masks) both are taken, and what is no mask is not taken for one."""
+    """Images and masks are taken from a batch (images, masks), and labels are not taken for masks."""
     outputs = {"anomaly_map": MAPS[:2]}
     images, maps, masks = lightning._pictures(None, outputs, (IMAGES[:2], MASKS[:2]))
     assert torch.equal(images, IMAGES[:2])
@@ -412,7 +412,7 @@ def test_images_of_another_size_are_resized() -> None:
 
 @pytest.mark.parametrize("num_images", [0, 1, 3, 4, 7, 100, 1000])
 def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
-    """Whatever comes, at most twice as many images are held as are drawn, from the first to one near the last."""
+    """At most twice as many images are held as are drawn, and those that are drawn are spread over all images."""
     gallery = _Gallery(4, None)
     for place in range(num_images):
         gallery.offer(

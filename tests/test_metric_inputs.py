@@ -79,7 +79,7 @@ def test_states_have_one_form(preds_dtype: torch.dtype, target_dtype: torch.dtyp
 @each_variant
 @pytest.mark.parametrize("method", ["update", "forward"])
 def test_gradients_are_not_kept(make_metric: MakeMetric, method: str) -> None:
-    """Maps that require gradients are scored, and the graph is neither kept nor continued."""
+    """Maps that require gradients are scored, and neither states nor values require any."""
     preds, target = join(BATCHES)
     metric = make_metric()
     returned = getattr(metric, method)((preds.clone().requires_grad_() * 1.0), target)

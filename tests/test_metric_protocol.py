@@ -46,7 +46,7 @@ def test_base_settings_are_accepted(metric_class: type[Any], name: str, value: A
 
 @pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
 def test_unknown_setting_is_rejected(metric_class: type[Any]) -> None:
-    """A setting that nobody knows raises as in any metric."""
+    """An unknown setting raises as in any metric."""
     with pytest.raises(ValueError, match="Unexpected keyword arguments: `normal_bufer`"):
         metric_class(normal_bufer=3)
 
@@ -116,14 +116,14 @@ def test_copies_go_their_own_way(make_metric: MakeMetric, copy_of: Callable[[Any
 
 @each_variant
 def test_states_are_not_saved_unless_asked_for(make_metric: MakeMetric) -> None:
-    """The checkpoint of a model does not grow by the metric."""
+    """The checkpoint of a model does not hold the states of the metric."""
     assert updated(make_metric()).state_dict() == {}
 
 
 @each_variant
 @pytest.mark.parametrize("target", ["new", "updated", "computed"])
 def test_saved_states_can_be_loaded(make_metric: MakeMetric, target: str) -> None:
-    """Loaded states replace what was there, a cached value too, without a warning, and can be updated."""
+    """Loaded states replace those that were there, and a cached value; no warning comes, and updates go on."""
     source = updated(make_metric())
     source.persistent(mode=True)
     saved = copy.deepcopy(source.state_dict())

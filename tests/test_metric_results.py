@@ -25,7 +25,7 @@ from aupimo_torchmetrics import PIMO, PIMOResult
 
 
 class Gathering:
-    """Stands for a group of one process, and counts how often states are gathered, which is what takes time there."""
+    """A group of one process that counts how many states were gathered: with many processes that is what takes time."""
 
     def __init__(self) -> None:
         self.num_states = 0
@@ -79,7 +79,7 @@ def test_result_survives_copies() -> None:
 
 
 def test_result_after_a_cast_of_a_computed_metric() -> None:
-    """A cast drops or keeps the value, but never leaves one that no result belongs to."""
+    """After a cast value and result still belong together."""
     metric = updated(make_aupimo())
     expected = metric.compute()
     metric.set_dtype(torch.float16)
@@ -135,7 +135,7 @@ def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, classes: str, 
 
 @each_variant
 def test_forward_keeps_the_past_when_a_batch_is_undefined(make_metric: MakeMetric) -> None:
-    """A batch without a score of its own, in the midst of `forward` calls, loses nothing."""
+    """A batch without a score of its own between `forward` calls loses no image."""
     metric, normal = make_metric(), make_batch("NN", 9)
     metric(*BATCHES[0])
     with pytest.warns(UserWarning, match="none of the 2 images is anomalous"):
