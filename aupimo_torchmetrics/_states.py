@@ -24,7 +24,6 @@ from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import Images, distinct_images
 
 _STATE_PREFIX = "aupimo_"
-_NO_BYTES = torch.empty(0, dtype=torch.uint8)
 
 
 class PixelScoresMetric(Metric):
@@ -39,7 +38,7 @@ class PixelScoresMetric(Metric):
     higher_is_better: bool | None = None
     full_state_update: bool = False
 
-    if TYPE_CHECKING:  # TorchScript would trip over the annotations
+    if TYPE_CHECKING:  # TorchScript does not understand the annotations
         aupimo_scores: list[Tensor] | Tensor
         aupimo_num_kept: list[Tensor] | Tensor
         aupimo_num_pixels: list[Tensor] | Tensor
@@ -93,7 +92,7 @@ class PixelScoresMetric(Metric):
                 validate_args=self.validate_args,
             )
             has_texts = image_ids is not None and ids.are_texts(image_ids)
-            lengths, text = ids.encode(image_ids) if has_texts else (torch.zeros_like(kept.num_kept), _NO_BYTES)
+            lengths, text = ids.encode(image_ids) if has_texts else ids.no_texts(kept.num_kept)
             parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}
             for name in self._list_dtypes:
                 getattr(self, name).append(parts[name.removeprefix(_STATE_PREFIX)].to(self.device))
@@ -117,7 +116,7 @@ class PixelScoresMetric(Metric):
     def reset(self) -> None:
         """Forget all images."""
         for name in self._list_dtypes:
-            setattr(self, name, [])  # the base class would also empty the lists that somebody else holds
+            setattr(self, name, [])  # the base class empties the lists, which others may hold, too
         super().reset()
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:

@@ -1,3 +1,3 @@
-"""The version of the library, in the one place that states it."""
+"""The version of the library, stated here only."""
 
 __version__ = "0.2.0.dev0"

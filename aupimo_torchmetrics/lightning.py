@@ -68,7 +68,7 @@ class AUPIMOCallback(Callback):
             function of what the step returns and its batch, which returns images (N, C, H, W), maps and masks (N, H, W)
             or (N, 1, H, W), or None for a batch of which nothing is to be drawn. None for the usual names.
         num_heatmaps: How many heat maps to draw, 0 for none.
-        heatmap_images: Which images to draw instead, by their places in the epoch (on rank 0), counted from 0.
+        heatmap_images: Which images to draw instead: their indices in the epoch (on rank 0), from 0.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
@@ -154,8 +154,8 @@ class AUPIMOCallback(Callback):
 class _Picture(NamedTuple):
     """One image with its map, on the CPU."""
 
-    place: int
-    """Number of the image in the epoch."""
+    position: int
+    """Index of the image in the epoch."""
     image: Tensor
     """(C, H, W), resized to the map."""
     anomaly_map: Tensor
@@ -167,9 +167,9 @@ class _Picture(NamedTuple):
 class _Gallery:
     """Keeps a few of the images that pass by, spread evenly, however many these will be."""
 
-    def __init__(self, size: int, places: Sequence[int] | None) -> None:
+    def __init__(self, size: int, indices: Sequence[int] | None) -> None:
         self.size = size
-        self.places = None if places is None else set(places)
+        self.indices = None if indices is None else set(indices)
         self.kept: list[_Picture] = []
         self._num_seen = 0
         self._num_candidates = 0
@@ -187,21 +187,21 @@ class _Gallery:
                     mask = None if masks is None else (masks[i].reshape(size) != 0).cpu()
                     self.kept.append(_Picture(self._num_seen, resized.detach().cpu(), anomaly_map, mask))
             self._num_seen += 1
-            if self.places is None and len(self.kept) > 2 * self.size:
+            if self.indices is None and len(self.kept) > 2 * self.size:
                 self.kept = self.kept[::2]  # and of those that come every other one
                 self._stride *= 2
 
     def pictures(self) -> list[_Picture]:
         """Return what to draw."""
-        if self.places is not None or len(self.kept) <= self.size:
+        if self.indices is not None or len(self.kept) <= self.size:
             return self.kept
         steps = np.linspace(0, len(self.kept) - 1, self.size).round().astype(int)
         return [self.kept[step] for step in steps]
 
-    def _wants(self, place: int, is_anomalous: bool) -> bool:
-        """Whether to keep the image at this place."""
-        if self.places is not None:
-            return place in self.places
+    def _wants(self, index: int, is_anomalous: bool) -> bool:
+        """Whether to keep the image of this index."""
+        if self.indices is not None:
+            return index in self.indices
         if not is_anomalous:
             return False
         self._num_candidates += 1
@@ -321,9 +321,9 @@ def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Ga
             )
         return
     figure = figure_without_pyplot(heatmaps_size(len(pictures)))
-    places, images, maps, masks = zip(*pictures, strict=True)
+    indices, images, maps, masks = zip(*pictures, strict=True)
     known_masks = None if any(mask is None for mask in masks) else cast("list[Tensor]", masks)
-    plot_heatmaps(images, maps, result, known_masks, captions=[f"image {place}" for place in places], fig=figure)
+    plot_heatmaps(images, maps, result, known_masks, captions=[f"image {index}" for index in indices], fig=figure)
     _log_figure(trainer, f"{tag}/heatmaps", figure)
 
 

@@ -422,7 +422,7 @@ def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
         )
         assert len(gallery.kept) <= 8
     pictures = gallery.pictures()
-    places = [picture.place for picture in pictures]
+    places = [picture.position for picture in pictures]
     assert len(pictures) == min(4, num_images)
     assert all(place % 2 == 1 for place in places)  # the anomalous ones
     if num_images >= 100:
@@ -437,7 +437,7 @@ def test_gallery_is_small_within_a_batch_and_skips_nan() -> None:
     gallery = _Gallery(4, None)
     gallery.offer(torch.rand(100, 1, 4, 4), maps, None)
     assert 4 <= len(gallery.kept) <= 8
-    assert 0 not in [picture.place for picture in gallery.pictures()]
+    assert 0 not in [picture.position for picture in gallery.pictures()]
 
 
 WRONG_SOURCES: dict[str, tuple[Any, str]] = {

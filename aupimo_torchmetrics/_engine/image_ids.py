@@ -80,6 +80,11 @@ def encode(image_ids: Any) -> tuple[Tensor, Tensor]:
     return lengths, torch.tensor(bytearray(b"".join(encoded)), dtype=torch.uint8)
 
 
+def no_texts(num_kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths (N,) and bytes (0,) of as many images without a text as there are counts (N,)."""
+    return torch.zeros_like(num_kept), num_kept.new_empty(0, dtype=torch.uint8)
+
+
 def decode(lengths: Tensor, joined: Tensor) -> list[str]:
     """N texts of lengths (N,) in bytes (B,)."""
     ends = lengths.cumsum(0).tolist()

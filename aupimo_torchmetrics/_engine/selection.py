@@ -28,10 +28,10 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Step of the sample, as a share of an image."""
 
 _BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
-"""Pixels of a block, the best first: maxima of small blocks take the CPU long, large blocks hold more in vain."""
+"""Pixels of a block, the best first. Smaller blocks take the CPU longer; larger ones hold more that is not kept."""
 
-_MAX_HOT_SHARE = 0.25
-"""Share of the blocks up to which those that hold something to keep are copied and searched, instead of all."""
+_MAX_COPIED_SHARE = 0.25
+"""If no more than this share of the blocks holds something to keep, only these are copied and searched, else all."""
 
 _MAX_GROUP_PIXELS = 2**30
 """Pixels of a group of several images at most: torch before 2.6 cannot search 2**31 and more at once on CUDA."""
@@ -45,7 +45,7 @@ class _Group(NamedTuple):
     masks: Tensor
     """(n, q, B) bool."""
     highest: Tensor
-    """(n, q) highest score of each block; any if there is a NaN in it."""
+    """(n, q) highest score of each block; not defined if there is a NaN in it."""
     is_masked: Tensor
     """(n, q) bool, true for a block with mask pixels."""
     lowest: Tensor
@@ -125,7 +125,7 @@ def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tens
     if isinstance(preds, Tensor) and isinstance(target, Tensor):
         num_images = max(1, _MAX_GROUP_PIXELS // max(1, preds[:1].numel()))
         parts = zip(torch.split(preds, num_images), torch.split(target, num_images), strict=True)
-        pairs = [(maps, masks) for maps, masks in parts if len(maps)]  # no images split into one part without any
+        pairs = [(maps, masks) for maps, masks in parts if len(maps)]  # splitting no images gives one empty part
     else:
         pairs = [(maps[None], masks[None]) for maps, masks in zip(preds, target, strict=True)]
     groups = [(_flat(maps), _flat(masks)) for maps, masks in pairs]
@@ -140,7 +140,7 @@ def _flat(batch: Tensor) -> Tensor:
 def _plain(tensor: Tensor) -> Tensor:
     """Return the same values without gradient and without any class of their own."""
     values = tensor.detach()
-    # torch 2.4 cannot turn a plain tensor into itself while operations are traced or profiled
+    # In torch 2.4 `as_subclass` fails for a plain tensor while operations are traced or profiled.
     return values if type(values) is Tensor else values.as_subclass(Tensor)
 
 
@@ -164,10 +164,10 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
 
 
 def _highest(blocks: Tensor) -> Tensor:
-    """Highest score of each block of maps (n, q, B): (n, q), any if there is a NaN in the block.
+    """Highest score of each block of maps (n, q, B): (n, q), not defined for a block with NaN.
 
-    Of 16-bit numbers the CPU finds maxima slowly, and of integers five times faster. Read as integers, their bits are
-    in the order of the numbers where these are positive, and in reverse order where they are negative.
+    The CPU finds maxima of integers five times faster than those of 16-bit floating point numbers. So their bits are
+    read as integers: these have the order of the numbers if they are positive, and the reverse order if negative.
     """
     if blocks.element_size() != torch.int16.itemsize:
         return blocks.amax(2)
@@ -179,8 +179,8 @@ def _highest(blocks: Tensor) -> Tensor:
 def _is_any(masks: Tensor, block_size: int) -> Tensor:
     """Whether each block of masks (n, P) holds a true pixel: (n, q) bool.
 
-    Extrema of 32-bit words are several times faster than those of bytes, and these than `any`. A byte of 255, which
-    some cast to bool, may make a word negative.
+    The CPU finds maxima of 32-bit words several times faster than those of bytes, and is slowest with `any`. Other
+    software may write true as a byte of 255, which makes a word negative, so minima are looked at, too.
     """
     word_size = torch.int32.itemsize
     if block_size % word_size or masks.storage_offset() % word_size:
@@ -191,7 +191,7 @@ def _is_any(masks: Tensor, block_size: int) -> Tensor:
 
 @functools.cache
 def _block_size(num_pixels: int) -> int:
-    """Return the best size of a block that divides the number of pixels; 1, which is slow, if none does."""
+    """Return the best size of a block that divides the number of pixels, or 1, which is slow, if none does."""
     return next((size for size in _BLOCK_SIZES if num_pixels % size == 0), 1)
 
 
@@ -206,17 +206,18 @@ def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
 def _select(group: _Group, floor: Tensor) -> PixelScores:
     """Keep the mask pixels of anomalous images, and of normal images the pixels at or above the floor."""
     num_images, num_blocks, block_size = group.maps.shape
-    # No score reaches NaN. A floor that is rounded up passes over no score of the coarser dtype of the maps.
+    # No comparison with NaN is true, so of an anomalous image only the mask decides. If the floor is rounded up to a
+    # coarser dtype, there is no score of that dtype in between: none is lost.
     image_levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
     levels = image_levels[:, None].expand(num_images, num_blocks).reshape(-1)
     maps, masks = group.maps.view(-1, block_size), group.masks.view(-1, block_size)
 
     blocks = torch.arange(len(maps), device=maps.device)
-    if maps.device.type == "cpu":  # on other devices it takes longer to wait for the number of blocks than to read all
-        hot_blocks = ((group.highest.view(-1) >= levels) | group.is_masked.view(-1)).nonzero().squeeze(1)
-        if len(hot_blocks) <= _MAX_HOT_SHARE * len(maps):
-            blocks, levels = hot_blocks, levels[hot_blocks]
-            maps, masks = maps.index_select(0, hot_blocks), masks.index_select(0, hot_blocks)
+    if maps.device.type == "cpu":  # elsewhere waiting for the number of blocks takes longer than reading all
+        wanted = ((group.highest.view(-1) >= levels) | group.is_masked.view(-1)).nonzero().squeeze(1)
+        if len(wanted) <= _MAX_COPIED_SHARE * len(maps):
+            blocks, levels = wanted, levels[wanted]
+            maps, masks = maps.index_select(0, wanted), masks.index_select(0, wanted)
 
     is_kept = maps >= levels[:, None]
     is_kept |= masks
@@ -249,13 +250,13 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
 
 
 def _sample(group: _Group, share: float) -> Tensor:
-    """Scores (S,) of about a share of the pixels of each image, -inf in the place of those of anomalous images.
+    """Scores (S,) of about a share of the pixels of each image, -inf instead of those of anomalous images.
 
-    Steps of the golden ratio spread the sample over rows and columns alike, whatever the width: a stride of a row and a
-    pixel would stay on a diagonal, where smooth maps show few of their peaks.
+    The step from one pixel to the next is the golden ratio of the image, which spreads the sample evenly over rows and
+    columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
     """
     step = round(group.num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
     sample_size = min(group.num_pixels, max(1, round(share * group.num_pixels)))
-    places = torch.arange(sample_size, device=group.maps.device) * step % group.num_pixels
-    sample = group.maps.view(len(group.maps), -1)[:, places]
+    indices = torch.arange(sample_size, device=group.maps.device) * step % group.num_pixels
+    sample = group.maps.view(len(group.maps), -1)[:, indices]
     return torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()

@@ -140,7 +140,7 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
 
 
 def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
-    """(n,) float64 mean FPR after each of n false positives, given the number of the image that each lies in."""
+    """(n,) float64 mean FPR after each of n false positives, given the index of the image that each lies in."""
     num_pixels = kept.num_pixels[~kept.is_anomalous].double()
     largest = num_pixels.amax()
     weights = largest / kept.num_pixels.double()  # 1 for images of one size, exactly
@@ -151,9 +151,9 @@ def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
 def _max_fpr(images: Tensor, kept: PixelScores) -> Tensor:
     """(n,) float64 largest FPR of an image after each of n false positives, given the image that each lies in."""
     by_image, order = images.sort(stable=True)
-    places = torch.arange(len(images), device=images.device)
+    positions = torch.arange(len(images), device=images.device)
     ranks = torch.empty_like(images)
-    ranks[order] = places - torch.searchsorted(by_image, by_image) + 1
+    ranks[order] = positions - torch.searchsorted(by_image, by_image) + 1
     return (ranks.double() / kept.num_pixels[images]).cummax(0).values
 
 
