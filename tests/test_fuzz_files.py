@@ -30,7 +30,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 
 resource = pytest.importorskip("resource")  # Windows has none
@@ -269,8 +269,8 @@ def peak_memory() -> int:
 
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take files of a million pixels for too large."""
-    monkeypatch.setattr(map_files, "MAX_PIXELS", MAX_PIXELS)
+    """Refuse files of more than a million pixels."""
+    monkeypatch.setattr(_untrusted, "MAX_PIXELS", MAX_PIXELS)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
 
 
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds")
     arguments = parser.parse_args()
     logging.disable()
-    map_files.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    _untrusted.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     counts = {kind: collections.Counter[str]() for kind in TARGETS}
     for number in rounds(arguments.minutes):
         for kind, count in counts.items():

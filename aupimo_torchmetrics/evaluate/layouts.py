@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from aupimo_torchmetrics._files import check_inside, find_files
 from aupimo_torchmetrics._settings import Layout, check_choice
+from aupimo_torchmetrics._untrusted import check_inside, find_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIX = ".png"
