@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
+__all__ = ["package_of", "require"]
+
 _PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}
-"""Packages that are not named like the module that they hold."""
+"""Packages whose names are not those of their modules."""
+
+
+def package_of(module: str) -> str:
+    """Return the name under which the package of a module is installed."""
+    return _PACKAGES.get(module, module)
 
 
 def require(*modules: str, extra: str, needed_by: str) -> None:
@@ -13,14 +20,14 @@ def require(*modules: str, extra: str, needed_by: str) -> None:
 
     Args:
         modules: Names of modules.
-        extra: The extra, or several with commas, that brings them.
+        extra: The extra of this package that installs them, or several with commas between.
         needed_by: What needs them, the beginning of the message.
 
     Raises:
         ModuleNotFoundError: If a module is not installed.
 
     """
-    missing = [_PACKAGES.get(module, module) for module in modules if not _is_installed(module)]
+    missing = [package_of(module) for module in modules if not _is_installed(module)]
     if missing:
         raise ModuleNotFoundError(
             f"{needed_by} expects {', '.join(f'`{package}`' for package in missing)} to be installed. "

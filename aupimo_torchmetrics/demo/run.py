@@ -79,7 +79,7 @@ def run_demo(
     out: str | os.PathLike[str] = "aupimo_demo",
     seed: int = 0,
     *,
-    saves_maps: bool = False,
+    save_maps: bool = False,
 ) -> DemoReport:
     """Train a detector on a texture, log its AUPIMO after each epoch, and write scores and a picture.
 
@@ -90,7 +90,7 @@ def run_demo(
             files of earlier runs stay, and each run has its own folder `tensorboard/version_*`.
         seed: Fixes defects, initial weights and training. Scores repeat exactly on one machine; another number of CPU
             threads rounds otherwise, which training amplifies. The state of torch's own generator is left as it was.
-        saves_maps: Whether to write the validation tiles to `data` and their anomaly maps to `maps`, for
+        save_maps: Whether to write the validation tiles to `data` and their anomaly maps to `maps`, for
             `aupimo evaluate`.
 
     Returns:
@@ -115,8 +115,8 @@ def run_demo(
         after.save(out / SCORES_FILE)
         maps = anomaly_maps(detector, tiles.images)
         _save_picture(out / PICTURE_FILE, maps, tiles, after, texture)
-        if saves_maps:
-            _save_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
+        if save_maps:
+            _write_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
     return DemoReport(texture, out, tiles, before, after, detector.metric_time.seconds, run_time.seconds)
 
 
@@ -147,7 +147,7 @@ def _by_score(result: AUPIMOResult) -> list[int]:
     return result.aupimos.argsort(stable=True)[:num_anomalous].tolist()  # NaN, of normal images, comes last
 
 
-def _save_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
+def _write_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
     """Write maps (N, 1, H, W), laid out like their images."""
     import tifffile  # noqa: PLC0415
 

@@ -6,17 +6,19 @@ finds the map of each image, `scoring` scores them category by category, and `re
 This package needs the extra `evaluate`.
 """
 
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
-from aupimo_torchmetrics.evaluate.pairing import BadDataError, Fault
+from aupimo_torchmetrics.evaluate.pairing import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 
 __all__ = [
     "BadDataError",
+    "BadFile",
+    "BadFilesError",
     "CategoryScores",
     "Evaluation",
-    "Fault",
     "LabelledImage",
     "MapFiles",
     "evaluate",

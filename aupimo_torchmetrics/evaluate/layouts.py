@@ -8,12 +8,16 @@ the same key. An image without masks is a normal one. Nothing is read here, only
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics._untrusted import check_inside, find_files
+
+__all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
+from aupimo_torchmetrics._files import BadDataError, existing_folder
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIX = ".png"
@@ -36,7 +40,7 @@ class LabelledImage(NamedTuple):
     """Whether there must be mask pixels; None where the mask itself says whether the image is normal."""
 
 
-def find_test_images(root: Path, layout: Layout = "auto") -> list[LabelledImage]:
+def find_test_images(root: str | os.PathLike[str], layout: Layout = "auto") -> list[LabelledImage]:
     """List the test images of a collection or of a category, with their masks, sorted by key.
 
     Args:
@@ -51,21 +55,31 @@ def find_test_images(root: Path, layout: Layout = "auto") -> list[LabelledImage]
         The test images. A mask that should be there is listed even if it is not.
 
     Raises:
-        ValueError: If a layout is not known, there is no image in that layout, the table of the split cannot be read,
-            an image or mask is reached by a link that leads out of the root or nowhere, or a folder in a category is
-            a link.
+        ValueError: If a layout is not known or there is no such folder.
+        BadDataError: If there is no image in that layout, the table of the split cannot be read, an image or mask is
+            reached by a link that leads out of the root or nowhere, or a folder in a category is a link.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aupimo_torchmetrics.evaluate import find_test_images
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name in ("test/good/000.png", "test/dirt/000.png", "ground_truth/dirt/000_mask.png"):
+        ...         Path(root, "bottle", name).parent.mkdir(parents=True)
+        ...         Path(root, "bottle", name).touch()
+        ...     [(image.key, len(image.masks)) for image in find_test_images(root)]
+        [('bottle/test/dirt/000', 1), ('bottle/test/good/000', 0)]
 
     """
     check_choice("layout", layout, Layout)
-    if not root.is_dir():
-        raise ValueError(f"Expected `root` to be a folder, but got {root}.")
+    root = existing_folder("root", root)
     for name in LAYOUTS if layout == "auto" else [layout]:
         images = sorted(LAYOUTS[name](root), key=lambda image: image.key)
         if images:
             check_inside(root, (path for image in images for path in (image.path, *image.masks)))
             return images
     wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
-    raise ValueError(f"Expected `root` to be a data set in {wanted}, but found no test image in {root}.")
+    raise BadDataError(f"There is no test image in {wanted} in {root}.")
 
 
 def _folder_images(root: Path) -> Iterator[LabelledImage]:
@@ -160,6 +174,6 @@ def _visa_split(path: Path) -> set[str] | None:
             rows = list(csv.DictReader(file, strict=True))
         return {_key(PurePosixPath(row["image"])) for row in rows if row["split"] == "test"}
     except KeyError as error:
-        raise ValueError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
+        raise BadDataError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
     except (csv.Error, UnicodeDecodeError, TypeError) as error:
-        raise ValueError(f"Expected {path} to be a table in CSV, but could not read it: {error}.") from error
+        raise BadDataError(f"Expected {path} to be a table in CSV, but could not read it: {error}.") from error

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._untrusted import (
     check_inside,
@@ -29,6 +30,8 @@ from aupimo_torchmetrics._untrusted import (
 )
 
 __all__ = ["MapFiles", "image_size", "open_maps", "read_image", "read_mask"]
+
+require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.evaluate")
 
 
 class MapFiles(NamedTuple):
