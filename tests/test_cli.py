@@ -36,6 +36,9 @@ def test_demo_logs_what_it_saves(report: DemoReport) -> None:
     saved = AUPIMOResult.load(report.out / "aupimos.json")
     assert torch.equal(saved.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
     assert saved.threshold_bounds == report.after.threshold_bounds
+    assert saved.paths == [
+        f"test/{defect.replace('normal', 'good')}/{index:03}.png" for index, defect in enumerate(report.tiles.defects)
+    ]
     (before_step, before), (after_step, after) = _logged(report.out / "tensorboard" / "version_0", "val/aupimo")
     assert 0 == before_step < after_step
     # Event files hold float32, as `compute` returns it.
@@ -71,9 +74,10 @@ def test_summary_says_what_was_found(report: DemoReport) -> None:
     """The summary holds both means, chance, the extreme images, thresholds, the time and the next command."""
     summary = report.summary()
     assert f"{report.before.mean:.3f} before training, {report.after.mean:.3f} after (chance 0.0039" in summary
-    for place in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
-        row = next(line for line in summary.splitlines() if f" {int(place)}  {report.tiles.defects[place]}" in line)
-        assert row.split()[-2:] == [str(int(report.tiles.masks[place].sum())), f"{report.after.aupimos[place]:.3f}"]
+    for index in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
+        key = f"{report.tiles.defects[index]}/{int(index):03}"
+        row = next(line.split() for line in summary.splitlines() if key in line)
+        assert row[-3:] == [key, str(int(report.tiles.masks[index].sum())), f"{report.after.aupimos[index]:.3f}"]
     assert f"{report.after.threshold_bounds[1]:.3f} at FPR 0.001" in summary
     assert "Time in the metric" in summary
     assert f"tensorboard --logdir {report.out}" in summary
@@ -118,9 +122,12 @@ def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
     options = ["--fpr-bounds", str(lower), str(upper), "--out", str(tmp_path / "scores")]
     assert main(["evaluate", str(tmp_path / "maps"), "--data", str(tmp_path / "data"), *options]) == 0
     result = AUPIMOResult.load(tmp_path / "scores" / "gravel" / "aupimo" / "aupimos.json")
-    places = [int(Path(path).stem) for path in result.paths or []]
-    assert sorted(places) == list(range(40))
-    torch.testing.assert_close(result.aupimos, report.after.aupimos[places], rtol=0, atol=1e-12, equal_nan=True)
+    indices = [int(Path(path).stem) for path in result.paths or []]
+    assert sorted(indices) == list(range(40))
+    torch.testing.assert_close(result.aupimos, report.after.aupimos[indices], rtol=0, atol=1e-12, equal_nan=True)
+    names = [f"gravel/{Path(report.after.paths[index]).with_suffix('.tiff')}" for index in indices]
+    assert names == result.paths
+    assert all((tmp_path / "data" / "gravel" / path).is_file() for path in report.after.paths)
 
 
 def test_shell_passes_options_and_prints_the_summary(
