@@ -16,7 +16,7 @@ class BadDataError(ValueError):
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give the path of a file to write, which takes the place of `path` when all went well, and is removed if not."""
+    """Give the path of a file to write. It is renamed to `path` when all went well, and removed if not."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:

@@ -134,10 +134,10 @@ def _check_archive(file: BinaryIO) -> None:
 
 
 def _check_pickle(pickled: bytes) -> None:
-    """Raise if a text is longer than paths are, or if a list or another container stands in two places.
+    """Raise if a text is longer than paths are, or if a list or another container is used twice.
 
     torch quotes what it refuses, and searches the quotation in a time that grows with the square of the longest word. A
-    text of a megabyte takes hours, and so does a list of a list of a list ..., each with the next one in it twice.
+    text of a million characters takes hours. So do a hundred lists, each of which holds the one before it twice.
     """
     plain: set[object] = set()
     previous = ""
@@ -147,7 +147,7 @@ def _check_pickle(pickled: bytes) -> None:
         if opcode.name in {"BINPUT", "LONG_BINPUT"}:  # gives a number to the object before
             (plain.add if previous in {"BINUNICODE", "GLOBAL"} else plain.discard)(argument)
         elif opcode.name in {"BINGET", "LONG_BINGET"} and argument not in plain:  # the object of a number, once more
-            raise BadDataError("one object in two places")
+            raise BadDataError("one object twice")
         previous = opcode.name
 
 

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(arguments, str(error), 1)
     except (ValueError, TypeError) as error:
         return _report(arguments, _first_line(error), 2)
-    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # RuntimeError: what a device lacks
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # RuntimeError: a GPU without memory
         return _report(arguments, _first_line(error), 1)
     except KeyboardInterrupt:
         return _report(arguments, "stopped", 1)
@@ -104,14 +104,16 @@ def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
 
     `` `num_thresholds` `` becomes `` `--num-thresholds` ``, `` `skip_bad=True` `` becomes `` `--skip-bad` ``,
     `` `resize=False` `` becomes `` `--no-resize` ``, and a positional one becomes what the help calls it, `` `MAPS` ``.
+    What no option can say, as `` `skip_bad=False` ``, stays as it is.
     """
     actions = {action.dest: action for action in parser._actions}  # noqa: SLF001  argparse has no public list
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"]
-        action = actions.get(f"no_{name}") if value in {None, "False"} else None
-        action = action or actions.get(name)
-        if action is None:
+        opposite, action = actions.get(f"no_{name}"), actions.get(name)
+        if opposite is not None and value in {None, "False"}:
+            return f"`{opposite.option_strings[-1]}`"
+        if action is None or (action.nargs == 0 and value == "False"):
             return match[0]
         if not action.option_strings:
             return f"`{action.metavar}`"

@@ -213,6 +213,7 @@ TRANSLATED = {
         'Use `metrics=["aupimo", "aupro"]`': "Use `--metrics aupimo aupro`",
         "`skip_bad` and `skip_bad=True`": "`--skip-bad` and `--skip-bad`",
         "`resize` and `resize=False`": "`--no-resize` and `--no-resize`",
+        "`skip_bad=False` and `resize=True`": "`skip_bad=False` and `resize=True`",
         "a file `asmaps.pt` with `asmaps`, `image_ids`": "a file `asmaps.pt` with `asmaps`, `image_ids`",
         "data, maps, `root` and `update`": "data, maps, `root` and `update`",
     },

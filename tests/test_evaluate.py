@@ -221,7 +221,7 @@ def test_formats_of_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays], kind
     for scores in evaluation.categories:
         numbers = {key: np.squeeze(value).astype(np.float64) for key, value in written.items()}
         expected = expected_values(numbers, masks, scores.category)["aupimos"]
-        # ties of integers are parted or not by the rounding of the resizing, by a pixel here and there
+        # resizing in float32 or float64 may round equal scores to different ones, which moves a few pixels
         tolerance = 0.02 if "-bit" in kind else FLOAT32
         assert scores.result.aupimos.tolist() == pytest.approx(expected, abs=tolerance, nan_ok=True)
 
@@ -291,7 +291,7 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], 
 
 
 def spoil(root: Path, tree: Path) -> dict[str, str]:
-    """Spoil files in each way there is; return a part of the path and the reason of each."""
+    """Make bad files of each kind; return a part of the path and the reason of each."""
     (root / "bottle/ground_truth/broken/000_mask.png").unlink()
     write_image(root / "bottle/ground_truth/broken/001_mask.png", np.zeros((24, 30), dtype=np.uint8))
     (root / "bottle/ground_truth/broken/002_mask.png").write_bytes(b"no image")

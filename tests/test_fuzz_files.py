@@ -104,14 +104,14 @@ def _written(write: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:
 
 def with_png_checksums(data: bytes) -> bytes:
     """Put the checksum of each chunk of a PNG right, as far as it is one."""
-    content, place = bytearray(data), 8
-    while place + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, place)
-        if place + 12 + length > len(content):
+    content, start = bytearray(data), 8
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        if start + 12 + length > len(content):
             break
-        checksum = zlib.crc32(content[place + 4 : place + 8 + length])
-        struct.pack_into(">I", content, place + 8 + length, checksum)
-        place += 12 + length
+        checksum = zlib.crc32(content[start + 4 : start + 8 + length])
+        struct.pack_into(">I", content, start + 8 + length, checksum)
+        start += 12 + length
     return bytes(content)
 
 
@@ -142,7 +142,7 @@ def pickles(kind: str) -> Callable[[], list[bytes]]:
 
 
 def with_pickle(kind: str) -> Callable[[bytes], bytes]:
-    """Put that part into a file of tensors in place of its own."""
+    """Replace that part of a file of tensors."""
 
     def wrap(pickled: bytes) -> bytes:
         file = io.BytesIO()
@@ -176,16 +176,16 @@ def split_tables() -> list[bytes]:
 def read_maps(folder: Path) -> None:
     """Read all maps in a folder."""
     maps = map_files.open_maps(folder)
-    for place in range(len(maps.names)):
-        maps.read(place)
+    for index in range(len(maps.names)):
+        maps.read(index)
 
 
 def read_asmaps(folder: Path) -> None:
     """Read all maps in a file of the official package."""
     maps = map_files.open_maps(folder / "asmaps.pt")
     maps.keys()
-    for place in range(min(10, len(maps.names))):
-        maps.read(place)
+    for index in range(min(10, len(maps.names))):
+        maps.read(index)
 
 
 def read_picture(folder: Path) -> None:

@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "bomb": (lambda path: rewritten(path, compression=zipfile.ZIP_DEFLATED), "compressed"),
     "text": (lambda path: rewritten(path, b"\x80\2" + pickled_text(10**6) + CALL), "a text of 1,000,000 characters"),
     "name": (lambda path: rewritten(path, b"\x80\2c" + b"x" * 10**6 + b"\ny\n."), "a text of 1,000,002 characters"),
-    "nest": (lambda path: rewritten(path, b"\x80\2" + pickled_nest(100) + CALL), "one object in two places"),
+    "nest": (lambda path: rewritten(path, b"\x80\2" + pickled_nest(100) + CALL), "one object twice"),
 }
 """Files that fill the memory or keep torch 2.13 busy for hours, with the reason why they are refused."""
 

@@ -1,7 +1,7 @@
-"""Evaluate saved anomaly maps against a data set on disk: AUPIMO, and what it is compared with.
+"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, AUROC, AUPR and AUPRO.
 
 In the order of the work: `layouts` lists the images of a data set, `map_files` reads maps, masks and images, `pairing`
-finds the map of each image, `scoring` scores them category by category, and `report` writes what was found.
+finds the map of each image, `scoring` scores them category by category, and `report` prints and saves the scores.
 
 This package needs the extra `evaluate`.
 """

@@ -1,4 +1,4 @@
-"""What an evaluation found, as tables, files and pictures."""
+"""The scores of an evaluation as tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class CategoryScores:
     """Scores of one category.
 
     Attributes:
-        category: Its name.
+        category: Name of the category.
         result: AUPIMO of its images, with their paths.
         curves: PIMO curves of its images, around the FPR bounds.
         pixel_scores: AUROC, AUPR and AUPRO by name, as far as they were asked for.
         pairs: Images and maps in the order of the result.
-        resized: Sizes of maps and of their masks where these differ.
-        warnings: What the metrics warned of.
+        resized: Size of a map and size of its mask, for maps that were resized.
+        warnings: Warnings of the metrics.
 
     """
 
@@ -46,7 +46,7 @@ class CategoryScores:
     warnings: list[str]
 
     def values(self) -> dict[str, float]:
-        """Return the scores by the names of their metrics."""
+        """Return AUPIMO and the pixel scores by name; NaN where AUPIMO is undefined."""
         return {"aupimo": self.result.mean, **self.pixel_scores}
 
 
@@ -68,7 +68,7 @@ class Evaluation:
     without_maps: list[str]
 
     def summary(self) -> str:
-        """Return a table of the categories and their mean, and how the scores came about."""
+        """Return a table of the scores, the settings, warnings, and the files that were skipped."""
         lines = [self._table()]
         lines += ["", self.categories[0].result.protocol, self._resizing()]
         lines += [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
@@ -90,7 +90,7 @@ class Evaluation:
         return text_table(rows, "<" + ">" * (2 + len(metrics)))
 
     def _resizing(self) -> str:
-        """Line that says how maps were brought to the size of their masks."""
+        """Say in one line whether maps were resized to the size of their masks."""
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
         if not resized:
             return "Maps have the size of their masks."

@@ -1,7 +1,7 @@
 """Score saved maps category by category.
 
-Maps are read lazily and in batches, so that for AUPIMO memory stays flat however many there are. AUROC, AUPR and AUPRO
-depend on every pixel: they keep each score of a category, 4 bytes a pixel, and several times that while they sort.
+Maps are read in small batches, so AUPIMO needs the same memory for any number of maps. AUROC, AUPR and AUPRO depend on
+every pixel: they keep each score of a category, 4 bytes a pixel, and need several times that while they sort.
 """
 
 from __future__ import annotations
