@@ -378,12 +378,12 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         "`MAPS` to be a file `asmaps.pt` or a folder of maps, but",
     ),
     "no data": (["maps", "--data", "nowhere"], 2, "`--data` to be a folder, but there is no folder nowhere"),
-    "empty maps": (["data/split", "--data", "data"], 1, "There is no map (.tiff, .tif, .npy, .png) in data/split"),
-    "empty data": (["maps", "--data", "data/bottle/ground_truth"], 1, "no test image in any known layout in data"),
+    "empty maps": (["data/split", "--data", "data"], 1, "data/split to hold maps (.tiff, .tif, .npy, .png)"),
+    "empty data": (["maps", "--data", "data/bottle/ground_truth"], 1, "in any known layout, but found no test image"),
     "other layout": (
         ["maps", "--data", "data", "--layout", "folder"],
         1,
-        "no test image in the layout 'folder' in",
+        "in the layout 'folder', but found no test image",
     ),
     "bounds": (
         ["maps", "--data", "data", "--fpr-bounds", "0.1", "0.01"],

@@ -79,7 +79,7 @@ def find_test_images(root: str | os.PathLike[str], layout: Layout = "auto") -> l
             check_inside(root, (path for image in images for path in (image.path, *image.masks)))
             return images
     wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
-    raise BadDataError(f"There is no test image in {wanted} in {root}.")
+    raise BadDataError(f"Expected {root} to be a data set in {wanted}, but found no test image.")
 
 
 def _folder_images(root: Path) -> Iterator[LabelledImage]:

@@ -208,7 +208,7 @@ def _open_tree(root: Path) -> MapFiles:
     files = find_files(root, _READERS)
     check_inside(root, files)
     if not files:
-        raise BadDataError(f"There is no map ({', '.join(_READERS)}) in {root}.")
+        raise BadDataError(f"Expected {root} to hold maps ({', '.join(_READERS)}), but found none.")
 
     def read(index: int) -> Tensor:
         path = files[index]
