@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["BadDataError", "existing_folder", "replacing"]
-
 
 class BadDataError(ValueError):
     """Files or data that cannot be used."""
