@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.util import find_spec
+
+__all__ = ["package_of", "require"]
 
 _PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}
-"""Packages that are not named like the module that they hold."""
+"""Packages whose names are not those of their modules."""
+
+
+def package_of(module: str) -> str:
+    """Return the name under which the package of a module is installed."""
+    return _PACKAGES.get(module, module)
 
 
 def require(*modules: str, extra: str, needed_by: str) -> None:
-    """Raise with the remedy unless all modules can be imported.
+    """Raise with the remedy unless all modules are installed; none of them is imported.
 
     Args:
         modules: Names of modules.
-        extra: The extra, or several with commas, that brings them.
+        extra: The extra of this package that installs them, or several with commas between.
         needed_by: What needs them, the beginning of the message.
 
     Raises:
         ModuleNotFoundError: If a module is not installed.
 
     """
-    missing = [_PACKAGES.get(module, module) for module in modules if not _is_installed(module)]
+    missing = [package_of(module) for module in modules if not _is_installed(module)]
     if missing:
         raise ModuleNotFoundError(
             f"{needed_by} expects {', '.join(f'`{package}`' for package in missing)} to be installed. "
@@ -29,11 +36,8 @@ def require(*modules: str, extra: str, needed_by: str) -> None:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module can be imported."""
+    """Whether a module can be found."""
     try:
-        import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
-            raise  # it is installed, and lacks something itself
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
         return False
-    return True

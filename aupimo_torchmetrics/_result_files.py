@@ -2,7 +2,8 @@
 
 - `aupimos.json`: scores in the format of the official package, which takes no further keys.
 - `aupimos.safetensors`, beside it: what was kept of the images, and the settings. All else follows from these. It is
-  complete in itself, and belongs to a JSON file that says the same of scores, bounds and paths.
+  complete in itself, and belongs to a JSON file that says the same of scores, bounds and paths. Of a result that does
+  not know what was kept it holds the classes, ids and mask sizes instead, as far as these are known.
 - `curves.pt`: PIMO curves, under the names that the official package uses.
 """
 
@@ -37,7 +38,7 @@ FORMAT = "aupimo-torchmetrics result 1"
 MAX_THRESHOLDS = 2**24
 """Sampled thresholds of a result on disk at most: a number in a file does not fill the memory."""
 _SCORE_DTYPES = (torch.float32, torch.float64)
-_DTYPES = {
+_KEPT = {
     "normal_scores": _SCORE_DTYPES,
     "mask_scores": _SCORE_DTYPES,
     "floor": _SCORE_DTYPES,
@@ -46,9 +47,11 @@ _DTYPES = {
     "num_pixels": (torch.int64,),
     "is_anomalous": (torch.bool,),
     "image_ids": (torch.int64,),
-    "aupimos": (torch.float64,),
 }
-"""Tensors of a file, and what they may hold."""
+"""Tensors of what was kept of the images, and their dtypes."""
+_KNOWN = ("image_classes", "image_ids", "mask_sizes")
+"""Tensors (N,) int64 of a result that does not know what was kept."""
+_DTYPES = {**dict.fromkeys(_KNOWN, (torch.int64,)), **_KEPT, "aupimos": (torch.float64,)}
 _OF_IMAGES = ("num_kept", "num_pixels", "is_anomalous", "image_ids")
 """Tensors with one item for each image."""
 _SETTINGS = (
@@ -82,8 +85,10 @@ class Details(NamedTuple):
     """What a file of tensors holds."""
 
     scores: Scores
-    kept: PixelScores
-    num_thresholds: int | None
+    kept: PixelScores | None
+    known: dict[str, Tensor]
+    """Classes, ids and mask sizes, as far as they are known, where it is not known what was kept."""
+    num_thresholds: int | str | None
     version: str | None
     warnings: tuple[str, ...]
 
@@ -100,15 +105,12 @@ def tensors_path(path: str | os.PathLike[str]) -> Path:
     return path if path.suffix == TENSORS_SUFFIX else path.with_suffix(TENSORS_SUFFIX)
 
 
-def write_result(path: str | os.PathLike[str], scores: Scores, details: Details | None) -> None:
-    """Write both files, or only the scores where there are no details; each is complete, or as it was before."""
+def write_result(path: str | os.PathLike[str], details: Details) -> None:
+    """Write both files; each is complete, or as it was before."""
     with replacing(json_path(path)) as unfinished:
-        unfinished.write_text(_as_text(scores), encoding="utf-8")
-        if details is not None:
-            with replacing(tensors_path(path)) as unfinished_tensors:
-                save_file(_as_tensors(details), unfinished_tensors, _as_metadata(details))
-    if details is None:
-        tensors_path(path).unlink(missing_ok=True)  # the details of the scores that were replaced
+        unfinished.write_text(_as_text(details.scores), encoding="utf-8")
+        with replacing(tensors_path(path)) as unfinished_tensors:
+            save_file(_as_tensors(details), unfinished_tensors, _as_metadata(details))
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
@@ -142,7 +144,7 @@ def read_details(path: str | os.PathLike[str]) -> Details:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in _DTYPES}
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name in _DTYPES}  # noqa: SIM118  no dict
         settings = {name: json.loads(metadata[name]) for name in ("format", *_SETTINGS)}
         return _parse_details(tensors, settings)
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
@@ -234,19 +236,11 @@ def _parse_scores(content: Any) -> Scores:
 
 def _as_tensors(details: Details) -> dict[str, Tensor]:
     """Tensors of details by their names in files, on the CPU."""
-    kept = details.kept
-    is_normal = kept.of_normal_images()
-    tensors = {
-        "normal_scores": kept.scores[is_normal],
-        "mask_scores": kept.scores[~is_normal],
-        "num_kept": kept.num_kept,
-        "num_pixels": kept.num_pixels,
-        "is_anomalous": kept.is_anomalous,
-        "image_ids": kept.image_ids,
-        "aupimos": details.scores.aupimos,
-        "floor": kept.floor,
-        "normal_min": kept.normal_min,
-    }
+    tensors = {"aupimos": details.scores.aupimos.double(), **details.known}
+    if details.kept is not None:
+        is_normal = details.kept.of_normal_images()
+        tensors |= {"normal_scores": details.kept.scores[is_normal], "mask_scores": details.kept.scores[~is_normal]}
+        tensors |= {name: part for name, part in details.kept._asdict().items() if name in _KEPT}
     return {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
 
 
@@ -273,12 +267,15 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
         if tensor.dtype not in _DTYPES[name] or tensor.ndim != (0 if name in {"floor", "normal_min"} else 1):
             raise ValueError(f"`{name}` is of dtype {tensor.dtype} and shape {tuple(tensor.shape)}")
     _check_scores(tensors["aupimos"])
-    kept = _joined(tensors)
-    _check_kept(kept, len(tensors["aupimos"]))
+    num_images = len(tensors["aupimos"])
+    kept = _joined(tensors) if tensors.keys() & (_KEPT.keys() - {"image_ids"}) else None
+    known = {} if kept is not None else {name: tensors[name] for name in _KNOWN if name in tensors}
+    if kept is not None:
+        _check_kept(kept, num_images)
+    if any(len(tensor) != num_images for tensor in known.values()):
+        raise ValueError("tensors do not fit together")
     check_choice("shared_fpr", settings["shared_fpr"], SharedFPR)
-    check_num_thresholds(settings["num_thresholds"])
-    if (settings["num_thresholds"] or 0) > MAX_THRESHOLDS:
-        raise ValueError(f"`num_thresholds` is {settings['num_thresholds']}, at most {MAX_THRESHOLDS}")
+    _check_num_thresholds(settings["num_thresholds"], is_unknown_allowed=kept is None)
     lower, upper = (float(bound) for bound in settings["threshold_bounds"])
     scores = Scores(
         aupimos=tensors["aupimos"],
@@ -286,11 +283,12 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
         threshold_bounds=(lower, upper),
         num_points=_checked("num_points", settings["num_points"], int),
         shared_fpr=settings["shared_fpr"],
-        paths=_checked_texts("paths", settings["paths"], len(kept.num_kept)),
+        paths=_checked_texts("paths", settings["paths"], num_images),
     )
     return Details(
         scores=scores,
         kept=kept,
+        known=known,
         num_thresholds=settings["num_thresholds"],
         version=_checked("version", settings["version"], str),
         warnings=tuple(_checked_texts("warnings", settings["warnings"]) or ()),
@@ -323,6 +321,15 @@ def _check_kept(kept: PixelScores, num_images: int) -> None:
     too_many = torch.where(kept.is_anomalous, kept.num_kept != kept.num_pixels, kept.num_kept > kept.num_pixels)
     if bool((too_many | (kept.num_pixels < 1) | (kept.image_ids < NO_ID)).any()):
         raise ValueError("there are images of impossible size or id")
+
+
+def _check_num_thresholds(num_thresholds: Any, *, is_unknown_allowed: bool) -> None:
+    """Raise unless this is a number of thresholds, small enough to sample them, or said not to be known."""
+    if is_unknown_allowed and num_thresholds == UNKNOWN:
+        return
+    check_num_thresholds(num_thresholds)
+    if (num_thresholds or 0) > MAX_THRESHOLDS:
+        raise ValueError(f"`num_thresholds` is {num_thresholds}, at most {MAX_THRESHOLDS}")
 
 
 def _check_scores(aupimos: Tensor) -> None:

@@ -1,19 +1,86 @@
-"""The distrust of files that other people wrote: what may run code or fill the memory is refused."""
+"""Read files that other people wrote: no code in them is run, the memory is not filled, no other file is opened.
+
+What the libraries behind promise is not checked again: `torch.load` with `weights_only=True` runs no code from torch
+2.6 on, and Pillow and NumPy check what they read against the size that a file states. What they do not promise is
+checked here. A file that is refused is a :class:`~aupimo_torchmetrics._files.BadDataError` that says why.
+
+Pillow and tifffile are imported where they are used, as they come with the extras `evaluate` and `demo`.
+"""
 
 from __future__ import annotations
 
+import lzma
+import math
 import os
 import pickletools
 import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.torch_version import TorchVersion
+
+from aupimo_torchmetrics._files import BadDataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "check_inside",
+    "check_size",
+    "find_files",
+    "load_tensors",
+    "open_image",
+    "read_npy",
+    "read_tiff",
+    "refusing",
+]
+
+MIN_TORCH = TorchVersion("2.6")
+"""First version of torch whose `weights_only=True` runs no code of a file, whatever its format (CVE-2025-32434)."""
+MAX_PIXELS = 2**27
+"""Pixels of the largest file that is read, 11,585 x 11,585: more is taken for a mistake or an attack."""
+MAX_TEXT = 1024
+"""Characters of the longest text in a file of tensors."""
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Formats of images and masks. Pillow tries no other: it would read an EPS file by running Ghostscript."""
 
 _ZIP_START = b"PK\3\4"
+_UNPACKERS: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    34925: partial(lzma.LZMADecompressor, memlimit=2**28),
+}
+"""Compressions of TIFF that tifffile unpacks without limit, by their number in the standard, and what unpacks them."""
+_LIMITED_COMPRESSIONS = (1, 5, 32773)
+"""Compressions of TIFF that cannot unpack to more than their pixels: none, LZW (by imagecodecs) and PackBits."""
 
-_MAX_TEXT = 1024
-"""Characters of the longest text in a file of tensors."""
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn whatever reading a file raises into a BadDataError with the first line of the reason.
+
+    Readers of broken files raise all kinds of errors.
+    """
+    try:
+        yield
+    except BadDataError:
+        raise
+    except Exception as error:
+        raise BadDataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def check_size(shape: tuple[int, ...], limit: int | None = None) -> None:
+    """Raise if there are more pixels than `limit`, by default `MAX_PIXELS`."""
+    limit = MAX_PIXELS if limit is None else limit
+    if math.prod(shape) > limit:
+        raise BadDataError(f"too large: {' x '.join(str(length) for length in shape)}, at most {limit:,} pixels")
 
 
 def load_tensors(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
@@ -23,48 +90,143 @@ def load_tensors(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
         path: File to read.
         mmap: Whether tensors stay on disk until they are asked for.
 
+    Returns:
+        What was written, with its tensors on the CPU.
+
     Raises:
-        ValueError: If `torch.load` would take the file for something else than tensors in a zip archive (in its older
-            formats and in TorchScript, torch before 2.6 may run code), or if the archive is made to fill the memory or
-            to take hours.
-        Exception: Whatever `torch.load` raises of a file that is broken.
+        ImportError: If the installed torch is older than 2.6, which does not keep that promise.
+        BadDataError: If there is something else in the file, if the file is broken, or if it is made to fill the memory
+            or to keep torch busy for hours.
+        OSError: If the file cannot be opened.
 
     """
+    _check_torch()
     with Path(path).open("rb") as file:
         try:
             _check_archive(file)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        except OSError as error:  # the file is there, but not all of the places that are named in it
-            raise ValueError(str(error)) from error
+        except BadDataError:
+            raise
+        except Exception as error:  # not its text, in which torch advises to trust the file
+            raise BadDataError("broken, or not only tensors, texts, numbers, and dicts and lists of these") from error
+
+
+def _check_torch() -> None:
+    """Raise if the installed torch may run code of a file in spite of `weights_only=True`."""
+    if TorchVersion(torch.__version__) < MIN_TORCH:
+        raise ImportError(
+            f"Reading a `.pt` file expects torch {MIN_TORCH} or later, which runs no code from a file, but torch "
+            f'{torch.__version__} is installed. Please upgrade with `pip install "torch>={MIN_TORCH}"`.'
+        )
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raise unless a file is a zip archive of tensors."""
+    """Raise if torch would take a file for something else than a zip archive, or if it can fill the memory."""
+    # torch goes by these four bytes, zipfile by the end of a file: a file can be one thing to torch, another to zipfile
     if file.read(len(_ZIP_START)) != _ZIP_START:
-        raise ValueError("not a file of `torch.save` of torch 1.6 or later")
+        raise BadDataError("not a file of `torch.save` of torch 1.6 or later")
     with zipfile.ZipFile(file) as archive:
-        if any(name.lower().endswith("constants.pkl") for name in archive.namelist()):  # torch asks for any case
-            raise ValueError("a TorchScript model, not tensors")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("compressed, which `torch.save` never does")
+            raise BadDataError("compressed, which `torch.save` never does")
         for name in archive.namelist():
-            if name.lower().endswith("data.pkl"):
+            if name.lower().endswith("data.pkl"):  # torch looks for any case
                 _check_pickle(archive.read(name))
 
 
 def _check_pickle(pickled: bytes) -> None:
-    """Raise if a text is longer than paths are, or if something else than texts and types is referred to.
+    """Raise if a text is longer than paths are, or if a list or another container is used twice.
 
-    What `torch.load` refuses it quotes in full, however often a list stands in a list, and searches the quotation in a
-    time that grows with the square of the longest word.
+    torch quotes what it refuses, and searches the quotation in a time that grows with the square of the longest word. A
+    text of a million characters takes hours. So do a hundred lists, each of which holds the one before it twice.
     """
-    referable: set[object] = set()
+    plain: set[object] = set()
     previous = ""
     for opcode, argument, _ in pickletools.genops(pickled):
-        if isinstance(argument, str) and len(argument) > _MAX_TEXT:
-            raise ValueError(f"a text of {len(argument):,} characters, at most {_MAX_TEXT:,}")
-        if opcode.name in {"BINPUT", "LONG_BINPUT"}:
-            (referable.add if previous in {"BINUNICODE", "GLOBAL"} else referable.discard)(argument)
-        elif opcode.name in {"BINGET", "LONG_BINGET"} and argument not in referable:
-            raise ValueError("one object in two places")
+        if isinstance(argument, str) and len(argument) > MAX_TEXT:
+            raise BadDataError(f"a text of {len(argument):,} characters, at most {MAX_TEXT:,}")
+        if opcode.name in {"BINPUT", "LONG_BINPUT"}:  # gives a number to the object before
+            (plain.add if previous in {"BINUNICODE", "GLOBAL"} else plain.discard)(argument)
+        elif opcode.name in {"BINGET", "LONG_BINGET"} and argument not in plain:  # the object of a number, once more
+            raise BadDataError("one object twice")
         previous = opcode.name
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """Open an image whose pixels are not read yet; raise if it has too many, or is of no format in `IMAGE_FORMATS`."""
+    from PIL import Image  # noqa: PLC0415
+
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
+        check_size((image.height, image.width), min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
+        yield image
+
+
+def read_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Map a NumPy file into memory: an array without objects in it, not an archive of several."""
+    array = np.lib.format.open_memmap(path, mode="r")
+    check_size(array.shape)
+    return np.asarray(array)
+
+
+def read_tiff(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Read a TIFF file of one page, of any bits a pixel.
+
+    tifffile is asked for a page. Asked for a series, it would open other files that are named in this one.
+    """
+    import tifffile  # noqa: PLC0415
+
+    with tifffile.TiffFile(path) as file:
+        if file.pages.is_multipage:
+            raise BadDataError("several pages, not one")
+        page = file.pages.first
+        check_size(page.shape)
+        check_size(page.chunks)
+        _check_segments(page)
+        return np.asarray(page.asarray())
+
+
+def _check_segments(page: Any) -> None:
+    """Raise if a TIFF page is compressed in a way that is not known here, or unpacks to more than its pixels.
+
+    A segment is a strip or a tile. tifffile unpacks some compressions without limit: a file of a thousandth of the
+    memory is enough to fill it.
+    """
+    if page.compression in _UNPACKERS:
+        limit = math.prod(page.chunks) * page.dtype.itemsize
+        for data, _ in page.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts):
+            if data is not None and len(_UNPACKERS[page.compression]().decompress(data, limit + 1)) > limit:
+                raise BadDataError("more compressed data than pixels")
+    elif page.compression not in _LIMITED_COMPRESSIONS:
+        known = ", ".join(map(str, (*_LIMITED_COMPRESSIONS, *_UNPACKERS)))
+        raise BadDataError(f"compression {int(page.compression)}, not {known}")
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the files with one of the suffixes in a folder and in the folders in it, sorted.
+
+    Raises:
+        BadDataError: If there is a link to a folder, which is not followed, or something else than a file by such a
+            name.
+
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            if path.is_symlink():
+                raise BadDataError(f"Expected {folder} to hold files and folders, but {path} is a link to a folder.")
+        elif path.suffix.lower() in suffixes:
+            if not path.is_file():
+                raise BadDataError(f"Expected {path} to be a file, but it is a link to nothing, or a device.")
+            found.append(path)
+    return found
+
+
+def check_inside(root: Path, paths: Iterable[Path]) -> None:
+    """Raise a BadDataError if one of the files lies outside of the root."""
+    inside = root.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(inside):
+            raise BadDataError(
+                f"Expected all files to lie in {root}, but {path} is reached by a link that leads out. "
+                "Give the folder that the link leads to, or copy the files."
+            )

@@ -1,19 +1,24 @@
 """The command `aupimo`, also `python -m aupimo_torchmetrics`.
 
-Conventions: results go to standard output, errors to standard error, one line each. The exit code is 0 if all went
-well, 1 if something is missing, and 2 if the command was not understood or its input cannot be used. A subcommand is a
-parser with a `run` default.
+Conventions: results go to standard output. An error is one line on standard error, and a line for each bad file. Exit
+codes are those of `EXIT_CODES`, for all subcommands. A subcommand is a parser with a `run` default, a function that
+returns an exit code or raises what the library raises. Errors of the library name parameters in backticks; the command
+names its options instead. No subject of the library is imported before its subcommand runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from aupimo_torchmetrics._extras import package_of
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     TIE_TOLERANCE,
@@ -26,24 +31,21 @@ from aupimo_torchmetrics._settings import (
 )
 from aupimo_torchmetrics._version import __version__
 
+__all__ = ["EXIT_CODES", "main"]
+
+EXIT_CODES = """exit codes:
+  0  done, and a score came out
+  1  data that cannot be used, or no score came out: AUPIMO is undefined (NaN) in every category, a package is missing,
+     a disk error, too little memory, stopped by Ctrl-C
+  2  the command itself is wrong: an unknown option or choice, a number out of range, a path that is not there, a device
+     that is not there
+"""
+"""What the exit codes of all subcommands mean."""
 MAX_SEED = 2**63 - 1
-DEMO_PACKAGES = {
-    "lightning": "lightning",
-    "tensorboard": "tensorboard",
-    "matplotlib": "matplotlib",
-    "skimage": "scikit-image",
-}
-"""Modules that the demo imports, and the packages that hold them."""
-EVALUATE_PACKAGES = {
-    "PIL": "pillow",
-    "matplotlib": "matplotlib",
-    "scipy": "scipy",
-    "tifffile": "tifffile",
-    "tqdm": "tqdm",
-}
-"""Modules that an evaluation imports, and the packages that hold them."""
-STATISTICS_PACKAGES = {"scipy": "scipy"}
-PICTURE_PACKAGES = {"matplotlib": "matplotlib"}
+DEMO_PACKAGES = frozenset({"lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile"})
+EVALUATE_PACKAGES = frozenset({"matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
+STATISTICS_PACKAGES = frozenset({"scipy"})
+PICTURE_PACKAGES = frozenset({"matplotlib"})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,32 +62,81 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the name of the program. None for those of the process.
 
     Returns:
-        The exit code: 0 if all went well, 1 if something is missing, 2 if the input cannot be used.
+        The exit code, as `EXIT_CODES` says.
 
     Raises:
         SystemExit: With code 2 if the command was not understood, and with 0 after `--help` and `--version`.
 
+    Example:
+        >>> from aupimo_torchmetrics.cli import main
+        >>> main(["evaluate", "nowhere", "--data", "nowhere"])
+        2
+
     """
-    arguments = _parser().parse_args(argv)
+    parser, subparsers = _parsers()
+    arguments = parser.parse_args(argv)
+    arguments.parser = subparsers[arguments.command]
     try:
         return int(arguments.run(arguments))
-    except (ModuleNotFoundError, OSError) as error:
-        print(f"aupimo {arguments.command}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    except BadDataError as error:
+        return _report(arguments, str(error), 1)
+    except (ValueError, TypeError) as error:
+        return _report(arguments, _first_line(error), 2)
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # RuntimeError: a GPU without memory
+        return _report(arguments, _first_line(error), 1)
     except KeyboardInterrupt:
-        print(f"aupimo {arguments.command}: stopped", file=sys.stderr)  # noqa: T201
-        return 1
+        return _report(arguments, "stopped", 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    """All subcommands and their options."""
-    parser = _Parser(prog="aupimo", description="AUPIMO scores of visual anomaly detectors.")
+def _report(arguments: argparse.Namespace, message: str, code: int) -> int:
+    """Print an error, and return the exit code."""
+    print(f"aupimo {arguments.command}: {_with_options(message, arguments.parser)}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error, or its name if it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
+    """Name the options of a subcommand where a text of the library names parameters in backticks.
+
+    `` `num_thresholds` `` becomes `` `--num-thresholds` ``, `` `skip_bad=True` `` becomes `` `--skip-bad` ``,
+    `` `resize=False` `` becomes `` `--no-resize` ``, and a positional one becomes what the help calls it, `` `MAPS` ``.
+    What no option can say, as `` `skip_bad=False` ``, stays as it is.
+    """
+    actions = {action.dest: action for action in parser._actions}  # noqa: SLF001  argparse has no public list
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        opposite, action = actions.get(f"no_{name}"), actions.get(name)
+        if opposite is not None and value in {None, "False"}:
+            return f"`{opposite.option_strings[-1]}`"
+        if action is None or (action.nargs == 0 and value == "False"):
+            return match[0]
+        if not action.option_strings:
+            return f"`{action.metavar}`"
+        values = [] if value is None or action.nargs == 0 else re.findall(r"[^\s,()\[\]'\"]+", value)
+        return f"`{' '.join([action.option_strings[-1], *values])}`"
+
+    return re.sub(r"`(?P<name>\w+)(?:=(?P<value>[^`]*))?`", option, text)
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of the command, and those of its subcommands by their names."""
+    parser = _Parser(
+        prog="aupimo",
+        description="AUPIMO scores of visual anomaly detectors.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"aupimo-torchmetrics {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_evaluate(commands)
     _add_compare(commands)
-    return parser
+    return parser, commands.choices
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -113,7 +164,12 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--shared-fpr", choices=get_args(SharedFPR), default="mean", help="of the normal images (default: mean)"
     )
-    parser.add_argument("--num-thresholds", type=int, metavar="K", help="sample K thresholds (default: exact)")
+    parser.add_argument(
+        "--num-thresholds",
+        type=_integer_or_none,
+        metavar="K",
+        help="sample K thresholds (default: None, which is exact)",
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -134,37 +190,30 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _run_evaluate(arguments: argparse.Namespace) -> int:
     """Run `aupimo evaluate`."""
     _require(EVALUATE_PACKAGES, "evaluate")
-    from aupimo_torchmetrics.evaluate import BadDataError, evaluate  # noqa: PLC0415
+    from aupimo_torchmetrics.evaluate import evaluate  # noqa: PLC0415
 
-    try:
-        evaluation = evaluate(
-            arguments.maps,
-            arguments.data,
-            arguments.layout,
-            arguments.fpr_bounds,
-            arguments.num_thresholds,
-            arguments.metrics,
-            arguments.device,
-            shared_fpr=arguments.shared_fpr,
-            is_resizing=not arguments.no_resize,
-            is_skipping=arguments.skip_bad,
-        )
-    except BadDataError as error:
-        print(f"aupimo evaluate: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    except (ValueError, RuntimeError) as error:  # RuntimeError: a device that is not there
-        print(f"aupimo evaluate: {str(error).splitlines()[0]}", file=sys.stderr)  # noqa: T201
-        return 2
-    print(evaluation.summary())  # noqa: T201
+    evaluation = evaluate(
+        arguments.maps,
+        arguments.data,
+        arguments.layout,
+        arguments.fpr_bounds,
+        arguments.num_thresholds,
+        arguments.metrics,
+        arguments.device,
+        shared_fpr=arguments.shared_fpr,
+        resize=not arguments.no_resize,
+        skip_bad=arguments.skip_bad,
+    )
+    print(_with_options(evaluation.summary(), arguments.parser))  # noqa: T201
     is_beside_maps = arguments.out is None and arguments.maps.is_file()
     out = arguments.maps.parent if is_beside_maps else arguments.out
     if out is None:
         print("Nothing was written: --out DIR keeps scores, curves and pictures.")  # noqa: T201
-        return 0
-    has_folders = not is_beside_maps or len(evaluation.categories) > 1
-    evaluation.save(out, has_folders=has_folders, has_heatmaps=arguments.heatmaps)
-    print(f"Scores, curves and pictures: {out}")  # noqa: T201
-    return 0
+    else:
+        has_folders = not is_beside_maps or len(evaluation.categories) > 1
+        evaluation.save(out, has_folders=has_folders, heatmaps=arguments.heatmaps)
+        print(f"Scores, curves and pictures: {out}")  # noqa: T201
+    return _code_of_scores(arguments, (scores.result.mean for scores in evaluation.categories))
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
@@ -175,8 +224,15 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     from aupimo_torchmetrics.demo.run import run_demo  # noqa: PLC0415
 
     epochs = DEFAULT_EPOCHS if arguments.epochs is None else arguments.epochs
-    report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed, saves_maps=arguments.save_maps)
+    report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed, save_maps=arguments.save_maps)
     print(report.summary())  # noqa: T201
+    return _code_of_scores(arguments, [report.after.mean])
+
+
+def _code_of_scores(arguments: argparse.Namespace, means: Iterable[float]) -> int:
+    """Return 0 if a score came out; otherwise say that none did, and return 1."""
+    if all(math.isnan(mean) for mean in means):
+        return _report(arguments, "no score came out: AUPIMO is undefined (NaN); the warnings say why", 1)
     return 0
 
 
@@ -220,15 +276,9 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _run_compare(arguments: argparse.Namespace) -> int:
     """Run `aupimo compare`."""
     _require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
-    from aupimo_torchmetrics.compare import BadDataError, compare_paths  # noqa: PLC0415
+    from aupimo_torchmetrics.compare import compare_paths  # noqa: PLC0415
 
-    try:
-        comparison = compare_paths(
-            arguments.paths, arguments.names, arguments.test, arguments.alternative, arguments.atol
-        )
-    except ValueError as error:
-        print(f"aupimo compare: {error}", file=sys.stderr)  # noqa: T201
-        return 1 if isinstance(error, BadDataError) else 2
+    comparison = compare_paths(arguments.paths, arguments.names, arguments.test, arguments.alternative, arguments.atol)
     lines = [comparison.summary()]
     if arguments.out is not None:
         out = Path(arguments.out)
@@ -241,9 +291,9 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require(packages: Mapping[str, str], extras: str) -> None:
-    """Raise with the remedy unless modules, given with the packages that hold them, are installed."""
-    missing = [package for module, package in packages.items() if find_spec(module) is None]
+def _require(modules: Collection[str], extras: str) -> None:
+    """Raise with the remedy unless modules are installed; none of them is imported."""
+    missing = sorted(package_of(module) for module in modules if find_spec(module) is None)
     if missing:
         raise ModuleNotFoundError(
             f'needs {", ".join(missing)}; please install with `pip install "aupimo-torchmetrics[{extras}]"`'
@@ -256,6 +306,16 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, but got {text!r}")
     return value
+
+
+def _integer_or_none(text: str) -> int | None:
+    """An integer, or None, as errors about the number of thresholds advise."""
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected an integer or None, but got {text!r}") from error
 
 
 def _seed(text: str) -> int:

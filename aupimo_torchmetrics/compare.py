@@ -288,7 +288,7 @@ def _load(path: Path) -> AUPIMOResult:
     try:
         return load_scores(path)
     except ValueError as error:
-        raise BadDataError(str(error)) from error
+        raise BadDataError(str(error).replace("`", "'")) from error  # keys of a file are no parameters
 
 
 def _missing(path: Path) -> str:

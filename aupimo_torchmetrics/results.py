@@ -335,7 +335,7 @@ class AUPIMOResult:
 
         `aupimos.json` holds the scores in the format of the official package, which reads it; not a number is written
         as `NaN`. That format takes no further keys, so what was kept of the images, a few megabytes, and the settings
-        go to a second file beside it, `aupimos.safetensors`. Of a result without these only the first is written.
+        go to a second file beside it, `aupimos.safetensors`.
 
         Args:
             path: File to write, of either name; the other lies beside it. Existing files are replaced when the new
@@ -350,11 +350,16 @@ class AUPIMOResult:
             shared_fpr=self.shared_fpr,
             paths=self.paths,
         )
-        details = None
-        if self._scoring is not None:
-            num_thresholds = None if isinstance(self.num_thresholds, str) else self.num_thresholds
-            details = _result_files.Details(scores, self._scoring.kept, num_thresholds, self.version, self.warnings)
-        _result_files.write_result(path, scores, details)
+        known = {"image_classes": self.image_classes, "image_ids": self.image_ids, "mask_sizes": self.mask_sizes}
+        details = _result_files.Details(
+            scores=scores,
+            kept=None if self._scoring is None else self._scoring.kept,
+            known={name: each for name, each in known.items() if self._scoring is None and each is not None},
+            num_thresholds=self.num_thresholds,
+            version=self.version,
+            warnings=self.warnings,
+        )
+        _result_files.write_result(path, details)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AUPIMOResult:
@@ -437,16 +442,25 @@ def _from_scored(scored: ScoredImages, **settings: Any) -> AUPIMOResult:
 
 def _from_details(details: _result_files.Details) -> AUPIMOResult:
     """Make a result of all that was saved of it."""
-    scores = details.scores
+    scores, version, warnings = details.scores, details.version, details.warnings
+    if details.kept is None:
+        return AUPIMOResult(
+            **scores._asdict(),
+            num_thresholds=details.num_thresholds,
+            version=version,
+            warnings=warnings,
+            **details.known,
+        )
+    num_thresholds = details.num_thresholds if isinstance(details.num_thresholds, int) else None
     return _from_scored(
-        score_images(details.kept, scores.fpr_bounds, details.num_thresholds, scores.shared_fpr),
+        score_images(details.kept, scores.fpr_bounds, num_thresholds, scores.shared_fpr),
         aupimos=scores.aupimos,
         fpr_bounds=scores.fpr_bounds,
-        num_thresholds=details.num_thresholds,
+        num_thresholds=num_thresholds,
         shared_fpr=scores.shared_fpr,
         paths=scores.paths,
-        version=details.version,
-        warnings=details.warnings,
+        version=version,
+        warnings=warnings,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aupimo_torchmetrics import AUPIMOResult, __version__, cli
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.demo.detector import overwrite_regions
 from aupimo_torchmetrics.demo.run import DemoReport, run_demo
@@ -35,6 +36,9 @@ def test_demo_logs_what_it_saves(report: DemoReport) -> None:
     saved = AUPIMOResult.load(report.out / "aupimos.json")
     assert torch.equal(saved.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
     assert saved.threshold_bounds == report.after.threshold_bounds
+    assert saved.paths == [
+        f"test/{defect.replace('normal', 'good')}/{index:03}.png" for index, defect in enumerate(report.tiles.defects)
+    ]
     (before_step, before), (after_step, after) = _logged(report.out / "tensorboard" / "version_0", "val/aupimo")
     assert 0 == before_step < after_step
     # Event files hold float32, as `compute` returns it.
@@ -48,7 +52,7 @@ def test_demo_writes_nothing_else(report: DemoReport) -> None:
     assert sorted(path.name for path in report.out.iterdir()) == [
         "aupimo.png",
         "aupimos.json",
-        "aupimos.settings.json",
+        "aupimos.safetensors",
         "tensorboard",
     ]
     logs = [path.name for path in (report.out / "tensorboard" / "version_0").iterdir()]
@@ -70,9 +74,10 @@ def test_summary_says_what_was_found(report: DemoReport) -> None:
     """The summary holds both means, chance, the extreme images, thresholds, the time and the next command."""
     summary = report.summary()
     assert f"{report.before.mean:.3f} before training, {report.after.mean:.3f} after (chance 0.0039" in summary
-    for place in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
-        row = next(line for line in summary.splitlines() if f" {int(place)}  {report.tiles.defects[place]}" in line)
-        assert row.split()[-2:] == [str(int(report.tiles.masks[place].sum())), f"{report.after.aupimos[place]:.3f}"]
+    for index in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
+        key = f"{report.tiles.defects[index]}/{int(index):03}"
+        row = next(line.split() for line in summary.splitlines() if key in line)
+        assert row[-3:] == [key, str(int(report.tiles.masks[index].sum())), f"{report.after.aupimos[index]:.3f}"]
     assert f"{report.after.threshold_bounds[1]:.3f} at FPR 0.001" in summary
     assert "Time in the metric" in summary
     assert f"tensorboard --logdir {report.out}" in summary
@@ -112,14 +117,17 @@ def test_training_overwrites_what_it_says() -> None:
 
 def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
     """`aupimo evaluate` on the images and maps that the demo writes gives the demo's scores."""
-    report = run_demo("gravel", epochs=1, out=tmp_path, saves_maps=True)
+    report = run_demo("gravel", epochs=1, out=tmp_path, save_maps=True)
     lower, upper = report.after.fpr_bounds
     options = ["--fpr-bounds", str(lower), str(upper), "--out", str(tmp_path / "scores")]
     assert main(["evaluate", str(tmp_path / "maps"), "--data", str(tmp_path / "data"), *options]) == 0
     result = AUPIMOResult.load(tmp_path / "scores" / "gravel" / "aupimo" / "aupimos.json")
-    places = [int(Path(path).stem) for path in result.paths or []]
-    assert sorted(places) == list(range(40))
-    torch.testing.assert_close(result.aupimos, report.after.aupimos[places], rtol=0, atol=1e-12, equal_nan=True)
+    indices = [int(Path(path).stem) for path in result.paths or []]
+    assert sorted(indices) == list(range(40))
+    torch.testing.assert_close(result.aupimos, report.after.aupimos[indices], rtol=0, atol=1e-12, equal_nan=True)
+    names = [f"gravel/{Path(report.after.paths[index]).with_suffix('.tiff')}" for index in indices]
+    assert names == result.paths
+    assert all((tmp_path / "data" / "gravel" / path).is_file() for path in report.after.paths)
 
 
 def test_shell_passes_options_and_prints_the_summary(
@@ -137,8 +145,8 @@ def test_shell_passes_options_and_prints_the_summary(
     assert main(["demo", *options]) == 0
     assert main(["demo"]) == 0
     assert calls == [
-        ("grass", 2, "there", 7, ("saves_maps", True)),
-        ("brick", 30, "aupimo_demo", 0, ("saves_maps", False)),
+        ("grass", 2, "there", 7, ("save_maps", True)),
+        ("brick", 30, "aupimo_demo", 0, ("save_maps", False)),
     ]
     assert report.summary() in capsys.readouterr().out
 
@@ -190,6 +198,98 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_code_1(
     err = capsys.readouterr().err
     assert err.startswith("aupimo demo: ")
     assert err.count("\n") == 1
+
+
+TRANSLATED = {
+    "demo": {
+        "Expected `texture` to be 'brick'": "Expected `--texture` to be 'brick'",
+        "`save_maps=True` writes them": "`--save-maps` writes them",
+        "Expected `seed`": "Expected `--seed`",
+    },
+    "evaluate": {
+        "Expected `maps`, `data` and `num_thresholds`": "Expected `MAPS`, `--data` and `--num-thresholds`",
+        "Use `num_thresholds=None`, `num_thresholds=300000`": "Use `--num-thresholds None`, `--num-thresholds 300000`",
+        "Use `fpr_bounds=(1e-4, 1e-3)`": "Use `--fpr-bounds 1e-4 1e-3`",
+        'Use `metrics=["aupimo", "aupro"]`': "Use `--metrics aupimo aupro`",
+        "`skip_bad` and `skip_bad=True`": "`--skip-bad` and `--skip-bad`",
+        "`resize` and `resize=False`": "`--no-resize` and `--no-resize`",
+        "`skip_bad=False` and `resize=True`": "`skip_bad=False` and `resize=True`",
+        "a file `asmaps.pt` with `asmaps`, `image_ids`": "a file `asmaps.pt` with `asmaps`, `image_ids`",
+        "data, maps, `root` and `update`": "data, maps, `root` and `update`",
+    },
+    "compare": {
+        "Expected `paths` to be files": "Expected `PATH` to be files",
+        "Expected `names`, `atol` and `out`": "Expected `--names`, `--atol` and `--out`",
+    },
+}
+
+
+@pytest.mark.parametrize("command", TRANSLATED)
+@pytest.mark.parametrize("make_error", [ValueError, TypeError, BadDataError, OSError])
+def test_errors_of_the_library_are_told_in_options(
+    command: str, make_error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a subcommand raises is one line that names its options, with the code of the table."""
+    argv = {"demo": [], "evaluate": ["maps", "--data", "data"], "compare": ["a.json"]}[command]
+    for text, expected in TRANSLATED[command].items():
+
+        def fail(_: object, text: str = text) -> int:
+            raise make_error(text)
+
+        monkeypatch.setattr(cli, f"_run_{command}", fail)
+        assert main([command, *argv]) == (2 if make_error in {ValueError, TypeError} else 1)
+        assert capsys.readouterr() == ("", f"aupimo {command}: {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("first\nsecond"), 2, "first"),
+        (ValueError(), 2, "ValueError"),
+        (BadDataError("2 files:\n  a: x\n  b: y"), 1, "2 files:\n  a: x\n  b: y"),
+        (ImportError("torch 2.6"), 1, "torch 2.6"),
+        (MemoryError(), 1, "MemoryError"),
+        (RuntimeError("CUDA out of memory.\nTried"), 1, "CUDA out of memory."),
+        (KeyboardInterrupt(), 1, "stopped"),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each kind of error has its code, and one line unless it lists bad files."""
+
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run_demo", fail)
+    assert main(["demo"]) == code
+    assert capsys.readouterr() == ("", f"aupimo demo: {line}\n")
+
+
+def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """`aupimo --help` says what the exit codes mean, on lines that fit a terminal of 120 columns."""
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert out.endswith(cli.EXIT_CODES)
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_help_imports_no_subject() -> None:
+    """`aupimo --help` loads nothing of the package that importing the package does not load, but the command."""
+    code = """
+import sys, aupimo_torchmetrics
+before = set(sys.modules)
+from aupimo_torchmetrics.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print(*(name for name in sys.modules if name not in before and name.startswith("aupimo_torchmetrics")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded - {f"aupimo_torchmetrics.{name}" for name in ("_extras", "_files")} == {"aupimo_torchmetrics.cli"}
 
 
 def test_module_runs_as_a_program() -> None:

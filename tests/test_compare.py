@@ -280,7 +280,7 @@ def test_results_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixtu
         capsys, *(save(tmp_path / f"{name}.json", [math.nan, math.nan]) for name in "xy"), code=1
     )
     fitting = save(tmp_path / "e.json", [0.1, 0.2], paths=["1.png", "2.png"])
-    assert "`atol` to be at least 0, but got -1.0" in refused(capsys, a, fitting, "--atol", "-1")
+    assert "`--atol` to be at least 0, but got -1.0" in refused(capsys, a, fitting, "--atol", "-1")
 
 
 def test_folders_that_cannot_be_compared_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadDataError, evaluate, map_files
+from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
-from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_mask
+from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image, read_mask
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -221,7 +221,7 @@ def test_formats_of_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays], kind
     for scores in evaluation.categories:
         numbers = {key: np.squeeze(value).astype(np.float64) for key, value in written.items()}
         expected = expected_values(numbers, masks, scores.category)["aupimos"]
-        # ties of integers are parted or not by the rounding of the resizing, by a pixel here and there
+        # resizing in float32 or float64 may round equal scores to different ones, which moves a few pixels
         tolerance = 0.02 if "-bit" in kind else FLOAT32
         assert scores.result.aupimos.tolist() == pytest.approx(expected, abs=tolerance, nan_ok=True)
 
@@ -291,7 +291,7 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], 
 
 
 def spoil(root: Path, tree: Path) -> dict[str, str]:
-    """Spoil files in each way there is; return a part of the path and the reason of each."""
+    """Make bad files of each kind; return a part of the path and the reason of each."""
     (root / "bottle/ground_truth/broken/000_mask.png").unlink()
     write_image(root / "bottle/ground_truth/broken/001_mask.png", np.zeros((24, 30), dtype=np.uint8))
     (root / "bottle/ground_truth/broken/002_mask.png").write_bytes(b"no image")
@@ -328,79 +328,193 @@ def test_bad_files_are_listed_all_at_once(
     """Every bad file is named with the reason, nothing is written, and `--skip-bad` goes on with the others."""
     root, maps, _ = data
     tree, out = write_tree(tmp_path / "maps", maps), tmp_path / "out"
-    faults = spoil(root, tree)
+    bad_files = spoil(root, tree)
     assert main(["evaluate", str(tree), *options(root, "--out", str(out))]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert f"aupimo evaluate: {len(faults)} files cannot be evaluated" in lines[0]
-    assert len(lines) == len(faults) + 1
-    for path, reason in faults.items():
+    assert f"aupimo evaluate: {len(bad_files)} files cannot be evaluated" in lines[0]
+    assert len(lines) == len(bad_files) + 1
+    for path, reason in bad_files.items():
         assert [line for line in lines if path in line and reason in line], path
     assert not out.exists()
     assert main(["evaluate", str(tree), *options(root, "--out", str(out), "--skip-bad")]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("passed over: ") == len(faults)
+    assert printed.count("skipped: ") == len(bad_files)
     result = AUPIMOResult.load(out / "screw" / "aupimo" / "aupimos.json")
     assert result.paths == [f"screw/test/{name}.tiff" for name in ("good/001", "good/002", "scratch/002")]
 
 
 def test_nothing_but_bad_files(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
-    """Where no file is left even `is_skipping` cannot go on."""
+    """Where every file is bad, even `skip_bad` cannot go on, and nobody is advised to use it."""
     root, maps, _ = data
     tree = write_tree(tmp_path / "maps", {key: scores * np.nan for key, scores in maps.items()})
-    with pytest.raises(BadDataError, match="and no other is there") as caught:
-        evaluate(tree, root, is_skipping=True)
-    assert len(caught.value.faults) == len(maps)
+    for skip_bad in (False, True):
+        with pytest.raises(
+            BadFilesError, match=rf"{len(maps)} files cannot be evaluated \(there are no others\)"
+        ) as caught:
+            evaluate(tree, root, skip_bad=skip_bad)
+        assert len(caught.value.bad_files) == len(maps)
+        assert {bad_file.reason for bad_file in caught.value.bad_files} == {"NaN in the map"}
 
 
 def test_maps_that_must_have_the_size_of_their_masks(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
-    """With `--no-resize` another size is a fault of the map, and the right one is taken as it is."""
+    """With `resize=False` a map of another size is a bad file, and one of the right size is taken as it is."""
     root, maps, masks = data
-    with pytest.raises(BadDataError, match=r"the map is \(12, 15\), its mask \(24, 30\)"):
-        evaluate(write_tree(tmp_path / "small", maps), root, fpr_bounds=BOUNDS, is_resizing=False)
+    message = r"the map is \(12, 15\), its mask \(24, 30\); without `resize=False` it would be resized"
+    with pytest.raises(BadFilesError, match=message):
+        evaluate(write_tree(tmp_path / "small", maps), root, fpr_bounds=BOUNDS, resize=False)
     full = {key: np.kron(scores, np.ones((2, 2), dtype=np.float32)) for key, scores in maps.items()}
-    evaluation = evaluate(write_tree(tmp_path / "full", full), root, fpr_bounds=BOUNDS, is_resizing=False)
+    evaluation = evaluate(write_tree(tmp_path / "full", full), root, fpr_bounds=BOUNDS, resize=False)
     for scores in evaluation.categories:
         keys = sorted(key for key in maps if key.startswith(scores.category))
         expected = reference.aupimo([full[key] for key in keys], [masks[key] for key in keys], BOUNDS)
         assert scores.result.aupimos.tolist() == pytest.approx(expected, abs=FLOAT32, nan_ok=True)
 
 
-USAGE: dict[str, tuple[list[str], str]] = {
-    "no maps": (["nowhere.pt", "--data", "data"], "there is no nowhere.pt"),
-    "no data": (["maps", "--data", "nowhere"], "`root` to be a folder, but got nowhere"),
-    "empty data": (["maps", "--data", "data/bottle/ground_truth"], "found no test image in data"),
+NO_DEVICE = "`--device` to be a device of this machine, but got"
+ERRORS: dict[str, tuple[list[str], int, str]] = {
+    "no maps": (
+        ["nowhere.pt", "--data", "data"],
+        2,
+        "`MAPS` to be a file `asmaps.pt` or a folder of maps, but",
+    ),
+    "no data": (["maps", "--data", "nowhere"], 2, "`--data` to be a folder, but there is no folder nowhere"),
+    "empty maps": (["data/split", "--data", "data"], 1, "data/split to hold maps (.tiff, .tif, .npy, .png)"),
+    "empty data": (["maps", "--data", "data/bottle/ground_truth"], 1, "in any known layout, but found no test image"),
     "other layout": (
         ["maps", "--data", "data", "--layout", "folder"],
+        1,
         "in the layout 'folder', but found no test image",
     ),
-    "bounds": (["maps", "--data", "data", "--fpr-bounds", "0.1", "0.01"], "they are in reverse order"),
-    "thresholds": (["maps", "--data", "data", "--num-thresholds", "1"], "at least 2, but got 1"),
-    "metric": (["maps", "--data", "data", "--metrics", "f1"], "invalid choice: 'f1'"),
-    "no option": (["maps"], "the following arguments are required: --data"),
-    "device": (["maps", "--data", "data", "--device", "tpu9"], "device"),
+    "bounds": (
+        ["maps", "--data", "data", "--fpr-bounds", "0.1", "0.01"],
+        2,
+        "`--fpr-bounds` to satisfy 0 < lower < upper <= 1, but got (0.1, 0.01); they are in reverse order",
+    ),
+    "thresholds": (
+        ["maps", "--data", "data", "--num-thresholds", "1"],
+        2,
+        "`--num-thresholds` to be None or at least 2, but got 1",
+    ),
+    "no number": (["maps", "--data", "data", "--num-thresholds", "x"], 2, "expected an integer or None, but got 'x'"),
+    "metric": (["maps", "--data", "data", "--metrics", "f1"], 2, "invalid choice: 'f1'"),
+    "no option": (["maps"], 2, "the following arguments are required: --data"),
+    "device": (
+        ["maps", "--data", "data", "--device", "tpu9"],
+        2,
+        f"{NO_DEVICE} 'tpu9'",
+    ),
+    "meta": (
+        ["maps", "--data", "data", "--device", "meta"],
+        2,
+        f"{NO_DEVICE} 'meta'",
+    ),
+    "no disk": (["maps", "--data", "data", "--out", "maps/bottle/test/good/000.tiff"], 1, "000.tiff"),
 }
+"""Arguments, the exit code, and a part of the line on standard error."""
+if not torch.cuda.is_available():
+    ERRORS["no GPU"] = (
+        ["maps", "--data", "data", "--device", "cuda"],
+        2,
+        f"{NO_DEVICE} 'cuda'",
+    )
 
 
-@pytest.mark.parametrize("kind", USAGE)
-def test_usage_errors_are_one_line(
+@pytest.mark.parametrize("kind", ERRORS)
+def test_errors_are_one_line_and_the_code_of_the_table(
     tmp_path: Path,
     data: tuple[Path, Arrays, Arrays],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     kind: str,
 ) -> None:
-    """What cannot be meant ends with code 2 and one line that says why."""
+    """A wrong command ends with code 2, unfit data with code 1, and one line says why in the words of the command."""
     write_tree(tmp_path / "maps", data[1])
+    (tmp_path / "data/split").mkdir()
     monkeypatch.chdir(tmp_path)
-    arguments, message = USAGE[kind]
+    arguments, expected, message = ERRORS[kind]
     try:
         code = main(["evaluate", *arguments])
     except SystemExit as error:
         code = error.code
-    assert code == 2
+    assert code == expected
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("aupimo evaluate: ")
     assert message in line
+
+
+def test_errors_of_the_library_name_its_parameters(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """Who calls `evaluate` reads of `maps`, `data` and `device`, and never of options."""
+    root, maps, _ = data
+    tree = write_tree(tmp_path / "maps", maps)
+    with pytest.raises(
+        ValueError, match=r"^Expected `maps` to be a file `asmaps\.pt` or a folder of maps, but there is"
+    ):
+        evaluate(tmp_path / "nowhere", root)
+    with pytest.raises(ValueError, match=r"^Expected `data` to be a folder, but there is no folder"):
+        evaluate(tree, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"^Expected `device` to be a device of this machine, but got 'tpu9'"):
+        evaluate(tree, root, device="tpu9")
+    with pytest.raises(ValueError, match=r"^Expected `root` to be a folder, but there is no folder"):
+        find_test_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"^Expected `path` to be a file `asmaps\.pt`"):
+        open_maps(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["one bad file", "another size"])
+def test_advice_can_be_followed_to_the_letter(
+    tmp_path: Path, data: tuple[Path, Arrays, Arrays], capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """What an error advises is an option of the command, or a parameter of the library, and helps."""
+    root, maps, _ = data
+    if kind == "one bad file":
+        tree, arguments, parameters = write_tree(tmp_path / "maps", maps), [], {}
+        (tree / "screw/test/scratch/000.tiff").write_bytes(b"no image")
+        advice, option = "skip_bad=True", "--skip-bad"
+        arguments_then, parameters_then = ["--skip-bad"], {"skip_bad": True}
+    else:
+        full = {key: np.kron(scores, np.ones((2, 2), dtype=np.float32)) for key, scores in maps.items()}
+        small = "screw/test/scratch/000"
+        tree = write_tree(tmp_path / "maps", {**full, small: maps[small]})
+        arguments, parameters = ["--no-resize"], {"resize": False}
+        advice, option = "resize=False", "--no-resize"
+        arguments_then, parameters_then = [], {}
+    with pytest.raises(BadFilesError, match=rf"^1 file cannot be evaluated .*(\n.*)?`{advice}`"):
+        evaluate(tree, root, fpr_bounds=BOUNDS, **parameters)
+    assert evaluate(tree, root, fpr_bounds=BOUNDS, **parameters_then).categories
+    assert main(["evaluate", str(tree), *options(root, *arguments)]) == 1
+    error = capsys.readouterr().err
+    assert f"`{option}`" in error
+    assert advice not in error
+    assert main(["evaluate", str(tree), *options(root, *arguments_then)]) == 0
+
+
+def test_exact_scores_can_be_asked_for_by_name(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """`--num-thresholds None` is what errors about the number of thresholds advise, and it works."""
+    tree = write_tree(tmp_path / "maps", data[1])
+    assert main(["evaluate", str(tree), *options(data[0], "--num-thresholds", "None")]) == 0
+
+
+def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """Whatever takes a path takes it as a text, too."""
+    root, maps, masks = data
+    tree, key = write_tree(tmp_path / "maps", maps), "bottle/test/dirt/000"
+    evaluation = evaluate(str(tree), str(root), fpr_bounds=BOUNDS)
+    evaluation.save(str(tmp_path / "out"), heatmaps=True)
+    assert (tmp_path / "out/bottle/aupimo/heatmaps.png").is_file()
+    assert find_test_images(str(root)) == find_test_images(root)
+    assert open_maps(str(tree)).names == open_maps(tree).names
+    names = [f"{key}.png"]
+    assert open_maps(str(write_tensor(tmp_path / "asmaps.pt", maps, names))).names == names
+    assert read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")]).equal(torch.from_numpy(masks[key]))
+    image = str(root / f"{key}.png")
+    assert image_size(image) == read_image(image).shape[1:] == masks[key].shape
+
+
+def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """A file `asmaps.pt` that holds no map is refused as such."""
+    torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
+    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 `asmaps` and 0 `paths`"):
+        evaluate(tmp_path / "asmaps.pt", data[0])
 
 
 class Code:
@@ -439,9 +553,9 @@ def test_paths_do_not_lead_out_of_the_folders(tmp_path: Path, data: tuple[Path, 
     write_map(secret, np.zeros((4, 4), dtype=np.float32))
     names = ["../secret.tiff", str(secret), "bottle/../../secret.tiff"]
     torch.save({"asmaps": torch.zeros(3, 4, 4), "paths": names}, tmp_path / "asmaps.pt")
-    with pytest.raises(BadDataError) as caught:
+    with pytest.raises(BadFilesError) as caught:
         evaluate(tmp_path / "asmaps.pt", root)
-    reasons = [fault.reason for fault in caught.value.faults if fault.path in names]
+    reasons = [bad_file.reason for bad_file in caught.value.bad_files if bad_file.path in names]
     assert reasons == ["a map without a test image"] * 3
 
 
@@ -449,12 +563,12 @@ def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytes
     """A map, a mask or an image with more pixels than the limit is refused before its pixels are read."""
     for suffix in (".tiff", ".npy", ".png"):
         write_map(tmp_path / f"map{suffix}", np.zeros((20, 20), dtype=np.uint8))
-    monkeypatch.setattr(map_files, "MAX_PIXELS", 399)
+    monkeypatch.setattr(_untrusted, "MAX_PIXELS", 399)
     maps = open_maps(tmp_path)
     assert len(maps.names) == 3
-    for place in range(3):
+    for index in range(3):
         with pytest.raises(ValueError, match="too large: 20 x 20, at most 399 pixels"):
-            maps.read(place)
+            maps.read(index)
     with pytest.raises(ValueError, match="too large"):
         read_mask((tmp_path / "map.png",))
 
@@ -476,18 +590,41 @@ def test_masks_of_several_sizes_and_colours(tmp_path: Path) -> None:
         read_mask((tmp_path / "other.png", tmp_path / "levels.png"))
 
 
+def without_normal_images(folder: Path, data: tuple[Path, Arrays, Arrays], *categories: str) -> Path:
+    """Remove the normal images of categories, and write maps of the others."""
+    root, maps, _ = data
+    normal = [f"{category}/test/good" for category in categories]
+    for each in normal:
+        for file in (root / each).iterdir():
+            file.unlink()
+    return write_tree(folder, {key: scores for key, scores in maps.items() if not key.startswith(tuple(normal))})
+
+
 def test_categories_without_a_score_are_told(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """A category without normal images is NaN, with the reason in the summary and without pictures."""
-    root, maps, _ = data
-    for file in (root / "screw/test/good").iterdir():
-        file.unlink()
-    tree = write_tree(tmp_path / "maps", {key: scores for key, scores in maps.items() if "screw/test/good" not in key})
-    evaluation = evaluate(tree, root, fpr_bounds=BOUNDS, metrics=["aupimo", "auroc"])
+    tree = without_normal_images(tmp_path / "maps", data, "screw")
+    evaluation = evaluate(tree, data[0], fpr_bounds=BOUNDS, metrics=["aupimo", "auroc"])
     summary = evaluation.summary()
     assert "warning: screw: AUPIMO is undefined (NaN): none of the 3 images is normal" in summary
+    assert evaluation.categories[1].warnings
     evaluation.save(tmp_path / "out")
     assert not list((tmp_path / "out/screw").rglob("*.png"))
     assert AUPIMOResult.load(tmp_path / "out/screw/aupimo/aupimos.json").aupimos.isnan().all()
+
+
+@pytest.mark.parametrize("categories", [("screw",), ("bottle", "screw")])
+def test_no_score_at_all_is_code_1(
+    tmp_path: Path, data: tuple[Path, Arrays, Arrays], capsys: pytest.CaptureFixture[str], categories: tuple[str, ...]
+) -> None:
+    """If AUPIMO is NaN in every category the code is 1, after the table and the files; one score makes it 0."""
+    tree, out = without_normal_images(tmp_path / "maps", data, *categories), tmp_path / "out"
+    is_undefined = len(categories) == 2
+    assert main(["evaluate", str(tree), *options(data[0], "--out", str(out))]) == int(is_undefined)
+    printed, error = capsys.readouterr()
+    assert "nan" in printed
+    assert AUPIMOResult.load(out / "screw/aupimo/aupimos.json").aupimos.isnan().all()
+    assert error.count("\n") == int(is_undefined)
+    assert error.startswith("aupimo evaluate: no score came out" if is_undefined else "")
 
 
 def test_every_layout_has_a_name() -> None:

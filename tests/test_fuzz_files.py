@@ -30,7 +30,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 
 resource = pytest.importorskip("resource")  # Windows has none
@@ -104,14 +104,14 @@ def _written(write: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:
 
 def with_png_checksums(data: bytes) -> bytes:
     """Put the checksum of each chunk of a PNG right, as far as it is one."""
-    content, place = bytearray(data), 8
-    while place + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, place)
-        if place + 12 + length > len(content):
+    content, start = bytearray(data), 8
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        if start + 12 + length > len(content):
             break
-        checksum = zlib.crc32(content[place + 4 : place + 8 + length])
-        struct.pack_into(">I", content, place + 8 + length, checksum)
-        place += 12 + length
+        checksum = zlib.crc32(content[start + 4 : start + 8 + length])
+        struct.pack_into(">I", content, start + 8 + length, checksum)
+        start += 12 + length
     return bytes(content)
 
 
@@ -142,7 +142,7 @@ def pickles(kind: str) -> Callable[[], list[bytes]]:
 
 
 def with_pickle(kind: str) -> Callable[[bytes], bytes]:
-    """Put that part into a file of tensors in place of its own."""
+    """Replace that part of a file of tensors."""
 
     def wrap(pickled: bytes) -> bytes:
         file = io.BytesIO()
@@ -176,16 +176,16 @@ def split_tables() -> list[bytes]:
 def read_maps(folder: Path) -> None:
     """Read all maps in a folder."""
     maps = map_files.open_maps(folder)
-    for place in range(len(maps.names)):
-        maps.read(place)
+    for index in range(len(maps.names)):
+        maps.read(index)
 
 
 def read_asmaps(folder: Path) -> None:
     """Read all maps in a file of the official package."""
     maps = map_files.open_maps(folder / "asmaps.pt")
     maps.keys()
-    for place in range(min(10, len(maps.names))):
-        maps.read(place)
+    for index in range(min(10, len(maps.names))):
+        maps.read(index)
 
 
 def read_picture(folder: Path) -> None:
@@ -269,8 +269,8 @@ def peak_memory() -> int:
 
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take files of a million pixels for too large."""
-    monkeypatch.setattr(map_files, "MAX_PIXELS", MAX_PIXELS)
+    """Refuse files of more than a million pixels."""
+    monkeypatch.setattr(_untrusted, "MAX_PIXELS", MAX_PIXELS)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
 
 
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds")
     arguments = parser.parse_args()
     logging.disable()
-    map_files.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    _untrusted.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     counts = {kind: collections.Counter[str]() for kind in TARGETS}
     for number in rounds(arguments.minutes):
         for kind, count in counts.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
+import pickle
+import re
 import tarfile
 import tracemalloc
 import zipfile
@@ -16,8 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 
 image_files = pytest.importorskip("PIL.Image")
@@ -42,11 +48,19 @@ def test_scores_nested_without_end(tmp_path: Path) -> None:
         AUPIMOResult.load(path)
 
 
+def with_setting(path: Path, name: str, value: str) -> None:
+    """Write another text under a name into the settings beside scores."""
+    details = path.with_suffix(".safetensors")
+    with safe_open(details, framework="pt") as file:
+        metadata = {**file.metadata(), name: value}
+    save_file(load_file(details), details, metadata)
+
+
 def test_settings_nested_without_end(tmp_path: Path) -> None:
     """The same holds for the settings beside the scores."""
     path = write_result(tmp_path)
-    (tmp_path / "aupimos.settings.json").write_text(DEEP, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"aupimos\.settings\.json to hold the settings"):
+    with_setting(path, "warnings", DEEP)
+    with pytest.raises(ValueError, match=r"aupimos\.safetensors to hold the details"):
         AUPIMOResult.load(path)
 
 
@@ -64,10 +78,8 @@ def test_number_of_thresholds_of_another_type(tmp_path: Path, value: Any) -> Non
 def test_settings_of_another_type(tmp_path: Path, name: str) -> None:
     """A setting that is neither number nor text is refused, not quoted."""
     path = write_result(tmp_path)
-    settings_path = tmp_path / "aupimos.settings.json"
-    settings = json.loads(settings_path.read_text(encoding="utf-8")) | {name: [1]}
-    settings_path.write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"could not read it: `{name}` is of type list"):
+    with_setting(path, name, "[1]")
+    with pytest.raises(ValueError, match=f"could not read it: .*`{name}`.* list"):
         AUPIMOResult.load(path)
 
 
@@ -152,7 +164,7 @@ def test_data_sets_with_links_that_lead_out(tmp_path: Path, link: str) -> None:
 @pytest.mark.parametrize("kind", ["data set", "maps"])
 @pytest.mark.parametrize("link", ["file out", "folder", "circle", "nothing", "pipe"])
 def test_links_within_folders(tmp_path: Path, kind: str, link: str) -> None:
-    """A link that leads out, to a folder or nowhere is refused by name: it is neither followed nor passed over."""
+    """A link that leads out, to a folder or nowhere is refused by name: it is neither followed nor skipped."""
     root = tmp_path / kind
     folder = root / ("bottle/test/good" if kind == "data set" else "bottle")
     folder.mkdir(parents=True)
@@ -180,68 +192,153 @@ def test_links_that_stay_inside(tmp_path: Path) -> None:
     assert [image.path.name for image in find_test_images(tmp_path)] == ["000.png", "001.png"]
 
 
-def write_tar(path: Path) -> None:
-    """Write the oldest format of torch, which torch before 2.6 unpickles without any check."""
-    with tarfile.open(path, "w") as archive:
-        for name in ("storages", "tensors", "pickle"):
-            archive.addfile(tarfile.TarInfo(name))
-
-
-def write_script(path: Path) -> None:
-    """Write what torch takes for a TorchScript model, code and all."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/Constants.PKL", b"")
-
-
-def write_bomb(path: Path) -> None:
-    """Write tensors compressed, as `torch.save` does not: a thousand times their size may come out."""
+def rewritten(path: Path, pickled: bytes | None = None, compression: int = zipfile.ZIP_STORED) -> None:
+    """Write a file of tensors with another description of what is in it, or compressed."""
     torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["a.png"]}, path)
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in content.items():
-            archive.writestr(name, data)
+            archive.writestr(name, pickled if pickled is not None and name.endswith("data.pkl") else data)
 
 
-def write_legacy(path: Path) -> None:
-    """Write the format of torch before 1.6."""
-    torch.save({"asmaps": torch.zeros(1, 2, 2)}, path, _use_new_zipfile_serialization=False)
+def pickled_text(length: int) -> bytes:
+    """A text in a pickle."""
+    return b"X" + length.to_bytes(4, "little") + b"x" * length
 
 
-def write_word(path: Path) -> None:
-    """Write a word so long that torch takes hours to search it for what it says in its error."""
-    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["x" * 10**6]}, path)
+def pickled_nest(depth: int) -> bytes:
+    """Lists in lists in a pickle, each twice in the next: a few bytes, which are quoted as 2 to the depth texts."""
+    levels = b"".join(b"](h%ch%ceq%c" % (level, level, level + 1) for level in range(depth))
+    return b"]q\0" + pickled_text(1) + b"a" + levels
 
 
-def write_nest(path: Path) -> None:
-    """Write lists in lists, a few bytes that are quoted in an error as more than the memory holds."""
-    nest: list[Any] = ["a.png"]
-    for _ in range(100):
-        nest = [nest, nest]
-    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": nest}, path)
+CALL = b")R."
+"""Ends a pickle with a call of what stands before it, which torch refuses and quotes."""
 
 
-TENSOR_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "tar": (write_tar, "not a file of `torch.save`"),
-    "legacy": (write_legacy, "not a file of `torch.save`"),
-    "script": (write_script, "a TorchScript model"),
-    "bomb": (write_bomb, "compressed"),
-    "word": (write_word, "a text of 1,000,000 characters"),
-    "nest": (write_nest, "one object in two places"),
+def write_polyglot(path: Path) -> None:
+    """Write tensors in the old format, with code in them, and behind them an archive that `zipfile` finds."""
+    write_old_code(path)
+    old = path.read_bytes()
+    rewritten(path)
+    path.write_bytes(old + path.read_bytes())
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "old": (lambda path: torch.save([], path, _use_new_zipfile_serialization=False), "not a file of `torch.save`"),
+    "polyglot": (write_polyglot, "not a file of `torch.save`"),
+    "bomb": (lambda path: rewritten(path, compression=zipfile.ZIP_DEFLATED), "compressed"),
+    "text": (lambda path: rewritten(path, b"\x80\2" + pickled_text(10**6) + CALL), "a text of 1,000,000 characters"),
+    "name": (lambda path: rewritten(path, b"\x80\2c" + b"x" * 10**6 + b"\ny\n."), "a text of 1,000,002 characters"),
+    "nest": (lambda path: rewritten(path, b"\x80\2" + pickled_nest(100) + CALL), "one object twice"),
 }
+"""Files that fill the memory or keep torch 2.13 busy for hours, with the reason why they are refused."""
 
 
-@pytest.mark.parametrize("kind", TENSOR_FILES)
-def test_tensor_files_that_torch_would_read_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """Files of tensors in formats that may run code or fill the memory are refused before torch sees them."""
-    write, reason = TENSOR_FILES[kind]
+@pytest.mark.parametrize("kind", REFUSED)
+def test_tensor_files_that_torch_must_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Files of tensors that are made to fill the memory or to take hours are refused before torch sees them."""
+    write, reason = REFUSED[kind]
     write(tmp_path / "file.pt")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has read it"))
     for read in (map_files.open_maps, PIMOResult.load):
         with pytest.raises(ValueError, match=rf"file\.pt: .*{reason}"):
             read(tmp_path / "file.pt")
+
+
+class Code:
+    """What leaves a file behind if it is run."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make the file when unpickled."""
+        return (Path.touch, (self.trace,))
+
+
+def write_code(path: Path) -> None:
+    """Write code among tensors."""
+    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": [Code(path.with_suffix(".trace"))]}, path)
+
+
+def write_old_code(path: Path) -> None:
+    """Write code among tensors in the format of torch before 1.6."""
+    content = {"asmaps": torch.zeros(1, 2, 2), "paths": [Code(path.with_suffix(".trace"))]}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def write_tar(path: Path) -> None:
+    """Write code in the oldest format of torch, which torch before 2.6 unpickles without any check."""
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            pickled = pickle.dumps(Code(path.with_suffix(".trace")))
+            info = tarfile.TarInfo(name)
+            info.size = len(pickled)
+            archive.addfile(info, io.BytesIO(pickled))
+
+
+def write_script(path: Path) -> None:
+    """Write what torch takes for a TorchScript model: tensors with one more entry, in letters of any case."""
+    write_code(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].split('/')[0]}/Constants.PKL", b"")
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript archive")
+@pytest.mark.parametrize("write", [write_code, write_old_code, write_tar, write_script])
+def test_code_in_tensor_files(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """Code in a file of tensors is not run, whatever the format, and no error advises to run it."""
+    write(tmp_path / "file.pt")
+    for read in (map_files.open_maps, PIMOResult.load):
+        with pytest.raises(ValueError, match=r"file\.pt: ") as caught:
+            read(tmp_path / "file.pt")
+        assert "weights_only" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
+
+
+@pytest.mark.parametrize("version", ["2.4.0", "2.5.1+cu121", "2.6.0a0+git1234"])
+def test_a_torch_that_runs_code_reads_no_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Under torch before 2.6 a file of tensors is not read: the error names both versions and the remedy."""
+    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["a.png"]}, tmp_path / "file.pt")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has read it"))
+    monkeypatch.setattr(torch, "__version__", version)
+    message = rf'torch 2\.6 or later.* but torch {re.escape(version)} is installed.*pip install "torch>=2\.6"'
+    with pytest.raises(ImportError, match=message):
+        map_files.open_maps(tmp_path / "file.pt")
+    with pytest.raises((ImportError, ValueError), match=message):
+        PIMOResult.load(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.6.0+cu124", "2.10.1", "3.0.0"])
+def test_versions_of_torch_are_compared_as_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Torch 2.6 and whatever is later reads files of tensors."""
+    torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["a.png"]}, tmp_path / "file.pt")
+    monkeypatch.setattr(torch, "__version__", version)
+    assert map_files.open_maps(tmp_path / "file.pt").names == ["a.png"]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("limit", ["Pillow's", "ours", "none of Pillow's"])
+def test_images_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """An image above the limit of this library or of Pillow is refused unread, though Pillow's warning is muted."""
+    ours, pillows = {"Pillow's": (1000, 300), "ours": (300, 1000), "none of Pillow's": (300, None)}[limit]
+    monkeypatch.setattr(_untrusted, "MAX_PIXELS", ours)
+    monkeypatch.setattr(image_files, "MAX_IMAGE_PIXELS", pillows)
+    paths = [tmp_path / f"000{suffix}" for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp")]
+    for path in paths:
+        image_files.new("L", (20, 20)).save(path)
+    for path in paths:
+        with image_files.open(path) as image:
+            monkeypatch.setattr(type(image), "load", lambda _: pytest.fail("its pixels were read"))
+        for read in (map_files.read_image, map_files.image_size, lambda each: map_files.read_mask((each,))):
+            with pytest.raises(BadDataError, match="too large: 20 x 20, at most 300 pixels"):
+                read(path)
+    with pytest.raises(BadDataError, match="too large: 20 x 20, at most 300 pixels"):
+        map_files.open_maps(tmp_path).read(0)
 
 
 def write_packed_tiff(path: Path, compression: int, packed: bytes) -> None:

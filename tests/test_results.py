@@ -281,13 +281,23 @@ def test_details_of_other_scores_are_ignored_with_a_warning(tmp_path: Path) -> N
             loaded.threshold_at(0.05)
 
 
-def test_scores_without_details_replace_both_files(tmp_path: Path) -> None:
-    """A result that was read from an official file, saved over another one, leaves no thresholds of that one."""
-    make_result().save(tmp_path / "aupimos.json")
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_result_that_knows_scores_only_comes_back(tmp_path: Path, suffix: str) -> None:
+    """Settings, classes, ids and warnings of a result made by hand, or read from an official file, are not lost."""
+    make_result().save(tmp_path / "aupimos.json")  # is replaced
+    scores = torch.tensor([0.5, math.nan, 1.0], dtype=torch.float64)
+    made = AUPIMOResult(scores, (1e-5, 1e-4), (0.1, 0.2), 5000, 400, image_ids=torch.arange(3), warnings=("a", "b"))
     official = AUPIMOResult.load(next(BENCHMARK.glob("*/mvtec/*/aupimo/aupimos.json")))
-    official.save(tmp_path / "aupimos.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["aupimos.json"]
-    assert AUPIMOResult.load(tmp_path / "aupimos.json").mean == official.mean
+    for result in (made, official):
+        result.save(tmp_path / "aupimos.json")
+        loaded = AUPIMOResult.load(tmp_path / f"aupimos.{suffix}")
+        for name in ("aupimos", "image_ids", "image_classes", "mask_sizes", "threshold_bounds"):
+            expected = getattr(result, name)
+            torch.testing.assert_close(getattr(loaded, name), expected, rtol=0, atol=0, equal_nan=True)
+        assert (loaded.protocol, loaded.warnings, loaded.paths) == (result.protocol, result.warnings, result.paths)
+        assert (loaded.num_thresholds, loaded.num_points) == (result.num_thresholds, result.num_points)
+        with pytest.raises(ValueError, match="loaded from a file"):
+            loaded.threshold_at(1e-5)
 
 
 def test_damaged_details_are_refused_and_the_scores_can_be_read_without_them(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 """A small defect detector, and how it is trained.
 
-The detector never sees a defect of the kinds it is judged by. It trains on tiles of a normal texture into which smooth
-random noise cuts holes, filled with something else, and learns to find what does not belong: self-supervision in the
-manner of CutPaste (arXiv 2104.04015) and DRAEM (arXiv 2108.07610). What it answers are logits, unbounded and
-unnormalised, which is what AUPIMO wants.
+The detector never sees a defect of the kinds it is tested on. It trains on normal tiles in which random regions are
+overwritten with something else, and learns to find these regions: self-supervision like that of CutPaste (arXiv
+2104.04015) and DRAEM (arXiv 2108.07610). Its maps are logits, as AUPIMO needs no scores between 0 and 1.
 """
 
 from __future__ import annotations
@@ -26,6 +25,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from aupimo_torchmetrics.demo.textures import TextureTiles
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import AUPIMOResult
+
+__all__ = [
+    "DEFAULT_EPOCHS",
+    "Stopwatch",
+    "TextureDetector",
+    "anomaly_maps",
+    "overwrite_regions",
+    "train_detector",
+]
 
 DEFAULT_EPOCHS = 30
 
@@ -53,7 +61,7 @@ class Stopwatch:
 
 
 class TextureDetector(LightningModule):
-    """Small, fully convolutional detector of what does not belong into a texture.
+    """Small, fully convolutional detector of what does not belong in a texture.
 
     Attributes:
         aupimo: The metric, updated and logged in `validation_step`.
@@ -95,7 +103,7 @@ class TextureDetector(LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor]:
-        """Score the maps of validation tiles; what is returned is for the pictures of `AUPIMOCallback`."""
+        """Score the maps of validation tiles, and return them, of which `AUPIMOCallback` draws pictures."""
         images, masks = batch
         maps = self(images)
         with self.metric_time:
@@ -104,7 +112,7 @@ class TextureDetector(LightningModule):
         return {"image": images, "anomaly_map": maps, "mask": masks}
 
     def on_validation_epoch_end(self) -> None:
-        """Keep the result for the summary; what is computed here is not computed again for the log."""
+        """Keep the result for the summary; the metric does not compute it again for the log."""
         with self.metric_time:
             self.results.append(self.aupimo.result())
 
@@ -127,7 +135,7 @@ def train_detector(
     """Validate a detector, train it, and validate it after each epoch.
 
     Args:
-        tiles: What to train and validate on, as :func:`~aupimo_torchmetrics.demo.textures.texture_tiles` returns it.
+        tiles: Tiles to train and validate on, as :func:`~aupimo_torchmetrics.demo.textures.texture_tiles` returns them.
         epochs: How often to go through the training tiles, at least 1; about a second each on two CPU cores.
         seed: Fixes initial weights and training. The state of torch's own generator is left as it was.
         logger: Logger of Lightning. None for none.
@@ -162,7 +170,22 @@ def train_detector(
 
 
 def anomaly_maps(detector: nn.Module, images: Tensor) -> Tensor:
-    """Return the anomaly maps (N, 1, H, W) that a detector gives of images (N, 1, H, W), batch by batch."""
+    """Return the anomaly maps of images, computed batch by batch.
+
+    Args:
+        detector: Model that makes maps of images.
+        images: (N, 1, H, W) in [0, 1].
+
+    Returns:
+        (N, 1, H, W) what the detector, in evaluation mode, gives for the images; without gradients.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.demo.detector import anomaly_maps
+        >>> anomaly_maps(torch.nn.Identity(), torch.zeros(3, 1, 4, 4)).shape
+        torch.Size([3, 1, 4, 4])
+
+    """
     detector.eval()
     with torch.no_grad():
         return torch.cat([detector(batch) for batch in torch.split(images, VALIDATION_BATCH_SIZE)])
@@ -175,7 +198,16 @@ def overwrite_regions(images: Tensor) -> tuple[Tensor, Tensor]:
         images: (N, 1, H, W) in [0, 1].
 
     Returns:
-        The overwritten images (N, 1, H, W) in [0, 1], and where they are overwritten (N, 1, H, W) bool.
+        The overwritten images (N, 1, H, W) in [0, 1], and where they are overwritten (N, 1, H, W) bool. Elsewhere they
+        are as they were.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.demo.detector import overwrite_regions
+        >>> images = torch.rand(2, 1, 32, 32)
+        >>> overwritten, is_overwritten = overwrite_regions(images)
+        >>> torch.equal(overwritten[~is_overwritten], images[~is_overwritten])
+        True
 
     """
     is_overwritten = _smooth_noise(images) > _uniform(images, 1.0, 2.0)
@@ -189,7 +221,7 @@ def overwrite_regions(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _convolution(num_in: int, num_out: int, size: int = 3, **options: int) -> nn.Sequential:
     """Convolution that keeps the size (at stride 1), batch norm and ReLU."""
-    # Zeros around a tile would look like a defect at its border.
+    # The tile is mirrored at its border, where zeros would look like a defect.
     padding = options.get("dilation", 1) * (size // 2)
     convolution = nn.Conv2d(num_in, num_out, size, padding=padding, padding_mode="reflect", bias=False, **options)
     return nn.Sequential(convolution, nn.BatchNorm2d(num_out), nn.ReLU())
@@ -204,7 +236,7 @@ def _smooth_noise(images: Tensor) -> Tensor:
 
 
 def _rescaled(images: Tensor) -> Tensor:
-    """Images (N, 1, H, W) seen from nearer, from farther away, or as they are: another texture, made from this one."""
+    """Images (N, 1, H, W) enlarged, made smaller and repeated, or as they are: a similar texture of another scale."""
     size = images.shape[-2:]
     part = int(torch.randint(size[0] // 5, size[0] // 2, ()))
     view = int(torch.randint(3, ()))
@@ -223,7 +255,7 @@ def _uniform(images: Tensor, low: float, high: float) -> Tensor:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence notices of Lightning that say nothing about this run; errors and other warnings pass."""
+    """Mute notices of Lightning that do not matter for this run; errors and other warnings are shown."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -231,7 +263,7 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # 40 small tiles in memory need no worker processes.
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            # Lightning 2.6 asks torch 2.13 in an outdated way.
+            # Lightning 2.6 calls a function that torch 2.13 deprecates.
             warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
             yield
     finally:

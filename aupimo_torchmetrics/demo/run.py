@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Texture
+from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics.demo.detector import DEFAULT_EPOCHS, Stopwatch, anomaly_maps, train_detector
-from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_tiles
+from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_tiles, tile_keys
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import DEMO_SIZE, figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
+
+__all__ = ["DemoReport", "run_demo"]
 
 EPOCHS_BETWEEN_PICTURES = 5
 
@@ -38,9 +42,9 @@ class DemoReport:
     out: Path
     tiles: TextureTiles
     before: AUPIMOResult
-    """Scores of the untrained detector."""
+    """Scores of the untrained detector, with the path of each image."""
     after: AUPIMOResult
-    """Scores of the trained detector."""
+    """Scores of the trained detector, with the path of each image."""
     metric_seconds: float
     """Time spent in `update` and `compute`, all validations together."""
     seconds: float
@@ -80,18 +84,19 @@ def run_demo(
     out: str | os.PathLike[str] = "aupimo_demo",
     seed: int = 0,
     *,
-    saves_maps: bool = False,
+    save_maps: bool = False,
 ) -> DemoReport:
     """Train a detector on a texture, log its AUPIMO after each epoch, and write scores and a picture.
 
     Args:
-        texture: One of `aupimo_torchmetrics.demo.textures.TEXTURES`.
+        texture: `"brick"`, `"grass"` or `"gravel"`.
         epochs: How often to go through the training tiles, at least 1.
         out: Folder for the event files of TensorBoard, `aupimos.json` and `aupimo.png`; it is made if need be. Event
             files of earlier runs stay, and each run has its own folder `tensorboard/version_*`.
-        seed: Fixes defects, initial weights and training. Scores repeat exactly on one machine; another number of CPU
-            threads rounds otherwise, which training amplifies. The state of torch's own generator is left as it was.
-        saves_maps: Whether to write the validation tiles to `data` and their anomaly maps to `maps`, for
+        seed: Fixes defects, initial weights and training. Scores repeat exactly on one machine. With another number of
+            CPU threads sums are rounded differently, and training makes the difference larger. The state of torch's own
+            generator is left as it was.
+        save_maps: Whether to write the validation tiles to `data` and their anomaly maps to `maps`, for
             `aupimo evaluate`.
 
     Returns:
@@ -99,8 +104,11 @@ def run_demo(
 
     Raises:
         ValueError: If there is no such texture or `epochs` is less than 1.
+        ModuleNotFoundError: If a package of the extra `demo` is not installed.
+        OSError: If a file cannot be written.
 
     """
+    require("matplotlib", "PIL", "skimage", "tifffile", extra="demo", needed_by="run_demo")
     if epochs < 1:
         raise ValueError(f"Expected `epochs` to be at least 1, but got {epochs}.")
     out = Path(out)
@@ -112,12 +120,13 @@ def run_demo(
         logger.log_hyperparams({"texture": texture, "epochs": epochs, "seed": seed})
         callbacks = [_ProgressBar(refresh_rate=4), AUPIMOCallback(every_n_epochs=EPOCHS_BETWEEN_PICTURES)]
         detector = train_detector(tiles, epochs, seed, logger=logger, callbacks=callbacks)
-        before, after = detector.results[0], detector.results[-1]
+        paths = [f"test/{key}.png" for key in tile_keys(tiles)]
+        before, after = (replace(detector.results[index], paths=paths) for index in (0, -1))
         after.save(out / SCORES_FILE)
         maps = anomaly_maps(detector, tiles.images)
         _save_picture(out / PICTURE_FILE, maps, tiles, after, texture)
-        if saves_maps:
-            _save_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
+        if save_maps:
+            _write_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
     return DemoReport(texture, out, tiles, before, after, detector.metric_time.seconds, run_time.seconds)
 
 
@@ -132,23 +141,22 @@ def _table_of_images(result: AUPIMOResult, tiles: TextureTiles) -> str:
     """Lines with the best and the worst images of all."""
     by_score = _by_score(result)
     num_listed = min(NUM_LISTED_IMAGES, len(by_score) // 2)
-    lines = [f"{'':7}{'image':>5}  {'defect':<8}{'mask pixels':>11}{'AUPIMO':>8}"]
-    for name, images in (("best", by_score[::-1][:num_listed]), ("worst", by_score[:num_listed])):
-        for rank, image in enumerate(images):
-            title = name if rank == 0 else ""
-            num_pixels = int(tiles.masks[image].sum())
-            score = float(result.aupimos[image])
-            lines.append(f"{title:7}{image:>5}  {tiles.defects[image]:<8}{num_pixels:>11}{score:>8.3f}")
-    return "\n".join(lines)
+    keys = tile_keys(tiles)
+    rows = [["", "image", "mask pixels", "AUPIMO"]]
+    for title, indices in (("best", by_score[::-1][:num_listed]), ("worst", by_score[:num_listed])):
+        for rank, index in enumerate(indices):
+            num_pixels, score = int(tiles.masks[index].sum()), float(result.aupimos[index])
+            rows.append([title if rank == 0 else "", keys[index], str(num_pixels), f"{score:.3f}"])
+    return text_table(rows, "<<>>")
 
 
 def _by_score(result: AUPIMOResult) -> list[int]:
-    """Places of the anomalous images, worst first."""
+    """Indices of the anomalous images, worst first."""
     num_anomalous = int((~result.aupimos.isnan()).sum())
     return result.aupimos.argsort(stable=True)[:num_anomalous].tolist()  # NaN, of normal images, comes last
 
 
-def _save_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
+def _write_maps(category: Path, maps: Tensor, keys: Sequence[str]) -> None:
     """Write maps (N, 1, H, W), laid out like their images."""
     import tifffile  # noqa: PLC0415
 
@@ -161,13 +169,12 @@ def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOR
     """Draw PIMO curves beside the best, the median and the worst image, of maps (N, 1, H, W)."""
     by_score = _by_score(result)
     chosen = {"best": by_score[-1], "median": by_score[len(by_score) // 2], "worst": by_score[0]}
-
     images = list(chosen.values())
-
     figure = figure_without_pyplot(DEMO_SIZE)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1], squeeze=False)[0]
     plot_pimo_curves(pimo(maps, tiles.masks), result, images, left.subplots())
-    captions = [f"{name}: {tiles.defects[image]}" for name, image in chosen.items()]
+    keys = tile_keys(tiles)
+    captions = [f"{name}: {keys[image]}" for name, image in chosen.items()]
     plot_heatmaps(tiles.images[images], maps[images], result, tiles.masks[images], images, captions, right)
     right.suptitle("The mean of the pixel AUPIMO within the outline is the score", fontsize="medium")
     figure.suptitle(f"Defects planted in photographs of {texture}: AUPIMO {result.mean:.2f}")

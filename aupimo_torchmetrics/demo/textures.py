@@ -8,6 +8,7 @@ holds the photographs.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -18,12 +19,25 @@ from torch import Tensor
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Texture, check_choice
 
+__all__ = [
+    "DEFECTS",
+    "TEXTURES",
+    "Defect",
+    "TextureTiles",
+    "cut_tiles",
+    "load_texture",
+    "plant_defect",
+    "save_tiles",
+    "texture_tiles",
+    "tile_keys",
+]
+
 TEXTURES: tuple[Texture, ...] = get_args(Texture)
 """Photographs of 512 x 512 pixels that every installation of scikit-image holds."""
 Defect: TypeAlias = Literal["scratch", "blob", "patch"]
 """Kinds of defects that can be planted."""
 NORMAL = "normal"
-"""What stands in the place of a defect for a tile without one."""
+"""What a tile without a defect has instead of the name of one."""
 MIN_TILE_SIZE = 16
 """A smaller tile has no room for a defect beside normal texture."""
 MAX_LEVEL = 255
@@ -40,7 +54,7 @@ class TextureTiles(NamedTuple):
     masks: Tensor
     """(N, 1, H, W) bool, true exactly where a planted defect has changed the photograph."""
     image_ids: Tensor
-    """(N,) int64, the places 0 to N - 1 of the validation tiles, counted along the rows of the photograph."""
+    """(N,) int64, the indices 0 to N - 1 of the validation tiles, counted along the rows of the photograph."""
     defects: tuple[str, ...]
     """N names: the defect of each validation tile, or `"normal"`."""
 
@@ -72,7 +86,9 @@ def load_texture(texture: Texture) -> Tensor:
 
 
 def cut_tiles(photograph: Tensor, size: int, stride: int | None = None) -> Tensor:
-    """Cut a photograph into square tiles, row by row; what is left at the right and the bottom is dropped.
+    """Cut a photograph into square tiles, row by row.
+
+    Pixels at the right and at the bottom that are too few for a tile are dropped.
 
     Args:
         photograph: (H, W) tensor.
@@ -153,10 +169,10 @@ def texture_tiles(
     num_anomalous = min(max(round(anomalous_share * len(images)), 1), len(images) - 1)
     kinds = [NORMAL] * len(images)
     masks = torch.zeros_like(images, dtype=torch.bool)
-    for count, place in enumerate(torch.randperm(len(images), generator=generator)[:num_anomalous].tolist()):
-        kinds[place] = defects[count % len(defects)]
+    for count, index in enumerate(torch.randperm(len(images), generator=generator)[:num_anomalous].tolist()):
+        kinds[index] = defects[count % len(defects)]
         other = others[_random_int(0, len(others) - 1, generator)]
-        images[place, 0], masks[place, 0] = plant_defect(images[place, 0], kinds[place], generator, other)
+        images[index, 0], masks[index, 0] = plant_defect(images[index, 0], kinds[index], generator, other)
     return TextureTiles(
         train_images=cut_tiles(photograph[:, :train_width], tile_size, train_stride),
         images=images,
@@ -166,7 +182,25 @@ def texture_tiles(
     )
 
 
-def save_tiles(tiles: TextureTiles, category: Path) -> list[str]:
+def tile_keys(tiles: TextureTiles) -> list[str]:
+    """Name the validation tiles by their defects and indices, as :func:`save_tiles` writes them.
+
+    Args:
+        tiles: Tiles, as :func:`texture_tiles` returns them.
+
+    Returns:
+        N texts such as `good/000` or `scratch/001`: path of each tile relative to the folder `test`, without suffix.
+
+    Example:
+        >>> from aupimo_torchmetrics.demo.textures import texture_tiles, tile_keys
+        >>> tile_keys(texture_tiles("brick"))[:2]
+        ['good/000', 'scratch/001']
+
+    """
+    return [f"{'good' if defect == NORMAL else defect}/{index:03}" for index, defect in enumerate(tiles.defects)]
+
+
+def save_tiles(tiles: TextureTiles, category: str | os.PathLike[str]) -> list[str]:
     """Write the validation tiles to a folder in the layout of MVTec AD, to try things on that read a data set.
 
     Args:
@@ -178,6 +212,7 @@ def save_tiles(tiles: TextureTiles, category: Path) -> list[str]:
 
     Raises:
         ModuleNotFoundError: If pillow is not installed.
+        OSError: If a file cannot be written.
 
     Example:
         >>> import tempfile
@@ -188,25 +223,25 @@ def save_tiles(tiles: TextureTiles, category: Path) -> list[str]:
         ['test/good/000', 'test/scratch/001']
 
     """
+    require("PIL", extra="demo", needed_by="save_tiles")
     from PIL import Image  # noqa: PLC0415
 
-    keys = []
-    for place, (image, mask, defect) in enumerate(zip(tiles.images, tiles.masks, tiles.defects, strict=True)):
-        folder = "good" if defect == NORMAL else defect
-        files = {f"test/{folder}/{place:03}.png": (image * MAX_LEVEL).round()}
-        if defect != NORMAL:
-            files[f"ground_truth/{folder}/{place:03}_mask.png"] = mask * MAX_LEVEL
+    keys = tile_keys(tiles)
+    for key, image, mask in zip(keys, tiles.images, tiles.masks, strict=True):
+        files = {f"test/{key}.png": (image * MAX_LEVEL).round()}
+        if bool(mask.any()):
+            files[f"ground_truth/{key}_mask.png"] = mask * MAX_LEVEL
         for name, pixels in files.items():
-            (category / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels[0].to(torch.uint8).numpy()).save(category / name)
-        keys.append(f"test/{folder}/{place:03}")
-    return keys
+            path = Path(category, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[0].to(torch.uint8).numpy()).save(path)
+    return [f"test/{key}" for key in keys]
 
 
 def plant_defect(
     image: Tensor, defect: Defect, generator: torch.Generator, other: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Plant one defect at a random place of an image.
+    """Plant one defect somewhere in an image, drawn at random.
 
     Args:
         image: (H, W) float32 in [0, 1], at least 16 x 16.
@@ -247,9 +282,10 @@ def plant_defect(
         )
     defective, mask = DEFECTS[defect](image, other, generator)
     before, after = (image * MAX_LEVEL).round(), (defective * MAX_LEVEL).round().clamp(0, MAX_LEVEL)
-    # A mask says where the photograph was changed, so a pixel that a defect happens to leave as it was moves one level.
-    nudged = torch.where(before < MAX_LEVEL, before + 1, before - 1)
-    after = torch.where(after == before, nudged, after)
+    # A mask is true exactly where the photograph has changed: a pixel that already has the grey of the defect becomes
+    # one level brighter, or darker if it is white.
+    shifted = torch.where(before < MAX_LEVEL, before + 1, before - 1)
+    after = torch.where(after == before, shifted, after)
     return torch.where(mask, after / MAX_LEVEL, image), mask
 
 
@@ -262,7 +298,7 @@ def _scratch(image: Tensor, _: Tensor, generator: torch.Generator) -> tuple[Tens
     across = torch.tensor([along[1], -along[0]]) * _random(-0.3, 0.3, generator)
     steps = torch.linspace(0, 1, 4 * int(length))[:, None]
     line = start + steps * along + 4 * steps * (1 - steps) * across
-    distance = torch.cdist(_pixel_places(image), line).amin(1).view(height, width)
+    distance = torch.cdist(_pixel_coordinates(image), line).amin(1).view(height, width)
     # At least one pixel lies within 0.71 of the start, which is in the image.
     mask = distance <= _random(0.75, 1.5, generator)
     return _stain(image, _random(0.5, 0.9, generator), generator), mask
@@ -273,7 +309,7 @@ def _blob(image: Tensor, _: Tensor, generator: torch.Generator) -> tuple[Tensor,
     size = min(image.shape)
     centre = torch.tensor([_random(0.2, 0.8, generator) * length for length in image.shape])
     radius = _random(0.06, 0.16, generator) * size
-    offset = _pixel_places(image) - centre
+    offset = _pixel_coordinates(image) - centre
     angle = torch.atan2(offset[:, 0], offset[:, 1])
     outline = torch.ones_like(angle)
     for wave in (2, 3, 5):
@@ -309,13 +345,13 @@ def _stain(image: Tensor, opacity: float, generator: torch.Generator) -> Tensor:
     return image + opacity * (tone - image)
 
 
-def _pixel_places(image: Tensor) -> Tensor:
+def _pixel_coordinates(image: Tensor) -> Tensor:
     """(H * W, 2) rows and columns of the pixels of an image (H, W)."""
     return torch.cartesian_prod(*(torch.arange(length, dtype=torch.float32) for length in image.shape))
 
 
 def _random_slice(length: int, size: int, generator: torch.Generator) -> slice:
-    """A random range of `size` places in `length`."""
+    """A random range of `size` indices from 0 to `length` - 1."""
     start = _random_int(0, length - size, generator)
     return slice(start, start + size)
 

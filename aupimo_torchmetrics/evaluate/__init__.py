@@ -1,22 +1,24 @@
-"""Evaluate saved anomaly maps against a data set on disk: AUPIMO, and what it is compared with.
+"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, AUROC, AUPR and AUPRO.
 
 In the order of the work: `layouts` lists the images of a data set, `map_files` reads maps, masks and images, `pairing`
-finds the map of each image, `scoring` scores them category by category, and `report` writes what was found.
+finds the map of each image, `scoring` scores them category by category, and `report` prints and saves the scores.
 
 This package needs the extra `evaluate`.
 """
 
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
-from aupimo_torchmetrics.evaluate.pairing import BadDataError, Fault
+from aupimo_torchmetrics.evaluate.pairing import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 
 __all__ = [
     "BadDataError",
+    "BadFile",
+    "BadFilesError",
     "CategoryScores",
     "Evaluation",
-    "Fault",
     "LabelledImage",
     "MapFiles",
     "evaluate",

@@ -1,19 +1,23 @@
 """Data sets in folders: the test images of a collection, and which masks belong to them.
 
-Conventions: a *collection* is a folder of categories, a *category* one kind of object with its test images. The key of
-an image is its path relative to the collection without the suffix, with `/` between the parts; a map of the image has
-the same key. An image without masks is a normal one. Nothing is read here, only listed.
+Conventions: a *category* is a folder with test images of one kind of object, a *collection* is a folder of categories.
+The *key* of an image is its path relative to the collection, without the suffix and with `/` between the parts. A map
+of the image has the same key. An image without masks is normal. Images and masks are listed here, not read.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from aupimo_torchmetrics._files import check_inside, find_files
+from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
+from aupimo_torchmetrics._untrusted import check_inside, find_files
+
+__all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIX = ".png"
@@ -22,21 +26,21 @@ NORMAL_FOLDERS = ("good", "normal", "Normal")
 
 
 class LabelledImage(NamedTuple):
-    """A test image and what says where its defects are."""
+    """A test image, and the masks of its defects."""
 
     key: str
     """Path relative to the collection, without suffix."""
     category: str
-    """Name of the category; of a single one the name of its folder."""
+    """Name of the category, which is that of its folder."""
     path: Path
     """File of the image."""
     masks: tuple[Path, ...]
-    """Files of masks, whose union is the mask; none for a normal image."""
+    """Files of masks. The mask of the image is their union. Empty for a normal image."""
     has_defect: bool | None
-    """Whether there must be mask pixels; None where the mask itself says whether the image is normal."""
+    """Whether the image has a defect, by the name of its folder; None if only the mask says it."""
 
 
-def find_test_images(root: Path, layout: Layout = "auto") -> list[LabelledImage]:
+def find_test_images(root: str | os.PathLike[str], layout: Layout = "auto") -> list[LabelledImage]:
     """List the test images of a collection or of a category, with their masks, sorted by key.
 
     Args:
@@ -48,24 +52,34 @@ def find_test_images(root: Path, layout: Layout = "auto") -> list[LabelledImage]
             `images/...` and `masks/...` with equal names; `"auto"` for whichever of these is there.
 
     Returns:
-        The test images. A mask that should be there is listed even if it is not.
+        The test images. A mask that should be there is listed even if its file is missing.
 
     Raises:
-        ValueError: If a layout is not known, there is no image in that layout, the table of the split cannot be read,
-            an image or mask is reached by a link that leads out of the root or nowhere, or a folder in a category is
-            a link.
+        ValueError: If a layout is not known or there is no such folder.
+        BadDataError: If there is no image in that layout, the table of the split cannot be read, an image or mask is
+            reached by a link that leads out of the root or nowhere, or a folder in a category is a link.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aupimo_torchmetrics.evaluate import find_test_images
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name in ("test/good/000.png", "test/dirt/000.png", "ground_truth/dirt/000_mask.png"):
+        ...         Path(root, "bottle", name).parent.mkdir(parents=True)
+        ...         Path(root, "bottle", name).touch()
+        ...     [(image.key, len(image.masks)) for image in find_test_images(root)]
+        [('bottle/test/dirt/000', 1), ('bottle/test/good/000', 0)]
 
     """
     check_choice("layout", layout, Layout)
-    if not root.is_dir():
-        raise ValueError(f"Expected `root` to be a folder, but got {root}.")
+    root = existing_folder("root", root)
     for name in LAYOUTS if layout == "auto" else [layout]:
         images = sorted(LAYOUTS[name](root), key=lambda image: image.key)
         if images:
             check_inside(root, (path for image in images for path in (image.path, *image.masks)))
             return images
     wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
-    raise ValueError(f"Expected `root` to be a data set in {wanted}, but found no test image in {root}.")
+    raise BadDataError(f"Expected {root} to be a data set in {wanted}, but found no test image.")
 
 
 def _folder_images(root: Path) -> Iterator[LabelledImage]:
@@ -83,7 +97,7 @@ def _mvtec_images(root: Path) -> Iterator[LabelledImage]:
         for path in _files(category / "test"):
             defect = path.parent.relative_to(category / "test")
             mask = category / "ground_truth" / defect / path.name
-            # VisA's prepared form has no `_mask` in the name.
+            # In VisA's prepared form a mask is named like its image, without `_mask`.
             masks = (_mask_like(mask, "" if _mask_like(mask, "").exists() else "_mask"),)
             yield _defect_image(root, category, path, masks, is_normal=defect.name in NORMAL_FOLDERS)
 
@@ -125,7 +139,7 @@ LAYOUTS: dict[str, Callable[[Path], Iterator[LabelledImage]]] = {
 
 
 def _defect_image(root: Path, category: Path, path: Path, masks: tuple[Path, ...], *, is_normal: bool) -> LabelledImage:
-    """Make a test image of a category, of which the folder says whether it has a defect."""
+    """Make a test image whose folder says whether it has a defect."""
     return LabelledImage(_key(path.relative_to(root)), category.name, path, () if is_normal else masks, not is_normal)
 
 
@@ -160,6 +174,6 @@ def _visa_split(path: Path) -> set[str] | None:
             rows = list(csv.DictReader(file, strict=True))
         return {_key(PurePosixPath(row["image"])) for row in rows if row["split"] == "test"}
     except KeyError as error:
-        raise ValueError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
+        raise BadDataError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
     except (csv.Error, UnicodeDecodeError, TypeError) as error:
-        raise ValueError(f"Expected {path} to be a table in CSV, but could not read it: {error}.") from error
+        raise BadDataError(f"Expected {path} to be a table in CSV, but could not read it: {error}.") from error

@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, read_mask
+
+__all__ = [
+    "BadFile",
+    "BadFileError",
+    "BadFilesError",
+    "LoadedPair",
+    "Pair",
+    "PairReader",
+    "Size",
+    "pair_maps",
+    "resized",
+    "size_of",
+]
 
 MAX_LEADING_FOLDERS = 2
 """How many folders may stand in the path of a map before what the data set has too, as `MVTec/bottle/`."""
 
 Size = tuple[int, int]
+"""Height and width in pixels."""
+
+_Arguments = ParamSpec("_Arguments")
+_Content = TypeVar("_Content")
 
 
-class Fault(NamedTuple):
-    """A file that cannot be evaluated, and why."""
+class BadFile(NamedTuple):
+    """A file that cannot be evaluated."""
 
     path: str
+    """Path of the file."""
     reason: str
+    """What is wrong with it."""
 
 
-class FaultError(ValueError):
-    """A single file cannot be evaluated."""
+class BadFileError(BadDataError):
+    """A single file cannot be evaluated.
+
+    Attributes:
+        bad_file: The file, and the reason.
+
+    """
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.fault = Fault(path, reason)
+        self.bad_file = BadFile(path, reason)
 
 
-class BadDataError(ValueError):
-    """Files cannot be evaluated, all of them in one message."""
+class BadFilesError(BadDataError):
+    """Files cannot be evaluated. The message has a line for each of them.
 
-    def __init__(self, faults: Sequence[Fault], remedy: str) -> None:
-        lines = "".join(f"\n  {fault.path}: {fault.reason}" for fault in faults)
-        super().__init__(f"{len(faults)} files cannot be evaluated ({remedy}):{lines}")
-        self.faults = list(faults)
+    Attributes:
+        bad_files: All these files, with the reasons.
+
+    """
+
+    def __init__(self, bad_files: Sequence[BadFile], remedy: str) -> None:
+        count = "1 file" if len(bad_files) == 1 else f"{len(bad_files)} files"
+        lines = "".join(f"\n  {bad_file.path}: {bad_file.reason}" for bad_file in bad_files)
+        super().__init__(f"{count} cannot be evaluated ({remedy}):{lines}")
+        self.bad_files = list(bad_files)
 
 
 class Pair(NamedTuple):
     """A test image and its map."""
 
     image: LabelledImage
-    place: int
-    """Place of the map in its file or folder."""
+    map_index: int
+    """Index of the map in its file or folder."""
     name: str
     """Path of the map's image as the file of the maps gives it, or of the map."""
 
 
 class LoadedPair(NamedTuple):
-    """What was read of a test image and its map."""
+    """A test image with its map and its mask, which were read."""
 
     pair: Pair
     anomaly_map: Tensor
@@ -69,83 +100,98 @@ class PairReader(NamedTuple):
     """Reads maps with their masks."""
 
     maps: MapFiles
-    is_resizing: bool
+    resize: bool
+    """Whether maps are resized to the size of their masks. If not, a map of another size is a bad file."""
 
     def read(self, pair: Pair) -> LoadedPair:
         """Read one map and its mask.
 
+        Args:
+            pair: An image, and the index of its map.
+
+        Returns:
+            Map and mask, both of the size of the mask. The mask of a normal image is empty and of the size of the
+            image, or of the map if maps are not resized.
+
         Raises:
-            FaultError: If one of the files cannot be evaluated.
+            BadFileError: If one of the files cannot be evaluated.
 
         """
-        anomaly_map = _blame(pair.name, self.maps.read, pair.place)
+        anomaly_map = _named(pair.name, self.maps.read, pair.map_index)
         size = size_of(anomaly_map)
-        image = pair.image
-        if image.masks:
-            mask = _blame(str(image.masks[0]), read_mask, image.masks)
-            if image.has_defect and not bool(mask.any()):
-                raise FaultError(str(image.masks[0]), "the mask of an image with a defect is empty")
-        else:
-            mask_size = _blame(str(image.path), image_size, image.path) if self.is_resizing else size
-            mask = torch.zeros(mask_size, dtype=torch.bool)
-        if anomaly_map.shape != mask.shape and not self.is_resizing:
-            shapes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
-            raise FaultError(pair.name, f"{shapes}; without --no-resize it would be resized")
+        mask = self._mask(pair.image, size)
+        if anomaly_map.shape != mask.shape and not self.resize:
+            sizes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
+            raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
         return LoadedPair(pair, resized(anomaly_map, mask.shape), mask, size)
 
+    def _mask(self, image: LabelledImage, map_size: Size) -> Tensor:
+        """Mask (H, W) bool of an image whose map has a size."""
+        if image.masks:
+            mask = _named(str(image.masks[0]), read_mask, image.masks)
+            if image.has_defect and not bool(mask.any()):
+                raise BadFileError(str(image.masks[0]), "the mask of an image with a defect is empty")
+            return mask
+        size = _named(str(image.path), image_size, image.path) if self.resize else map_size
+        return torch.zeros(size, dtype=torch.bool)
 
-def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pair], list[Fault]]:
-    """Find the map of each test image, and say which images and maps are alone and which masks are missing.
 
-    A file of maps is often of one category of a collection, so categories without any map are not asked for.
+def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pair], list[BadFile]]:
+    """Find the map of each test image.
+
+    A file of maps is often of one category of a collection, so a category without any map is not a reason to complain.
 
     Args:
-        maps: Maps, whose paths may begin with folders that the data set's paths have not.
-        images: Test images, sorted.
+        maps: Maps, whose paths may begin with one or two folders that the paths of the images do not have.
+        images: Test images, sorted by key.
 
     Returns:
-        Pairs in the order of the images, and what cannot be paired.
+        Pairs in the order of the images. Bad files: a map without an image, a second map of an image, an image without
+        a map whose category has others, and an image whose mask is missing.
 
     """
-    keys = maps.keys()
     image_keys = {image.key for image in images}
-    num_matches = [
-        sum(_without_leading(key, num_folders) in image_keys for key in keys)
-        for num_folders in range(MAX_LEADING_FOLDERS + 1)
-    ]
-    num_folders = num_matches.index(max(num_matches))
-    places: dict[str, int] = {}
-    faults = []
-    for place, (key, name) in enumerate(zip(keys, maps.names, strict=True)):
-        image_key = _without_leading(key, num_folders)
-        if image_key in places:
-            faults.append(Fault(name, "a second map of the same image"))
-        elif image_key in image_keys:
-            places[image_key] = place
+    indices: dict[str, int] = {}
+    bad_files = []
+    for index, (key, name) in enumerate(zip(_without_leading_folders(maps, image_keys), maps.names, strict=True)):
+        if key in indices:
+            bad_files.append(BadFile(name, "a second map of the same image"))
+        elif key in image_keys:
+            indices[key] = index
         else:
-            faults.append(Fault(name, "a map without a test image"))
+            bad_files.append(BadFile(name, "a map without a test image"))
     pairs = []
-    with_maps = {image.category for image in images if image.key in places}
+    with_maps = {image.category for image in images if image.key in indices}
     for image in images:
         if image.category not in with_maps:
             continue
         missing = [mask for mask in image.masks if not mask.is_file()]
-        if image.key not in places:
-            faults.append(Fault(str(image.path), "a test image without a map"))
+        if image.key not in indices:
+            bad_files.append(BadFile(str(image.path), "a test image without a map"))
         elif missing:
-            faults.append(Fault(str(image.path), f"its mask {missing[0]} is missing"))
+            bad_files.append(BadFile(str(image.path), f"its mask {missing[0]} is missing"))
         else:
-            pairs.append(Pair(image, places[image.key], maps.names[places[image.key]]))
-    return pairs, faults
-
-
-def _without_leading(key: PurePosixPath, num_folders: int) -> str:
-    """Key of an image without the first folders of a path."""
-    return PurePosixPath(*key.parts[num_folders:]).as_posix()
+            pairs.append(Pair(image, indices[image.key], maps.names[indices[image.key]]))
+    return pairs, bad_files
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Bring a map (H, W) or image (C, H, W) to a size, bilinearly as the official package does."""
+    """Resize a map or an image bilinearly, as the official package does.
+
+    Args:
+        image: Floating map (H, W) or image (C, H, W).
+        size: Height and width to resize to, in pixels.
+
+    Returns:
+        Tensor (H', W') or (C, H', W'), the input itself if it has this size. A 16-bit input becomes float32.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.evaluate.pairing import resized
+        >>> resized(torch.tensor([[0.0, 1.0]]), (1, 4))
+        tensor([[0.0000, 0.2500, 0.7500, 1.0000]])
+
+    """
     if image.shape[-2:] == torch.Size(size):
         return image
     images = image.reshape(1, -1, *image.shape[-2:])
@@ -155,13 +201,25 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def size_of(image: Tensor) -> Size:
-    """Height and width of a map or mask."""
+    """Return the height and width of a map or mask (H, W)."""
     return image.shape[0], image.shape[1]
 
 
-def _blame(path: str, read: Any, *args: Any) -> Any:
-    """Read something, and blame its file if that fails."""
+def _without_leading_folders(maps: MapFiles, image_keys: Collection[str]) -> list[str]:
+    """Keys of maps without their first folders, as many as make most of them keys of images."""
+    keys = maps.keys()
+    keys_by_folders = [
+        [PurePosixPath(*key.parts[num_folders:]).as_posix() for key in keys]
+        for num_folders in range(MAX_LEADING_FOLDERS + 1)
+    ]
+    return max(keys_by_folders, key=lambda keys: sum(key in image_keys for key in keys))
+
+
+def _named(
+    path: str, read: Callable[_Arguments, _Content], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+) -> _Content:
+    """Read a file, and name it if it is bad."""
     try:
-        return read(*args)
-    except ValueError as error:
-        raise FaultError(path, str(error)) from error
+        return read(*args, **kwargs)
+    except BadDataError as error:
+        raise BadFileError(path, str(error)) from error

@@ -1,25 +1,27 @@
 """Score saved maps category by category.
 
-Maps are read lazily and in batches, so that for AUPIMO memory stays flat however many there are. AUROC, AUPR and AUPRO
-depend on every pixel: they keep each score of a category, 4 bytes a pixel, and several times that while they sort.
+Maps are read in small batches, so AUPIMO needs the same memory for any number of maps. AUROC, AUPR and AUPRO depend on
+every pixel: they keep each score of a category, 4 bytes a pixel, and need several times that while they sort.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
-from tqdm import tqdm
 
 from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, split_by_regions
 from aupimo_torchmetrics._engine.sweep import mean_score
+from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._files import existing_folder
 from aupimo_torchmetrics._scoring import score_regions
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
@@ -32,9 +34,9 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 from aupimo_torchmetrics.evaluate.map_files import open_maps
 from aupimo_torchmetrics.evaluate.pairing import (
-    BadDataError,
-    Fault,
-    FaultError,
+    BadFile,
+    BadFileError,
+    BadFilesError,
     LoadedPair,
     Pair,
     PairReader,
@@ -45,21 +47,27 @@ from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = ["evaluate"]
+
 BATCH_SIZE = 8
+"""Maps that are scored together."""
 
 
 def evaluate(  # noqa: PLR0917  the settings of the command
-    maps: Path,
-    data: Path,
+    maps: str | os.PathLike[str],
+    data: str | os.PathLike[str],
     layout: Layout = "auto",
     fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
     num_thresholds: int | None = None,
     metrics: Sequence[MetricName] = ("aupimo",),
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     *,
     shared_fpr: SharedFPR = "mean",
-    is_resizing: bool = True,
-    is_skipping: bool = False,
+    resize: bool = True,
+    skip_bad: bool = False,
 ) -> Evaluation:
     """Score saved anomaly maps, category by category.
 
@@ -67,51 +75,93 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         maps: File `asmaps.pt` or folder of maps, see :func:`~aupimo_torchmetrics.evaluate.map_files.open_maps`.
         data: Folder of a data set, see :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`.
         layout: Layout of the data set.
-        fpr_bounds: Bounds of the shared FPR.
-        num_thresholds: None for the exact score, or how many thresholds to sample.
+        fpr_bounds: Lower and upper bound of the shared FPR; the default is that of the paper.
+        num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.
         metrics: What to compute: `"auroc"`, `"aupr"` and `"aupro"` beside `"aupimo"`, which is always computed.
-        device: Where to compute.
+        device: Where to compute, `"cpu"`, `"cuda"` or another device of torch.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
-        is_resizing: Whether to resize maps bilinearly to the size of their masks; if not, another size is a fault.
-        is_skipping: Whether to go on without files that cannot be evaluated.
+        resize: Whether to resize maps bilinearly to the size of their masks. If not, a map of another size is a bad
+            file.
+        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others.
 
     Returns:
-        Scores and curves of each category.
+        Scores and curves of each category of which there is a map, sorted by name, and the bad files that were skipped.
 
     Raises:
-        ValueError: If there is no map or no test image, no map belongs to an image, or a setting is out of its range.
-        BadDataError: If files cannot be evaluated; its message names all of them.
+        TypeError: If a setting is of the wrong type.
+        ValueError: If a setting is out of its range, `maps` or `data` is not there, or there is no such device.
+        BadDataError: If there is no map in `maps` or no test image in `data`, or if `maps` cannot be read.
+        BadFilesError: If there are bad files, unless they can be skipped; it names all of them.
+        ImportError: If a package of the extra `evaluate` is not installed, or `maps` is a file and the installed torch
+            is older than 2.6.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate import evaluate
+        >>> scores = np.arange(16.0).reshape(4, 4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for kind in ("images", "masks", "maps"):
+        ...         Path(folder, kind).mkdir()
+        ...     for name, highest_normal in (("a", 15), ("b", 12)):
+        ...         Image.new("L", (4, 4)).save(Path(folder, f"images/{name}.png"))
+        ...         Image.fromarray(scores > highest_normal).save(Path(folder, f"masks/{name}.png"))
+        ...         np.save(Path(folder, f"maps/{name}.npy"), scores)
+        ...     evaluation = evaluate(f"{folder}/maps", folder, fpr_bounds=(0.1, 0.5))
+        >>> evaluation.categories[0].result.paths
+        ['a.npy', 'b.npy']
+        >>> [round(score, 3) for score in evaluation.categories[0].result.aupimos.tolist()]
+        [nan, 0.899]
 
     """
+    require("tqdm", "matplotlib", "scipy", extra="evaluate", needed_by="evaluate")
+    from tqdm import tqdm  # noqa: PLC0415
+
     for name in metrics:
         check_choice("metrics", name, MetricName)
-    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr).to(device)
-    reader = PairReader(open_maps(maps), is_resizing)
-    images = find_test_images(data, layout)
-    pairs, faults = pair_maps(reader.maps, images)
+    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr).to(_checked_device(device))
+    if not Path(maps).exists():
+        raise ValueError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
+    reader = PairReader(open_maps(maps), resize)
+    images = find_test_images(existing_folder("data", data), layout)
+    pairs, bad_files = pair_maps(reader.maps, images)
     categories = []
-    with tqdm(total=len(pairs), unit="map", disable=None) as bar:  # a bar is for terminals
+    with tqdm(total=len(pairs), unit="map", disable=None) as bar:  # None: no bar unless on a terminal
         for category, group in groupby(pairs, key=lambda pair: pair.image.category):
             bar.set_description(category)
-            loaded = _load(group, reader, faults, bar)
+            loaded = _load(group, reader, bad_files, bar)
             scores = _score_category(category, loaded, metric, [name for name in _PIXEL_METRICS if name in metrics])
             categories += [scores] if scores.pairs else []
-    if faults and not is_skipping:
-        raise BadDataError(faults, "--skip-bad goes on without them")
     if not categories:
-        raise BadDataError(faults, "and no other is there")
+        raise BadFilesError(bad_files, "there are no others")
+    if bad_files and not skip_bad:
+        raise BadFilesError(bad_files, "`skip_bad=True` goes on without them")
     without_maps = sorted({image.category for image in images} - {pair.image.category for pair in pairs})
-    return Evaluation(categories, faults, reader, without_maps)
+    return Evaluation(categories, bad_files, reader, without_maps)
 
 
-def _load(pairs: Iterable[Pair], reader: PairReader, faults: list[Fault], bar: tqdm[Any]) -> Iterator[LoadedPair]:
-    """Read pairs one by one, and note those that cannot be evaluated."""
+def _checked_device(device: str | torch.device) -> torch.device:
+    """Return a device; raise unless torch can compute on it."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without the device
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"Expected `device` to be a device of this machine, but got {str(device)!r}: {reason}"
+        ) from error
+    return torch.device(device)
+
+
+def _load(pairs: Iterable[Pair], reader: PairReader, bad_files: list[BadFile], bar: tqdm[Any]) -> Iterator[LoadedPair]:
+    """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
     for pair in pairs:
         bar.update()
         try:
             yield reader.read(pair)
-        except FaultError as error:
-            faults.append(error.fault)
+        except BadFileError as error:
+            bad_files.append(error.bad_file)
 
 
 def _score_category(
@@ -136,7 +186,7 @@ def _score_category(
     for name in pixel_metrics:
         pixel_scores[name], more = _PIXEL_METRICS[name](regions)
         texts += more
-    return CategoryScores(category, result, pixel_scores, pairs, resized, doubts=texts)
+    return CategoryScores(category, result, pixel_scores, pairs, resized, warnings=texts)
 
 
 def _auroc(regions: RegionScores) -> tuple[float, tuple[str, ...]]:

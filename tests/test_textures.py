@@ -1,11 +1,22 @@
 """Tiles of real photographs and the defects planted in them."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from aupimo_torchmetrics.demo.textures import DEFECTS, TEXTURES, cut_tiles, load_texture, plant_defect, texture_tiles
+from aupimo_torchmetrics.demo.textures import (
+    DEFECTS,
+    TEXTURES,
+    cut_tiles,
+    load_texture,
+    plant_defect,
+    save_tiles,
+    texture_tiles,
+    tile_keys,
+)
+from aupimo_torchmetrics.evaluate.map_files import read_image, read_mask
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -127,8 +138,22 @@ def test_bad_images_are_named() -> None:
         plant_defect(image, "hole", _generator(0))
 
 
-def test_a_missing_scikit_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without scikit-image the error says how to install it."""
-    monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "aupimo-torchmetrics\[demo\]"'):
-        load_texture("brick")
+def test_saved_tiles_are_read_as_they_were(tmp_path: Path) -> None:
+    """Tiles are written to a folder given as a text, under their names: images and masks are those of the tiles."""
+    tiles = texture_tiles("grass", tile_size=128)
+    keys = save_tiles(tiles, str(tmp_path / "grass"))
+    assert keys == [f"test/{key}" for key in tile_keys(tiles)]
+    for index, key in enumerate(keys):
+        assert torch.equal(read_image(tmp_path / "grass" / f"{key}.png"), tiles.images[index])
+        mask = tmp_path / "grass" / f"{key.replace('test', 'ground_truth')}_mask.png"
+        assert mask.exists() == (tiles.defects[index] != "normal") == bool(tiles.masks[index].any())
+        assert not mask.exists() or torch.equal(read_mask([mask]), tiles.masks[index, 0])
+
+
+@pytest.mark.parametrize(("module", "package"), [("skimage", "scikit-image"), ("PIL", "pillow")])
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str) -> None:
+    """Without a package of the demo the error names it and says how to install it."""
+    tiles = texture_tiles("brick", tile_size=128)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=rf'`{package}` .*pip install "aupimo-torchmetrics\[demo\]"'):
+        load_texture("brick") if module == "skimage" else save_tiles(tiles, tmp_path)
