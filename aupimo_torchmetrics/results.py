@@ -449,7 +449,9 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
             num_thresholds=details.num_thresholds,
             version=version,
             warnings=warnings,
-            **details.known,
+            image_classes=details.known.get("image_classes"),
+            image_ids=details.known.get("image_ids"),
+            mask_sizes=details.known.get("mask_sizes"),
         )
     num_thresholds = details.num_thresholds if isinstance(details.num_thresholds, int) else None
     return _from_scored(
