@@ -145,6 +145,8 @@ def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
 
 make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
 BATCHES = [make_batch("NANA", 0), make_batch("NNAA", 1), make_batch("AN", 2)]
+TEXTS = ["b/000.png", "a/1.png", "a/10.png", "a/2.png", "ä.png", "Z.png", "z.png", "\udc80.png", "日本.png", "c"]
+"""Names of ten images; a file name that is no UTF-8 holds a surrogate in Python."""
 VARIANTS = {
     "mean": make_aupimo,
     "none": partial(make_aupimo, reduction="none"),

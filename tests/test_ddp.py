@@ -7,6 +7,7 @@ data of all ranks, rank by rank.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
@@ -18,7 +19,19 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import FPR_BOUNDS, MAX_ERROR, assert_same, join, make_aupimo, make_batch, make_ragged, run_ranks
+from helpers import (
+    BATCHES,
+    FPR_BOUNDS,
+    MAX_ERROR,
+    TEXTS,
+    assert_same,
+    by_function,
+    join,
+    make_aupimo,
+    make_batch,
+    make_ragged,
+    run_ranks,
+)
 from torch.utils.data import DistributedSampler
 from torchmetrics import Metric, MetricCollection
 
@@ -195,6 +208,31 @@ def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
     return before, after, metric.compute()
 
 
+def score_with_texts(rank: int, world_size: int, note: Any) -> list[Any]:
+    """What a rank answers that saw every `world_size`-th image, padded with the first as a sampler does."""
+    note("texts")
+    preds, target = join(BATCHES)
+    own = list(range(rank, 10, world_size))
+    own += [0] * (math.ceil(10 / world_size) - len(own))
+    metric = make_aupimo(reduction="none")
+    for index in own[::-1]:
+        metric.update(preds[index : index + 1], target[index : index + 1], image_ids=[TEXTS[index]])
+    answers = [metric.compute(), metric.result().paths, metric.result().mask_sizes]
+    note("a rank without images")
+    idle = make_aupimo(reduction="none")
+    if rank == 0:
+        idle.update(preds, target, image_ids=TEXTS)
+    answers += [idle.compute(), idle.result().paths]
+    note("mixed kinds")
+    mixed = make_aupimo(reduction="none")
+    batch = make_batch("NA", rank)
+    mixed.update(*batch, image_ids=["a", "b"] if rank else [0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answers += [mixed.compute(), mixed.result().warnings, mixed.result().image_ids, mixed.result().paths]
+    return answers
+
+
 UNDEFINED = ("no update at all", "only normal", "only anomalous", "only an empty batch each")
 UNEVEN = (
     "one size on each rank, uneven numbers of updates",
@@ -229,8 +267,9 @@ SOME_PAIRS: dict[int, list[Pair]] = {
 
 @pytest.fixture(scope="module")
 def some_notes() -> list[list[Any]]:
-    """Return what each rank of each group noted of some pairs, and at the end what it noted when its peer had left."""
-    return run_ranks([*((partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()), (lose_a_peer, 2)])
+    """Return what each rank of each group noted: of some pairs, with texts as ids, and when its peer had left."""
+    pairs = [(partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()]
+    return run_ranks([*pairs, *((score_with_texts, size) for size in SOME_PAIRS), (lose_a_peer, 2)])
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +348,25 @@ def test_ids_restore_the_data_set(ranks: list[dict[Any, Any]]) -> None:
         assert_same(outcomes["sampler that fills up", "each image"]["values"][0], scores, atol=MAX_ERROR)
         assert_same(outcomes["sampler that fills up", "mean"]["values"][0], scores.nanmean(), atol=MAX_ERROR)
         assert_same(outcomes["sampler that fills up", "each image"]["values"][-1], torch.arange(5))
+
+
+def test_texts_over_ranks(some_notes: list[list[Any]]) -> None:
+    """Texts gather as integers do: every rank has each image once, in the order of the texts, with its path."""
+    preds, target = join(BATCHES)
+    order = sorted(range(10), key=TEXTS.__getitem__)
+    expected = by_function(make_aupimo(reduction="none"), preds[order], target[order])
+    for size in SOME_PAIRS:
+        answers = some_notes[len(SOME_PAIRS) + size - 1]
+        for scores, paths, mask_sizes, idle, idle_paths, *mixed in answers:
+            assert_same(scores, expected)
+            assert_same(idle, expected)
+            assert paths == idle_paths == sorted(TEXTS)
+            assert mask_sizes.tolist() == target[order].flatten(1).sum(1).tolist()
+            mixed_scores, texts, ids, mixed_paths = mixed
+            assert len(mixed_scores) == 2 * size
+            assert (len(texts) == 1 and "others texts" in texts[0]) == (size > 1)
+            assert ids.tolist() == [0, 1, *[-1] * 2 * (size - 1)]
+            assert mixed_paths is None
 
 
 def test_collection_over_ranks(ranks: list[dict[Any, Any]]) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import BATCHES, FPR_BOUNDS, assert_same, by_function, join, make_aupimo, make_batch, run_ranks
+from helpers import (
+    BATCHES,
+    FPR_BOUNDS,
+    TEXTS,
+    assert_same,
+    by_function,
+    join,
+    make_aupimo,
+    make_batch,
+)
 
 from aupimo_torchmetrics import PIMO
 from aupimo_torchmetrics.functional import aupimo, pimo
@@ -71,10 +78,6 @@ def test_ids_of_different_images_conflict(classes: str) -> None:
     metric.update(3 * other_preds, other_target, image_ids=[0, 1])
     with pytest.warns(UserWarning, match="under the same id, for 2 of the `image_ids`"):
         assert_same(metric.compute(), by_function(metric, preds, target))
-
-
-TEXTS = ["b/000.png", "a/1.png", "a/10.png", "a/2.png", "ä.png", "Z.png", "z.png", "\udc80.png", "日本.png", "c"]
-"""Names of ten images; a file name that is no UTF-8 holds a surrogate in Python."""
 
 
 def test_texts_order_images_and_count_them_once() -> None:
@@ -177,47 +180,3 @@ def test_functions_take_ids(ids: Any) -> None:
     metric = PIMO()
     metric.update(preds[again], target[again], image_ids=ids)
     assert_same(tuple(metric.compute()), tuple(pimo(preds.flip(0), target.flip(0))))
-
-
-def score_with_texts(rank: int, world_size: int, note: Any) -> list[Any]:
-    """What a rank answers that saw every `world_size`-th image, padded with the first as a sampler does."""
-    note("texts")
-    preds, target = join(BATCHES)
-    own = list(range(rank, 10, world_size))
-    own += [0] * (math.ceil(10 / world_size) - len(own))
-    metric = make_aupimo(reduction="none")
-    for index in own[::-1]:
-        metric.update(preds[index : index + 1], target[index : index + 1], image_ids=[TEXTS[index]])
-    answers = [metric.compute(), metric.result().paths, metric.result().mask_sizes]
-    note("a rank without images")
-    idle = make_aupimo(reduction="none")
-    if rank == 0:
-        idle.update(preds, target, image_ids=TEXTS)
-    answers += [idle.compute(), idle.result().paths]
-    note("mixed kinds")
-    mixed = make_aupimo(reduction="none")
-    batch = make_batch("NA", rank)
-    mixed.update(*batch, image_ids=["a", "b"] if rank else [0, 1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        answers += [mixed.compute(), mixed.result().warnings, mixed.result().image_ids, mixed.result().paths]
-    return answers
-
-
-def test_texts_over_ranks() -> None:
-    """Texts gather as integers do: every rank has each image once, in the order of the texts, with its path."""
-    preds, target = join(BATCHES)
-    order = sorted(range(10), key=TEXTS.__getitem__)
-    expected = by_function(make_aupimo(reduction="none"), preds[order], target[order])
-    sizes = [1, 2, 3]
-    for size, answers in zip(sizes, run_ranks([(score_with_texts, size) for size in sizes]), strict=True):
-        for scores, paths, mask_sizes, idle, idle_paths, *mixed in answers:
-            assert_same(scores, expected)
-            assert_same(idle, expected)
-            assert paths == idle_paths == sorted(TEXTS)
-            assert mask_sizes.tolist() == target[order].flatten(1).sum(1).tolist()
-            mixed_scores, texts, ids, mixed_paths = mixed
-            assert len(mixed_scores) == 2 * size
-            assert (len(texts) == 1 and "others texts" in texts[0]) == (size > 1)
-            assert ids.tolist() == [0, 1, *[-1] * 2 * (size - 1)]
-            assert mixed_paths is None
