@@ -84,6 +84,7 @@ def test_summary_says_what_was_found(report: DemoReport) -> None:
     assert max(len(line) for line in summary.replace(str(report.out), "out").splitlines()) <= 120
 
 
+@pytest.mark.slow
 def test_demo_is_fixed_by_the_seed(report: DemoReport, tmp_path: Path) -> None:
     """One seed gives one result, bit for bit, another seed another, and torch's own generator is not touched."""
     torch.manual_seed(99)
