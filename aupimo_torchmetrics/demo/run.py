@@ -173,9 +173,7 @@ def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOR
     figure = figure_without_pyplot(DEMO_SIZE)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1], squeeze=False)[0]
     plot_pimo_curves(pimo(maps, tiles.masks), result, images, left.subplots())
-    keys = tile_keys(tiles)
-    captions = [f"{name}: {keys[image]}" for name, image in chosen.items()]
-    plot_heatmaps(tiles.images[images], maps[images], result, tiles.masks[images], images, captions, right)
+    plot_heatmaps(tiles.images[images], maps[images], result, tiles.masks[images], images, list(chosen), right)
     right.suptitle("The mean of the pixel AUPIMO within the outline is the score", fontsize="medium")
     figure.suptitle(f"Defects planted in photographs of {texture}: AUPIMO {result.mean:.2f}")
     figure.savefig(path, dpi=100)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupimo_torchmetrics._files import replacing
@@ -141,9 +141,5 @@ class Evaluation:
         maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
         images = [resized(read_image(each.pair.image.path), each.mask.shape) for each in loaded]
         figure = figure_without_pyplot(heatmaps_size(len(roles)))
-        captions = [
-            f"{role}\n{PurePosixPath(each.pair.image.key).parent.name}"
-            for each, role in zip(loaded, roles.values(), strict=True)
-        ]
-        plot_heatmaps(images, maps, scores.result, masks, list(roles), captions, figure)
+        plot_heatmaps(images, maps, scores.result, masks, list(roles), list(roles.values()), figure)
         return figure
