@@ -38,8 +38,11 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._warnings import warn
 from aupimo_torchmetrics.results import PIMOResult
 
+__all__ = ["aupimo", "aupro", "pimo"]
+
 Array: TypeAlias = NDArray[Any]
 ArrayMaps: TypeAlias = Array | Sequence[Array]
+"""Maps or masks as NumPy arrays, in the forms that tensors may have."""
 
 
 @overload

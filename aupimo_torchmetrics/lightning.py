@@ -28,6 +28,8 @@ from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
+__all__ = ["AUPIMOCallback"]
+
 IMAGE_KEYS = ("image", "images")
 MAP_KEYS = ("anomaly_map", "anomaly_maps", "maps", "preds")
 MASK_KEYS = ("mask", "masks", "gt_mask", "gt_masks", "target", "targets")

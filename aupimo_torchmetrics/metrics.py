@@ -34,6 +34,8 @@ from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, result_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["AUPIMO", "PIMO"]
+
 if not _MATPLOTLIB_AVAILABLE:
     __doctest_skip__ = ["AUPIMO.plot", "PIMO.plot"]
 
