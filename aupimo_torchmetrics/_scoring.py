@@ -99,15 +99,17 @@ def score_images(
 
 
 def score_regions(regions: RegionScores, fpr_limit: float) -> tuple[Tensor, tuple[str, ...]]:
-    """Score each region by AUPRO: (R,) float64, with the texts of warnings. NaN if undefined, (1,) without a region."""
+    """Score each region by AUPRO: (R,) float64, with the texts of warnings; NaN if undefined, (1,) without a region.
+
+    The scores may be on the CPU: the device of the regions need not have float64.
+    """
     num_regions = len(regions.region_sizes)
     text = _warnings.missing_pixels(num_regions, len(regions.normal))
     if text:
-        return regions.normal.new_full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
+        return torch.full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
     kept = on_float64_device(as_pixel_scores(regions))
     levels = sweep.normal_levels(kept, fpr_limit, "mean")
-    scores = sweep.per_image_scores(kept, sweep.area_table(levels, fpr_limit))[1:]
-    return scores.to(regions.normal.device), ()
+    return sweep.per_image_scores(kept, sweep.area_table(levels, fpr_limit))[1:], ()
 
 
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:

@@ -258,11 +258,12 @@ def aupro(
     check_fpr_limit(fpr_limit)
     check_choice("reduction", reduction, Reduction)
     maps, masks = as_images(_as_tensors(preds), _as_tensors(target), validate_args=validate_args)
-    scores, warnings = score_regions(split_by_regions(maps, masks), fpr_limit)
+    regions = split_by_regions(maps, masks)
+    scores, warnings = score_regions(regions, fpr_limit)
     warn(warnings)
     score = mean_score(scores) if reduction == "mean" else scores
     is_double = any(each.dtype == torch.float64 for each in maps)
-    score = score.to(torch.float64 if is_double else torch.float32)
+    score = score.to(torch.float64 if is_double else torch.float32).to(regions.normal.device)
     return score.cpu().numpy() if _is_numpy(preds) else score
 
 
