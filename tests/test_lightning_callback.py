@@ -49,6 +49,12 @@ IMAGES = torch.rand(len(MAPS), 3, *MAPS.shape[1:], generator=torch.Generator().m
 BATCH_SIZE = 2
 
 
+@pytest.fixture(autouse=True)
+def _no_figure_is_open() -> None:
+    """Figures that other tests left open do not count."""
+    plt.close("all")
+
+
 def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
     """Return the maps that the model gives in an epoch, others each time."""
     return maps - 0.3 * epoch * maps.roll(3, -1)
