@@ -1,10 +1,12 @@
-"""The formats of results on disk, in plain values: what is written, and what is refused when it is read.
+"""The formats of results on disk: what is written, and what is refused when it is read.
 
-- `aupimos.json`: scores in the format of the official package, which takes no further keys.
-- `aupimos.safetensors`, beside it: what was kept of the images, and the settings. All else follows from these. It is
-  complete in itself, and belongs to a JSON file that says the same of scores, bounds and paths. Of a result that does
-  not know what was kept it holds the classes, ids and mask sizes instead, as far as these are known.
+- `aupimos.json`: scores in the format of the official package, which accepts no other keys.
+- `aupimos.safetensors`, beside it: scores, settings and what was kept of the images. All other members of a result
+  follow from these. If it is not known what was kept, the file holds classes, ids and mask sizes as far as they are
+  known. It belongs to a JSON file with the same scores, bounds and paths, and can be read without it.
 - `curves.pt`: PIMO curves, under the names that the official package uses.
+
+This module deals in plain values and knows no result class.
 """
 
 from __future__ import annotations
@@ -27,16 +29,16 @@ from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bou
 from aupimo_torchmetrics._untrusted import load_tensors
 
 UNKNOWN = "unknown"
-"""Number of thresholds of scores read from a file that does not say it."""
+"""Stands for the number of thresholds if a file does not hold it."""
 SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max": "max-per-image-fpr"}
-"""Names of the shared FPR in files; the official package writes and knows the first."""
+"""Names of the shared FPR in files; the official package knows only the first."""
 _CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
 """Names of thresholds, shared FPR and TPRs in files of the official package."""
 JSON_SUFFIX, TENSORS_SUFFIX = ".json", ".safetensors"
 FORMAT = "aupimo-torchmetrics result 1"
-"""What a file of tensors calls itself."""
+"""Name and version of the format, which a file of tensors holds."""
 MAX_THRESHOLDS = 2**24
-"""Sampled thresholds of a result on disk at most: a number in a file does not fill the memory."""
+"""Highest number of sampled thresholds that is read, so that a number in a hostile file cannot fill the memory."""
 _SCORE_DTYPES = (torch.float32, torch.float64)
 _KEPT = {
     "normal_scores": _SCORE_DTYPES,
@@ -50,7 +52,7 @@ _KEPT = {
 }
 """Tensors of what was kept of the images, and their dtypes."""
 _KNOWN = ("image_classes", "image_ids", "mask_sizes")
-"""Tensors (N,) int64 of a result that does not know what was kept."""
+"""Tensors (N,) int64 of a result of which it is not known what was kept."""
 _DTYPES = {**dict.fromkeys(_KNOWN, (torch.int64,)), **_KEPT, "aupimos": (torch.float64,)}
 _OF_IMAGES = ("num_kept", "num_pixels", "is_anomalous", "image_ids")
 """Tensors with one item for each image."""
@@ -64,7 +66,7 @@ _SETTINGS = (
     "version",
     "warnings",
 )
-"""Metadata of a file, each in JSON."""
+"""Metadata of a file of tensors, each in JSON."""
 _T = TypeVar("_T")
 
 
@@ -75,7 +77,7 @@ class Scores(NamedTuple):
     """(N,) float64, NaN for a normal image."""
     fpr_bounds: tuple[float, float]
     threshold_bounds: tuple[float, float]
-    """NaN where the file does not hold them."""
+    """Lower and upper threshold; NaN if the file does not hold it."""
     num_points: int | None
     shared_fpr: SharedFPR
     paths: list[str] | None
@@ -87,26 +89,26 @@ class Details(NamedTuple):
     scores: Scores
     kept: PixelScores | None
     known: dict[str, Tensor]
-    """Classes, ids and mask sizes, as far as they are known, where it is not known what was kept."""
+    """The tensors of `_KNOWN` as far as they are known, if `kept` is None; empty otherwise."""
     num_thresholds: int | str | None
     version: str | None
     warnings: tuple[str, ...]
 
 
 def json_path(path: str | os.PathLike[str]) -> Path:
-    """Where the scores are that belong to a file of either kind."""
+    """Path of the scores that belong to a file of either kind: `aupimos.json` beside `aupimos.safetensors`."""
     path = Path(path)
     return path.with_suffix(JSON_SUFFIX) if path.suffix == TENSORS_SUFFIX else path
 
 
 def tensors_path(path: str | os.PathLike[str]) -> Path:
-    """Where the details are that belong to a file of either kind: `aupimos.safetensors` beside `aupimos.json`."""
+    """Path of the details that belong to a file of either kind: `aupimos.safetensors` beside `aupimos.json`."""
     path = Path(path)
     return path if path.suffix == TENSORS_SUFFIX else path.with_suffix(TENSORS_SUFFIX)
 
 
 def write_result(path: str | os.PathLike[str], details: Details) -> None:
-    """Write both files; each is complete, or as it was before."""
+    """Write scores and details; if that fails, neither file is left half written."""
     with replacing(json_path(path)) as unfinished:
         unfinished.write_text(_as_text(details.scores), encoding="utf-8")
         with replacing(tensors_path(path)) as unfinished_tensors:
@@ -124,7 +126,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     try:
         return _parse_scores(json.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        # Not the `repr`, which holds the whole file if that is not text.
+        # Not the `repr` of the error, which holds the whole file if that is not UTF-8.
         raise ValueError(
             f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: "
             f"{type(error).__name__}: {error}."
@@ -139,7 +141,7 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         OSError: If the file cannot be opened.
 
     """
-    with Path(path).open("rb"):  # safetensors does not say which files cannot be opened
+    with Path(path).open("rb"):  # raises an `OSError` that names the path; safetensors does not
         pass
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -155,7 +157,7 @@ def read_details(path: str | os.PathLike[str]) -> Details:
 
 
 def belong_together(scores: Scores, details: Details) -> bool:
-    """Whether scores and details are of one result."""
+    """Whether scores and details come from the same result."""
     return _as_text(scores) == _as_text(details.scores)
 
 
@@ -180,7 +182,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
         curves = tuple(content[key] for key in _CURVE_KEYS)
     except OSError:
         raise
-    except Exception as error:  # of hostile files torch raises all kinds of errors
+    except Exception as error:  # torch raises errors of any kind for hostile files
         raise ValueError(
             f"Expected `path` to be a file of PIMO curves, but could not read {path}: {error!r}."
         ) from error
@@ -195,8 +197,8 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
 
 
 def _as_text(scores: Scores) -> str:
-    """JSON that the official package reads; not a number is `NaN`."""
-    # The official package refuses thresholds that are equal or undefined, and a number of less than two.
+    """JSON text that the official package reads; NaN is written as `NaN`."""
+    # The official package refuses thresholds that are equal or undefined, and fewer than two sampled thresholds.
     lower_threshold, upper_threshold = scores.threshold_bounds
     has_range = lower_threshold < upper_threshold
     content: dict[str, Any] = {
@@ -214,7 +216,7 @@ def _as_text(scores: Scores) -> str:
 
 
 def _parse_scores(content: Any) -> Scores:
-    """Take scores from what a JSON file holds; raise what is wrong with it."""
+    """Take scores from the content of a JSON file; raise if it is not valid."""
     aupimos = torch.tensor(content["aupimos"], dtype=torch.float64)
     _check_scores(aupimos)
     shared_fprs = {name: shared_fpr for shared_fpr, name in SHARED_FPR_METRICS.items()}
@@ -245,7 +247,7 @@ def _as_tensors(details: Details) -> dict[str, Tensor]:
 
 
 def _as_metadata(details: Details) -> dict[str, str]:
-    """Settings of details as the texts that safetensors takes."""
+    """Settings of details, each as a text in JSON, because safetensors takes only texts."""
     settings = {
         "fpr_bounds": details.scores.fpr_bounds,
         "threshold_bounds": details.scores.threshold_bounds,
@@ -260,7 +262,7 @@ def _as_metadata(details: Details) -> dict[str, str]:
 
 
 def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Details:
-    """Take details from tensors and settings of a file; raise what is wrong with them."""
+    """Take details from the tensors and settings of a file; raise if they are not valid."""
     if settings["format"] != FORMAT:
         raise ValueError(f"its format is {settings['format']!r:.40}, not {FORMAT}")
     for name, tensor in tensors.items():
@@ -296,7 +298,7 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
 
 
 def _joined(tensors: dict[str, Tensor]) -> PixelScores:
-    """Put the scores of normal and of anomalous images together again, image after image."""
+    """Join the scores of normal and of anomalous images in the order of the images; raise if the sizes do not fit."""
     normal, masked, num_kept = tensors["normal_scores"], tensors["mask_scores"], tensors["num_kept"]
     num_scores = len(normal) + len(masked)
     if normal.dtype != masked.dtype or len({len(tensors[name]) for name in _OF_IMAGES}) > 1:
@@ -313,7 +315,7 @@ def _joined(tensors: dict[str, Tensor]) -> PixelScores:
 
 
 def _check_kept(kept: PixelScores, num_images: int) -> None:
-    """Raise if what was kept of images cannot be so."""
+    """Raise if what was kept is of another number of images, holds NaN, or has impossible sizes or ids."""
     if len(kept.num_kept) != num_images:
         raise ValueError(f"there are {num_images} scores of {len(kept.num_kept)} images")
     if bool(torch.stack([each.isnan().any() for each in (kept.scores, kept.floor, kept.normal_min)]).any()):
@@ -324,7 +326,7 @@ def _check_kept(kept: PixelScores, num_images: int) -> None:
 
 
 def _check_num_thresholds(num_thresholds: Any, *, is_unknown_allowed: bool) -> None:
-    """Raise unless this is a number of thresholds, small enough to sample them, or said not to be known."""
+    """Raise unless this is a number of thresholds that may be sampled; or `UNKNOWN`, if that is allowed."""
     if is_unknown_allowed and num_thresholds == UNKNOWN:
         return
     check_num_thresholds(num_thresholds)
@@ -333,20 +335,20 @@ def _check_num_thresholds(num_thresholds: Any, *, is_unknown_allowed: bool) -> N
 
 
 def _check_scores(aupimos: Tensor) -> None:
-    """Raise unless these are scores."""
+    """Raise unless these are scores (N,), each in [0, 1] or NaN."""
     if aupimos.ndim != 1 or bool(((aupimos < 0) | (aupimos > 1)).any()):
         raise ValueError("`aupimos` are not scores in [0, 1]")
 
 
 def _checked(name: str, value: Any, kind: type[_T]) -> _T | None:
-    """Return a setting read from a file, or raise unless it is None or of its kind."""
+    """Return a setting from a file; raise unless it is None or exactly of the type `kind`."""
     if value is not None and type(value) is not kind:
         raise TypeError(f"`{name}` is of type {type(value).__name__}")
     return value
 
 
 def _checked_texts(name: str, texts: Any, num_images: int | None = None) -> list[str] | None:
-    """Return texts read from a file, or raise unless they are None or a list, one text for each image if so asked."""
+    """Return texts from a file; raise unless they are None or a list of texts, of `num_images` texts if given."""
     if texts is None:
         return None
     if not (isinstance(texts, list) and all(isinstance(each, str) for each in texts)):

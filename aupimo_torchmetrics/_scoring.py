@@ -1,6 +1,6 @@
-"""From what was kept of the images to scores and curves, with what is to be warned of.
+"""From what was kept of the images to scores and curves, with the texts of warnings.
 
-Nothing warns here: texts travel with the numbers, and whoever hands these to a user warns once.
+No function here warns. The texts travel with the numbers, and the caller that gives these to the user warns once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from aupimo_torchmetrics._settings import SharedFPR
 
 
 class Images(NamedTuple):
-    """Images, each once, in the order of their ids."""
+    """Distinct images in the order of their ids."""
 
     kept: PixelScores
     paths: list[str] | None
-    """Ids that are texts, empty for an image without; None if there are none."""
+    """Ids that are texts, empty for an image without an id; None if no image has a text as id."""
     warnings: tuple[str, ...]
 
 
 class ScoredImages(NamedTuple):
-    """How distinct images are scored."""
+    """Distinct images and their scores, with everything that the scores follow from."""
 
     kept: PixelScores
     levels: sweep.NormalLevels
@@ -57,11 +57,11 @@ class Curves(NamedTuple):
 
 
 def distinct_images(kept: PixelScores, texts: Sequence[str] | None = None) -> Images:
-    """Count each image id once and sort by id, integers or texts (N,); say if one id was given to different images.
+    """Keep the first image of each id, in the order of the ids; images without an id follow in their order.
 
     Args:
-        kept: What was kept of N images, with ids that are integers.
-        texts: Ids that are texts, empty for an image without. None if there are none.
+        kept: What was kept of N images, with their integer ids.
+        texts: Ids (N,) that are texts, empty for an image without an id. None if there are none.
 
     """
     kept = on_float64_device(kept)
@@ -83,13 +83,14 @@ def distinct_images(kept: PixelScores, texts: Sequence[str] | None = None) -> Im
 def score_images(
     kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
 ) -> ScoredImages:
-    """Score distinct images by what was kept of them."""
+    """Score distinct images from what was kept of them."""
     if num_thresholds is None:
         levels = sweep.normal_levels(kept, fpr_bounds[1], shared_fpr)
         scoring, text = _score_exactly(levels, fpr_bounds, shared_fpr)
     else:
-        # The sampled threshold nearest to a bound may lie beyond it, by the bound itself at most. If all do, it is the
-        # first of those with the lowest FPR: a mean rises with the next normal score, but a maximum may stay for long.
+        # The sampled threshold nearest to the upper bound U may have a shared FPR above U, but of at most 2 U. Only if
+        # all have more, it is the lowest of those with the lowest FPR. A mean rises at the next normal score, so few
+        # levels tell which one that is; a maximum may be the same at any number of scores.
         levels = sweep.normal_levels(kept, 1.0 if shared_fpr == "max" else 2 * fpr_bounds[1], shared_fpr)
         scoring, text = _score_by_samples(kept, levels, fpr_bounds, num_thresholds, shared_fpr)
     undefined = _warnings.missing_class("AUPIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
@@ -98,19 +99,21 @@ def score_images(
 
 
 def score_regions(regions: RegionScores, fpr_limit: float) -> tuple[Tensor, tuple[str, ...]]:
-    """Score each region (R,) float64 by AUPRO, NaN (1,) or more if undefined; with what is to be warned of."""
+    """Score each region by AUPRO: (R,) float64, with the texts of warnings; NaN if undefined, (1,) without a region.
+
+    The scores may be on the CPU: the device of the regions need not have float64.
+    """
     num_regions = len(regions.region_sizes)
     text = _warnings.missing_pixels(num_regions, len(regions.normal))
     if text:
-        return regions.normal.new_full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
+        return torch.full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
     kept = on_float64_device(as_pixel_scores(regions))
     levels = sweep.normal_levels(kept, fpr_limit, "mean")
-    scores = sweep.per_image_scores(kept, sweep.area_table(levels, fpr_limit))[1:]
-    return scores.to(regions.normal.device), ()
+    return sweep.per_image_scores(kept, sweep.area_table(levels, fpr_limit))[1:], ()
 
 
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:
-    """Draw the PIMO curves of distinct images as far as normal scores were kept; with what is to be warned of."""
+    """Draw the PIMO curves of distinct images, as far as normal scores were kept; with the texts of warnings."""
     levels = sweep.normal_levels(kept, 1.0, shared_fpr)
     if num_thresholds is None:
         thresholds = sweep.curve_thresholds(kept, levels, shared_fpr)
@@ -125,7 +128,7 @@ def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: Share
 def _score_exactly(
     levels: sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR
 ) -> tuple[sweep.Scoring, str]:
-    """Score by the closed form, and say what is uncertain about it."""
+    """Score by the closed form; with the text of a warning, or an empty one."""
     if len(levels.scores) == 0:
         return sweep.undefined_scoring(levels), ""
     scoring = sweep.exact_scoring(levels, fpr_bounds)
@@ -140,7 +143,7 @@ def _score_by_samples(
     num_thresholds: int,
     shared_fpr: SharedFPR,
 ) -> tuple[sweep.Scoring, str]:
-    """Score by the paper's protocol, and say what is uncertain about it."""
+    """Score by the paper's protocol; with the text of a warning, or an empty one."""
     if len(levels.scores) == 0:
         return sweep.undefined_scoring(levels), ""
     thresholds = sweep.sampled_thresholds(kept, num_thresholds)
@@ -154,5 +157,5 @@ def _score_by_samples(
 
 
 def _texts(*texts: str) -> tuple[str, ...]:
-    """The texts that say something."""
+    """The texts that are not empty."""
     return tuple(filter(None, texts))

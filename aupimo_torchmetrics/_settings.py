@@ -8,37 +8,37 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
 DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
-"""Bounds of the shared FPR in the paper: at most one in ten thousand normal pixels is called anomalous."""
+"""Bounds of the shared FPR in the paper: from 1 in 100,000 to 1 in 10,000 normal pixels are called anomalous."""
 
 DEFAULT_FPR_LIMIT = 0.3
-"""Limit of the FPR of AUPRO in the evaluation of MVTec AD."""
+"""Upper limit of the FPR of AUPRO in the evaluation of MVTec AD."""
 
 Reduction: TypeAlias = Literal["mean", "none"]
-"""One score for all anomalous images, or one for each image."""
+"""The mean over the anomalous images (or regions), or one score for each."""
 
 SharedFPR: TypeAlias = Literal["mean", "max"]
-"""What the FPRs of the normal images are summed up by: their mean, or the stricter maximum."""
+"""How one shared FPR is made of the FPRs of the normal images: their mean, or their maximum, which is stricter."""
 
 MetricName: TypeAlias = Literal["aupimo", "auroc", "aupr", "aupro"]
-"""What saved maps are evaluated by."""
+"""Metrics that can be computed from saved maps."""
 
 Layout: TypeAlias = Literal["auto", "loco", "mvtec", "visa", "folder"]
 """Layouts of data sets on disk; `"auto"` tries the others in this order."""
 
 PairedTestName: TypeAlias = Literal["wilcoxon", "ttest"]
-"""Tests of two models on the same images."""
+"""Paired tests, which compare two models on the same images."""
 
 Alternative: TypeAlias = Literal["greater", "less", "two-sided"]
-"""What the confidence of a test is in."""
+"""Alternative hypothesis of a paired test: the first model is better, worse, or different."""
 
 Outliers: TypeAlias = Literal["none", "low", "high", "both"]
 """Which outliers of a distribution to list."""
 
 Texture: TypeAlias = Literal["brick", "grass", "gravel"]
-"""Photographs that every installation of scikit-image holds."""
+"""Photographs that come with every installation of scikit-image."""
 
 TIE_TOLERANCE = 1e-3
-"""Scores that differ by at most this are equal to the Wilcoxon test, as in the official package."""
+"""The Wilcoxon test treats scores that differ by at most this as equal, as in the official package."""
 
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
@@ -63,7 +63,7 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
 
 
 def check_fpr_limit(fpr_limit: float) -> None:
-    """Raise unless a number in (0, 1]."""
+    """Raise unless the limit is a number in (0, 1]."""
     if not isinstance(fpr_limit, Real) or isinstance(fpr_limit, bool):
         raise TypeError(f"Expected `fpr_limit` to be a number, but got {type(fpr_limit).__name__}.")
     if not 0 < fpr_limit <= 1:
@@ -73,7 +73,7 @@ def check_fpr_limit(fpr_limit: float) -> None:
 
 
 def check_num_thresholds(num_thresholds: int | None) -> None:
-    """Raise unless None or an integer of at least 2."""
+    """Raise unless the number is None or an integer of at least 2."""
     if num_thresholds is None:
         return
     if not isinstance(num_thresholds, Integral) or isinstance(num_thresholds, bool):
@@ -89,7 +89,7 @@ def check_num_thresholds(num_thresholds: int | None) -> None:
 
 
 def check_normal_buffer(normal_buffer: int | None) -> None:
-    """Raise unless None or an integer of at least 1."""
+    """Raise unless the number is None or an integer from 1 to 2**63 - 1."""
     if normal_buffer is None:
         return
     if not isinstance(normal_buffer, Integral) or isinstance(normal_buffer, bool):
@@ -105,7 +105,7 @@ def check_normal_buffer(normal_buffer: int | None) -> None:
 
 
 def check_choice(name: str, value: str, choice: Any) -> None:
-    """Raise unless the value of the parameter is one of a `Literal` type."""
+    """Raise unless the value of the parameter `name` is one of those that the `Literal` type `choice` lists."""
     choices = get_args(choice)
     if value not in choices:
         raise ValueError(f"Expected `{name}` to be {' or '.join(map(repr, choices))}, but got {value!r}.")

@@ -1,7 +1,4 @@
-"""What the metrics share: states that any number of processes gather, merge and save, and how they are kept small.
-
-Conventions: a state is 1-D or 0-d and of one dtype fixed at construction, whatever the inputs are.
-"""
+"""What the metrics share: their states, and how these are updated, pruned, gathered, merged and saved."""
 
 from __future__ import annotations
 
@@ -27,11 +24,11 @@ _STATE_PREFIX = "aupimo_"
 
 
 class PixelScoresMetric(Metric):
-    """Keep of the images seen so far the scores that a result can depend on.
+    """Keep the scores on which a result can depend, of all images seen so far.
 
-    Every state is 1-D or 0-d and of one dtype fixed here, whatever the inputs are, so that ranks with other sizes of
-    images, with uneven numbers of updates or with no data at all gather alike. A call that fails, for whatever reason
-    and wherever it is interrupted, leaves the metric as it was before.
+    Every state is 1-D or 0-d and has a fixed dtype, whatever the inputs are. So ranks can gather their states even if
+    their images have different sizes, if they have made different numbers of updates, or if they have no data at all. A
+    call that fails or is interrupted leaves the metric as it was before.
     """
 
     is_differentiable: bool = False
@@ -73,14 +70,26 @@ class PixelScoresMetric(Metric):
         for name in self._list_dtypes:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         config = _fingerprint(self.normal_buffer, self._upper_fpr)
-        kinds = torch.zeros(2, dtype=torch.int64)  # whether there are integers, and whether there are texts
+        kinds = torch.zeros(2, dtype=torch.int64)  # 1 if there are integer ids, 1 if there are text ids
         self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
         self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
         self.add_state("aupimo_id_kinds", default=kinds, dist_reduce_fx="max")
         self.add_state("aupimo_config", default=config, dist_reduce_fx="max")
 
     def update(self, preds: Maps, target: Maps, image_ids: ImageIds | None = None) -> None:
-        """Add a batch of anomaly maps and masks."""
+        """Add a batch of anomaly maps and masks.
+
+        Args:
+            preds: Anomaly maps: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes.
+            target: Masks in the same form and of the same shape, holding only 0 and 1.
+            image_ids: One id for each image, integers of at least 0 or texts such as file paths. None for no ids.
+
+        Raises:
+            TypeError: If maps, masks or ids are of the wrong type or dtype.
+            ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, a mask holds anything but 0
+                and 1, an id is negative or empty, or ids are integers here and texts in another update.
+
+        """
         with self._as_before_if_it_fails():
             kept = keep_scores(
                 preds,
@@ -106,8 +115,8 @@ class PixelScoresMetric(Metric):
 
     @torch.jit.unused
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Add a batch of anomaly maps and masks, and score it on its own."""
-        with self._as_before_if_it_fails():  # the base class resets the metric first
+        """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
+        with self._as_before_if_it_fails():  # the base class resets the metric before it updates it
             value = super().forward(*args, **kwargs)
             self._check_id_kinds("image_ids")
             self._prune_when_outgrown()
@@ -116,22 +125,25 @@ class PixelScoresMetric(Metric):
     def reset(self) -> None:
         """Forget all images."""
         for name in self._list_dtypes:
-            setattr(self, name, [])  # the base class empties the lists, which others may hold, too
+            setattr(self, name, [])  # the base class would empty the lists in place, and a caller may hold them
         super().reset()
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the images of another metric of this kind and of the same settings, before the own ones.
+        """Add the images of another metric of the same class, before those of this metric.
+
+        Args:
+            incoming_state: The other metric, or its `metric_state`.
 
         Raises:
-            ValueError: If a state is missing, if the other metric keeps its scores by other settings, or if the
-                image ids of the one are integers and those of the other texts.
+            ValueError: If a state is missing, if the other metric has another `normal_buffer` or upper FPR bound, if it
+                is of another class, or if the image ids of one metric are integers and those of the other texts.
 
         """
         if isinstance(incoming_state, type(self)):
             incoming_state = incoming_state.metric_state
         if isinstance(incoming_state, dict):
             self._check_states(incoming_state, "incoming_state")
-            # Dask, for one, makes tuples of lists
+            # Dask, for example, turns lists into tuples.
             incoming_state = {
                 name: [*state] if isinstance(state, tuple) else state for name, state in incoming_state.items()
             }
@@ -144,13 +156,13 @@ class PixelScoresMetric(Metric):
 
     @contextmanager
     def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Gather the states of all processes, and have the own ones back afterwards, whatever happens in between."""
+        """Gather the states of all processes, and restore those of this process afterwards, even after an error."""
         with self._as_before_if_it_fails(), super().sync_context(*args, **kwargs):
             yield
 
     @contextmanager
     def _as_before_if_it_fails(self) -> Iterator[None]:
-        """Put every attribute back as it was if what is done inside fails or is interrupted."""
+        """Restore every attribute if the code inside fails or is interrupted."""
         before = {name: [*value] if isinstance(value, list) else value for name, value in self.__dict__.items()}
         try:
             yield
@@ -159,7 +171,7 @@ class PixelScoresMetric(Metric):
             raise
 
     def _check_states(self, states: dict[str, Any], name: str, prefix: str = "") -> None:
-        """Raise unless all states are there, and are of scores that this metric would have kept, too."""
+        """Raise unless all states are there and come from a metric with the same settings."""
         missing = [state for state in self._defaults if prefix + state not in states]
         if missing:
             raise ValueError(f"Expected `{name}` to hold every state of the metric, but {missing} is missing.")
@@ -184,12 +196,12 @@ class PixelScoresMetric(Metric):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if has_states:
             for name in self._list_dtypes:
-                setattr(self, name, list(getattr(self, name)))  # not the list that the caller holds
+                setattr(self, name, list(getattr(self, name)))  # a copy of the list that the caller holds
             self._computed = None
             self._update_count = max(1, self._update_count)
 
     def _joined(self) -> dict[str, Tensor]:
-        """Each list state as one tensor, all on one device: with `compute_on_cpu` what came earlier lies on the CPU."""
+        """Each list state as one tensor, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
         device = self.aupimo_scores[0].device if len(self.aupimo_scores) else self.device
         joined = {}
         for name, dtype in self._list_dtypes.items():
@@ -200,19 +212,19 @@ class PixelScoresMetric(Metric):
         return joined
 
     def _kept(self, joined: dict[str, Tensor]) -> PixelScores:
-        """What was kept of the scores, of the states joined."""
+        """What was kept, from the joined states."""
         lists = {name: state for name, state in joined.items() if name in PixelScores._fields}
         device = lists["scores"].device
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
     def _images(self) -> Images:
-        """All images, each once."""
+        """All distinct images."""
         joined = self._joined()
         texts = ids.decode(joined["id_lengths"], joined["id_bytes"]) if len(joined["id_bytes"]) else None
         return distinct_images(self._kept(joined), texts)
 
     def _prune_when_outgrown(self) -> None:
-        """Prune when more has come in than the last pruning left, so that all prunings cost little more than one."""
+        """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
         if self.normal_buffer is None:
             return
         sizes = [len(scores) for scores in self.aupimo_scores]
@@ -220,7 +232,7 @@ class PixelScoresMetric(Metric):
             self._compact()
 
     def _compact(self) -> None:
-        """Replace each list state by one tensor, without the normal scores that no result depends on any more."""
+        """Replace each list state by one tensor, without the normal scores that can no longer matter."""
         joined = self._joined()
         kept = self._kept(joined)
         if self.normal_buffer is not None:
@@ -231,24 +243,25 @@ class PixelScoresMetric(Metric):
         self.aupimo_floor = kept.floor.to(self.device)
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # A rank without data must send tensors of the same dtype as the others, or the process aborts. What is local is
-        # restored after the sync. With `compute_on_cpu` the lists lie where NCCL cannot reach them.
+        # This turns every list state into one tensor on the device of the metric. Without it, a rank without data would
+        # send another dtype than the others, which aborts the process, and with `compute_on_cpu` the states would be on
+        # the CPU, where NCCL cannot send them. The local states are restored after the sync.
         self._compact()
         super()._sync_dist(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
-        # Only a move between devices reaches the states, not a cast of the module to another dtype, nor `to_empty`,
-        # which fills what it moves with anything.
-        if self.aupimo_floor.is_meta:  # where the module was built to be filled later; there is nothing to move
+        # States follow the module to another device, but a cast to another dtype does not change them. `to_empty` would
+        # replace their values by arbitrary ones; here it moves them as they are.
+        if self.aupimo_floor.is_meta:  # built on the device "meta", there are no values to move
             self._device = torch.device("cpu")
             self._add_states()
         return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
 
 
 def _fingerprint(normal_buffer: int | None, upper_fpr: float) -> Tensor:
-    """(8,) int64 code of what `update` depends on: only metrics that keep the same scores may share a compute group.
+    """(8,) int64 code of the settings of `update`: only metrics that keep the same scores may share a compute group.
 
-    The code is in 16-bit pieces because torchmetrics compares states with a relative tolerance of 1e-5.
+    The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
     """
     settings = struct.pack("<qd", -1, 0.0) if normal_buffer is None else struct.pack("<qd", normal_buffer, upper_fpr)
     return torch.tensor(struct.unpack("<8H", settings), dtype=torch.int64)

@@ -1,7 +1,6 @@
-"""From facts to texts: what leaves a score undefined or uncertain, and what to do about it.
+"""From facts to texts: what makes a score undefined or uncertain, and what to do about it.
 
-Conventions: a function takes facts, as the engine states them, and returns the text of a warning, or "" where there is
-nothing to warn of.
+Conventions: a function takes facts from the engine and returns the text of a warning, or "" if none is needed.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from aupimo_torchmetrics._engine.sweep import NormalLevels, Samples
 from aupimo_torchmetrics._settings import SharedFPR
 
 MIN_SAMPLED_POINTS = 300
-"""Fewer sampled thresholds between the bounds draw a warning, as in the official package."""
+"""Fewer sampled thresholds between the bounds cause a warning, as in the official package."""
 MAX_BOUND_ERROR = 0.01
-"""Relative distance of a sampled from a wanted FPR bound that draws a warning, as in the official package."""
+"""A larger relative distance of a sampled FPR to its bound causes a warning, as in the official package."""
 
 
 def warn(texts: Iterable[str]) -> None:
-    """Warn of each text once, on the first process."""
+    """Issue a `UserWarning` for each text, on the first process only."""
     for text in texts:
         rank_zero_warn(text, UserWarning)
 
 
 def repeated_ids(num_conflicts: int) -> str:
-    """Say if some images have one id and different content."""
+    """Say that images with different content have the same id."""
     if num_conflicts == 0:
         return ""
     return (
@@ -37,7 +36,7 @@ def repeated_ids(num_conflicts: int) -> str:
 
 
 def mixed_ids() -> str:
-    """Say that processes gave ids of different kinds."""
+    """Say that some processes gave integers as ids and others texts."""
     return (
         "Some processes gave integers as `image_ids` and others texts: images with a text as id count as images "
         "without an id. Give ids of one kind on all processes."
@@ -65,7 +64,7 @@ def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
 
 
 def missing_pixels(num_regions: int, num_outside: int) -> str:
-    """Say if there is no region in the masks, or no pixel outside of them, so that AUPRO is NaN."""
+    """Say that there is no region in the masks, or no pixel outside of them, so that AUPRO is NaN."""
     if num_regions > 0 and num_outside > 0:
         return ""
     missing = "region in the masks" if num_regions == 0 else "pixel outside of the masks"
@@ -81,7 +80,7 @@ def infinite_scores() -> str:
 
 
 def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str:
-    """Say how far the normal scores reach that were kept, and by how much a score may be too low."""
+    """Say up to which shared FPR normal scores were kept, and by how much a score may be too low."""
     if max_missing == 0:
         return ""
     return (
@@ -92,10 +91,10 @@ def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str
 
 
 def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> str:
-    """Say if no threshold reaches a shared FPR that the integral needs."""
+    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds."""
     lower, upper = fpr_bounds
     cause, remedy = "tied scores make", "more normal pixels"
-    if shared_fpr == "max":  # more images would not help: a single one decides
+    if shared_fpr == "max":  # more images do not help: a single one decides
         cause, remedy = "tied scores or small images make", f"normal images of {math.ceil(1 / lower)} pixels or more"
     lowest = float(levels.fpr[-1])
     if lowest > lower * (1 + 1e-9):
@@ -112,7 +111,7 @@ def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], sha
 
 
 def few_samples(samples: Samples, fpr_bounds: tuple[float, float]) -> str:
-    """Say, where the official package warns or fails, that thresholds are few or miss the FPR bounds."""
+    """Say that sampled thresholds are few or miss the FPR bounds, where the official package warns or fails."""
     reached = float(samples.fpr[samples.last]), float(samples.fpr[samples.first])
     missed = [
         f"{got:.3g} for {wanted:g}"
@@ -131,7 +130,7 @@ def few_samples(samples: Samples, fpr_bounds: tuple[float, float]) -> str:
 
 
 def unknown_thresholds() -> str:
-    """Say that the score is right, but which threshold the protocol would name is not known."""
+    """Say that the scores are right, but that the threshold at an FPR bound is not known."""
     return (
         "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as tied normal scores were "
         "not all kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
@@ -139,6 +138,6 @@ def unknown_thresholds() -> str:
 
 
 def _rounded_up(value: float) -> float:
-    """The next number of three digits, so that a text never says too little."""
+    """Round up to three significant digits, so that a warning never understates a number."""
     digits = 2 - math.floor(math.log10(value))
     return math.ceil(value * 10.0**digits) / 10.0**digits

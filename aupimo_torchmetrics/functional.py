@@ -1,6 +1,7 @@
-"""AUPIMO, PIMO curves and AUPRO of maps and masks: tensors in, tensors out; NumPy arrays in, NumPy arrays out.
+"""AUPIMO, PIMO curves and AUPRO as functions: they take tensors and return tensors, or take and return NumPy arrays.
 
-Conventions: N images, H, W, K thresholds; a threshold calls a pixel anomalous iff its score is at least the threshold.
+Conventions: N images of size H, W; K thresholds. A threshold calls a pixel anomalous iff its score is at least the
+threshold.
 
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984.
@@ -38,8 +39,11 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._warnings import warn
 from aupimo_torchmetrics.results import PIMOResult
 
+__all__ = ["aupimo", "aupro", "pimo"]
+
 Array: TypeAlias = NDArray[Any]
 ArrayMaps: TypeAlias = Array | Sequence[Array]
+"""Maps or masks as NumPy arrays, in the forms that tensors may have."""
 
 
 @overload
@@ -86,31 +90,33 @@ def aupimo(
     .. math::
         \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
 
-    is the recall within the mask of the anomalous image `i`, averaged over the thresholds at which the shared FPR `F`,
-    the mean false positive rate of the normal images (or the largest, see `shared_fpr`), lies between `L` and `U`,
-    evenly in its logarithm. An image is normal iff its mask is empty. A model without any skill scores
-    `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
+    is the score of the anomalous image `i`: how much of its defect is found at thresholds so strict that normal images
+    show (nearly) no false positive. `TPR_i` is the recall within the mask of the image. It is averaged over the
+    thresholds whose shared FPR `F` lies between `L` and `U`, evenly in the logarithm of `F`. `F` is the mean false
+    positive rate of the normal images (or the highest, see `shared_fpr`). An image is normal iff its mask is empty. A
+    model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
 
-    Scores are used as they are: no sigmoid, no clamping, no rescaling; only their order matters to the exact score.
+    Scores are used as they are: no sigmoid, no clamping, no rescaling. Only their order matters to the exact score.
 
     Args:
-        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes;
-            of dtype float16, bfloat16, float32 or float64.
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
+            sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
         target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score, at least 2. 300000 is the protocol of the paper.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
-        image_ids: One id for each image, integers of at least 0 or texts such as file paths. Images with one id count
-            once, and come back in the order of the ids. None for all images, in their order.
-        reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score an image.
-        shared_fpr: `"mean"`: every normal image counts the same, whatever its size. `"max"`: the normal image with the
-            most false positives counts, which is stricter.
+        image_ids: One id for each image, integers of at least 0 or texts such as file paths. Of images with the same id
+            only the first counts, and the scores are in ascending order of the ids. None if every image counts; the
+            scores are then in the order of the images.
+        reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score per image.
+        shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
+            counts the same, whatever its size. `"max"`: their maximum, which is stricter.
         validate_args: Whether to check maps and masks.
 
     Returns:
-        The mean score () or with `reduction="none"` the scores (N,), in which element `i` is that of image `i` and NaN
-        for a normal image. In [0, 1], float64 for float64 maps and float32 otherwise, on the device of the maps. NaN,
-        with a warning, if there is no image, no normal image or no anomalous image.
+        The mean score (), or with `reduction="none"` the scores (N,): element `i` is the score of image `i`, NaN for a
+        normal image. In [0, 1]; float64 for float64 maps, float32 otherwise; on the device of the maps. NaN, with a
+        warning, if there is no image, no normal image or no anomalous image.
 
     Raises:
         TypeError: If an argument is of the wrong type or dtype.
@@ -153,23 +159,24 @@ def pimo(
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
 
     Args:
-        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes;
-            of dtype float16, bfloat16, float32 or float64.
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
+            sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
         target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
-            2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
-        image_ids: One id for each image, integers of at least 0 or texts such as file paths. Images with one id count
-            once, and come back in the order of the ids. None for all images, in their order.
-        shared_fpr: `"mean"`: every normal image counts the same, whatever its size. `"max"`: the normal image with the
-            most false positives counts, which is stricter.
+            2. None for 1,000 thresholds whose shared FPRs are evenly spaced in log, from that of one normal pixel to 1.
+        image_ids: One id for each image, integers of at least 0 or texts such as file paths. Of images with the same id
+            only the first counts, and the curves are in ascending order of the ids. None if every image counts; the
+            curves are then in the order of the images.
+        shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
+            counts the same, whatever its size. `"max"`: their maximum, which is stricter.
         validate_args: Whether to check maps and masks.
 
     Returns:
-        A named tuple of `thresholds` (K,), ascending; `shared_fpr` (K,), in which element `k` is the mean (or
-        maximum) over the normal images of the share of their pixels at or above `thresholds[k]`; and `per_image_tprs`
-        (N, K), in which element `(i, k)` is the share of the mask pixels of image `i` at or above `thresholds[k]`, NaN
-        for a normal image. float64 for float64 maps and float32 otherwise, on the device of the maps. All NaN, with a
-        warning, if there is no normal image.
+        A named tuple of three. `thresholds` (K,) is ascending. Element `k` of `shared_fpr` (K,) is the mean (or
+        maximum) over the normal images of the share of their pixels at or above `thresholds[k]`. Element `(i, k)` of
+        `per_image_tprs` (N, K) is the share of the mask pixels of image `i` at or above `thresholds[k]`, NaN for a
+        normal image. float64 for float64 maps, float32 otherwise; on the device of the maps. All NaN, with a warning,
+        if there is no normal image.
 
     Raises:
         TypeError: If an argument is of the wrong type or dtype.
@@ -214,24 +221,24 @@ def aupro(
     .. math::
         \text{AUPRO} = \frac{1}{U} \int_0^U \text{PRO}(F = z) \, dz
 
-    is the recall within a connected region of the masks, averaged over all regions of all images, whatever their size,
-    and over the false positive rates `F` up to the limit `U`. `F` is the share of all pixels outside of masks, of
-    normal and of anomalous images alike, that are called anomalous. AUPIMO is its stricter sibling; AUPRO is here to
-    compare with. Unlike other implementations this one samples no thresholds and needs no rescaling.
+    is the recall within a connected region of the masks, averaged over the regions of all images and over the false
+    positive rates `F` from 0 to the limit `U`. Every region counts the same, whatever its size. `F` is the share of the
+    pixels outside of masks, in normal and in anomalous images, that are called anomalous. AUPRO is here for comparison;
+    AUPIMO is stricter. Unlike other implementations, this one samples no thresholds and needs no rescaling.
 
     Args:
-        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N of (H, W) in any sizes;
-            of dtype float16, bfloat16, float32 or float64.
-        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1. Pixels
-            that touch at an edge or at a corner are of one region.
+        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
+            sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1. Mask
+            pixels that touch at an edge or at a corner belong to the same region.
         fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
-        reduction: `"mean"` for the mean over the regions, `"none"` for one score a region.
+        reduction: `"mean"` for the mean over the regions, `"none"` for one score per region.
         validate_args: Whether to check maps and masks.
 
     Returns:
-        The mean score () or with `reduction="none"` the scores (R,) of the regions, image after image. In [0, 1],
-        float64 for float64 maps and float32 otherwise, on the device of the maps. NaN, with a warning, if there is no
-        region or no pixel outside of them.
+        The mean score (), or with `reduction="none"` the scores (R,) of the regions, in the order of the images. In
+        [0, 1]; float64 for float64 maps, float32 otherwise; on the device of the maps. NaN, with a warning, if there is
+        no region or no pixel outside of the masks; (1,) with `reduction="none"` if there is no region.
 
     Raises:
         TypeError: If an argument is of the wrong type or dtype.
@@ -251,18 +258,19 @@ def aupro(
     check_fpr_limit(fpr_limit)
     check_choice("reduction", reduction, Reduction)
     maps, masks = as_images(_as_tensors(preds), _as_tensors(target), validate_args=validate_args)
-    scores, warnings = score_regions(split_by_regions(maps, masks), fpr_limit)
+    regions = split_by_regions(maps, masks)
+    scores, warnings = score_regions(regions, fpr_limit)
     warn(warnings)
     score = mean_score(scores) if reduction == "mean" else scores
     is_double = any(each.dtype == torch.float64 for each in maps)
-    score = score.to(torch.float64 if is_double else torch.float32)
+    score = score.to(torch.float64 if is_double else torch.float32).to(regions.normal.device)
     return score.cpu().numpy() if _is_numpy(preds) else score
 
 
 def _keep(
     preds: Maps, target: Maps, image_ids: ImageIds | None, upper_fpr: float | None, validate_args: bool
 ) -> PixelScores:
-    """Select the scores that can matter up to a shared FPR, or all; in float64 if a map is, else in float32."""
+    """Select the scores that matter up to a shared FPR, all if that is None; float64 if a map is, else float32."""
     maps = preds if isinstance(preds, list | tuple) else [preds]
     is_double = any(getattr(each, "dtype", None) == torch.float64 for each in maps)
     floor = torch.tensor(-math.inf, dtype=torch.float64 if is_double else torch.float32)
@@ -279,7 +287,7 @@ def _keep(
 
 
 def _distinct(kept: PixelScores, image_ids: ImageIds | None) -> Images:
-    """Count each image once, by ids that are integers or texts."""
+    """Keep the first image of each id."""
     texts = None
     if image_ids is not None and are_texts(image_ids):
         texts = [str(os.fspath(each)) for each in cast("Sequence[str]", image_ids)]
@@ -294,7 +302,7 @@ def _is_numpy(maps: Maps | ArrayMaps) -> bool:
 
 
 def _as_tensors(maps: Maps | ArrayMaps) -> Maps:
-    """Tensors that share the memory of NumPy arrays where they can; anything else as it is."""
+    """Turn NumPy arrays into tensors that share their memory if possible; return anything else as it is."""
     if isinstance(maps, np.ndarray):
         return _as_tensor(maps)
     if isinstance(maps, list | tuple):

@@ -1,16 +1,16 @@
-"""In Lightning: a callback that shows where a logged AUPIMO comes from, in TensorBoard and other loggers.
+"""A Lightning callback that shows where a logged AUPIMO comes from, in TensorBoard and other loggers.
 
-Conventions: what is logged is named after the stage and the metric's attribute, `val/aupimo/curves` for `self.aupimo`.
-Under several processes every rank takes part in the gathering of scores, and rank 0 draws and logs. Only public hooks
-and methods of Lightning are used.
+Conventions: the name of what is logged starts with the stage and the metric's attribute, as `val/aupimo/curves` for
+`self.aupimo`. With several processes every rank takes part in the gathering of scores, and rank 0 draws and logs. Only
+public hooks and methods of Lightning are used.
 
-This module needs the extra `lightning`, and matplotlib.
+This module needs the extras `lightning` and `plot`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics import Metric, MetricCollection, MetricTracker
@@ -28,52 +29,62 @@ from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["AUPIMOCallback"]
+
 IMAGE_KEYS = ("image", "images")
 MAP_KEYS = ("anomaly_map", "anomaly_maps", "maps", "preds")
 MASK_KEYS = ("mask", "masks", "gt_mask", "gt_masks", "target", "targets")
-"""Where images, maps and masks are usually found, in what a step returns and in its batch."""
+"""Usual names of images, maps and masks in what a step returns and in its batch."""
 
 Pictures: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 """Images (N, C, H, W), anomaly maps (N, H, W) or (N, 1, H, W), and masks of the shape of the maps, or None."""
 HeatmapSource: TypeAlias = Callable[[Any, Any], Pictures | None] | tuple[str, str, str]
+"""A function of what a step returns and of its batch, or the names of images, maps and masks in one of these."""
 
 
 class AUPIMOCallback(Callback):
-    """Log what stands behind the AUPIMO of an epoch: distribution, curves and heat maps of the images.
+    """Log what explains the AUPIMO of an epoch: distribution, curves and heat maps of the images.
 
     At the end of each validation and test epoch, for each :class:`~aupimo_torchmetrics.AUPIMO` of the LightningModule
-    that was updated in it (say, `self.aupimo`, in a validation):
+    that was updated in it (here `self.aupimo`, in a validation):
 
-    - `val/aupimo/share_at_0` and `val/aupimo/share_at_1`: share of the anomalous images of whose defect nothing is
-      found, and all of it at every threshold; scalars for any logger, `ModelCheckpoint` and `EarlyStopping`,
+    - `val/aupimo/share_at_0`: share of the anomalous images with a score of exactly 0 (nothing of the defect is found),
+    - `val/aupimo/share_at_1`: share with a score of exactly 1 (the whole defect is found at every threshold); both are
+      scalars for any logger, `ModelCheckpoint` and `EarlyStopping`,
     - `val/aupimo/scores`: histogram of the scores (TensorBoard),
-    - `val/aupimo/distribution`: box plot of the scores with each image,
-    - `val/aupimo/curves`: PIMO curves of the images that stand for the distribution,
+    - `val/aupimo/distribution`: box plot of the scores, with a point for each image,
+    - `val/aupimo/curves`: PIMO curves of the images nearest to the statistics of the box plot,
     - `val/aupimo/heatmaps`: a few images, and where in them the score comes from.
 
-    Figures go to TensorBoard and to loggers that have a method `log_image`, as that of Weights & Biases has; other
-    loggers get the scalars only. Nothing is logged of Lightning's sanity check, and no figure of an epoch whose score
-    is undefined. The score itself is logged by `self.log("val/aupimo", self.aupimo)` as ever; it is computed once.
+    Figures go to TensorBoard and to loggers with a method `log_image`, such as that of Weights & Biases. Other loggers
+    get only the scalars. Nothing is logged in Lightning's sanity check, and no figure if the score is undefined. Log
+    the score itself with `self.log("val/aupimo", self.aupimo)` as usual; it is computed only once.
 
-    Heat maps need images and anomaly maps. They are taken from what the step returns, or else from its batch, if these
-    are dictionaries or objects with the usual names: `return {"image": images, "anomaly_map": maps, "mask": masks}`.
-    Of a batch that is a tuple, the first tensor is the images, and one of 0 and 1 in the shape of the maps the masks.
-    By default the images are anomalous ones, spread evenly over those that rank 0 sees, the same in each epoch if the
-    data are not shuffled. At most twice as many as are drawn are held in memory.
+    Heat maps need images and anomaly maps. The callback looks for them in what the step returns, then in its batch.
+    Both may be dictionaries or objects with the usual names, as in
+    `return {"image": images, "anomaly_map": maps, "mask": masks}`. If the batch is a tuple or a list, its first tensor
+    is taken for the images, and the first other one with the shape of the maps and only 0 and 1 in it for the masks.
+    By default anomalous images are drawn, spread evenly over those that rank 0 sees. They are the same in each epoch if
+    the data is not shuffled. At most twice as many as are drawn are held in memory.
 
     Args:
-        metric: Name of the metric's attribute, `"aupimo"` or `"metrics.aupimo"` in a collection. None for all.
-        every_n_epochs: Draw and log in every n-th epoch of training. Validation and test runs of their own always do.
-        heatmap_source: How to get at images, maps and masks: three names, as `("image", "anomaly_map", "mask")`, or a
-            function of what the step returns and its batch, which returns images (N, C, H, W), maps and masks (N, H, W)
-            or (N, 1, H, W), or None for a batch of which nothing is to be drawn. None for the usual names.
+        metric: Name of the metric's attribute, such as `"aupimo"`, or `"metrics.aupimo"` in a collection. None for all.
+        every_n_epochs: Draw and log in every n-th epoch of a fit. Separate validation and test runs always draw.
+        heatmap_source: Where to find images, maps and masks. Three names, such as `("image", "anomaly_map", "mask")`;
+            or a function of what the step returns and of its batch. It returns images (N, C, H, W), maps and masks
+            (N, H, W) or (N, 1, H, W), or None if nothing of the batch is to be drawn; the masks may be None. None for
+            the usual names.
         num_heatmaps: How many heat maps to draw, 0 for none.
-        heatmap_images: Which images to draw instead: their indices in the epoch (on rank 0), from 0.
+        heatmap_images: Which images to draw instead: their indices in the epoch (on rank 0), from 0. All of them are
+            drawn, unless `num_heatmaps` is 0.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
-        ValueError: If a number is out of its range; when an epoch starts, if the module has no such metric; at a batch,
-            if `heatmap_source` finds no images and maps in it, or such that do not fit.
+        ValueError: If a number is out of its range. When an epoch starts: if the module has no such metric. After a
+            batch: if `heatmap_source` finds no images or no maps in it, or if their shapes do not fit together.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -103,7 +114,7 @@ class AUPIMOCallback(Callback):
         self._gallery: _Gallery | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise if there is nothing to log; open a gallery where it will be drawn."""
+        """Raise if there is no metric; start to collect images if heat maps will be drawn."""
         _metrics_by_name(pl_module, self.metric)
         self._gallery = None
         if self._is_due(trainer) and trainer.is_global_zero and self.num_heatmaps:
@@ -131,13 +142,14 @@ class AUPIMOCallback(Callback):
         if not self._is_due(trainer):
             return
         for name, metric in _metrics_by_name(pl_module, self.metric).items():
-            # A rank may have had no batch, but takes part in the gathering all the same.
+            # A rank without a batch must take part in the gathering, too.
             if not trainer.strategy.reduce_boolean_decision(metric.update_called, all=False):
                 continue
             tag = f"{'test' if trainer.testing else 'val'}/{name.replace('.', '/')}"
             result = metric.result()
             shares = {f"{tag}/share_at_{score}": _share_at(result, score) for score in (0, 1)}
-            pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)  # the ranks agree; it spares a warning
+            # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
+            pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
             if trainer.is_global_zero and _has_scores(result):
                 _log_pictures(trainer, tag, result, gallery)
 
@@ -146,7 +158,7 @@ class AUPIMOCallback(Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _is_due(self, trainer: Trainer) -> bool:
-        """Whether this epoch is one to log."""
+        """Whether to log this epoch."""
         is_own_run = trainer.state.fn != TrainerFn.FITTING
         return not trainer.sanity_checking and (is_own_run or (trainer.current_epoch + 1) % self.every_n_epochs == 0)
 
@@ -154,10 +166,10 @@ class AUPIMOCallback(Callback):
 class _Picture(NamedTuple):
     """One image with its map, on the CPU."""
 
-    position: int
-    """Index of the image in the epoch."""
+    image_index: int
+    """Index of the image in the epoch, on this rank."""
     image: Tensor
-    """(C, H, W), resized to the map."""
+    """(C, H, W), resized to the size of the map."""
     anomaly_map: Tensor
     """(H, W)."""
     mask: Tensor | None
@@ -165,7 +177,7 @@ class _Picture(NamedTuple):
 
 
 class _Gallery:
-    """Keeps a few of the images that pass by, spread evenly, however many these will be."""
+    """Collects a few images of an epoch, spread evenly, without knowing how many there will be."""
 
     def __init__(self, size: int, indices: Sequence[int] | None) -> None:
         self.size = size
@@ -182,17 +194,17 @@ class _Gallery:
         for i, image in enumerate(images):
             if self._wants(self._num_seen, is_anomalous[i]):
                 anomaly_map = anomaly_maps[i].reshape(size).detach().cpu().clone()
-                if not bool(anomaly_map.isnan().any()):  # it cannot be drawn, and the metric may be told not to check
+                if not bool(anomaly_map.isnan().any()):  # possible with `validate_args=False`, and cannot be drawn
                     resized = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
                     mask = None if masks is None else (masks[i].reshape(size) != 0).cpu()
                     self.kept.append(_Picture(self._num_seen, resized.detach().cpu(), anomaly_map, mask))
             self._num_seen += 1
             if self.indices is None and len(self.kept) > 2 * self.size:
-                self.kept = self.kept[::2]  # and of those that come every other one
+                self.kept = self.kept[::2]  # from now on, keep only every other of the images to come, too
                 self._stride *= 2
 
     def pictures(self) -> list[_Picture]:
-        """Return what to draw."""
+        """Return the images to draw."""
         if self.indices is not None or len(self.kept) <= self.size:
             return self.kept
         steps = np.linspace(0, len(self.kept) - 1, self.size).round().astype(int)
@@ -209,7 +221,7 @@ class _Gallery:
 
 
 def _metrics_by_name(pl_module: LightningModule, name: str | None) -> dict[str, AUPIMO]:
-    """Metrics of the module by the names of their attributes; raise if there is none, or not that of the name."""
+    """Metrics of the module by the names of their attributes, or only that of the name; raise if there is none."""
     found = dict(_find_metrics(pl_module))
     if name is None and found:
         return found
@@ -223,10 +235,10 @@ def _metrics_by_name(pl_module: LightningModule, name: str | None) -> dict[str, 
 
 
 def _find_metrics(module: torch.nn.Module, prefix: str = "") -> Iterator[tuple[str, AUPIMO]]:
-    """Names and metrics in a module and in collections; not the copies that wrappers of metrics make."""
+    """Names and metrics in a module and in its collections, without the copies inside of wrapper metrics."""
     children = module.named_children()
     if isinstance(module, MetricCollection):
-        children = iter(module.items(keep_base=True, copy_state=False))  # this brings grouped states up to date
+        children = iter(module.items(keep_base=True, copy_state=False))  # `items` also updates grouped states
     for name, child in children:
         if isinstance(child, AUPIMO):
             yield prefix + name, child
@@ -240,7 +252,7 @@ def _has_scores(result: AUPIMOResult) -> bool:
 
 
 def _share_at(result: AUPIMOResult, score: int) -> Tensor:
-    """Share of the anomalous images with exactly this score, NaN without any."""
+    """Share of the anomalous images with exactly this score; NaN if there is none."""
     scores = result.aupimos[~result.aupimos.isnan()]
     return (scores == score).float().mean()
 
@@ -277,17 +289,17 @@ def _look_up(keys: tuple[str, ...], *sources: Any) -> Tensor | None:
 
 
 def _fits(masks: Tensor, maps: Tensor) -> bool:
-    """Whether a tensor is of the shape of masks for the maps."""
+    """Whether the shape of a tensor is that of masks for the maps."""
     return masks.numel() == maps.numel() and masks.shape[-2:] == maps.shape[-2:]
 
 
 def _may_be_masks(tensor: Tensor, maps: Tensor | None) -> bool:
-    """Whether a tensor without a name is of the shape of masks for the maps, and holds 0 and 1 only."""
+    """Whether a tensor without a name has the shape of masks for the maps, and holds only 0 and 1."""
     return maps is not None and _fits(tensor, maps) and bool(((tensor == 0) | (tensor == 1)).all())
 
 
 def _checked(images: Tensor, maps: Tensor, masks: Tensor | None) -> Pictures:
-    """Raise unless images, maps and masks are of as many images and of shapes that can be drawn."""
+    """Return images, maps and masks; raise unless their shapes can be drawn and fit together."""
     is_map = maps.ndim in {3, 4} and maps.numel() == len(maps) * maps.shape[-2:].numel()
     if images.ndim != 4 or not is_map or len(images) != len(maps) or (masks is not None and not _fits(masks, maps)):
         raise ValueError(
@@ -299,7 +311,7 @@ def _checked(images: Tensor, maps: Tensor, masks: Tensor | None) -> Pictures:
 
 
 def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Gallery | None) -> None:
-    """Log histogram and figures of a metric."""
+    """Log the histogram and the figures of a metric."""
     scores = result.aupimos[~result.aupimos.isnan()].cpu()
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -327,8 +339,8 @@ def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Ga
     _log_figure(trainer, f"{tag}/heatmaps", figure)
 
 
-def _log_figure(trainer: Trainer, tag: str, figure: Any) -> None:
-    """Hand a figure to each logger that takes one."""
+def _log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
+    """Give a figure to each logger that accepts figures or images."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, trainer.global_step)
@@ -336,10 +348,11 @@ def _log_figure(trainer: Trainer, tag: str, figure: Any) -> None:
             logger.log_image(tag, [_as_array(figure)], step=trainer.global_step)
 
 
-def _as_array(figure: Any) -> Any:
-    """Pixels of a figure (H, W, 3) uint8."""
+def _as_array(figure: Figure) -> NDArray[np.uint8]:
+    """Pixels of a figure (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
-    canvas: Any = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no types for its methods
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)
+    return np.ascontiguousarray(pixels[..., :3])

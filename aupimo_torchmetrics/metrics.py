@@ -1,4 +1,4 @@
-"""The metrics `AUPIMO` and `PIMO`: settings and answers, no arithmetic.
+"""The metrics `AUPIMO` and `PIMO`: their settings and what they return; the arithmetic is elsewhere.
 
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984.
@@ -34,6 +34,8 @@ from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, result_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["AUPIMO", "PIMO"]
+
 if not _MATPLOTLIB_AVAILABLE:
     __doctest_skip__ = ["AUPIMO.plot", "PIMO.plot"]
 
@@ -44,58 +46,61 @@ class AUPIMO(PixelScoresMetric):
     .. math::
         \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
 
-    is the recall within the mask of the anomalous image `i`, averaged over the thresholds at which the shared FPR `F`,
-    the mean false positive rate of the normal images (or the largest, see `shared_fpr`), lies between `L` and `U`,
-    evenly in its logarithm: how much of a defect is found at thresholds so strict that normal images show (nearly) no
-    false positive. An image is normal iff its mask is empty. A model without any skill scores `(U - L) / log(U / L)`,
-    3.9e-5 at the default bounds.
+    is the score of the anomalous image `i`: how much of its defect is found at thresholds so strict that normal images
+    show (nearly) no false positive. `TPR_i` is the recall within the mask of the image. It is averaged over the
+    thresholds whose shared FPR `F` lies between `L` and `U`, evenly in the logarithm of `F`. `F` is the mean false
+    positive rate of the normal images (or the highest, see `shared_fpr`). An image is normal iff its mask is empty. A
+    model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
 
     As input to ``forward`` and ``update`` the metric accepts:
 
     - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. The higher a score, the more anomalous the pixel. Scores are
-      used as they are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+      float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
+      are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
     - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
       holding only 0 (normal) and 1 (anomalous).
     - ``image_ids`` (optional): one id for each image, unique in the data set: integers of at least 0 (a list or
-      :class:`~torch.Tensor`), or a list of texts such as file paths, which are then the ``paths`` of the result. Images
-      with one id count once, as a ``DistributedSampler`` repeats images to fill up ranks, and scores come back in the
-      order of the ids, texts in their own order. If images with one id differ, the first counts, and a warning says so.
+      :class:`~torch.Tensor`), or a list of texts such as file paths. Texts become the ``paths`` of the result. An image
+      whose id was seen before is not counted again; a ``DistributedSampler`` repeats images, to give all ranks equally
+      many. If images with the same id differ, the first counts, and a warning says so.
 
     As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor`: the mean score of the
-    anomalous images, or with ``reduction="none"`` one score an image (N,), NaN for a normal one (of a single image the
-    score has the shape (), as torchmetrics squeezes it). :meth:`result` gives scores and thresholds by name.
+    anomalous images, or with ``reduction="none"`` one score per image (N,), NaN for a normal image. For a single image
+    the shape is (), because torchmetrics squeezes it. :meth:`result` gives scores and thresholds by name.
 
-    Without image ids the order is that of the updates; under several processes that of the ranks, then of the updates.
+    Images are in ascending order of their ids. Without ids they are in the order of the updates; with several
+    processes, in the order of the ranks, and for each rank in the order of its updates.
 
     ``update`` raises a ``TypeError`` or ``ValueError`` if maps, masks or ids are not of this form, before it keeps
-    anything. What is kept is a few megabytes: the scores in the masks, and the highest scores of the normal images.
-    ``forward`` also scores each batch on its own, which takes time and is mostly undefined; call ``update``.
+    anything. It keeps a few megabytes: the scores in the masks, and the highest scores of the normal images.
+    ``forward`` also scores each batch alone. This takes time, and the score of a batch is often undefined: prefer
+    ``update``.
 
     ==========================================  ======================================================================
     Data                                        Result
     ==========================================  ======================================================================
     no image, no normal or no anomalous image   NaN and a warning
-    fewer than ``1 / L`` normal pixels          the score of the curve interpolated below 1 pixel, and a warning
-    scores tied so that no threshold reaches    the score of the curve interpolated over the tie, and a warning; of
-    the FPR bounds (saturated, constant maps)   constant maps the score of chance, ``(U - L) / log(U / L)``
+    fewer than ``1 / L`` normal pixels          the score of the curve, interpolated below the FPR of one pixel, and a
+                                                warning
+    tied scores, so that no threshold reaches   the score of the curve, interpolated across the tie, and a warning;
+    the FPR bounds (saturated, constant maps)   for constant maps the score of chance, ``(U - L) / log(U / L)``
     infinite scores, outliers, a large offset   the exact score: only the order of the scores counts
     half precision                              the exact score of the rounded scores
     NaN in a map                                ``ValueError`` in ``update``; what was collected before stays
-    normal scores that matter outgrow           a lower bound and a warning, unless the score is certified to be
-    ``normal_buffer``                           exact in spite of it
+    more normal scores matter than              a lower bound and a warning, unless the score is certified to be
+    ``normal_buffer`` keeps                     exact all the same
     ==========================================  ======================================================================
 
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score, at least 2. 300000 is the protocol of the paper and reproduces published scores.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
-        reduction: ``"mean"`` for the mean over the anomalous images, ``"none"`` for one score an image.
-        shared_fpr: ``"mean"``: every normal image counts the same, whatever its size. ``"max"``: the normal image with
-            the most false positives counts, which is stricter.
-        normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. The default
-            makes scores exact in any order of the data for up to 655 million normal pixels at the default bounds, and
-            practically always beyond. With ``shared_fpr="max"`` any number does.
+        reduction: ``"mean"`` for the mean over the anomalous images, ``"none"`` for one score per image.
+        shared_fpr: How the FPRs of the normal images make one shared FPR. ``"mean"``: their mean, so every normal image
+            counts the same, whatever its size. ``"max"``: their maximum, which is stricter.
+        normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. With the
+            default, scores at the default bounds are exact for up to 655 million normal pixels in any order, and
+            almost always for more. With ``shared_fpr="max"`` they are exact for any number, with any buffer.
         validate_args: Whether to check maps and masks in ``update``.
         kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
 
@@ -146,7 +151,7 @@ class AUPIMO(PixelScoresMetric):
         self._result: AUPIMOResult | None = None
 
     def compute(self) -> Tensor:
-        """Compute the mean score, or the score of each image."""
+        """Compute the mean score (), or with ``reduction="none"`` the score of each image (N,), in float32."""
         self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
         warn(self._result.warnings)
         scores = self._result.aupimos
@@ -154,21 +159,36 @@ class AUPIMO(PixelScoresMetric):
         return score.to(torch.float32).to(self.device)
 
     def result(self) -> AUPIMOResult:
-        """Return the scores of all images with what explains them; under several processes call it on every rank.
+        """Return the scores of all images with all that is known of them.
 
-        It shares the work, the gathering and the cache of ``compute``.
+        With several processes call it on every rank. It calls ``compute`` and shares its cache, so that nothing is
+        computed or gathered twice.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks)
+            >>> print(metric.result())  # doctest: +ELLIPSIS
+            AUPIMO 1.0000 (chance 0.25): 1 images with a score, 1 normal ones
+            lowest, quartiles and highest score: 1.000 1.000 1.000 1.000 1.000
+            thresholds at the FPR bounds: 8 and 15
+            AUPIMO, exact, shared FPR 0.1 to 0.5 (mean of per-image FPRs), aupimo-torchmetrics ...
+
         """
         self.compute()
         return cast("AUPIMOResult", self._result)
 
     def curves(self) -> PIMOResult:
-        """Return the PIMO curves of all images around the FPR bounds, `self.result().curves()`.
+        """Return the PIMO curves of all images around the FPR bounds; the same as `self.result().curves()`.
 
-        Under several processes call it on every rank.
+        With several processes call it on every rank.
 
         Returns:
-            `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in float32, at 1,000 thresholds whose
-            shared FPRs lie evenly in log, as :meth:`AUPIMOResult.curves` says.
+            `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in float32, at K = 1,000 thresholds whose
+            shared FPRs are evenly spaced in log, see :meth:`AUPIMOResult.curves`.
 
         """
         return self.result().curves()
@@ -179,12 +199,12 @@ class AUPIMO(PixelScoresMetric):
         self._result = None
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
-        """Plot the score, one score a step, or with ``reduction="none"`` the distribution of the images' scores.
+        """Plot the score, or several scores over steps; with ``reduction="none"`` the distribution of the scores.
 
         Args:
-            val: A result of ``forward`` or ``compute``, or a list of these, one a step. The own score if None; under
-                several processes call it on every rank then.
-            ax: A matplotlib axis to add the plot to.
+            val: What ``forward`` or ``compute`` returned, or a list of these, one per step. None for the score of this
+                metric; with several processes then call it on every rank.
+            ax: A matplotlib axis to draw on; None for a new figure.
 
         Returns:
             Figure and axis.
@@ -224,14 +244,14 @@ class PIMO(PixelScoresMetric):
     ``compute`` it returns a :class:`PIMOResult`, a named tuple of ``thresholds`` (K,), ``shared_fpr`` (K,) and
     ``per_image_tprs`` (N, K) in float32; all NaN, with a warning, if there is no normal image.
 
-    The curves run up to a shared FPR of 1, so every score of the normal images is kept, 4 bytes a pixel. Where the
-    score is enough, :class:`AUPIMO` keeps a small part of that.
+    The curves reach up to a shared FPR of 1, so every score of the normal images is kept, 4 bytes per pixel. If curves
+    around the FPR bounds are enough, :meth:`AUPIMO.curves` draws them from a small part of that.
 
     Args:
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
-            2. None for 1,000 thresholds whose shared FPRs lie evenly in log between that of one normal pixel and 1.
-        shared_fpr: ``"mean"``: every normal image counts the same, whatever its size. ``"max"``: the normal image with
-            the most false positives counts, which is stricter.
+            2. None for 1,000 thresholds whose shared FPRs are evenly spaced in log, from that of one normal pixel to 1.
+        shared_fpr: How the FPRs of the normal images make one shared FPR. ``"mean"``: their mean, so every normal image
+            counts the same, whatever its size. ``"max"``: their maximum, which is stricter.
         validate_args: Whether to check maps and masks in ``update``.
         kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
 
@@ -276,21 +296,21 @@ class PIMO(PixelScoresMetric):
     def plot(
         self, val: PIMOResult | None = None, ax: _AX_TYPE | None = None, result: AUPIMOResult | None = None
     ) -> _PLOT_OUT_TYPE:
-        """Plot the curves of some images from the worst to the best, and their mean.
+        """Plot the curves of some images from the worst to the best, and the mean curve.
 
         Args:
-            val: A result of ``forward`` or ``compute``. The own curves if None; under several processes call it on
-                every rank then.
-            ax: A matplotlib axis to add the plot to.
-            result: Scores of the same images, as :meth:`AUPIMO.result` returns them: their FPR range is shaded, and
-                they say which images are drawn, in which colours.
+            val: What ``forward`` or ``compute`` returned. None for the curves of this metric; with several processes
+                then call it on every rank.
+            ax: A matplotlib axis to draw on; None for a new figure.
+            result: Scores of the same images, as :meth:`AUPIMO.result` returns them. Then the FPR range is shaded, and
+                the scores decide which images are drawn and in which colours.
 
         Returns:
             Figure and axis.
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
-            ValueError: If curves and scores are of different numbers of images.
+            ValueError: If curves and scores have different numbers of images.
 
         Example:
             >>> import torch

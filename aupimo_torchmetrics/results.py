@@ -1,4 +1,4 @@
-"""Named results: per-image scores with what explains them, PIMO curves, and the official JSON format.
+"""The results: per-image scores with all that is known of them, PIMO curves, and operating points.
 
 Conventions: N images, K thresholds. Image classes are 0 for normal and 1 for anomalous. A normal image scores NaN.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,32 +31,34 @@ from aupimo_torchmetrics._version import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult"]
+if find_spec("pandas") is None:
+    __doctest_skip__ = ["AUPIMOResult.to_dataframe"]
 
-NUM_SHOWN_WARNINGS = 3
-"""Warnings that a printed result shows in full."""
+__all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult"]
 
 
 class PIMOResult(NamedTuple):
-    """PIMO curves of N images at K thresholds; tensors, or NumPy arrays if the maps were."""
+    """PIMO curves of N images at K thresholds: tensors, or NumPy arrays if the maps were NumPy arrays."""
 
     thresholds: Tensor
-    """(K,) ascending anomaly scores."""
+    """(K,) ascending, in the unit of the anomaly maps."""
     shared_fpr: Tensor
-    """(K,) element k is the mean (or, if asked for, the maximum) over the normal images of the share of their pixels at
-    or above `thresholds[k]`."""
+    """(K,) element k is the shared FPR of `thresholds[k]`: the mean over the normal images (or the maximum, with
+    `shared_fpr="max"`) of the share of their pixels at or above `thresholds[k]`."""
     per_image_tprs: Tensor
-    """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN if normal."""
+    """(N, K) element (i, k) is the share of the mask pixels of image i at or above `thresholds[k]`; NaN for a normal
+    image."""
 
     def save(self, path: str | os.PathLike[str], shared_fpr: SharedFPR = "mean") -> None:
         """Write the curves to a `.pt` file, under the names that the official package uses.
 
         Args:
-            path: File to write. An existing file is replaced when the new one is complete.
-            shared_fpr: What the FPRs of the normal images were summed up by, to be noted in the file.
+            path: File to write. An existing file is replaced only when the new one is complete.
+            shared_fpr: How the shared FPR was computed, `"mean"` or `"max"`; the file says which.
 
         Raises:
-            ValueError: If the shared FPR is not known.
+            ValueError: If `shared_fpr` is neither `"mean"` nor `"max"`.
+            OSError: If the file cannot be written.
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
@@ -63,7 +66,7 @@ class PIMOResult(NamedTuple):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PIMOResult:
-        """Read curves from a `.pt` file of this or of the official package; no code in it is run.
+        """Read curves from a `.pt` file of this or of the official package; code in the file is never run.
 
         Args:
             path: File to read.
@@ -72,7 +75,7 @@ class PIMOResult(NamedTuple):
             The curves, as tensors on the CPU.
 
         Raises:
-            ValueError: If the file is not such a file, or what it holds does not fit together.
+            ValueError: If the file does not hold curves, or their shapes do not fit together.
             OSError: If the file cannot be opened.
 
         """
@@ -80,40 +83,42 @@ class PIMOResult(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """What one threshold does: how much of each defect it finds, and how many normal images it stops."""
+    """What one threshold does: how much of each defect it finds, and on how many normal images it raises an alarm."""
 
     threshold: float
-    """Pixels with at least this score are called anomalous, in the unit of the anomaly maps."""
+    """In the unit of the anomaly maps; pixels with at least this score are called anomalous."""
     shared_fpr: float
-    """Shared FPR of the threshold; NaN without normal images."""
+    """Shared FPR of the threshold; NaN if there is no normal image."""
     per_image_tprs: Tensor
-    """(N,) float64, share of the mask pixels of each image that are called anomalous; NaN for a normal image."""
+    """(N,) float64, element i is the share of the mask pixels of image i that are called anomalous; NaN for a normal
+    image."""
     share_of_normal_images_with_alarm: float
-    """Share of the normal images of which any pixel is called anomalous; NaN without normal images."""
+    """Share of the normal images with at least one pixel that is called anomalous; NaN if there is no normal image."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AUPIMOResult:
-    """Per-image AUPIMO scores and all that is known of them, to explain, quote and reuse them.
+    """Per-image AUPIMO scores and all that is known of them.
 
-    It is frozen; `dataclasses.replace(result, paths=...)` gives one with other names of the images.
+    A result is frozen. `dataclasses.replace(result, paths=...)` makes a changed copy.
 
     Attributes:
         aupimos: (N,) float64, element i is the score of image i, in [0, 1]; NaN for a normal image.
-        fpr_bounds: Lower and upper bound of the shared FPR that the scores are averaged over.
-        threshold_bounds: The thresholds at the upper and at the lower FPR bound, in the unit of the anomaly maps, lower
-            threshold first. NaN where there is none, or where it is not known.
-        num_thresholds: Number of sampled thresholds, None for an exact score; `"unknown"` for scores from a file of the
+        fpr_bounds: Lower and upper bound `(L, U)` of the shared FPR, over which the scores are averaged.
+        threshold_bounds: The threshold at `U` and the threshold at `L`, in the unit of the anomaly maps; so the lower
+            threshold comes first. NaN if there is none, or if it is not known.
+        num_thresholds: Number of sampled thresholds. None for exact scores; `"unknown"` for scores from a file of the
             official package, which does not hold it.
-        num_points: Number of sampled thresholds between the bounds, None for an exact score, or where not known.
-        shared_fpr: What the FPRs of the normal images are summed up by, `"mean"` or `"max"`.
-        image_classes: (N,) int64, 0 for a normal and 1 for an anomalous image; None if they are not known.
-        image_ids: (N,) int64 ids given with the images, -1 for an image without; None if there are none.
-        paths: File of each image, or the text that was given as its id, empty for an image without; None if there are
-            none.
-        version: Version of this library that computed the scores, None if another program did.
-        mask_sizes: (N,) int64 mask pixels of each image, 0 for a normal one; None if they are not known.
-        warnings: What leaves a score undefined or uncertain; the texts that were warned of when it was computed.
+        num_points: Number of sampled thresholds between the bounds. None for exact scores, or if it is not known.
+        shared_fpr: How the FPRs of the normal images make one shared FPR: by their `"mean"` or by their `"max"`.
+        image_classes: (N,) int64, element i is 0 if image i is normal and 1 if it is anomalous; None if not known.
+        image_ids: (N,) int64, element i is the integer id of image i, -1 if it has none; None if no image has one.
+        paths: N texts, element i is the file of image i or the text that was given as its id, empty if it has neither;
+            None if no image has one.
+        version: Version of this library that computed the scores; None if another program did.
+        mask_sizes: (N,) int64, element i is the number of mask pixels of image i, 0 if it is normal; None if not known.
+        warnings: Texts that say why scores are undefined or uncertain, the same that were warned of when the scores
+            were computed. Empty if there was no warning.
 
     Example:
         >>> import torch
@@ -146,14 +151,14 @@ class AUPIMOResult:
 
     @property
     def mean(self) -> float:
-        """Mean score of the anomalous images; NaN without one, or without a normal image."""
+        """Mean score of the anomalous images; NaN if there is none, or if there is no normal image."""
         return float(sweep.mean_score(self.aupimos))
 
     @property
     def chance(self) -> float:
-        """Score of a model without any skill, whose TPR is everywhere its FPR: `(U - L) / log(U / L)`.
+        """Score of a model without any skill, whose TPR equals its FPR at every threshold: `(U - L) / log(U / L)`.
 
-        With the maximum as shared FPR, constant maps score this, and other maps without skill less.
+        With `shared_fpr="max"` only constant maps score this much; other maps without skill score less.
         """
         lower, upper = self.fpr_bounds
         return (upper - lower) / math.log(upper / lower)
@@ -176,12 +181,22 @@ class AUPIMOResult:
             fpr: Shared FPR in (0, U], where U is the upper bound of `fpr_bounds`.
 
         Returns:
-            The smallest normal score at or above which the shared FPR is at most `fpr`, or the next float above the
-            highest normal score where ties allow none. With `num_thresholds` the sampled threshold whose shared FPR is
-            nearest to `fpr`. NaN if there is no normal image, or if that threshold is not known.
+            The smallest normal score whose shared FPR, as a threshold, is at most `fpr`. If there is none, the next
+            float above the highest normal score. With `num_thresholds`, the sampled threshold whose shared FPR is
+            nearest to `fpr`. NaN if there is no normal image, or if the threshold is not known.
 
         Raises:
-            ValueError: If `fpr` is outside (0, U], or the result was loaded from a file of scores alone.
+            ValueError: If `fpr` is outside (0, U], or the result was loaded from a file that holds only scores.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks)
+            >>> metric.result().threshold_at(0.25)  # 4 of the 16 normal pixels have a score of 12 or more
+            12.0
 
         """
         if not 0 < fpr <= self.fpr_bounds[1]:
@@ -200,35 +215,48 @@ class AUPIMOResult:
     def curves(self) -> PIMOResult:
         """Draw the PIMO curves of all images around the FPR bounds.
 
-        They reach from the shared FPR of one normal pixel to that of the lowest normal score that was kept, ten times
-        the upper bound or more. Whole curves are what :class:`~aupimo_torchmetrics.PIMO` is for, which keeps every
-        normal score.
+        They reach from the shared FPR of one normal pixel to that of the lowest normal score that was kept. For whole
+        curves use :class:`~aupimo_torchmetrics.PIMO`, which keeps every normal score.
 
         Returns:
             `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in the dtype of the scores that were kept,
-            at 1,000 thresholds whose shared FPRs lie evenly in log. All NaN without a normal image.
+            at K = 1,000 thresholds whose shared FPRs are evenly spaced in log. All NaN if there is no normal image.
 
         Raises:
-            ValueError: If the result was loaded from a file of scores alone.
+            ValueError: If the result was loaded from a file that holds only scores.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks)
+            >>> curves = metric.result().curves()
+            >>> curves.thresholds.shape, curves.shared_fpr.shape, curves.per_image_tprs.shape
+            (torch.Size([1000]), torch.Size([1000]), torch.Size([2, 1000]))
+            >>> float(curves.shared_fpr.min())  # that of one of the 16 normal pixels
+            0.0625
 
         """
         return PIMOResult(*draw_curves(self._known().kept, None, self.shared_fpr)[0])
 
     def operating_point(self, *, fpr: float | None = None, threshold: float | None = None) -> OperatingPoint:
-        """Say what one threshold does, given by itself or by its shared FPR.
+        """Say what one threshold does. Give either the threshold or a shared FPR.
 
         Args:
-            fpr: Shared FPR in (0, U] of the threshold, as for :meth:`threshold_at`.
+            fpr: Shared FPR in (0, U], for which the threshold is that of :meth:`threshold_at`.
             threshold: The threshold, in the unit of the anomaly maps.
 
         Returns:
             The threshold, its shared FPR, the share of each image's mask that it finds, and the share of the normal
-            images that it stops.
+            images with an alarm. The shared FPR may be lower than `fpr`, because scores may be tied. All NaN if the
+            threshold for `fpr` is not known.
 
         Raises:
             ValueError: If not exactly one of `fpr` and `threshold` is given, `fpr` is outside (0, U], `threshold` is
-                NaN or so low that normal scores above it were not kept, or the result was loaded from a file of scores
-                alone.
+                NaN or so low that normal scores above it were not kept, or the result was loaded from a file that holds
+                only scores.
 
         Example:
             >>> import torch
@@ -257,15 +285,26 @@ class AUPIMOResult:
         return OperatingPoint(threshold, *sweep.rates_at(scored.kept, threshold, self.shared_fpr))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a table with one row an image.
+        """Return a table with one row per image.
 
         Returns:
             Columns `index` (0 to N - 1), `path`, `image_id`, `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower`
-            and `tpr_at_upper`, the share of the mask that is found at the lower and at the upper FPR bound. What is not
-            known is missing (`None`, `NA` or NaN).
+            and `tpr_at_upper`. The last two are the share of the mask that is found at the lower and at the upper FPR
+            bound. What is not known is missing (`None`, `NA` or NaN).
 
         Raises:
             ModuleNotFoundError: If pandas is not installed.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks, image_ids=["good/0.png", "scratch/0.png"])
+            >>> table = metric.result().to_dataframe()
+            >>> table[["path", "mask_pixels", "aupimo"]].values.tolist()
+            [['good/0.png', 0, nan], ['scratch/0.png', 4, 1.0]]
 
         """
         require("pandas", extra="table", needed_by="AUPIMOResult.to_dataframe")
@@ -305,19 +344,30 @@ class AUPIMOResult:
     def pixel_aupimo(self, anomaly_map: Tensor) -> Tensor:
         """Show where a score comes from: the share of the log-FPR range in which each pixel is called anomalous.
 
-        The AUPIMO of an anomalous image is the mean of this over its mask pixels. (With `num_thresholds` it may exceed
-        the mean a little, as there the trapezoids of a pixel may add up to more than 1 and are cut off.)
+        The AUPIMO of an anomalous image is the mean of this over its mask pixels. With `num_thresholds` the score may
+        be a little larger than the mean, because the share of a pixel may exceed 1 there and is clamped to 1.
 
         Args:
-            anomaly_map: Floating tensor of any shape, in the unit of the maps that were scored.
+            anomaly_map: Floating point tensor of any shape, in the unit of the maps that were scored.
 
         Returns:
-            Tensor of the shape and on the device of the map, in [0, 1]; float64 for a float64 map, float32 otherwise.
-            NaN if there was no normal image.
+            Tensor of the shape and on the device of the map. An element is 1 if the pixel is called anomalous at every
+            threshold between the FPR bounds, 0 if at none. float64 for a float64 map, float32 otherwise. All NaN if
+            there was no normal image.
 
         Raises:
-            TypeError: If the map is not a floating tensor.
-            ValueError: If there is a NaN in it, or the result was loaded from a file of scores alone.
+            TypeError: If the map is not a floating point tensor.
+            ValueError: If the map holds NaN, or the result was loaded from a file that holds only scores.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks)
+            >>> metric.result().pixel_aupimo(torch.tensor([[7.5, 12.5, 20.0]]))
+            tensor([[0.0000, 0.6094, 1.0000]])
 
         """
         if not (isinstance(anomaly_map, Tensor) and anomaly_map.is_floating_point()):
@@ -331,15 +381,31 @@ class AUPIMOResult:
         return shares.to(dtype).to(anomaly_map.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to two files, from which :meth:`load` gives it back, to the last bit.
+        """Write the result to two files, from which :meth:`load` restores it exactly.
 
-        `aupimos.json` holds the scores in the format of the official package, which reads it; not a number is written
-        as `NaN`. That format takes no further keys, so what was kept of the images, a few megabytes, and the settings
-        go to a second file beside it, `aupimos.safetensors`.
+        `aupimos.json` holds the scores in the format of the official package, which can read it. That format accepts no
+        other keys. So a second file beside it, `aupimos.safetensors`, holds the settings and what was kept of the
+        images, a few megabytes.
 
         Args:
-            path: File to write, of either name; the other lies beside it. Existing files are replaced when the new
-                ones are complete.
+            path: File to write, `aupimos.json` or `aupimos.safetensors`, or another name with one of these endings. The
+                other file is written beside it. Existing files are replaced only when the new ones are complete.
+
+        Raises:
+            OSError: If a file cannot be written.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from aupimo_torchmetrics import AUPIMO, AUPIMOResult
+            >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+            >>> masks[1, 0] = True
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, masks)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     metric.result().save(f"{folder}/aupimos.json")
+            ...     loaded = AUPIMOResult.load(f"{folder}/aupimos.json")
+            >>> loaded.aupimos, loaded.threshold_at(0.25)
+            (tensor([nan, 1.], dtype=torch.float64), 12.0)
 
         """
         scores = _result_files.Scores(
@@ -369,12 +435,24 @@ class AUPIMOResult:
             path: File `aupimos.json` or `aupimos.safetensors`.
 
         Returns:
-            The result as it was saved. Of a JSON file without the other file beside it, as the official package writes
-            it, scores, bounds and paths; its shared FPR is not known, and what follows from it raises a ValueError.
+            The result as it was saved, on the CPU. From a JSON file without `aupimos.safetensors` beside it, as the
+            official package writes it, a result with scores, bounds and paths only: `threshold_at`, `operating_point`,
+            `curves` and `pixel_aupimo` then raise a `ValueError`. The same, with a warning, if the two files do not
+            belong together.
 
         Raises:
-            ValueError: If a file is not such a file, or what it holds does not fit together.
-            OSError: If the file cannot be opened.
+            ValueError: If a file does not hold a result, or its content is inconsistent.
+            OSError: If a file cannot be opened.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from aupimo_torchmetrics import AUPIMOResult
+            >>> result = AUPIMOResult(torch.tensor([0.25, 0.75]), (1e-5, 1e-4), (0.5, 0.6), paths=["a.png", "b.png"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     result.save(f"{folder}/aupimos.json")
+            ...     loaded = AUPIMOResult.load(f"{folder}/aupimos.json")
+            >>> loaded.mean, loaded.paths
+            (0.5, ['a.png', 'b.png'])
 
         """
         details_path = _result_files.tensors_path(path)
@@ -393,13 +471,13 @@ class AUPIMOResult:
         return _from_scores(scores)
 
     def _tprs_at(self, threshold: float) -> Tensor:
-        """(N,) float64 share of each mask at or above a threshold, NaN where it is not known."""
+        """(N,) float64, share of each mask at or above a threshold; NaN if it is not known."""
         if self._scoring is None or math.isnan(threshold):
             return torch.full_like(self.aupimos, math.nan, dtype=torch.float64)
         return sweep.per_image_tprs(self._scoring.kept, self._scoring.kept.scores.new_tensor([threshold]))[:, 0]
 
     def _known(self) -> ScoredImages:
-        """What was kept of the images, which a result lacks that was read from a file of scores alone."""
+        """The scored images; raise if the result was loaded from a file that holds only scores."""
         if self._scoring is None:
             raise ValueError(
                 "Expected a result that knows its normal scores, but this one was loaded from a file that holds "
@@ -412,7 +490,7 @@ class AUPIMOResult:
 def result_of(
     images: Images, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
 ) -> AUPIMOResult:
-    """Score distinct images."""
+    """Score distinct images and make a result of them."""
     scored = score_images(images.kept, fpr_bounds, num_thresholds, shared_fpr)
     return _from_scored(
         scored,
@@ -425,7 +503,7 @@ def result_of(
 
 
 def _from_scored(scored: ScoredImages, **settings: Any) -> AUPIMOResult:
-    """Make a result of scored images, and of what these do not hold."""
+    """Make a result of scored images and of the settings, which these do not hold."""
     kept, scoring = scored.kept, scored.scoring
     is_first_known = scoring.samples is not None and not math.isnan(scoring.threshold_bounds[0])
     return AUPIMOResult(
@@ -441,7 +519,7 @@ def _from_scored(scored: ScoredImages, **settings: Any) -> AUPIMOResult:
 
 
 def _from_details(details: _result_files.Details) -> AUPIMOResult:
-    """Make a result of all that was saved of it."""
+    """Make a result of the content of a file of tensors."""
     scores, version, warnings = details.scores, details.version, details.warnings
     if details.kept is None:
         return AUPIMOResult(
@@ -467,12 +545,12 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
-    """Read the per-image scores of a file `aupimos.json` alone, which is all that models are compared by."""
+    """Read only the per-image scores of a file `aupimos.json`; a comparison of models needs no more."""
     return _from_scores(_result_files.read_scores(path))
 
 
 def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:
-    """Make a result of scores without anything else."""
+    """Make a result of the content of a JSON file, of which nothing else is known."""
     return AUPIMOResult(
         **scores._asdict(),
         num_thresholds=UNKNOWN,
@@ -482,7 +560,7 @@ def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:
 
 
 def _nullable(pd: Any, values: Tensor | None, dtype: str, num_images: int, missing: int | None = None) -> Any:
-    """Return a column of pandas of values (N,), with NA where there are none or where they are `missing`."""
+    """Return a pandas column of values (N,), with NA for those equal to `missing`; all NA if there are no values."""
     if values is None:
         return pd.Series([pd.NA] * num_images, dtype=dtype)
     column = pd.Series(values.cpu().numpy()).astype(dtype)

@@ -49,6 +49,12 @@ IMAGES = torch.rand(len(MAPS), 3, *MAPS.shape[1:], generator=torch.Generator().m
 BATCH_SIZE = 2
 
 
+@pytest.fixture(autouse=True)
+def _no_figure_is_open() -> None:
+    """Figures that other tests left open do not count."""
+    plt.close("all")
+
+
 def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
     """Return the maps that the model gives in an epoch, others each time."""
     return maps - 0.3 * epoch * maps.roll(3, -1)
@@ -414,19 +420,19 @@ def test_images_of_another_size_are_resized() -> None:
 def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
     """At most twice as many images are held as are drawn, and those that are drawn are spread over all images."""
     gallery = _Gallery(4, None)
-    for place in range(num_images):
+    for batch in range(num_images):
         gallery.offer(
             torch.rand(2, 1, 4, 4),
-            torch.full((2, 4, 4), float(place)),
+            torch.full((2, 4, 4), float(batch)),
             torch.tensor([0, 1])[:, None, None].expand(2, 4, 4),
         )
         assert len(gallery.kept) <= 8
     pictures = gallery.pictures()
-    places = [picture.position for picture in pictures]
+    indices = [picture.image_index for picture in pictures]
     assert len(pictures) == min(4, num_images)
-    assert all(place % 2 == 1 for place in places)  # the anomalous ones
+    assert all(index % 2 == 1 for index in indices)  # the anomalous ones
     if num_images >= 100:
-        gaps = np.diff([-1, *places, 2 * num_images])
+        gaps = np.diff([-1, *indices, 2 * num_images])
         assert gaps.max() <= 2 * num_images / 2.5
 
 
@@ -437,7 +443,7 @@ def test_gallery_is_small_within_a_batch_and_skips_nan() -> None:
     gallery = _Gallery(4, None)
     gallery.offer(torch.rand(100, 1, 4, 4), maps, None)
     assert 4 <= len(gallery.kept) <= 8
-    assert 0 not in [picture.position for picture in gallery.pictures()]
+    assert 0 not in [picture.image_index for picture in gallery.pictures()]
 
 
 WRONG_SOURCES: dict[str, tuple[Any, str]] = {

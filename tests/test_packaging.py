@@ -77,7 +77,18 @@ def test_docstrings_are_not_needed() -> None:
     assert run_python(imports + SCORE, "-OO").split() == ["1.0", "1.0"]
 
 
-PUBLIC_MODULES = ("", ".plotting", ".statistics", ".evaluate")
+PUBLIC_MODULES = (
+    "",
+    ".metrics",
+    ".functional",
+    ".results",
+    ".statistics",
+    ".plotting",
+    ".lightning",
+    ".evaluate",
+    ".compare",
+    ".demo",
+)
 
 
 @pytest.mark.parametrize("module", [f"aupimo_torchmetrics{name}" for name in PUBLIC_MODULES])

@@ -17,7 +17,7 @@ _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
-    """Raise unless types, dtypes, shapes and devices are those that `update` asks for."""
+    """Raise unless `update` accepts the types, dtypes, shapes and devices of a batch; values are not looked at."""
     if isinstance(preds, Tensor) != isinstance(target, Tensor):
         raise TypeError(
             "Expected `preds` and `target` to be both tensors or both lists of tensors, "
@@ -43,13 +43,13 @@ def _check_tensor_pair(preds: Tensor, target: Tensor) -> None:
     if preds.ndim == 4 and preds.shape[1] != 1:
         raise ValueError(
             f"Expected `preds` to have one channel, but got shape {tuple(preds.shape)}. "
-            "An anomaly map has one score a pixel: reduce the channels first, for example with `preds.amax(1)`."
+            "An anomaly map has one score per pixel: reduce the channels first, for example with `preds.amax(1)`."
         )
     _check_shapes(preds, target)
 
 
 def _check_lists(preds: Maps, target: Maps) -> int:
-    """Raise unless both are lists of as many (H, W) tensors; return how many."""
+    """Raise unless both are lists of N tensors (H, W); return N."""
     for name, value in (("preds", preds), ("target", target)):
         if not isinstance(value, list | tuple):
             raise TypeError(
@@ -80,7 +80,7 @@ def _check_lists(preds: Maps, target: Maps) -> int:
 
 
 def _check_dtypes(preds: Tensor, target: Tensor) -> None:
-    """Raise unless both are dense, scores floating and targets bool, integer or floating."""
+    """Raise unless both are dense, scores are floating, and targets are bool, integer or floating."""
     for name, images in (("preds", preds), ("target", target)):
         if images.is_nested:
             raise TypeError(
@@ -101,7 +101,7 @@ def _check_dtypes(preds: Tensor, target: Tensor) -> None:
 
 
 def _check_shapes(preds: Tensor, target: Tensor) -> None:
-    """Raise unless both have one shape with pixels in it, on one device."""
+    """Raise unless both have the same shape, hold pixels and are on the same device."""
     if preds.shape != target.shape:
         raise ValueError(
             "Expected `preds` and `target` to have the same shape, "

@@ -1,6 +1,7 @@
-"""Image ids: integers, or texts such as file paths, which are kept as bytes that processes gather like numbers.
+"""Image ids: integers, or texts such as file paths. Texts are kept as bytes, which processes can gather like numbers.
 
-Conventions: N images; a text is never empty, so a length of 0 stands for an image without one. Lengths are of bytes.
+Conventions: N images, B bytes of all texts. Lengths count bytes. A text is never empty: a length of 0 means that the
+image has no text.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ ImageIds: TypeAlias = Tensor | Sequence[int] | Sequence[str] | Sequence[os.PathL
 """One id for each image of a batch: integers of at least 0, or texts or paths."""
 
 _ERRORS = "surrogatepass"
-"""How texts are turned into UTF-8: names of files that are no UTF-8 hold surrogates in Python."""
+"""Error handler of the UTF-8 codec: file names that are not valid UTF-8 hold surrogates in Python, which may pass."""
 
 
 def are_texts(image_ids: Any) -> bool:
-    """Whether ids are texts or paths, by the first of them."""
+    """Whether ids are texts or paths; only the first one is looked at."""
     if isinstance(image_ids, Tensor) or not isinstance(image_ids, Iterable):
         return False
     return isinstance(next(iter(image_ids), None), str | os.PathLike)
 
 
 def check_ids(image_ids: ImageIds, num_images: int) -> None:
-    """Raise unless there is one id for each image, all integers of at least 0 or all texts that are not empty."""
+    """Raise unless there is one id for each image: all integers of at least 0, or all texts that are not empty."""
     if isinstance(image_ids, str | os.PathLike):
         raise TypeError(
             f"Expected `image_ids` to be a list with one id for each image, but got the single text {image_ids!r}."
@@ -74,19 +75,19 @@ def _check_integers(image_ids: Any, num_images: int) -> None:
 
 
 def encode(image_ids: Any) -> tuple[Tensor, Tensor]:
-    """Lengths (N,) int64 and bytes (B,) uint8 of N texts or paths, on the CPU."""
+    """Encode N texts or paths as lengths (N,) int64 and joined bytes (B,) uint8, on the CPU."""
     encoded = [str(os.fspath(each)).encode(errors=_ERRORS) for each in image_ids]
     lengths = torch.tensor([len(each) for each in encoded], dtype=torch.int64)
     return lengths, torch.tensor(bytearray(b"".join(encoded)), dtype=torch.uint8)
 
 
 def no_texts(num_kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Lengths (N,) and bytes (0,) of as many images without a text as there are counts (N,)."""
+    """Lengths (N,), all 0, and bytes (0,) of N images without a text; N is the length of `num_kept` (N,)."""
     return torch.zeros_like(num_kept), num_kept.new_empty(0, dtype=torch.uint8)
 
 
 def decode(lengths: Tensor, joined: Tensor) -> list[str]:
-    """N texts of lengths (N,) in bytes (B,)."""
+    """Decode N texts from their lengths (N,) and joined bytes (B,)."""
     ends = lengths.cumsum(0).tolist()
     starts = [0, *ends[:-1]]
     data = joined.cpu().numpy().tobytes()
@@ -94,7 +95,7 @@ def decode(lengths: Tensor, joined: Tensor) -> list[str]:
 
 
 def rank(texts: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Number texts in their order: ranks (N,) int64, `NO_ID` for an empty text, and the distinct texts by rank."""
+    """Ranks (N,) int64 of texts in sorted order, `NO_ID` for an empty text; and the distinct texts, in that order."""
     distinct = sorted(set(texts) - {""})
     ranks = {text: index for index, text in enumerate(distinct)} | {"": NO_ID}
     return torch.tensor([ranks[text] for text in texts], dtype=torch.int64), distinct

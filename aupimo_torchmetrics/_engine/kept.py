@@ -1,11 +1,14 @@
-"""What is kept of the images seen so far, and how it is joined, pruned and freed of repeated images.
+"""What is kept of the images seen so far: how it is joined and pruned, and how repeated images are dropped.
 
-Of an anomalous image the scores of its mask pixels are kept. Of the normal images together every score at or above a
-*floor* is kept. The floor leaves at least `capacity` normal scores above it. Only the highest `U * P` of all P normal
-pixels can change a score (U: upper FPR bound), and what is not among the highest scores of a part of the data is not
-among the highest of all of it, so the floor may rise while the data comes in.
+Of an anomalous image, the scores of its mask pixels are kept. Of the normal images together, every score at or above a
+*floor* is kept. The floor may rise while data comes in. This is why:
 
-Conventions: N images, S kept scores in all, P pixels of an image. An image is *normal* iff its mask is empty.
+- Only the highest `U * P` of the P normal pixels in all can change a result (U: upper FPR bound).
+- A score outside the highest k of a part of the data is outside the highest k of all data.
+
+So a pruning keeps at least as many of the highest normal scores as :func:`required_capacity` says.
+
+Conventions: N images, S kept scores in all. An image is *normal* iff its mask is empty.
 """
 
 from __future__ import annotations
@@ -18,35 +21,35 @@ import torch
 from torch import Tensor
 
 DEFAULT_NORMAL_BUFFER = 2**16
-"""Normal scores that are kept at least (256 KiB), enough for 655 million normal pixels at the default FPR bounds."""
+"""Lowest number of normal scores to keep (256 KiB): enough for 655 million normal pixels at the default FPR bounds."""
 
 HEADROOM = 10
-"""How many times the top `U * P` normal scores are kept, for data whose highest scores come first."""
+"""Normal scores to keep, as a multiple of `U * P`: a reserve for data whose highest scores come first."""
 
 NO_ID = -1
-"""Image id of an image that was given none."""
+"""Stands for the id of an image without one."""
 
 
 class PixelScores(NamedTuple):
-    """Scores kept of N images, image after image."""
+    """What is kept of N images. The scores are in the order of the images."""
 
     scores: Tensor
     """(S,) kept scores."""
     num_kept: Tensor
     """(N,) int64, how many of the scores belong to each image."""
     num_pixels: Tensor
-    """(N,) int64, all pixels of a normal image, the mask pixels of an anomalous one."""
+    """(N,) int64, number of pixels of a normal image, number of mask pixels of an anomalous one."""
     is_anomalous: Tensor
     """(N,) bool, class of each image."""
     image_ids: Tensor
-    """(N,) int64, the caller's ids, `NO_ID` without."""
+    """(N,) int64, the caller's ids, `NO_ID` for an image without one."""
     floor: Tensor
-    """() every normal pixel with at least this score is kept."""
+    """() every normal score at or above this is kept."""
     normal_min: Tensor
     """() lowest score of all normal pixels, kept or not; +inf without normal pixels."""
 
     def image_of_score(self) -> Tensor:
-        """(S,) index of the image that each score belongs to."""
+        """(S,) int64, index of the image that each score belongs to."""
         images = torch.arange(len(self.num_kept), device=self.scores.device)
         return images.repeat_interleave(self.num_kept, output_size=len(self.scores))
 
@@ -56,7 +59,7 @@ class PixelScores(NamedTuple):
 
 
 def no_scores(floor: Tensor) -> PixelScores:
-    """Return what is kept of no image at all, on the device and in the dtype of the floor."""
+    """Return what is kept when there is no image, on the device and in the dtype of the floor."""
     return PixelScores(
         scores=floor.new_empty(0),
         num_kept=floor.new_empty(0, dtype=torch.int64),
@@ -82,7 +85,7 @@ def join_scores(parts: Sequence[PixelScores]) -> PixelScores:
 
 
 def on_float64_device(kept: PixelScores) -> PixelScores:
-    """Move what is kept, a few megabytes, to the CPU if its device cannot compute in float64 (Apple's MPS)."""
+    """Move what is kept to the CPU if its device cannot compute in float64 (Apple's MPS); it is a few megabytes."""
     if kept.scores.device.type != "mps":
         return kept
     return PixelScores(*(part.cpu() for part in kept))
@@ -91,14 +94,15 @@ def on_float64_device(kept: PixelScores) -> PixelScores:
 def required_capacity(num_images: int, num_pixels: int, normal_buffer: int, upper_fpr: float) -> int:
     """Return how many of the highest normal scores to keep of `num_images` normal images of at most `num_pixels`.
 
-    The shared FPR of `upper_fpr * num_images * num_pixels` pixels is at least `upper_fpr`, whatever images they lie in.
+    A result needs at most `upper_fpr * num_images * num_pixels` of them: that many false positives give a shared FPR
+    of at least `upper_fpr`, whichever images they lie in.
     """
     return max(normal_buffer, math.ceil(HEADROOM * upper_fpr * num_images * num_pixels))
 
 
 def kth_highest(scores: Tensor, k: int) -> Tensor:
     """Return the k-th highest of the scores (S,), counted from 1."""
-    if torch.are_deterministic_algorithms_enabled():  # then CUDA's `kthvalue` raises, as the index it finds may be any
+    if torch.are_deterministic_algorithms_enabled():  # CUDA's `kthvalue` raises then: its index is not deterministic
         return scores.sort(descending=True).values[k - 1]
     return scores.kthvalue(len(scores) - k + 1).values
 
@@ -119,7 +123,7 @@ def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> Pix
 
 
 def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
-    """Return the images at the given indices (n,), in that order."""
+    """Return what is kept of the images at the given indices (n,), in that order."""
     num_kept = kept.num_kept[images]
     starts = (kept.num_kept.cumsum(0) - kept.num_kept)[images]
     new_starts = num_kept.cumsum(0) - num_kept
@@ -134,15 +138,17 @@ def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
 
 
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
-    """Count each image id once and sort by id; images without an id follow in their order.
+    """Keep the first image of each id, in the order of the ids; images without an id follow in their order.
 
     Returns:
-        The distinct images, and the number of ids under which images with different content were given.
+        The distinct images, and the number of ids that were given to images with different content.
+
     """
     has_id = kept.image_ids != NO_ID
     if not bool(has_id.any()):
         return kept, 0
-    sort_keys = torch.where(has_id, kept.image_ids - 1, torch.iinfo(torch.int64).max)  # behind the largest id
+    # Ids less 1, so that even the largest possible id comes before the images without one.
+    sort_keys = torch.where(has_id, kept.image_ids - 1, torch.iinfo(torch.int64).max)
     sorted_keys, order = sort_keys.sort(stable=True)
     repeats_previous = torch.zeros_like(has_id)
     repeats_previous[1:] = (sorted_keys[1:] == sorted_keys[:-1]) & has_id[order[1:]]
@@ -153,10 +159,10 @@ def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
 
 
 def _differs_from_previous(kept: PixelScores) -> Tensor:
-    """(N,) bool, true where an image differs from the one before in class, pixels or highest score.
+    """(N,) bool, true where an image differs from the one before in class, number of pixels or highest score.
 
-    Highest scores within 1 % of the largest magnitude are the same: one image passed through a model twice, in batches
-    of different sizes or in half precision, does not give the same bits.
+    Two highest scores count as equal if they differ by at most 1 % of the largest magnitude of all scores: a model
+    gives slightly different scores for the same image in batches of different sizes and in half precision.
     """
     highest = torch.full((len(kept.num_kept),), -math.inf, dtype=kept.scores.dtype, device=kept.scores.device)
     highest = highest.scatter_reduce(0, kept.image_of_score(), kept.scores, "amax")

@@ -1,7 +1,7 @@
-"""The connected regions of masks, and the scores in and outside of them: what AUPRO and the pixel metrics see of maps.
+"""The connected regions of masks, and the scores inside and outside of them: the input of AUPRO and the pixel metrics.
 
-Conventions: n images, P pixels outside of all masks, R regions, S pixels in them. Pixels that touch at an edge or at a
-corner are of one region.
+Conventions: P pixels outside of all masks, R regions, S pixels in regions. Mask pixels that touch at an edge or at a
+corner belong to the same region.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RegionScores(NamedTuple):
     in_regions: Tensor
     """(S,) scores in the regions, region after region."""
     region_sizes: Tensor
-    """(R,) int64, pixels of each region."""
+    """(R,) int64, number of pixels of each region."""
 
 
 def split_by_regions(maps: Iterable[Tensor], masks: Iterable[Tensor]) -> RegionScores:
@@ -40,7 +40,10 @@ def join_regions(parts: Sequence[RegionScores]) -> RegionScores:
 
 
 def as_pixel_scores(regions: RegionScores) -> PixelScores:
-    """Show regions to the engine: all pixels outside of masks as one normal image, each region as an anomalous one."""
+    """Describe regions as images, so that the same code can score them.
+
+    All pixels outside of masks form one normal image, which comes first. Each region is an anomalous image.
+    """
     sizes = torch.cat([regions.region_sizes.new_tensor([len(regions.normal)]), regions.region_sizes])
     is_region = torch.ones_like(sizes, dtype=torch.bool)
     is_region[0] = False
@@ -67,7 +70,7 @@ def _split_one(anomaly_map: Tensor, mask: Tensor) -> RegionScores:
 
 
 def _label(mask: Tensor) -> Tensor:
-    """Number the regions of a mask (H, W) from 1 on, 0 outside: (H, W) int64 on the CPU."""
+    """Label each pixel of a mask (H, W) with the number of its region, from 1; 0 outside: (H, W) int64 on the CPU."""
     require("scipy", extra="stats", needed_by="AUPRO")
     from scipy import ndimage  # noqa: PLC0415
 

@@ -1,11 +1,11 @@
-"""Check a batch of anomaly maps and masks, and select the scores of it that AUPIMO can depend on.
+"""Check a batch of anomaly maps and masks, and select the scores on which a result can depend.
 
-This is the only module that looks at whole maps: it reads each map twice and each mask once, and copies neither. The
-reads give the highest and the lowest scores of blocks of pixels and say in which blocks there is a mask; only the few
-blocks that hold something to keep are then looked at pixel by pixel.
+This is the only module that looks at whole maps. It reads each map twice and each mask once, and copies neither. From
+these reads it knows the highest score of each block of pixels, the lowest score of each map, and which blocks hold mask
+pixels. Then it looks pixel by pixel at the few blocks that hold something to keep.
 
-Conventions: N images, H, W, P pixels of an image. Maps of one size form a group (n, P); of a list each map is one. A
-group is seen as n images of q blocks of B pixels.
+Conventions: N images of size H, W with P pixels. Images of the same size in one tensor form a group (n, P); in a list,
+each image is a group of its own. Each image of a group is cut into q blocks of B pixels.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
 
 _SAMPLE_SIZE = 2**15
-"""Pixels that are looked at to choose a floor."""
+"""Number of pixels in the sample that suggests a floor."""
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Step of the sample, as a share of an image."""
 
 _BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
-"""Pixels of a block, the best first. Smaller blocks take the CPU longer; larger ones hold more that is not kept."""
+"""Sizes of a block in pixels, best first. Smaller blocks are slower on the CPU; larger ones hold more to drop."""
 
 _MAX_COPIED_SHARE = 0.25
-"""If no more than this share of the blocks holds something to keep, only these are copied and searched, else all."""
+"""If at most this share of the blocks holds something to keep, only these are copied and searched, otherwise all."""
 
 _MAX_GROUP_PIXELS = 2**30
-"""Pixels of a group of several images at most: torch before 2.6 cannot search 2**31 and more at once on CUDA."""
+"""Maximum number of pixels in a group of several images: torch before 2.6 cannot search 2**31 or more on CUDA."""
 
 
 class _Group(NamedTuple):
-    """Images of one size, cut into blocks, and what a first read of them has shown."""
+    """Images of one size, cut into blocks, and what the first reads have found."""
 
     maps: Tensor
     """(n, q, B) floating."""
     masks: Tensor
     """(n, q, B) bool."""
     highest: Tensor
-    """(n, q) highest score of each block; not defined if there is a NaN in it."""
+    """(n, q) highest score of each block; not defined for a block with a NaN."""
     is_masked: Tensor
     """(n, q) bool, true for a block with mask pixels."""
     lowest: Tensor
-    """(n,) lowest score of each map, NaN if there is a NaN in it."""
+    """(n,) lowest score of each map; NaN for a map with a NaN."""
     is_anomalous: Tensor
     """(n,) bool."""
     is_binary: Tensor
@@ -57,7 +57,7 @@ class _Group(NamedTuple):
 
     @property
     def num_pixels(self) -> int:
-        """Pixels of an image."""
+        """Number of pixels of an image."""
         return self.maps.shape[1] * self.maps.shape[2]
 
 
@@ -71,12 +71,12 @@ def keep_scores(
     upper_fpr: float,
     validate_args: bool,
 ) -> PixelScores:
-    """Check one batch, raise what is wrong with it, and return what is kept of it, in the dtype of `floor`.
+    """Check one batch and return what is kept of it, in the dtype of `floor`; raise if the batch is not valid.
 
-    Of image ids only integers are kept here; texts are kept as bytes, beside the scores.
+    Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores.
 
-    The host waits for the device twice, once more when a floor is chosen, once more for image ids, and once more for
-    each further map of a list.
+    The host waits for the device twice. It waits once more if a floor is chosen, once more for image ids, and once more
+    for each further map of a list.
     """
     if validate_args:
         check_form(preds, target, image_ids)
@@ -107,7 +107,7 @@ def keep_scores(
 
 
 def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Check one batch, raise what is wrong with it, and return its maps (H, W), at least float32, and masks (H, W)."""
+    """Check one batch and return its maps (H, W), float32 or float64, and its masks (H, W) bool; raise if not valid."""
     if validate_args:
         check_form(preds, target, None)
     maps = [_plain(each).reshape(each.shape[-2:]) for each in preds]
@@ -121,11 +121,11 @@ def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[T
 
 
 def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Maps and target of each group, both (n, P); maps finer than `dtype` are rounded to it."""
+    """Maps and target of each group, both (n, P); float64 maps are rounded to `dtype`."""
     if isinstance(preds, Tensor) and isinstance(target, Tensor):
         num_images = max(1, _MAX_GROUP_PIXELS // max(1, preds[:1].numel()))
         parts = zip(torch.split(preds, num_images), torch.split(target, num_images), strict=True)
-        pairs = [(maps, masks) for maps, masks in parts if len(maps)]  # splitting no images gives one empty part
+        pairs = [(maps, masks) for maps, masks in parts if len(maps)]  # `split` turns no images into one empty part
     else:
         pairs = [(maps[None], masks[None]) for maps, masks in zip(preds, target, strict=True)]
     groups = [(_flat(maps), _flat(masks)) for maps, masks in pairs]
@@ -133,19 +133,19 @@ def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tens
 
 
 def _flat(batch: Tensor) -> Tensor:
-    """(n, P) contiguous plain tensor without gradient, of a (n, ...) tensor of any class."""
+    """(n, P) contiguous plain tensor without gradient, from a tensor (n, ...) of any class."""
     return _plain(batch).reshape(len(batch), -1).contiguous()
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Return the same values without gradient and without any class of their own."""
+    """Return the same values without gradient, as a plain `Tensor` and not a subclass."""
     values = tensor.detach()
     # In torch 2.4 `as_subclass` fails for a plain tensor while operations are traced or profiled.
     return values if type(values) is Tensor else values.as_subclass(Tensor)
 
 
 def _look_at(maps: Tensor, target: Tensor) -> _Group:
-    """Cut images (n, P) into blocks, and find what blocks and images hold."""
+    """Cut maps and target (n, P) into blocks, and find what the blocks and images hold."""
     blocks = (len(maps), -1, _block_size(maps.shape[1]))
     masks = target if target.dtype == torch.bool else target != 0
     is_masked = _is_any(masks, blocks[2])
@@ -166,8 +166,8 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
 def _highest(blocks: Tensor) -> Tensor:
     """Highest score of each block of maps (n, q, B): (n, q), not defined for a block with NaN.
 
-    The CPU finds maxima of integers five times faster than those of 16-bit floating point numbers. So their bits are
-    read as integers: these have the order of the numbers if they are positive, and the reverse order if negative.
+    The CPU finds maxima of integers five times faster than those of 16-bit floating point numbers. So the bits of such
+    numbers are read as integers. These have the same order as positive numbers, and the reverse order of negative ones.
     """
     if blocks.element_size() != torch.int16.itemsize:
         return blocks.amax(2)
@@ -179,8 +179,8 @@ def _highest(blocks: Tensor) -> Tensor:
 def _is_any(masks: Tensor, block_size: int) -> Tensor:
     """Whether each block of masks (n, P) holds a true pixel: (n, q) bool.
 
-    The CPU finds maxima of 32-bit words several times faster than those of bytes, and is slowest with `any`. Other
-    software may write true as a byte of 255, which makes a word negative, so minima are looked at, too.
+    The CPU finds maxima of 32-bit words several times faster than those of bytes; `any` is slowest. Other software may
+    write true as a byte of 255. Then a word may be negative, so the minima count, too.
     """
     word_size = torch.int32.itemsize
     if block_size % word_size or masks.storage_offset() % word_size:
@@ -191,12 +191,12 @@ def _is_any(masks: Tensor, block_size: int) -> Tensor:
 
 @functools.cache
 def _block_size(num_pixels: int) -> int:
-    """Return the best size of a block that divides the number of pixels, or 1, which is slow, if none does."""
+    """Return the best block size that divides the number of pixels; 1, which is slow, if there is none."""
     return next((size for size in _BLOCK_SIZES if num_pixels % size == 0), 1)
 
 
 def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
-    """Number of maps with NaN, whether all targets are binary, whether there is a floor: one wait for the device."""
+    """Number of maps with NaN, whether all targets are binary, and whether there is a floor, in one wait."""
     num_nan_maps = torch.stack([group.lowest.isnan().sum() for group in groups]).sum()
     is_binary = torch.stack([group.is_binary for group in groups]).all()
     facts = torch.stack([num_nan_maps, is_binary.long(), (floor > -math.inf).long()]).tolist()
@@ -204,16 +204,16 @@ def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
 
 
 def _select(group: _Group, floor: Tensor) -> PixelScores:
-    """Keep the mask pixels of anomalous images, and of normal images the pixels at or above the floor."""
+    """Keep the mask pixels of anomalous images, and the pixels of normal images at or above the floor."""
     num_images, num_blocks, block_size = group.maps.shape
-    # No comparison with NaN is true, so of an anomalous image only the mask decides. If the floor is rounded up to a
-    # coarser dtype, there is no score of that dtype in between: none is lost.
+    # A comparison with NaN is false, so in an anomalous image only the mask decides. A coarser dtype may round the
+    # floor up, but it has no score between the two floors, so none is lost.
     image_levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
     levels = image_levels[:, None].expand(num_images, num_blocks).reshape(-1)
     maps, masks = group.maps.view(-1, block_size), group.masks.view(-1, block_size)
 
     blocks = torch.arange(len(maps), device=maps.device)
-    if maps.device.type == "cpu":  # elsewhere waiting for the number of blocks takes longer than reading all
+    if maps.device.type == "cpu":  # on other devices, waiting for the number of blocks costs more than reading all
         wanted = ((group.highest.view(-1) >= levels) | group.is_masked.view(-1)).nonzero().squeeze(1)
         if len(wanted) <= _MAX_COPIED_SHARE * len(maps):
             blocks, levels = wanted, levels[wanted]
@@ -236,7 +236,13 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
 
 
 def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) -> list[PixelScores] | None:
-    """Select above a floor that a sample suggests; None if fewer than `capacity` normal scores lie above it."""
+    """Select at and above a floor that a sample suggests.
+
+    Returns:
+        What is kept of each group; None if the floor is too high: it keeps fewer than `capacity` normal scores, and not
+        all of them.
+
+    """
     num_pixels = sum(group.maps.numel() for group in groups)
     sample = torch.cat([_sample(group, _SAMPLE_SIZE / num_pixels).to(floor.dtype) for group in groups])
     expected = capacity * len(sample) / num_pixels
@@ -250,10 +256,10 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
 
 
 def _sample(group: _Group, share: float) -> Tensor:
-    """Scores (S,) of about a share of the pixels of each image, -inf instead of those of anomalous images.
+    """Sample about a share of the pixels of each image: scores (S,), -inf in place of those of anomalous images.
 
-    The step from one pixel to the next is the golden ratio of the image, which spreads the sample evenly over rows and
-    columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
+    The step from one pixel to the next is the golden ratio times the number of pixels, which spreads the sample evenly
+    over rows and columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
     """
     step = round(group.num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
     sample_size = min(group.num_pixels, max(1, round(share * group.num_pixels)))

@@ -1,4 +1,4 @@
-r"""The engine: shared FPR, what one pixel contributes, per-image scores and curves. Pure functions of tensors.
+r"""Shared FPR, what one pixel contributes to a score, per-image scores and curves.
 
 A threshold `t` calls a pixel anomalous iff its score is at least `t`. With the *shared FPR* `F(t)`, the mean or the
 maximum over the normal images of the share of their pixels at or above `t`, and `L, U` the FPR bounds,
@@ -6,11 +6,11 @@ maximum over the normal images of the share of their pixels at or above `t`, and
 .. math::
     \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
 
-Recall is a mean over mask pixels, so sum and integral change places: the AUPIMO of an image is the mean over its mask
-pixels of `w(s)`, the share of the log-FPR range in which a threshold recalls a pixel with score `s`. This is a step
-function of the score, fixed by the distinct normal scores; a table holds it, and two look-ups a pixel answer it.
+TPR is a mean over mask pixels, so sum and integral can be exchanged: the AUPIMO of an image is the mean over its mask
+pixels of `w(s)`, the share of the log-FPR range in which thresholds recall a pixel with score `s`. `w` is a step
+function of the score. It changes only at normal scores, so a table holds it, and a binary search per pixel reads it.
 
-Conventions: N images, K thresholds, m distinct normal scores, ascending. FPR and table are float64.
+Conventions: N images, K thresholds, m distinct normal scores, ascending. FPRs and tables are float64.
 
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984; the closed form by placement values is this library's.
@@ -30,24 +30,23 @@ from aupimo_torchmetrics._engine.kept import PixelScores, kth_highest
 from aupimo_torchmetrics._settings import SharedFPR
 
 NUM_CURVE_LEVELS = 1000
-"""Points of a PIMO curve without a given number of thresholds: 100 to 200 a decade for a million normal pixels."""
-
+"""Points of a PIMO curve if no number of thresholds is given: 100 to 200 per decade for a million normal pixels."""
 
 _EQUALLY_NEAR = 1e-12
-"""Distances of shared FPRs to a bound that differ by less may differ by rounding only."""
+"""Shared FPRs whose distances to a bound differ by at most this count as equally near: it may be rounding."""
 
 
 class NormalLevels(NamedTuple):
-    """The shared FPR at the normal scores, from the highest score down as far as it matters."""
+    """The shared FPR at the normal scores, from the highest score down to the last that matters."""
 
     scores: Tensor
     """(m,) distinct normal scores, ascending."""
     fpr: Tensor
-    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; never rising, in (0, 1]."""
+    """(m,) float64, element j is the shared FPR of the threshold `scores[j]`; never increasing, in (0, 1]."""
     below: Tensor
-    """() no normal score lies between this and the lowest level; -inf if there is none below the levels."""
+    """() no normal score lies between this and `scores[0]`; -inf if no normal score is below `scores[0]`."""
     fpr_below: float
-    """The shared FPR of thresholds up to `below` is not known, but at least this."""
+    """A threshold at or below `below` has at least this shared FPR; more is not known of it."""
 
 
 class PixelTable(NamedTuple):
@@ -56,7 +55,7 @@ class PixelTable(NamedTuple):
     scores: Tensor
     """(m,) distinct scores at which `w` steps, ascending."""
     weights: Tensor
-    """(2m + 1,) float64: the even entries hold between two scores, entry 2j + 1 at `scores[j]`."""
+    """(2m + 1,) float64: entry 2j + 1 is `w` at `scores[j]`, entry 2j between `scores[j - 1]` and `scores[j]`."""
 
     def look_up(self, scores: Tensor) -> Tensor:
         """Return `w` of each score, float64, in the shape of the scores."""
@@ -73,9 +72,9 @@ class Samples(NamedTuple):
     thresholds: Tensor
     """(K,) evenly spaced, ascending."""
     fpr: Tensor
-    """(K,) float64 shared FPR of each, descending; +inf where it is not known."""
+    """(K,) float64 shared FPR of each threshold, descending; +inf where it is not known."""
     fpr_below: float
-    """What is not known is at least this."""
+    """A shared FPR that is not known is at least this."""
     first: int
     """Index of the threshold whose shared FPR is nearest to the upper bound."""
     last: int
@@ -84,17 +83,17 @@ class Samples(NamedTuple):
     """Number of thresholds from `first` to `last` with a shared FPR above 0."""
 
     def nearest(self, wanted: float) -> int:
-        """Index of the threshold whose known shared FPR is nearest to the wanted one, the first of equals."""
+        """Index of the threshold whose known shared FPR is nearest to the wanted FPR; the first of equals."""
         return int((self.fpr - wanted).abs().argmin())
 
     def is_nearest(self, index: int, wanted: float) -> bool:
-        """Whether no threshold whose shared FPR is not known can be as near to the wanted one as that at an index."""
-        if bool(self.fpr[0].isfinite()):  # all are known, as the shared FPR falls from threshold to threshold
+        """Whether the threshold at an index is surely nearer to the wanted FPR than all whose FPR is not known."""
+        if bool(self.fpr[0].isfinite()):  # the lowest threshold has the highest FPR: if that is known, all are
             return True
         return abs(float(self.fpr[index]) - wanted) < max(0.0, self.fpr_below - wanted)
 
     def threshold_at(self, wanted: float) -> float:
-        """Return the threshold whose shared FPR is nearest to the wanted one; NaN if that is not known."""
+        """Return the threshold whose shared FPR is nearest to the wanted FPR; NaN if it is not known which one."""
         index = self.nearest(wanted)
         return float(self.thresholds[index]) if self.is_nearest(index, wanted) else math.nan
 
@@ -106,9 +105,9 @@ class Scoring(NamedTuple):
     threshold_bounds: tuple[float, float]
     """Thresholds at the upper and at the lower FPR bound, lower threshold first; NaN where not known."""
     max_missing: float = 0.0
-    """How much larger a score may be at most, as not every normal score that matters was kept; 0 if all were."""
+    """A score may be up to this much larger if normal scores that matter were not kept; 0 if all were kept."""
     samples: Samples | None = None
-    """What was sampled; None for an exact scoring, or where nothing could be."""
+    """Sampled thresholds; None for an exact scoring, and for an undefined one."""
 
 
 def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) -> NormalLevels:
@@ -119,17 +118,19 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
     num_pixels = kept.num_pixels[is_normal]
     whole = len(num_pixels) * int(num_pixels.amax())
 
-    counts = kept.of_normal_images() & (kept.scores >= kept.floor)
-    scores, images = kept.scores[counts], kept.image_of_score()[counts]
+    is_counted = kept.of_normal_images() & (kept.scores >= kept.floor)
+    scores, images = kept.scores[is_counted], kept.image_of_score()[is_counted]
 
     below, gap = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf)), 0.0
-    # So many pixels reach the FPR in the mean, whatever images they lie in, and the maximum is never less. One more, as
-    # the product may be rounded down; and with it a maximum exceeds the FPR, at which it may stay for several scores.
+    # This many false positives give a mean FPR of at least `down_to_fpr`, whichever images they lie in, and the maximum
+    # is never below the mean. One is added because the product may be rounded down. It also makes the maximum exceed
+    # `down_to_fpr`: the maximum may be equal to it for several scores, and all of these belong to the levels.
     num_enough = math.ceil(down_to_fpr * whole) + 1
     if num_enough < len(scores):
         is_high = scores >= kth_highest(scores, num_enough)
         if not bool(is_high.all()):
-            # With a normal pixel there the mean rises by the share of one pixel or more; half of it survives rounding.
+            # The next normal pixel raises the mean by at least the share of one pixel. Half of that is certain in spite
+            # of rounding. It need not raise the maximum.
             below, gap = scores[~is_high].amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
         scores, images = scores[is_high], images[is_high]
     scores, order = scores.sort(descending=True)
@@ -140,16 +141,16 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
 
 
 def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
-    """(n,) float64 mean FPR after each of n false positives, given the index of the image that each lies in."""
+    """(n,) float64, mean FPR after each of n false positives, given the image index (n,) of each."""
     num_pixels = kept.num_pixels[~kept.is_anomalous].double()
     largest = num_pixels.amax()
-    weights = largest / kept.num_pixels.double()  # 1 for images of one size, exactly
+    weights = largest / kept.num_pixels.double()  # exactly 1 if all images have the same size
     sums = _cumsum(weights[images])
-    return (sums / (len(num_pixels) * largest)).clamp(max=1)  # the weights of images of different sizes are rounded
+    return (sums / (len(num_pixels) * largest)).clamp(max=1)  # rounded weights may add up to more
 
 
 def _max_fpr(images: Tensor, kept: PixelScores) -> Tensor:
-    """(n,) float64 largest FPR of an image after each of n false positives, given the image that each lies in."""
+    """(n,) float64, highest FPR of an image after each of n false positives, given the image index (n,) of each."""
     by_image, order = images.sort(stable=True)
     positions = torch.arange(len(images), device=images.device)
     ranks = torch.empty_like(images)
@@ -158,13 +159,17 @@ def _max_fpr(images: Tensor, kept: PixelScores) -> Tensor:
 
 
 def shared_fpr_at(levels: NormalLevels, thresholds: Tensor) -> Tensor:
-    """Shared FPR (K,) float64 of thresholds (K,); of those below the lowest level, that of the lowest level."""
+    """Shared FPR (K,) float64 of thresholds (K,); thresholds below the lowest level get the FPR of the lowest level."""
     fpr = torch.cat([levels.fpr, levels.fpr.new_zeros(1)])
     return torch.where(thresholds.isnan(), math.nan, fpr[torch.searchsorted(levels.scores, thresholds)])
 
 
 def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
-    """Smallest normal scores whose shared FPR is at most `fpr` (K,), or the next float above all normal scores."""
+    """Thresholds (K,) for shared FPRs (K,).
+
+    Each is the smallest normal score whose shared FPR is at most the given one; the next float above all normal scores
+    if there is none.
+    """
     above_all = torch.nextafter(levels.scores[-1:], torch.full_like(levels.scores[-1:], math.inf))
     candidates = torch.cat([levels.scores, above_all])
     return candidates[torch.searchsorted(-levels.fpr, -fpr)]
@@ -173,19 +178,19 @@ def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
 def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelTable:
     """Tabulate `w` by the closed form.
 
-    A threshold recalls a pixel with score `s` from the shared FPR `b = F(>= s)` on. Where normal pixels have the score
-    `s` too, the curve joins `a = F(> s)` and `b` by a straight line, and the pixel is recalled in part between them.
-    A maximum that another image has raised before does not rise at `s`: then `a = b`, and there is nothing between.
+    A pixel with score `s` is recalled when the shared FPR is `b = F(>= s)` or more. If normal pixels have the score `s`
+    too, the curve is a straight line from `a = F(> s)` to `b`, and the pixel is recalled in part on it. With the
+    maximum as shared FPR, `a = b` is possible in spite of such a tie: another image may have more false positives.
     """
     lower, upper = fpr_bounds
-    # Tensors are divided by tensors: torch turns other divisions into products, whose last bit may differ.
+    # Divide tensors by tensors: torch turns other divisions into products, whose last bit may differ.
     upper_fpr, log_range = levels.fpr.new_tensor([upper, math.log(upper / lower)])
     at_least = levels.fpr
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
 
     from_fpr = torch.cat([at_least, at_least.new_zeros(1)])
     between = torch.log(upper_fpr / from_fpr.clamp(lower, upper)) / log_range
-    between = torch.where(from_fpr > lower, between, 1)  # exactly, whatever the last bit of a logarithm is
+    between = torch.where(from_fpr > lower, between, 1)  # exactly 1, however the logarithm is rounded
     start, end = above.clamp(min=lower), at_least.clamp(max=upper)
     width = (end - start).clamp(min=0)
     partly = (width - above * torch.log1p(width / start)) / (at_least - above) / log_range
@@ -198,10 +203,10 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
 
 
 def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
-    """Tabulate the share of the FPR range from 0 to a limit in which a threshold recalls a pixel, on a linear scale.
+    """Tabulate the share of the FPR range from 0 to the limit `U` in which thresholds recall a pixel, without a log.
 
-    Its mean over the pixels of a region, and then over the regions, is AUPRO: `(U - b) / U` without a tie, and across
-    a tie from `a` to `b` the mean of a straight line.
+    The mean over the pixels of a region, and then over the regions, is AUPRO. With `a` and `b` as in `exact_table`, the
+    share is `(U - b) / U`; a tie adds the area under its straight line from `a` to `min(b, U)`, divided by `U`.
     """
     at_least = levels.fpr
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
@@ -214,10 +219,12 @@ def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
 
 
 def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
-    """Thresholds (K,) of the paper's protocol: evenly from the lowest to the highest normal score; NaN without any.
+    """Thresholds (K,) of the paper's protocol: evenly spaced from the lowest to the highest normal score.
 
-    The grid is NumPy's, as in the official package: torch's differs in the last bit, and where a threshold falls on
-    tied scores, as those of quantised maps, another bit is another shared FPR.
+    All are NaN if there is no normal score, or if one of the two is infinite.
+
+    The grid is NumPy's, as in the official package; torch's differs in the last bit. On tied scores, as in quantised
+    maps, the last bit decides on which side of a tie a threshold lies, and so changes its shared FPR.
     """
     normal_scores = kept.scores[kept.of_normal_images()]
     highest = float(normal_scores.amax()) if len(normal_scores) else math.nan
@@ -228,13 +235,13 @@ def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
 
 
 def undefined_scoring(levels: NormalLevels) -> Scoring:
-    """Score every pixel NaN: there is no normal pixel, or none that can be ranked."""
+    """Give every pixel NaN: there is no normal pixel, or no threshold can be sampled."""
     weights = levels.fpr.new_full((2 * len(levels.scores) + 1,), math.nan)
     return Scoring(PixelTable(levels.scores, weights), (math.nan, math.nan))
 
 
 def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scoring:
-    """Score by the closed form; where levels that matter are missing pixels below them get 0, a lower bound."""
+    """Score by the closed form. If levels that matter are missing, pixels below the known ones get 0: a lower bound."""
     lower, upper = fpr_bounds
     table = exact_table(levels, fpr_bounds)
     max_missing = 0.0
@@ -247,7 +254,7 @@ def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scor
 
 
 def share_of_range(start: float, end: float, fpr_bounds: tuple[float, float]) -> float:
-    """Share of the range between the FPR bounds, in log, that lies between two FPRs; in [0, 1]."""
+    """Share of the log range between the FPR bounds that lies between `start` and `end`, two FPRs; in [0, 1]."""
     lower, upper = fpr_bounds
     if start <= 0:
         return 1.0
@@ -263,7 +270,7 @@ def sample(
 ) -> Samples:
     """Find the thresholds (K,) of the paper's protocol that lie between the FPR bounds."""
     lower, upper = fpr_bounds
-    fpr_below = 1.0 if levels.fpr_below >= 1 else math.inf  # that of all pixels is known
+    fpr_below = 1.0 if levels.fpr_below >= 1 else math.inf  # an FPR of at least 1 is 1; any other is not known
     fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), fpr_below)
     for bound in fpr_bounds if shared_fpr == "mean" else ():
         fpr = _with_official_rounding(kept, thresholds, fpr, bound)
@@ -274,10 +281,10 @@ def sample(
 
 
 def _with_official_rounding(kept: PixelScores, thresholds: Tensor, fpr: Tensor, wanted: float) -> Tensor:
-    """Round shared FPRs (K,) as the official package does, where the last bit decides which is nearest to the wanted.
+    """Round shared FPRs (K,) as the official package does, where the last bit decides which one is nearest to a wanted.
 
-    One may lie as far above it as another below, as 0.25 and 0.35 beside 0.3: there the mean of the images' FPRs, each
-    rounded, is not the share of all pixels.
+    Two may be equally near to it, one below and one above, as 0.25 and 0.35 are to 0.3. The official package takes the
+    mean of the images' FPRs, each of them rounded. Its last bit may differ from that of the share of all pixels.
     """
     distances = (fpr - wanted).abs()
     nearest = torch.unique_consecutive(fpr[distances <= distances.amin() + _EQUALLY_NEAR])
@@ -286,7 +293,7 @@ def _with_official_rounding(kept: PixelScores, thresholds: Tensor, fpr: Tensor, 
     for level in nearest:
         is_level = fpr == level
         rates = _share_at_least(kept, float(thresholds[is_level][0]))[~kept.is_anomalous]
-        mean = np.cumsum(rates.cpu().numpy())[-1] / len(rates)  # image after image, as NumPy sums up rows
+        mean = np.cumsum(rates.cpu().numpy())[-1] / len(rates)  # adds image after image, as NumPy adds rows
         fpr = torch.where(is_level, float(mean), fpr)
     return fpr
 
@@ -294,8 +301,8 @@ def _with_official_rounding(kept: PixelScores, thresholds: Tensor, fpr: Tensor, 
 def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scoring:
     """Score by the trapezoid rule over the sampled thresholds between those nearest to the FPR bounds.
 
-    If a threshold that is not known may be as near to the upper bound as the nearest known one, the trapezoids from
-    the one to the other are missing. Its shared FPR is at most as far above the bound as the known one is below.
+    A threshold whose shared FPR is not known may be nearer to the upper bound than the nearest known one. Then the
+    trapezoids between the two are missing. Its shared FPR is at most as far above the bound as the known one is below.
     """
     lower, upper = fpr_bounds
     max_missing = 0.0
@@ -319,9 +326,9 @@ def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scorin
 
 
 def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[float, Tensor, float]:
-    """Shared FPR of a threshold, TPRs (N,) float64, NaN for normal images, and share of normal images with an alarm.
+    """Shared FPR of a threshold, TPRs (N,) float64 (NaN for normal images), and share of normal images with an alarm.
 
-    The threshold is not below the floor: every normal score at or above it is known.
+    The threshold must not be below the floor, so that every normal score at or above it is known.
     """
     shares = _share_at_least(kept, threshold)
     is_normal = ~kept.is_anomalous
@@ -335,7 +342,7 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tupl
 
 
 def _share_at_least(kept: PixelScores, threshold: float) -> Tensor:
-    """(N,) float64 share of the pixels of each image, or of its mask, at or above a threshold."""
+    """(N,) float64, share of the pixels of a normal image, or of an anomalous one's mask, at or above a threshold."""
     counts = torch.zeros_like(kept.num_kept)
     counts.index_add_(0, kept.image_of_score(), (kept.scores >= threshold).long())
     return counts.double() / kept.num_pixels.double()
@@ -351,7 +358,8 @@ def _is_last_of_tie(values: Tensor) -> Tensor:
 def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     """Mean of `w` over the mask pixels of each image (N,) float64, in [0, 1]; NaN for a normal image.
 
-    What is summed up is how far each `w` is from the first of its image: so the mean of equal numbers is that number.
+    What is summed is the difference of each `w` to the first `w` of its image, so that the mean of equal numbers is
+    exactly that number.
     """
     in_mask = ~kept.of_normal_images()
     weights, images = table.look_up(kept.scores[in_mask]), kept.image_of_score()[in_mask]
@@ -364,13 +372,13 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
 
 
 def mean_score(scores: Tensor) -> Tensor:
-    """Mean () of the scores (N,) that are not NaN, NaN without any; the mean of equal scores is that score."""
+    """Mean () of the scores (N,) that are not NaN; NaN if all are. The mean of equal scores is exactly that score."""
     defined = scores[~scores.isnan()]
     return defined.mean() if len(defined) == 0 else defined[0] + (defined - defined[0]).mean()
 
 
 def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: SharedFPR) -> Tensor:
-    """Thresholds (K,), ascending, at shared FPRs spaced evenly in log from the highest known to that of one pixel."""
+    """Thresholds (K,), ascending, at shared FPRs evenly spaced in log, from the highest known to that of one pixel."""
     if len(levels.scores) == 0:
         return kept.scores.new_full((NUM_CURVE_LEVELS,), math.nan)
     highest = float(levels.fpr[0])
@@ -378,11 +386,11 @@ def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: Shared
     lowest = 1 / (int(num_pixels.amax()) * (1 if shared_fpr == "max" else len(num_pixels)))
     ends = math.log10(highest), math.log10(lowest)
     fpr = torch.logspace(*ends, NUM_CURVE_LEVELS, dtype=torch.float64, device=levels.fpr.device)
-    return thresholds_at(levels, fpr.clamp(lowest, highest))  # the ends of the range may be rounded
+    return thresholds_at(levels, fpr.clamp(lowest, highest))  # rounding may move the ends
 
 
 def per_image_tprs(kept: PixelScores, thresholds: Tensor) -> Tensor:
-    """Share of the mask pixels of each image at or above each threshold (N, K) float64; NaN for a normal image."""
+    """(N, K) float64, share of each image's mask pixels at or above each threshold (K,); NaN for a normal image."""
     num_images, num_bins = len(kept.num_kept), len(thresholds) + 1
     in_mask = ~kept.of_normal_images()
     bins = torch.searchsorted(thresholds, kept.scores[in_mask], right=True)
