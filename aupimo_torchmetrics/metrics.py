@@ -172,9 +172,9 @@ class AUPIMO(PixelScoresMetric):
             >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
             >>> metric.update(maps, masks)
             >>> print(metric.result())  # doctest: +ELLIPSIS
-            AUPIMO 1.0000 (chance 0.25): 1 images with a score, 1 normal ones
+            AUPIMO 1.0000 (chance 0.25), number of images: 2, 1 anomalous and 1 normal
             lowest, quartiles and highest score: 1.000 1.000 1.000 1.000 1.000
-            thresholds at the FPR bounds: 8 and 15
+            thresholds: 8 at FPR 0.5, 15 at FPR 0.1
             AUPIMO, exact, shared FPR 0.1 to 0.5 (mean of per-image FPRs), aupimo-torchmetrics ...
 
         """

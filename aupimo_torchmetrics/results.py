@@ -273,9 +273,9 @@ class AUPIMOResult:
         if (fpr is None) == (threshold is None):
             raise ValueError("Expected exactly one of `fpr` and `threshold`, but got both or neither.")
         scored = self._known()
-        if threshold is None:
-            threshold = self.threshold_at(fpr or 0.0)
-        elif math.isnan(threshold):
+        if fpr is not None:
+            threshold = self.threshold_at(fpr)
+        elif threshold is None or math.isnan(threshold):
             raise ValueError("Expected `threshold` to be a number, but got NaN.")
         if threshold < float(scored.kept.floor):
             raise ValueError(
@@ -327,12 +327,16 @@ class AUPIMOResult:
     def __str__(self) -> str:
         """Show mean, distribution, thresholds, settings and warnings in a few lines."""
         scores = self.aupimos[~self.aupimos.isnan()].double()
-        num_normal = "" if self.image_classes is None else f", {int((self.image_classes == 0).sum())} normal ones"
-        lines = [f"AUPIMO {self.mean:.4f} (chance {self.chance:.2g}): {len(scores)} images with a score{num_normal}"]
+        images = f"number of images: {len(self.aupimos)}"
+        if self.image_classes is not None:
+            num_anomalous = int(self.image_classes.sum())
+            images = f"{images}, {num_anomalous} anomalous and {len(self.aupimos) - num_anomalous} normal"
+        lines = [f"AUPIMO {self.mean:.4f} (chance {self.chance:.2g}), {images}"]
         if len(scores):
             quartiles = torch.quantile(scores, scores.new_tensor([0, 0.25, 0.5, 0.75, 1])).tolist()
             lines.append("lowest, quartiles and highest score: " + " ".join(f"{value:.3f}" for value in quartiles))
-        lines.append("thresholds at the FPR bounds: {:.6g} and {:.6g}".format(*self.threshold_bounds))
+        (lower, upper), (at_upper, at_lower) = self.fpr_bounds, self.threshold_bounds
+        lines.append(f"thresholds: {at_upper:.6g} at FPR {upper:g}, {at_lower:.6g} at FPR {lower:g}")
         lines.append(self.protocol)
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n".join(lines)
@@ -551,12 +555,10 @@ def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
 
 def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:
     """Make a result of the content of a JSON file, of which nothing else is known."""
-    return AUPIMOResult(
-        **scores._asdict(),
-        num_thresholds=UNKNOWN,
-        image_classes=(~scores.aupimos.isnan()).long(),
-        version=None,
-    )
+    has_score = ~scores.aupimos.isnan()
+    # Without any score all is NaN, also of anomalous images.
+    image_classes = has_score.long() if bool(has_score.any()) else None
+    return AUPIMOResult(**scores._asdict(), num_thresholds=UNKNOWN, image_classes=image_classes, version=None)
 
 
 def _nullable(pd: Any, values: Tensor | None, dtype: str, num_images: int, missing: int | None = None) -> Any:
