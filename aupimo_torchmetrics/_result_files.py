@@ -11,10 +11,11 @@ This module deals in plain values and knows no result class.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -98,13 +99,16 @@ class Details(NamedTuple):
 def json_path(path: str | os.PathLike[str]) -> Path:
     """Path of the scores that belong to a file of either kind: `aupimos.json` beside `aupimos.safetensors`."""
     path = Path(path)
-    return path.with_suffix(JSON_SUFFIX) if path.suffix == TENSORS_SUFFIX else path
+    return path.with_suffix(JSON_SUFFIX) if path.suffix.lower() == TENSORS_SUFFIX else path
 
 
 def tensors_path(path: str | os.PathLike[str]) -> Path:
     """Path of the details that belong to a file of either kind: `aupimos.safetensors` beside `aupimos.json`."""
     path = Path(path)
-    return path if path.suffix == TENSORS_SUFFIX else path.with_suffix(TENSORS_SUFFIX)
+    if path.suffix.lower() == TENSORS_SUFFIX:
+        return path
+    # Only the usual suffix is replaced: `model_v1.0` and `model_v1.1` are two results.
+    return path.with_suffix(TENSORS_SUFFIX) if path.suffix == JSON_SUFFIX else Path(f"{path}{TENSORS_SUFFIX}")
 
 
 def write_result(path: str | os.PathLike[str], details: Details) -> None:
@@ -112,7 +116,8 @@ def write_result(path: str | os.PathLike[str], details: Details) -> None:
     with replacing(json_path(path)) as unfinished:
         unfinished.write_text(_as_text(details.scores), encoding="utf-8")
         with replacing(tensors_path(path)) as unfinished_tensors:
-            save_file(_as_tensors(details), unfinished_tensors, _as_metadata(details))
+            tensors, metadata = _as_tensors(details), _as_metadata(details)
+            save_file(tensors, unfinished_tensors, {**metadata, "sha256": checksum(tensors, metadata)})
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
@@ -147,8 +152,8 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in _DTYPES}  # noqa: SIM118  no dict
-        settings = {name: json.loads(metadata[name]) for name in ("format", *_SETTINGS)}
-        return _parse_details(tensors, settings)
+        _check_whole(tensors, metadata)
+        return _parse_details(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: {error}. "
@@ -258,24 +263,47 @@ def _as_metadata(details: Details) -> dict[str, str]:
         "version": details.version,
         "warnings": details.warnings,
     }
-    return {"format": json.dumps(FORMAT), **{name: json.dumps(settings[name]) for name in _SETTINGS}}
+    return {"format": FORMAT, **{name: json.dumps(settings[name]) for name in _SETTINGS}}
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of tensors on the CPU and of settings, which tells a damaged file from a whole one."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} ".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    for name in _SETTINGS:
+        digest.update(f"{name} {metadata[name]} ".encode())
+    return digest.hexdigest()
+
+
+def _check_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Raise unless a file is of this format, and holds all that was written."""
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r:.40}, not {FORMAT!r}")
+    needed = {*_SETTINGS, "sha256", "aupimos", *(_KEPT if "num_kept" in tensors else ())}
+    missing = sorted(needed - tensors.keys() - metadata.keys())
+    if missing:
+        raise ValueError(f"there is no {', '.join(missing)}")
+    if metadata["sha256"] != checksum(tensors, metadata):
+        raise ValueError("its content has changed since it was written")
 
 
 def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Details:
     """Take details from the tensors and settings of a file; raise if they are not valid."""
-    if settings["format"] != FORMAT:
-        raise ValueError(f"its format is {settings['format']!r:.40}, not {FORMAT}")
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES[name] or tensor.ndim != (0 if name in {"floor", "normal_min"} else 1):
             raise ValueError(f"`{name}` is of dtype {tensor.dtype} and shape {tuple(tensor.shape)}")
     _check_scores(tensors["aupimos"])
     num_images = len(tensors["aupimos"])
-    kept = _joined(tensors) if tensors.keys() & (_KEPT.keys() - {"image_ids"}) else None
+    kept = _joined(tensors) if "num_kept" in tensors else None
     known = {} if kept is not None else {name: tensors[name] for name in _KNOWN if name in tensors}
     if kept is not None:
         _check_kept(kept, num_images)
-    if any(len(tensor) != num_images for tensor in known.values()):
+    if any(len(tensor) != num_images or bool((tensor < NO_ID).any()) for tensor in known.values()):
         raise ValueError("tensors do not fit together")
+    if "image_classes" in known and bool((known["image_classes"] | 1 != 1).any()):
+        raise ValueError("`image_classes` are not 0 and 1")
     check_choice("shared_fpr", settings["shared_fpr"], SharedFPR)
     _check_num_thresholds(settings["num_thresholds"], is_unknown_allowed=kept is None)
     lower, upper = (float(bound) for bound in settings["threshold_bounds"])

@@ -90,24 +90,25 @@ class PixelScoresMetric(Metric):
                 and 1, an id is negative or empty, or ids are integers here and texts in another update.
 
         """
+        id_list = ids.as_list(image_ids)
         with self._as_before_if_it_fails():
             kept = keep_scores(
                 preds,
                 target,
-                image_ids,
+                id_list,
                 floor=self.aupimo_floor,
                 normal_buffer=self.normal_buffer,
                 upper_fpr=self._upper_fpr,
                 validate_args=self.validate_args,
             )
-            has_texts = image_ids is not None and ids.are_texts(image_ids)
-            lengths, text = ids.encode(image_ids) if has_texts else ids.no_texts(kept.num_kept)
+            has_texts = ids.are_texts(id_list)
+            lengths, text = ids.encode(id_list) if has_texts else ids.no_texts(kept.num_kept)
             parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}
             for name in self._list_dtypes:
                 getattr(self, name).append(parts[name.removeprefix(_STATE_PREFIX)].to(self.device))
             self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(self.device))
             self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
-            if image_ids is not None and len(kept.num_kept) > 0:
+            if id_list is not None and len(kept.num_kept) > 0:
                 self.aupimo_id_kinds = self.aupimo_id_kinds.clone()
                 self.aupimo_id_kinds[int(has_texts)] = 1
                 self._check_id_kinds("image_ids")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
 from torchmetrics.utilities import rank_zero_warn
 
 from aupimo_torchmetrics._engine.sweep import NormalLevels, Samples
@@ -100,7 +101,8 @@ def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], sha
     if lowest > lower * (1 + 1e-9):
         fact = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
     elif not bool(((levels.fpr >= lower) & (levels.fpr <= upper)).any()):
-        below, above = float(levels.fpr[levels.fpr < lower].amax()), float(levels.fpr[levels.fpr > upper].amin())
+        below = float(torch.where(levels.fpr < lower, levels.fpr, 0).amax())
+        above = float(torch.where(levels.fpr > upper, levels.fpr, 1).amin())
         fact = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
     else:
         return ""

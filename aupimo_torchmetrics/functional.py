@@ -10,7 +10,6 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast, overload
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps
-from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts
+from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts, as_list
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores
 from aupimo_torchmetrics._engine.regions import split_by_regions
 from aupimo_torchmetrics._engine.selection import as_images, keep_scores
@@ -138,6 +137,7 @@ def aupimo(
     check_num_thresholds(num_thresholds)
     check_choice("reduction", reduction, Reduction)
     check_choice("shared_fpr", shared_fpr, SharedFPR)
+    image_ids = as_list(image_ids)
     kept = _keep(_as_tensors(preds), _as_tensors(target), image_ids, bounds[1], validate_args)
     images = _distinct(kept, image_ids)
     scored = score_images(images.kept, bounds, num_thresholds, shared_fpr)
@@ -200,6 +200,7 @@ def pimo(
     """
     check_num_thresholds(num_thresholds)
     check_choice("shared_fpr", shared_fpr, SharedFPR)
+    image_ids = as_list(image_ids)
     kept = _keep(_as_tensors(preds), _as_tensors(target), image_ids, None, validate_args)
     images = _distinct(kept, image_ids)
     drawn, warnings = draw_curves(images.kept, num_thresholds, shared_fpr)
@@ -286,12 +287,9 @@ def _keep(
     )
 
 
-def _distinct(kept: PixelScores, image_ids: ImageIds | None) -> Images:
+def _distinct(kept: PixelScores, image_ids: Any) -> Images:
     """Keep the first image of each id."""
-    texts = None
-    if image_ids is not None and are_texts(image_ids):
-        texts = [str(os.fspath(each)) for each in cast("Sequence[str]", image_ids)]
-    return distinct_images(kept, texts)
+    return distinct_images(kept, image_ids if are_texts(image_ids) else None)
 
 
 def _is_numpy(maps: Maps | ArrayMaps) -> bool:

@@ -277,6 +277,7 @@ class AUPIMOResult:
             threshold = self.threshold_at(fpr)
         elif threshold is None or math.isnan(threshold):
             raise ValueError("Expected `threshold` to be a number, but got NaN.")
+        threshold = float(threshold)
         if threshold < float(scored.kept.floor):
             raise ValueError(
                 f"Expected `threshold` to be {float(scored.kept.floor):g} or more, but got {threshold:g}: normal "
@@ -549,7 +550,9 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
-    """Read only the per-image scores of a file `aupimos.json`; a comparison of models needs no more."""
+    """Read no more than the per-image scores of a saved result, which a comparison of models needs."""
+    if _result_files.tensors_path(path) == Path(path):
+        return AUPIMOResult.load(path)
     return _from_scores(_result_files.read_scores(path))
 
 

@@ -70,6 +70,31 @@ def test_the_ends_of_a_score_are_exact_for_images_of_any_sizes() -> None:
             assert scores[15:].tolist() == [expected] * 5
 
 
+@given(
+    widths=st.lists(st.integers(1, 30), min_size=2, max_size=8),
+    upper=st.sampled_from([1e-4, 0.1, 0.5, 1.0]),
+    shared_fpr=st.sampled_from(["mean", "max"]),
+)
+def test_the_ends_are_exact_whatever_the_sizes(widths: list[int], upper: float, shared_fpr: Any) -> None:
+    """Where images differ in size, their FPRs are rounded; the FPR of all pixels is 1 all the same."""
+    masks = [torch.zeros(1, width, dtype=torch.bool) for width in widths]
+    masks[-1][:] = True
+    for contrast in (0, -1, 1):
+        metric = AUPIMO(fpr_bounds=(upper / 10, upper), shared_fpr=shared_fpr)
+        metric.update([contrast * mask.float() for mask in masks], masks)
+        result = metric.result()
+        assert result.mean == {0: min(1.0, result.chance), -1: 0.0, 1: 1.0}[contrast]
+
+
+def test_bounds_of_which_none_can_be_resolved() -> None:
+    """Bounds so close to each other that rounding moves all levels out of them give a score and a warning."""
+    masks = [torch.zeros(size, dtype=torch.bool) for size in ((7, 7), (3, 3), (5, 5), (2, 2))]
+    masks[-1][:] = True
+    metric = AUPIMO(fpr_bounds=(float(np.nextafter(1, 0)), 1.0))
+    metric.update([mask * 0.0 for mask in masks], masks)
+    assert 0 <= metric.result().mean <= 1
+
+
 def test_the_ends_are_exact_where_two_logarithms_differ() -> None:
     """For one bound in 25,000 torch's logarithm and Python's differ in the last bit; a score of 1 does not show it."""
     ratios = torch.rand(400_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4 + 1

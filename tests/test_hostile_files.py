@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _result_files, _untrusted
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 
@@ -53,7 +53,8 @@ def with_setting(path: Path, name: str, value: str) -> None:
     details = path.with_suffix(".safetensors")
     with safe_open(details, framework="pt") as file:
         metadata = {**file.metadata(), name: value}
-    save_file(load_file(details), details, metadata)
+    tensors = load_file(details)
+    save_file(tensors, details, {**metadata, "sha256": _result_files.checksum(tensors, metadata)})
 
 
 def test_settings_nested_without_end(tmp_path: Path) -> None:

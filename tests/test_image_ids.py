@@ -93,9 +93,11 @@ def test_texts_order_images_and_count_them_once() -> None:
     assert result.image_ids is None
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda texts: [Path(text) for text in texts]])
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, iter, dict.fromkeys, lambda texts: [Path(text) for text in texts]]
+)
 def test_forms_of_texts(kind: Any) -> None:
-    """Texts may be a list, a tuple, an array, or paths."""
+    """Texts may be a list, a tuple, an array, any iterable, or paths."""
     preds, target = make_batch("NA", 0)
     metric = make_aupimo(reduction="none")
     metric.update(preds.flip(0), target.flip(0), image_ids=kind(["b.png", "a.png"]))
@@ -162,6 +164,15 @@ def test_texts_of_different_images_conflict() -> None:
     with pytest.warns(UserWarning, match="under the same id, for 2 of the `image_ids`"):
         assert_same(metric.compute(), by_function(metric, preds, target))
     assert "under the same id" in metric.result().warnings[0]
+
+
+@pytest.mark.parametrize("ids", [torch.tensor([4, 2, 0, 4]), ["d", "c", "a", "d"]])
+def test_a_wrong_number_of_ids_is_refused_without_checks_too(ids: Any) -> None:
+    """Ids that do not fit would move to other images, so their number is checked whatever `validate_args` says."""
+    metric = make_aupimo(validate_args=False)
+    with pytest.raises(ValueError, match="`image_ids` to hold an id for each of 2 images, but got 4"):
+        metric.update(*make_batch("NA", 0), image_ids=ids)
+    assert not metric.aupimo_num_kept
 
 
 @pytest.mark.parametrize("ids", [torch.tensor([4, 2, 0, 4]), ["d", "c", "a", "d"]])

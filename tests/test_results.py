@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, __version__
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, __version__, _result_files
 from aupimo_torchmetrics.functional import pimo
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
@@ -318,10 +318,33 @@ def test_damaged_details_are_refused_and_the_scores_can_be_read_without_them(tmp
         AUPIMOResult.load(details)
 
 
+def test_a_changed_bit_is_noticed(tmp_path: Path) -> None:
+    """A file of tensors in which a single bit has changed gives no other answers: it is refused, or not used."""
+    path, details = tmp_path / "aupimos.json", tmp_path / "aupimos.safetensors"
+    make_result().save(path)
+    whole = details.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 60):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << int(position) % 8
+        details.write_bytes(changed)
+        with pytest.raises(ValueError, match="to hold the details of"):
+            AUPIMOResult.load(path)
+
+
+def test_names_without_the_usual_suffix_do_not_share_a_file(tmp_path: Path) -> None:
+    """Results under names that end alike but for a suffix keep their details."""
+    results = make_awkward_results()
+    names = {"model_v1.0": "exact", "model_v1.1": "ties", "m.json": "max", "m.txt": "ids"}
+    for path, name in names.items():
+        results[name].save(tmp_path / path)
+    for path, name in names.items():
+        assert_same_result(AUPIMOResult.load(tmp_path / path), results[name])
+
+
 def bad_details() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
     """Tensors and settings, each in JSON, that cannot be those of a result, and what is said of them."""
     return {
-        "another format": ({}, {"format": "other"}, "its format is 'other'"),
+        "another format": ({}, {"format": "other"}, "its format is .*other"),
         "dtype": ({"num_kept": torch.zeros(8)}, {}, "`num_kept` is of dtype torch.float32"),
         "shape": ({"floor": torch.zeros(1)}, {}, r"`floor` is of dtype torch.float32 and shape \(1,\)"),
         "counts": ({"num_kept": torch.full((8,), 2**62)}, {}, "`num_kept` does not fit"),
@@ -352,7 +375,9 @@ def test_details_that_do_not_fit_together_are_refused(tmp_path: Path, kind: str)
     tensors, settings, message = bad_details()[kind]
     with safe_open(path, framework="pt") as file:
         metadata = {**file.metadata(), **{name: json.dumps(value) for name, value in settings.items()}}
-    save_file({**load_file(path), **tensors}, path, metadata)
+    tensors = {**load_file(path), **tensors}
+    metadata["sha256"] = _result_files.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
     with pytest.raises(ValueError, match=f"could not read it: .*{message}"):
         AUPIMOResult.load(path)
 

@@ -581,3 +581,10 @@ def test_noise_changes_no_chosen_image(data: tuple[Scores, Scores]) -> None:
         per_image_statistics(make_result(each.flatten().tolist()), outliers="both") for each in (data[0], sum(data))
     )
     assert [(each.name, each.image) for each in noisy] == [(each.name, each.image) for each in plain]
+
+
+def test_one_resample_is_an_interval() -> None:
+    """A single draw gives its mean as both ends, without a warning of scipy."""
+    low, high = bootstrap_interval(make_result([0.1, 0.5, 0.9]), num_resamples=1)
+    assert low == high
+    assert 0.1 <= low <= 0.9

@@ -10,26 +10,34 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.kept import NO_ID
 
 ImageIds: TypeAlias = Tensor | Sequence[int] | Sequence[str] | Sequence[os.PathLike[str]]
-"""One id for each image of a batch: integers of at least 0, or texts or paths."""
+"""One id for each image of a batch: integers of at least 0, or texts or paths; any other iterable of these will do."""
 
 _ERRORS = "surrogatepass"
 """Error handler of the UTF-8 codec: file names that are not valid UTF-8 hold surrogates in Python, which may pass."""
 
 
+def as_list(image_ids: Any) -> Any:
+    """Turn ids of any iterable kind into a list, in which paths are texts; a tensor stays a tensor."""
+    if isinstance(image_ids, np.ndarray):
+        return image_ids.tolist()
+    if image_ids is None or isinstance(image_ids, Tensor | str | os.PathLike) or not isinstance(image_ids, Iterable):
+        return image_ids
+    return [os.fsdecode(each) if isinstance(each, os.PathLike) else each for each in image_ids]
+
+
 def are_texts(image_ids: Any) -> bool:
-    """Whether ids are texts or paths; only the first one is looked at."""
-    if isinstance(image_ids, Tensor) or not isinstance(image_ids, Iterable):
-        return False
-    return isinstance(next(iter(image_ids), None), str | os.PathLike)
+    """Whether ids, as a list, are texts; only the first one is looked at."""
+    return isinstance(image_ids, list) and len(image_ids) > 0 and isinstance(image_ids[0], str)
 
 
-def check_ids(image_ids: ImageIds, num_images: int) -> None:
+def check_ids(image_ids: Any, num_images: int) -> None:
     """Raise unless there is one id for each image: all integers of at least 0, or all texts that are not empty."""
     if isinstance(image_ids, str | os.PathLike):
         raise TypeError(
@@ -41,14 +49,14 @@ def check_ids(image_ids: ImageIds, num_images: int) -> None:
         _check_integers(image_ids, num_images)
 
 
-def _check_texts(image_ids: Any, num_images: int) -> None:
+def _check_texts(image_ids: list[Any], num_images: int) -> None:
     """Raise unless there is one text for each image, and none is empty."""
     for each in image_ids:
-        if not isinstance(each, str | os.PathLike):
+        if not isinstance(each, str):
             raise TypeError(
                 f"Expected `image_ids` to be all integers or all texts, but got texts and a {type(each).__name__}."
             )
-        if not os.fspath(each):
+        if not each:
             raise ValueError("Expected `image_ids` to be texts that are not empty, but got an empty one.")
     if len(image_ids) != num_images:
         raise ValueError(
@@ -74,9 +82,9 @@ def _check_integers(image_ids: Any, num_images: int) -> None:
         raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
 
 
-def encode(image_ids: Any) -> tuple[Tensor, Tensor]:
-    """Encode N texts or paths as lengths (N,) int64 and joined bytes (B,) uint8, on the CPU."""
-    encoded = [str(os.fspath(each)).encode(errors=_ERRORS) for each in image_ids]
+def encode(texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Encode N texts as lengths (N,) int64 and joined bytes (B,) uint8, on the CPU."""
+    encoded = [text.encode(errors=_ERRORS) for text in texts]
     lengths = torch.tensor([len(each) for each in encoded], dtype=torch.int64)
     return lengths, torch.tensor(bytearray(b"".join(encoded)), dtype=torch.uint8)
 

@@ -81,6 +81,11 @@ def keep_scores(
     if validate_args:
         check_form(preds, target, image_ids)
     groups = [_look_at(maps, masks) for maps, masks in _as_groups(preds, target, floor.dtype)]
+    num_images = sum(len(group.maps) for group in groups)
+    if image_ids is not None and len(image_ids) != num_images:  # also without checks: ids would move to other images
+        raise ValueError(
+            f"Expected `image_ids` to hold an id for each of {num_images} images, but got {len(image_ids)}."
+        )
     if not groups:
         return no_scores(floor)
     floor = floor.to(groups[0].maps.device)
@@ -88,7 +93,6 @@ def keep_scores(
     if validate_args:
         check_values(num_nan_maps, is_binary)
 
-    num_images = sum(len(group.maps) for group in groups)
     capacity = math.inf
     if normal_buffer is not None:
         largest = max(group.num_pixels for group in groups)

@@ -146,7 +146,10 @@ def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
     largest = num_pixels.amax()
     weights = largest / kept.num_pixels.double()  # exactly 1 if all images have the same size
     sums = _cumsum(weights[images])
-    return (sums / (len(num_pixels) * largest)).clamp(max=1)  # rounded weights may add up to more
+    fpr = (sums / (len(num_pixels) * largest)).clamp(max=1)
+    if len(images) == int(num_pixels.sum()):  # all normal pixels; rounded weights may add up to more or less
+        fpr[-1] = 1
+    return fpr
 
 
 def _max_fpr(images: Tensor, kept: PixelScores) -> Tensor:

@@ -177,9 +177,11 @@ def bootstrap_interval(
         (scores,),
         np.mean,
         confidence_level=confidence,
-        n_resamples=num_resamples,
+        n_resamples=max(2, num_resamples),
         batch=max(1, MAX_DRAWS // len(scores)),
         method="percentile",
         random_state=np.random.default_rng(seed),
     )
+    if num_resamples == 1:  # of which scipy would warn; the first draw of two is the same
+        return float(interval.bootstrap_distribution[0]), float(interval.bootstrap_distribution[0])
     return float(interval.confidence_interval.low), float(interval.confidence_interval.high)
