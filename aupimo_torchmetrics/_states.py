@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
@@ -209,7 +208,12 @@ class PixelScoresMetric(Metric):
             state = getattr(self, name)
             parts = [state] if isinstance(state, Tensor) else state
             nothing = torch.empty(0, dtype=dtype, device=device)
-            joined[name.removeprefix(_STATE_PREFIX)] = dim_zero_cat([nothing, *(part.to(device) for part in parts)])
+            whole = (
+                parts[0].to(device) if len(parts) == 1 else torch.cat([nothing, *(part.to(device) for part in parts)])
+            )
+            joined[name.removeprefix(_STATE_PREFIX)] = whole
+            if self.normal_buffer is None and len(parts) > 1:
+                setattr(self, name, [whole])  # all normal scores are many: a result shares them with the metric
         return joined
 
     def _kept(self, joined: dict[str, Tensor]) -> PixelScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -197,3 +198,15 @@ def test_curves_have_their_shapes(num_thresholds: int | None, num_levels: int) -
         assert (rates.diff(dim=1) <= 0).all()
         assert ((rates >= 0) & (rates <= 1)).all()
     assert curves.shared_fpr[0] == 1
+
+
+def test_a_result_shares_all_normal_scores_with_the_metric() -> None:
+    """With `normal_buffer=None` a computed metric does not hold the scores of all normal pixels twice."""
+    metric = updated(make_aupimo(normal_buffer=None))
+    size_before = len(pickle.dumps(metric))
+    metric.compute()
+    num_scores = sum(len(part) for part in metric.aupimo_scores)
+    assert len(pickle.dumps(metric)) < size_before + 2 * num_scores  # bytes; a copy takes four times as many
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+    updated(metric, BATCHES[:1])
+    assert_same(metric.compute(), by_function(metric, *join([*BATCHES, BATCHES[0]])))
