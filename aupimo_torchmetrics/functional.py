@@ -209,6 +209,23 @@ def pimo(
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
 
 
+@overload
+def aupro(
+    preds: Maps, target: Maps, fpr_limit: float = ..., *, reduction: Reduction = ..., validate_args: bool = ...
+) -> Tensor: ...
+
+
+@overload
+def aupro(
+    preds: ArrayMaps,
+    target: ArrayMaps,
+    fpr_limit: float = ...,
+    *,
+    reduction: Reduction = ...,
+    validate_args: bool = ...,
+) -> Array: ...
+
+
 def aupro(
     preds: Maps | ArrayMaps,
     target: Maps | ArrayMaps,
