@@ -35,7 +35,8 @@ class PixelScoresMetric(Metric):
     full_state_update: bool = False
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotations
-        aupimo_scores: list[Tensor] | Tensor
+        aupimo_normal_scores: list[Tensor] | Tensor
+        aupimo_mask_scores: list[Tensor] | Tensor
         aupimo_num_kept: list[Tensor] | Tensor
         aupimo_num_pixels: list[Tensor] | Tensor
         aupimo_is_anomalous: list[Tensor] | Tensor
@@ -48,7 +49,8 @@ class PixelScoresMetric(Metric):
         aupimo_config: Tensor
 
     _list_dtypes: ClassVar[dict[str, torch.dtype]] = {
-        "aupimo_scores": torch.float32,
+        "aupimo_normal_scores": torch.float32,
+        "aupimo_mask_scores": torch.float32,
         "aupimo_num_kept": torch.int64,
         "aupimo_num_pixels": torch.int64,
         "aupimo_is_anomalous": torch.bool,
@@ -202,7 +204,7 @@ class PixelScoresMetric(Metric):
 
     def _joined(self) -> dict[str, Tensor]:
         """Each list state as one tensor, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
-        device = self.aupimo_scores[0].device if len(self.aupimo_scores) else self.device
+        device = self.aupimo_num_kept[0].device if len(self.aupimo_num_kept) else self.device
         joined = {}
         for name, dtype in self._list_dtypes.items():
             state = getattr(self, name)
@@ -219,7 +221,7 @@ class PixelScoresMetric(Metric):
     def _kept(self, joined: dict[str, Tensor]) -> PixelScores:
         """What was kept, from the joined states."""
         lists = {name: state for name, state in joined.items() if name in PixelScores._fields}
-        device = lists["scores"].device
+        device = lists["num_kept"].device
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
     def _images(self) -> Images:
@@ -232,7 +234,7 @@ class PixelScoresMetric(Metric):
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
         if self.normal_buffer is None:
             return
-        sizes = [len(scores) for scores in self.aupimo_scores]
+        sizes = [len(scores) for scores in self.aupimo_normal_scores]
         if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
             self._compact()
 

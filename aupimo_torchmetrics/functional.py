@@ -143,7 +143,7 @@ def aupimo(
     scored = score_images(images.kept, bounds, num_thresholds, shared_fpr)
     warn((*images.warnings, *scored.warnings))
     score = mean_score(scored.aupimos) if reduction == "mean" else scored.aupimos
-    score = score.to(kept.scores)
+    score = score.to(kept.floor)
     return score.numpy() if _is_numpy(preds) else score
 
 
@@ -205,7 +205,7 @@ def pimo(
     images = _distinct(kept, image_ids)
     drawn, warnings = draw_curves(images.kept, num_thresholds, shared_fpr)
     warn((*images.warnings, *warnings))
-    curves = PIMOResult(*(part.to(kept.scores.device) for part in drawn))
+    curves = PIMOResult(*(part.to(kept.floor.device) for part in drawn))
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
 
 

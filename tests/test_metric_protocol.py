@@ -164,7 +164,7 @@ def test_loaded_states_are_not_shared() -> None:
     first.reset()
     assert_same(second.result().aupimos, source.result().aupimos)
     updated(second, [make_batch("NNA", 9)])
-    assert len(saved["aupimo_scores"]) == len(BATCHES)
+    assert len(saved["aupimo_normal_scores"]) == len(BATCHES)
 
 
 @each_variant

@@ -49,7 +49,8 @@ def as_pixel_scores(regions: RegionScores) -> PixelScores:
     is_region[0] = False
     floor = regions.normal.new_tensor(-torch.inf)
     return PixelScores(
-        scores=torch.cat([regions.normal, regions.in_regions]),
+        normal_scores=regions.normal,
+        mask_scores=regions.in_regions,
         num_kept=sizes,
         num_pixels=sizes,
         is_anomalous=is_region,

@@ -48,8 +48,8 @@ class _Group(NamedTuple):
     """(n, q) highest score of each block; not defined for a block with a NaN."""
     is_masked: Tensor
     """(n, q) bool, true for a block with mask pixels."""
-    lowest: Tensor
-    """(n,) lowest score of each map; NaN for a map with a NaN."""
+    has_nan: Tensor
+    """(n,) bool, true for a map with NaN."""
     is_anomalous: Tensor
     """(n,) bool."""
     is_binary: Tensor
@@ -156,12 +156,15 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
     is_binary = torch.ones((), dtype=torch.bool, device=target.device)
     if target.dtype != torch.bool:
         is_binary = (target == masks.to(target.dtype)).view(torch.uint8).amin() != 0
+    highest = _highest(maps.view(blocks))
+    # A maximum is NaN where there is one, but not if it is found by the bits of 16-bit numbers.
+    has_nan = (maps.amin(1) if maps.element_size() == torch.int16.itemsize else highest.amax(1)).isnan()
     return _Group(
         maps=maps.view(blocks),
         masks=masks.view(blocks),
-        highest=_highest(maps.view(blocks)),
+        highest=highest,
         is_masked=is_masked,
-        lowest=maps.amin(1),
+        has_nan=has_nan,
         is_anomalous=is_masked.any(1),
         is_binary=is_binary,
     )
@@ -201,42 +204,68 @@ def _block_size(num_pixels: int) -> int:
 
 def _to_host(groups: list[_Group], floor: Tensor) -> tuple[int, bool, bool]:
     """Number of maps with NaN, whether all targets are binary, and whether there is a floor, in one wait."""
-    num_nan_maps = torch.stack([group.lowest.isnan().sum() for group in groups]).sum()
+    num_nan_maps = torch.stack([group.has_nan.sum() for group in groups]).sum()
     is_binary = torch.stack([group.is_binary for group in groups]).all()
     facts = torch.stack([num_nan_maps, is_binary.long(), (floor > -math.inf).long()]).tolist()
     return facts[0], bool(facts[1]), bool(facts[2])
 
 
 def _select(group: _Group, floor: Tensor) -> PixelScores:
-    """Keep the mask pixels of anomalous images, and the pixels of normal images at or above the floor."""
+    """Keep the pixels of normal images and the mask pixels of anomalous images that are at or above the floor."""
+    # If the floor is rounded up to a coarser dtype, there is no score of that dtype in between: none is lost.
+    level = floor.to(group.maps.dtype)
+    reaches_floor = group.highest >= level
+    normal_scores, num_normal = _take(group, reaches_floor & ~group.is_anomalous[:, None], level, in_mask=False)
+    mask_scores, num_masked = _take(group, reaches_floor & group.is_masked, level, in_mask=True)
+    return PixelScores(
+        normal_scores=normal_scores.to(floor.dtype),
+        mask_scores=mask_scores.to(floor.dtype),
+        num_kept=num_normal + num_masked,
+        num_pixels=torch.where(group.is_anomalous, _mask_sizes(group), group.num_pixels),
+        is_anomalous=group.is_anomalous,
+        image_ids=torch.full_like(num_normal, NO_ID),
+        floor=floor,
+        normal_min=_normal_min(group).to(floor.dtype),
+    )
+
+
+def _take(group: _Group, is_wanted: Tensor, level: Tensor, *, in_mask: bool) -> tuple[Tensor, Tensor]:
+    """Scores (S,) at or above a level in the wanted blocks (n, q), or in the mask there; and their number per image (n,)."""
     num_images, num_blocks, block_size = group.maps.shape
-    # A comparison with NaN is false, so in an anomalous image only the mask decides. A coarser dtype may round the
-    # floor up, but it has no score between the two floors, so none is lost.
-    image_levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
-    levels = image_levels[:, None].expand(num_images, num_blocks).reshape(-1)
-    maps, masks = group.maps.view(-1, block_size), group.masks.view(-1, block_size)
-
-    blocks = torch.arange(len(maps), device=maps.device)
-    if maps.device.type == "cpu":  # on other devices, waiting for the number of blocks costs more than reading all
-        wanted = ((group.highest.view(-1) >= levels) | group.is_masked.view(-1)).nonzero().squeeze(1)
-        if len(wanted) <= _MAX_COPIED_SHARE * len(maps):
-            blocks, levels = wanted, levels[wanted]
-            maps, masks = maps.index_select(0, wanted), masks.index_select(0, wanted)
-
-    is_kept = maps >= levels[:, None]
-    is_kept |= masks
+    blocks, maps, masks = _wanted_blocks(group, is_wanted)
+    is_kept = maps >= level
+    if in_mask:
+        is_kept &= masks
+    if len(blocks) == num_images * num_blocks:
+        is_kept &= is_wanted.view(-1, 1)
     indices = is_kept.view(-1).nonzero().squeeze(1)
     first_blocks = torch.arange(num_images + 1, device=indices.device) * num_blocks
     num_kept = torch.searchsorted(blocks[indices // block_size], first_blocks).diff()
-    return PixelScores(
-        scores=maps.view(-1).index_select(0, indices).to(floor.dtype),
-        num_kept=num_kept,
-        num_pixels=torch.where(group.is_anomalous, num_kept, group.num_pixels),
-        is_anomalous=group.is_anomalous,
-        image_ids=torch.full_like(num_kept, NO_ID),
-        floor=floor,
-        normal_min=torch.where(group.is_anomalous, math.inf, group.lowest).amin().to(floor.dtype),
-    )
+    return maps.view(-1).index_select(0, indices), num_kept
+
+
+def _wanted_blocks(group: _Group, is_wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (b,) of the wanted blocks (n, q), and their maps and masks (b, B); of all blocks, if that is faster."""
+    maps, masks = group.maps.view(-1, group.maps.shape[2]), group.masks.view(-1, group.maps.shape[2])
+    if maps.device.type == "cpu":  # elsewhere waiting for the number of blocks takes longer than reading all
+        wanted = is_wanted.view(-1).nonzero().squeeze(1)
+        if len(wanted) <= _MAX_COPIED_SHARE * len(maps):
+            return wanted, maps.index_select(0, wanted), masks.index_select(0, wanted)
+    return torch.arange(len(maps), device=maps.device), maps, masks
+
+
+def _mask_sizes(group: _Group) -> Tensor:
+    """(n,) int64, number of mask pixels of each image."""
+    blocks, _, masks = _wanted_blocks(group, group.is_masked)
+    sizes = masks.sum(1)
+    num_images, num_blocks, _ = group.maps.shape
+    return torch.zeros(num_images, dtype=torch.int64, device=sizes.device).index_add_(0, blocks // num_blocks, sizes)
+
+
+def _normal_min(group: _Group) -> Tensor:
+    """() lowest score of the normal images; +inf without any."""
+    lowest = group.maps.view(len(group.maps), -1).amin(1)
+    return torch.where(group.is_anomalous, math.inf, lowest).amin()
 
 
 def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) -> list[PixelScores] | None:
@@ -255,8 +284,8 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
     parts = [_select(group, new_floor) for group in groups]
 
     num_normal = torch.stack([(~group.is_anomalous).sum() * group.num_pixels for group in groups]).sum()
-    num_kept = torch.stack([torch.where(part.is_anomalous, 0, part.num_kept).sum() for part in parts]).sum()
-    return parts if bool(num_kept >= num_normal.clamp(max=capacity)) else None
+    num_kept = sum(len(part.normal_scores) for part in parts)
+    return parts if num_kept >= min(int(num_normal), capacity) else None
 
 
 def _sample(group: _Group, share: float) -> Tensor:
