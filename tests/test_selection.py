@@ -390,9 +390,10 @@ def test_image_ids_are_kept_with_their_images(image_ids: Any) -> None:
 @pytest.mark.parametrize("images", [([], []), (torch.zeros(0, 4, 4), torch.zeros(0, 4, 4))], ids=["list", "tensor"])
 def test_batch_without_images_keeps_nothing(images: tuple[Maps, Maps]) -> None:
     """An empty batch is no error: the last batch of a data loader may be empty."""
-    kept = keep(*images, dtype=torch.float32, torch.float32)
-    assert [len(part) for part in kept[:5]] == [0] * 5
-    assert [part.dtype for part in kept[:5]] == [torch.float32, torch.int64, torch.int64, torch.bool, torch.int64]
+    kept = keep(*images, dtype=torch.float32)
+    dtypes = [torch.float32, torch.float32, torch.int64, torch.int64, torch.bool, torch.int64]
+    assert [len(part) for part in kept[:6]] == [0] * 6
+    assert [part.dtype for part in kept[:6]] == dtypes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -409,9 +410,7 @@ def test_kept_scores_share_no_memory_with_the_maps(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("decimals", [None, 1])
 @pytest.mark.parametrize(("normal_buffer", "upper_fpr"), [(1, 1e-6), (30, 1e-6), (1, 0.02), (10_000, 1e-6)])
-def test_pruning_keeps_the_highest_scores(
-    normal_buffer: int, upper_fpr: float, decimals: int | None
-) -> None:
+def test_pruning_keeps_the_highest_scores(normal_buffer: int, upper_fpr: float, decimals: int | None) -> None:
     """Pruning drops only scores below the new floor, and keeps at least the capacity of normal ones."""
     maps, masks = make_image_list(14, decimals=decimals)
     before = keep(maps, masks)

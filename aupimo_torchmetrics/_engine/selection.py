@@ -230,7 +230,7 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
 
 
 def _take(group: _Group, is_wanted: Tensor, level: Tensor, *, in_mask: bool) -> tuple[Tensor, Tensor]:
-    """Scores (S,) at or above a level in the wanted blocks (n, q), or in the mask there; and their number per image (n,)."""
+    """Scores (S,) at or above a level in the wanted blocks (n, q), or in the masks there; and how many of each image."""
     num_images, num_blocks, block_size = group.maps.shape
     blocks, maps, masks = _wanted_blocks(group, is_wanted)
     is_kept = maps >= level
