@@ -20,6 +20,8 @@ from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import Images, distinct_images
 
 _STATE_PREFIX = "aupimo_"
+MAX_PARTS = 256
+"""Parts of a list state, one for each update, before small ones are joined."""
 
 
 class PixelScoresMetric(Metric):
@@ -232,11 +234,25 @@ class PixelScoresMetric(Metric):
 
     def _prune_when_outgrown(self) -> None:
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
+        if len(self.aupimo_num_kept) > MAX_PARTS:
+            self._join_small_parts()
         if self.normal_buffer is None:
             return
         sizes = [len(scores) for scores in self.aupimo_normal_scores]
         if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
             self._compact()
+
+    def _join_small_parts(self) -> None:
+        """Join all parts of each list state but the first; so no update walks a long list.
+
+        The first part, which is what the last pruning left, is joined when the others are together as large: so each
+        score is copied few times, however many updates there are.
+        """
+        sizes = [len(part) for part in self.aupimo_normal_scores]
+        first = 0 if self.normal_buffer is None and sum(sizes[1:]) >= sizes[0] else 1
+        for name in self._list_dtypes:
+            parts = getattr(self, name)
+            setattr(self, name, [*parts[:first], torch.cat([part.to(parts[0].device) for part in parts[first:]])])
 
     def _compact(self) -> None:
         """Replace each list state by one tensor, without the normal scores that can no longer matter."""

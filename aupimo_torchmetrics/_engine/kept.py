@@ -76,11 +76,17 @@ def _repeated_indices(lengths: Tensor, total: int) -> Tensor:
     return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
 
 
-def count_per_segment(flags: Tensor, lengths: Tensor) -> Tensor:
-    """Count the true ones of flags (S,) in each of the consecutive segments of lengths (N,): (N,) int64."""
-    sums = torch.cat([lengths.new_zeros(1), flags.cumsum(0)])
-    ends = lengths.cumsum(0)
-    return sums[ends] - sums[ends - lengths]
+def true_indices(flags: Tensor) -> Tensor:
+    """Indices (S,) of the true ones of flags of any shape, as of a flat tensor."""
+    if flags.device.type == "cpu":  # NumPy is three times as fast
+        return torch.from_numpy(np.flatnonzero(flags.numpy()))
+    return flags.view(-1).nonzero().squeeze(1)
+
+
+def count_per_segment(indices: Tensor, lengths: Tensor) -> Tensor:
+    """Count how many of the ascending indices (S,) lie in each of the consecutive segments of lengths (N,): (N,)."""
+    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return torch.searchsorted(indices, ends).diff()
 
 
 def no_scores(floor: Tensor) -> PixelScores:
@@ -144,11 +150,11 @@ def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> Pix
     if len(kept.normal_scores) <= capacity:
         return kept
     floor = torch.maximum(kept.floor, kth_highest(kept.normal_scores, capacity))
-    normal_stays, mask_stays = kept.normal_scores >= floor, kept.mask_scores >= floor
+    normal_stays, mask_stays = true_indices(kept.normal_scores >= floor), true_indices(kept.mask_scores >= floor)
     num_normal = count_per_segment(normal_stays, kept.num_normal_kept)
     return kept._replace(
-        normal_scores=kept.normal_scores[normal_stays],
-        mask_scores=kept.mask_scores[mask_stays],
+        normal_scores=kept.normal_scores.index_select(0, normal_stays),
+        mask_scores=kept.mask_scores.index_select(0, mask_stays),
         num_kept=num_normal + count_per_segment(mask_stays, kept.num_mask_kept),
         floor=floor,
     )

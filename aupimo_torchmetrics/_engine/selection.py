@@ -14,13 +14,20 @@ import functools
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps, check_form, check_values
 from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts
-from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, kth_highest, no_scores, required_capacity
+from aupimo_torchmetrics._engine.kept import (
+    NO_ID,
+    PixelScores,
+    join_scores,
+    kth_highest,
+    no_scores,
+    required_capacity,
+    true_indices,
+)
 
 _SAMPLE_SIZE = 2**15
 """Number of pixels in the sample that suggests a floor."""
@@ -257,32 +264,27 @@ def _take(group: _Group, is_wanted: Tensor, level: Tensor, masks: Tensor | None)
     ends = torch.arange(num_images + 1, device=maps.device) * num_blocks
     is_part = False
     if maps.device.type == "cpu":  # elsewhere waiting for the number of blocks takes longer than reading all
-        wanted = _true_indices(is_wanted)
+        wanted = true_indices(is_wanted)
         is_part = len(wanted) <= _MAX_COPIED_SHARE * len(maps)
         if is_part:
             maps, masks = maps.index_select(0, wanted), None if masks is None else masks.index_select(0, wanted)
             ends = torch.searchsorted(wanted, ends)
-    is_kept = _at_least(maps, level)
     if masks is not None:
-        is_kept &= masks
-    elif not is_part:
-        is_kept.view(num_images, -1).logical_and_(~group.is_anomalous[:, None])
-    indices = _true_indices(is_kept)
+        is_kept = _at_least(maps, level) & masks
+    elif is_part:
+        is_kept = _at_least(maps, level)
+    else:  # no score of an anomalous image is at or above NaN
+        levels = torch.where(group.is_anomalous, math.nan, level)
+        is_kept = _at_least(maps.view(num_images, -1), levels[:, None])
+    indices = true_indices(is_kept)
     return maps.view(-1).index_select(0, indices), torch.searchsorted(indices, ends * block_size).diff()
 
 
 def _at_least(maps: Tensor, level: Tensor) -> Tensor:
-    """Whether each score is at or above a level (): bool of the shape of the maps."""
+    """Whether each score is at or above a level, which is broadcast: bool of the shape of the maps."""
     if maps.device.type == "cpu" and maps.element_size() >= torch.float32.itemsize:  # NumPy is three times as fast
         return torch.from_numpy(maps.numpy() >= level.numpy())
     return maps >= level
-
-
-def _true_indices(flags: Tensor) -> Tensor:
-    """Indices (S,) of the true ones of flags of any shape, as of a flat tensor."""
-    if flags.device.type == "cpu":  # NumPy is three times as fast
-        return torch.from_numpy(np.flatnonzero(flags.numpy()))
-    return flags.view(-1).nonzero().squeeze(1)
 
 
 def _mask_sizes(group: _Group) -> Tensor:
@@ -290,7 +292,7 @@ def _mask_sizes(group: _Group) -> Tensor:
     num_images, num_blocks, block_size = group.masks.shape
     if group.masks.device.type != "cpu":
         return group.masks.sum((1, 2))
-    blocks = _true_indices(group.is_masked)
+    blocks = true_indices(group.is_masked)
     sizes = group.masks.view(-1, block_size).index_select(0, blocks).sum(1)
     return torch.zeros(num_images, dtype=torch.int64).index_add_(0, blocks // num_blocks, sizes)
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
-from aupimo_torchmetrics._engine.kept import PixelScores, count_per_segment, kth_highest
+from aupimo_torchmetrics._engine.kept import PixelScores, count_per_segment, kth_highest, true_indices
 from aupimo_torchmetrics._settings import SharedFPR
 
 NUM_CURVE_LEVELS = 1000
@@ -65,7 +65,7 @@ class PixelTable(NamedTuple):
         if len(self.scores) == 0:
             return self.weights[0].expand(scores.shape).clone()
         weights = torch.where(scores > self.scores[-1], self.weights[-1], self.weights[0]).view(-1)
-        inside = ((scores >= self.scores[0]) & (scores <= self.scores[-1])).view(-1).nonzero().squeeze(1)
+        inside = true_indices((scores >= self.scores[0]) & (scores <= self.scores[-1]))
         found = scores.reshape(-1).index_select(0, inside)
         num_at_most = torch.searchsorted(self.scores, found, right=True)
         is_tie = self.scores[num_at_most - 1] == found
@@ -374,8 +374,8 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tupl
 
 def _share_at_least(kept: PixelScores, threshold: float) -> Tensor:
     """(N,) float64, share of the pixels of a normal image, or of an anomalous one's mask, at or above a threshold."""
-    counts = count_per_segment(kept.normal_scores >= threshold, kept.num_normal_kept)
-    counts += count_per_segment(kept.mask_scores >= threshold, kept.num_mask_kept)
+    counts = count_per_segment(true_indices(kept.normal_scores >= threshold), kept.num_normal_kept)
+    counts += count_per_segment(true_indices(kept.mask_scores >= threshold), kept.num_mask_kept)
     return counts.double() / kept.num_pixels.double()
 
 
@@ -400,10 +400,11 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     means = (sums + dropped) / kept.num_pixels.double()
 
     starts = (lengths.cumsum(0) - lengths)[lengths > 0]
-    changes = torch.ones_like(weights, dtype=torch.bool)
+    changes = torch.zeros_like(weights, dtype=torch.bool)
     changes[1:] = weights[1:] != weights[:-1]
     changes[starts] = False
-    is_constant = (count_per_segment(changes, lengths) == 0) & (num_dropped == 0) & (lengths > 0)
+    num_changes = count_per_segment(true_indices(changes), lengths)
+    is_constant = (num_changes == 0) & (num_dropped == 0) & (lengths > 0)
     means[is_constant] = weights[starts[is_constant[lengths > 0]]]
     return torch.where(kept.is_anomalous, means.clamp(0, 1), math.nan)
 
