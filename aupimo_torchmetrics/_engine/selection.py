@@ -35,7 +35,7 @@ _SAMPLE_SIZE = 2**15
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Step of the sample, as a share of an image."""
 
-_BLOCK_SIZES = (*range(128, 15, -1), *range(129, 4097))
+_BLOCK_SIZES = (*range(128, 15, -1), *range(129, 2**14))
 """Sizes of a block in pixels, best first. Smaller blocks are slower on the CPU; larger ones hold more to drop."""
 
 _MAX_COPIED_SHARE = 0.1
@@ -217,8 +217,8 @@ def _is_any(masks: Tensor, block_size: int) -> Tensor:
 
 @functools.cache
 def _block_size(num_pixels: int) -> int:
-    """Return the best block size that divides the number of pixels; 1, which is slow, if there is none."""
-    return next((size for size in _BLOCK_SIZES if num_pixels % size == 0), 1)
+    """Return the best size of a block that divides the number of pixels; if none does, a whole image is a block."""
+    return next((size for size in _BLOCK_SIZES if num_pixels % size == 0), num_pixels)
 
 
 def _to_host(groups: list[_Group], floor: Tensor) -> _Facts:
