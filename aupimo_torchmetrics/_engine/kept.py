@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class PixelScores(NamedTuple):
     num_kept: Tensor
     """(N,) int64, how many of the scores belong to each image."""
     num_pixels: Tensor
-    """(N,) int64, number of pixels of a normal image, number of mask pixels of an anomalous one."""
+    """(N,) int64, number of pixels of a normal image, of mask pixels of an anomalous one; ignored ones do not count."""
     is_anomalous: Tensor
     """(N,) bool, class of each image."""
     image_ids: Tensor
@@ -135,6 +135,20 @@ def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
         is_anomalous=kept.is_anomalous[images],
         image_ids=kept.image_ids[images],
     )
+
+
+def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, int]:
+    """Drop the images of which every pixel is ignored, with their ids.
+
+    Returns:
+        The other images, their ids if these are a list, and the number of dropped images.
+
+    """
+    indices = kept.num_pixels.nonzero().squeeze(1)
+    num_dropped = len(kept.num_pixels) - len(indices)
+    if num_dropped and isinstance(image_ids, list):
+        image_ids = [image_ids[index] for index in indices.tolist()]
+    return (take_images(kept, indices) if num_dropped else kept), image_ids, num_dropped
 
 
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:

@@ -53,11 +53,15 @@ class _Group(NamedTuple):
     is_anomalous: Tensor
     """(n,) bool."""
     is_binary: Tensor
-    """() bool, true if the target holds nothing but 0 and 1."""
+    """() bool, true if the target holds nothing but 0, 1 and `ignore_index`."""
+    ignored: Tensor | None
+    """(n, q, B) bool, true for a pixel that does not count; None if every pixel counts."""
+    num_counted: Tensor | int
+    """(n,) number of pixels of each image that are not ignored, or one number for all images."""
 
     @property
     def num_pixels(self) -> int:
-        """Number of pixels of an image."""
+        """Number of pixels of an image, ignored or not."""
         return self.maps.shape[1] * self.maps.shape[2]
 
 
@@ -70,17 +74,19 @@ def keep_scores(
     normal_buffer: int | None,
     upper_fpr: float,
     validate_args: bool,
+    ignore_index: int | None = None,
 ) -> PixelScores:
     """Check one batch and return what is kept of it, in the dtype of `floor`; raise if the batch is not valid.
 
-    Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores.
+    Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores. An image
+    whose every pixel is ignored is a normal image of 0 pixels here; the caller drops it.
 
     The host waits for the device twice. It waits once more if a floor is chosen, once more for image ids, and once more
     for each further map of a list.
     """
     if validate_args:
         check_form(preds, target, image_ids)
-    groups = [_look_at(maps, masks) for maps, masks in _as_groups(preds, target, floor.dtype)]
+    groups = [_look_at(maps, masks, ignore_index) for maps, masks in _as_groups(preds, target, floor.dtype)]
     num_images = sum(len(group.maps) for group in groups)
     if image_ids is not None and len(image_ids) != num_images:  # also without checks: ids would move to other images
         raise ValueError(
@@ -91,7 +97,7 @@ def keep_scores(
     floor = floor.to(groups[0].maps.device)
     num_nan_maps, is_binary, has_floor = _to_host(groups, floor)
     if validate_args:
-        check_values(num_nan_maps, is_binary)
+        check_values(num_nan_maps, is_binary, preds, target, ignore_index)
 
     capacity = math.inf
     if normal_buffer is not None:
@@ -110,18 +116,27 @@ def keep_scores(
     return kept
 
 
-def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Check one batch and return its maps (H, W), float32 or float64, and its masks (H, W) bool; raise if not valid."""
+def as_images(
+    preds: Maps, target: Maps, *, validate_args: bool, ignore_index: int | None = None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+    """Check one batch and return its images; raise if not valid.
+
+    Returns:
+        Maps (H, W), float32 or float64; masks (H, W) bool; and (H, W) bool, true for a pixel that is ignored, or None
+        if no pixel of the image can be.
+
+    """
     if validate_args:
         check_form(preds, target, None)
     maps = [_plain(each).reshape(each.shape[-2:]) for each in preds]
     targets = [_plain(each).reshape(each.shape[-2:]) for each in target]
-    masks = [each != 0 for each in targets]
+    split = [_split_target(each, ignore_index) for each in targets]
     if validate_args:
         num_nan_maps = sum(bool(each.isnan().any()) for each in maps)
-        is_binary = all(torch.equal(each, mask.to(each.dtype)) for each, mask in zip(targets, masks, strict=True))
-        check_values(num_nan_maps, is_binary)
-    return [each if each.dtype == torch.float64 else each.float() for each in maps], masks
+        is_binary = all(bool(_is_binary(each, *parts)) for each, parts in zip(targets, split, strict=True))
+        check_values(num_nan_maps, is_binary, preds, target, ignore_index)
+    scores = [each if each.dtype == torch.float64 else each.float() for each in maps]
+    return scores, [masks for masks, _ in split], [ignored for _, ignored in split]
 
 
 def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
@@ -148,23 +163,55 @@ def _plain(tensor: Tensor) -> Tensor:
     return values if type(values) is Tensor else values.as_subclass(Tensor)
 
 
-def _look_at(maps: Tensor, target: Tensor) -> _Group:
+def _look_at(maps: Tensor, target: Tensor, ignore_index: int | None) -> _Group:
     """Cut maps and target (n, P) into blocks, and find what the blocks and images hold."""
     blocks = (len(maps), -1, _block_size(maps.shape[1]))
-    masks = target if target.dtype == torch.bool else target != 0
+    masks, ignored = _split_target(target, ignore_index)
     is_masked = _is_any(masks, blocks[2])
-    is_binary = torch.ones((), dtype=torch.bool, device=target.device)
-    if target.dtype != torch.bool:
-        is_binary = (target == masks.to(target.dtype)).view(torch.uint8).amin() != 0
+    lowest = maps.amin(1)
+    num_counted: Tensor | int = maps.shape[1]
+    if ignored is None:
+        highest = _highest(maps.view(blocks))
+    else:
+        counted = maps.masked_fill(ignored, math.inf)
+        lowest = torch.where(lowest.isnan(), lowest, counted.amin(1))  # NaN is an error in an ignored pixel, too
+        highest = _highest(counted.masked_fill_(ignored, -math.inf).view(blocks))
+        num_counted = num_counted - _count(ignored.view(blocks))
     return _Group(
         maps=maps.view(blocks),
         masks=masks.view(blocks),
-        highest=_highest(maps.view(blocks)),
+        highest=highest,
         is_masked=is_masked,
-        lowest=maps.amin(1),
+        lowest=lowest,
         is_anomalous=is_masked.any(1),
-        is_binary=is_binary,
+        is_binary=_is_binary(target, masks, ignored),
+        ignored=None if ignored is None else ignored.view(blocks),
+        num_counted=num_counted,
     )
+
+
+def _split_target(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
+    """Mask pixels and ignored pixels of a target, both bool in its shape; None if no pixel can be ignored."""
+    if target.dtype == torch.bool:
+        return target, None
+    masks = target != 0
+    if ignore_index is None:
+        return masks, None
+    limits = torch.finfo(target.dtype) if target.is_floating_point() else torch.iinfo(target.dtype)
+    if not limits.min <= ignore_index <= limits.max:  # torch would compare with -1 as with 255
+        return masks, None
+    ignored = target == ignore_index
+    return masks & ~ignored, ignored
+
+
+def _is_binary(target: Tensor, masks: Tensor, ignored: Tensor | None) -> Tensor:
+    """() bool, true if a target holds nothing but 0, 1 and the value that is ignored."""
+    if target.dtype == torch.bool:
+        return torch.ones((), dtype=torch.bool, device=target.device)
+    is_valid = target == masks.to(target.dtype)
+    if ignored is not None:
+        is_valid |= ignored
+    return is_valid.view(torch.uint8).amin() != 0
 
 
 def _highest(blocks: Tensor) -> Tensor:
@@ -193,6 +240,12 @@ def _is_any(masks: Tensor, block_size: int) -> Tensor:
     return (words.amax(2) | words.amin(2)) != 0
 
 
+def _count(blocks: Tensor) -> Tensor:
+    """Number of true pixels of each image (n, q, B): (n,) int64; sums of bytes, where they suffice, are fastest."""
+    small = torch.uint8 if blocks.shape[2] < 256 else torch.int64
+    return blocks.view(torch.uint8).sum(2, dtype=small).sum(1, dtype=torch.int64)
+
+
 @functools.cache
 def _block_size(num_pixels: int) -> int:
     """Return the best block size that divides the number of pixels; 1, which is slow, if there is none."""
@@ -215,6 +268,7 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
     image_levels = torch.where(group.is_anomalous, math.nan, floor.to(group.maps.dtype))
     levels = image_levels[:, None].expand(num_images, num_blocks).reshape(-1)
     maps, masks = group.maps.view(-1, block_size), group.masks.view(-1, block_size)
+    ignored = None if group.ignored is None else group.ignored.view(-1, block_size)
 
     blocks = torch.arange(len(maps), device=maps.device)
     if maps.device.type == "cpu":  # on other devices, waiting for the number of blocks costs more than reading all
@@ -222,16 +276,19 @@ def _select(group: _Group, floor: Tensor) -> PixelScores:
         if len(wanted) <= _MAX_COPIED_SHARE * len(maps):
             blocks, levels = wanted, levels[wanted]
             maps, masks = maps.index_select(0, wanted), masks.index_select(0, wanted)
+            ignored = None if ignored is None else ignored.index_select(0, wanted)
 
     is_kept = maps >= levels[:, None]
     is_kept |= masks
+    if ignored is not None:
+        is_kept &= ~ignored
     indices = is_kept.view(-1).nonzero().squeeze(1)
     first_blocks = torch.arange(num_images + 1, device=indices.device) * num_blocks
     num_kept = torch.searchsorted(blocks[indices // block_size], first_blocks).diff()
     return PixelScores(
         scores=maps.view(-1).index_select(0, indices).to(floor.dtype),
         num_kept=num_kept,
-        num_pixels=torch.where(group.is_anomalous, num_kept, group.num_pixels),
+        num_pixels=torch.where(group.is_anomalous, num_kept, group.num_counted),
         is_anomalous=group.is_anomalous,
         image_ids=torch.full_like(num_kept, NO_ID),
         floor=floor,
@@ -254,13 +311,13 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
     new_floor = kth_highest(sample, rank)
     parts = [_select(group, new_floor) for group in groups]
 
-    num_normal = torch.stack([(~group.is_anomalous).sum() * group.num_pixels for group in groups]).sum()
+    num_normal = torch.stack([(~group.is_anomalous * group.num_counted).sum() for group in groups]).sum()
     num_kept = torch.stack([torch.where(part.is_anomalous, 0, part.num_kept).sum() for part in parts]).sum()
     return parts if bool(num_kept >= num_normal.clamp(max=capacity)) else None
 
 
 def _sample(group: _Group, share: float) -> Tensor:
-    """Sample about a share of the pixels of each image: scores (S,), -inf in place of those of anomalous images.
+    """Sample about a share of the pixels of each image: scores (S,), -inf in place of those that are not normal.
 
     The step from one pixel to the next is the golden ratio times the number of pixels, which spreads the sample evenly
     over rows and columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
@@ -269,4 +326,7 @@ def _sample(group: _Group, share: float) -> Tensor:
     sample_size = min(group.num_pixels, max(1, round(share * group.num_pixels)))
     indices = torch.arange(sample_size, device=group.maps.device) * step % group.num_pixels
     sample = group.maps.view(len(group.maps), -1)[:, indices]
-    return torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
+    is_dropped = group.is_anomalous[:, None]
+    if group.ignored is not None:
+        is_dropped = is_dropped | group.ignored.view(len(group.maps), -1)[:, indices]
+    return torch.where(is_dropped, -math.inf, sample).flatten()
