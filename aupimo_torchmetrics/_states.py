@@ -15,9 +15,10 @@ from torchmetrics import Metric
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds
-from aupimo_torchmetrics._engine.kept import PixelScores, prune_scores
+from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import Images, distinct_images
+from aupimo_torchmetrics._warnings import ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
 MAX_PARTS = 256
@@ -61,9 +62,17 @@ class PixelScoresMetric(Metric):
         "aupimo_id_bytes": torch.uint8,
     }
 
-    def __init__(self, normal_buffer: int | None, upper_fpr: float, validate_args: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        normal_buffer: int | None,
+        upper_fpr: float,
+        ignore_index: int | None,
+        validate_args: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.normal_buffer = normal_buffer
+        self.ignore_index = ignore_index
         self.validate_args = validate_args
         self._upper_fpr = upper_fpr
         self._add_states()
@@ -72,7 +81,7 @@ class PixelScoresMetric(Metric):
         """Register the states, without any image."""
         for name in self._list_dtypes:
             self.add_state(name, default=[], dist_reduce_fx="cat")
-        config = _fingerprint(self.normal_buffer, self._upper_fpr)
+        config = _fingerprint(self.normal_buffer, self._upper_fpr, self.ignore_index)
         kinds = torch.zeros(2, dtype=torch.int64)  # 1 if there are integer ids, 1 if there are text ids
         self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
         self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
@@ -84,7 +93,7 @@ class PixelScoresMetric(Metric):
 
         Args:
             preds: Anomaly maps: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes.
-            target: Masks in the same form and of the same shape, holding only 0 and 1.
+            target: Masks in the same form and of the same shape, holding only 0 and 1, and `ignore_index` if set.
             image_ids: One id for each image, integers of at least 0 or texts such as file paths. None for no ids.
 
         Raises:
@@ -103,7 +112,11 @@ class PixelScoresMetric(Metric):
                 normal_buffer=self.normal_buffer,
                 upper_fpr=self._upper_fpr,
                 validate_args=self.validate_args,
+                ignore_index=self.ignore_index,
             )
+            if self.ignore_index is not None:
+                kept, id_list, num_dropped = drop_ignored(kept, id_list)
+                warn(filter(None, [ignored_images(num_dropped, self.ignore_index)]))
             has_texts = ids.are_texts(id_list)
             lengths, text = ids.encode(id_list) if has_texts else ids.no_texts(kept.num_kept)
             parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}
@@ -139,8 +152,9 @@ class PixelScoresMetric(Metric):
             incoming_state: The other metric, or its `metric_state`.
 
         Raises:
-            ValueError: If a state is missing, if the other metric has another `normal_buffer` or upper FPR bound, if it
-                is of another class, or if the image ids of one metric are integers and those of the other texts.
+            ValueError: If a state is missing, if the other metric has another `normal_buffer`, upper FPR bound or
+                `ignore_index`, if it is of another class, or if the image ids of one metric are integers and those of
+                the other texts.
 
         """
         if isinstance(incoming_state, type(self)):
@@ -181,8 +195,8 @@ class PixelScoresMetric(Metric):
             raise ValueError(f"Expected `{name}` to hold every state of the metric, but {missing} is missing.")
         if not torch.equal(states[prefix + "aupimo_config"].to(self.device), self.aupimo_config):
             raise ValueError(
-                f"Expected `{name}` to come from a metric with the same `normal_buffer` and upper FPR bound, "
-                "but got one with other settings, which has kept other scores."
+                f"Expected `{name}` to come from a metric with the same `normal_buffer`, upper FPR bound and "
+                "`ignore_index`, but got one with other settings, which has kept other scores."
             )
 
     def _check_id_kinds(self, name: str) -> None:
@@ -281,10 +295,11 @@ class PixelScoresMetric(Metric):
         return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
 
 
-def _fingerprint(normal_buffer: int | None, upper_fpr: float) -> Tensor:
-    """(8,) int64 code of the settings of `update`: only metrics that keep the same scores may share a compute group.
+def _fingerprint(normal_buffer: int | None, upper_fpr: float, ignore_index: int | None) -> Tensor:
+    """(12,) int64 code of the settings of `update`: only metrics that keep the same scores may share a compute group.
 
     The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
     """
-    settings = struct.pack("<qd", -1, 0.0) if normal_buffer is None else struct.pack("<qd", normal_buffer, upper_fpr)
-    return torch.tensor(struct.unpack("<8H", settings), dtype=torch.int64)
+    buffer = (-1, 0.0) if normal_buffer is None else (normal_buffer, upper_fpr)
+    settings = struct.pack("<qdq", *buffer, 0 if ignore_index is None else ignore_index)
+    return torch.tensor(struct.unpack("<12H", settings), dtype=torch.int64)

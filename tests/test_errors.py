@@ -254,7 +254,7 @@ def test_functions_reject_unknown_keywords(function: Call) -> None:
         function(MAPS, MASKS, num_threshs=3)
 
 
-@pytest.mark.parametrize("setting", ["reduction", "shared_fpr", "normal_buffer", "validate_args"])
+@pytest.mark.parametrize("setting", ["reduction", "shared_fpr", "normal_buffer", "ignore_index", "validate_args"])
 def test_settings_after_the_bounds_are_by_keyword_only(setting: str) -> None:
     """A third positional setting is an error, so that none is mistaken for another."""
     assert setting in (AUPIMO.__init__.__kwdefaults__ or {})

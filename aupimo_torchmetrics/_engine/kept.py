@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class PixelScores(NamedTuple):
     num_kept: Tensor
     """(N,) int64, how many of either belong to each image."""
     num_pixels: Tensor
-    """(N,) int64, number of pixels of a normal image, number of mask pixels of an anomalous one."""
+    """(N,) int64, number of pixels of a normal image, of mask pixels of an anomalous one; ignored ones do not count."""
     is_anomalous: Tensor
     """(N,) bool, class of each image."""
     image_ids: Tensor
@@ -178,6 +178,20 @@ def _take_segments(scores: Tensor, lengths: Tensor, indices: Tensor) -> Tensor:
     new_starts = new_lengths.cumsum(0) - new_lengths
     shift = (starts - new_starts).repeat_interleave(new_lengths)
     return scores[torch.arange(len(shift), device=shift.device) + shift]
+
+
+def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, int]:
+    """Drop the images of which every pixel is ignored, with their ids.
+
+    Returns:
+        The other images, their ids if these are a list, and the number of dropped images.
+
+    """
+    indices = kept.num_pixels.nonzero().squeeze(1)
+    num_dropped = len(kept.num_pixels) - len(indices)
+    if num_dropped and isinstance(image_ids, list):
+        image_ids = [image_ids[index] for index in indices.tolist()]
+    return (take_images(kept, indices) if num_dropped else kept), image_ids, num_dropped
 
 
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:

@@ -61,11 +61,15 @@ class _Group(NamedTuple):
     is_anomalous: Tensor
     """(n,) bool."""
     is_binary: Tensor
-    """() bool, true if the target holds nothing but 0 and 1."""
+    """() bool, true if the target holds nothing but 0, 1 and `ignore_index`."""
+    ignored: Tensor | None
+    """(n, q, B) bool, true for a pixel that does not count; None if every pixel counts."""
+    num_counted: Tensor | int
+    """(n,) number of pixels of each image that are not ignored, or one number for all images."""
 
     @property
     def num_pixels(self) -> int:
-        """Number of pixels of an image."""
+        """Number of pixels of an image, ignored or not."""
         return self.maps.shape[1] * self.maps.shape[2]
 
 
@@ -89,17 +93,19 @@ def keep_scores(
     normal_buffer: int | None,
     upper_fpr: float,
     validate_args: bool,
+    ignore_index: int | None = None,
 ) -> PixelScores:
     """Check one batch and return what is kept of it, in the dtype of `floor`; raise if the batch is not valid.
 
-    Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores.
+    Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores. An image
+    whose every pixel is ignored is a normal image of 0 pixels here; the caller drops it.
 
     The host waits for the device twice. It waits once more if a floor is chosen, once more for image ids, and once more
     for each further map of a list.
     """
     if validate_args:
         check_form(preds, target, image_ids)
-    groups = [_look_at(maps, masks) for maps, masks in _as_groups(preds, target, floor.dtype)]
+    groups = [_look_at(maps, masks, ignore_index) for maps, masks in _as_groups(preds, target, floor.dtype)]
     num_images = sum(len(group.maps) for group in groups)
     if image_ids is not None and len(image_ids) != num_images:  # also without checks: ids would move to other images
         raise ValueError(
@@ -110,7 +116,7 @@ def keep_scores(
     floor = floor.to(groups[0].maps.device)
     facts = _to_host(groups, floor)
     if validate_args:
-        check_values(facts.num_nan_maps, facts.is_binary)
+        check_values(facts.num_nan_maps, facts.is_binary, preds, target, ignore_index)
 
     capacity = math.inf
     if normal_buffer is not None:
@@ -129,18 +135,27 @@ def keep_scores(
     return kept
 
 
-def as_images(preds: Maps, target: Maps, *, validate_args: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Check one batch and return its maps (H, W), float32 or float64, and its masks (H, W) bool; raise if not valid."""
+def as_images(
+    preds: Maps, target: Maps, *, validate_args: bool, ignore_index: int | None = None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+    """Check one batch and return its images; raise if not valid.
+
+    Returns:
+        Maps (H, W), float32 or float64; masks (H, W) bool; and (H, W) bool, true for a pixel that is ignored, or None
+        if no pixel of the image can be.
+
+    """
     if validate_args:
         check_form(preds, target, None)
     maps = [_plain(each).reshape(each.shape[-2:]) for each in preds]
     targets = [_plain(each).reshape(each.shape[-2:]) for each in target]
-    masks = [each != 0 for each in targets]
+    split = [_split_target(each, ignore_index) for each in targets]
     if validate_args:
         num_nan_maps = sum(bool(each.isnan().any()) for each in maps)
-        is_binary = all(torch.equal(each, mask.to(each.dtype)) for each, mask in zip(targets, masks, strict=True))
-        check_values(num_nan_maps, is_binary)
-    return [each if each.dtype == torch.float64 else each.float() for each in maps], masks
+        is_binary = all(bool(_is_binary(each, *parts)) for each, parts in zip(targets, split, strict=True))
+        check_values(num_nan_maps, is_binary, preds, target, ignore_index)
+    scores = [each if each.dtype == torch.float64 else each.float() for each in maps]
+    return scores, [masks for masks, _ in split], [ignored for _, ignored in split]
 
 
 def _as_groups(preds: Maps, target: Maps, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
@@ -167,17 +182,20 @@ def _plain(tensor: Tensor) -> Tensor:
     return values if type(values) is Tensor else values.as_subclass(Tensor)
 
 
-def _look_at(maps: Tensor, target: Tensor) -> _Group:
+def _look_at(maps: Tensor, target: Tensor, ignore_index: int | None) -> _Group:
     """Cut maps and target (n, P) into blocks, and find what the blocks and images hold."""
     blocks = (len(maps), -1, _block_size(maps.shape[1]))
-    masks = target if target.dtype == torch.bool else target != 0
+    masks, ignored = _split_target(target, ignore_index)
     is_masked = _is_any(masks, blocks[2])
-    is_binary = torch.ones((), dtype=torch.bool, device=target.device)
-    if target.dtype != torch.bool:
-        is_binary = (target == masks.to(target.dtype)).view(torch.uint8).amin() != 0
-    highest = _highest(maps.view(blocks))
-    # A maximum is NaN where there is one, but not if it is found by the bits of 16-bit numbers.
-    has_nan = (maps.amin(1) if maps.element_size() == torch.int16.itemsize else highest.amax(1)).isnan()
+    num_counted: Tensor | int = maps.shape[1]
+    if ignored is None:
+        highest = _highest(maps.view(blocks))
+    else:
+        highest = _highest(maps.masked_fill(ignored, -math.inf).view(blocks))
+        num_counted = num_counted - _count(ignored.view(blocks))
+    # A maximum is NaN where there is one, but not if it is found by the bits of 16-bit numbers, nor in ignored pixels.
+    is_seen = ignored is None and maps.element_size() > torch.int16.itemsize
+    has_nan = (highest.amax(1) if is_seen else maps.amin(1)).isnan()
     return _Group(
         maps=maps.view(blocks),
         masks=masks.view(blocks),
@@ -185,8 +203,34 @@ def _look_at(maps: Tensor, target: Tensor) -> _Group:
         is_masked=is_masked,
         has_nan=has_nan,
         is_anomalous=is_masked.any(1),
-        is_binary=is_binary,
+        is_binary=_is_binary(target, masks, ignored),
+        ignored=None if ignored is None else ignored.view(blocks),
+        num_counted=num_counted,
     )
+
+
+def _split_target(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
+    """Mask pixels and ignored pixels of a target, both bool in its shape; None if no pixel can be ignored."""
+    if target.dtype == torch.bool:
+        return target, None
+    masks = target != 0
+    if ignore_index is None:
+        return masks, None
+    limits = torch.finfo(target.dtype) if target.is_floating_point() else torch.iinfo(target.dtype)
+    if not limits.min <= ignore_index <= limits.max:  # torch would compare with -1 as with 255
+        return masks, None
+    ignored = target == ignore_index
+    return masks & ~ignored, ignored
+
+
+def _is_binary(target: Tensor, masks: Tensor, ignored: Tensor | None) -> Tensor:
+    """() bool, true if a target holds nothing but 0, 1 and the value that is ignored."""
+    if target.dtype == torch.bool:
+        return torch.ones((), dtype=torch.bool, device=target.device)
+    is_valid = target == masks.to(target.dtype)
+    if ignored is not None:
+        is_valid |= ignored
+    return is_valid.view(torch.uint8).amin() != 0
 
 
 def _highest(blocks: Tensor) -> Tensor:
@@ -215,6 +259,12 @@ def _is_any(masks: Tensor, block_size: int) -> Tensor:
     return (words.amax(2) | words.amin(2)) != 0
 
 
+def _count(blocks: Tensor) -> Tensor:
+    """Number of true pixels of each image (n, q, B): (n,) int64; sums of bytes, where they suffice, are fastest."""
+    small = torch.uint8 if blocks.shape[2] < 256 else torch.int64
+    return blocks.view(torch.uint8).sum(2, dtype=small).sum(1, dtype=torch.int64)
+
+
 @functools.cache
 def _block_size(num_pixels: int) -> int:
     """Return the best size of a block that divides the number of pixels; if none does, a whole image is a block."""
@@ -238,20 +288,23 @@ def _select(group: _Group, floor: Tensor, *, has_normal: bool) -> PixelScores:
     reaches_level = group.highest >= level
     normal_scores, num_normal = _take(group, reaches_level & ~group.is_anomalous[:, None], level, None)
     mask_scores, num_masked = _take(group, reaches_level & group.is_masked, level, group.masks)
-    normal_min = torch.full_like(floor, math.inf)
-    if has_normal:
-        lowest = group.maps.view(len(group.maps), -1).amin(1)
-        normal_min = torch.where(group.is_anomalous, math.inf, lowest).amin().to(floor.dtype)
     return PixelScores(
         normal_scores=normal_scores.to(floor.dtype),
         mask_scores=mask_scores.to(floor.dtype),
         num_kept=num_normal + num_masked,
-        num_pixels=torch.where(group.is_anomalous, _mask_sizes(group), group.num_pixels),
+        num_pixels=torch.where(group.is_anomalous, _mask_sizes(group), group.num_counted),
         is_anomalous=group.is_anomalous,
         image_ids=torch.full_like(num_normal, NO_ID),
         floor=floor,
-        normal_min=normal_min,
+        normal_min=_normal_min(group, floor) if has_normal else torch.full_like(floor, math.inf),
     )
+
+
+def _normal_min(group: _Group, floor: Tensor) -> Tensor:
+    """() lowest score of the normal images, in the dtype of the floor; +inf without any."""
+    maps = group.maps if group.ignored is None else group.maps.masked_fill(group.ignored, math.inf)
+    lowest = maps.view(len(maps), -1).amin(1)
+    return torch.where(group.is_anomalous, math.inf, lowest).amin().to(floor.dtype)
 
 
 def _take(group: _Group, is_wanted: Tensor, level: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -260,14 +313,15 @@ def _take(group: _Group, is_wanted: Tensor, level: Tensor, masks: Tensor | None)
     Nothing is taken from blocks (n, q) that are not wanted. If these are most, only the others are read again.
     """
     num_images, num_blocks, block_size = group.maps.shape
-    maps, masks = group.maps.view(-1, block_size), None if masks is None else masks.view(-1, block_size)
+    maps, ignored = group.maps.view(-1, block_size), _rows(group.ignored)
+    masks = _rows(masks)
     ends = torch.arange(num_images + 1, device=maps.device) * num_blocks
     is_part = False
-    if maps.device.type == "cpu":  # elsewhere waiting for the number of blocks takes longer than reading all
+    if maps.device.type == "cpu":  # on other devices, waiting for the number of blocks costs more than reading all
         wanted = true_indices(is_wanted)
         is_part = len(wanted) <= _MAX_COPIED_SHARE * len(maps)
         if is_part:
-            maps, masks = maps.index_select(0, wanted), None if masks is None else masks.index_select(0, wanted)
+            maps, masks, ignored = maps.index_select(0, wanted), _rows(masks, wanted), _rows(ignored, wanted)
             ends = torch.searchsorted(wanted, ends)
     if masks is not None:
         is_kept = _at_least(maps, level) & masks
@@ -275,9 +329,19 @@ def _take(group: _Group, is_wanted: Tensor, level: Tensor, masks: Tensor | None)
         is_kept = _at_least(maps, level)
     else:  # no score of an anomalous image is at or above NaN
         levels = torch.where(group.is_anomalous, math.nan, level)
-        is_kept = _at_least(maps.view(num_images, -1), levels[:, None])
+        is_kept = _at_least(maps.view(num_images, -1), levels[:, None]).view(maps.shape)
+    if ignored is not None:
+        is_kept &= ~ignored
     indices = true_indices(is_kept)
     return maps.view(-1).index_select(0, indices), torch.searchsorted(indices, ends * block_size).diff()
+
+
+def _rows(blocks: Tensor | None, indices: Tensor | None = None) -> Tensor | None:
+    """Blocks (..., B) as rows (b, B), all or those at the given indices; None if there are none."""
+    if blocks is None:
+        return None
+    rows = blocks.view(-1, blocks.shape[-1])
+    return rows if indices is None else rows.index_select(0, indices)
 
 
 def _at_least(maps: Tensor, level: Tensor) -> Tensor:
@@ -312,13 +376,13 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
     new_floor = kth_highest(sample, rank)
     parts = [_select(group, new_floor, has_normal=True) for group in groups]
 
-    num_normal = torch.stack([(~group.is_anomalous).sum() * group.num_pixels for group in groups]).sum()
+    num_normal = torch.stack([(~group.is_anomalous * group.num_counted).sum() for group in groups]).sum()
     num_kept = sum(len(part.normal_scores) for part in parts)
     return parts if num_kept >= min(int(num_normal), capacity) else None
 
 
 def _sample(group: _Group, share: float) -> Tensor:
-    """Sample about a share of the pixels of each image: scores (S,), -inf in place of those of anomalous images.
+    """Sample about a share of the pixels of each image: scores (S,), -inf in place of those that are not normal.
 
     The step from one pixel to the next is the golden ratio times the number of pixels, which spreads the sample evenly
     over rows and columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
@@ -327,4 +391,7 @@ def _sample(group: _Group, share: float) -> Tensor:
     sample_size = min(group.num_pixels, max(1, round(share * group.num_pixels)))
     indices = torch.arange(sample_size, device=group.maps.device) * step % group.num_pixels
     sample = group.maps.view(len(group.maps), -1)[:, indices]
-    return torch.where(group.is_anomalous[:, None], -math.inf, sample).flatten()
+    is_dropped = group.is_anomalous[:, None]
+    if group.ignored is not None:
+        is_dropped = is_dropped | group.ignored.view(len(group.maps), -1)[:, indices]
+    return torch.where(is_dropped, -math.inf, sample).flatten()
