@@ -163,7 +163,7 @@ def test_bool_masks_may_have_any_bit_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_pixels", "expected"), [(1024 * 1024, 128), (900 * 900, 125), (1009 * 1013, 1009), (7, 1)]
+    ("num_pixels", "expected"), [(1024 * 1024, 128), (900 * 900, 125), (1009 * 1013, 1009), (4099 * 4099, 4099), (7, 7)]
 )
 def test_blocks_divide_images(num_pixels: int, expected: int) -> None:
     """Blocks are of a size that is fast, and that leaves no pixel over."""
