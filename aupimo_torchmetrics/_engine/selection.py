@@ -81,7 +81,8 @@ class _Facts(NamedTuple):
     """Whether all targets hold only 0 and 1."""
     has_floor: bool
     has_normal: bool
-    """Whether there is a normal image."""
+    has_anomalous: bool
+    """Whether there is an image of each class."""
 
 
 def keep_scores(
@@ -125,9 +126,9 @@ def keep_scores(
 
     parts = None
     if not facts.has_floor and facts.has_normal and sum(group.maps.numel() for group in groups) > 2 * capacity:
-        parts = _select_above_new_floor(groups, floor, int(capacity))
+        parts = _select_above_new_floor(groups, floor, int(capacity), facts)
     if parts is None:
-        parts = [_select(group, floor, has_normal=facts.has_normal) for group in groups]
+        parts = [_select(group, floor, facts) for group in groups]
     kept = join_scores(parts)
     if image_ids is not None and not are_texts(image_ids):
         ids = torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device)
@@ -278,25 +279,38 @@ def _to_host(groups: list[_Group], floor: Tensor) -> _Facts:
     is_binary = torch.stack([group.is_binary for group in groups]).all()
     facts = torch.stack([num_nan_maps, num_anomalous, is_binary.long(), (floor > -math.inf).long()]).tolist()
     num_images = sum(len(group.maps) for group in groups)
-    return _Facts(facts[0], bool(facts[2]), has_floor=bool(facts[3]), has_normal=facts[1] < num_images)
+    return _Facts(
+        num_nan_maps=facts[0],
+        is_binary=bool(facts[2]),
+        has_floor=bool(facts[3]),
+        has_normal=facts[1] < num_images,
+        has_anomalous=facts[1] > 0,
+    )
 
 
-def _select(group: _Group, floor: Tensor, *, has_normal: bool) -> PixelScores:
+def _select(group: _Group, floor: Tensor, facts: _Facts) -> PixelScores:
     """Keep the pixels of normal images and the mask pixels of anomalous images that are at or above the floor."""
     # If the floor is rounded up to a coarser dtype, there is no score of that dtype in between: none is lost.
     level = floor.to(group.maps.dtype)
     reaches_level = group.highest >= level
-    normal_scores, num_normal = _take(group, reaches_level & ~group.is_anomalous[:, None], level, None)
-    mask_scores, num_masked = _take(group, reaches_level & group.is_masked, level, group.masks)
+    normal_scores = mask_scores = group.maps.new_empty(0)
+    num_normal = num_masked = torch.zeros_like(group.is_anomalous, dtype=torch.int64)
+    normal_min, num_pixels = torch.full_like(floor, math.inf), torch.zeros_like(num_normal) + group.num_counted
+    if facts.has_normal:
+        normal_scores, num_normal = _take(group, reaches_level & ~group.is_anomalous[:, None], level, None)
+        normal_min = _normal_min(group, floor)
+    if facts.has_anomalous:
+        mask_scores, num_masked = _take(group, reaches_level & group.is_masked, level, group.masks)
+        num_pixels = torch.where(group.is_anomalous, _mask_sizes(group), num_pixels)
     return PixelScores(
         normal_scores=normal_scores.to(floor.dtype),
         mask_scores=mask_scores.to(floor.dtype),
         num_kept=num_normal + num_masked,
-        num_pixels=torch.where(group.is_anomalous, _mask_sizes(group), group.num_counted),
+        num_pixels=num_pixels,
         is_anomalous=group.is_anomalous,
         image_ids=torch.full_like(num_normal, NO_ID),
         floor=floor,
-        normal_min=_normal_min(group, floor) if has_normal else torch.full_like(floor, math.inf),
+        normal_min=normal_min,
     )
 
 
@@ -361,7 +375,9 @@ def _mask_sizes(group: _Group) -> Tensor:
     return torch.zeros(num_images, dtype=torch.int64).index_add_(0, blocks // num_blocks, sizes)
 
 
-def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) -> list[PixelScores] | None:
+def _select_above_new_floor(
+    groups: list[_Group], floor: Tensor, capacity: int, facts: _Facts
+) -> list[PixelScores] | None:
     """Select at and above a floor that a sample suggests.
 
     Returns:
@@ -374,7 +390,7 @@ def _select_above_new_floor(groups: list[_Group], floor: Tensor, capacity: int) 
     expected = capacity * len(sample) / num_pixels
     rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)))  # four standard deviations to be safe
     new_floor = kth_highest(sample, rank)
-    parts = [_select(group, new_floor, has_normal=True) for group in groups]
+    parts = [_select(group, new_floor, facts) for group in groups]
 
     num_normal = torch.stack([(~group.is_anomalous * group.num_counted).sum() for group in groups]).sum()
     num_kept = sum(len(part.normal_scores) for part in parts)
