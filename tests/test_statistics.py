@@ -541,7 +541,7 @@ NOISE = 1e-13
 
 
 @st.composite
-def scores_and_noise(draw: st.DrawFn) -> tuple[Scores, Scores]:
+def scores_and_noise(draw: Any) -> tuple[Scores, Scores]:
     """Scores (k, n) of k models, with ties and differences that floats do not hold exactly, and noise for them."""
     shape = draw(st.tuples(st.integers(2, 3), st.integers(2, 6)))
     scores = draw(arrays(np.float64, shape, elements=st.integers(0, 12))) / 12
