@@ -186,7 +186,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
         content = load_tensors(path)
         curves = tuple(content[key] for key in _CURVE_KEYS)
         is_float = all(isinstance(part, Tensor) and part.is_floating_point() for part in curves)
-        shapes = [tuple(part.shape) for part in curves]
+        shapes = [tuple(part.shape) for part in curves] if is_float else []
     except OSError:
         raise
     except Exception as error:  # a hostile file raises errors of any kind, while it is read and when it is looked at
