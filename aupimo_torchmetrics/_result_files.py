@@ -185,21 +185,20 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
     try:
         content = load_tensors(path)
         curves = tuple(content[key] for key in _CURVE_KEYS)
-        is_float = all(isinstance(part, Tensor) and part.is_floating_point() for part in curves)
-        shapes = [tuple(part.shape) for part in curves] if is_float else []
     except OSError:
         raise
-    except Exception as error:  # a hostile file raises errors of any kind, while it is read and when it is looked at
+    except Exception as error:  # torch raises errors of any kind for hostile files
         raise ValueError(
             f"Expected `path` to be a file of PIMO curves, but could not read {path}: {error!r}."
         ) from error
-    if not is_float:
+    if not all(isinstance(part, Tensor) and part.is_floating_point() for part in curves):
         raise ValueError(f"Expected {path} to hold floating point tensors, but got something else.")
-    if not (len(shapes[0]) == 1 and shapes[0] == shapes[1] == shapes[2][1:]):
-        raise ValueError(
-            f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {', '.join(map(str, shapes))}."
-        )
-    return curves
+    thresholds, shared_fpr, per_image_tprs = curves
+    num_thresholds = (len(thresholds),) if thresholds.ndim == 1 else ()
+    if not thresholds.shape == shared_fpr.shape == per_image_tprs.shape[1:] == num_thresholds:
+        shapes = ", ".join(str(tuple(part.shape)) for part in curves)
+        raise ValueError(f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
+    return tuple(part.detach() for part in curves)  # without hooks, which a damaged file can give a tensor
 
 
 def _as_text(scores: Scores) -> str:
