@@ -96,7 +96,7 @@ def measure(workload: Workload, batch_size: int, runs: int) -> dict[str, Any]:
         metric = update(batches)
         computes.append(seconds(metric.compute))
     ratios = [(u + c) / r for u, c, r in zip(updates, computes, reads, strict=True)]
-    last = batches[-1] if len(batches[-1][0]) == batch_size else batches[-2]
+    last = batches[-2] if len(batches) > 1 and len(batches[-1][0]) < batch_size else batches[-1]
     return {
         "workload": workload.name,
         "batch_size": batch_size,
