@@ -192,7 +192,10 @@ class PixelScoresMetric(Metric):
         """Raise unless all states are there and come from a metric with the same settings."""
         missing = [state for state in self._defaults if prefix + state not in states]
         if missing:
-            raise ValueError(f"Expected `{name}` to hold every state of the metric, but {missing} is missing.")
+            raise ValueError(
+                f"Expected `{name}` to hold every state of the metric, but it lacks {', '.join(missing)}. The states "
+                "of an earlier version cannot be read: start with a new metric and update it with the maps and masks."
+            )
         if not torch.equal(states[prefix + "aupimo_config"].to(self.device), self.aupimo_config):
             raise ValueError(
                 f"Expected `{name}` to come from a metric with the same `normal_buffer`, upper FPR bound and "
