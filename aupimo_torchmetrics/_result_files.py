@@ -245,9 +245,7 @@ def _as_tensors(details: Details) -> dict[str, Tensor]:
     """Tensors of details by their names in files, on the CPU."""
     tensors = {"aupimos": details.scores.aupimos.double(), **details.known}
     if details.kept is not None:
-        is_normal = details.kept.of_normal_images()
-        tensors |= {"normal_scores": details.kept.scores[is_normal], "mask_scores": details.kept.scores[~is_normal]}
-        tensors |= {name: part for name, part in details.kept._asdict().items() if name in _KEPT}
+        tensors |= details.kept._asdict()
     return {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
 
 
@@ -296,7 +294,7 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
             raise ValueError(f"`{name}` is of dtype {tensor.dtype} and shape {tuple(tensor.shape)}")
     _check_scores(tensors["aupimos"])
     num_images = len(tensors["aupimos"])
-    kept = _joined(tensors) if "num_kept" in tensors else None
+    kept = PixelScores(**{name: tensors[name] for name in _KEPT}) if "num_kept" in tensors else None
     known = {} if kept is not None else {name: tensors[name] for name in _KNOWN if name in tensors}
     if kept is not None:
         _check_kept(kept, num_images)
@@ -325,32 +323,20 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
     )
 
 
-def _joined(tensors: dict[str, Tensor]) -> PixelScores:
-    """Join the scores of normal and of anomalous images in the order of the images; raise if the sizes do not fit."""
-    normal, masked, num_kept = tensors["normal_scores"], tensors["mask_scores"], tensors["num_kept"]
-    num_scores = len(normal) + len(masked)
-    if normal.dtype != masked.dtype or len({len(tensors[name]) for name in _OF_IMAGES}) > 1:
-        raise ValueError("tensors do not fit together")
-    if bool(((num_kept < 0) | (num_kept > num_scores)).any()) or int(num_kept.sum()) != num_scores:
-        raise ValueError("`num_kept` does not fit the scores")
-    is_normal = ~tensors["is_anomalous"].repeat_interleave(num_kept)
-    if int(is_normal.sum()) != len(normal):
-        raise ValueError("`num_kept` does not fit the scores")
-    scores = normal.new_empty(num_scores)
-    scores[is_normal], scores[~is_normal] = normal, masked
-    others = {name: tensors[name] for name in PixelScores._fields if name != "scores"}
-    return PixelScores(scores=scores, **others)
-
-
 def _check_kept(kept: PixelScores, num_images: int) -> None:
-    """Raise if what was kept is of another number of images, holds NaN, or has impossible sizes or ids."""
-    if len(kept.num_kept) != num_images:
-        raise ValueError(f"there are {num_images} scores of {len(kept.num_kept)} images")
-    if bool(torch.stack([each.isnan().any() for each in (kept.scores, kept.floor, kept.normal_min)]).any()):
+    """Raise unless these can be the scores of as many images."""
+    scores = (kept.normal_scores, kept.mask_scores, kept.floor, kept.normal_min)
+    if len({each.dtype for each in scores}) > 1:
+        raise ValueError("tensors do not fit together")
+    if {len(each) for each in (kept.num_kept, kept.num_pixels, kept.is_anomalous, kept.image_ids)} != {num_images}:
+        raise ValueError(f"tensors do not fit together: there are {num_images} scores of {len(kept.num_kept)} images")
+    if bool(torch.stack([each.isnan().any() for each in scores]).any()):
         raise ValueError("there is NaN among the scores")
-    too_many = torch.where(kept.is_anomalous, kept.num_kept != kept.num_pixels, kept.num_kept > kept.num_pixels)
-    if bool((too_many | (kept.num_pixels < 1) | (kept.image_ids < NO_ID)).any()):
+    if bool(((kept.num_kept > kept.num_pixels) | (kept.num_pixels < 1) | (kept.image_ids < NO_ID)).any()):
         raise ValueError("there are images of impossible size or id")
+    for number, each in ((kept.num_normal_kept, kept.normal_scores), (kept.num_mask_kept, kept.mask_scores)):
+        if bool(((number < 0) | (number > len(each))).any()) or int(number.sum()) != len(each):
+            raise ValueError("`num_kept` does not fit the scores")
 
 
 def _check_num_thresholds(num_thresholds: Any, *, is_unknown_allowed: bool) -> None:

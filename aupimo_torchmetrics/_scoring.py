@@ -71,7 +71,7 @@ def distinct_images(kept: PixelScores, texts: Sequence[str] | None = None) -> Im
     names: list[str] = []
     if texts is not None:
         ranks, names = rank(texts)
-        kept = kept._replace(image_ids=ranks.to(kept.scores.device))
+        kept = kept._replace(image_ids=ranks.to(kept.floor.device))
     kept, num_conflicts = drop_repeats(kept)
     paths = None
     if texts is not None:

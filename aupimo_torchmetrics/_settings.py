@@ -104,6 +104,23 @@ def check_normal_buffer(normal_buffer: int | None) -> None:
         )
 
 
+def check_ignore_index(ignore_index: int | None) -> int | None:
+    """Return the value as an `int`; raise unless it is None or a 64-bit integer other than 0 and 1."""
+    if ignore_index is None:
+        return None
+    if not isinstance(ignore_index, Integral) or isinstance(ignore_index, bool):
+        raise TypeError(
+            f"Expected `ignore_index` to be None or an integer, but got {type(ignore_index).__name__}. "
+            "It is the value of the target pixels that do not count, often 255."
+        )
+    if ignore_index in {0, 1} or not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(
+            f"Expected `ignore_index` to be None or an integer of 64 bits other than 0 and 1, but got {ignore_index}. "
+            "In the target 0 is normal and 1 anomalous; the pixels that do not count have another value, often 255."
+        )
+    return int(ignore_index)
+
+
 def check_choice(name: str, value: str, choice: Any) -> None:
     """Raise unless the value of the parameter `name` is one of those that the `Literal` type `choice` lists."""
     choices = get_args(choice)

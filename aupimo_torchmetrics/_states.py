@@ -15,11 +15,14 @@ from torchmetrics import Metric
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds
-from aupimo_torchmetrics._engine.kept import PixelScores, prune_scores
+from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import Images, distinct_images
+from aupimo_torchmetrics._warnings import ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
+MAX_PARTS = 256
+"""Parts of a list state, one for each update, before small ones are joined."""
 
 
 class PixelScoresMetric(Metric):
@@ -35,7 +38,8 @@ class PixelScoresMetric(Metric):
     full_state_update: bool = False
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotations
-        aupimo_scores: list[Tensor] | Tensor
+        aupimo_normal_scores: list[Tensor] | Tensor
+        aupimo_mask_scores: list[Tensor] | Tensor
         aupimo_num_kept: list[Tensor] | Tensor
         aupimo_num_pixels: list[Tensor] | Tensor
         aupimo_is_anomalous: list[Tensor] | Tensor
@@ -48,7 +52,8 @@ class PixelScoresMetric(Metric):
         aupimo_config: Tensor
 
     _list_dtypes: ClassVar[dict[str, torch.dtype]] = {
-        "aupimo_scores": torch.float32,
+        "aupimo_normal_scores": torch.float32,
+        "aupimo_mask_scores": torch.float32,
         "aupimo_num_kept": torch.int64,
         "aupimo_num_pixels": torch.int64,
         "aupimo_is_anomalous": torch.bool,
@@ -57,9 +62,17 @@ class PixelScoresMetric(Metric):
         "aupimo_id_bytes": torch.uint8,
     }
 
-    def __init__(self, normal_buffer: int | None, upper_fpr: float, validate_args: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        normal_buffer: int | None,
+        upper_fpr: float,
+        ignore_index: int | None,
+        validate_args: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.normal_buffer = normal_buffer
+        self.ignore_index = ignore_index
         self.validate_args = validate_args
         self._upper_fpr = upper_fpr
         self._add_states()
@@ -68,7 +81,7 @@ class PixelScoresMetric(Metric):
         """Register the states, without any image."""
         for name in self._list_dtypes:
             self.add_state(name, default=[], dist_reduce_fx="cat")
-        config = _fingerprint(self.normal_buffer, self._upper_fpr)
+        config = _fingerprint(self.normal_buffer, self._upper_fpr, self.ignore_index)
         kinds = torch.zeros(2, dtype=torch.int64)  # 1 if there are integer ids, 1 if there are text ids
         self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
         self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
@@ -80,7 +93,7 @@ class PixelScoresMetric(Metric):
 
         Args:
             preds: Anomaly maps: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes.
-            target: Masks in the same form and of the same shape, holding only 0 and 1.
+            target: Masks in the same form and of the same shape, holding only 0 and 1, and `ignore_index` if set.
             image_ids: One id for each image, integers of at least 0 or texts such as file paths. None for no ids.
 
         Raises:
@@ -99,7 +112,11 @@ class PixelScoresMetric(Metric):
                 normal_buffer=self.normal_buffer,
                 upper_fpr=self._upper_fpr,
                 validate_args=self.validate_args,
+                ignore_index=self.ignore_index,
             )
+            if self.ignore_index is not None:
+                kept, id_list, num_dropped = drop_ignored(kept, id_list)
+                warn(filter(None, [ignored_images(num_dropped, self.ignore_index)]))
             has_texts = ids.are_texts(id_list)
             lengths, text = ids.encode(id_list) if has_texts else ids.no_texts(kept.num_kept)
             parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}
@@ -135,8 +152,9 @@ class PixelScoresMetric(Metric):
             incoming_state: The other metric, or its `metric_state`.
 
         Raises:
-            ValueError: If a state is missing, if the other metric has another `normal_buffer` or upper FPR bound, if it
-                is of another class, or if the image ids of one metric are integers and those of the other texts.
+            ValueError: If a state is missing, if the other metric has another `normal_buffer`, upper FPR bound or
+                `ignore_index`, if it is of another class, or if the image ids of one metric are integers and those of
+                the other texts.
 
         """
         if isinstance(incoming_state, type(self)):
@@ -174,11 +192,14 @@ class PixelScoresMetric(Metric):
         """Raise unless all states are there and come from a metric with the same settings."""
         missing = [state for state in self._defaults if prefix + state not in states]
         if missing:
-            raise ValueError(f"Expected `{name}` to hold every state of the metric, but {missing} is missing.")
+            raise ValueError(
+                f"Expected `{name}` to hold every state of the metric, but it lacks {', '.join(missing)}. The states "
+                "of an earlier version cannot be read: start with a new metric and update it with the maps and masks."
+            )
         if not torch.equal(states[prefix + "aupimo_config"].to(self.device), self.aupimo_config):
             raise ValueError(
-                f"Expected `{name}` to come from a metric with the same `normal_buffer` and upper FPR bound, "
-                "but got one with other settings, which has kept other scores."
+                f"Expected `{name}` to come from a metric with the same `normal_buffer`, upper FPR bound and "
+                "`ignore_index`, but got one with other settings, which has kept other scores."
             )
 
     def _check_id_kinds(self, name: str) -> None:
@@ -202,7 +223,7 @@ class PixelScoresMetric(Metric):
 
     def _joined(self) -> dict[str, Tensor]:
         """Each list state as one tensor, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
-        device = self.aupimo_scores[0].device if len(self.aupimo_scores) else self.device
+        device = self.aupimo_num_kept[0].device if len(self.aupimo_num_kept) else self.device
         joined = {}
         for name, dtype in self._list_dtypes.items():
             state = getattr(self, name)
@@ -219,7 +240,7 @@ class PixelScoresMetric(Metric):
     def _kept(self, joined: dict[str, Tensor]) -> PixelScores:
         """What was kept, from the joined states."""
         lists = {name: state for name, state in joined.items() if name in PixelScores._fields}
-        device = lists["scores"].device
+        device = lists["num_kept"].device
         return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
 
     def _images(self) -> Images:
@@ -230,11 +251,25 @@ class PixelScoresMetric(Metric):
 
     def _prune_when_outgrown(self) -> None:
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
+        if len(self.aupimo_num_kept) > MAX_PARTS:
+            self._join_small_parts()
         if self.normal_buffer is None:
             return
-        sizes = [len(scores) for scores in self.aupimo_scores]
+        sizes = [len(scores) for scores in self.aupimo_normal_scores]
         if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
             self._compact()
+
+    def _join_small_parts(self) -> None:
+        """Join all parts of each list state but the first; so no update walks a long list.
+
+        The first part, which is what the last pruning left, is joined when the others are together as large: so each
+        score is copied few times, however many updates there are.
+        """
+        sizes = [len(part) for part in self.aupimo_normal_scores]
+        first = 0 if self.normal_buffer is None and sum(sizes[1:]) >= sizes[0] else 1
+        for name in self._list_dtypes:
+            parts = getattr(self, name)
+            setattr(self, name, [*parts[:first], torch.cat([part.to(parts[0].device) for part in parts[first:]])])
 
     def _compact(self) -> None:
         """Replace each list state by one tensor, without the normal scores that can no longer matter."""
@@ -263,10 +298,11 @@ class PixelScoresMetric(Metric):
         return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
 
 
-def _fingerprint(normal_buffer: int | None, upper_fpr: float) -> Tensor:
-    """(8,) int64 code of the settings of `update`: only metrics that keep the same scores may share a compute group.
+def _fingerprint(normal_buffer: int | None, upper_fpr: float, ignore_index: int | None) -> Tensor:
+    """(12,) int64 code of the settings of `update`: only metrics that keep the same scores may share a compute group.
 
     The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
     """
-    settings = struct.pack("<qd", -1, 0.0) if normal_buffer is None else struct.pack("<qd", normal_buffer, upper_fpr)
-    return torch.tensor(struct.unpack("<8H", settings), dtype=torch.int64)
+    buffer = (-1, 0.0) if normal_buffer is None else (normal_buffer, upper_fpr)
+    settings = struct.pack("<qdq", *buffer, 0 if ignore_index is None else ignore_index)
+    return torch.tensor(struct.unpack("<12H", settings), dtype=torch.int64)

@@ -36,6 +36,16 @@ def repeated_ids(num_conflicts: int) -> str:
     )
 
 
+def ignored_images(num_dropped: int, ignore_index: int | None) -> str:
+    """Say that images were dropped because every pixel of theirs is ignored."""
+    if num_dropped == 0:
+        return ""
+    return (
+        f"{num_dropped} of the images were skipped, with their ids: every pixel of their `target` is {ignore_index}, "
+        "which is `ignore_index`. Remove these images from the data, or correct their masks."
+    )
+
+
 def mixed_ids() -> str:
     """Say that some processes gave integers as ids and others texts."""
     return (

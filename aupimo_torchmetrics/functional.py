@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts, as_list
-from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores
+from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores, drop_ignored
 from aupimo_torchmetrics._engine.regions import split_by_regions
 from aupimo_torchmetrics._engine.selection import as_images, keep_scores
 from aupimo_torchmetrics._engine.sweep import mean_score
@@ -33,9 +33,10 @@ from aupimo_torchmetrics._settings import (
     check_choice,
     check_fpr_bounds,
     check_fpr_limit,
+    check_ignore_index,
     check_num_thresholds,
 )
-from aupimo_torchmetrics._warnings import warn
+from aupimo_torchmetrics._warnings import ignored_images, warn
 from aupimo_torchmetrics.results import PIMOResult
 
 __all__ = ["aupimo", "aupro", "pimo"]
@@ -55,6 +56,7 @@ def aupimo(
     image_ids: ImageIds | None = ...,
     reduction: Reduction = ...,
     shared_fpr: SharedFPR = ...,
+    ignore_index: int | None = ...,
     validate_args: bool = ...,
 ) -> Tensor: ...
 
@@ -69,6 +71,7 @@ def aupimo(
     image_ids: ImageIds | None = ...,
     reduction: Reduction = ...,
     shared_fpr: SharedFPR = ...,
+    ignore_index: int | None = ...,
     validate_args: bool = ...,
 ) -> Array: ...
 
@@ -82,6 +85,7 @@ def aupimo(
     image_ids: ImageIds | None = None,
     reduction: Reduction = "mean",
     shared_fpr: SharedFPR = "mean",
+    ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> Tensor | Array:
     r"""Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of anomaly maps.
@@ -100,7 +104,8 @@ def aupimo(
     Args:
         preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
             sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
-        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1, and
+            `ignore_index` if one is set.
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score, at least 2. 300000 is the protocol of the paper.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
@@ -110,6 +115,9 @@ def aupimo(
         reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score per image.
         shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
             counts the same, whatever its size. `"max"`: their maximum, which is stricter.
+        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks.
 
     Returns:
@@ -137,13 +145,12 @@ def aupimo(
     check_num_thresholds(num_thresholds)
     check_choice("reduction", reduction, Reduction)
     check_choice("shared_fpr", shared_fpr, SharedFPR)
-    image_ids = as_list(image_ids)
-    kept = _keep(_as_tensors(preds), _as_tensors(target), image_ids, bounds[1], validate_args)
-    images = _distinct(kept, image_ids)
+    ignore_index = check_ignore_index(ignore_index)
+    kept, images = _select(preds, target, image_ids, bounds[1], ignore_index, validate_args=validate_args)
     scored = score_images(images.kept, bounds, num_thresholds, shared_fpr)
     warn((*images.warnings, *scored.warnings))
     score = mean_score(scored.aupimos) if reduction == "mean" else scored.aupimos
-    score = score.to(kept.scores)
+    score = score.to(kept.floor)
     return score.numpy() if _is_numpy(preds) else score
 
 
@@ -154,6 +161,7 @@ def pimo(
     *,
     image_ids: ImageIds | None = None,
     shared_fpr: SharedFPR = "mean",
+    ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> PIMOResult:
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
@@ -161,7 +169,8 @@ def pimo(
     Args:
         preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
             sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
-        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1, and
+            `ignore_index` if one is set.
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs are evenly spaced in log, from that of one normal pixel to 1.
         image_ids: One id for each image, integers of at least 0 or texts such as file paths. Of images with the same id
@@ -169,6 +178,9 @@ def pimo(
             curves are then in the order of the images.
         shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
             counts the same, whatever its size. `"max"`: their maximum, which is stricter.
+        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks.
 
     Returns:
@@ -200,18 +212,23 @@ def pimo(
     """
     check_num_thresholds(num_thresholds)
     check_choice("shared_fpr", shared_fpr, SharedFPR)
-    image_ids = as_list(image_ids)
-    kept = _keep(_as_tensors(preds), _as_tensors(target), image_ids, None, validate_args)
-    images = _distinct(kept, image_ids)
+    ignore_index = check_ignore_index(ignore_index)
+    kept, images = _select(preds, target, image_ids, None, ignore_index, validate_args=validate_args)
     drawn, warnings = draw_curves(images.kept, num_thresholds, shared_fpr)
     warn((*images.warnings, *warnings))
-    curves = PIMOResult(*(part.to(kept.scores.device) for part in drawn))
+    curves = PIMOResult(*(part.to(kept.floor.device) for part in drawn))
     return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
 
 
 @overload
 def aupro(
-    preds: Maps, target: Maps, fpr_limit: float = ..., *, reduction: Reduction = ..., validate_args: bool = ...
+    preds: Maps,
+    target: Maps,
+    fpr_limit: float = ...,
+    *,
+    reduction: Reduction = ...,
+    ignore_index: int | None = ...,
+    validate_args: bool = ...,
 ) -> Tensor: ...
 
 
@@ -222,6 +239,7 @@ def aupro(
     fpr_limit: float = ...,
     *,
     reduction: Reduction = ...,
+    ignore_index: int | None = ...,
     validate_args: bool = ...,
 ) -> Array: ...
 
@@ -232,6 +250,7 @@ def aupro(
     fpr_limit: float = DEFAULT_FPR_LIMIT,
     *,
     reduction: Reduction = "mean",
+    ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> Tensor | Array:
     r"""Compute AUPRO, the Area Under the Per-Region Overlap curve, exactly.
@@ -247,10 +266,13 @@ def aupro(
     Args:
         preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
             sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
-        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1. Mask
-            pixels that touch at an edge or at a corner belong to the same region.
+        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1, and
+            `ignore_index` if one is set. Mask pixels that touch at an edge or at a corner belong to the same region.
         fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
         reduction: `"mean"` for the mean over the regions, `"none"` for one score per region.
+        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks.
 
     Returns:
@@ -275,38 +297,54 @@ def aupro(
     """
     check_fpr_limit(fpr_limit)
     check_choice("reduction", reduction, Reduction)
-    maps, masks = as_images(_as_tensors(preds), _as_tensors(target), validate_args=validate_args)
-    regions = split_by_regions(maps, masks)
+    ignore_index = check_ignore_index(ignore_index)
+    maps, masks, ignored = as_images(
+        _as_tensors(preds), _as_tensors(target), validate_args=validate_args, ignore_index=ignore_index
+    )
+    regions = split_by_regions(maps, masks, ignored)
+    num_dropped = sum(each is not None and bool(each.all()) for each in ignored)
     scores, warnings = score_regions(regions, fpr_limit)
-    warn(warnings)
+    warn(filter(None, (ignored_images(num_dropped, ignore_index), *warnings)))
     score = mean_score(scores) if reduction == "mean" else scores
     is_double = any(each.dtype == torch.float64 for each in maps)
     score = score.to(torch.float64 if is_double else torch.float32).to(regions.normal.device)
     return score.cpu().numpy() if _is_numpy(preds) else score
 
 
-def _keep(
-    preds: Maps, target: Maps, image_ids: ImageIds | None, upper_fpr: float | None, validate_args: bool
-) -> PixelScores:
-    """Select the scores that matter up to a shared FPR, all if that is None; float64 if a map is, else float32."""
+def _select(
+    preds: Maps | ArrayMaps,
+    target: Maps | ArrayMaps,
+    image_ids: ImageIds | None,
+    upper_fpr: float | None,
+    ignore_index: int | None,
+    *,
+    validate_args: bool,
+) -> tuple[PixelScores, Images]:
+    """Select the scores that matter up to a shared FPR, all if that is None; float64 if a map is, else float32.
+
+    Returns:
+        What is kept, on the device of the maps, and the first image of each id.
+
+    """
+    preds, target, image_ids = _as_tensors(preds), _as_tensors(target), as_list(image_ids)
     maps = preds if isinstance(preds, list | tuple) else [preds]
     is_double = any(getattr(each, "dtype", None) == torch.float64 for each in maps)
-    floor = torch.tensor(-math.inf, dtype=torch.float64 if is_double else torch.float32)
-    normal_buffer = None if upper_fpr is None else DEFAULT_NORMAL_BUFFER
-    return keep_scores(
+    kept = keep_scores(
         preds,
         target,
         image_ids,
-        floor=floor,
-        normal_buffer=normal_buffer,
+        floor=torch.tensor(-math.inf, dtype=torch.float64 if is_double else torch.float32),
+        normal_buffer=None if upper_fpr is None else DEFAULT_NORMAL_BUFFER,
         upper_fpr=upper_fpr or 1.0,
         validate_args=validate_args,
+        ignore_index=ignore_index,
     )
-
-
-def _distinct(kept: PixelScores, image_ids: Any) -> Images:
-    """Keep the first image of each id."""
-    return distinct_images(kept, image_ids if are_texts(image_ids) else None)
+    num_dropped = 0
+    if ignore_index is not None:
+        kept, image_ids, num_dropped = drop_ignored(kept, image_ids)
+    images = distinct_images(kept, cast("Sequence[str]", image_ids) if are_texts(image_ids) else None)
+    texts = (ignored_images(num_dropped, ignore_index), *images.warnings)
+    return kept, images._replace(warnings=tuple(filter(None, texts)))
 
 
 def _is_numpy(maps: Maps | ArrayMaps) -> bool:

@@ -24,6 +24,7 @@ from aupimo_torchmetrics._settings import (
     SharedFPR,
     check_choice,
     check_fpr_bounds,
+    check_ignore_index,
     check_normal_buffer,
     check_num_thresholds,
 )
@@ -58,7 +59,7 @@ class AUPIMO(PixelScoresMetric):
       float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
       are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
     - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
-      holding only 0 (normal) and 1 (anomalous).
+      holding only 0 (normal) and 1 (anomalous), and ``ignore_index`` if one is set.
     - ``image_ids`` (optional): one id for each image, unique in the data set: integers of at least 0 (a list or
       :class:`~torch.Tensor`), or a list of texts such as file paths. Texts become the ``paths`` of the result. An image
       whose id was seen before is not counted again; a ``DistributedSampler`` repeats images, to give all ranks equally
@@ -87,6 +88,8 @@ class AUPIMO(PixelScoresMetric):
     infinite scores, outliers, a large offset   the exact score: only the order of the scores counts
     half precision                              the exact score of the rounded scores
     NaN in a map                                ``ValueError`` in ``update``; what was collected before stays
+    pixels with the value ``ignore_index``      count neither as normal nor as mask pixels; an image without any other
+                                                pixel is skipped, with a warning
     more normal scores matter than              a lower bound and a warning, unless the score is certified to be
     ``normal_buffer`` keeps                     exact all the same
     ==========================================  ======================================================================
@@ -101,6 +104,9 @@ class AUPIMO(PixelScoresMetric):
         normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. With the
             default, scores at the default bounds are exact for up to 655 million normal pixels in any order, and
             almost always for more. With ``shared_fpr="max"`` they are exact for any number, with any buffer.
+        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks in ``update``.
         kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
 
@@ -135,6 +141,7 @@ class AUPIMO(PixelScoresMetric):
         reduction: Reduction = "mean",
         shared_fpr: SharedFPR = "mean",
         normal_buffer: int | None = DEFAULT_NORMAL_BUFFER,
+        ignore_index: int | None = None,
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -143,7 +150,7 @@ class AUPIMO(PixelScoresMetric):
         check_choice("reduction", reduction, Reduction)
         check_choice("shared_fpr", shared_fpr, SharedFPR)
         check_normal_buffer(normal_buffer)
-        super().__init__(normal_buffer, bounds[1], validate_args, **kwargs)
+        super().__init__(normal_buffer, bounds[1], check_ignore_index(ignore_index), validate_args, **kwargs)
         self.num_thresholds = num_thresholds
         self.fpr_bounds = bounds
         self.reduction = reduction
@@ -252,6 +259,9 @@ class PIMO(PixelScoresMetric):
             2. None for 1,000 thresholds whose shared FPRs are evenly spaced in log, from that of one normal pixel to 1.
         shared_fpr: How the FPRs of the normal images make one shared FPR. ``"mean"``: their mean, so every normal image
             counts the same, whatever its size. ``"max"``: their maximum, which is stricter.
+        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks in ``update``.
         kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
 
@@ -277,12 +287,13 @@ class PIMO(PixelScoresMetric):
         num_thresholds: int | None = None,
         *,
         shared_fpr: SharedFPR = "mean",
+        ignore_index: int | None = None,
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
         check_num_thresholds(num_thresholds)
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        super().__init__(None, 1.0, validate_args, **kwargs)
+        super().__init__(None, 1.0, check_ignore_index(ignore_index), validate_args, **kwargs)
         self.num_thresholds = num_thresholds
         self.shared_fpr = shared_fpr
 

@@ -479,7 +479,7 @@ class AUPIMOResult:
         """(N,) float64, share of each mask at or above a threshold; NaN if it is not known."""
         if self._scoring is None or math.isnan(threshold):
             return torch.full_like(self.aupimos, math.nan, dtype=torch.float64)
-        return sweep.per_image_tprs(self._scoring.kept, self._scoring.kept.scores.new_tensor([threshold]))[:, 0]
+        return sweep.per_image_tprs(self._scoring.kept, self._scoring.kept.floor.new_tensor([threshold]))[:, 0]
 
     def _known(self) -> ScoredImages:
         """The scored images; raise if the result was loaded from a file that holds only scores."""

@@ -158,7 +158,8 @@ VARIANTS = {
     "pimo-max": partial(PIMO, shared_fpr="max"),
 }
 STATE_DTYPES = {
-    "aupimo_scores": torch.float32,
+    "aupimo_normal_scores": torch.float32,
+    "aupimo_mask_scores": torch.float32,
     "aupimo_num_kept": torch.int64,
     "aupimo_num_pixels": torch.int64,
     "aupimo_is_anomalous": torch.bool,

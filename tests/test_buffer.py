@@ -142,3 +142,32 @@ def test_pruned_stream_is_as_good_as_all(method: str, num_thresholds: int | None
     num_normal_pixels = 60 * stream[0][0][0].numel()
     assert num_normal_scores(metric) < num_normal_pixels / 2
     assert_same(metric.compute(), by_function(metric, *join(stream)), atol=1e-7)  # order of summation
+
+
+def test_mask_scores_below_the_floor_are_counted_and_not_kept() -> None:
+    """What cannot add to a score any more is dropped in `update` and in pruning; scores and mask sizes stay."""
+    stream = [make_batch("NANN", seed) for seed in range(20)]
+    small, all_kept = (updated(AUPIMO(fpr_bounds=(1e-4, 1e-3), normal_buffer=each), stream) for each in (16, None))
+    num_small, num_all = (sum(len(part) for part in each.aupimo_mask_scores) for each in (small, all_kept))
+    assert num_small < 0.8 * num_all
+    assert num_all == sum(int(masks.sum()) for _, masks in stream)
+    result, expected = small.result(), all_kept.result()
+    assert_same(result.aupimos, expected.aupimos, atol=1e-12)  # order of summation
+    assert_same(result.mask_sizes, expected.mask_sizes)
+    floor = float(small.aupimo_floor)
+    for threshold in (floor, result.threshold_bounds[0]):
+        point, true = (each.operating_point(threshold=threshold) for each in (result, expected))
+        assert_same(point.per_image_tprs, true.per_image_tprs)
+        assert point.shared_fpr == true.shared_fpr
+
+
+@pytest.mark.parametrize("normal_buffer", [16, 2**16, None])
+def test_many_updates_leave_few_parts(normal_buffer: int | None) -> None:
+    """However many updates there are, an update walks a list of a few hundred parts at most."""
+    metric = make_aupimo(reduction="none", normal_buffer=normal_buffer)
+    batches = [make_batch("N" if seed % 5 else "A", seed, (12, 9)) for seed in range(60)]
+    for index in range(2000):
+        metric.update(*batches[index % 60], image_ids=[index % 60])
+        assert len(metric.aupimo_num_kept) <= 257
+    maps, masks = (list(each) for each in zip(*((maps[0], masks[0]) for maps, masks in batches), strict=True))
+    assert_same(metric.compute(), by_function(metric, maps, masks), atol=1e-7)  # order of summation

@@ -254,7 +254,7 @@ def test_functions_reject_unknown_keywords(function: Call) -> None:
         function(MAPS, MASKS, num_threshs=3)
 
 
-@pytest.mark.parametrize("setting", ["reduction", "shared_fpr", "normal_buffer", "validate_args"])
+@pytest.mark.parametrize("setting", ["reduction", "shared_fpr", "normal_buffer", "ignore_index", "validate_args"])
 def test_settings_after_the_bounds_are_by_keyword_only(setting: str) -> None:
     """A third positional setting is an error, so that none is mistaken for another."""
     assert setting in (AUPIMO.__init__.__kwdefaults__ or {})
@@ -297,7 +297,7 @@ def test_rejected_ids_change_no_state(image_ids: Any, error: type[Exception], me
     metric = AUPIMO(fpr_bounds=(0.05, 0.5))
     with pytest.raises(error, match=message):
         metric.update(MAPS, MASKS, image_ids)
-    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 7
+    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 8
     assert float(metric.aupimo_floor) == -math.inf
     assert float(metric.aupimo_normal_min) == math.inf
 

@@ -68,7 +68,7 @@ class Detector(lightning.LightningModule):
             self.aupimo.update(maps, masks, *ids)
             self.log("val/aupimo", self.aupimo)
             if self.dtypes is not None:
-                self.dtypes += [self.aupimo.aupimo_scores[-1].dtype, self.aupimo.aupimo_num_kept[-1].dtype]
+                self.dtypes += [self.aupimo.aupimo_normal_scores[-1].dtype, self.aupimo.aupimo_num_kept[-1].dtype]
                 self.dtypes += [self.aupimo.aupimo_floor.dtype, self.aupimo.aupimo_config.dtype]
 
     def on_validation_epoch_end(self) -> None:

@@ -151,6 +151,18 @@ def test_states_kept_by_other_settings_are_not_loaded() -> None:
     assert_same(metric.compute(), expected)
 
 
+def test_states_of_an_earlier_version_are_refused() -> None:
+    """Normal and mask scores were one state once; the error says so, and the metric stays as it was."""
+    source, metric = AUPIMO(fpr_bounds=FPR_BOUNDS), updated(AUPIMO(fpr_bounds=FPR_BOUNDS))
+    source.persistent(True)
+    saved = updated(source).state_dict()
+    saved["aupimo_scores"] = [*saved.pop("aupimo_normal_scores"), *saved.pop("aupimo_mask_scores")]
+    score = metric.compute()
+    with pytest.raises(ValueError, match=r"lacks aupimo_normal_scores, aupimo_mask_scores.*an earlier version"):
+        metric.load_state_dict(saved)
+    assert_same(metric.compute(), score)
+
+
 def test_loaded_states_are_not_shared() -> None:
     """Two metrics that loaded one checkpoint do not see each other's updates and resets."""
     source = updated(make_aupimo())
@@ -164,7 +176,7 @@ def test_loaded_states_are_not_shared() -> None:
     first.reset()
     assert_same(second.result().aupimos, source.result().aupimos)
     updated(second, [make_batch("NNA", 9)])
-    assert len(saved["aupimo_scores"]) == len(BATCHES)
+    assert len(saved["aupimo_normal_scores"]) == len(BATCHES)
 
 
 @each_variant

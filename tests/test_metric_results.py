@@ -205,7 +205,7 @@ def test_a_result_shares_all_normal_scores_with_the_metric() -> None:
     metric = updated(make_aupimo(normal_buffer=None))
     size_before = len(pickle.dumps(metric))
     metric.compute()
-    num_scores = sum(len(part) for part in metric.aupimo_scores)
+    num_scores = sum(len(part) for part in metric.aupimo_normal_scores)
     assert len(pickle.dumps(metric)) < size_before + 2 * num_scores  # bytes; a copy takes four times as many
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
     updated(metric, BATCHES[:1])

@@ -348,7 +348,7 @@ def bad_details() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
         "another format": ({}, {"format": "other"}, "its format is .*other"),
         "dtype": ({"num_kept": torch.zeros(8)}, {}, "`num_kept` is of dtype torch.float32"),
         "shape": ({"floor": torch.zeros(1)}, {}, r"`floor` is of dtype torch.float32 and shape \(1,\)"),
-        "counts": ({"num_kept": torch.full((8,), 2**62)}, {}, "`num_kept` does not fit"),
+        "counts": ({"num_kept": torch.full((8,), 2**62)}, {}, "impossible size"),
         "negative counts": ({"num_kept": torch.tensor([-1, 1] * 4)}, {}, "`num_kept` does not fit"),
         "number of images": ({"image_ids": torch.zeros(7, dtype=torch.int64)}, {}, "do not fit together"),
         "number of scores": ({"aupimos": torch.zeros(3).double()}, {}, "3 scores of 8 images"),

@@ -22,20 +22,22 @@ LARGE = (161, 163)
 
 
 def assert_keeps_exactly(kept: PixelScores, preds: Maps, target: Maps, floor: float = -math.inf) -> None:
-    """Assert that of each image the mask pixels are kept, or if it has none the pixels at or above the floor."""
-    scores, num_kept, num_pixels, is_anomalous, normal_min = [], [], [], [], math.inf
+    """Assert that of each image the pixels at or above the floor are kept, of an anomalous one those in its mask."""
+    normal, masked, num_kept, num_pixels, is_anomalous, normal_min = [], [], [], [], [], math.inf
     for anomaly_map, mask in zip(preds, target, strict=True):
-        flat, in_mask = anomaly_map.reshape(-1).to(kept.scores.dtype).tolist(), mask.reshape(-1).bool().tolist()
+        flat, in_mask = anomaly_map.reshape(-1).to(kept.floor.dtype).tolist(), mask.reshape(-1).bool().tolist()
         if any(in_mask):
-            of_image = [pixel for pixel, is_in_mask in zip(flat, in_mask, strict=True) if is_in_mask]
+            of_image = [pixel for pixel, is_in_mask in zip(flat, in_mask, strict=True) if is_in_mask and pixel >= floor]
+            masked += of_image
         else:
             of_image = [pixel for pixel in flat if pixel >= floor]
-            normal_min = min(normal_min, *flat) if len(flat) > 1 else min(normal_min, flat[0])
-        scores += of_image
+            normal += of_image
+            normal_min = min([normal_min, *flat])
         num_kept.append(len(of_image))
         num_pixels.append(sum(in_mask) or len(flat))
         is_anomalous.append(any(in_mask))
-    assert kept.scores.tolist() == scores
+    assert kept.normal_scores.tolist() == normal
+    assert kept.mask_scores.tolist() == masked
     assert kept.num_kept.tolist() == num_kept
     assert kept.num_pixels.tolist() == num_pixels
     assert kept.is_anomalous.tolist() == is_anomalous
@@ -45,7 +47,7 @@ def assert_keeps_exactly(kept: PixelScores, preds: Maps, target: Maps, floor: fl
 
 def normal_scores(kept: PixelScores) -> Tensor:
     """Kept scores of normal images."""
-    return kept.scores[kept.of_normal_images()]
+    return kept.normal_scores
 
 
 @pytest.mark.parametrize("floor", [-math.inf, -0.25, 0.0, 1.0, 2.5, 1e9, math.inf])
@@ -112,7 +114,7 @@ def test_layout_of_memory_does_not_matter(layout: str, size: tuple[int, int]) ->
     maps, masks = make_images(3, size=size)
     kept = keep(_layouts(maps)[layout], _layouts(masks)[layout], floor=0.0)
     assert_keeps_exactly(kept, maps, masks, 0.0)
-    assert not kept.scores.requires_grad
+    assert not kept.normal_scores.requires_grad
 
 
 @pytest.mark.parametrize("first", [1, 2, 3])
@@ -161,7 +163,7 @@ def test_bool_masks_may_have_any_bit_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_pixels", "expected"), [(1024 * 1024, 128), (900 * 900, 125), (1009 * 1013, 1009), (7, 1)]
+    ("num_pixels", "expected"), [(1024 * 1024, 128), (900 * 900, 125), (1009 * 1013, 1009), (4099 * 4099, 4099), (7, 7)]
 )
 def test_blocks_divide_images(num_pixels: int, expected: int) -> None:
     """Blocks are of a size that is fast, and that leaves no pixel over."""
@@ -187,18 +189,18 @@ def test_floor_between_two_numbers_of_a_coarser_dtype_loses_nothing(floor: float
     maps = torch.cat([-magnitudes, magnitudes]).to(dtype)[None, None]
     kept = keep(maps, torch.zeros_like(maps), floor=floor, dtype=torch.float32)
     expected = maps.float()[maps.float() >= floor]
-    actual = kept.scores[kept.scores >= floor]
+    actual = kept.normal_scores[kept.normal_scores >= floor]
     assert sorted(actual.tolist()) == sorted(expected.tolist())
     # The level may be rounded down by two steps of the maps' dtype, and by its smallest number, even to -inf.
     slack = 2 * abs(floor) * torch.finfo(dtype).eps + 2 * torch.finfo(dtype).tiny
-    assert bool((kept.scores[kept.scores > -math.inf] >= floor - slack).all())
+    assert bool((kept.normal_scores[kept.normal_scores > -math.inf] >= floor - slack).all())
 
 
 def test_float64_maps_are_rounded_before_they_meet_the_floor() -> None:
     """A float64 score that float32 rounds up to the floor is at the floor."""
     maps = torch.tensor([[[1 - 1e-12, 1 - 1e-6, 1 + 1e-12, 2.0]]], dtype=torch.float64)
     kept = keep(maps, torch.zeros_like(maps), floor=1.0, dtype=torch.float32)
-    assert kept.scores.tolist() == [1.0, 1.0, 2.0]
+    assert kept.normal_scores.tolist() == [1.0, 1.0, 2.0]
 
 
 @pytest.mark.filterwarnings("ignore:The FPR bounds:UserWarning")
@@ -269,7 +271,7 @@ def test_misleading_sample_sets_no_wrong_floor(capacity: int) -> None:
     assert stride > 1, "The batch must be larger than the sample."
     maps.view(4, -1)[:, ::stride] += 10.0
     kept = keep(maps, torch.zeros_like(maps), normal_buffer=capacity, upper_fpr=1e-6, dtype=torch.float32)
-    assert len(kept.scores) >= capacity
+    assert len(kept.normal_scores) >= capacity
     assert_keeps_exactly(kept, maps, torch.zeros_like(maps), float(kept.floor))
 
 
@@ -304,7 +306,7 @@ def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     masks = torch.zeros(maps.shape, dtype=torch.bool)
     kept = keep(maps, masks, normal_buffer=1000, upper_fpr=1e-4, dtype=torch.float32)
     capacity = required_capacity(128, 256 * 64, 1000, 1e-4)
-    assert capacity <= len(kept.scores) <= 4 * capacity
+    assert capacity <= len(kept.normal_scores) <= 4 * capacity
 
 
 class PixelsSearchedAtOnce(TorchDispatchMode):
@@ -338,7 +340,7 @@ def test_constant_batch_is_kept_whole(value: float) -> None:
     """All pixels of a constant batch are at its highest level, so none may be dropped."""
     maps = torch.full((4, *LARGE), value)
     kept = keep(maps, torch.zeros_like(maps), normal_buffer=10, upper_fpr=1e-6)
-    assert len(kept.scores) == maps.numel()
+    assert len(kept.normal_scores) == maps.numel()
 
 
 def test_few_normal_pixels_in_a_large_batch_set_no_floor() -> None:
@@ -389,8 +391,9 @@ def test_image_ids_are_kept_with_their_images(image_ids: Any) -> None:
 def test_batch_without_images_keeps_nothing(images: tuple[Maps, Maps]) -> None:
     """An empty batch is no error: the last batch of a data loader may be empty."""
     kept = keep(*images, dtype=torch.float32)
-    assert [len(part) for part in kept[:5]] == [0] * 5
-    assert [part.dtype for part in kept[:5]] == [torch.float32, torch.int64, torch.int64, torch.bool, torch.int64]
+    dtypes = [torch.float32, torch.float32, torch.int64, torch.int64, torch.bool, torch.int64]
+    assert [len(part) for part in kept[:6]] == [0] * 6
+    assert [part.dtype for part in kept[:6]] == dtypes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -407,10 +410,8 @@ def test_kept_scores_share_no_memory_with_the_maps(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("decimals", [None, 1])
 @pytest.mark.parametrize(("normal_buffer", "upper_fpr"), [(1, 1e-6), (30, 1e-6), (1, 0.02), (10_000, 1e-6)])
-def test_pruning_keeps_the_highest_normal_scores_and_all_masks(
-    normal_buffer: int, upper_fpr: float, decimals: int | None
-) -> None:
-    """Pruning drops only normal scores below the new floor, keeps at least the capacity, and all mask scores."""
+def test_pruning_keeps_the_highest_scores(normal_buffer: int, upper_fpr: float, decimals: int | None) -> None:
+    """Pruning drops only scores below the new floor, and keeps at least the capacity of normal ones."""
     maps, masks = make_image_list(14, decimals=decimals)
     before = keep(maps, masks)
     after = prune_scores(before, normal_buffer, upper_fpr)

@@ -9,11 +9,23 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds, check_ids
+from aupimo_torchmetrics._engine.remedies import target_remedy
 
 Maps: TypeAlias = Tensor | Sequence[Tensor]
 """Maps or masks of a batch: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes."""
 
 _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_SHAPE_REMEDIES = {
+    2: " For one image pass `preds[None]` and `target[None]`.",
+    5: " For volumes (N, 1, D, H, W) pass `preds.flatten(1, 3)` and `target.flatten(1, 3)`.",
+}
+"""What to do, by the number of axes of a tensor that is no batch of maps."""
+
+_LIST_REMEDY = (
+    " In a list pass a map (1, H, W) as `map[0]` and a volume (D, H, W) as `map.flatten(0, 1)`, and masks likewise. "
+    "A batch (N, H, W) needs no list around it."
+)
 
 
 def check_form(preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
@@ -37,13 +49,13 @@ def _check_tensor_pair(preds: Tensor, target: Tensor) -> None:
     _check_dtypes(preds, target)
     if preds.ndim not in (3, 4):
         raise ValueError(
-            f"Expected `preds` to have the shape (N, H, W) or (N, 1, H, W), but got {tuple(preds.shape)}. "
-            "For one image pass `preds[None]` and `target[None]`."
+            f"Expected `preds` to have the shape (N, H, W) or (N, 1, H, W), but got {tuple(preds.shape)}."
+            + _SHAPE_REMEDIES.get(preds.ndim, "")
         )
     if preds.ndim == 4 and preds.shape[1] != 1:
         raise ValueError(
             f"Expected `preds` to have one channel, but got shape {tuple(preds.shape)}. "
-            "An anomaly map has one score per pixel: reduce the channels first, for example with `preds.amax(1)`."
+            + _channel_remedy(preds.shape, target.shape)
         )
     _check_shapes(preds, target)
 
@@ -70,6 +82,7 @@ def _check_lists(preds: Maps, target: Maps) -> int:
         if maps.ndim != 2:
             raise ValueError(
                 f"Expected each map in the list `preds` to have the shape (H, W), but got {tuple(maps.shape)}."
+                + (_LIST_REMEDY if maps.ndim == 3 else "")
             )
         _check_shapes(maps, masks)
         if maps.device != preds[0].device:
@@ -116,15 +129,36 @@ def _check_shapes(preds: Tensor, target: Tensor) -> None:
         )
 
 
-def check_values(num_nan_maps: int, is_binary: bool) -> None:
-    """Raise if there is a NaN in a map, or a target value other than 0 and 1."""
+def _channel_remedy(maps_shape: torch.Size, masks_shape: torch.Size) -> str:
+    """Say how to make one channel of several, or what else the second of four axes may be."""
+    if maps_shape[1] == 0:
+        return "An anomaly map has one score per pixel."
+    if maps_shape[3] == 1:
+        return "If the channel axis is the last, pass `preds[..., 0]`, and the masks as (N, H, W)."
+    if maps_shape == masks_shape:
+        return (
+            "For volumes (N, D, H, W) pass `preds.flatten(1, 2)` and `target.flatten(1, 2)`; for maps and masks of "
+            "several defect classes (N, C, H, W) pass `preds.amax(1)` and `target.amax(1)`."
+        )
+    keep_axis = ", keepdim=True" if len(masks_shape) == 4 else ""
+    of_classes = "preds[:, 1:]" if len(masks_shape) == 4 else "preds[:, 1]"
+    highest = f"pass the highest, `preds.amax(1{keep_axis})`"
+    if maps_shape[1] == 2:
+        return f"If the channels are the classes normal and anomalous, pass `{of_classes}`; otherwise {highest}."
+    return f"If each channel holds scores that are higher for anomalous pixels, {highest}."
+
+
+def check_values(
+    num_nan_maps: int, is_binary: bool, preds: Maps, target: Maps, ignore_index: int | None = None
+) -> None:
+    """Raise if there is a NaN in a map, or a target value other than 0, 1 and `ignore_index`."""
     if num_nan_maps:
         raise ValueError(
             f"Expected `preds` to hold no NaN, but got NaN in {num_nan_maps} of the maps. "
             "A NaN has no rank among the scores: find its cause, or replace it with `torch.nan_to_num`."
         )
     if not is_binary:
+        valid = "only 0 and 1" if ignore_index is None else f"only 0 and 1, and {ignore_index} as `ignore_index`"
         raise ValueError(
-            "Expected `target` to hold only 0 and 1, but got other values. "
-            "For masks of 0 and 255, or of several defect classes, pass `target > 0`."
+            f"Expected `target` to hold {valid}, but got other values. {target_remedy(preds, target, ignore_index)}"
         )

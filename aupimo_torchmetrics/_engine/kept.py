@@ -1,10 +1,11 @@
 """What is kept of the images seen so far: how it is joined and pruned, and how repeated images are dropped.
 
-Of an anomalous image, the scores of its mask pixels are kept. Of the normal images together, every score at or above a
-*floor* is kept. The floor may rise while data comes in. This is why:
+Of the normal images together, every score at or above a *floor* is kept. Of an anomalous image, the scores of its mask
+pixels at or above the floor are kept; the others are only counted. The floor may rise while data comes in. This is why:
 
 - Only the highest `U * P` of the P normal pixels in all can change a result (U: upper FPR bound).
 - A score outside the highest k of a part of the data is outside the highest k of all data.
+- A mask pixel below the floor adds 0 to a score, whatever follows, because the floor never falls.
 
 So a pruning keeps at least as many of the highest normal scores as :func:`required_capacity` says.
 
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,37 +33,67 @@ NO_ID = -1
 
 
 class PixelScores(NamedTuple):
-    """What is kept of N images. The scores are in the order of the images."""
+    """What is kept of N images: S scores of normal images and T mask scores, each in the order of the images."""
 
-    scores: Tensor
-    """(S,) kept scores."""
+    normal_scores: Tensor
+    """(S,) scores of normal images, all that are at or above the floor."""
+    mask_scores: Tensor
+    """(T,) scores of the mask pixels of anomalous images, all that are at or above the floor."""
     num_kept: Tensor
-    """(N,) int64, how many of the scores belong to each image."""
+    """(N,) int64, how many of either belong to each image."""
     num_pixels: Tensor
-    """(N,) int64, number of pixels of a normal image, number of mask pixels of an anomalous one."""
+    """(N,) int64, number of pixels of a normal image, of mask pixels of an anomalous one; ignored ones do not count."""
     is_anomalous: Tensor
     """(N,) bool, class of each image."""
     image_ids: Tensor
     """(N,) int64, the caller's ids, `NO_ID` for an image without one."""
     floor: Tensor
-    """() every normal score at or above this is kept."""
+    """() every score at or above this is kept."""
     normal_min: Tensor
     """() lowest score of all normal pixels, kept or not; +inf without normal pixels."""
 
-    def image_of_score(self) -> Tensor:
-        """(S,) int64, index of the image that each score belongs to."""
-        images = torch.arange(len(self.num_kept), device=self.scores.device)
-        return images.repeat_interleave(self.num_kept, output_size=len(self.scores))
+    @property
+    def num_normal_kept(self) -> Tensor:
+        """(N,) int64, how many of the normal scores belong to each image; 0 for an anomalous one."""
+        return torch.where(self.is_anomalous, 0, self.num_kept)
 
-    def of_normal_images(self) -> Tensor:
-        """(S,) bool, true where the score belongs to a normal image."""
-        return ~self.is_anomalous.repeat_interleave(self.num_kept, output_size=len(self.scores))
+    @property
+    def num_mask_kept(self) -> Tensor:
+        """(N,) int64, how many of the mask scores belong to each image; 0 for a normal one."""
+        return torch.where(self.is_anomalous, self.num_kept, 0)
+
+    def image_of_normal_score(self) -> Tensor:
+        """(S,) int64, index of the image that each normal score belongs to."""
+        return _repeated_indices(self.num_normal_kept, len(self.normal_scores))
+
+    def image_of_mask_score(self) -> Tensor:
+        """(T,) int64, index of the image that each mask score belongs to."""
+        return _repeated_indices(self.num_mask_kept, len(self.mask_scores))
+
+
+def _repeated_indices(lengths: Tensor, total: int) -> Tensor:
+    """(total,) int64, each index of the lengths (N,) as often as its length says."""
+    return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
+
+
+def true_indices(flags: Tensor) -> Tensor:
+    """Indices (S,) of the true ones of flags of any shape, as of a flat tensor."""
+    if flags.device.type == "cpu":  # NumPy is three times as fast
+        return torch.from_numpy(np.flatnonzero(flags.numpy()))
+    return flags.view(-1).nonzero().squeeze(1)
+
+
+def count_per_segment(indices: Tensor, lengths: Tensor) -> Tensor:
+    """Count how many of the ascending indices (S,) lie in each of the consecutive segments of lengths (N,): (N,)."""
+    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return torch.searchsorted(indices, ends).diff()
 
 
 def no_scores(floor: Tensor) -> PixelScores:
     """Return what is kept when there is no image, on the device and in the dtype of the floor."""
     return PixelScores(
-        scores=floor.new_empty(0),
+        normal_scores=floor.new_empty(0),
+        mask_scores=floor.new_empty(0),
         num_kept=floor.new_empty(0, dtype=torch.int64),
         num_pixels=floor.new_empty(0, dtype=torch.int64),
         is_anomalous=floor.new_empty(0, dtype=torch.bool),
@@ -74,7 +106,8 @@ def no_scores(floor: Tensor) -> PixelScores:
 def join_scores(parts: Sequence[PixelScores]) -> PixelScores:
     """Join what was kept of one or more sets of images, in their order."""
     return PixelScores(
-        scores=torch.cat([part.scores for part in parts]),
+        normal_scores=torch.cat([part.normal_scores for part in parts]),
+        mask_scores=torch.cat([part.mask_scores for part in parts]),
         num_kept=torch.cat([part.num_kept for part in parts]),
         num_pixels=torch.cat([part.num_pixels for part in parts]),
         is_anomalous=torch.cat([part.is_anomalous for part in parts]),
@@ -86,7 +119,7 @@ def join_scores(parts: Sequence[PixelScores]) -> PixelScores:
 
 def on_float64_device(kept: PixelScores) -> PixelScores:
     """Move what is kept to the CPU if its device cannot compute in float64 (Apple's MPS); it is a few megabytes."""
-    if kept.scores.device.type != "mps":
+    if kept.floor.device.type != "mps":
         return kept
     return PixelScores(*(part.cpu() for part in kept))
 
@@ -104,37 +137,61 @@ def kth_highest(scores: Tensor, k: int) -> Tensor:
     """Return the k-th highest of the scores (S,), counted from 1."""
     if torch.are_deterministic_algorithms_enabled():  # CUDA's `kthvalue` raises then: its index is not deterministic
         return scores.sort(descending=True).values[k - 1]
+    if scores.device.type == "cpu":  # NumPy is many times as fast
+        return torch.from_numpy(np.partition(scores.numpy(), len(scores) - k))[len(scores) - k]
     return scores.kthvalue(len(scores) - k + 1).values
 
 
 def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> PixelScores:
-    """Raise the floor as far as the required capacity allows, and drop the normal scores below it."""
+    """Raise the floor as far as the required capacity allows, and drop all scores below it."""
     num_pixels = kept.num_pixels[~kept.is_anomalous]
     largest = int(num_pixels.amax()) if len(num_pixels) else 0
     capacity = required_capacity(len(num_pixels), largest, normal_buffer, upper_fpr)
-    score_is_normal = kept.of_normal_images()
-    normal_scores = kept.scores[score_is_normal]
-    if len(normal_scores) <= capacity:
+    if len(kept.normal_scores) <= capacity:
         return kept
-    floor = torch.maximum(kept.floor, kth_highest(normal_scores, capacity))
-    stays = ~score_is_normal | (kept.scores >= floor)
-    num_kept = torch.zeros_like(kept.num_kept).index_add_(0, kept.image_of_score(), stays.long())
-    return kept._replace(scores=kept.scores[stays], num_kept=num_kept, floor=floor)
+    floor = torch.maximum(kept.floor, kth_highest(kept.normal_scores, capacity))
+    normal_stays, mask_stays = true_indices(kept.normal_scores >= floor), true_indices(kept.mask_scores >= floor)
+    num_normal = count_per_segment(normal_stays, kept.num_normal_kept)
+    return kept._replace(
+        normal_scores=kept.normal_scores.index_select(0, normal_stays),
+        mask_scores=kept.mask_scores.index_select(0, mask_stays),
+        num_kept=num_normal + count_per_segment(mask_stays, kept.num_mask_kept),
+        floor=floor,
+    )
 
 
 def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
     """Return what is kept of the images at the given indices (n,), in that order."""
-    num_kept = kept.num_kept[images]
-    starts = (kept.num_kept.cumsum(0) - kept.num_kept)[images]
-    new_starts = num_kept.cumsum(0) - num_kept
-    shift = (starts - new_starts).repeat_interleave(num_kept)
     return kept._replace(
-        scores=kept.scores[torch.arange(len(shift), device=shift.device) + shift],
-        num_kept=num_kept,
+        normal_scores=_take_segments(kept.normal_scores, kept.num_normal_kept, images),
+        mask_scores=_take_segments(kept.mask_scores, kept.num_mask_kept, images),
+        num_kept=kept.num_kept[images],
         num_pixels=kept.num_pixels[images],
         is_anomalous=kept.is_anomalous[images],
         image_ids=kept.image_ids[images],
     )
+
+
+def _take_segments(scores: Tensor, lengths: Tensor, indices: Tensor) -> Tensor:
+    """Join the segments at the given indices (n,) of scores (S,), which consist of segments of lengths (N,)."""
+    starts, new_lengths = (lengths.cumsum(0) - lengths)[indices], lengths[indices]
+    new_starts = new_lengths.cumsum(0) - new_lengths
+    shift = (starts - new_starts).repeat_interleave(new_lengths)
+    return scores[torch.arange(len(shift), device=shift.device) + shift]
+
+
+def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, int]:
+    """Drop the images of which every pixel is ignored, with their ids.
+
+    Returns:
+        The other images, their ids if these are a list, and the number of dropped images.
+
+    """
+    indices = kept.num_pixels.nonzero().squeeze(1)
+    num_dropped = len(kept.num_pixels) - len(indices)
+    if num_dropped and isinstance(image_ids, list):
+        image_ids = [image_ids[index] for index in indices.tolist()]
+    return (take_images(kept, indices) if num_dropped else kept), image_ids, num_dropped
 
 
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
@@ -164,10 +221,11 @@ def _differs_from_previous(kept: PixelScores) -> Tensor:
     Two highest scores count as equal if they differ by at most 1 % of the largest magnitude of all scores: a model
     gives slightly different scores for the same image in batches of different sizes and in half precision.
     """
-    highest = torch.full((len(kept.num_kept),), -math.inf, dtype=kept.scores.dtype, device=kept.scores.device)
-    highest = highest.scatter_reduce(0, kept.image_of_score(), kept.scores, "amax")
-    highest = torch.where(kept.is_anomalous, highest, highest.maximum(kept.floor))
-    finite = kept.scores[kept.scores.isfinite()]
+    highest = kept.floor.repeat(len(kept.num_kept))  # what is not kept is lower
+    highest = highest.scatter_reduce(0, kept.image_of_normal_score(), kept.normal_scores, "amax")
+    highest = highest.scatter_reduce(0, kept.image_of_mask_score(), kept.mask_scores, "amax")
+    finite = torch.cat([kept.normal_scores, kept.mask_scores])
+    finite = finite[finite.isfinite()]
     tolerance = 0.01 * float(finite.abs().amax()) if len(finite) else 0.0
     differs = torch.zeros_like(kept.is_anomalous)
     differs[1:] = (

@@ -6,6 +6,7 @@ corner belong to the same region.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,10 +28,15 @@ class RegionScores(NamedTuple):
     """(R,) int64, number of pixels of each region."""
 
 
-def split_by_regions(maps: Iterable[Tensor], masks: Iterable[Tensor]) -> RegionScores:
-    """Split the scores of maps (H, W) by the regions of their masks (H, W) bool."""
-    parts = [_split_one(anomaly_map, mask) for anomaly_map, mask in zip(maps, masks, strict=True)]
-    return join_regions(parts)
+def split_by_regions(
+    maps: Iterable[Tensor], masks: Iterable[Tensor], ignored: Iterable[Tensor | None] = itertools.repeat(None)
+) -> RegionScores:
+    """Split the scores of maps (H, W) by the regions of their masks (H, W) bool.
+
+    Pixels that are `ignored`, (H, W) bool or None, lie in no mask, and do not count outside of masks either.
+    """
+    pairs = zip(maps, masks, strict=True)
+    return join_regions([_split_one(*pair, each) for pair, each in zip(pairs, ignored, strict=False)])
 
 
 def join_regions(parts: Sequence[RegionScores]) -> RegionScores:
@@ -49,7 +55,8 @@ def as_pixel_scores(regions: RegionScores) -> PixelScores:
     is_region[0] = False
     floor = regions.normal.new_tensor(-torch.inf)
     return PixelScores(
-        scores=torch.cat([regions.normal, regions.in_regions]),
+        normal_scores=regions.normal,
+        mask_scores=regions.in_regions,
         num_kept=sizes,
         num_pixels=sizes,
         is_anomalous=is_region,
@@ -59,14 +66,16 @@ def as_pixel_scores(regions: RegionScores) -> PixelScores:
     )
 
 
-def _split_one(anomaly_map: Tensor, mask: Tensor) -> RegionScores:
+def _split_one(anomaly_map: Tensor, mask: Tensor, ignored: Tensor | None) -> RegionScores:
     """Split the scores of one map (H, W) by the regions of its mask (H, W) bool."""
+    outside = ~mask if ignored is None else ~(mask | ignored)
     if not bool(mask.any()):
         nothing = anomaly_map.new_empty(0)
-        return RegionScores(anomaly_map.flatten(), nothing, nothing.new_empty(0, dtype=torch.int64))
+        normal = anomaly_map.flatten() if ignored is None else anomaly_map[outside]
+        return RegionScores(normal, nothing, nothing.new_empty(0, dtype=torch.int64))
     regions = _label(mask)[mask.cpu()].to(anomaly_map.device)
     by_region = regions.argsort(stable=True)
-    return RegionScores(anomaly_map[~mask], anomaly_map[mask][by_region], torch.bincount(regions)[1:])
+    return RegionScores(anomaly_map[outside], anomaly_map[mask][by_region], torch.bincount(regions)[1:])
 
 
 def _label(mask: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
-from aupimo_torchmetrics._engine.kept import PixelScores, kth_highest
+from aupimo_torchmetrics._engine.kept import PixelScores, count_per_segment, kth_highest, true_indices
 from aupimo_torchmetrics._settings import SharedFPR
 
 NUM_CURVE_LEVELS = 1000
@@ -58,12 +58,19 @@ class PixelTable(NamedTuple):
     """(2m + 1,) float64: entry 2j + 1 is `w` at `scores[j]`, entry 2j between `scores[j - 1]` and `scores[j]`."""
 
     def look_up(self, scores: Tensor) -> Tensor:
-        """Return `w` of each score, float64, in the shape of the scores."""
-        num_at_most = torch.searchsorted(self.scores, scores, right=True)
+        """Return `w` of each score, float64, in the shape of the scores.
+
+        Most scores lie above or below all steps. Only the others are searched.
+        """
         if len(self.scores) == 0:
-            return self.weights[num_at_most]
-        is_tie = self.scores[(num_at_most - 1).clamp(min=0)] == scores
-        return self.weights[2 * num_at_most - is_tie.long()]
+            return self.weights[0].expand(scores.shape).clone()
+        weights = torch.where(scores > self.scores[-1], self.weights[-1], self.weights[0]).view(-1)
+        inside = true_indices((scores >= self.scores[0]) & (scores <= self.scores[-1]))
+        found = scores.reshape(-1).index_select(0, inside)
+        num_at_most = torch.searchsorted(self.scores, found, right=True)
+        is_tie = self.scores[num_at_most - 1] == found
+        weights[inside] = self.weights[2 * num_at_most - is_tie.long()]
+        return weights.view(scores.shape)
 
 
 class Samples(NamedTuple):
@@ -114,12 +121,16 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
     """Rank the normal scores from the highest down to one with a shared FPR of at least `down_to_fpr`."""
     is_normal = ~kept.is_anomalous
     if not bool(is_normal.any()):
-        return NormalLevels(kept.scores[:0], kept.scores.new_empty(0, dtype=torch.float64), kept.floor, math.inf)
+        return NormalLevels(kept.floor.new_empty(0), kept.floor.new_empty(0, dtype=torch.float64), kept.floor, math.inf)
     num_pixels = kept.num_pixels[is_normal]
     whole = len(num_pixels) * int(num_pixels.amax())
 
-    is_counted = kept.of_normal_images() & (kept.scores >= kept.floor)
-    scores, images = kept.scores[is_counted], kept.image_of_score()[is_counted]
+    scores = kept.normal_scores
+    images = None  # all images are alike for the mean, if they have the same size
+    if shared_fpr == "max" or int(num_pixels.amin()) * len(num_pixels) < whole:
+        images = kept.image_of_normal_score()
+    if bool((scores < kept.floor).any()):  # a floor that another process brought
+        scores, images = _where(scores >= kept.floor, scores, images)
 
     below, gap = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf)), 0.0
     # This many false positives give a mean FPR of at least `down_to_fpr`, whichever images they lie in, and the maximum
@@ -132,12 +143,30 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
             # The next normal pixel raises the mean by at least the share of one pixel. Half of that is certain in spite
             # of rounding. It need not raise the maximum.
             below, gap = scores[~is_high].amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
-        scores, images = scores[is_high], images[is_high]
-    scores, order = scores.sort(descending=True)
-    fpr = _max_fpr(images[order], kept) if shared_fpr == "max" else _mean_fpr(images[order], kept)
+        scores, images = _where(is_high, scores, images)
+    if images is None:
+        scores = _sorted(scores).flip(0)
+        fpr = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device) / scores.new_tensor(
+            whole, dtype=torch.float64
+        )
+    else:
+        scores, order = scores.sort(descending=True)
+        fpr = _max_fpr(images[order], kept) if shared_fpr == "max" else _mean_fpr(images[order], kept)
     is_last_of_tie = _is_last_of_tie(scores)
     lowest_fpr = float(fpr[-1]) if len(fpr) else 0.0
     return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0), below, lowest_fpr + gap)
+
+
+def _where(is_kept: Tensor, scores: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Scores and images (S,), if there are any, where a mask (S,) is true."""
+    return scores[is_kept], None if images is None else images[is_kept]
+
+
+def _sorted(scores: Tensor) -> Tensor:
+    """Scores (S,) in ascending order."""
+    if scores.device.type == "cpu":  # NumPy is many times as fast
+        return torch.from_numpy(np.sort(scores.numpy()))
+    return scores.sort().values
 
 
 def _mean_fpr(images: Tensor, kept: PixelScores) -> Tensor:
@@ -229,12 +258,11 @@ def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
     The grid is NumPy's, as in the official package; torch's differs in the last bit. On tied scores, as in quantised
     maps, the last bit decides on which side of a tie a threshold lies, and so changes its shared FPR.
     """
-    normal_scores = kept.scores[kept.of_normal_images()]
-    highest = float(normal_scores.amax()) if len(normal_scores) else math.nan
+    highest = float(kept.normal_scores.amax()) if len(kept.normal_scores) else math.nan
     lowest = float(kept.normal_min)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        return torch.full((num_thresholds,), math.nan, dtype=kept.scores.dtype, device=kept.scores.device)
-    return torch.from_numpy(np.linspace(lowest, highest, num_thresholds)).to(kept.scores)
+        return kept.floor.new_full((num_thresholds,), math.nan)
+    return torch.from_numpy(np.linspace(lowest, highest, num_thresholds)).to(kept.floor)
 
 
 def undefined_scoring(levels: NormalLevels) -> Scoring:
@@ -346,8 +374,8 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tupl
 
 def _share_at_least(kept: PixelScores, threshold: float) -> Tensor:
     """(N,) float64, share of the pixels of a normal image, or of an anomalous one's mask, at or above a threshold."""
-    counts = torch.zeros_like(kept.num_kept)
-    counts.index_add_(0, kept.image_of_score(), (kept.scores >= threshold).long())
+    counts = count_per_segment(true_indices(kept.normal_scores >= threshold), kept.num_normal_kept)
+    counts += count_per_segment(true_indices(kept.mask_scores >= threshold), kept.num_mask_kept)
     return counts.double() / kept.num_pixels.double()
 
 
@@ -361,17 +389,24 @@ def _is_last_of_tie(values: Tensor) -> Tensor:
 def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     """Mean of `w` over the mask pixels of each image (N,) float64, in [0, 1]; NaN for a normal image.
 
-    What is summed is the difference of each `w` to the first `w` of its image, so that the mean of equal numbers is
-    exactly that number.
+    Mask pixels that were not kept lie below all steps of `w`. The mean of equal numbers is exactly that number.
     """
-    in_mask = ~kept.of_normal_images()
-    weights, images = table.look_up(kept.scores[in_mask]), kept.image_of_score()[in_mask]
-    num_in_mask = torch.where(kept.is_anomalous, kept.num_kept, 0)
-    starts = (num_in_mask.cumsum(0) - num_in_mask)[kept.is_anomalous]
-    first = torch.full_like(kept.num_kept, math.nan, dtype=torch.float64)
-    first[kept.is_anomalous] = weights[starts]
-    sums = torch.zeros_like(first).index_add_(0, images, weights - first[images])
-    return (first + sums / kept.num_pixels).clamp(0, 1)
+    weights, lengths = table.look_up(kept.mask_scores), kept.num_mask_kept
+    num_dropped = kept.num_pixels - lengths
+    dropped = torch.where(num_dropped > 0, num_dropped * table.weights[0], 0)
+    sums = torch.zeros_like(dropped)
+    if len(weights):
+        sums = torch.segment_reduce(weights, "sum", lengths=lengths, unsafe=True)
+    means = (sums + dropped) / kept.num_pixels.double()
+
+    starts = (lengths.cumsum(0) - lengths)[lengths > 0]
+    changes = torch.zeros_like(weights, dtype=torch.bool)
+    changes[1:] = weights[1:] != weights[:-1]
+    changes[starts] = False
+    num_changes = count_per_segment(true_indices(changes), lengths)
+    is_constant = (num_changes == 0) & (num_dropped == 0) & (lengths > 0)
+    means[is_constant] = weights[starts[is_constant[lengths > 0]]]
+    return torch.where(kept.is_anomalous, means.clamp(0, 1), math.nan)
 
 
 def mean_score(scores: Tensor) -> Tensor:
@@ -383,7 +418,7 @@ def mean_score(scores: Tensor) -> Tensor:
 def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: SharedFPR) -> Tensor:
     """Thresholds (K,), ascending, at shared FPRs evenly spaced in log, from the highest known to that of one pixel."""
     if len(levels.scores) == 0:
-        return kept.scores.new_full((NUM_CURVE_LEVELS,), math.nan)
+        return kept.floor.new_full((NUM_CURVE_LEVELS,), math.nan)
     highest = float(levels.fpr[0])
     num_pixels = kept.num_pixels[~kept.is_anomalous]
     lowest = 1 / (int(num_pixels.amax()) * (1 if shared_fpr == "max" else len(num_pixels)))
@@ -395,10 +430,9 @@ def curve_thresholds(kept: PixelScores, levels: NormalLevels, shared_fpr: Shared
 def per_image_tprs(kept: PixelScores, thresholds: Tensor) -> Tensor:
     """(N, K) float64, share of each image's mask pixels at or above each threshold (K,); NaN for a normal image."""
     num_images, num_bins = len(kept.num_kept), len(thresholds) + 1
-    in_mask = ~kept.of_normal_images()
-    bins = torch.searchsorted(thresholds, kept.scores[in_mask], right=True)
+    bins = torch.searchsorted(thresholds, kept.mask_scores, right=True)
     counts = torch.zeros(num_images * num_bins, dtype=torch.int64, device=bins.device)
-    counts.index_add_(0, kept.image_of_score()[in_mask] * num_bins + bins, torch.ones_like(bins))
+    counts.index_add_(0, kept.image_of_mask_score() * num_bins + bins, torch.ones_like(bins))
     num_recalled = counts.view(num_images, num_bins).flip(1).cumsum(1).flip(1)[:, 1:]
     is_defined = kept.is_anomalous[:, None] & ~thresholds.isnan()
     return torch.where(is_defined, num_recalled / kept.num_pixels[:, None].double(), math.nan)

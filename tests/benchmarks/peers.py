@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,12 +21,27 @@ OFFICIAL_THRESHOLDS = 300_000
 Peer = Callable[[Sequence[Batch]], object]
 
 
-def read_once(batches: Sequence[Batch]) -> None:
-    """Read every map and mask once."""
+def _pairs(batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and masks of tensors, and of the items of lists."""
     for maps, masks in batches:
-        for anomaly_map, mask in [(maps, masks)] if isinstance(maps, Tensor) else zip(maps, masks, strict=True):
-            anomaly_map.amax()
-            mask.any()
+        if isinstance(maps, Tensor) and isinstance(masks, Tensor):
+            yield maps, masks
+        else:
+            yield from zip(maps, masks, strict=True)
+
+
+def read_once(batches: Sequence[Batch]) -> None:
+    """Read all maps and masks as fast as memory is."""
+    for maps, masks in _pairs(batches):
+        maps.amax()
+        masks.view(-1)[: masks.numel() // 8 * 8].view(torch.int64).amax()
+
+
+def read_slowly(batches: Sequence[Batch]) -> None:
+    """Read all maps and masks as the older yardstick did."""
+    for maps, masks in _pairs(batches):
+        maps.amax()
+        masks.any()
 
 
 def torchmetrics_auroc(batches: Sequence[Batch]) -> Tensor:

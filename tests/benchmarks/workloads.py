@@ -66,7 +66,12 @@ WORKLOADS = {
         Workload("visa", 101, 100, ((1562, 960),)),
         Workload("mixed", 41, 119, ((1024, 1024), (768, 1024), (900, 701))),
         Workload("float16", 41, 119, ((1024, 1024),), torch.float16),
+        Workload("32", 8, 24, ((1024, 1024),)),
+        Workload("96", 24, 72, ((256, 256),)),
+        Workload("odd", 8, 24, ((1023, 1023),)),
+        Workload("prime", 2, 2, ((4099, 4099),)),
         Workload("stream", 2000, 2000, ((1024, 1024),)),
     )
 }
-"""Sizes of MVTec AD's bottle in small and screw, of VisA, of mixed images, in half precision, and of Real-IAD."""
+"""Sizes of MVTec AD's bottle in small and screw, of VisA, of mixed images, in half precision, and of Real-IAD; sets of
+which the goals speak, and sizes without a convenient divisor."""

@@ -1,0 +1,415 @@
+"""Pixels with the value `ignore_index` count nowhere: every result is that of the same images without these pixels.
+
+The reference takes the ignored pixels out by hand. What remains of an image is a map of one row, for scores do not
+depend on where pixels lie. The ignored pixels hold the highest and the lowest scores, so that one that counts shows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    FPR_BOUNDS,
+    MAX_ERROR,
+    VARIANTS,
+    Batch,
+    assert_same,
+    by_function,
+    make_aupimo,
+    make_batch,
+    make_ragged,
+    run_ranks,
+    updated,
+)
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics.functional import aupimo, aupro, pimo
+
+IGNORED = 255
+WIDE_BOUNDS = (2e-3, 1e-2)
+"""Bounds that one normal image of 1000 pixels resolves even if a third of its pixels is ignored."""
+
+make_metric = partial(AUPIMO, fpr_bounds=WIDE_BOUNDS, reduction="none", ignore_index=IGNORED)
+make_curves = partial(PIMO, 20, ignore_index=IGNORED)
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+ignore_few_pixels = pytest.mark.filterwarnings("ignore:The FPR bounds", "ignore:AUPIMO may be inaccurate")
+
+
+def with_ignored(batch: Batch, seed: int, value: float = IGNORED, dtype: torch.dtype = torch.int64) -> Any:
+    """The batch with about a third of its pixels ignored, whose scores are extreme: maps and targets in its form."""
+    if isinstance(batch[0], list):
+        pairs = [with_ignored((a[None], b[None]), seed + i, value, dtype) for i, (a, b) in enumerate(zip(*batch))]  # noqa: B905
+        return [maps[0] for maps, _ in pairs], [target[0] for _, target in pairs]
+    maps, masks = batch
+    random = torch.Generator().manual_seed(seed)
+    ignored = torch.rand(masks.shape, generator=random) < 0.3
+    ignored[:, :2] = True
+    extreme = torch.where(torch.rand(masks.shape, generator=random) < 0.5, 1000.0, -1000.0)
+    return maps.where(~ignored, extreme), masks.to(dtype).masked_fill(ignored, value)
+
+
+def without_ignored(batch: Batch, value: float = IGNORED) -> tuple[list[Tensor], list[Tensor]]:
+    """What remains of the images as lists of maps and masks (1, P), without the images of which nothing does."""
+    maps, masks = [], []
+    for anomaly_map, target in zip(*batch, strict=True):
+        counts = target != value
+        if counts.any():
+            maps.append(anomaly_map[counts][None])
+            masks.append(target[counts][None] == 1)
+    return maps, masks
+
+
+BATCHES = [with_ignored(make_batch(classes, seed), seed) for seed, classes in enumerate(["NANA", "NNAA", "AN"])]
+RAGGED = [with_ignored(make_ragged(classes, seed), seed) for seed, classes in enumerate(["NANA", "NNA"])]
+
+
+def expected_of(metric: Any, batches: list[Any] = BATCHES) -> Any:
+    """What the function without `ignore_index` says of the pixels that remain."""
+    parts = [without_ignored(batch) for batch in batches]
+    return by_function(metric, [m for maps, _ in parts for m in maps], [k for _, masks in parts for k in masks])
+
+
+@each_variant
+@pytest.mark.parametrize("batches", [BATCHES, RAGGED], ids=["one size", "lists of several sizes"])
+@ignore_few_pixels
+def test_scores_are_those_of_the_other_pixels(variant: Any, batches: list[Any]) -> None:
+    """Whatever the metric, its settings and the sizes of images, it answers as if ignored pixels were not there."""
+    metric = updated(variant(ignore_index=IGNORED), batches)
+    assert_same(metric.compute(), expected_of(metric, batches), atol=MAX_ERROR)
+
+
+@pytest.mark.parametrize("num_thresholds", [None, 20_000])
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+@ignore_few_pixels
+def test_functions_agree_with_the_metrics(num_thresholds: int | None, shared_fpr: str) -> None:
+    """The functions ignore the same pixels, in tensors and in arrays."""
+    (maps, target), settings = RAGGED[0], {"shared_fpr": shared_fpr, "ignore_index": IGNORED}
+    expected = aupimo(*without_ignored(RAGGED[0]), num_thresholds, (5e-3, 0.05), shared_fpr=shared_fpr)
+    assert_same(aupimo(maps, target, num_thresholds, (5e-3, 0.05), **settings), expected)
+    arrays = [[each.numpy() for each in images] for images in (maps, target)]
+    assert_same(torch.as_tensor(aupimo(*arrays, num_thresholds, (5e-3, 0.05), **settings)), expected)
+    curves = pimo(maps, target, 50 if num_thresholds else None, **settings)
+    assert_same(
+        tuple(curves), tuple(pimo(*without_ignored(RAGGED[0]), 50 if num_thresholds else None, shared_fpr=shared_fpr))
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (255, torch.uint8),
+        (2, torch.uint8),
+        (-1, torch.int8),
+        (-100, torch.int64),
+        (2**62, torch.int64),
+        (255, torch.float32),
+        (-1, torch.float64),
+        (255, torch.float16),
+        (255, torch.bfloat16),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_values_and_dtypes_of_targets(value: int, dtype: torch.dtype, as_list: bool) -> None:
+    """Any integer but 0 and 1 may be ignored, in targets of any dtype that holds it."""
+    batch = with_ignored(make_batch("NANA", 0), 0, value, dtype)
+    metric = make_metric(ignore_index=np.int64(value))
+    metric.update(*map(list, batch)) if as_list else metric.update(*batch)
+    assert_same(metric.compute(), by_function(metric, *without_ignored(batch, value)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("normal_buffer", [16, None])
+@ignore_few_pixels
+def test_dtypes_of_maps(dtype: torch.dtype, normal_buffer: int | None) -> None:
+    """In half precision, too, ignored pixels are neither the highest nor the lowest."""
+    batches = [(maps.to(dtype), target) for maps, target in BATCHES]
+    metric = updated(make_metric(normal_buffer=normal_buffer), batches)
+    assert_same(metric.compute(), expected_of(metric, batches).float(), atol=MAX_ERROR)
+
+
+@ignore_few_pixels
+def test_infinite_scores_may_be_ignored() -> None:
+    """Infinite ignored scores do not stretch the sampled thresholds, and none is kept."""
+    maps, target = BATCHES[0]
+    infinite = torch.where((target == IGNORED) & (maps < 0), -math.inf, maps).masked_fill(maps > 999, math.inf)
+    metric = make_metric(20_000)
+    metric.update(infinite, target)
+    assert_same(metric.compute(), expected_of(metric, BATCHES[:1]))
+    assert metric.result().threshold_bounds[1] < 100
+    assert float(metric.aupimo_normal_min) == float(torch.cat(without_ignored(BATCHES[0])[0][::2], 1).min())
+
+
+@pytest.mark.parametrize("normal_buffer", [1, 64])
+def test_few_scores_are_kept(normal_buffer: int) -> None:
+    """High scores in ignored pixels raise no floor and take no place: what is kept reaches the bounds."""
+    maps, target = with_ignored(make_batch("N" * 30 + "AA", 5), 5)
+    metric = make_metric(normal_buffer=normal_buffer)
+    for start in range(0, 32, 8):
+        metric.update(maps[start : start + 8], target[start : start + 8])
+    assert_same(metric.compute(), expected_of(metric, [(maps, target)]), atol=MAX_ERROR)
+    assert metric.result().warnings == ()
+    assert sum(len(part) for part in metric.aupimo_normal_scores) < maps[:30].numel() / 2
+
+
+def test_a_floor_is_chosen_from_what_counts() -> None:
+    """High scores in ignored pixels do not spoil the floor of a first, large batch: most of it is dropped at once."""
+    maps, target = with_ignored(make_batch("N" * 8 + "AA", 5, (128, 128)), 5)
+    metric = AUPIMO(fpr_bounds=(1e-4, 1e-3), reduction="none", normal_buffer=64, ignore_index=IGNORED)
+    metric.update(maps, target)
+    assert_same(metric.compute(), expected_of(metric, [(maps, target)]))
+    assert sum(len(part) for part in metric.aupimo_normal_scores) < 0.05 * maps.numel()
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_few_blocks_are_looked_at(as_list: bool) -> None:
+    """Where most blocks hold nothing to keep, the ignored pixels of the others are ignored all the same."""
+    maps, masks = make_batch("NNNNAA", 6, (128, 128))
+    maps[:4] = maps[:4].sort(2).values  # the high scores lie in few blocks
+    target = masks.long()
+    maps[:, 60, ::2], target[:, 60, ::2] = 1000, IGNORED
+    maps[:, :, 127], target[:, :, 127] = 1000, IGNORED
+    target[masks & (torch.arange(128) % 3 == 0)] = IGNORED
+    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), reduction="none", normal_buffer=64, ignore_index=IGNORED)
+    for _ in range(2):
+        metric.update(*(list(maps), list(target)) if as_list else (maps, target))
+    assert_same(metric.compute(), expected_of(metric, [(maps, target)] * 2), atol=MAX_ERROR)
+
+
+def test_pixels_of_large_blocks_are_counted() -> None:
+    """An odd size makes blocks of more than 255 pixels; all of one may be ignored."""
+    target = torch.zeros(1, 3, 257, dtype=torch.uint8)
+    target[0, 1] = IGNORED
+    metric = make_metric()
+    metric.update(torch.rand(target.shape), target)
+    assert torch.cat(metric.aupimo_num_pixels).tolist() == [2 * 257]
+
+
+def test_a_mask_of_which_every_pixel_is_ignored_is_no_mask() -> None:
+    """Such an image is normal; the sizes of masks count what remains, and so do the pixels of normal images."""
+    maps, masks = make_batch("NAA", 0)
+    target = masks.long()
+    target[1][masks[1]] = IGNORED
+    target[2, :12] = IGNORED
+    target[0, 0] = IGNORED
+    metric = make_metric()
+    metric.update(maps, target)
+    result = metric.result()
+    assert result.image_classes.tolist() == [0, 0, 1]
+    assert result.mask_sizes.tolist() == [0, 0, int((target[2] == 1).sum())]
+    assert torch.cat(metric.aupimo_num_pixels).tolist()[:2] == [1000 - 40, 1000 - 64]
+    assert_same(metric.compute(), by_function(metric, *without_ignored((maps, target))))
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("ids", [None, [7, 3, 9, 1], torch.tensor([7, 3, 9, 1]), ["d", "b", "a", "c"]], ids=str)
+def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool) -> None:
+    """One warning says how many and why; the ids of the others stay with their images."""
+    maps, target = (each.clone() for each in BATCHES[0])
+    target[1:3] = IGNORED
+    metric = make_metric()
+    arguments = [list(maps), list(target)] if as_list else [maps, target]
+    with pytest.warns(UserWarning, match=r"2 of the images were skipped.*255.*`ignore_index`.*Remove") as caught:
+        metric.update(*arguments, ids)
+    assert len(caught) == 1
+    remaining = None if ids is None else [ids[0], ids[3]]
+    if isinstance(ids, torch.Tensor):
+        remaining = [7, 1]
+    expected = make_metric(ignore_index=None)
+    expected.update(*without_ignored((maps, target)), remaining)
+    result, other = metric.result(), expected.result()
+    assert_same(result.aupimos, other.aupimos)
+    assert result.paths == other.paths
+    assert_same(result.image_ids, other.image_ids)
+    with pytest.warns(UserWarning, match="2 of the images were skipped"):
+        scores = aupimo(*arguments, None, WIDE_BOUNDS, image_ids=ids, reduction="none", ignore_index=IGNORED)
+    assert_same(scores, metric.compute())
+    with pytest.warns(UserWarning, match="2 of the images were skipped"):
+        assert len(pimo(*arguments, 5, image_ids=ids, ignore_index=IGNORED).per_image_tprs) == 2
+
+
+@pytest.mark.parametrize("ids", [None, [1, 2, 3, 4], ["a", "b", "c", "d"]], ids=str)
+@pytest.mark.parametrize("method", ["update", "forward"])
+def test_a_batch_without_any_other_pixel(ids: Any, method: str) -> None:
+    """It adds nothing, and what came before and comes after counts, with ids of either kind."""
+    maps, target = BATCHES[0]
+    metric = make_metric()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        getattr(metric, method)(maps, torch.full_like(target, IGNORED), ids)
+    texts = [str(each.message) for each in caught]
+    assert sum("4 of the images were skipped" in text for text in texts) == 1
+    with pytest.warns(UserWarning, match="there is no image"):
+        copy.deepcopy(metric).compute()
+    metric.update(maps, target, [5, 6, 7, 8])
+    assert_same(metric.compute(), expected_of(metric, BATCHES[:1]))
+
+
+def test_a_skipped_image_is_no_half_update() -> None:
+    """Where warnings are errors, the batch is rejected as a whole."""
+    metric = updated(make_metric(), BATCHES[:1])
+    before = copy.deepcopy(metric.metric_state)
+    target = BATCHES[1][1].clone()
+    target[0] = IGNORED
+    with pytest.raises(UserWarning, match="1 of the images"):
+        metric.update(BATCHES[1][0], target)
+    assert_same(metric.metric_state, before)
+
+
+@each_variant
+@ignore_few_pixels
+def test_forward_gives_the_batch_and_adds_it(variant: Any) -> None:
+    """`forward` answers for the batch, and the metric has all batches afterwards."""
+    metric = variant(ignore_index=IGNORED)
+    for batch in BATCHES:
+        value = metric(*batch)
+        assert_same(value, expected_of(metric, [batch]), atol=MAX_ERROR)
+    assert_same(metric.compute(), expected_of(metric), atol=MAX_ERROR)
+
+
+@pytest.mark.parametrize("other", [None, 254, -1, 255 + 2**16, 255 + 2**32])
+def test_states_of_another_value_are_refused(other: int | None) -> None:
+    """Metrics that ignored other pixels are not merged, and their saved states are not loaded."""
+    metric, source = updated(make_metric(), BATCHES), make_metric(ignore_index=other)
+    source.persistent(True)
+    before = copy.deepcopy(metric.metric_state)
+    with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
+        metric.merge_state(source)
+    with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
+        metric.load_state_dict(source.state_dict())
+    assert_same(metric.metric_state, before)
+
+
+def test_states_of_the_same_value_are_taken() -> None:
+    """Metrics that ignored the same pixels are merged, saved, loaded, copied and reset."""
+    metric, source = make_metric(), updated(make_metric(), BATCHES[:2])
+    source.persistent(True)
+    metric.load_state_dict(source.state_dict())
+    metric.update(*BATCHES[2])
+    assert_same(metric.compute(), expected_of(metric))
+    merged = updated(make_metric(), BATCHES[2:]).clone()
+    merged.merge_state(source)
+    assert_same(merged.compute(), expected_of(metric))
+    merged.reset()
+    assert_same(updated(merged.to("cpu").double(), BATCHES).compute(), expected_of(metric))
+
+
+def test_collections_keep_other_values_apart() -> None:
+    """Metrics share states only if they ignore the same pixels, even if the first batch looks alike to both."""
+    settings = {"a": 255, "b": 255, "c": 254, "d": None}
+    collection = MetricCollection(
+        {name: make_metric(ignore_index=value, validate_args=False) for name, value in settings.items()}
+    )
+    batches = [make_batch("NANA", 7), *BATCHES]
+    for maps, target in batches:
+        collection.update(maps, target)
+    assert sorted(map(sorted, collection.compute_groups.values())) == [["a", "b"], ["c"], ["d"]]
+    values = collection.compute()
+    assert_same(values["a"], expected_of(make_metric(), batches))
+    as_masks = [(maps, target > 0) for maps, target in batches]  # what the others make of it, unchecked
+    for name in ("c", "d"):
+        assert_same(values[name], expected_of(make_metric(), as_masks))
+
+
+def _rank(rank: int, _: int, note: Any) -> dict[str, Any]:
+    """Ignore pixels on one of two ranks, whose images have ids; some images come twice, and some have no pixel."""
+    answers: dict[str, Any] = {}
+    for name, ids in {"integers": list(range(8)), "texts": [f"{i}.png" for i in range(8)]}.items():
+        note(name)
+        maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))
+        target[[2, 5]] = IGNORED
+        mine = slice(rank * 3, rank * 3 + 5)
+        for key, metric in {
+            "each": make_metric(),
+            "buffer": make_metric(normal_buffer=1),
+            "curves": make_curves(),
+        }.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                metric.update(maps[mine], target[mine], ids[mine])
+                answers[f"{name} {key}"] = metric.compute()
+    return answers
+
+
+def test_two_processes() -> None:
+    """Ranks that ignore pixels and skip images answer what one process answers for the pixels that remain."""
+    maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))
+    target[[2, 5]] = IGNORED
+    remaining = without_ignored((maps, target))
+    expected = {"each": by_function(make_metric(), *remaining), "curves": pimo(*remaining, 20)}
+    expected["buffer"] = expected["each"]
+    for answers in run_ranks([(_rank, 2)])[0]:
+        assert len(answers) == 6
+        for name, answer in answers.items():
+            assert_same(tuple(answer), tuple(expected[name.split()[1]]), atol=MAX_ERROR)
+
+
+def test_aupro_ignores_them_inside_and_outside_of_regions() -> None:
+    """Ignored rows leave the AUPRO of the images without these rows; an ignored column parts a region in two."""
+    maps, masks = make_batch("NANAA", 3)
+    maps, masks = maps.double(), torch.cat([torch.zeros(5, 3, 40), masks[:, 3:].float()], 1)
+    target = masks.clone()
+    target[:, :3] = IGNORED
+    maps[:, :3] = 1000
+    expected = aupro(maps[:, 3:], masks[:, 3:], reduction="none")
+    assert_same(aupro(maps, target, reduction="none", ignore_index=IGNORED), expected)
+    assert_same(aupro(list(maps), list(target), reduction="none", ignore_index=IGNORED), expected)
+    target = torch.zeros(1, 4, 9, dtype=torch.int32)
+    target[0, 1:3, 1:8] = 1
+    target[0, :, 4] = IGNORED
+    halves = torch.ones(1, 4, 9)
+    halves[..., 5:] = target[..., 5:]
+    assert aupro(1 - halves, target, ignore_index=IGNORED, reduction="none").shape == (2,)
+    with pytest.warns(UserWarning, match="1 of the images were skipped"):
+        skipped = aupro(maps, torch.cat([target.new_full((1, 25, 40), 255), masks[1:].int()]), ignore_index=IGNORED)
+    assert_same(skipped, aupro(maps[1:], masks[1:]))
+
+
+def test_other_values_are_errors() -> None:
+    """A target may hold 0, 1 and the value that is ignored; a NaN in a map is an error in an ignored pixel, too."""
+    maps, target = BATCHES[0]
+    for function in (make_metric().update, partial(aupimo, ignore_index=255), partial(aupro, ignore_index=255)):
+        with pytest.raises(ValueError, match="only 0 and 1, and 255 as `ignore_index`, but got other values"):
+            function(maps, target.index_fill(2, torch.tensor([9]), 254))
+        with pytest.raises(ValueError, match="hold no NaN, but got NaN in 4 of the maps"):
+            function(maps.masked_fill(target == IGNORED, math.nan), target)
+    for value in (-1, 255 + 256, 2**40):  # as bytes they are 255
+        with pytest.raises(ValueError, match=f"only 0 and 1, and {value} as"):
+            make_metric(ignore_index=value).update(maps, target.byte())
+
+
+def test_targets_without_ignored_pixels() -> None:
+    """Masks that are bool, or hold no such value, are scored as without the setting."""
+    maps, masks = make_batch("NANA", 0)
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, reduction="none", ignore_index=IGNORED)
+    for dtype in (torch.bool, torch.uint8, torch.float32):
+        metric.reset()
+        metric.update(maps, masks.to(dtype))
+        assert_same(metric.compute(), by_function(make_aupimo(reduction="none"), maps, masks))
+
+
+@pytest.mark.parametrize("call", [AUPIMO, PIMO, *(partial(each, *BATCHES[0]) for each in (aupimo, pimo, aupro))])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "other than 0 and 1, but got 0"),
+        (1, ValueError, "other than 0 and 1, but got 1"),
+        (2**63, ValueError, "of 64 bits other than 0 and 1, but got 9223372036854775808"),
+        (True, TypeError, "None or an integer, but got bool"),
+        (255.0, TypeError, "None or an integer, but got float"),
+        ("255", TypeError, "None or an integer, but got str"),
+    ],
+)
+def test_setting_is_checked(call: Any, value: Any, error: type[Exception], message: str) -> None:
+    """A value that cannot be ignored is refused by every metric and function."""
+    with pytest.raises(error, match=f"^Expected `ignore_index` to be .*{message}"):
+        call(ignore_index=value)
