@@ -53,7 +53,10 @@ def _distinct(images: Tensor | Sequence[Tensor]) -> Tensor:
 
 def _are_swapped(preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor], values: Tensor) -> bool:
     """Whether the maps hold only 0 and 1, and most pixels of the target one of many other values."""
-    if len(values) <= _MANY or bool(((scores := _distinct(preds)) != 0).logical_and(scores != 1).any()):
+    if len(values) <= _MANY:
+        return False
+    scores = _distinct(preds)
+    if bool(((scores != 0) & (scores != 1)).any()):
         return False
     parts = [target] if isinstance(target, Tensor) else target
     num_binary = sum(int(((each == 0) | (each == 1)).sum()) for each in parts)

@@ -1,8 +1,9 @@
 """Check a batch of anomaly maps and masks, and select the scores on which a result can depend.
 
-This is the only module that looks at whole maps. It reads each map twice and each mask once, and copies neither. From
-these reads it knows the highest score of each block of pixels, the lowest score of each map, and which blocks hold mask
-pixels. Then it looks pixel by pixel at the few blocks that hold something to keep.
+This is the only module that looks at whole maps. It reads each map and each mask once, and the maps once more if there
+are normal images among them. From these reads it knows the highest score of each block of pixels, the lowest normal
+score, and which blocks hold mask pixels. Then it looks pixel by pixel at the few blocks that hold something to keep. It
+copies whole maps only if pixels of them may be ignored.
 
 Conventions: N images of size H, W with P pixels. Images of the same size in one tensor form a group (n, P); in a list,
 each image is a group of its own. Each image of a group is cut into q blocks of B pixels.
@@ -101,8 +102,8 @@ def keep_scores(
     Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores. An image
     whose every pixel is ignored is a normal image of 0 pixels here; the caller drops it.
 
-    The host waits for the device twice. It waits once more if a floor is chosen, once more for image ids, and once more
-    for each further map of a list.
+    The host waits for the device once for the facts of the batch, and then, for a tensor of images or for each map of a
+    list, once for each class that the batch holds. It waits once more if a floor is chosen, and once for image ids.
     """
     if validate_args:
         check_form(preds, target, image_ids)
