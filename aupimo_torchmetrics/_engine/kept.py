@@ -187,7 +187,7 @@ def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, i
         The other images, their ids if these are a list, and the number of dropped images.
 
     """
-    indices = kept.num_pixels.nonzero().squeeze(1)
+    indices = true_indices(kept.num_pixels)
     num_dropped = len(kept.num_pixels) - len(indices)
     if num_dropped and isinstance(image_ids, list):
         image_ids = [image_ids[index] for index in indices.tolist()]
@@ -212,7 +212,7 @@ def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     in_order = take_images(kept, order)
     conflicts = repeats_previous & _differs_from_previous(in_order)
     num_conflicts = len(torch.unique_consecutive(in_order.image_ids[conflicts]))
-    return take_images(in_order, (~repeats_previous).nonzero().squeeze(1)), num_conflicts
+    return take_images(in_order, true_indices(~repeats_previous)), num_conflicts
 
 
 def _differs_from_previous(kept: PixelScores) -> Tensor:
