@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics.evaluate.bad_files import BadFile
 from aupimo_torchmetrics.evaluate.map_files import read_image
-from aupimo_torchmetrics.evaluate.pairing import BadFile, Pair, PairReader, Size, resized
+from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.reading import PairReader, Size, resized
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult

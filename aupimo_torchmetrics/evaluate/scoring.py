@@ -31,18 +31,11 @@ from aupimo_torchmetrics._settings import (
     SharedFPR,
     check_choice,
 )
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
 from aupimo_torchmetrics.evaluate.map_files import open_maps
-from aupimo_torchmetrics.evaluate.pairing import (
-    BadFile,
-    BadFileError,
-    BadFilesError,
-    LoadedPair,
-    Pair,
-    PairReader,
-    pair_maps,
-    size_of,
-)
+from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
+from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
