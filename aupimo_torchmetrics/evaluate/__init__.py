@@ -1,7 +1,7 @@
 """Evaluate saved anomaly maps against a data set on disk by AUPIMO, AUROC, AUPR and AUPRO.
 
 In the order of the work: `layouts` lists the images of a data set, `map_files` opens maps, `pairing` finds the map of
-each image, `reading` reads it with its mask, `scoring` scores them category by category, and `report` prints and saves
+each image, `masks` and `reading` read it with its mask, `scoring` scores them category by category, and `report` prints and saves
 the scores. `bad_files` names what cannot be evaluated.
 
 This package needs the extra `evaluate`.
@@ -11,6 +11,7 @@ from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
+from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 
@@ -22,6 +23,7 @@ __all__ = [
     "Evaluation",
     "LabelledImage",
     "MapFiles",
+    "MaskRule",
     "evaluate",
     "find_test_images",
     "open_maps",

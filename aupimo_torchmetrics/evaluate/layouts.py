@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,19 +28,34 @@ NORMAL_FOLDERS = ("good", "normal", "Normal")
 class LabelledImage(NamedTuple):
     """A test image, and the masks of its defects."""
 
-    key: str
-    """Path relative to the collection, without suffix."""
+    name: str
+    """Path relative to the data set, with `/` between the parts. It names the image everywhere."""
     category: str
     """Name of the category, which is that of its folder."""
-    path: Path
-    """File of the image."""
+    path: Path | None
+    """File of the image; None if a table names an image that is not on disk."""
     masks: tuple[Path, ...]
     """Files of masks. The mask of the image is their union. Empty for a normal image."""
     has_defect: bool | None
     """Whether the image has a defect, by the name of its folder; None if only the mask says it."""
+    defect: str | None = None
+    """Type of the defect, or `good` and its like, by the name of its folder; None if it is not known."""
+    has_mask_classes: bool = False
+    """Whether masks hold a number for each type of defect, as in MVTec LOCO: each value but 0 is a defect."""
+
+    @property
+    def key(self) -> str:
+        """Path relative to the data set, without suffix."""
+        return _key(PurePosixPath(self.name))
 
 
-def find_test_images(root: str | os.PathLike[str], layout: Layout = "auto") -> list[LabelledImage]:
+def find_test_images(
+    root: str | os.PathLike[str],
+    layout: Layout = "auto",
+    normal_folder: Sequence[str] = (),
+    *,
+    follow_links: bool = False,
+) -> list[LabelledImage]:
     """List the test images of a collection or of a category, with their masks, sorted by key.
 
     Args:
@@ -50,6 +65,8 @@ def find_test_images(root: str | os.PathLike[str], layout: Layout = "auto") -> l
             `CATEGORY/Data/Masks/Anomaly/000.png` with the test split of `split_csv/1cls.csv`, or the prepared form;
             `"loco"`: as MVTec AD with several masks an image, `CATEGORY/ground_truth/DEFECT/000/*.png`; `"folder"`:
             `images/...` and `masks/...` with equal names; `"auto"` for whichever of these is there.
+        normal_folder: Names of more folders of normal images, beside `good` and its like.
+        follow_links: Whether links may lead out of the folder.
 
     Returns:
         The test images. A mask that should be there is listed even if its file is missing.
@@ -88,7 +105,8 @@ def _folder_images(root: Path) -> Iterator[LabelledImage]:
         relative = path.relative_to(root / "images")
         is_normal = bool(set(relative.parts[:-1]) & set(NORMAL_FOLDERS))
         masks = () if is_normal else (_mask_like(root / "masks" / relative, ""),)
-        yield LabelledImage(_key(relative), root.name, path, masks, False if is_normal else None)
+        name = path.relative_to(root / "images").as_posix()
+        yield LabelledImage(name, root.name, path, masks, False if is_normal else None)
 
 
 def _mvtec_images(root: Path) -> Iterator[LabelledImage]:
@@ -140,7 +158,8 @@ LAYOUTS: dict[str, Callable[[Path], Iterator[LabelledImage]]] = {
 
 def _defect_image(root: Path, category: Path, path: Path, masks: tuple[Path, ...], *, is_normal: bool) -> LabelledImage:
     """Make a test image whose folder says whether it has a defect."""
-    return LabelledImage(_key(path.relative_to(root)), category.name, path, () if is_normal else masks, not is_normal)
+    name = path.relative_to(root).as_posix()
+    return LabelledImage(name, category.name, path, () if is_normal else masks, not is_normal, path.parent.name)
 
 
 def _categories(root: Path, marker: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Anomaly maps, masks and images on disk, read one at a time.
+"""Anomaly maps and images on disk, read one at a time.
 
 Files come from other people: they are read by `_untrusted`, and whatever is wrong with one is a `BadDataError` that
 says what. This module needs the extra `evaluate`.
@@ -29,7 +29,7 @@ from aupimo_torchmetrics._untrusted import (
     refusing,
 )
 
-__all__ = ["MapFiles", "image_size", "open_maps", "read_image", "read_mask"]
+__all__ = ["MapFiles", "image_size", "open_maps", "read_image"]
 
 require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.evaluate")
 
@@ -47,12 +47,14 @@ class MapFiles(NamedTuple):
         return [PurePosixPath(name.replace("\\", "/")).with_suffix("") for name in self.names]
 
 
-def open_maps(path: str | os.PathLike[str]) -> MapFiles:
+def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:
     """Open a file `asmaps.pt` of the official package, or a tree of `.tiff`, `.npy` and `.png` maps.
 
     Args:
         path: File with `{"asmaps": (N, H, W), "paths": [...]}`, or folder with maps in folders like those of their
             images.
+        map_suffix: Only files with this ending are maps, as `.tiff`; None for every file that can be one.
+        follow_links: Whether links may lead out of the folder.
 
     Returns:
         Names of the maps and what reads them. No map is read yet.
@@ -82,37 +84,6 @@ def open_maps(path: str | os.PathLike[str]) -> MapFiles:
     if path.is_file():
         return _open_tensor(path)
     raise ValueError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
-
-
-def read_mask(paths: Sequence[str | os.PathLike[str]]) -> Tensor:
-    """Read the union of masks.
-
-    Args:
-        paths: One or more images of the same size.
-
-    Returns:
-        (H, W) bool, true where a pixel of any of them is not black.
-
-    Raises:
-        BadDataError: If a mask cannot be read, or the masks differ in size.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.map_files import read_mask
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "000_mask.png")
-        ...     Image.new("L", (3, 2), 255).save(file)
-        ...     read_mask([file])
-        tensor([[True, True, True],
-                [True, True, True]])
-
-    """
-    masks = [_read_mask_file(path) for path in paths]
-    if len({mask.shape for mask in masks}) > 1:
-        raise BadDataError(f"masks of several sizes: {sorted({tuple(mask.shape) for mask in masks})}")
-    return torch.stack(masks).any(0)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -252,11 +223,3 @@ _READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
     ".png": _read_png,
 }
 """What reads a map by the suffix of its file."""
-
-
-def _read_mask_file(path: str | os.PathLike[str]) -> Tensor:
-    """Read one mask (H, W) bool."""
-    with refusing(), open_image(path) as image:
-        has_one_band = len(image.getbands()) == 1
-        pixels = np.asarray(image if has_one_band else image.convert("RGB"))
-        return torch.from_numpy(pixels != 0 if has_one_band else pixels.any(2))

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, read_mask
+from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size
+from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair
 
 __all__ = ["LoadedPair", "PairReader", "Size", "resized", "size_of"]
@@ -32,6 +33,8 @@ class LoadedPair(NamedTuple):
     """(H, W) floating, of the size of the mask."""
     mask: Tensor
     """(H, W) bool."""
+    ignored: Tensor | None
+    """(H, W) bool, true for a pixel that does not count; None if all count."""
     map_size: Size
     """Height and width of the map before it was resized."""
 
@@ -42,6 +45,8 @@ class PairReader(NamedTuple):
     maps: MapFiles
     resize: bool
     """Whether maps are resized to the size of their masks. If not, a map of another size is a bad file."""
+    mask_rule: MaskRule = MaskRule()
+    """What the values of mask files mean."""
 
     def read(self, pair: Pair) -> LoadedPair:
         """Read one map and its mask.
@@ -59,21 +64,22 @@ class PairReader(NamedTuple):
         """
         anomaly_map = _named(pair.name, self.maps.read, pair.map_index)
         size = size_of(anomaly_map)
-        mask = self._mask(pair.image, size)
+        mask, ignored = self._mask(pair.image, size)
         if anomaly_map.shape != mask.shape and not self.resize:
             sizes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
             raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
-        return LoadedPair(pair, resized(anomaly_map, mask.shape), mask, size)
+        return LoadedPair(pair, resized(anomaly_map, mask.shape), mask, ignored, size)
 
-    def _mask(self, image: LabelledImage, map_size: Size) -> Tensor:
-        """Mask (H, W) bool of an image whose map has a size."""
+    def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:
+        """Mask and ignored pixels, (H, W) bool or None, of an image whose map has a size."""
         if image.masks:
-            mask = _named(str(image.masks[0]), read_mask, image.masks)
+            classes = image.has_mask_classes
+            mask, ignored = _named(str(image.masks[0]), read_mask, image.masks, self.mask_rule, has_classes=classes)
             if image.has_defect and not bool(mask.any()):
                 raise BadFileError(str(image.masks[0]), "the mask of an image with a defect is empty")
-            return mask
-        size = _named(str(image.path), image_size, image.path) if self.resize else map_size
-        return torch.zeros(size, dtype=torch.bool)
+            return mask, ignored
+        size = _named(str(image.path), image_size, image.path) if self.resize and image.path else map_size
+        return torch.zeros(size, dtype=torch.bool), None
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
