@@ -22,6 +22,12 @@ def group_of(maps: Tensor, target: Tensor, ignore_index: int | None = None) -> G
     return group
 
 
+def find(kind: type, group: Group, level: float) -> Found:
+    """What a kind of search finds."""
+    search = kind(group, torch.tensor(level))
+    return search.find(int(search.num_normal_found))
+
+
 def found_one_by_one(group: Group, level: float) -> dict[str, list[Any]]:
     """What is to be found, in Python numbers, image after image."""
     ignored = torch.zeros_like(group.masks) if group.ignored is None else group.ignored
@@ -55,7 +61,7 @@ def test_finds_each_score_whatever_the_size(
     monkeypatch.setattr(search, "_MAX_COPIED_SHARE", share)
     maps, masks = make_images(1, size=size)
     group = group_of(maps, masks)
-    assert_finds(kind(group).find(torch.tensor(level)), found_one_by_one(group, level))
+    assert_finds(find(kind, group, level), found_one_by_one(group, level))
 
 
 @pytest.mark.parametrize("kind", [BlockSearch, FullSearch])
@@ -64,14 +70,14 @@ def test_finds_each_score_whatever_the_size(
 def test_ignored_pixels_are_not_found(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], share: float, kind: type
 ) -> None:
-    """An ignored pixel is found in no image, whatever its score, and even if that hides the other scores of its block."""
+    """An ignored pixel is found in no image, and hides no other score of its block, even if its own is NaN."""
     monkeypatch.setattr(search, "_MAX_COPIED_SHARE", share)
     maps, masks = make_images(2, size=size)
     target = masks.to(torch.uint8)
     target[:, -1] = 255
     maps[:, -1] = torch.tensor([math.inf, math.nan, 9.0, -math.inf, 0.0])[: len(maps), None]
     group = group_of(maps, target, 255)
-    assert_finds(kind(group).find(torch.tensor(0.25)), found_one_by_one(group, 0.25))
+    assert_finds(find(kind, group, 0.25), found_one_by_one(group, 0.25))
 
 
 @pytest.mark.parametrize("kind", [BlockSearch, FullSearch])
@@ -83,9 +89,9 @@ def test_nan_anywhere_is_noticed(size: tuple[int, int], dtype: torch.dtype, kind
     for sign in (1.0, -1.0):
         for place in (0, num_pixels // 2, num_pixels - 1):
             maps = torch.zeros(3, *size, dtype=dtype)
-            assert not kind(group_of(maps, torch.zeros_like(maps))).has_nan
+            assert not kind(group_of(maps, torch.zeros_like(maps)), torch.tensor(0.0)).has_nan
             maps.view(-1)[place] = math.copysign(math.nan, sign)
-            assert kind(group_of(maps, torch.zeros_like(maps))).has_nan
+            assert kind(group_of(maps, torch.zeros_like(maps)), torch.tensor(0.0)).has_nan
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -106,7 +112,7 @@ def test_normal_images_in_blocks_of_others_are_found() -> None:
     maps = torch.arange(3 * 150.0).view(3, 10, 15)
     masks = torch.zeros(3, 10, 15, dtype=torch.bool)
     masks[1, 0, 0] = True
-    found = BlockSearch(group_of(maps, masks)).find(torch.tensor(140.0))
+    found = find(BlockSearch, group_of(maps, masks), 140.0)
     assert found.normal_scores.tolist() == [*range(140, 150), *range(300, 450)]
     assert found.mask_scores.tolist() == [150.0]
 
@@ -133,7 +139,7 @@ def test_device_is_waited_for_twice(classes: tuple[int, ...]) -> None:
         masks[list(classes), 4:6, 4:9] = True
         group = group_of(maps.repeat(repeats, 1, 1), masks.repeat(repeats, 1, 1))
         with Operations() as operations:
-            FullSearch(group).find(torch.tensor(0.5))
+            find(FullSearch, group, 0.5)
         counted.append((operations.num_waits, operations.num_operations))
     assert counted[0] == counted[1]
     assert counted[0][0] == 2

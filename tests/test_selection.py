@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics._engine import images, selection
+from aupimo_torchmetrics._engine import images as groups
+from aupimo_torchmetrics._engine import selection
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, prune_scores, required_capacity
+from aupimo_torchmetrics._engine.search import FullSearch
 
 LARGE = (161, 163)
 """Size of images of which four are more than the sample that a floor is chosen by, with an odd number of pixels."""
@@ -230,6 +232,21 @@ def test_new_floor_keeps_enough_of_a_large_batch(normal_buffer: int, upper_fpr: 
         assert len(normal_scores(kept)) < capacity + 3 * noise + 100
 
 
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("normal_buffer", [10, 500, 12_000, None])
+@pytest.mark.parametrize("floor", [-math.inf, 1.0])
+def test_keeps_the_same_on_every_device(
+    monkeypatch: pytest.MonkeyPatch, floor: float, normal_buffer: int | None, is_list: bool
+) -> None:
+    """What is kept, and the floor that is chosen, do not depend on how a device searches."""
+    maps, masks = make_images(8, 4, LARGE)
+    preds, target = ([*maps], [*masks]) if is_list else (maps, masks)
+    expected = keep(preds, target, floor=floor, normal_buffer=normal_buffer, upper_fpr=1e-6)
+    monkeypatch.setattr(selection, "search_of", FullSearch)
+    kept = keep(preds, target, floor=floor, normal_buffer=normal_buffer, upper_fpr=1e-6)
+    torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+
+
 def test_batch_within_twice_the_capacity_is_kept_whole() -> None:
     """A floor is chosen only where it spares at least half of a batch."""
     maps, masks = make_images(9)
@@ -307,7 +324,7 @@ def test_huge_batches_are_searched_in_parts(
     """However few images are searched at once, what is kept is the same. A single image is not divided."""
     preds, target = make_images(0)
     expected = keep(preds, target, floor=0.5)
-    monkeypatch.setattr(images, "_MAX_GROUP_PIXELS", max_pixels)
+    monkeypatch.setattr(groups, "_MAX_GROUP_PIXELS", max_pixels)
     with PixelsSearchedAtOnce() as searched:
         kept = keep(preds, target, floor=0.5)
     torch.testing.assert_close(kept, expected, rtol=0, atol=0)

@@ -3,6 +3,7 @@
 The CPU looks at whole maps as seldom as it can. It reads each map once for the highest score of each block of pixels,
 and the masks once for the blocks with mask pixels. Then it copies the few blocks that hold something to find, and
 searches these pixel by pixel. Other devices look at each pixel, because waiting for the number of blocks costs more.
+There a search begins with what needs no waiting, so that the host can wait for its outcome together with other facts.
 
 Conventions: a group of n images with P pixels each is one row of `M = n * P` pixels. It is cut into q blocks of B
 pixels; the last pixels, fewer than B, are in none of them. A block may hold pixels of several images.
@@ -46,10 +47,11 @@ class BlockSearch:
         group: The images.
         is_anomalous: (n,) bool.
         has_nan: () bool, whether a map holds NaN.
+        num_normal_found: () int64, always 0: nothing is found before `find`.
 
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, level: Tensor) -> None:
         self.group = group
         self.is_anomalous = group.masks.view(torch.uint8).amax(1) != 0
         self._highest = highest_of_blocks(group.maps)
@@ -59,33 +61,39 @@ class BlockSearch:
             self.has_nan = self._lowest.isnan().any()
         else:
             self.has_nan = self._highest.isnan().any() | _rest(group.maps).isnan().any()
+        self.num_normal_found = torch.zeros((), dtype=torch.int64)
+        self.begin(level)
+
+    def begin(self, level: Tensor) -> None:
+        """Begin to search for the scores at or above a level."""
+        self._level = level
 
     def lowest(self) -> Tensor:
         """(n,) lowest score of each image."""
         return self.group.maps.amin(1) if self._lowest is None else self._lowest
 
-    def find(self, level: Tensor) -> Found:
-        """Find the scores at or above a level."""
+    def find(self, num_normal_found: int) -> Found:  # noqa: ARG002  what another device has to know
+        """Find the scores at or above the level."""
         maps, is_anomalous = self.group.maps, self.is_anomalous
         normal_scores = mask_scores = maps.new_empty(0)
         num_normal = num_masked = mask_sizes = torch.zeros(len(maps), dtype=torch.int64)
         if not bool(is_anomalous.all()):
-            normal_scores, num_normal = self._find_normal(level)
+            normal_scores, num_normal = self._find_normal()
         if bool(is_anomalous.any()):
-            mask_scores, num_masked, mask_sizes = self._find_masked(level)
+            mask_scores, num_masked, mask_sizes = self._find_masked()
         return Found(normal_scores, mask_scores, num_normal + num_masked, mask_sizes)
 
-    def _find_normal(self, level: Tensor) -> tuple[Tensor, Tensor]:
+    def _find_normal(self) -> tuple[Tensor, Tensor]:
         """Scores (S,) of normal images, and how many of each image."""
         maps, _, ignored, _ = self.group
-        blocks = self._with_normal_pixels(true_indices(~(self._highest < level)))  # NaN too: it may be ignored
+        blocks = self._with_normal_pixels(true_indices(~(self._highest < self._level)))  # NaN too: it may be ignored
         is_part = len(blocks) <= _MAX_COPIED_SHARE * len(self._highest)
         if is_part:
             scores = _take(maps, blocks)
-            is_found = _at_least(scores, level)
+            is_found = _at_least(scores, self._level)
         else:  # no score of an anomalous image is at or above NaN
             scores = maps.view(-1)
-            is_found = _at_least(maps, torch.where(self.is_anomalous, math.nan, level)[:, None]).view(-1)
+            is_found = _at_least(maps, torch.where(self.is_anomalous, math.nan, self._level)[:, None]).view(-1)
         if ignored is not None:
             is_found &= ~(_take(ignored, blocks) if is_part else ignored.view(-1))
         found = true_indices(is_found)
@@ -104,16 +112,16 @@ class BlockSearch:
         num_normal = torch.cat([blocks.new_zeros(1), (~self.is_anomalous).cumsum(0)])  # before each image
         return blocks[num_normal[last + 1] > num_normal[first]]
 
-    def _find_masked(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _find_masked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (T,) in masks, how many of each image, and the mask pixels of each image."""
         maps, masks = self.group.maps, self.group.masks.view(torch.uint8)
         blocks = true_indices(_is_any_in_blocks(masks))
         if len(blocks) > _MAX_COPIED_SHARE * len(self._highest):
-            found = true_indices(_at_least(maps, level) & (masks != 0))
+            found = true_indices(_at_least(maps, self._level) & (masks != 0))
             return maps.view(-1).index_select(0, found), _count_per_image(found, maps.shape, None), num_true(masks)
         inside = true_indices(_take(masks, blocks) != 0)
         scores = _take(maps, blocks).index_select(0, inside)
-        found = true_indices(_at_least(scores, level))
+        found = true_indices(_at_least(scores, self._level))
         counts = _count_per_image(inside.index_select(0, found), maps.shape, blocks)
         return scores.index_select(0, found), counts, _count_per_image(inside, maps.shape, blocks)
 
@@ -197,38 +205,43 @@ class FullSearch:
         group: The images.
         is_anomalous: (n,) bool.
         has_nan: () bool, whether a map holds NaN.
+        num_normal_found: () int64, how many scores of normal images are at or above the level.
 
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, level: Tensor) -> None:
         self.group = group
         self._mask_sizes = num_true(group.masks)
         self._lowest = group.maps.amin(1)
         self.is_anomalous = self._mask_sizes > 0
         self.has_nan = self._lowest.isnan().any()
+        self.begin(level)
+
+    def begin(self, level: Tensor) -> None:
+        """Begin to search for the scores at or above a level, as far as the host need not wait."""
+        maps, masks, ignored, _ = self.group
+        is_searched = masks | ~self.is_anomalous[:, None]
+        if ignored is not None:
+            is_searched &= ~ignored
+        self._is_found = is_searched.logical_and_(maps >= level)
+        self._counts = self._is_found.sum(1)
+        self.num_normal_found = torch.where(self.is_anomalous, 0, self._counts).sum()
 
     def lowest(self) -> Tensor:
         """(n,) lowest score of each image."""
         return self._lowest
 
-    def find(self, level: Tensor) -> Found:
-        """Find the scores at or above a level; the host waits twice, whatever the classes of the images."""
-        maps, masks, ignored, _ = self.group
-        is_searched = masks | ~self.is_anomalous[:, None]
-        if ignored is not None:
-            is_searched &= ~ignored
-        is_found = is_searched.logical_and_(maps >= level)
-        counts = is_found.sum(1)
-        num_normal = int(torch.where(self.is_anomalous, 0, counts).sum())
-        found = is_found.view(-1).nonzero().squeeze(1)
-        is_masked = self.is_anomalous.repeat_interleave(counts, output_size=len(found))
-        scores = maps.view(-1).index_select(0, found[is_masked.sort(stable=True).indices])
-        return Found(scores[:num_normal], scores[num_normal:], counts, self._mask_sizes)
+    def find(self, num_normal_found: int) -> Found:
+        """Find the scores at or above the level; the host, which has waited for one number, waits once more."""
+        found = self._is_found.view(-1).nonzero().squeeze(1)
+        is_masked = self.is_anomalous.repeat_interleave(self._counts, output_size=len(found))
+        scores = self.group.maps.view(-1).index_select(0, found[is_masked.sort(stable=True).indices])
+        return Found(scores[:num_normal_found], scores[num_normal_found:], self._counts, self._mask_sizes)
 
 
 Search = BlockSearch | FullSearch
 
 
-def search_of(group: Group) -> Search:
-    """Return what searches images on their device."""
-    return BlockSearch(group) if group.maps.device.type == "cpu" else FullSearch(group)
+def search_of(group: Group, level: Tensor) -> Search:
+    """Begin to search images for scores at or above a level, as is best on their device."""
+    return BlockSearch(group, level) if group.maps.device.type == "cpu" else FullSearch(group, level)

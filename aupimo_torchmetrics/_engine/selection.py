@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps, check_form, check_values
 from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts
-from aupimo_torchmetrics._engine.images import as_groups, plain
+from aupimo_torchmetrics._engine.images import Group, as_groups, plain
 from aupimo_torchmetrics._engine.kept import (
     NO_ID,
     PixelScores,
@@ -28,7 +28,7 @@ from aupimo_torchmetrics._engine.kept import (
     required_capacity,
     true_indices,
 )
-from aupimo_torchmetrics._engine.search import Search, search_of
+from aupimo_torchmetrics._engine.search import Found, Search, search_of
 
 _SAMPLE_SIZE = 2**15
 """Number of pixels in the sample that suggests a floor."""
@@ -46,6 +46,8 @@ class _Facts(NamedTuple):
     has_floor: bool
     has_normal: bool
     """Whether there is a normal image."""
+    num_normal_found: list[int]
+    """What the host has to know of each search."""
 
 
 def keep_scores(
@@ -64,7 +66,7 @@ def keep_scores(
     Image ids are kept here only if they are integers; the caller keeps texts, as bytes beside the scores. An image
     whose every pixel is ignored is a normal image of 0 pixels here; the caller drops it.
 
-    The host waits for the device once for the facts of the batch, and then twice for a tensor of images or for each map
+    The host waits for the device once for the facts of the batch, and then once for a tensor of images or for each map
     of a list. It waits a few times more if a floor is chosen, and once for image ids.
     """
     if validate_args:
@@ -78,7 +80,7 @@ def keep_scores(
     if not groups:
         return no_scores(floor)
     floor = floor.to(groups[0].maps.device)
-    searches = [search_of(group) for group in groups]
+    searches = [search_of(group, _level(floor, group)) for group in groups]
     facts = _to_host(searches, floor)
     if validate_args:
         num_nan_maps = sum(int(search.lowest().isnan().sum()) for search in searches) if facts.has_nan else 0
@@ -93,7 +95,7 @@ def keep_scores(
     if not facts.has_floor and facts.has_normal and sum(group.maps.numel() for group in groups) > 2 * capacity:
         parts = _select_above_new_floor(searches, floor, int(capacity))
     if parts is None:
-        parts = [_select(search, floor) for search in searches]
+        parts = _select(searches, floor, facts.num_normal_found)
     kept = join_scores(parts)
     if image_ids is not None and not are_texts(image_ids):
         ids = torch.as_tensor(image_ids, dtype=torch.int64, device=floor.device)
@@ -101,18 +103,30 @@ def keep_scores(
     return kept
 
 
+def _level(floor: Tensor, group: Group) -> Tensor:
+    """() the floor in the dtype of the maps. If it is rounded up, no score of that dtype lies between: none is lost."""
+    return floor.to(group.maps.dtype)
+
+
 def _to_host(searches: list[Search], floor: Tensor) -> _Facts:
     """Facts about a batch; the host waits for the device once."""
     has_nan = torch.stack([search.has_nan for search in searches]).any()
     is_binary = torch.stack([search.group.is_binary for search in searches]).all()
     has_normal = torch.stack([~search.is_anomalous.all() for search in searches]).any()
-    return _Facts(*torch.stack([has_nan, is_binary, floor > -math.inf, has_normal]).tolist())
+    counts = torch.stack([search.num_normal_found for search in searches])
+    facts = torch.cat([torch.stack([has_nan, is_binary, floor > -math.inf, has_normal]), counts]).tolist()
+    return _Facts(bool(facts[0]), bool(facts[1]), bool(facts[2]), bool(facts[3]), num_normal_found=facts[4:])
 
 
-def _select(search: Search, floor: Tensor) -> PixelScores:
+def _select(searches: list[Search], floor: Tensor, num_normal_found: list[int]) -> list[PixelScores]:
     """Keep the pixels of normal images and the mask pixels of anomalous images that are at or above the floor."""
-    # If the floor is rounded up to a coarser dtype, there is no score of that dtype in between: none is lost.
-    found = search.find(floor.to(search.group.maps.dtype))
+    return [
+        _kept(search, search.find(number), floor) for search, number in zip(searches, num_normal_found, strict=True)
+    ]
+
+
+def _kept(search: Search, found: Found, floor: Tensor) -> PixelScores:
+    """What is kept of a group in which scores were found."""
     return PixelScores(
         normal_scores=found.normal_scores.to(floor.dtype),
         mask_scores=found.mask_scores.to(floor.dtype),
@@ -156,10 +170,17 @@ def _select_above_new_floor(searches: list[Search], floor: Tensor, capacity: int
     rank = math.ceil(expected + 4 * math.sqrt(expected))  # four standard deviations to be safe
     if rank > len(sample):
         return None
-    parts = [_select(search, kth_highest(sample, rank)) for search in searches]
+    new_floor = kth_highest(sample, rank)
+    for search in searches:
+        search.begin(_level(new_floor, search.group))
+    parts = _select(searches, new_floor, torch.stack([search.num_normal_found for search in searches]).tolist())
     num_normal = torch.stack([(~part.is_anomalous * part.num_pixels).sum() for part in parts]).sum()
     num_kept = sum(len(part.normal_scores) for part in parts)
-    return parts if num_kept >= min(int(num_normal), capacity) else None
+    if num_kept >= min(int(num_normal), capacity):
+        return parts
+    for search in searches:
+        search.begin(_level(floor, search.group))
+    return None
 
 
 def _sample(search: Search, share: float) -> Tensor:
