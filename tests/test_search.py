@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aupimo_torchmetrics._engine import search
 from aupimo_torchmetrics._engine.images import Group, as_groups
+from aupimo_torchmetrics._engine.kept import num_true_by_words
 from aupimo_torchmetrics._engine.search import BLOCK_SIZE, BlockSearch, Found, FullSearch, highest_of_blocks
 
 
@@ -115,6 +116,14 @@ def test_normal_images_in_blocks_of_others_are_found() -> None:
     found = find(BlockSearch, group_of(maps, masks), 140.0)
     assert found.normal_scores.tolist() == [*range(140, 150), *range(300, 450)]
     assert found.mask_scores.tolist() == [150.0]
+
+
+@pytest.mark.parametrize("num_flags", [8, 1000, 1024, 8 * 251, 8 * 255, 8 * 509, 8 * 510])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_true_flags_are_counted_by_words(num_flags: int, share: float) -> None:
+    """Eight flags are counted at once, and no byte of a sum overflows even if all flags are true."""
+    flags = torch.rand(3, num_flags, generator=torch.Generator().manual_seed(0)) < share
+    assert torch.equal(num_true_by_words(flags), flags.sum(1))
 
 
 class Operations(TorchDispatchMode):

@@ -84,10 +84,22 @@ def true_indices(flags: Tensor) -> Tensor:
 
 
 def num_true(flags: Tensor) -> Tensor:
-    """Count the true ones of flags (n, P), whose bytes may have any bit set: (n,) int64."""
+    """Count the true ones of each row of flags (n, P), which are bytes of 0 and 1: (n,) int64."""
     if flags.device.type == "cpu":  # NumPy is fifteen times as fast
-        return torch.from_numpy(np.count_nonzero(flags.view(torch.uint8).numpy(), axis=1))
-    return flags.sum(1)
+        return torch.from_numpy(np.count_nonzero(flags.numpy(), axis=1))
+    return num_true_by_words(flags) if flags.shape[1] % torch.int64.itemsize == 0 else flags.sum(1)
+
+
+def num_true_by_words(flags: Tensor) -> Tensor:
+    """Count as `num_true` does, if P is a multiple of 8.
+
+    Eight flags are the bytes of a word. A byte of a sum of up to 255 words is the number of true ones among as many
+    flags. A sum of the flags themselves would first make a word of each of them.
+    """
+    num_rows = len(flags)
+    words = flags.view(torch.int64)
+    length = max(number for number in range(1, 256) if words.shape[1] % number == 0)
+    return words.view(num_rows, -1, length).sum(2).view(torch.uint8).sum(1)
 
 
 def count_per_segment(indices: Tensor, lengths: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class BlockSearch:
         blocks = true_indices(_is_any_in_blocks(masks))
         if len(blocks) > _MAX_COPIED_SHARE * len(self._highest):
             found = true_indices(_at_least(maps, self._level) & (masks != 0))
-            return maps.view(-1).index_select(0, found), _count_per_image(found, maps.shape, None), num_true(masks)
+            return maps.view(-1).index_select(0, found), _count_per_image(found, maps.shape, None), num_true(masks != 0)
         inside = true_indices(_take(masks, blocks) != 0)
         scores = _take(maps, blocks).index_select(0, inside)
         found = true_indices(_at_least(scores, self._level))
@@ -211,7 +211,8 @@ class FullSearch:
 
     def __init__(self, group: Group, level: Tensor) -> None:
         self.group = group
-        self._mask_sizes = num_true(group.masks)
+        self._masks = group.masks.view(torch.uint8) != 0  # each true byte is 1
+        self._mask_sizes = num_true(self._masks)
         self._lowest = group.maps.amin(1)
         self.is_anomalous = self._mask_sizes > 0
         self.has_nan = self._lowest.isnan().any()
@@ -219,12 +220,12 @@ class FullSearch:
 
     def begin(self, level: Tensor) -> None:
         """Begin to search for the scores at or above a level, as far as the host need not wait."""
-        maps, masks, ignored, _ = self.group
-        is_searched = masks | ~self.is_anomalous[:, None]
+        maps, _, ignored, _ = self.group
+        is_searched = self._masks | ~self.is_anomalous[:, None]
         if ignored is not None:
             is_searched &= ~ignored
         self._is_found = is_searched.logical_and_(maps >= level)
-        self._counts = self._is_found.sum(1)
+        self._counts = num_true(self._is_found)
         self.num_normal_found = torch.where(self.is_anomalous, 0, self._counts).sum()
 
     def lowest(self) -> Tensor:
