@@ -69,8 +69,8 @@ class BlockSearch:
         self._level = level
 
     def lowest(self) -> Tensor:
-        """(n,) lowest score of each image."""
-        return self.group.maps.amin(1) if self._lowest is None else self._lowest
+        """(n,) lowest score of each image, of pixels that are not ignored."""
+        return lowest_counted(self.group) if self._lowest is None or self.group.ignored is not None else self._lowest
 
     def find(self, num_normal_found: int) -> Found:  # noqa: ARG002  what another device has to know
         """Find the scores at or above the level."""
@@ -124,6 +124,16 @@ class BlockSearch:
         found = true_indices(_at_least(scores, self._level))
         counts = _count_per_image(inside.index_select(0, found), maps.shape, blocks)
         return scores.index_select(0, found), counts, _count_per_image(inside, maps.shape, blocks)
+
+
+def lowest_counted(group: Group) -> Tensor:
+    """Lowest score of each image among the pixels that are not ignored: (n,), +inf if all are."""
+    maps, ignored = group.maps, group.ignored
+    if ignored is None:
+        return maps.amin(1)
+    if maps.device.type == "cpu" and maps.dtype != torch.bfloat16:  # NumPy needs no copy
+        return torch.from_numpy(maps.numpy().min(1, where=~ignored.numpy(), initial=math.inf))
+    return maps.masked_fill(ignored, math.inf).amin(1)
 
 
 def highest_of_blocks(maps: Tensor) -> Tensor:
@@ -229,8 +239,8 @@ class FullSearch:
         self.num_normal_found = torch.where(self.is_anomalous, 0, self._counts).sum()
 
     def lowest(self) -> Tensor:
-        """(n,) lowest score of each image."""
-        return self._lowest
+        """(n,) lowest score of each image, of pixels that are not ignored."""
+        return self._lowest if self.group.ignored is None else lowest_counted(self.group)
 
     def find(self, num_normal_found: int) -> Found:
         """Find the scores at or above the level; the host, which has waited for one number, waits once more."""

@@ -1,8 +1,7 @@
 """Check a batch of anomaly maps and masks, and select the scores on which a result can depend.
 
 Each map is read once for its highest scores, and once more for the lowest if there are normal images; each mask is read
-once. Only the few blocks that hold something to keep are then looked at pixel by pixel. Maps are copied as a whole only
-if pixels of them may be ignored.
+once. Only the few blocks that hold something to keep are then looked at pixel by pixel.
 
 Conventions: N images of size H, W with P pixels, in groups of n images of the same size.
 """
@@ -83,7 +82,7 @@ def keep_scores(
     searches = [search_of(group, _level(floor, group)) for group in groups]
     facts = _to_host(searches, floor)
     if validate_args:
-        num_nan_maps = sum(int(search.lowest().isnan().sum()) for search in searches) if facts.has_nan else 0
+        num_nan_maps = sum(int(group.maps.amin(1).isnan().sum()) for group in groups) if facts.has_nan else 0
         check_values(num_nan_maps, facts.is_binary, preds, target, ignore_index)
 
     capacity = math.inf
@@ -149,11 +148,9 @@ def _num_counted(search: Search) -> Tensor:
 
 def _normal_min(search: Search, floor: Tensor) -> Tensor:
     """() lowest score of the normal images, in the dtype of the floor; +inf without any."""
-    ignored = search.group.ignored
     if floor.device.type == "cpu" and bool(search.is_anomalous.all()):
         return torch.full_like(floor, math.inf)
-    lowest = search.lowest() if ignored is None else search.group.maps.masked_fill(ignored, math.inf).amin(1)
-    return torch.where(search.is_anomalous, math.inf, lowest).amin().to(floor.dtype)
+    return torch.where(search.is_anomalous, math.inf, search.lowest()).amin().to(floor.dtype)
 
 
 def _select_above_new_floor(searches: list[Search], floor: Tensor, capacity: int) -> list[PixelScores] | None:
