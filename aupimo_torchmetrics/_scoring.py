@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics import _warnings
-from aupimo_torchmetrics._engine import sweep
+from aupimo_torchmetrics._engine import sampled, sweep
 from aupimo_torchmetrics._engine.image_ids import rank
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, drop_repeats, on_float64_device
 from aupimo_torchmetrics._engine.regions import RegionScores, as_pixel_scores
@@ -118,7 +118,7 @@ def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: Share
     if num_thresholds is None:
         thresholds = sweep.curve_thresholds(kept, levels, shared_fpr)
     else:
-        thresholds = sweep.sampled_thresholds(kept, num_thresholds)
+        thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     undefined = _warnings.missing_class("PIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
     infinite = _warnings.infinite_scores() if bool(thresholds.isnan().any()) else ""
     fpr, tprs = sweep.shared_fpr_at(levels, thresholds), sweep.per_image_tprs(kept, thresholds)
@@ -146,11 +146,11 @@ def _score_by_samples(
     """Score by the paper's protocol; with the text of a warning, or an empty one."""
     if len(levels.scores) == 0:
         return sweep.undefined_scoring(levels), ""
-    thresholds = sweep.sampled_thresholds(kept, num_thresholds)
+    thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     if bool(thresholds.isnan().any()):
         return sweep.undefined_scoring(levels), _warnings.infinite_scores()
-    samples = sweep.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
-    scoring = sweep.sampled_scoring(samples, fpr_bounds)
+    samples = sampled.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
+    scoring = sampled.sampled_scoring(samples, fpr_bounds)
     incomplete = _warnings.lower_bound(float(levels.fpr[0]), 2 * fpr_bounds[1], scoring.max_missing)
     unknown = _warnings.unknown_thresholds() if any(map(math.isnan, scoring.threshold_bounds)) else ""
     return scoring, incomplete or unknown or _warnings.few_samples(samples, fpr_bounds)

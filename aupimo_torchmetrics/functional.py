@@ -20,9 +20,10 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts, as_list
+from aupimo_torchmetrics._engine.images import as_images
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores, drop_ignored
 from aupimo_torchmetrics._engine.regions import split_by_regions
-from aupimo_torchmetrics._engine.selection import as_images, keep_scores
+from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._engine.sweep import mean_score
 from aupimo_torchmetrics._scoring import Images, distinct_images, draw_curves, score_images, score_regions
 from aupimo_torchmetrics._settings import (

@@ -9,7 +9,7 @@ This module needs the extras `lightning` and `plot`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -112,10 +112,12 @@ class AUPIMOCallback(Callback):
         self.num_heatmaps = num_heatmaps
         self.heatmap_images = heatmap_images
         self._gallery: _Gallery | None = None
+        self._ignored: set[int] = set()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise if there is no metric; start to collect images if heat maps will be drawn."""
-        _metrics_by_name(pl_module, self.metric)
+        metrics = _metrics_by_name(pl_module, self.metric).values()
+        self._ignored = {metric.ignore_index for metric in metrics if metric.ignore_index is not None}
         self._gallery = None
         if self._is_due(trainer) and trainer.is_global_zero and self.num_heatmaps:
             self._gallery = _Gallery(self.num_heatmaps, self.heatmap_images)
@@ -132,7 +134,7 @@ class AUPIMOCallback(Callback):
         """Keep a few images with their maps."""
         if self._gallery is None:
             return
-        pictures = _pictures(self.heatmap_source, outputs, batch)
+        pictures = _pictures(self.heatmap_source, outputs, batch, self._ignored)
         if pictures is not None:
             self._gallery.offer(*pictures)
 
@@ -257,17 +259,18 @@ def _share_at(result: AUPIMOResult, score: int) -> Tensor:
     return (scores == score).float().mean()
 
 
-def _pictures(source: HeatmapSource | None, outputs: Any, batch: Any) -> Pictures | None:
-    """Images, maps and masks of a batch, or None if there are none."""
+def _pictures(source: HeatmapSource | None, outputs: Any, batch: Any, ignored: Collection[int] = ()) -> Pictures | None:
+    """Images, maps and masks of a batch, without the mask values that are ignored; None if there are none."""
     if callable(source):
         pictures = source(outputs, batch)
-        return None if pictures is None else _checked(*pictures)
+        return None if pictures is None else _checked(*pictures, ignored)
     names = [IMAGE_KEYS, MAP_KEYS, MASK_KEYS] if source is None else [(name,) for name in source]
     images, maps, masks = (_look_up(keys, outputs, batch) for keys in names)
     if source is None and isinstance(batch, (tuple, list)):
         tensors = [part for part in batch if isinstance(part, Tensor)]
         images = tensors[0] if images is None and tensors else images
-        masks = next((part for part in tensors[1:] if _may_be_masks(part, maps)), None) if masks is None else masks
+        if masks is None:
+            masks = next((part for part in tensors[1:] if _may_be_masks(part, maps, ignored)), None)
     if images is None or maps is None:
         if source is None:
             return None
@@ -275,7 +278,7 @@ def _pictures(source: HeatmapSource | None, outputs: Any, batch: Any) -> Picture
             f"Expected `heatmap_source` {source} to name images and anomaly maps in what the step returns or in its "
             f"batch, but found {'no maps' if maps is None else 'no images'}."
         )
-    return _checked(images, maps, masks)
+    return _checked(images, maps, masks, ignored)
 
 
 def _look_up(keys: tuple[str, ...], *sources: Any) -> Tensor | None:
@@ -293,13 +296,15 @@ def _fits(masks: Tensor, maps: Tensor) -> bool:
     return masks.numel() == maps.numel() and masks.shape[-2:] == maps.shape[-2:]
 
 
-def _may_be_masks(tensor: Tensor, maps: Tensor | None) -> bool:
-    """Whether a tensor without a name has the shape of masks for the maps, and holds only 0 and 1."""
-    return maps is not None and _fits(tensor, maps) and bool(((tensor == 0) | (tensor == 1)).all())
+def _may_be_masks(tensor: Tensor, maps: Tensor | None, ignored: Collection[int]) -> bool:
+    """Whether a tensor without a name has the shape of masks for the maps, and holds only 0, 1 and ignored values."""
+    if maps is None or not _fits(tensor, maps):
+        return False
+    return bool(_is_any_of(tensor, [0, 1, *ignored]).all())
 
 
-def _checked(images: Tensor, maps: Tensor, masks: Tensor | None) -> Pictures:
-    """Return images, maps and masks; raise unless their shapes can be drawn and fit together."""
+def _checked(images: Tensor, maps: Tensor, masks: Tensor | None, ignored: Collection[int]) -> Pictures:
+    """Return images, maps and masks, with 0 for values that are ignored; raise unless these can be drawn together."""
     is_map = maps.ndim in {3, 4} and maps.numel() == len(maps) * maps.shape[-2:].numel()
     if images.ndim != 4 or not is_map or len(images) != len(maps) or (masks is not None and not _fits(masks, maps)):
         raise ValueError(
@@ -307,7 +312,14 @@ def _checked(images: Tensor, maps: Tensor, masks: Tensor | None) -> Pictures:
             f"maps, but got {tuple(images.shape)}, {tuple(maps.shape)} and "
             f"{None if masks is None else tuple(masks.shape)}. Say where they are with `heatmap_source`."
         )
+    if masks is not None and ignored:
+        masks = masks.masked_fill(_is_any_of(masks, ignored), 0)
     return images, maps, masks
+
+
+def _is_any_of(tensor: Tensor, values: Collection[int]) -> Tensor:
+    """Whether each number of a tensor is one of the values: bool of its shape."""
+    return torch.stack([tensor == value for value in values]).any(0)
 
 
 def _log_pictures(trainer: Trainer, tag: str, result: AUPIMOResult, gallery: _Gallery | None) -> None:

@@ -396,6 +396,19 @@ def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(torch.equal(mask, MASKS[index]) for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True))
 
 
+def test_ignored_pixels_are_no_defect_in_heat_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `ignore_index`, masks are recognised in a batch, and normal images with ignored borders stay normal."""
+    target = MASKS.to(torch.uint8)
+    target[:, -1] = 255
+    model = Detector(lambda images, maps, masks: {"anomaly_map": maps})  # noqa: ARG005
+    model.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS, ignore_index=255)
+    calls = drawn(monkeypatch)
+    fit(tmp_path, model, target)
+    assert [call["captions"] for call in calls] == [["image 6", "image 7", "image 10", "image 11"]] * 2
+    for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True):
+        assert torch.equal(mask, target[index] == 1)
+
+
 def test_chosen_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images may be chosen by their indices, normal ones too."""
     calls = drawn(monkeypatch)

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aupimo_torchmetrics import AUPIMO
+from aupimo_torchmetrics._engine import images as groups
 from aupimo_torchmetrics._engine import selection
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, prune_scores, required_capacity
+from aupimo_torchmetrics._engine.search import FullSearch
 
 LARGE = (161, 163)
 """Size of images of which four are more than the sample that a floor is chosen by, with an odd number of pixels."""
@@ -162,14 +164,6 @@ def test_bool_masks_may_have_any_bit_set() -> None:
     assert_keeps_exactly(keep(maps, (masks.byte() * 255).view(torch.bool), floor=0.0), maps, masks, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("num_pixels", "expected"), [(1024 * 1024, 128), (900 * 900, 125), (1009 * 1013, 1009), (4099 * 4099, 4099), (7, 7)]
-)
-def test_blocks_divide_images(num_pixels: int, expected: int) -> None:
-    """Blocks are of a size that is fast, and that leaves no pixel over."""
-    assert selection._block_size(num_pixels) == expected
-
-
 def test_masks_may_hold_negative_zero() -> None:
     """A floating mask whose zeros are negative is empty."""
     maps, _ = make_images(6)
@@ -238,6 +232,21 @@ def test_new_floor_keeps_enough_of_a_large_batch(normal_buffer: int, upper_fpr: 
         assert len(normal_scores(kept)) < capacity + 3 * noise + 100
 
 
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("normal_buffer", [10, 500, 12_000, None])
+@pytest.mark.parametrize("floor", [-math.inf, 1.0])
+def test_keeps_the_same_on_every_device(
+    monkeypatch: pytest.MonkeyPatch, floor: float, normal_buffer: int | None, is_list: bool
+) -> None:
+    """What is kept, and the floor that is chosen, do not depend on how a device searches."""
+    maps, masks = make_images(8, 4, LARGE)
+    preds, target = ([*maps], [*masks]) if is_list else (maps, masks)
+    expected = keep(preds, target, floor=floor, normal_buffer=normal_buffer, upper_fpr=1e-6)
+    monkeypatch.setattr(selection, "search_of", FullSearch)
+    kept = keep(preds, target, floor=floor, normal_buffer=normal_buffer, upper_fpr=1e-6)
+    torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+
+
 def test_batch_within_twice_the_capacity_is_kept_whole() -> None:
     """A floor is chosen only where it spares at least half of a batch."""
     maps, masks = make_images(9)
@@ -284,19 +293,6 @@ def test_sample_that_misses_the_bright_pixels_does_no_harm() -> None:
     assert_keeps_exactly(kept, maps, torch.zeros_like(maps), float(kept.floor))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_highest_scores_of_blocks(dtype: torch.dtype) -> None:
-    """Maxima are those of the numbers in each precision: of either sign, of zeros with a sign, and of infinities."""
-    blocks = torch.randn(4, 6, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
-    blocks[1] = -blocks[1].abs()
-    blocks[2, :, 3] = -math.inf
-    blocks[2, 0] = -math.inf
-    blocks[3, 1] = -1
-    blocks[3, 1, 5] = -0.0
-    blocks[3, 2, 5] = math.inf
-    assert torch.equal(selection._highest(blocks), blocks.amax(2))
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     """A floor is found for smooth maps too, whose peaks lie close together, though a row is as long as the stride."""
@@ -328,7 +324,7 @@ def test_huge_batches_are_searched_in_parts(
     """However few images are searched at once, what is kept is the same. A single image is not divided."""
     preds, target = make_images(0)
     expected = keep(preds, target, floor=0.5)
-    monkeypatch.setattr(selection, "_MAX_GROUP_PIXELS", max_pixels)
+    monkeypatch.setattr(groups, "_MAX_GROUP_PIXELS", max_pixels)
     with PixelsSearchedAtOnce() as searched:
         kept = keep(preds, target, floor=0.5)
     torch.testing.assert_close(kept, expected, rtol=0, atol=0)

@@ -32,9 +32,6 @@ from aupimo_torchmetrics._settings import SharedFPR
 NUM_CURVE_LEVELS = 1000
 """Points of a PIMO curve if no number of thresholds is given: 100 to 200 per decade for a million normal pixels."""
 
-_EQUALLY_NEAR = 1e-12
-"""Shared FPRs whose distances to a bound differ by at most this count as equally near: it may be rounding."""
-
 
 class NormalLevels(NamedTuple):
     """The shared FPR at the normal scores, from the highest score down to the last that matters."""
@@ -152,9 +149,9 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
     else:
         scores, order = scores.sort(descending=True)
         fpr = _max_fpr(images[order], kept) if shared_fpr == "max" else _mean_fpr(images[order], kept)
-    is_last_of_tie = _is_last_of_tie(scores)
+    is_last = is_last_of_tie(scores)
     lowest_fpr = float(fpr[-1]) if len(fpr) else 0.0
-    return NormalLevels(scores[is_last_of_tie].flip(0), fpr[is_last_of_tie].flip(0), below, lowest_fpr + gap)
+    return NormalLevels(scores[is_last].flip(0), fpr[is_last].flip(0), below, lowest_fpr + gap)
 
 
 def _where(is_kept: Tensor, scores: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -250,21 +247,6 @@ def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
     return PixelTable(levels.scores, weights / fpr_limit)
 
 
-def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
-    """Thresholds (K,) of the paper's protocol: evenly spaced from the lowest to the highest normal score.
-
-    All are NaN if there is no normal score, or if one of the two is infinite.
-
-    The grid is NumPy's, as in the official package; torch's differs in the last bit. On tied scores, as in quantised
-    maps, the last bit decides on which side of a tie a threshold lies, and so changes its shared FPR.
-    """
-    highest = float(kept.normal_scores.amax()) if len(kept.normal_scores) else math.nan
-    lowest = float(kept.normal_min)
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
-        return kept.floor.new_full((num_thresholds,), math.nan)
-    return torch.from_numpy(np.linspace(lowest, highest, num_thresholds)).to(kept.floor)
-
-
 def undefined_scoring(levels: NormalLevels) -> Scoring:
     """Give every pixel NaN: there is no normal pixel, or no threshold can be sampled."""
     weights = levels.fpr.new_full((2 * len(levels.scores) + 1,), math.nan)
@@ -292,76 +274,12 @@ def share_of_range(start: float, end: float, fpr_bounds: tuple[float, float]) ->
     return min(1.0, max(0.0, math.log(end / start) / math.log(upper / lower)))
 
 
-def sample(
-    kept: PixelScores,
-    levels: NormalLevels,
-    thresholds: Tensor,
-    fpr_bounds: tuple[float, float],
-    shared_fpr: SharedFPR,
-) -> Samples:
-    """Find the thresholds (K,) of the paper's protocol that lie between the FPR bounds."""
-    lower, upper = fpr_bounds
-    fpr_below = 1.0 if levels.fpr_below >= 1 else math.inf  # an FPR of at least 1 is 1; any other is not known
-    fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), fpr_below)
-    for bound in fpr_bounds if shared_fpr == "mean" else ():
-        fpr = _with_official_rounding(kept, thresholds, fpr, bound)
-    samples = Samples(thresholds, fpr, levels.fpr_below, first=0, last=0, num_points=0)
-    first, last = samples.nearest(upper), samples.nearest(lower)
-    num_points = int((fpr[first : last + 1] > 0).sum())
-    return samples._replace(first=first, last=last, num_points=num_points)
-
-
-def _with_official_rounding(kept: PixelScores, thresholds: Tensor, fpr: Tensor, wanted: float) -> Tensor:
-    """Round shared FPRs (K,) as the official package does, where the last bit decides which one is nearest to a wanted.
-
-    Two may be equally near to it, one below and one above, as 0.25 and 0.35 are to 0.3. The official package takes the
-    mean of the images' FPRs, each of them rounded. Its last bit may differ from that of the share of all pixels.
-    """
-    distances = (fpr - wanted).abs()
-    nearest = torch.unique_consecutive(fpr[distances <= distances.amin() + _EQUALLY_NEAR])
-    if len(nearest) < 2:
-        return fpr
-    for level in nearest:
-        is_level = fpr == level
-        rates = _share_at_least(kept, float(thresholds[is_level][0]))[~kept.is_anomalous]
-        mean = np.cumsum(rates.cpu().numpy())[-1] / len(rates)  # adds image after image, as NumPy adds rows
-        fpr = torch.where(is_level, float(mean), fpr)
-    return fpr
-
-
-def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scoring:
-    """Score by the trapezoid rule over the sampled thresholds between those nearest to the FPR bounds.
-
-    A threshold whose shared FPR is not known may be nearer to the upper bound than the nearest known one. Then the
-    trapezoids between the two are missing. Its shared FPR is at most as far above the bound as the known one is below.
-    """
-    lower, upper = fpr_bounds
-    max_missing = 0.0
-    nearest = float(samples.fpr[samples.first])
-    if nearest < upper and not samples.is_nearest(samples.first, upper):
-        max_missing = share_of_range(nearest, 2 * upper - nearest, fpr_bounds)
-
-    inner = slice(samples.first, samples.last + 1)
-    inner_thresholds, inner_fpr = samples.thresholds[inner], samples.fpr[inner]
-    inner_thresholds, inner_fpr = inner_thresholds[inner_fpr > 0], inner_fpr[inner_fpr > 0]
-    half_steps = -inner_fpr.log().diff() / 2
-    nothing = half_steps.new_zeros(1)
-    shares = (torch.cat([half_steps, nothing]) + torch.cat([nothing, half_steps])) / math.log(upper / lower)
-    sums = _cumsum(shares)
-
-    is_last_of_tie = _is_last_of_tie(inner_thresholds)
-    weights = torch.cat([nothing, sums[is_last_of_tie].repeat_interleave(2)])
-    table = PixelTable(inner_thresholds[is_last_of_tie], weights)
-    threshold_bounds = samples.threshold_at(upper), samples.threshold_at(lower)
-    return Scoring(table, threshold_bounds, max_missing, samples)
-
-
 def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[float, Tensor, float]:
     """Shared FPR of a threshold, TPRs (N,) float64 (NaN for normal images), and share of normal images with an alarm.
 
     The threshold must not be below the floor, so that every normal score at or above it is known.
     """
-    shares = _share_at_least(kept, threshold)
+    shares = share_at_least(kept, threshold)
     is_normal = ~kept.is_anomalous
     tprs = torch.where(is_normal, math.nan, shares)
     if math.isnan(threshold):
@@ -372,14 +290,14 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tupl
     return float(shared), tprs, float((shares[is_normal] > 0).double().mean())
 
 
-def _share_at_least(kept: PixelScores, threshold: float) -> Tensor:
+def share_at_least(kept: PixelScores, threshold: float) -> Tensor:
     """(N,) float64, share of the pixels of a normal image, or of an anomalous one's mask, at or above a threshold."""
     counts = count_per_segment(true_indices(kept.normal_scores >= threshold), kept.num_normal_kept)
     counts += count_per_segment(true_indices(kept.mask_scores >= threshold), kept.num_mask_kept)
     return counts.double() / kept.num_pixels.double()
 
 
-def _is_last_of_tie(values: Tensor) -> Tensor:
+def is_last_of_tie(values: Tensor) -> Tensor:
     """(n,) bool, true for the last of each run of equal values."""
     is_last = torch.ones_like(values, dtype=torch.bool)
     is_last[:-1] = values[1:] != values[:-1]

@@ -36,8 +36,8 @@ MAX_COPIES, MAX_COMPUTE_MS = 4.0, 5.0
 CHECKED_SIZES = ((256, 256), (192, 256), (225, 175))
 CHECKED_BOUNDS = (1e-3, 1e-2)
 """The normal images of these sizes are small, the smallest of 39,375 pixels."""
-MAX_WAITS = 3
-"""One for the facts of the batch, and one for the kept scores of each class of images that it holds."""
+MAX_WAITS = 2
+"""One for the facts of the batch, and one for the scores that are kept of it."""
 TOLERANCE = 1e-6
 """Scores are float32, and the device adds up in another order."""
 
