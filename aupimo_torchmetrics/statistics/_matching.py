@@ -1,7 +1,7 @@
-"""Which scores of several models are of the same image.
+r"""Which scores of several models are of the same image.
 
-Conventions: N images. Paths are texts of any machine: their parts are separated by `/` or `\\`, and both Unicode forms of
-a name are the same name. The *end* of a path is its last parts, without the suffix of the file.
+Conventions: N images. Paths are texts of any machine: their parts are separated by `/` or `\`, and both
+Unicode forms of a name are the same name. The *end* of a path is its last parts, without the suffix of the file.
 """
 
 from __future__ import annotations

@@ -70,10 +70,21 @@ class ModelComparison:
         """By what the models are ordered: `"average rank"` or `"mean"`."""
         return {"wilcoxon": "average rank", "ttest": "mean"}[self.test]
 
-    def __str__(self) -> str:
-        """Table of the models, the best first, with the confidences of each against each."""
-        claim = f"a row's model is {self.relation} a column's"
-        title = f"{self.num_images} images; confidence (1 - p, {self.test}) that {claim}; ordered by {self.ordered_by}"
+    @property
+    def title(self) -> str:
+        """One line that says what the table of :meth:`rows` shows."""
+        claim = f"confidence (1 - p, {self.test}) that a row's model is {self.relation} a column's"
+        by_position = " matched by position" if self.matched_by == "position" else ""
+        return f"{self.num_images} images{by_position}; {claim}; ordered by {self.ordered_by}"
+
+    def rows(self) -> list[list[str]]:
+        """Return the table of the models as texts.
+
+        Returns:
+            The head, and a row for each model, the best first: number, name, mean, average rank, the confidence against
+            each model, and the interval of the mean.
+
+        """
         columns = [f"#{rank}" for rank in range(1, len(self.order) + 1)]
         rows = [["", "model", "mean", "rank", *columns, f"{INTERVAL_CONFIDENCE:.0%} interval of the mean"]]
         for column, name in zip(columns, self.order, strict=True):
@@ -81,7 +92,11 @@ class ModelComparison:
             confidences = ["-" if name == other else f"{self.confidence[name, other]:.3f}" for other in self.order]
             numbers = [f"{self.means[name]:.3f}", f"{self.average_ranks[name]:.2f}", *confidences]
             rows.append([column, name, *numbers, f"{low:.3f} to {high:.3f}"])
-        return f"{title}\n{text_table(rows, '<<>>' + '>' * len(columns) + '<')}"
+        return rows
+
+    def __str__(self) -> str:
+        """Table of the models, the best first, with the confidences of each against each."""
+        return f"{self.title}\n{text_table(self.rows(), '<<>>' + '>' * len(self.order) + '<')}"
 
 
 def compare_models(
@@ -94,7 +109,8 @@ def compare_models(
 
     Images are matched by the common ends of their paths: folders at the beginning and suffixes may differ, as they do
     in results from two machines. Where a result has no paths, they are matched by their image ids, and without these
-    they are taken to be in the same order. Images that could be matched in two ways are an error. The confidences of many pairs are not corrected for their number.
+    they are taken to be in the same order. Images that could be matched in two ways are an error.
+    The confidences of many pairs are not corrected for their number.
 
     Scores that differ by less than 1e-12 are equal, so that rounding decides no rank, order or confidence. Models with
     equal scores on all images are told apart by no test: the confidence is 0. The t-test is sure of a difference that
