@@ -19,6 +19,9 @@ from aupimo_torchmetrics._files import BadDataError
 __all__ = ["FoundResults", "distinguishing_names", "find_results", "missing_text"]
 
 RESULT_FILE = "aupimo/aupimos.json"
+FILE_SUFFIXES = (".json", ".safetensors")
+MAX_NAMED = 5
+"""How many folders an error names."""
 MAX_FOLDERS = 4
 """Folders above `aupimo` in a benchmark: those of model, collection, seed and category."""
 
@@ -121,7 +124,7 @@ def distinguishing_names(paths: Sequence[Path]) -> list[str]:
         ['padim', 'runs/uflow']
 
     """
-    without_suffix = [path.with_suffix("") if path.suffix == ".json" else path for path in paths]
+    without_suffix = [path.with_suffix("") if path.suffix in FILE_SUFFIXES else path for path in paths]
     # Not `Path.resolve`, which follows links: a link may be the name that somebody gave a model.
     parts = [Path(os.path.abspath(path)).parts for path in without_suffix]  # noqa: PTH100
     shortest = min(len(each) for each in parts) - 1  # at least one part remains of each
@@ -147,24 +150,27 @@ def _files_below(root: Path) -> list[tuple[Folders, Path]]:
 
 def _results_of_benchmark(root: Path) -> list[_Result]:
     """Results of all models in a benchmark folder."""
-    results, without_category = [], []
-    for (model, *folders), path in (each for each in _files_below(root) if each[0]):
-        if folders and not SEED_FOLDER.fullmatch(model):
-            results.append(_result(model, folders, path))
-        else:
-            without_category.append(path)
+    results, of_one_model = [], []
+    for folders, path in _files_below(root):
+        if len(folders) > 1 and not SEED_FOLDER.fullmatch(folders[0]):
+            results.append(_result(folders[0], folders[1:], path))
+        else:  # MODEL/aupimo looks like CATEGORY/aupimo of a single model
+            of_one_model.append("/".join((*folders, "aupimo")))
     models = sorted({result.model for result in results})
-    if len(models) >= 2 and not without_category:
+    if len(models) >= 2 and not of_one_model:
         return results
-    how_to = "To compare models of which each has a folder that `aupimo evaluate --out` wrote, give these folders."
-    if len(models) < 2:
+    one_model = (
+        f"{', '.join(of_one_model[:MAX_NAMED])}{', ...' if of_one_model[MAX_NAMED:] else ''}: are these categories or "
+        "seeds of one model, as `aupimo evaluate --out` writes them? Then give the folders of two models or more."
+    )
+    if len(models) >= 2:
         raise BadDataError(
-            f"Expected the results of two models or more, as MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json in {root}, "
-            f"but got {len(models)}{''.join(f' ({model})' for model in models)}. {how_to}"
+            f"Expected folders MODEL/CATEGORY/aupimo in {root}, but one folder is missing in {one_model}"
         )
     raise BadDataError(
-        f"Expected MODEL/CATEGORY/aupimo/aupimos.json in {root}, but {without_category[0]} lacks the folder of a model "
-        f"or a category. {how_to}"
+        f"Expected the results of two models or more, as MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json in {root}, "
+        f"but got {len(models)}{''.join(f' ({model})' for model in models)}."
+        f"{f' There is {one_model}' if of_one_model else ''}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,6 @@ LATEX_CHARACTERS = {
     "]": "{]}",
     "*": "{*}",
     **{character: f"\\{character}" for character in "_%&#${}"},
-    **dict.fromkeys("\t\n\r", " "),
 }
 """Characters that LaTeX does not print as they are, and what prints them."""
 
@@ -80,7 +80,8 @@ def latex_table(rows: Sequence[Sequence[str]], alignment: str, comment: str) -> 
 
 def latex_text(text: str) -> str:
     """Escape what LaTeX would not print as it is."""
-    return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+    printable = (character if character.isprintable() else " " for character in unicodedata.normalize("NFC", text))
+    return "".join(LATEX_CHARACTERS.get(character, character) for character in printable)
 
 
 def without_nan(value: Any) -> Any:
