@@ -316,8 +316,8 @@ def _check_same_classes(scores: Scores, others: Scores, labels: Sequence[str], n
             )
     index = int(differing[0])
     with_score, without = (other_name, name) if is_normal[index] else (name, other_name)
-    others = f"{len(differing) - 1} other images differ" if len(differing) > 2 else "another image differs"
-    more = f", and {others}" if len(differing) > 1 else ""
+    rest = f"{len(differing) - 1} other images differ" if len(differing) > 2 else "another image differs"
+    more = f", and {rest}" if len(differing) > 1 else ""
     raise BadDataError(
         f"Expected `results` to have the same normal images, but {labels[index]!r} is normal (NaN) for {without!r} and "
         f"has a score for {with_score!r}{more}."

@@ -58,7 +58,7 @@ class ModelComparison:
     test: PairedTestName
     alternative: Alternative
     num_images: int
-    matched_by: MatchedBy
+    matched_by: MatchedBy = "path"
 
     @property
     def relation(self) -> str:
