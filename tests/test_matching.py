@@ -81,6 +81,7 @@ def test_dots_in_names_are_no_suffixes() -> None:
 def test_names_without_folders_fit_if_only_one_image_has_the_name() -> None:
     """A bare name is the end of a path, but not of two."""
     assert match_images(["0.png", "1.png"], ["good/1.png", "crack/0.png"]) == [1, 0]
+    assert match_images(["./0.png", "./1.png"], ["good/1.png", "crack/0.png"]) == [1, 0]
     with pytest.raises(BadDataError, match=r"'0\.png' of 'x' fits both 'crack/0\.png' and 'good/0\.png' of 'y'"):
         match_images(["0.png", "1.png"], ["crack/0.png", "good/0.png"], "x", "y")
     with pytest.raises(BadDataError, match=r"both 'crack/0\.png' and 'good/0\.png' of 'y' fit '0\.png' of 'x'"):
@@ -105,6 +106,7 @@ OTHER_IMAGES = {
     ),
     "names that end alike": (["crack/1000.png"], ["crack/000.png"]),
     "folders that end alike": (["big crack/000.png"], ["crack/000.png"]),
+    "names without stem": (["crack/.png"], ["crack/.npy"]),
     "capitals": (["Crack/000.png"], ["crack/000.png"]),
 }
 
