@@ -31,8 +31,14 @@ PairedTestName: TypeAlias = Literal["wilcoxon", "ttest"]
 Alternative: TypeAlias = Literal["greater", "less", "two-sided"]
 """Alternative hypothesis of a paired test: the first model is better, worse, or different."""
 
+MatchedBy: TypeAlias = Literal["path", "image id", "position"]
+"""What says which scores of several models are of the same image."""
+
 Outliers: TypeAlias = Literal["none", "low", "high", "both"]
 """Which outliers of a distribution to list."""
+
+PictureFormat: TypeAlias = Literal["png", "svg", "pdf"]
+"""Formats of the pictures that are written."""
 
 Texture: TypeAlias = Literal["brick", "grass", "gravel"]
 """Photographs that come with every installation of scikit-image."""

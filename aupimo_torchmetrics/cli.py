@@ -9,6 +9,7 @@ names its options instead. No subject of the library is imported before its subc
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
@@ -26,6 +27,7 @@ from aupimo_torchmetrics._settings import (
     Layout,
     MetricName,
     PairedTestName,
+    PictureFormat,
     SharedFPR,
     Texture,
 )
@@ -41,6 +43,15 @@ EXIT_CODES = """exit codes:
      that is not there
 """
 """What the exit codes of all subcommands mean."""
+COMPARE_EXAMPLES = """PATH is
+  files of two or more models on the same images: A/aupimos.json B/aupimos.json
+  folders of two or more models, as `aupimo evaluate --out` writes them: A B, with [CATEGORY/]aupimo/aupimos.json
+  one benchmark folder, with MODEL/[COLLECTION/]CATEGORY/aupimo/aupimos.json in it
+
+Seeds of a model lie in folders named `seed` and a number, as MODEL/seed0/CATEGORY/aupimo/aupimos.json. They are summed
+up as mean and standard deviation. Images are matched by the ends of their paths, whatever the suffix.
+"""
+"""What `aupimo compare --help` says of its paths."""
 MAX_SEED = 2**63 - 1
 DEMO_PACKAGES = frozenset({"lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile"})
 EVALUATE_PACKAGES = frozenset({"matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
@@ -239,13 +250,18 @@ def _code_of_scores(arguments: argparse.Namespace, means: Iterable[float]) -> in
 def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Options of `aupimo compare`."""
     about = "say which of several models is better, and how sure one may be, from their aupimos.json"
-    parser = commands.add_parser("compare", help=about, description=about[0].upper() + about[1:] + ".")
+    parser = commands.add_parser(
+        "compare",
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        epilog=COMPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="files of two or more models on the same images, or one folder of "
-        "MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json, or MODEL/CATEGORY/aupimo/aupimos.json",
+        help="files or folders of two or more models, or one benchmark folder: see below",
     )
     parser.add_argument(
         "--names", nargs="+", metavar="NAME", help="names of the models (default: what tells the paths apart)"
@@ -270,6 +286,15 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="scores that differ by at most this are equal in the Wilcoxon test (default: %(default)s)",
     )
     parser.add_argument("--out", metavar="DIR", help="folder to write tables and pictures to (default: none)")
+    parser.add_argument(
+        "--format",
+        dest="picture_format",
+        choices=get_args(PictureFormat),
+        default="png",
+        help="of the pictures (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of tables")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, and nothing but the tables")
     parser.set_defaults(run=_run_compare)
 
 
@@ -278,16 +303,24 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     _require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
     from aupimo_torchmetrics.compare import compare_paths  # noqa: PLC0415
 
-    comparison = compare_paths(arguments.paths, arguments.names, arguments.test, arguments.alternative, arguments.atol)
-    lines = [comparison.summary()]
-    if arguments.out is not None:
+    comparison = compare_paths(
+        arguments.paths,
+        arguments.names,
+        arguments.test,
+        arguments.alternative,
+        arguments.atol,
+        quiet=arguments.quiet,
+    )
+    hint = "`--out DIR` writes the comparison in each category, and pictures" if comparison.ranking is not None else ""
+    if arguments.out is not None:  # before anything is printed, so that a closed pipe loses nothing
         out = Path(arguments.out)
-        written = comparison.save(out)
+        written = comparison.save(out, arguments.picture_format, quiet=arguments.quiet)
         files = dict.fromkeys(path.name if path.parent == out else f"CATEGORY/{path.name}" for path in written)
-        lines.append(f"written to {out}: {', '.join(files)}")
-    elif comparison.ranking is not None:
-        lines.append("`--out DIR` writes the comparison in each category, and pictures")
-    print("\n\n".join(lines))  # noqa: T201
+        hint = f"written to {out}: {', '.join(files)}"
+    if arguments.json:
+        print(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))  # noqa: T201
+    else:
+        print("\n\n".join([comparison.summary(), *([hint] if hint and not arguments.quiet else [])]))  # noqa: T201
     return 0
 
 

@@ -17,7 +17,8 @@ from matplotlib import pyplot as plt
 
 from aupimo_torchmetrics import AUPIMOResult, cli
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.compare import BadDataError, _distinguishing_names, compare_paths
+from aupimo_torchmetrics.compare import BadDataError, compare_paths
+from aupimo_torchmetrics.compare.finding import distinguishing_names
 from aupimo_torchmetrics.statistics import compare_models, rank_models
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
@@ -110,16 +111,17 @@ def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_pa
 )
 def test_names_are_what_tells_paths_apart(paths: list[str], names: list[str]) -> None:
     """What all paths have in common at the front and at the end is cut, as far as something remains of each."""
-    assert _distinguishing_names([Path(path) for path in paths]) == names
+    assert distinguishing_names([Path(path) for path in paths]) == names
 
 
 def test_files_are_written_for_a_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The folder is made, holds the printed table and two pictures, and no figure stays open."""
+    """The folder is made, holds the printed table, two more tables and two pictures, and no figure stays open."""
     out = tmp_path / "new" / "folder"
     lines = run(capsys, *(published_file(model, "zipper") for model in MODELS), "--out", out)
-    assert sorted(path.name for path in out.iterdir()) == ["comparison.txt", "confidence.png", "distribution.png"]
+    names = ["comparison.txt", "comparison.csv", "comparison.tex", "confidence.png", "distribution.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
     assert (out / "comparison.txt").read_text(encoding="utf-8").splitlines() == lines[:-2]
-    assert lines[-1] == f"written to {out}: comparison.txt, confidence.png, distribution.png"
+    assert lines[-1] == f"written to {out}: {', '.join(names)}"
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
     assert plt.get_fignums() == []
 
@@ -145,7 +147,8 @@ def test_files_are_written_for_a_benchmark(capsys: pytest.CaptureFixture[str], b
     out = tmp_path / "out"
     lines = run(capsys, benchmark, "--test", "ttest", "--out", out)
     written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert written == ["comparison.txt", "ranks.png", "screw/confidence.png", "zipper/confidence.png"]
+    tables = ["comparison.csv", "comparison.tex", "comparison.txt"]
+    assert written == [*tables, "ranks.png", "screw/confidence.png", "zipper/confidence.png"]
     text = (out / "comparison.txt").read_text(encoding="utf-8")
     assert text.splitlines()[: len(lines) - 2] == lines[:-2]
     for category in ("screw", "zipper"):

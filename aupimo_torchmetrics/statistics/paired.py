@@ -11,9 +11,10 @@ import numpy as np
 
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, check_choice
+from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, MatchedBy, PairedTestName, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
 from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
 from aupimo_torchmetrics.statistics.distribution import bootstrap_interval
 
@@ -45,6 +46,7 @@ class ModelComparison:
         test: `"wilcoxon"` or `"ttest"`.
         alternative: `"greater"`, `"less"` or `"two-sided"`.
         num_images: Number of images with a score.
+        matched_by: What said which scores are of the same image: its `"path"`, its `"image id"`, or its `"position"`.
 
     """
 
@@ -56,16 +58,33 @@ class ModelComparison:
     test: PairedTestName
     alternative: Alternative
     num_images: int
+    matched_by: MatchedBy = "path"
 
     @property
     def relation(self) -> str:
         """What the confidence says of one model to another: `"better than"`, `"worse than"` or `"different from"`."""
         return {"greater": "better than", "less": "worse than", "two-sided": "different from"}[self.alternative]
 
-    def __str__(self) -> str:
-        """Table of the models, the best first, with the confidences of each against each."""
-        claim = f"a row's model is {self.relation} a column's"
-        title = f"{self.num_images} images; confidence (1 - p, {self.test}) that {claim}"
+    @property
+    def ordered_by(self) -> str:
+        """By what the models are ordered: `"average rank"` or `"mean"`."""
+        return {"wilcoxon": "average rank", "ttest": "mean"}[self.test]
+
+    @property
+    def title(self) -> str:
+        """One line that says what the table of :meth:`rows` shows."""
+        claim = f"confidence (1 - p, {self.test}) that a row's model is {self.relation} a column's"
+        by_position = " matched by position" if self.matched_by == "position" else ""
+        return f"{self.num_images} images{by_position}; {claim}; ordered by {self.ordered_by}"
+
+    def rows(self) -> list[list[str]]:
+        """Return the table of the models as texts.
+
+        Returns:
+            The head, and a row for each model, the best first: number, name, mean, average rank, the confidence against
+            each model, and the interval of the mean.
+
+        """
         columns = [f"#{rank}" for rank in range(1, len(self.order) + 1)]
         rows = [["", "model", "mean", "rank", *columns, f"{INTERVAL_CONFIDENCE:.0%} interval of the mean"]]
         for column, name in zip(columns, self.order, strict=True):
@@ -73,7 +92,11 @@ class ModelComparison:
             confidences = ["-" if name == other else f"{self.confidence[name, other]:.3f}" for other in self.order]
             numbers = [f"{self.means[name]:.3f}", f"{self.average_ranks[name]:.2f}", *confidences]
             rows.append([column, name, *numbers, f"{low:.3f} to {high:.3f}"])
-        return f"{title}\n{text_table(rows, '<<>>' + '>' * len(columns) + '<')}"
+        return rows
+
+    def __str__(self) -> str:
+        """Table of the models, the best first, with the confidences of each against each."""
+        return f"{self.title}\n{text_table(self.rows(), '<<>>' + '>' * len(self.order) + '<')}"
 
 
 def compare_models(
@@ -84,8 +107,10 @@ def compare_models(
 ) -> ModelComparison:
     """Compare models image by image, by a paired test of each against each.
 
-    Images in another order are aligned by the paths of the results, or else by their image ids. Without either they are
-    taken to be in the same order. The confidences of many pairs are not corrected for their number.
+    Images are matched by the common ends of their paths: folders at the beginning and suffixes may differ, as they do
+    in results from two machines. Where a result has no paths, they are matched by their image ids, and without these
+    they are taken to be in the same order. Images that could be matched in two ways are an error.
+    The confidences of many pairs are not corrected for their number.
 
     Scores that differ by less than 1e-12 are equal, so that rounding decides no rank, order or confidence. Models with
     equal scores on all images are told apart by no test: the confidence is 0. The t-test is sure of a difference that
@@ -121,7 +146,7 @@ def compare_models(
     check_choice("alternative", alternative, Alternative)
     if not atol >= 0:
         raise ValueError(f"Expected `atol` to be at least 0, but got {atol}.")
-    scores = _aligned_scores(results)
+    scores, matched_by = _aligned_scores(results)
     require("scipy", extra="stats", needed_by="compare_models")
     from scipy import stats  # noqa: PLC0415
 
@@ -145,6 +170,7 @@ def compare_models(
         test=test,
         alternative=alternative,
         num_images=by_image.shape[1],
+        matched_by=matched_by,
     )
 
 
@@ -178,45 +204,18 @@ def _t_test(differences: Scores, alternative: Alternative) -> float:
     return 0.0 if has_sign[alternative] else 1.0
 
 
-def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> dict[str, Scores]:
+def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> AlignedScores:
     """Scores (n,) of the anomalous images of each model, image by image the same."""
-    _check_comparable(results)
-    first_name = next(iter(results))
-    keys = _image_keys(results)
-    scores = {}
-    for name, result in results.items():
-        if set(keys[name]) != set(keys[first_name]):
-            foreign = min(set(keys[name]) ^ set(keys[first_name]), key=str)
-            raise BadDataError(
-                f"Expected `results` to be of the same images, but {foreign!r} is in only one of {first_name!r} and "
-                f"{name!r}."
-            )
-        indices = {key: index for index, key in enumerate(keys[name])}
-        if len(indices) < len(result.aupimos):
-            raise BadDataError(f"Expected the images of {name!r} to be distinct, but some have the same path or id.")
-        scores[name] = result.aupimos.double().cpu().numpy()[[indices[key] for key in keys[first_name]]]
-        if not np.array_equal(np.isnan(scores[name]), np.isnan(scores[first_name])):
-            raise BadDataError(
-                f"Expected `results` to have the same normal images, but those of {first_name!r} and {name!r} differ."
-            )
-    scored = ~np.isnan(scores[first_name])
-    if scored.sum() < 2:
-        raise BadDataError(f"Expected `results` to hold the scores of two images or more, but got {scored.sum()}.")
-    return {name: each[scored] for name, each in scores.items()}
-
-
-def _check_comparable(results: Mapping[str, AUPIMOResult]) -> None:
-    """Raise unless there are two models or more, with the same settings and number of images."""
     if len(results) < 2:
         raise ValueError(f"Expected `results` to hold two models or more, but got {len(results)}.")
     (first_name, first), *others = results.items()
     for name, other in others:
         check_same_settings(first, other, f"for {first_name!r}", f"for {name!r}")
-        if len(other.aupimos) != len(first.aupimos):
-            raise BadDataError(
-                "Expected `results` to be of the same images, "
-                f"but got {len(first.aupimos)} of {first_name!r} and {len(other.aupimos)} of {name!r}."
-            )
+    scores, matched_by = align_scores(results)
+    has_score = ~np.isnan(scores[first_name])
+    if has_score.sum() < 2:
+        raise BadDataError(f"Expected `results` to hold the scores of two images or more, but got {has_score.sum()}.")
+    return AlignedScores({name: each[has_score] for name, each in scores.items()}, matched_by)
 
 
 def check_same_settings(first: AUPIMOResult, other: AUPIMOResult, of_first: str, of_other: str) -> None:
@@ -228,13 +227,3 @@ def check_same_settings(first: AUPIMOResult, other: AUPIMOResult, of_first: str,
                 f"Expected `results` to have the same `{setting}`, "
                 f"but got {values[0]!r} {of_first} and {values[1]!r} {of_other}."
             )
-
-
-def _image_keys(results: Mapping[str, AUPIMOResult]) -> dict[str, list[Any]]:
-    """What tells the images of each model apart: paths if all results have them, else image ids, else indices."""
-    if all(result.paths is not None for result in results.values()):
-        return {name: list(result.paths or ()) for name, result in results.items()}
-    ids = {name: result.image_ids for name, result in results.items()}
-    if all(each is not None and bool((each >= 0).all()) for each in ids.values()):
-        return {name: each.tolist() for name, each in ids.items() if each is not None}
-    return {name: list(range(len(result.aupimos))) for name, result in results.items()}

@@ -70,7 +70,10 @@ class ModelRanking:
         """Table of the models, the best first, with those that cannot be told apart from each."""
         friedman = "not defined" if math.isnan(self.p_value) else f"p = {self.p_value:.2g}"
         critical = f"{self.critical_difference:.2f} (Nemenyi test, alpha {self.alpha:g})"
-        title = f"{self.num_datasets} datasets; Friedman test: {friedman}; critical difference of ranks: {critical}"
+        title = (
+            f"{self.num_datasets} datasets; Friedman test: {friedman}; critical difference of ranks: {critical}; "
+            "ordered by average rank"
+        )
         rows = [["", "model", "mean", "rank", "not told apart"]]
         for position, name in enumerate(self.order):
             first, last = self._alike(name)

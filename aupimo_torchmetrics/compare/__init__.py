@@ -1,0 +1,18 @@
+"""Which model is better, and how sure one may be, of result files: what `aupimo compare` does.
+
+:func:`compare_paths` finds and loads the results and compares them, in :mod:`~aupimo_torchmetrics.compare.finding` and
+:mod:`~aupimo_torchmetrics.compare.comparing`. The :class:`Comparison` that it returns is written as text, tables and
+pictures by :mod:`~aupimo_torchmetrics.compare.report`.
+
+Conventions: a result file is an `aupimos.json`, as :meth:`~aupimo_torchmetrics.AUPIMOResult.save` or the official
+package writes it. Errors have one line. If the files are the reason, the error is a BadDataError; if the call is, it is
+another ValueError.
+
+This package needs the extra `stats`, and to write pictures the extra `plot`.
+"""
+
+from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics.compare.comparing import compare_paths
+from aupimo_torchmetrics.compare.report import Comparison
+
+__all__ = ["BadDataError", "Comparison", "compare_paths"]

@@ -1,0 +1,326 @@
+"""`aupimo compare` writes for programs: JSON, CSV, LaTeX, and pictures of other formats."""
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aupimo_torchmetrics import AUPIMOResult
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.compare import compare_paths
+from aupimo_torchmetrics.compare.tables import csv_table, latex_table, latex_text, without_nan
+
+BOUNDS = (1e-5, 1e-4)
+SCORES = {"old": [0.1, 0.2, 0.4], "new": [0.4, 0.3, 0.9], "third": [0.3, 0.1, 0.8]}
+
+
+def save(path: Path, scores: list[float], **settings: Any) -> Path:
+    """Write scores of defects to a result file, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = [f"tile/test/crack/{index}.png" for index in range(len(scores))]
+    AUPIMOResult(torch.tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0), paths=paths, **settings).save(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Results of three models."""
+    return [save(tmp_path / f"{name}.json", scores) for name, scores in SCORES.items()]
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    """Two models on two categories, and a third category that one of them lacks."""
+    for model in ("old", "new"):
+        for category in ("tile", "wood"):
+            save(tmp_path / "in" / model / category / "aupimo" / "aupimos.json", SCORES[model])
+    save(tmp_path / "in" / "old" / "zipper" / "aupimo" / "aupimos.json", SCORES["old"])
+    return tmp_path / "in"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """Run `aupimo compare`, which must go well and say nothing on standard error, and return what it prints."""
+    assert main(["compare", *map(str, argv)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON in which there is no NaN."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[str], files: list[Path]) -> None:
+    """Standard output is the JSON of `to_dict` and nothing else, with each confidence and interval."""
+    comparison = compare_paths(files, test="ttest", alternative="less", atol=0.01)
+    argv = [*files, "--test", "ttest", "--alternative", "less", "--atol", "0.01", "--json"]
+    content = strict_json(run(capsys, *argv))
+    assert content == comparison.to_dict()
+    assert content["settings"] == {
+        "fpr_bounds": [1e-5, 1e-4],
+        "shared_fpr": "mean",
+        "test": "ttest",
+        "alternative": "less",
+        "atol": 0.01,
+    }
+    assert (content["metric"], content["ordered_by"], content["ranking"]) == ("AUPIMO", "mean", None)
+    assert content["skipped"] == []
+    assert content["models"] == ["new", "third", "old"]
+    (category,) = content["categories"]
+    assert (category["category"], category["num_images"], category["matched_by"]) == ("", 3, "path")
+    (of_files,) = comparison.comparisons.values()
+    for each in category["models"]:
+        name = each["model"]
+        assert each["mean"] == of_files.means[name]
+        assert each["interval"] == list(of_files.intervals[name])
+        assert each["average_rank"] == of_files.average_ranks[name]
+        assert each["confidence"] == {
+            other: of_files.confidence[name, other] for other in of_files.order if other != name
+        }
+
+
+def test_json_of_a_benchmark_holds_the_ranking(
+    capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path
+) -> None:
+    """Categories, ranking and what was skipped are there, undefined numbers are null, and files are written too."""
+    content = strict_json(run(capsys, benchmark, "--json", "--out", tmp_path / "out"))
+    assert [each["category"] for each in content["categories"]] == ["tile", "wood"]
+    assert content["skipped"] == [{"category": "zipper", "missing": ["new"]}]
+    assert content["ranking"]["p_value"] is None  # two models only
+    assert [each["model"] for each in content["ranking"]["models"]] == content["models"] == ["new", "old"]
+    assert content["ranking"]["models"][0]["ranks"] == {"tile": 1, "wood": 1}
+    assert content["ordered_by"] == "average rank"
+    assert (tmp_path / "out" / "comparison.csv").is_file()
+
+
+def test_errors_leave_standard_output_empty(capsys: pytest.CaptureFixture[str], files: list[Path]) -> None:
+    """With `--json`, too, an error is one line on standard error."""
+    assert main(["compare", str(files[0]), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+def test_quiet_prints_the_tables_only(
+    capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no bar on a terminal, no hint, and no line about what was written."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    summary = compare_paths(benchmark, quiet=True).summary()
+    assert run(capsys, benchmark, "--quiet") == f"{summary}\n"
+    assert run(capsys, benchmark, "--quiet", "--out", tmp_path / "out") == f"{summary}\n"
+    assert main(["compare", str(benchmark), "--out", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert "written to" in out
+    assert "comparing" in err
+    assert "drawing" in err
+
+
+BEGINNINGS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.mark.parametrize("suffix", BEGINNINGS)
+def test_all_pictures_have_the_format(
+    capsys: pytest.CaptureFixture[str], benchmark: Path, files: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    """`--format` decides on suffix and content of every picture, and there are no others."""
+    expected = {"files": ["confidence", "distribution"], "benchmark": ["ranks", "tile/confidence", "wood/confidence"]}
+    for name, paths in (("files", files), ("benchmark", [benchmark])):
+        out = tmp_path / name
+        run(capsys, *paths, "--out", out, "--format", suffix)
+        pictures = [path for path in out.rglob("*.*") if not path.name.startswith("comparison.")]
+        relative = sorted(path.relative_to(out).as_posix() for path in pictures)
+        assert relative == [f"{each}.{suffix}" for each in expected[name]]
+        assert all(path.read_bytes().startswith(BEGINNINGS[suffix]) for path in pictures)
+
+
+def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str], files: list[Path], tmp_path: Path) -> None:
+    """Nothing is written in a format that is not known."""
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *map(str, files), "--out", str(tmp_path / "out"), "--format", "jpg"])
+    assert stop.value.code == 2
+    assert "choose from" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="`picture_format` to be 'png' or 'svg' or 'pdf', but got 'jpg'"):
+        compare_paths(files).save(tmp_path / "out", "jpg")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_csv_has_a_row_for_each_model_in_each_category(benchmark: Path, tmp_path: Path) -> None:
+    """Numbers have all their digits, and a model has no confidence against itself."""
+    comparison = compare_paths(benchmark)
+    comparison.save(tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["category"], row["model"]) for row in rows] == [
+        ("tile", "new"),
+        ("tile", "old"),
+        ("wood", "new"),
+        ("wood", "old"),
+    ]
+    tile = comparison.comparisons["tile"]
+    assert float(rows[0]["mean"]) == tile.means["new"]
+    assert float(rows[0]["average_rank"]) == 1
+    assert (float(rows[0]["interval_lower"]), float(rows[0]["interval_upper"])) == tile.intervals["new"]
+    assert float(rows[0]["confidence_against_old"]) == tile.confidence["new", "old"]
+    assert (rows[0]["confidence_against_new"], rows[0]["std"], rows[0]["num_seeds"]) == ("", "", "")
+    assert rows[0]["num_images"] == "3"
+
+
+AWKWARD = [
+    "_%&#${}~^\\",
+    "[x] y",
+    "*",
+    "a,b",
+    'q"q',
+    "a|b<c>d",
+    "tür",
+    unicodedata.normalize("NFD", "tür"),
+    "-",
+    "a\nb",
+]
+"""Names that a careless table breaks on."""
+
+
+def test_csv_keeps_awkward_names() -> None:
+    """Whatever a name holds, a CSV reader gives it back."""
+    rows = list(csv.DictReader(io.StringIO(csv_table([{"model": name, name: 1.0} for name in AWKWARD[:1]]))))
+    assert rows == [{"model": AWKWARD[0], AWKWARD[0]: "1.0"}]
+    text = csv_table([{"model": name, "mean": None} for name in AWKWARD])
+    assert [row["model"] for row in csv.DictReader(io.StringIO(text, newline=""))] == AWKWARD
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("uflow_ext", r"uflow\_ext"),
+        ("50% & #1 $", r"50\% \& \#1 \$"),
+        ("{a}", r"\{a\}"),
+        ("~^", r"\textasciitilde{}\textasciicircum{}"),
+        ("a\\b", r"a\textbackslash{}b"),
+        ("[0] *", "{[}0{]} {*}"),
+        ("a\nb\tc", "a b c"),
+        (unicodedata.normalize("NFD", "tür"), unicodedata.normalize("NFC", "tür")),
+    ],
+)
+def test_latex_prints_names_as_they_are(text: str, expected: str) -> None:
+    """Characters with a meaning in LaTeX are escaped."""
+    assert latex_text(text) == expected
+
+
+def test_latex_has_a_row_for_each_model(files: list[Path], benchmark: Path, tmp_path: Path) -> None:
+    """For one category it holds what is printed, for several the mean in each, the mean of them and the rank."""
+    compare_paths(files, names=["a_b", "50%", "c"]).save(tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.tex").read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert table[0] == r" & model & mean & rank & \#1 & \#2 & \#3 & 95\% interval of the mean \\"
+    assert table[1].startswith(r"\#1 & 50\% & 0.533 & 1.00 & - & ")
+    assert table[3].startswith(r"\#3 & a\_b & 0.233 & ")
+    compare_paths(benchmark).save(tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.tex").read_text(encoding="utf-8")
+    assert text.splitlines()[0] == "% AUPIMO, shared FPR 1e-05 to 0.0001; ordered by average rank over 2 categories"
+    assert [line for line in text.splitlines() if line.endswith(r"\\")] == [
+        r"model & tile & wood & mean & average rank \\",
+        r"new & 0.533 & 0.533 & 0.533 & 1.00 \\",
+        r"old & 0.233 & 0.233 & 0.233 & 2.00 \\",
+    ]
+    assert text.count(r"\begin{tabular}{lrrrr}") == text.count(r"\end{tabular}") == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+def test_latex_compiles_without_packages(files: list[Path], tmp_path: Path) -> None:
+    """Plain LaTeX takes the table, whatever the names hold."""
+    compare_paths(files, names=AWKWARD[:3]).save(tmp_path)
+    table = latex_table([("model", "mean"), *((name, "0.5") for name in AWKWARD)], "lr", "100 % of\nthe \\names")
+    document = rf"\documentclass{{article}}\begin{{document}}{table}\input{{comparison.tex}}\end{{document}}"
+    (tmp_path / "document.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_tables_say_by_what_models_are_ordered(files: list[Path], benchmark: Path) -> None:
+    """Average rank for the Wilcoxon test and over categories, mean for the t-test."""
+    assert compare_paths(files).summary().splitlines()[1].endswith("; ordered by average rank")
+    assert compare_paths(files, test="ttest").summary().splitlines()[1].endswith("; ordered by mean")
+    for test in ("wilcoxon", "ttest"):
+        lines = compare_paths(benchmark, test=test).summary().splitlines()  # type: ignore[arg-type]
+        assert lines[0].endswith("; ordered by average rank over 2 categories")
+        assert [line for line in lines if line.startswith("2 datasets") and line.endswith("; ordered by average rank")]
+
+
+def test_categories_matched_by_position_are_named(benchmark: Path) -> None:
+    """Where results of a category have no paths, the summary of several categories says so."""
+    assert "position" not in compare_paths(benchmark).summary()
+    path = benchmark / "old" / "wood" / "aupimo" / "aupimos.json"
+    AUPIMOResult(AUPIMOResult.load(path).aupimos, BOUNDS, (0.0, 1.0)).save(path)
+    summary = compare_paths(benchmark).summary()
+    assert "\n\nimages matched by position, as not all results have paths: wood\n\n" in summary
+
+
+def test_a_strict_shared_fpr_is_said(tmp_path: Path) -> None:
+    """Scores of the maximum of the FPRs are not shown as the usual ones."""
+    files = [save(tmp_path / f"{name}.json", SCORES[name], shared_fpr="max") for name in ("old", "new")]
+    assert compare_paths(files).summary().startswith("AUPIMO, shared FPR 1e-05 to 0.0001 (maximum of per-image FPRs)\n")
+    assert compare_paths(files).to_dict()["settings"]["shared_fpr"] == "max"
+
+
+def test_a_picture_that_fails_leaves_no_half_file(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written before is whole, an older picture stays, and nothing unfinished remains."""
+    out = tmp_path / "out"
+    compare_paths(files).save(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(_: object, path: Path, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        compare_paths(files).save(out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_all_is_written_before_anything_is_printed(
+    option: str, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that is closed before the end loses no file."""
+    written = []
+    monkeypatch.setattr("builtins.print", lambda *_, **__: written.append(len(list((tmp_path / "out").iterdir()))))
+    assert main(["compare", *map(str, files), "--out", str(tmp_path / "out"), option]) == 0
+    assert written == [5]
+
+
+def test_nan_becomes_none_at_every_depth() -> None:
+    """Lists, tuples and mappings are searched, and infinite numbers stay as they are."""
+    assert without_nan({"a": [math.nan, (1.0, {"b": math.nan})], "c": "NaN"}) == {
+        "a": [None, [1.0, {"b": None}]],
+        "c": "NaN",
+    }
+
+
+def test_help_says_what_paths_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    """`aupimo compare --help` tells of files, folders, benchmarks and seeds."""
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for text in ("A/aupimos.json B/aupimos.json", "`aupimo evaluate --out`", "MODEL/seed0/CATEGORY"):
+        assert text in out
+    assert all(re.search(rf"--{option}\b", out) for option in ("json", "quiet", "format", "out", "names"))
