@@ -25,6 +25,9 @@ MetricName: TypeAlias = Literal["aupimo", "auroc", "aupr", "aupro"]
 Layout: TypeAlias = Literal["auto", "loco", "mvtec", "visa", "folder"]
 """Layouts of data sets on disk; `"auto"` tries the others in this order."""
 
+RowsBy: TypeAlias = Literal["category", "defect"]
+"""Rows of the table of an evaluation: categories, or types of defects below their categories."""
+
 PairedTestName: TypeAlias = Literal["wilcoxon", "ttest"]
 """Paired tests, which compare two models on the same images."""
 
@@ -33,6 +36,9 @@ Alternative: TypeAlias = Literal["greater", "less", "two-sided"]
 
 Outliers: TypeAlias = Literal["none", "low", "high", "both"]
 """Which outliers of a distribution to list."""
+
+PictureFormat: TypeAlias = Literal["png", "svg", "pdf"]
+"""Formats of the pictures that are written."""
 
 Texture: TypeAlias = Literal["brick", "grass", "gravel"]
 """Photographs that come with every installation of scikit-image."""
