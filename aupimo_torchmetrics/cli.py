@@ -46,6 +46,8 @@ EXIT_CODES = """exit codes:
 """
 """What the exit codes of all subcommands mean."""
 MAX_SEED = 2**63 - 1
+MAX_LISTED = 5
+"""How many files a hint names."""
 DEMO_PACKAGES = frozenset({"lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile"})
 EVALUATE_PACKAGES = frozenset({"matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
 STATISTICS_PACKAGES = frozenset({"scipy"})
@@ -279,18 +281,18 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
         evaluation = evaluate(arguments.maps, resize=not arguments.no_resize, **settings)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("stopped; nothing was written") from error
-    hints = ["Nothing was written: --out DIR keeps scores, curves and pictures."]
+    notes, hints = [], ["Nothing was written: --out DIR keeps scores, curves and pictures."]
     if out is not None:
         has_folders = not is_beside_maps or len(evaluation.categories) > 1
         saved = evaluation.save(
             out, has_folders=has_folders, heatmaps=arguments.heatmaps, picture_format=arguments.picture_format
         )
-        hints = [*_earlier_files(saved.replaced, saved.left), f"Scores, curves, tables and pictures: {out}"]
+        notes, hints = _earlier_files(saved.replaced, saved.left), [f"Scores, curves, tables and pictures: {out}"]
     if arguments.json:
         _print(json_text(evaluation.to_dict()))
     else:
         summary = _with_options(evaluation.summary(arguments.by), arguments.parser)
-        _print("\n".join([summary, *([] if arguments.quiet else hints)]))
+        _print("\n".join([summary, *notes, *([] if arguments.quiet else hints)]))
     return _code_of_scores(arguments, (scores.result.mean for scores in evaluation.categories))
 
 
@@ -328,7 +330,8 @@ def _earlier_files(replaced: Sequence[str], left: Sequence[str]) -> list[str]:
         folders = ", ".join(dict.fromkeys(name.split("/")[0] for name in replaced))
         lines.append(f"Replaced {len(replaced)} files of an earlier evaluation: {folders}")
     if left:
-        lines.append(f"Left of an earlier evaluation, and not of this one: {', '.join(left)}")
+        more = f", ... (and {len(left) - MAX_LISTED} more)" if len(left) > MAX_LISTED else ""
+        lines.append(f"Left of an earlier evaluation, and not of this one: {', '.join(left[:MAX_LISTED])}{more}")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -25,7 +26,8 @@ from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
-from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image, read_mask
+from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image
+from aupimo_torchmetrics.evaluate.masks import read_mask
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -124,7 +126,7 @@ def test_files_hold_the_scores_of_the_definition(
     for category, line in zip(DEFECTS, table[1:], strict=False):
         expected = expected_values(maps, masks, category)
         result = AUPIMOResult.load(out / category / "aupimo" / "aupimos.json")
-        assert result.paths == [f"{key}.tiff" for key in expected["keys"]]
+        assert result.paths == [f"{key}.png" for key in expected["keys"]]
         assert result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=FLOAT32, nan_ok=True)
         assert (result.fpr_bounds, result.num_thresholds) == (BOUNDS, None)
         values = [np.nanmean(expected["aupimos"])]
@@ -163,7 +165,7 @@ def test_official_file_of_maps_is_scored_beside_it(
     assert main(["evaluate", str(path), *options(root)]) == 0
     expected = expected_values(maps, masks, "bottle")
     result = AUPIMOResult.load(tmp_path / "model" / "aupimo" / "aupimos.json")
-    assert result.paths == [f"MVTec/{key}.png" for key in expected["keys"]]
+    assert result.paths == [f"{key}.png" for key in expected["keys"]]
     assert result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=FLOAT32, nan_ok=True)
     printed = capsys.readouterr().out
     assert "AUPIMO, exact" in printed
@@ -282,16 +284,24 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], 
     tree = write_tree(tmp_path / "maps", {normal: scores, anomalous: scores}, ".npy")
     evaluation = evaluate(tree, tmp_path / "data", layout if is_named else "auto", (0.1, 0.9))
     (result,) = (each.result for each in evaluation.categories)
-    by_path = dict(zip(result.paths or [], result.aupimos.tolist(), strict=True))
+    keys = [path.rsplit(".", 1)[0] for path in result.paths or []]
+    by_key = dict(zip(keys, result.aupimos.tolist(), strict=True))
     mask = np.zeros((8, 8), dtype=bool)
     mask[2, 2:5] = True
     expected = reference.aupimo([scores, scores], [np.zeros_like(mask), mask], (0.1, 0.9))
-    assert [by_path[f"{key}.npy"] for key in (normal, anomalous)] == pytest.approx(expected, nan_ok=True)
+    assert [by_key[key] for key in (normal, anomalous)] == pytest.approx(expected, nan_ok=True)
     assert evaluation.summary().count("Maps have the size of their masks") == 1
 
 
 def spoil(root: Path, tree: Path) -> dict[str, str]:
-    """Make bad files of each kind; return a part of the path and the reason of each."""
+    """Make bad files of each kind, and one more image that is not; return a part of the path and a reason of each."""
+    kept = "bottle/test/dirt/002"
+    for file in (
+        root / f"{kept}.png",
+        root / f"{kept.replace('test', 'ground_truth')}_mask.png",
+        tree / f"{kept}.tiff",
+    ):
+        shutil.copy(file, file.with_name(file.name.replace("002", "003")))
     (root / "bottle/ground_truth/broken/000_mask.png").unlink()
     write_image(root / "bottle/ground_truth/broken/001_mask.png", np.zeros((24, 30), dtype=np.uint8))
     (root / "bottle/ground_truth/broken/002_mask.png").write_bytes(b"no image")
@@ -340,7 +350,7 @@ def test_bad_files_are_listed_all_at_once(
     printed = capsys.readouterr().out
     assert printed.count("skipped: ") == len(bad_files)
     result = AUPIMOResult.load(out / "screw" / "aupimo" / "aupimos.json")
-    assert result.paths == [f"screw/test/{name}.tiff" for name in ("good/001", "good/002", "scratch/002")]
+    assert result.paths == [f"screw/test/{name}.png" for name in ("good/001", "good/002", "scratch/002")]
 
 
 def test_nothing_but_bad_files(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
@@ -397,7 +407,33 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     ),
     "no number": (["maps", "--data", "data", "--num-thresholds", "x"], 2, "expected an integer or None, but got 'x'"),
     "metric": (["maps", "--data", "data", "--metrics", "f1"], 2, "invalid choice: 'f1'"),
-    "no option": (["maps"], 2, "the following arguments are required: --data"),
+    "no data set": (["maps"], 2, "exactly one of `--data` and `--table`, but got neither"),
+    "two data sets": (["maps", "--data", "data", "--table", "t.csv"], 2, "of `--data` and `--table`, but got both"),
+    "no maps given": (["--data", "data"], 2, "Expected `MAPS`, as only a `--table` can name the map of each image"),
+    "no table": (["maps", "--table", "t.csv"], 2, "`--table` to be a file, but there is no file t.csv"),
+    "folders and a table": (
+        ["maps", "--table", "t.csv", "--normal-folder", "ok"],
+        2,
+        "`--layout` and `--normal-folder` with `--data` only, but got `--table`",
+    ),
+    "suffix and a table": (["--table", "t.csv", "--map-suffix", ".npy"], 2, "`--map-suffix` with `MAPS` only"),
+    "unknown layout": (
+        ["maps", "--data", "data", "--layout", "mvtek"],
+        2,
+        "argument --layout: invalid choice: 'mvtek'",
+    ),
+    "text for a bound": (["maps", "--data", "data", "--fpr-bounds", "a", "b"], 2, "invalid float value: 'a'"),
+    "NaN for a bound": (["maps", "--data", "data", "--fpr-bounds", "nan", "1"], 2, "but got (nan, 1)"),
+    "text for a threshold": (["maps", "--data", "data", "--mask-threshold", "x"], 2, "invalid float value: 'x'"),
+    "infinite threshold": (
+        ["maps", "--data", "data", "--mask-threshold", "inf"],
+        2,
+        "`--mask-threshold` to be None or a finite number, but got inf",
+    ),
+    "text for a value": (["maps", "--data", "data", "--ignore-value", "2.5"], 2, "invalid int value: '2.5'"),
+    "picture format": (["maps", "--data", "data", "--format", "gif"], 2, "argument --format: invalid choice: 'gif'"),
+    "rows": (["maps", "--data", "data", "--by", "image"], 2, "argument --by: invalid choice: 'image'"),
+    "GPU that is not there": (["maps", "--data", "data", "--device", "cuda:99"], 2, f"{NO_DEVICE} 'cuda:99'"),
     "device": (
         ["maps", "--data", "data", "--device", "tpu9"],
         2,
@@ -635,6 +671,8 @@ def test_every_layout_has_a_name() -> None:
 READ_WHOLE: dict[str, Callable[[Path], Any]] = {
     ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
     ".pt": PIMOResult.load,
+    ".csv": lambda path: path.read_text(encoding="utf-8"),
+    ".safetensors": AUPIMOResult.load,
     ".png": lambda path: Image.open(path).load(),
 }
 """What reads the files that the command writes; an unfinished file has another suffix."""
@@ -677,10 +715,13 @@ def test_ctrl_c_stops_the_command(tmp_path: Path, moment: str) -> None:
         process.send_signal(signal.SIGINT)
         rest = read_all(terminal)
     assert process.returncode == 1
-    assert rest.strip().splitlines()[-1] == "aupimo evaluate: stopped"
+    last = rest.strip().splitlines()[-1]
+    assert last.startswith("aupimo evaluate: stopped; ")
     assert "Traceback" not in rest
     if moment == "reading":
+        assert last.endswith("nothing was written")
         assert not out.exists()
+    assert not list(out.rglob("*unfinished*"))
     for path in out.rglob("*"):
         if path.is_file():
             READ_WHOLE[path.suffix](path)

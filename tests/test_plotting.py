@@ -254,6 +254,9 @@ def test_pictures_name_images_by_their_paths(scored: tuple) -> None:
     assert scored_title == titles[9]
     assert normal_title.startswith("scratch/000 · normal\n")
     assert normal_title.endswith("% false positives")
+    long = replace(result, paths=[f"scratch_at_the_edge/{index:03}.png" for index in range(12)])
+    _, ax = plot_heatmap(maps[9], maps[9], long, masks[9], index=9)
+    assert ax.get_title() == f"scratch_at_the_edge/009\n{result.aupimos[9]:.2f}"  # both would not fit in a line
 
 
 @pytest.mark.parametrize(

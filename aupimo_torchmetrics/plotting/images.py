@@ -17,6 +17,7 @@ from aupimo_torchmetrics.plotting._figures import (
     HEATMAP_SIZE,
     MARKERS,
     MASK_COLOR,
+    MAX_NAME_LENGTH,
     SCORE_COLORS,
     distribution_size,
     figure_and_axis,
@@ -500,6 +501,7 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
             raise ValueError(f"Expected `index` to be that of one of {len(result.aupimos)} images, but got {index}.")
         score = float(result.aupimos[index])
         title = _name_and_score(result, index, score)
+        title = title if len(title) <= MAX_NAME_LENGTH else title.replace(" · ", "\n")
         normal = f"{image_name(result, index)}{': ' if result.paths is None else ' · '}normal"
     return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
