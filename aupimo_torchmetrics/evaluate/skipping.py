@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
+from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -59,10 +60,13 @@ def check_bad_files(
         skip_bad: Whether bad files are to be skipped.
 
     Raises:
+        BadDataError: If there is no bad file, and nothing could be scored all the same.
         BadFilesError: With all bad files, and what can be done about them.
 
     """
-    if categories and not bad_files:
+    if not bad_files:
+        if not categories:
+            raise BadDataError("Expected the map of a test image, but found none.")
         return
     by_name = {scores.category: scores for scores in categories}
     lost = [text for category in skipped for text in _lost_classes(category, skipped[category], by_name.get(category))]
