@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of images and masks, in any case."""
 OTHER_SUFFIXES = (".avif", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".npy", ".npz", ".pgm", ".ppm", ".pt")
 """Suffixes of maps, and of images that a table may name; they are no part of a key either."""
+_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *OTHER_SUFFIXES))
 NORMAL_FOLDERS = ("good", "ok", "normal", "defect_free", "defect-free")
 """Names of folders of normal images, in any case."""
 
@@ -60,9 +61,9 @@ def as_name(path: str) -> str:
 def as_key(path: str) -> str:
     """Return a path in the normal form of Unicode that names are compared in, without the suffix of an image or map."""
     name = as_name(path)
-    stem, dot, suffix = name.rpartition(".")
-    is_suffix = dot + suffix.lower() in IMAGE_SUFFIXES or dot + suffix.lower() in OTHER_SUFFIXES
-    return stem if is_suffix and stem and not stem.endswith("/") else name
+    dot = name.rfind(".")
+    has_suffix = dot > 0 and name[dot - 1] != "/" and name[dot:].lower() in _SUFFIXES
+    return name[:dot] if has_suffix else name
 
 
 class MaskIndex:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
@@ -121,16 +121,17 @@ def _has_mask(image: LabelledImage) -> bool:
 def _takes_masks_for_images(images: Sequence[LabelledImage]) -> bool:
     """Whether files among the images have names of masks, or lie in folders of masks or depths."""
     folders = {folder.casefold() for image in images for folder in (image.defect or "").split("/")}
-    return bool(folders & set(MASK_FOLDERS)) or any(True for _ in _masks_beside(images))
+    return bool(folders & set(MASK_FOLDERS)) or bool(_masks_beside({image.key for image in images if image.path}))
 
 
-def _masks_beside(images: Sequence[LabelledImage]) -> Iterator[LabelledImage]:
-    """Yield the images that have the name of another one, with the ending of a mask."""
-    keys = {image.key for image in images if image.path}
-    for image in images:
-        for ending in MASK_ENDINGS:
-            if image.path and image.key.lower().endswith(ending) and image.key[: -len(ending)] in keys:
-                yield image
+def _masks_beside(keys: Collection[str]) -> set[str]:
+    """Return the keys that are another one with the ending of a mask."""
+    return {
+        key
+        for key in keys
+        if key.lower().endswith(MASK_ENDINGS)
+        and any(key[: -len(ending)] in keys for ending in MASK_ENDINGS if key.lower().endswith(ending))
+    }
 
 
 def _check_normal_folders(images: Sequence[LabelledImage], names: Sequence[str]) -> None:
@@ -147,20 +148,24 @@ def _check_normal_folders(images: Sequence[LabelledImage], names: Sequence[str])
 
 def _with_problems(images: Sequence[LabelledImage]) -> Iterator[LabelledImage]:
     """Add what is wrong with images that is seen from others only."""
+    keys = [image.key for image in images]
     names: dict[str, list[str]] = {}
+    for key, image in zip(keys, images, strict=True):
+        names.setdefault(key, []).append(image.name)
+    masks_beside = _masks_beside({key for key, image in zip(keys, images, strict=True) if image.path})
+    groups_with_masks: set[tuple[str, str]] = set()
     for image in images:
-        names.setdefault(image.key, []).append(image.name)
-    masks_beside = {image.name for image in _masks_beside(images)}
-    groups_with_masks = {_group(image) for image in images if image.masks and _has_mask(image)}
-    for image in images:
+        if image.masks and _group(image) not in groups_with_masks and _has_mask(image):
+            groups_with_masks.add(_group(image))
+    for key, image in zip(keys, images, strict=True):
         problem = image.problem
-        if len(names[image.key]) > 1:
-            problem = several_files("images of one name", iter(names[image.key]))
-        elif image.name in masks_beside:
+        if len(names[key]) > 1:
+            problem = several_files("images of one name", iter(names[key]))
+        elif key in masks_beside:
             problem = "named as the mask of another image, but it lies among the images"
         elif problem is None and image.has_defect and image.masks and _group(image) not in groups_with_masks:
             problem = _without_masks(image)
-        yield image._replace(problem=problem)
+        yield image if problem is None else image._replace(problem=problem)
 
 
 def _group(image: LabelledImage) -> tuple[str, str]:
