@@ -46,6 +46,8 @@ class LabelledImage(NamedTuple):
     """Whether masks hold a number for each type of defect, as in MVTec LOCO: each value but 0 is a defect."""
     problem: str | None = None
     """Why the image cannot be evaluated, as far as names and places of files say it; None if they are in order."""
+    place: str | None = None
+    """Row of the table that names the image, as `parts.csv, line 7`; None if no table does."""
 
     @property
     def key(self) -> str:
@@ -229,6 +231,7 @@ def as_posix(path: str) -> str:
 def read_text(path: Path) -> str:
     """Read a text that comes with a data set; raise a BadDataError if it is none."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return file.read()
     except UnicodeDecodeError as error:
         raise BadDataError(f"Expected {path} to be a text in UTF-8, but could not read it: {error}.") from error

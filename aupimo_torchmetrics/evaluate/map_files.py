@@ -30,7 +30,7 @@ from aupimo_torchmetrics._untrusted import (
 )
 from aupimo_torchmetrics.evaluate.map_sets import open_map_set, paths_file
 
-__all__ = ["MapFiles", "image_size", "is_turned", "open_maps", "read_image"]
+__all__ = ["MapFiles", "image_size", "is_turned", "open_map_files", "open_maps", "read_image"]
 
 require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.evaluate")
 
@@ -90,6 +90,20 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     if path.is_file():
         return _joined([_open_file(path, path.name)])
     raise ValueError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
+
+
+def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
+    """Open files of one map each.
+
+    Args:
+        files: Files of maps: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`.
+        names: Names of the maps.
+
+    Returns:
+        Names of the maps and what reads them. No map is read yet.
+
+    """
+    return MapFiles(list(names), lambda index: _read_file(files[index]))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -16,12 +16,14 @@ from aupimo_torchmetrics.evaluate.bad_files import BadFile
 from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_key
 from aupimo_torchmetrics.evaluate.map_files import MapFiles
 
-__all__ = ["Pair", "pair_images", "pair_maps"]
+__all__ = ["Pair", "bad_image", "pair_images", "pair_maps"]
 
 LAYOUT_FOLDERS = {"1cls", "data", "images", "rgb", "test", "test_public"}
 """Folders of layouts, in any case, that a tree of maps may do without."""
 SEPARATORS = "._- "
 """What stands between the name of an image and what a map appends to it."""
+MAX_ENDINGS = 20
+"""How many endings of maps are tried where images have several maps."""
 MAX_PATTERNS = 6
 """How many ways to append to names are tried, the most frequent first."""
 
@@ -67,19 +69,26 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
             for number in fitting:  # several if files have one name, which is a problem of theirs
                 indices.setdefault(number, []).append(index)
     with_maps = {images[number].category for number in indices}
+    advice = _MapSuffixes([[maps.names[index] for index in of_image] for of_image in indices.values()])
     pairs = []
     for number, image in enumerate(images):
         if image.category not in with_maps:
             continue
         of_image = indices.get(number, [])
-        problem = image.problem or (_several_maps([maps.names[index] for index in of_image]) if of_image else None)
-        if problem:
-            bad_files.append(BadFile(image.name, problem))
+        if image.problem:
+            bad_files.append(bad_image(image, image.problem))
         elif not of_image:
-            bad_files.append(BadFile(image.name, "a test image without a map"))
+            bad_files.append(bad_image(image, "a test image without a map"))
+        elif len(of_image) > 1:
+            bad_files.append(bad_image(image, advice.several_maps([maps.names[index] for index in of_image])))
         else:
             pairs.append(Pair(image, of_image[0], maps.names[of_image[0]]))
     return _with_masks(pairs, bad_files)
+
+
+def bad_image(image: LabelledImage, reason: str) -> BadFile:
+    """Name an image that cannot be evaluated: by its row, if it is one of a table."""
+    return BadFile(image.place, f"{image.name}: {reason}") if image.place else BadFile(image.name, reason)
 
 
 def pair_images(
@@ -96,7 +105,7 @@ def pair_images(
         Pairs in the order of the images. Bad files: an image with a problem or whose mask is missing.
 
     """
-    bad_files = [BadFile(image.name, image.problem) for image in images if image.problem]
+    bad_files = [bad_image(image, image.problem) for image in images if image.problem]
     pairs = [
         Pair(image, index, maps.names[index])
         for image, index in zip(images, map_indices, strict=True)
@@ -111,7 +120,7 @@ def _with_masks(pairs: Sequence[Pair], bad_files: list[BadFile]) -> tuple[list[P
     for pair in pairs:
         missing = [mask for mask in pair.image.masks if not mask.is_file()]
         if missing:
-            bad_files.append(BadFile(pair.image.name, f"its mask {missing[0]} is missing"))
+            bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing"))
         else:
             complete.append(pair)
     return complete, bad_files
@@ -126,14 +135,33 @@ def _ambiguous(names: Sequence[str]) -> str:
     )
 
 
-def _several_maps(names: Sequence[str]) -> str | None:
-    """Say that an image has several maps, and what tells them apart; None if it has one."""
-    if len(names) == 1:
-        return None
-    suffixes = [os.path.splitext(name)[1] for name in names]  # noqa: PTH122
-    endings = suffixes if len(set(suffixes)) == len(names) else _endings(names)
-    advice = " or ".join(f'`map_suffix="{ending}"`' for ending in endings)
-    return f"several maps of one image, {', '.join(names)}{f'; {advice} says which' if advice else ''}"
+class _MapSuffixes:
+    """Finds what settles which of several maps counts.
+
+    Args:
+        names: Names of the maps of each image that has any.
+
+    """
+
+    def __init__(self, names: Sequence[Sequence[str]]) -> None:
+        self._names = names
+        self._settles: dict[str, bool] = {}
+
+    def several_maps(self, names: Sequence[str]) -> str:
+        """Say that an image has several maps, and which `map_suffix` leaves one map of each image."""
+        suffixes = [os.path.splitext(name)[1] for name in names]  # noqa: PTH122
+        endings = suffixes if len(set(suffixes)) == len(names) else _endings(names)
+        settling = [f'`map_suffix="{ending}"`' for ending in endings if self._does_settle(ending)]
+        remedy = f"{' or '.join(settling)} says which" if settling else "all but one have to go"
+        return f"several maps of one image, {', '.join(names)}; {remedy}"
+
+    def _does_settle(self, ending: str) -> bool:
+        """Whether each image has one map with this ending."""
+        if ending not in self._settles and len(self._settles) < MAX_ENDINGS:
+            ends = ending.lower()
+            counts = (sum(name.lower().endswith(ends) for name in names) for names in self._names)
+            self._settles[ending] = all(count == 1 for count in counts)
+        return self._settles.get(ending, False)
 
 
 def _endings(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ the folders of anomalib (anomalib.readthedocs.io).
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -254,7 +255,7 @@ def _visa_split(root: Path) -> dict[str, dict[str, str]] | None:
     if not path.is_file():
         return None
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines(keepends=True), strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
         split: dict[str, dict[str, str]] = {}
         for row in rows:
             category, _, within = as_name(row["image"]).partition("/")
