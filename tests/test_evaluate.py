@@ -27,7 +27,7 @@ from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
 from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image
-from aupimo_torchmetrics.evaluate.masks import read_mask
+from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -319,7 +319,7 @@ def spoil(root: Path, tree: Path) -> dict[str, str]:
     np.save(tree / "screw/test/good/000.npy", np.array([[{}]]), allow_pickle=True)
     return {
         "bottle/test/broken/000.png": "000_mask.png is missing",
-        "broken/001_mask.png": "the mask of an image with a defect is empty",
+        "bottle/test/broken/001.png": "001_mask.png is empty",
         "broken/002_mask.png": "cannot identify image file",
         "bottle/test/dirt/000.png": "a test image without a map",
         "bottle/test/dirt/001.tiff": "",
@@ -388,7 +388,11 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         "`MAPS` to be a file `asmaps.pt` or a folder of maps, but",
     ),
     "no data": (["maps", "--data", "nowhere"], 2, "`--data` to be a folder, but there is no folder nowhere"),
-    "empty maps": (["data/split", "--data", "data"], 1, "data/split to hold maps (.tiff, .tif, .npy, .png)"),
+    "empty maps": (
+        ["data/split", "--data", "data"],
+        1,
+        "data/split to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth)",
+    ),
     "empty data": (["maps", "--data", "data/bottle/ground_truth"], 1, "in any known layout, but found no test image"),
     "other layout": (
         ["maps", "--data", "data", "--layout", "folder"],
@@ -541,7 +545,8 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
     assert open_maps(str(tree)).names == open_maps(tree).names
     names = [f"{key}.png"]
     assert open_maps(str(write_tensor(tmp_path / "asmaps.pt", maps, names))).names == names
-    assert read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")]).equal(torch.from_numpy(masks[key]))
+    mask, _ = read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")], MaskRule())
+    assert mask.equal(torch.from_numpy(masks[key]))
     image = str(root / f"{key}.png")
     assert image_size(image) == read_image(image).shape[1:] == masks[key].shape
 
@@ -549,7 +554,7 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """A file `asmaps.pt` that holds no map is refused as such."""
     torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
-    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 `asmaps` and 0 `paths`"):
+    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 maps and 0 paths of images"):
         evaluate(tmp_path / "asmaps.pt", data[0])
 
 
@@ -564,7 +569,7 @@ class Code:
 HOSTILE: dict[str, Any] = {
     "code": {"asmaps": torch.zeros(1, 2, 2), "paths": [Code()]},
     "list": [1, 2],
-    "no paths": {"asmaps": torch.zeros(1, 2, 2)},
+    "no paths": {"asmaps": torch.zeros(2, 2, 2)},
     "other lengths": {"asmaps": torch.zeros(2, 2, 2), "paths": ["a.png"]},
     "no tensor": {"asmaps": [1.0], "paths": ["a.png"]},
     "no texts": {"asmaps": torch.zeros(1, 2, 2), "paths": [1]},
@@ -606,24 +611,7 @@ def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(ValueError, match="too large: 20 x 20, at most 399 pixels"):
             maps.read(index)
     with pytest.raises(ValueError, match="too large"):
-        read_mask((tmp_path / "map.png",))
-
-
-def test_masks_of_several_sizes_and_colours(tmp_path: Path) -> None:
-    """Masks in colour, in two levels and in many are true where they are not black; sizes must agree."""
-    colour = np.zeros((4, 4, 3), dtype=np.uint8)
-    colour[0, 0, 2] = 1
-    levels = np.zeros((4, 4), dtype=np.uint8)
-    levels[1, 1] = 7
-    write_image(tmp_path / "colour.png", colour)
-    write_image(tmp_path / "levels.png", levels)
-    write_image(tmp_path / "two.png", levels.astype(bool))
-    assert read_mask((tmp_path / "colour.png",)).nonzero().tolist() == [[0, 0]]
-    assert read_mask((tmp_path / "two.png",)).nonzero().tolist() == [[1, 1]]
-    assert read_mask((tmp_path / "colour.png", tmp_path / "levels.png")).nonzero().tolist() == [[0, 0], [1, 1]]
-    write_image(tmp_path / "other.png", np.zeros((2, 4), dtype=np.uint8))
-    with pytest.raises(ValueError, match="masks of several sizes"):
-        read_mask((tmp_path / "other.png", tmp_path / "levels.png"))
+        read_mask((tmp_path / "map.png",), MaskRule())
 
 
 def without_normal_images(folder: Path, data: tuple[Path, Arrays, Arrays], *categories: str) -> Path:

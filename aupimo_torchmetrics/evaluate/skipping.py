@@ -8,7 +8,7 @@ from itertools import groupby
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 from aupimo_torchmetrics.evaluate.report import CategoryScores
 
 __all__ = ["check_bad_files", "skipped_images"]
@@ -35,7 +35,7 @@ def skipped_images(
     bad_paths = {bad_file.path for bad_file in bad_files}
     scored = {pair.image.name for scores in categories for pair in scores.pairs}
     # An image without a map is a bad file only where its category has maps.
-    is_bad = {image.category for image in images if not bad_paths.isdisjoint((image.name, str(image.path)))}
+    is_bad = {image.category for image in images if bad_image(image, "").path in bad_paths}
     with_maps = {pair.image.category for pair in pairs} | is_bad
     skipped: dict[str, list[LabelledImage]] = {category: [] for category in sorted(with_maps)}
     for image in images:
