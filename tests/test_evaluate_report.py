@@ -526,14 +526,14 @@ def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
 
 
 LOST = {
-    "all normal": (["bottle/test/good"], "every image of bottle that is or may be normal (3)"),
+    "all normal": (["bottle/test/good"], "all 3 normal images of bottle"),
     "all anomalous": (
         ["bottle/test/crack", "bottle/test/hole"],
-        "every image of bottle that is or may be anomalous (4)",
+        "all 4 anomalous images of bottle",
     ),
     "all of a category": (
         ["screw/test/good", "screw/test/scratch"],
-        "every image of screw that is or may be normal (3), every image of screw that is or may be anomalous (2)",
+        "all 3 normal images of screw and all 2 anomalous images of screw",
     ),
 }
 
@@ -586,21 +586,30 @@ def test_a_category_whose_masks_are_all_missing_is_not_one_without_maps(tmp_path
     maps, data = write_set(tmp_path, {"bottle": {"crack": 3}, "screw": TWO["screw"]})
     for path in (data / "bottle/ground_truth/crack").iterdir():
         path.unlink()
-    with pytest.raises(BadFilesError, match="every image of bottle that is or may be anomalous"):
+    with pytest.raises(BadFilesError, match="all 3 anomalous images of bottle"):
         evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
 
 
-def test_folders_of_normal_images_by_another_name_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder taken for defects in which no image has a mask is named, with the option that calls it normal."""
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_folders_of_normal_images_by_another_name_are_not_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], has_masks: bool
+) -> None:
+    """A folder taken for defects whose images have no masks or empty ones may be that of the normal images."""
     maps, data = write_set(tmp_path, {"bottle": {"clean ones": 3, "crack": 2}, "screw": TWO["screw"]})
     for path in (data / "bottle/ground_truth/clean ones").iterdir():
-        path.unlink()
+        if has_masks:
+            write_image(path, np.zeros(SIZE, dtype=np.uint8))
+        else:
+            path.unlink()
     (data / "screw/ground_truth/scratch/000_mask.png").unlink()
     assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--skip-bad"]) == 1
     head = capsys.readouterr().err.splitlines()[0]
-    assert "every image of bottle that is or may be normal (3)" in head
-    assert "the images in 'clean ones', which have no masks, are normal, give `--normal-folder 'clean ones'`" in head
-    assert "scratch" not in head
+    assert (
+        "4 files cannot be evaluated (`--skip-bad` cannot go on without them: it would skip all images of bottle "
+        in head
+    )
+    assert "that may be normal (3)" in head
+    assert main(["evaluate", str(maps), "--data", str(data), "--skip-bad", "--normal-folder", "clean ones"]) == 0
 
 
 def test_images_of_unknown_class_may_be_of_either(tmp_path: Path) -> None:
@@ -615,7 +624,7 @@ def test_images_of_unknown_class_may_be_of_either(tmp_path: Path) -> None:
     (tmp_path / "data/masks/c.png").write_bytes(b"no mask")
     assert evaluate(maps, tmp_path / "data", fpr_bounds=BOUNDS, skip_bad=True).categories[0].num_skipped == 1
     (tmp_path / "data/masks/a.png").write_bytes(b"no mask")
-    with pytest.raises(BadFilesError, match=r"that is or may be normal \(2\)"):
+    with pytest.raises(BadFilesError, match=r"all images of data that may be normal \(2\)"):
         evaluate(maps, tmp_path / "data", fpr_bounds=BOUNDS, skip_bad=True)
 
 

@@ -66,7 +66,7 @@ def test_advice_on_folders_of_normal_images_is_right(
     maps, data = sources
     arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
     assert main([*arguments, "--skip-bad"]) == 1
-    assert "give `--normal-folder fine`" in capsys.readouterr().err
+    assert "`--normal-folder fine`" in capsys.readouterr().err
     assert main([*arguments, "--normal-folder", "fine", "--json"]) == 0
     (category,) = json.loads(capsys.readouterr().out)["categories"]
     assert (category["num_normal"], category["num_anomalous"]) == (3, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import groupby
 
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
@@ -73,55 +72,51 @@ def check_bad_files(
     if not categories:
         remedy = "there are no others"
     elif lost:
-        remedy = f"`skip_bad=True` cannot go on without them: it would skip {', '.join(lost)}"
+        remedy = f"`skip_bad=True` cannot go on without them: it would skip {' and '.join(lost)}"
     elif skip_bad:
         return
     else:
         remedy = "`skip_bad=True` goes on without them"
-    raise BadFilesError(bad_files, "; ".join([remedy, *_folders_without_masks(skipped, by_name)]))
+    raise BadFilesError(bad_files, remedy)
 
 
 def _lost_classes(category: str, skipped: Sequence[LabelledImage], scores: CategoryScores | None) -> Iterator[str]:
-    """Classes of which a category has images, but none that could be scored."""
-    num_scored = {"normal": scores.num_normal if scores else 0, "anomalous": scores.num_anomalous if scores else 0}
-    for name, is_anomalous in (("normal", False), ("anomalous", True)):
-        num_skipped = sum(_can_be(image, is_anomalous=is_anomalous) for image in skipped)
-        if num_skipped > 0 and num_scored[name] == 0:
-            yield f"every image of {category} that is or may be {name} ({num_skipped})"
+    """Say of which classes a category has images, but none that could be scored."""
+    if scores is None or scores.num_normal == 0:
+        normal = [image for image in skipped if _has_defect(image) is False]
+        defects = {pair.image.defect for pair in scores.pairs} if scores else set()
+        possible = [image for image in skipped if _may_be_normal(image, defects)]
+        if normal or possible:
+            yield _all_of(category, "normal", len(normal), len(possible))
+    if scores is None or scores.num_anomalous == 0:
+        anomalous = [image for image in skipped if _has_defect(image)]
+        possible = [image for image in skipped if _has_defect(image) is None]
+        if anomalous or possible:
+            yield _all_of(category, "anomalous", len(anomalous), len(possible))
 
 
-def _can_be(image: LabelledImage, *, is_anomalous: bool) -> bool:
-    """Whether an image whose mask was not read may be of a class.
+def _has_defect(image: LabelledImage) -> bool | None:
+    """Whether an image has a defect, as far as its folder and whether it should have a mask say it."""
+    return False if image.has_defect is None and not image.masks else image.has_defect
 
-    A folder whose name says nothing is taken for one of defects. If its images have no masks, they may be normal.
+
+def _may_be_normal(image: LabelledImage, scored_defects: Collection[str | None]) -> bool:
+    """Whether an image may be normal although it is not known to be.
+
+    Where only its mask says it, it may be. So it may if its folder is taken for one of defects because of its name, and
+    has no masks or empty ones.
     """
-    if image.has_defect is None:
-        return bool(image.masks) or not is_anomalous
-    return image.has_defect == is_anomalous or (image.has_defect and not _has_mask(image))
+    if not _has_defect(image):
+        return _has_defect(image) is None
+    return image.defect not in scored_defects or not any(mask.is_file() for mask in image.masks)
 
 
-def _has_mask(image: LabelledImage) -> bool:
-    """Whether a mask of an image is on disk."""
-    return any(mask.is_file() for mask in image.masks)
-
-
-def _folders_without_masks(
-    skipped: Mapping[str, Sequence[LabelledImage]], categories: Mapping[str, CategoryScores]
-) -> list[str]:
-    """Say how to call the images normal of folders that were taken for defects and in which no image has a mask."""
-    names: list[str] = []
-    for category, images in skipped.items():
-        scored = categories[category].pairs if category in categories else []
-        with_masks = {pair.image.defect for pair in scored} | {image.defect for image in images if _has_mask(image)}
-        names += _defects(images, with_masks)
-    names = list(dict.fromkeys(names))
-    if not names:
-        return []
-    folders = ", ".join(map(repr, names))
-    return [f"if the images in {folders}, which have no masks, are normal, give `normal_folder=[{folders}]`"]
-
-
-def _defects(images: Sequence[LabelledImage], known: Collection[str | None]) -> list[str]:
-    """Types of defects that the names of folders say, and that are not known."""
-    defects = (image.defect for image in images if image.has_defect and image.path is not None)
-    return [defect for defect, _ in groupby(defects) if defect is not None and defect not in known]
+def _all_of(category: str, class_name: str, num_known: int, num_possible: int) -> str:
+    """Name the images of a class of a category, or if none is known those that may be of it."""
+    if num_known:
+        return (
+            f"all {num_known} {class_name} images of {category}"
+            if num_known > 1
+            else f"the only {class_name} image of {category}"
+        )
+    return f"all images of {category} that may be {class_name} ({num_possible})"
