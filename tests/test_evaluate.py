@@ -285,7 +285,8 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], 
     tree = write_tree(tmp_path / "maps", {normal: scores, anomalous: scores}, ".npy")
     evaluation = evaluate(tree, tmp_path / "data", layout if is_named else "auto", (0.1, 0.9))
     (result,) = (each.result for each in evaluation.categories)
-    keys = [path.rsplit(".", 1)[0] for path in result.paths or []]
+    # The layout `folder` has maps that are named without the folder of the images.
+    keys = [path.rsplit(".", 1)[0].removeprefix("images/") for path in result.paths or []]
     by_key = dict(zip(keys, result.aupimos.tolist(), strict=True))
     mask = np.zeros((8, 8), dtype=bool)
     mask[2, 2:5] = True
