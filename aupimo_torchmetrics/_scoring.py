@@ -86,7 +86,7 @@ def score_images(
     """Score distinct images from what was kept of them."""
     if num_thresholds is None:
         levels = sweep.normal_levels(kept, fpr_bounds[1], shared_fpr)
-        scoring, text = _score_exactly(levels, fpr_bounds, shared_fpr)
+        scoring, text = _score_exactly(kept, levels, fpr_bounds, shared_fpr)
     else:
         # The sampled threshold nearest to the upper bound U may have a shared FPR above U, but of at most 2 U. Only if
         # all have more, it is the lowest of those with the lowest FPR. A mean rises at the next normal score, so few
@@ -126,14 +126,17 @@ def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: Share
 
 
 def _score_exactly(
-    levels: sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR
+    kept: PixelScores, levels: sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR
 ) -> tuple[sweep.Scoring, str]:
     """Score by the closed form; with the text of a warning, or an empty one."""
     if len(levels.scores) == 0:
         return sweep.undefined_scoring(levels), ""
     scoring = sweep.exact_scoring(levels, fpr_bounds)
     incomplete = _warnings.lower_bound(float(levels.fpr[0]), fpr_bounds[1], scoring.max_missing)
-    return scoring, incomplete or _warnings.unresolved_bounds(levels, fpr_bounds, shared_fpr)
+    if incomplete or sweep.resolves(levels, fpr_bounds):
+        return scoring, incomplete
+    better_bounds = sweep.resolvable_bounds([sweep.normal_levels(kept, 1.0, shared_fpr)], fpr_bounds)
+    return scoring, _warnings.unresolved_bounds(levels, fpr_bounds, shared_fpr, better_bounds)
 
 
 def _score_by_samples(

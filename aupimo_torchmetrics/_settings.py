@@ -22,8 +22,23 @@ SharedFPR: TypeAlias = Literal["mean", "max"]
 MetricName: TypeAlias = Literal["aupimo", "auroc", "aupr", "aupro"]
 """Metrics that can be computed from saved maps."""
 
-Layout: TypeAlias = Literal["auto", "loco", "mvtec", "visa", "folder"]
-"""Layouts of data sets on disk; `"auto"` tries the others in this order."""
+Layout: TypeAlias = Literal[
+    "auto",
+    "mvtec",
+    "mvtec_ad_2",
+    "mvtec_3d",
+    "loco",
+    "visa",
+    "btad",
+    "ksdd2",
+    "real_iad",
+    "anomalib_folder",
+    "folder",
+]
+"""Layouts of data sets on disk; `"auto"` finds out which of the others it is."""
+
+RowsBy: TypeAlias = Literal["category", "defect"]
+"""Rows of the table of an evaluation: categories, or types of defects below their categories."""
 
 PairedTestName: TypeAlias = Literal["wilcoxon", "ttest"]
 """Paired tests, which compare two models on the same images."""

@@ -13,13 +13,16 @@ import lzma
 import math
 import os
 import pickletools
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from types import EllipsisType
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -32,11 +35,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "ArchivedArray",
     "check_inside",
     "check_size",
     "find_files",
     "load_tensors",
     "open_image",
+    "open_npy",
+    "open_npz",
+    "orientation_of",
     "read_npy",
     "read_tiff",
     "refusing",
@@ -48,6 +55,8 @@ MAX_PIXELS = 2**27
 """Pixels of the largest file that is read, 11,585 x 11,585: more is taken for a mistake or an attack."""
 MAX_TEXT = 1024
 """Characters of the longest text in a file of tensors."""
+MAX_TEXTS = 2**27
+"""Bytes of all texts together in a NumPy archive."""
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of images and masks. Pillow tries no other: it would read an EPS file by running Ghostscript."""
 
@@ -58,8 +67,19 @@ _UNPACKERS: dict[int, Callable[[], Any]] = {
     34925: partial(lzma.LZMADecompressor, memlimit=2**28),
 }
 """Compressions of TIFF that tifffile unpacks without limit, by their number in the standard, and what unpacks them."""
-_LIMITED_COMPRESSIONS = (1, 5, 32773)
-"""Compressions of TIFF that cannot unpack to more than their pixels: none, LZW (by imagecodecs) and PackBits."""
+_LZW = 5
+_PACKBITS = 32773
+_LIMITED_COMPRESSIONS = (1, _LZW, _PACKBITS)
+"""Compressions of TIFF that cannot unpack to more than their pixels: none, LZW (by imagecodecs or Pillow), PackBits."""
+_FLOAT_PREDICTOR = 3
+_PHOTOMETRIC_TAG = 262
+_WHITE_IS_ZERO = 0
+_PALETTE = 3
+_ORIENTATION_TAG = 274
+_PILLOW_TYPES = ("uint8", "uint16", "int16", "int32", "float32")
+"""What Pillow reads right of compressed TIFF in little-endian order: not int8, uint32, float16 and float64."""
+_PILLOW_TYPES_BIG_ENDIAN = ("uint8", "uint16")
+"""What it reads right in big-endian order: of int16, int32 and float32 it swaps the bytes twice."""
 
 
 @contextmanager
@@ -161,11 +181,90 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
         yield image
 
 
+def orientation_of(image: Image) -> int:
+    """Return how an image has to be turned before it is shown, as EXIF and TIFF number it; 1 is not at all."""
+    return int(image.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def open_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Map a NumPy file of any size into memory: an array without objects in it, not an archive of several."""
+    return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+
+
 def read_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Map a NumPy file into memory: an array without objects in it, not an archive of several."""
-    array = np.lib.format.open_memmap(path, mode="r")
+    """Map a NumPy file of one map into memory, see `open_npy`."""
+    array = open_npy(path)
     check_size(array.shape)
-    return np.asarray(array)
+    return array
+
+
+class ArchivedArray:
+    """An array in a NumPy archive, of which only the head was read.
+
+    Attributes:
+        shape: Length of its axes.
+        dtype: Type of its numbers or texts.
+
+    """
+
+    def __init__(self, path: str | os.PathLike[str], member: str) -> None:
+        self._path, self._member = path, member
+        self._stream: IO[bytes] | None = None
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            self.shape, self._is_fortran, self.dtype = _npy_head(stream)
+            self._start = stream.tell()
+
+    def __getitem__(self, index: int | EllipsisType) -> NDArray[Any]:
+        """Read one entry of the first axis, or all of it for `...`; of what is compressed in order, fastest."""
+        if self.dtype.kind not in "fiubUS":
+            raise BadDataError(f"`{self._member.removesuffix('.npy')}` of dtype {self.dtype}")
+        if self.dtype.kind in "US":
+            check_size((*self.shape, self.dtype.itemsize), MAX_TEXTS)
+        if isinstance(index, int):
+            return self._entry(index)
+        check_size(self.shape)
+        with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as stream:
+            values = self._values(stream, 0, self.shape)
+        return values.reshape(self.shape, order="F" if self._is_fortran else "C")
+
+    def _entry(self, index: int) -> NDArray[Any]:
+        """Read one entry of the first axis. The archive stays open, so that the next one can be read from there."""
+        if self._is_fortran:
+            raise BadDataError("an array in Fortran order; `numpy.ascontiguousarray` of it can be read map by map")
+        shape = self.shape[1:]
+        check_size(shape)
+        if self._stream is None:
+            self._stream = zipfile.ZipFile(self._path).open(self._member)  # noqa: SIM115  read on by the next call
+        return self._values(self._stream, index * math.prod(shape), shape).reshape(shape)
+
+    def _values(self, stream: IO[bytes], first: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Read as many values as a shape has, from the value `first` on."""
+        num_bytes = math.prod(shape) * self.dtype.itemsize
+        stream.seek(self._start + first * self.dtype.itemsize)
+        data = stream.read(num_bytes)
+        if len(data) != num_bytes:
+            raise BadDataError("the array ends too early")
+        return np.frombuffer(data, self.dtype)
+
+
+def open_npz(path: str | os.PathLike[str]) -> dict[str, ArchivedArray]:
+    """Open a NumPy archive: arrays by name, of which none is read yet. Objects in it are never unpickled."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise BadDataError("compressed in a way that NumPy never does")
+        members = [name for name in archive.namelist() if name.endswith(".npy")]
+    return {member.removesuffix(".npy"): ArchivedArray(path, member) for member in members}
+
+
+def _npy_head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the head of an array: shape, whether it is in Fortran order, dtype."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise BadDataError(f"an array in version {version[0]}.{version[1]} of the NumPy format, not 1.0 or 2.0")
 
 
 def read_tiff(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -181,8 +280,41 @@ def read_tiff(path: str | os.PathLike[str]) -> NDArray[Any]:
         page = file.pages.first
         check_size(page.shape)
         check_size(page.chunks)
+        _check_meaning(page)
         _check_segments(page)
+        is_beyond_tifffile = page.compression == _LZW or page.predictor == _FLOAT_PREDICTOR
+        if is_beyond_tifffile and find_spec("imagecodecs") is None:
+            return _read_tiff_by_pillow(path, page)
         return np.asarray(page.asarray())
+
+
+def _check_meaning(page: Any) -> None:
+    """Raise if a TIFF page has no numbers of which every reader says the same."""
+    photometric = page.tags.valueof(_PHOTOMETRIC_TAG)
+    if photometric == _WHITE_IS_ZERO:
+        raise BadDataError("0 is white by its tag of photometric interpretation, for which some readers invert numbers")
+    if photometric == _PALETTE:
+        raise BadDataError("colours by a palette, not numbers")
+    orientation = page.tags.valueof(_ORIENTATION_TAG, default=1)
+    if orientation != 1:
+        raise BadDataError(f"turned by its tag of orientation {orientation}, which some readers obey and some do not")
+
+
+def _read_tiff_by_pillow(path: str | os.PathLike[str], page: Any) -> NDArray[Any]:
+    """Read what tifffile cannot unpack without imagecodecs, if it is of a kind that Pillow reads without a fault."""
+    dtype = page.dtype
+    is_read_right = dtype in (_PILLOW_TYPES if page.parent.byteorder == "<" else _PILLOW_TYPES_BIG_ENDIAN)
+    if not is_read_right or page.compression == _PACKBITS or sys.byteorder == "big":
+        compression, predictor = page.compression.name, page.predictor.name if page.predictor != 1 else "no"
+        raise BadDataError(
+            f"a TIFF of {dtype} with {compression} compression and {predictor} predictor expects imagecodecs to be "
+            "installed. Please install with `pip install imagecodecs`"
+        )
+    with open_image(path) as image:
+        pixels = np.asarray(image)
+    if pixels.shape != page.shape:
+        raise BadDataError(f"an image of mode {image.mode} is no map with one score a pixel")
+    return pixels.astype(dtype)
 
 
 def _check_segments(page: Any) -> None:
@@ -201,32 +333,80 @@ def _check_segments(page: Any) -> None:
         raise BadDataError(f"compression {int(page.compression)}, not {known}")
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+def find_files(folder: Path, suffixes: Collection[str], *, follow_links: bool = False) -> list[Path]:
     """List the files with one of the suffixes in a folder and in the folders in it, sorted.
 
+    Files and folders whose names begin with a dot are no data: operating systems and editors leave them behind.
+
+    Args:
+        folder: Folder to search, which may be a link itself.
+        suffixes: Suffixes in lower case; files have them in any case.
+        follow_links: Whether to go through links to folders.
+
     Raises:
-        BadDataError: If there is a link to a folder, which is not followed, or something else than a file by such a
-            name.
+        BadDataError: If there is a link to a folder that is not to be followed, a link to a folder that holds it, a
+            link to nothing, or something else than a file by such a name.
 
     """
     found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            if path.is_symlink():
-                raise BadDataError(f"Expected {folder} to hold files and folders, but {path} is a link to a folder.")
-        elif path.suffix.lower() in suffixes:
-            if not path.is_file():
-                raise BadDataError(f"Expected {path} to be a file, but it is a link to nothing, or a device.")
-            found.append(path)
-    return found
+    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(str(folder), ())]
+    while waiting:
+        current, above = waiting.pop()
+        if follow_links:
+            status = os.stat(current)  # noqa: PTH116  a text is faster than a path, and there are many
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                raise BadDataError(f"Expected {folder} to end somewhere, but {current} is a link to a folder above it.")
+            above = (*above, identity)
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    if entry.is_symlink() and not follow_links:
+                        raise BadDataError(
+                            f"Expected {folder} to hold files and folders, but {entry.path} is a link to a folder. "
+                            "`follow_links=True` follows it."
+                        )
+                    waiting.append((entry.path, above))
+                elif _is_file(entry, suffixes):
+                    found.append(entry.path)
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]  # noqa: PTH206
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(entry: os.DirEntry[str], suffixes: Collection[str]) -> bool:
+    """Whether an entry, which is no folder, is a file with one of the suffixes; raise if it only looks like one."""
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+    has_suffix = suffix in suffixes
+    if not has_suffix and (suffix or not entry.is_symlink()):  # a link without suffix may have led to a folder
+        return False
+    try:
+        is_file = entry.is_file()
+    except OSError:
+        is_file = False
+    if not is_file:
+        raise BadDataError(f"Expected {entry.path} to be a file, but it is a link to nothing, or a device.")
+    return has_suffix
 
 
 def check_inside(root: Path, paths: Iterable[Path]) -> None:
     """Raise a BadDataError if one of the files lies outside of the root."""
     inside = root.resolve()
+    folders_inside: dict[Path, bool] = {}
     for path in paths:
-        if not path.resolve().is_relative_to(inside):
+        folder = path.parent
+        if folder not in folders_inside:
+            folders_inside[folder] = folder.resolve().is_relative_to(inside)
+        if not folders_inside[folder] or (path.is_symlink() and not path.resolve().is_relative_to(inside)):
             raise BadDataError(
                 f"Expected all files to lie in {root}, but {path} is reached by a link that leads out. "
-                "Give the folder that the link leads to, or copy the files."
+                "`follow_links=True` follows it."
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torchmetrics.utilities import rank_zero_warn
 
+from aupimo_torchmetrics._engine import sweep
 from aupimo_torchmetrics._engine.sweep import NormalLevels, Samples
 from aupimo_torchmetrics._settings import SharedFPR
 
@@ -101,24 +102,35 @@ def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str
     )
 
 
-def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> str:
-    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds."""
+def unresolved_bounds(
+    levels: NormalLevels,
+    fpr_bounds: tuple[float, float],
+    shared_fpr: SharedFPR,
+    better_bounds: tuple[float, float] | None,
+) -> str:
+    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds.
+
+    The text names bounds that can be resolved, if there are `better_bounds`.
+    """
+    if sweep.resolves(levels, fpr_bounds):
+        return ""
     lower, upper = fpr_bounds
     cause, remedy = "tied scores make", "more normal pixels"
     if shared_fpr == "max":  # more images do not help: a single one decides
         cause, remedy = "tied scores or small images make", f"normal images of {math.ceil(1 / lower)} pixels or more"
     lowest = float(levels.fpr[-1])
-    if lowest > lower * (1 + 1e-9):
+    if lowest > lower:
         fact = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
-    elif not bool(((levels.fpr >= lower) & (levels.fpr <= upper)).any()):
+    else:
         below = float(torch.where(levels.fpr < lower, levels.fpr, 0).amax())
         above = float(torch.where(levels.fpr > upper, levels.fpr, 1).amin())
         fact = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
-    else:
-        return ""
+    larger = "larger `fpr_bounds`"
+    if better_bounds is not None:
+        larger += f" as `fpr_bounds=({_shortest(better_bounds[0])}, {_shortest(better_bounds[1])})`"
     return (
         f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is interpolated. "
-        f"Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
+        f"Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
     )
 
 
@@ -147,6 +159,12 @@ def unknown_thresholds() -> str:
         "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as tied normal scores were "
         "not all kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
     )
+
+
+def _shortest(value: float) -> str:
+    """Write a number of three digits as people write FPRs: `1e-3`, `2.5e-2`, `1`."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}" if int(exponent) == 0 else f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _rounded_up(value: float) -> float:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from aupimo_torchmetrics._extras import package_of
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     TIE_TOLERANCE,
@@ -28,6 +30,7 @@ from aupimo_torchmetrics._settings import (
     MetricName,
     PairedTestName,
     PictureFormat,
+    RowsBy,
     SharedFPR,
     Texture,
 )
@@ -53,6 +56,8 @@ up as mean and standard deviation. Images are matched by the ends of their paths
 """
 """What `aupimo compare --help` says of its paths."""
 MAX_SEED = 2**63 - 1
+MAX_LISTED = 5
+"""How many files a hint names."""
 DEMO_PACKAGES = frozenset({"lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile"})
 EVALUATE_PACKAGES = frozenset({"matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
 STATISTICS_PACKAGES = frozenset({"scipy"})
@@ -88,21 +93,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     arguments.parser = subparsers[arguments.command]
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has seen enough, as `head` does
+        _close_stdout()
+        return 0
     except BadDataError as error:
         return _report(arguments, str(error), 1)
     except (ValueError, TypeError) as error:
         return _report(arguments, _first_line(error), 2)
     except (ImportError, OSError, MemoryError, RuntimeError) as error:  # RuntimeError: a GPU without memory
         return _report(arguments, _first_line(error), 1)
-    except KeyboardInterrupt:
-        return _report(arguments, "stopped", 1)
+    except KeyboardInterrupt as error:
+        return _report(arguments, str(error) or "stopped", 1)
+    return code
 
 
 def _report(arguments: argparse.Namespace, message: str, code: int) -> int:
     """Print an error, and return the exit code."""
     print(f"aupimo {arguments.command}: {_with_options(message, arguments.parser)}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _print(text: str) -> None:
+    """Print to standard output. A pipe that the reader has closed is no error: what was printed was not all."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        _close_stdout()
+
+
+def _close_stdout() -> None:
+    """Let nothing more go to a closed pipe, also when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _first_line(error: Exception) -> str:
@@ -128,10 +152,16 @@ def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
             return match[0]
         if not action.option_strings:
             return f"`{action.metavar}`"
-        values = [] if value is None or action.nargs == 0 else re.findall(r"[^\s,()\[\]'\"]+", value)
+        values = [] if value is None or action.nargs == 0 else _values(value)
         return f"`{' '.join([action.option_strings[-1], *values])}`"
 
     return re.sub(r"`(?P<name>\w+)(?:=(?P<value>[^`]*))?`", option, text)
+
+
+def _values(text: str) -> list[str]:
+    """Values in a text like `(1e-4, 1e-3)` or `['not ok']`, as one types them in a shell."""
+    found = re.findall(r"""'([^']*)'|"([^"]*)"|([^\s,()\[\]'"]+)""", text)
+    return [shlex.quote("".join(value)) for value in found]
 
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
@@ -168,9 +198,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Options of `aupimo evaluate`."""
     about = "score saved anomaly maps against the masks of a data set"
     parser = commands.add_parser("evaluate", help=about, description=about[0].upper() + about[1:] + ".")
-    parser.add_argument("maps", type=Path, metavar="MAPS", help="asmaps.pt, or a folder of .tiff, .npy or .png maps")
-    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the data set")
-    parser.add_argument("--layout", choices=get_args(Layout), default="auto", help="of the data set (default: auto)")
+    _add_sources(parser)
     parser.add_argument("--fpr-bounds", nargs=2, type=float, default=DEFAULT_FPR_BOUNDS, metavar=("L", "U"))
     parser.add_argument(
         "--shared-fpr", choices=get_args(SharedFPR), default="mean", help="of the normal images (default: mean)"
@@ -189,42 +217,132 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="(default: aupimo)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to write to (default: beside asmaps.pt, or none)"
-    )
-    parser.add_argument("--heatmaps", action="store_true", help="draw heat maps of images that stand for the scores")
     parser.add_argument("--no-resize", action="store_true", help="maps must have the size of their masks")
     parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be evaluated")
+    _add_outputs(parser)
     parser.set_defaults(run=_run_evaluate)
+
+
+def _add_sources(parser: _Parser) -> None:
+    """Options of `aupimo evaluate` that say what is evaluated."""
+    group = parser.add_argument_group("what is evaluated")
+    maps_help = "asmaps.pt, or a folder of maps; not needed if the table of --table names the map of each image"
+    group.add_argument("maps", nargs="?", type=Path, metavar="MAPS", help=maps_help)
+    group.add_argument("--data", type=Path, metavar="ROOT", help="folder of the data set")
+    group.add_argument("--table", type=Path, metavar="FILE", help="table of images and masks, instead of --data")
+    group.add_argument("--layout", choices=get_args(Layout), default="auto", help="of the data set (default: auto)")
+    group.add_argument(
+        "--normal-folder",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="folders of normal images, beside good and its like",
+    )
+    group.add_argument("--map-suffix", metavar=".SUFFIX", help="only files with this ending are maps")
+    group.add_argument("--mask-threshold", type=float, metavar="T", help="values of masks above T are a defect")
+    group.add_argument("--ignore-value", type=int, metavar="V", help="mask pixels with the value V do not count")
+    group.add_argument("--follow-links", action="store_true", help="links may lead out of the folders")
+
+
+def _add_outputs(parser: _Parser) -> None:
+    """Options of `aupimo evaluate` that say what is printed and written."""
+    group = parser.add_argument_group("what is printed and written")
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write to (default: beside asmaps.pt, or none)"
+    )
+    group.add_argument("--heatmaps", action="store_true", help="draw heat maps of images that stand for the scores")
+    group.add_argument(
+        "--format",
+        dest="picture_format",
+        choices=get_args(PictureFormat),
+        default="png",
+        help="of the pictures (default: %(default)s)",
+    )
+    group.add_argument(
+        "--by", choices=get_args(RowsBy), default="category", help="rows of the table (default: %(default)s)"
+    )
+    group.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    group.add_argument("--quiet", action="store_true", help="no progress bar and no hints")
+    group.add_argument(
+        "--write-table", type=Path, metavar="FILE", help="write the data set as a table, to start from for --table"
+    )
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> int:
     """Run `aupimo evaluate`."""
     _require(EVALUATE_PACKAGES, "evaluate")
     from aupimo_torchmetrics.evaluate import evaluate  # noqa: PLC0415
+    from aupimo_torchmetrics.evaluate.output import json_text  # noqa: PLC0415
 
-    evaluation = evaluate(
-        arguments.maps,
-        arguments.data,
-        arguments.layout,
-        arguments.fpr_bounds,
-        arguments.num_thresholds,
-        arguments.metrics,
-        arguments.device,
-        shared_fpr=arguments.shared_fpr,
-        resize=not arguments.no_resize,
-        skip_bad=arguments.skip_bad,
-    )
-    print(_with_options(evaluation.summary(), arguments.parser))  # noqa: T201
-    is_beside_maps = arguments.out is None and arguments.maps.is_file()
+    if arguments.write_table is not None:
+        _write_table(arguments)
+        if arguments.maps is None:
+            return 0
+    is_beside_maps = arguments.out is None and arguments.maps is not None and arguments.maps.is_file()
     out = arguments.maps.parent if is_beside_maps else arguments.out
-    if out is None:
-        print("Nothing was written: --out DIR keeps scores, curves and pictures.")  # noqa: T201
-    else:
+    if out is not None:
+        _check_folder(out)
+    names = (
+        "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "skip_bad", "table",
+        "mask_threshold", "ignore_value", "map_suffix", "normal_folder", "follow_links", "quiet",
+    )  # fmt: skip
+    settings = {name: getattr(arguments, name) for name in names}
+    try:
+        evaluation = evaluate(arguments.maps, resize=not arguments.no_resize, **settings)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("stopped; nothing was written") from error
+    notes, hints = [], ["Nothing was written: --out DIR keeps scores, curves and pictures."]
+    if out is not None:
         has_folders = not is_beside_maps or len(evaluation.categories) > 1
-        evaluation.save(out, has_folders=has_folders, heatmaps=arguments.heatmaps)
-        print(f"Scores, curves and pictures: {out}")  # noqa: T201
+        saved = evaluation.save(
+            out, has_folders=has_folders, heatmaps=arguments.heatmaps, picture_format=arguments.picture_format
+        )
+        notes, hints = _earlier_files(saved.replaced, saved.left), [f"Scores, curves, tables and pictures: {out}"]
+    if arguments.json:
+        _print(json_text(evaluation.to_dict()))
+    else:
+        summary = _with_options(evaluation.summary(arguments.by), arguments.parser)
+        _print("\n".join([summary, *notes, *([] if arguments.quiet else hints)]))
     return _code_of_scores(arguments, (scores.result.mean for scores in evaluation.categories))
+
+
+def _write_table(arguments: argparse.Namespace) -> None:
+    """Write the table that a data set amounts to."""
+    from aupimo_torchmetrics.evaluate import find_test_images  # noqa: PLC0415
+    from aupimo_torchmetrics.evaluate.tables import write_table  # noqa: PLC0415
+
+    if arguments.data is None:
+        raise ValueError(
+            "Expected `data` with `write_table`, but got none: the table is made of a data set in folders."
+        )
+    existing_folder("data", arguments.data)
+    images = find_test_images(
+        arguments.data, arguments.layout, arguments.normal_folder, follow_links=arguments.follow_links
+    )
+    write_table(images, arguments.write_table)
+    if not (arguments.quiet or arguments.json):
+        _print(f"Table of {len(images)} images: {arguments.write_table}")
+
+
+def _check_folder(out: Path) -> None:
+    """Raise if there can be no such folder, before hours are spent on what is to be written there."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"Expected `out` to be a folder, but {nearest} is a file.")
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"Expected `out` to be a folder to write to, but {nearest} may not be written to.")
+
+
+def _earlier_files(replaced: Sequence[str], left: Sequence[str]) -> list[str]:
+    """Say what became of the files of an earlier evaluation in the same folder."""
+    lines = []
+    if replaced:
+        folders = ", ".join(dict.fromkeys(name.split("/")[0] for name in replaced))
+        lines.append(f"Replaced {len(replaced)} files of an earlier evaluation: {folders}")
+    if left:
+        more = f", ... (and {len(left) - MAX_LISTED} more)" if len(left) > MAX_LISTED else ""
+        lines.append(f"Left of an earlier evaluation, and not of this one: {', '.join(left[:MAX_LISTED])}{more}")
+    return lines
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
@@ -236,7 +354,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
 
     epochs = DEFAULT_EPOCHS if arguments.epochs is None else arguments.epochs
     report = run_demo(arguments.texture, epochs, arguments.out, arguments.seed, save_maps=arguments.save_maps)
-    print(report.summary())  # noqa: T201
+    _print(report.summary())
     return _code_of_scores(arguments, [report.after.mean])
 
 

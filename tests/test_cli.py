@@ -126,8 +126,7 @@ def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
     indices = [int(Path(path).stem) for path in result.paths or []]
     assert sorted(indices) == list(range(40))
     torch.testing.assert_close(result.aupimos, report.after.aupimos[indices], rtol=0, atol=1e-12, equal_nan=True)
-    names = [f"gravel/{Path(report.after.paths[index]).with_suffix('.tiff')}" for index in indices]
-    assert names == result.paths
+    assert result.paths == [f"gravel/{report.after.paths[index]}" for index in indices]
     assert all((tmp_path / "data" / "gravel" / path).is_file() for path in report.after.paths)
 
 
@@ -211,6 +210,8 @@ TRANSLATED = {
         "Expected `maps`, `data` and `num_thresholds`": "Expected `MAPS`, `--data` and `--num-thresholds`",
         "Use `num_thresholds=None`, `num_thresholds=300000`": "Use `--num-thresholds None`, `--num-thresholds 300000`",
         "Use `fpr_bounds=(1e-4, 1e-3)`": "Use `--fpr-bounds 1e-4 1e-3`",
+        "give `normal_folder=['ok', 'not bad']`": "give `--normal-folder ok 'not bad'`",
+        'give `normal_folder=["it\'s ok"]`': "give `--normal-folder 'it'\"'\"'s ok'`",
         'Use `metrics=["aupimo", "aupro"]`': "Use `--metrics aupimo aupro`",
         "`skip_bad` and `skip_bad=True`": "`--skip-bad` and `--skip-bad`",
         "`resize` and `resize=False`": "`--no-resize` and `--no-resize`",

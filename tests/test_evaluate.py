@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
+from aupimo_torchmetrics._settings import Layout
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
-from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image, read_mask
+from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image
+from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -124,7 +127,7 @@ def test_files_hold_the_scores_of_the_definition(
     for category, line in zip(DEFECTS, table[1:], strict=False):
         expected = expected_values(maps, masks, category)
         result = AUPIMOResult.load(out / category / "aupimo" / "aupimos.json")
-        assert result.paths == [f"{key}.tiff" for key in expected["keys"]]
+        assert result.paths == [f"{key}.png" for key in expected["keys"]]
         assert result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=FLOAT32, nan_ok=True)
         assert (result.fpr_bounds, result.num_thresholds) == (BOUNDS, None)
         values = [np.nanmean(expected["aupimos"])]
@@ -163,7 +166,7 @@ def test_official_file_of_maps_is_scored_beside_it(
     assert main(["evaluate", str(path), *options(root)]) == 0
     expected = expected_values(maps, masks, "bottle")
     result = AUPIMOResult.load(tmp_path / "model" / "aupimo" / "aupimos.json")
-    assert result.paths == [f"MVTec/{key}.png" for key in expected["keys"]]
+    assert result.paths == [f"{key}.png" for key in expected["keys"]]
     assert result.aupimos.tolist() == pytest.approx(expected["aupimos"], abs=FLOAT32, nan_ok=True)
     printed = capsys.readouterr().out
     assert "AUPIMO, exact" in printed
@@ -282,16 +285,25 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], 
     tree = write_tree(tmp_path / "maps", {normal: scores, anomalous: scores}, ".npy")
     evaluation = evaluate(tree, tmp_path / "data", layout if is_named else "auto", (0.1, 0.9))
     (result,) = (each.result for each in evaluation.categories)
-    by_path = dict(zip(result.paths or [], result.aupimos.tolist(), strict=True))
+    # The layout `folder` has maps that are named without the folder of the images.
+    keys = [path.rsplit(".", 1)[0].removeprefix("images/") for path in result.paths or []]
+    by_key = dict(zip(keys, result.aupimos.tolist(), strict=True))
     mask = np.zeros((8, 8), dtype=bool)
     mask[2, 2:5] = True
     expected = reference.aupimo([scores, scores], [np.zeros_like(mask), mask], (0.1, 0.9))
-    assert [by_path[f"{key}.npy"] for key in (normal, anomalous)] == pytest.approx(expected, nan_ok=True)
+    assert [by_key[key] for key in (normal, anomalous)] == pytest.approx(expected, nan_ok=True)
     assert evaluation.summary().count("Maps have the size of their masks") == 1
 
 
 def spoil(root: Path, tree: Path) -> dict[str, str]:
-    """Make bad files of each kind; return a part of the path and the reason of each."""
+    """Make bad files of each kind, and one more image that is not; return a part of the path and a reason of each."""
+    kept = "bottle/test/dirt/002"
+    for file in (
+        root / f"{kept}.png",
+        root / f"{kept.replace('test', 'ground_truth')}_mask.png",
+        tree / f"{kept}.tiff",
+    ):
+        shutil.copy(file, file.with_name(file.name.replace("002", "003")))
     (root / "bottle/ground_truth/broken/000_mask.png").unlink()
     write_image(root / "bottle/ground_truth/broken/001_mask.png", np.zeros((24, 30), dtype=np.uint8))
     (root / "bottle/ground_truth/broken/002_mask.png").write_bytes(b"no image")
@@ -309,14 +321,14 @@ def spoil(root: Path, tree: Path) -> dict[str, str]:
     np.save(tree / "screw/test/good/000.npy", np.array([[{}]]), allow_pickle=True)
     return {
         "bottle/test/broken/000.png": "000_mask.png is missing",
-        "broken/001_mask.png": "the mask of an image with a defect is empty",
+        "bottle/test/broken/001.png": "001_mask.png is empty",
         "broken/002_mask.png": "cannot identify image file",
         "bottle/test/dirt/000.png": "a test image without a map",
         "bottle/test/dirt/001.tiff": "",
         "bottle/test/dirt/002.tiff": "NaN in the map",
         "bottle/test/nowhere/000.npy": "a map without a test image",
-        "bottle/test/good/000.tiff": "a second map of the same image",
-        "screw/test/scratch/000.npy": "an array of shape (3, 10, 10) is no map (H, W)",
+        "bottle/test/good/000.png": "several maps of one image",
+        "screw/test/scratch/000.npy": "3 maps without the paths of their images",
         "screw/test/scratch/001.png": "an image of mode RGB is no map",
         "screw/test/good/000.npy": "Python objects in dtype",
     }
@@ -340,7 +352,7 @@ def test_bad_files_are_listed_all_at_once(
     printed = capsys.readouterr().out
     assert printed.count("skipped: ") == len(bad_files)
     result = AUPIMOResult.load(out / "screw" / "aupimo" / "aupimos.json")
-    assert result.paths == [f"screw/test/{name}.tiff" for name in ("good/001", "good/002", "scratch/002")]
+    assert result.paths == [f"screw/test/{name}.png" for name in ("good/001", "good/002", "scratch/002")]
 
 
 def test_nothing_but_bad_files(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
@@ -378,7 +390,11 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         "`MAPS` to be a file `asmaps.pt` or a folder of maps, but",
     ),
     "no data": (["maps", "--data", "nowhere"], 2, "`--data` to be a folder, but there is no folder nowhere"),
-    "empty maps": (["data/split", "--data", "data"], 1, "data/split to hold maps (.tiff, .tif, .npy, .png)"),
+    "empty maps": (
+        ["data/split", "--data", "data"],
+        1,
+        "data/split to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth)",
+    ),
     "empty data": (["maps", "--data", "data/bottle/ground_truth"], 1, "in any known layout, but found no test image"),
     "other layout": (
         ["maps", "--data", "data", "--layout", "folder"],
@@ -397,7 +413,33 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
     ),
     "no number": (["maps", "--data", "data", "--num-thresholds", "x"], 2, "expected an integer or None, but got 'x'"),
     "metric": (["maps", "--data", "data", "--metrics", "f1"], 2, "invalid choice: 'f1'"),
-    "no option": (["maps"], 2, "the following arguments are required: --data"),
+    "no data set": (["maps"], 2, "exactly one of `--data` and `--table`, but got neither"),
+    "two data sets": (["maps", "--data", "data", "--table", "t.csv"], 2, "of `--data` and `--table`, but got both"),
+    "no maps given": (["--data", "data"], 2, "Expected `MAPS`, as only a `--table` can name the map of each image"),
+    "no table": (["maps", "--table", "t.csv"], 2, "`--table` to be a file, but there is no file t.csv"),
+    "folders and a table": (
+        ["maps", "--table", "t.csv", "--normal-folder", "ok"],
+        2,
+        "`--layout` and `--normal-folder` with `--data` only, but got `--table`",
+    ),
+    "suffix and a table": (["--table", "t.csv", "--map-suffix", ".npy"], 2, "`--map-suffix` with `MAPS` only"),
+    "unknown layout": (
+        ["maps", "--data", "data", "--layout", "mvtek"],
+        2,
+        "argument --layout: invalid choice: 'mvtek'",
+    ),
+    "text for a bound": (["maps", "--data", "data", "--fpr-bounds", "a", "b"], 2, "invalid float value: 'a'"),
+    "NaN for a bound": (["maps", "--data", "data", "--fpr-bounds", "nan", "1"], 2, "but got (nan, 1)"),
+    "text for a threshold": (["maps", "--data", "data", "--mask-threshold", "x"], 2, "invalid float value: 'x'"),
+    "infinite threshold": (
+        ["maps", "--data", "data", "--mask-threshold", "inf"],
+        2,
+        "`--mask-threshold` to be None or a finite number, but got inf",
+    ),
+    "text for a value": (["maps", "--data", "data", "--ignore-value", "2.5"], 2, "invalid int value: '2.5'"),
+    "picture format": (["maps", "--data", "data", "--format", "gif"], 2, "argument --format: invalid choice: 'gif'"),
+    "rows": (["maps", "--data", "data", "--by", "image"], 2, "argument --by: invalid choice: 'image'"),
+    "GPU that is not there": (["maps", "--data", "data", "--device", "cuda:99"], 2, f"{NO_DEVICE} 'cuda:99'"),
     "device": (
         ["maps", "--data", "data", "--device", "tpu9"],
         2,
@@ -437,7 +479,8 @@ def test_errors_are_one_line_and_the_code_of_the_table(
     except SystemExit as error:
         code = error.code
     assert code == expected
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    line, *needs = capsys.readouterr().err.strip().splitlines()
+    assert len(needs) == (len(LAYOUTS) if kind == "empty data" else 0)
     assert line.startswith("aupimo evaluate: ")
     assert message in line
 
@@ -505,7 +548,8 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
     assert open_maps(str(tree)).names == open_maps(tree).names
     names = [f"{key}.png"]
     assert open_maps(str(write_tensor(tmp_path / "asmaps.pt", maps, names))).names == names
-    assert read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")]).equal(torch.from_numpy(masks[key]))
+    mask, _ = read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")], MaskRule())
+    assert mask.equal(torch.from_numpy(masks[key]))
     image = str(root / f"{key}.png")
     assert image_size(image) == read_image(image).shape[1:] == masks[key].shape
 
@@ -513,7 +557,7 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """A file `asmaps.pt` that holds no map is refused as such."""
     torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
-    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 `asmaps` and 0 `paths`"):
+    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 maps and 0 paths of images"):
         evaluate(tmp_path / "asmaps.pt", data[0])
 
 
@@ -528,7 +572,7 @@ class Code:
 HOSTILE: dict[str, Any] = {
     "code": {"asmaps": torch.zeros(1, 2, 2), "paths": [Code()]},
     "list": [1, 2],
-    "no paths": {"asmaps": torch.zeros(1, 2, 2)},
+    "no paths": {"asmaps": torch.zeros(2, 2, 2)},
     "other lengths": {"asmaps": torch.zeros(2, 2, 2), "paths": ["a.png"]},
     "no tensor": {"asmaps": [1.0], "paths": ["a.png"]},
     "no texts": {"asmaps": torch.zeros(1, 2, 2), "paths": [1]},
@@ -570,24 +614,7 @@ def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(ValueError, match="too large: 20 x 20, at most 399 pixels"):
             maps.read(index)
     with pytest.raises(ValueError, match="too large"):
-        read_mask((tmp_path / "map.png",))
-
-
-def test_masks_of_several_sizes_and_colours(tmp_path: Path) -> None:
-    """Masks in colour, in two levels and in many are true where they are not black; sizes must agree."""
-    colour = np.zeros((4, 4, 3), dtype=np.uint8)
-    colour[0, 0, 2] = 1
-    levels = np.zeros((4, 4), dtype=np.uint8)
-    levels[1, 1] = 7
-    write_image(tmp_path / "colour.png", colour)
-    write_image(tmp_path / "levels.png", levels)
-    write_image(tmp_path / "two.png", levels.astype(bool))
-    assert read_mask((tmp_path / "colour.png",)).nonzero().tolist() == [[0, 0]]
-    assert read_mask((tmp_path / "two.png",)).nonzero().tolist() == [[1, 1]]
-    assert read_mask((tmp_path / "colour.png", tmp_path / "levels.png")).nonzero().tolist() == [[0, 0], [1, 1]]
-    write_image(tmp_path / "other.png", np.zeros((2, 4), dtype=np.uint8))
-    with pytest.raises(ValueError, match="masks of several sizes"):
-        read_mask((tmp_path / "other.png", tmp_path / "levels.png"))
+        read_mask((tmp_path / "map.png",), MaskRule())
 
 
 def without_normal_images(folder: Path, data: tuple[Path, Arrays, Arrays], *categories: str) -> Path:
@@ -629,12 +656,14 @@ def test_no_score_at_all_is_code_1(
 
 def test_every_layout_has_a_name() -> None:
     """The layouts of the command are those of the library."""
-    assert set(LAYOUTS) == {"mvtec", "visa", "loco", "folder"}
+    assert {"auto", *LAYOUTS} == set(get_args(Layout))
 
 
 READ_WHOLE: dict[str, Callable[[Path], Any]] = {
     ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
     ".pt": PIMOResult.load,
+    ".csv": lambda path: path.read_text(encoding="utf-8"),
+    ".safetensors": AUPIMOResult.load,
     ".png": lambda path: Image.open(path).load(),
 }
 """What reads the files that the command writes; an unfinished file has another suffix."""
@@ -677,10 +706,13 @@ def test_ctrl_c_stops_the_command(tmp_path: Path, moment: str) -> None:
         process.send_signal(signal.SIGINT)
         rest = read_all(terminal)
     assert process.returncode == 1
-    assert rest.strip().splitlines()[-1] == "aupimo evaluate: stopped"
+    last = rest.strip().splitlines()[-1]
+    assert last.startswith("aupimo evaluate: stopped; ")
     assert "Traceback" not in rest
     if moment == "reading":
+        assert last.endswith("nothing was written")
         assert not out.exists()
+    assert not list(out.rglob("*unfinished*"))
     for path in out.rglob("*"):
         if path.is_file():
             READ_WHOLE[path.suffix](path)

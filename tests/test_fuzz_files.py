@@ -37,6 +37,7 @@ resource = pytest.importorskip("resource")  # Windows has none
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
 map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
+masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
 
 MAX_PIXELS = 2**20
 """Pixels of the largest file that is read here, so that what needs more memory than that is found."""
@@ -192,7 +193,7 @@ def read_picture(folder: Path) -> None:
     """Read an image in all ways."""
     (path,) = folder.iterdir()
     map_files.image_size(path)
-    map_files.read_mask((path,))
+    masks.read_mask((path,), masks.MaskRule(threshold=127))
     map_files.read_image(path)
 
 

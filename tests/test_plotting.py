@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from aupimo_torchmetrics.plotting import (
     plot_heatmaps,
     plot_pimo_curves,
     plot_ranks,
+    representative_images,
 )
 from aupimo_torchmetrics.plotting._figures import MASK_COLOR, MAX_NAME_LENGTH, figure_without_pyplot, image_name
 from aupimo_torchmetrics.statistics import (
@@ -238,27 +240,35 @@ PATHS = [f"tile/test/scratch/{index:03}.png" for index in range(12)]
 
 
 def test_pictures_name_images_by_their_paths(scored: tuple) -> None:
-    """With paths, curves and heat maps say the last two parts of the path, and without the index."""
+    """With paths, curves and heat maps are titled by folder, name and score of an image, and never by an index."""
     maps, masks, result, curves = scored
     named = replace(result, paths=PATHS)
+    titles = [f"scratch/{index:03} · {score:.2f}" for index, score in enumerate(result.aupimos.tolist())]
     _, ax = plot_pimo_curves(curves, named, images=[4, 11])
-    assert [label.split(":")[0] for label in _legend(ax)[1:3]] == ["scratch/004.png", "scratch/011.png"]
+    assert _legend(ax)[1:3] == [titles[4], titles[11]]
     _, ax = plot_pimo_curves(curves, named)
-    assert all(re.match(r"scratch/0\d\d\.png \(.+\): AUPIMO ", label) for label in _legend(ax)[1:-2])
+    expected = [f"{titles[index]} ({role})" for index, role in representative_images(named).items()]
+    assert [label.replace("\n", " ") for label in _legend(ax)[1:-2]] == expected
     _, axes = plot_heatmaps(maps[[9, 0]], maps[[9, 0]], named, masks[[9, 0]], indices=[9, 0])
     scored_title, normal_title = (ax.get_title() for ax in axes[1])
-    assert scored_title == f"scratch/009.png\nAUPIMO {result.aupimos[9]:.2f}"
-    assert normal_title.startswith("scratch/000.png\nnormal\n")
+    assert scored_title == titles[9]
+    assert normal_title.startswith("scratch/000 · normal\n")
+    assert normal_title.endswith("% false positives")
+    long = replace(result, paths=[f"scratch_at_the_edge/{index:03}.png" for index in range(12)])
+    _, ax = plot_heatmap(maps[9], maps[9], long, masks[9], index=9)
+    assert ax.get_title() == f"scratch_at_the_edge/009\n{result.aupimos[9]:.2f}"  # both would not fit in a line
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("000.png", "000.png"),
-        ("/data/tile/test/crack/000.png", "crack/000.png"),
-        ("C:\\tile\\test\\crack\\000.png", "crack/000.png"),
-        ("test/a_folder_with_a_long_name/000.png", "000.png"),
-        ("test/camera_3_2024-02-29T12-00-00.000.png", "...-02-29T12-00-00.000.png"),
+        ("000.png", "000"),
+        ("/data/tile/test/crack/000.png", "crack/000"),
+        ("C:\\tile\\test\\crack\\000.png", "crack/000"),
+        ("test/a_folder_with_a_long_name/000.png", "000"),
+        ("test/camera_3_2024-02-29T12-00-00.000.png", "...2024-02-29T12-00-00.000"),
+        ("test/crack/part_1.5", "crack/part_1.5"),
+        ("test/crack/.png", "crack/.png"),
     ],
 )
 def test_long_names_are_shortened(path: str, name: str) -> None:
@@ -266,6 +276,48 @@ def test_long_names_are_shortened(path: str, name: str) -> None:
     assert image_name(make_result([0.5], paths=[path]), 0) == name
     assert len(name) <= MAX_NAME_LENGTH
     assert image_name(make_result([0.5]), 0) == image_name(None, 0) == "image 0"
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["test/crack/rgb/000.png", "test/hole/rgb/000.png"], ["crack/rgb/000", "hole/rgb/000"]),
+        (["test/crack/000.png", "test/crack/000.jpg"], ["crack/000.png", "crack/000.jpg"]),
+        (["crack/000.png", "test/crack/000.png"], ["crack/000", "test/crack/000"]),
+        (["test/crack/1000.png", "test/crack/000.png"], ["crack/1000", "crack/000"]),
+        (
+            ["a_folder_with_a_long_name_1/000.png", "a_folder_with_a_long_name_2/000.png"],
+            ["..._with_a_long_name_1/000", "..._with_a_long_name_2/000"],
+        ),
+        (
+            ["1_folder_with_a_very_long_name/000.png", "2_folder_with_a_very_long_name/000.png"],
+            ["1_folder_with_a_very_long_name/000", "2_folder_with_a_very_long_name/000"],
+        ),
+    ],
+)
+def test_names_in_pictures_are_those_of_one_image(paths: list[str], names: list[str]) -> None:
+    """A name is never the end of another image's path too, unless it is the whole path."""
+    result = make_result([0.5] * len(paths), paths=paths)
+    assert [image_name(result, index) for index in range(len(paths))] == names
+
+
+@pytest.mark.parametrize("num_alike", [2, 12])
+def test_images_with_equal_scores_are_drawn_once(num_alike: int) -> None:
+    """Of images that score the same one stands for all, and its text says how many there are."""
+    result = make_result([0.0] * num_alike + [math.nan, 1.0])
+    (first, text), *others = representative_images(result).items()
+    assert text.endswith(f"; one of {num_alike} images that score 0.00")
+    assert result.aupimos[first] == 0
+    assert [result.aupimos[index] for index, _ in others if "mean" not in _] == [1.0] * (len(others) > 0)
+    only = representative_images(make_result([0.0] * num_alike))
+    assert len(only) == 1
+    assert only[0].endswith(f"high whisker; one of {num_alike} images that score 0.00")
+    _, ax = plot_pimo_curves(
+        PIMOResult(torch.ones(3), torch.tensor([0.1, 0.01, 0.001]), torch.zeros(num_alike, 3)),
+        make_result([0.0] * num_alike),
+    )
+    assert len(_legend(ax)) == 4  # range, one curve, mean, chance
+    assert f"one of {num_alike} images that score 0.00" in _legend(ax)[1].replace("\n", " ")
 
 
 def make_result(scores: list[float], **settings: Any) -> AUPIMOResult:

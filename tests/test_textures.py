@@ -16,7 +16,8 @@ from aupimo_torchmetrics.demo.textures import (
     texture_tiles,
     tile_keys,
 )
-from aupimo_torchmetrics.evaluate.map_files import read_image, read_mask
+from aupimo_torchmetrics.evaluate.map_files import read_image
+from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -147,7 +148,7 @@ def test_saved_tiles_are_read_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(read_image(tmp_path / "grass" / f"{key}.png"), tiles.images[index])
         mask = tmp_path / "grass" / f"{key.replace('test', 'ground_truth')}_mask.png"
         assert mask.exists() == (tiles.defects[index] != "normal") == bool(tiles.masks[index].any())
-        assert not mask.exists() or torch.equal(read_mask([mask]), tiles.masks[index, 0])
+        assert not mask.exists() or torch.equal(read_mask([mask], MaskRule())[0], tiles.masks[index, 0])
 
 
 @pytest.mark.parametrize(("module", "package"), [("skimage", "scikit-image"), ("PIL", "pillow")])

@@ -1,8 +1,9 @@
 """Evaluate saved anomaly maps against a data set on disk by AUPIMO, AUROC, AUPR and AUPRO.
 
 In the order of the work: `layouts` lists the images of a data set, `map_files` opens maps, `pairing` finds the map of
-each image, `masks` and `reading` read it with its mask, `scoring` scores them category by category, and `report` prints and saves
-the scores. `bad_files` names what cannot be evaluated.
+each image, `masks` and `reading` read it with its mask, `scoring` scores them category by category, `skipping` decides
+whether they may be scored without bad files, `report` says what came out, and `output` writes files and pictures.
+`bad_files` names what cannot be evaluated.
 
 This package needs the extra `evaluate`.
 """
@@ -12,7 +13,8 @@ from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
+from aupimo_torchmetrics.evaluate.output import SavedFiles
+from aupimo_torchmetrics.evaluate.report import CategoryScores, DefectScores, Evaluation, MapFacts
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 
 __all__ = [
@@ -20,10 +22,13 @@ __all__ = [
     "BadFile",
     "BadFilesError",
     "CategoryScores",
+    "DefectScores",
     "Evaluation",
     "LabelledImage",
+    "MapFacts",
     "MapFiles",
     "MaskRule",
+    "SavedFiles",
     "evaluate",
     "find_test_images",
     "open_maps",

@@ -1,80 +1,58 @@
-"""Data sets in folders: the test images of a collection, and which masks belong to them.
-
-Conventions: a *category* is a folder with test images of one kind of object, a *collection* is a folder of categories.
-The *key* of an image is its path relative to the collection, without the suffix and with `/` between the parts. A map
-of the image has the same key. An image without masks is normal. Images and masks are listed here, not read.
-"""
+"""Data sets in folders: the test images of a collection or category, in whichever layout it lies on disk."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Sequence
 
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
-from aupimo_torchmetrics._untrusted import check_inside, find_files
+from aupimo_torchmetrics._untrusted import check_inside
+from aupimo_torchmetrics.evaluate.data_folders import DataFolder, LabelledImage, as_name, several_files
+from aupimo_torchmetrics.evaluate.published_layouts import LAYOUTS, MASK_FOLDERS
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIX = ".png"
-NORMAL_FOLDERS = ("good", "normal", "Normal")
-"""Names of folders of normal images."""
-
-
-class LabelledImage(NamedTuple):
-    """A test image, and the masks of its defects."""
-
-    name: str
-    """Path relative to the data set, with `/` between the parts. It names the image everywhere."""
-    category: str
-    """Name of the category, which is that of its folder."""
-    path: Path | None
-    """File of the image; None if a table names an image that is not on disk."""
-    masks: tuple[Path, ...]
-    """Files of masks. The mask of the image is their union. Empty for a normal image."""
-    has_defect: bool | None
-    """Whether the image has a defect, by the name of its folder; None if only the mask says it."""
-    defect: str | None = None
-    """Type of the defect, or `good` and its like, by the name of its folder; None if it is not known."""
-    has_mask_classes: bool = False
-    """Whether masks hold a number for each type of defect, as in MVTec LOCO: each value but 0 is a defect."""
-
-    @property
-    def key(self) -> str:
-        """Path relative to the data set, without suffix."""
-        return _key(PurePosixPath(self.name))
+MASK_ENDINGS = ("_mask", "_gt", "_label", "_ground_truth")
+"""How the name of a mask ends that lies beside its image, in any case."""
 
 
 def find_test_images(
     root: str | os.PathLike[str],
     layout: Layout = "auto",
-    normal_folder: Sequence[str] = (),
+    normal_folder: str | Sequence[str] = (),
     *,
     follow_links: bool = False,
 ) -> list[LabelledImage]:
-    """List the test images of a collection or of a category, with their masks, sorted by key.
+    """List the test images of a collection or of a category, with their masks, sorted by category and name.
+
+    Files and folders whose names begin with a dot are no data. Images in folders `good`, `ok`, `normal` and
+    `defect_free`, in any case, are normal. Masks may have any suffix of images, in any case.
 
     Args:
         root: Folder of a collection, or of a single category of it.
         layout: `"mvtec"`: `CATEGORY/test/DEFECT/000.png` and `CATEGORY/ground_truth/DEFECT/000_mask.png`, or masks
-            named as the images, as VisA's prepared form has them; `"visa"`: `CATEGORY/Data/Images/Anomaly/000.JPG` and
+            named as the images, as VisA's prepared form and BTAD (`"btad"`) have them; `"mvtec_ad_2"`: as MVTec AD,
+            with `test_public` and `test_public/ground_truth`; `"mvtec_3d"`: `CATEGORY/test/DEFECT/rgb/000.png` and
+            `CATEGORY/test/DEFECT/gt/000.png`; `"loco"`: as MVTec AD with several masks an image,
+            `CATEGORY/ground_truth/DEFECT/000/*.png`; `"visa"`: `CATEGORY/Data/Images/Anomaly/000.JPG` and
             `CATEGORY/Data/Masks/Anomaly/000.png` with the test split of `split_csv/1cls.csv`, or the prepared form;
-            `"loco"`: as MVTec AD with several masks an image, `CATEGORY/ground_truth/DEFECT/000/*.png`; `"folder"`:
-            `images/...` and `masks/...` with equal names; `"auto"` for whichever of these is there.
-        normal_folder: Names of more folders of normal images, beside `good` and its like.
-        follow_links: Whether links may lead out of the folder.
+            `"ksdd2"`: `test/20000.png` and `test/20000_GT.png`; `"real_iad"`: `CATEGORY/{OK,NG}/...` with the test
+            split of `realiad_jsons/CATEGORY.json`, or without it all images, with masks beside them;
+            `"anomalib_folder"`: `good/`, `DEFECT/` and `mask/DEFECT/`; `"folder"`: `images/...` and `masks/...` with
+            equal names; `"auto"` for whichever of these is there.
+        normal_folder: Names of more folders of normal images, in any case, beside `good` and its like.
+        follow_links: Whether links may lead out of the folder, and to folders.
 
     Returns:
-        The test images. A mask that should be there is listed even if its file is missing.
+        The test images. A mask that should be there is listed even if its file is missing. What cannot be evaluated for
+        the names or places of its files is listed, too, and has a `problem`.
 
     Raises:
-        ValueError: If a layout is not known or there is no such folder.
-        BadDataError: If there is no image in that layout, the table of the split cannot be read, an image or mask is
-            reached by a link that leads out of the root or nowhere, or a folder in a category is a link.
+        ValueError: If a layout is not known, there is no such folder, or a `normal_folder` is not there.
+        BadDataError: If there is no image in that layout or `"auto"` finds none or several that fit, a table of the
+            split cannot be read, an image or mask is reached by a link that leads out of the root or nowhere, or a
+            folder in a category is a link.
 
     Example:
         >>> import tempfile
@@ -84,115 +62,119 @@ def find_test_images(
         ...     for name in ("test/good/000.png", "test/dirt/000.png", "ground_truth/dirt/000_mask.png"):
         ...         Path(root, "bottle", name).parent.mkdir(parents=True)
         ...         Path(root, "bottle", name).touch()
-        ...     [(image.key, len(image.masks)) for image in find_test_images(root)]
-        [('bottle/test/dirt/000', 1), ('bottle/test/good/000', 0)]
+        ...     [(image.name, image.defect, len(image.masks)) for image in find_test_images(root)]
+        [('bottle/test/dirt/000.png', 'dirt', 1), ('bottle/test/good/000.png', 'good', 0)]
 
     """
     check_choice("layout", layout, Layout)
-    root = existing_folder("root", root)
-    for name in LAYOUTS if layout == "auto" else [layout]:
-        images = sorted(LAYOUTS[name](root), key=lambda image: image.key)
-        if images:
-            check_inside(root, (path for image in images for path in (image.path, *image.masks)))
-            return images
-    wanted = "any known layout" if layout == "auto" else f"the layout {layout!r}"
-    raise BadDataError(f"Expected {root} to be a data set in {wanted}, but found no test image.")
+    normal_folders = [normal_folder] if isinstance(normal_folder, str) else list(normal_folder)
+    data = DataFolder(existing_folder("root", root).resolve(), normal_folders, follow_links=follow_links)
+    images = _images_of_any_layout(data) if layout == "auto" else _images_of_layout(data, layout)
+    if not follow_links:
+        check_inside(data.root, (path for image in images for path in (image.path, *image.masks) if path))
+    _check_normal_folders(images, normal_folders)
+    return sorted(_with_problems(images), key=lambda image: (image.category, image.key, image.name))
 
 
-def _folder_images(root: Path) -> Iterator[LabelledImage]:
-    """Images in `images/`, with masks of the same name in `masks/`."""
-    for path in _files(root / "images"):
-        relative = path.relative_to(root / "images")
-        is_normal = bool(set(relative.parts[:-1]) & set(NORMAL_FOLDERS))
-        masks = () if is_normal else (_mask_like(root / "masks" / relative, ""),)
-        name = path.relative_to(root / "images").as_posix()
-        yield LabelledImage(name, root.name, path, masks, False if is_normal else None)
+def _images_of_layout(data: DataFolder, name: str) -> list[LabelledImage]:
+    """Test images in a layout; raise if there is none, and say what else it may be."""
+    layout = LAYOUTS[name]
+    images = list(layout.find(data))
+    if not images and layout.prepared:
+        images = list(layout.prepared(data))
+    if not images:
+        fitting = [other for other in _fitting_layouts(data) if other != name]
+        advice = " or ".join(f'`layout="{other}"`' for other in fitting)
+        raise BadDataError(
+            f"Expected {data.root} to be a data set in the layout {name!r}, but found no test image. "
+            f"It needs {layout.needs}.{f' What is there fits {advice}.' if fitting else ''}"
+        )
+    return images
 
 
-def _mvtec_images(root: Path) -> Iterator[LabelledImage]:
-    """Images in `CATEGORY/test/DEFECT/`, with one mask each in `CATEGORY/ground_truth/DEFECT/`."""
-    for category in _categories(root, "test"):
-        for path in _files(category / "test"):
-            defect = path.parent.relative_to(category / "test")
-            mask = category / "ground_truth" / defect / path.name
-            # In VisA's prepared form a mask is named like its image, without `_mask`.
-            masks = (_mask_like(mask, "" if _mask_like(mask, "").exists() else "_mask"),)
-            yield _defect_image(root, category, path, masks, is_normal=defect.name in NORMAL_FOLDERS)
+def _images_of_any_layout(data: DataFolder) -> list[LabelledImage]:
+    """Test images in the only layout that fits; raise if there is none, or several."""
+    fitting = _fitting_layouts(data)
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    found = f"it fits several: {', '.join(fitting)}" if fitting else "found no test image"
+    remedy = (
+        "Give the one that it is as `layout`" if fitting else "Give another folder, or a `table` of images and masks"
+    )
+    needs = "".join(f"\n  {name} needs {LAYOUTS[name].needs}" for name in fitting or LAYOUTS)
+    raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {found}. {remedy}:{needs}")
 
 
-def _loco_images(root: Path) -> Iterator[LabelledImage]:
-    """Images in `CATEGORY/test/DEFECT/`, with a folder of masks each in `CATEGORY/ground_truth/DEFECT/`."""
-    for category in _categories(root, "test"):
-        if not any(path.is_dir() for path in (category / "ground_truth").glob("*/*")):
-            continue
-        for path in _files(category / "test"):
-            defect = path.parent.relative_to(category / "test")
-            folder = category / "ground_truth" / defect / path.stem
-            masks = tuple(_files(folder)) or (folder,)
-            yield _defect_image(root, category, path, masks, is_normal=defect.name in NORMAL_FOLDERS)
+def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
+    """Test images by layout, for each that takes no masks for images; if any finds masks, only for those that do."""
+    found = {name: list(layout.find(data)) for name, layout in LAYOUTS.items() if layout.is_tried}
+    fitting = {name: images for name, images in found.items() if images and not _takes_masks_for_images(images)}
+    with_masks = {name: images for name, images in fitting.items() if any(map(_has_mask, images))}
+    return with_masks or fitting
 
 
-def _visa_images(root: Path) -> Iterator[LabelledImage]:
-    """Test images of VisA as it is published, with its table of the split; or of its prepared form."""
-    split = _visa_split(root / "split_csv" / "1cls.csv")
-    for category in _categories(root, "Data"):
-        for path in _files(category / "Data" / "Images"):
-            relative = path.relative_to(category / "Data" / "Images")
-            if split is not None and _key(PurePosixPath(category.name, *path.relative_to(category).parts)) not in split:
-                continue
-            masks = (_mask_like(category / "Data" / "Masks" / relative, ""),)
-            yield _defect_image(root, category, path, masks, is_normal=relative.parts[0] in NORMAL_FOLDERS)
-    if not (root / "split_csv").exists():
-        prepared = root / "1cls"
-        yield from _mvtec_images(prepared if prepared.is_dir() else root)
+def _has_mask(image: LabelledImage) -> bool:
+    """Whether a mask of an image is there."""
+    return any(mask.is_file() for mask in image.masks)
 
 
-LAYOUTS: dict[str, Callable[[Path], Iterator[LabelledImage]]] = {
-    "loco": _loco_images,
-    "mvtec": _mvtec_images,
-    "visa": _visa_images,
-    "folder": _folder_images,
-}
-"""Layouts by name, in the order in which they are tried."""
+def _takes_masks_for_images(images: Sequence[LabelledImage]) -> bool:
+    """Whether files among the images have names of masks, or lie in folders of masks or depths."""
+    folders = {folder.casefold() for image in images for folder in (image.defect or "").split("/")}
+    return bool(folders & set(MASK_FOLDERS)) or bool(_masks_beside({image.key for image in images if image.path}))
 
 
-def _defect_image(root: Path, category: Path, path: Path, masks: tuple[Path, ...], *, is_normal: bool) -> LabelledImage:
-    """Make a test image whose folder says whether it has a defect."""
-    name = path.relative_to(root).as_posix()
-    return LabelledImage(name, category.name, path, () if is_normal else masks, not is_normal, path.parent.name)
+def _masks_beside(keys: Collection[str]) -> set[str]:
+    """Return the keys that are another one with the ending of a mask."""
+    return {
+        key
+        for key in keys
+        if key.lower().endswith(MASK_ENDINGS)
+        and any(key[: -len(ending)] in keys for ending in MASK_ENDINGS if key.lower().endswith(ending))
+    }
 
 
-def _categories(root: Path, marker: str) -> list[Path]:
-    """The folders of a collection that hold a folder `marker`; the root if it is a category itself."""
-    if (root / marker).is_dir():
-        return [root]
-    return sorted(folder for folder in root.iterdir() if (folder / marker).is_dir())
+def _check_normal_folders(images: Sequence[LabelledImage], names: Sequence[str]) -> None:
+    """Raise unless each name is that of a folder of images."""
+    folders = sorted({folder for image in images for folder in (image.defect or "").split("/") if folder})
+    known = {folder.casefold() for folder in folders}
+    for name in names:
+        if as_name(name).casefold() not in known:
+            raise ValueError(
+                f"Expected `normal_folder` to name folders of images, but there is no {name!r} "
+                f"among {', '.join(folders) or 'none'}."
+            )
 
 
-def _files(folder: Path) -> list[Path]:
-    """All image files in a folder and the folders in it, sorted; none if there is no such folder."""
-    return find_files(folder, IMAGE_SUFFIXES) if folder.is_dir() else []
+def _with_problems(images: Sequence[LabelledImage]) -> Iterator[LabelledImage]:
+    """Add what is wrong with images that is seen from others only."""
+    keys = [image.key for image in images]
+    names: dict[str, list[str]] = {}
+    for key, image in zip(keys, images, strict=True):
+        names.setdefault(key, []).append(image.name)
+    masks_beside = _masks_beside({key for key, image in zip(keys, images, strict=True) if image.path})
+    groups_with_masks: set[tuple[str, str]] = set()
+    for image in images:
+        if image.masks and _group(image) not in groups_with_masks and _has_mask(image):
+            groups_with_masks.add(_group(image))
+    for key, image in zip(keys, images, strict=True):
+        problem = image.problem
+        if len(names[key]) > 1:
+            problem = several_files("images of one name", iter(names[key]))
+        elif key in masks_beside:
+            problem = "named as the mask of another image, but it lies among the images"
+        elif problem is None and image.has_defect and image.masks and _group(image) not in groups_with_masks:
+            problem = _without_masks(image)
+        yield image if problem is None else image._replace(problem=problem)
 
 
-def _mask_like(path: Path, ending: str) -> Path:
-    """Path of a mask named like an image, with an ending before the suffix."""
-    return path.with_name(f"{path.stem}{ending}{MASK_SUFFIX}")
+def _group(image: LabelledImage) -> tuple[str, str]:
+    """Category, and the first folder that the image lies in within it."""
+    return image.category, (image.defect or "").partition("/")[0]
 
 
-def _key(relative: PurePosixPath | Path) -> str:
-    """Key of a relative path."""
-    return relative.with_suffix("").as_posix()
-
-
-def _visa_split(path: Path) -> set[str] | None:
-    """Keys of the test images by VisA's table of the split, None if there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        return {_key(PurePosixPath(row["image"])) for row in rows if row["split"] == "test"}
-    except KeyError as error:
-        raise BadDataError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
-    except (csv.Error, UnicodeDecodeError, TypeError) as error:
-        raise BadDataError(f"Expected {path} to be a table in CSV, but could not read it: {error}.") from error
+def _without_masks(image: LabelledImage) -> str:
+    """Say what may be wrong with an image that has no mask and lies in a folder of such."""
+    _, folder = _group(image)
+    missing = f"its mask {image.masks[0]} is missing, as are all masks of the folder {folder!r}"
+    return f'{missing}; if its images are normal, `normal_folder="{folder}"` says so'

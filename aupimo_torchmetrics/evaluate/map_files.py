@@ -6,6 +6,7 @@ says what. This module needs the extra `evaluate`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,14 +23,14 @@ from aupimo_torchmetrics._untrusted import (
     check_inside,
     check_size,
     find_files,
-    load_tensors,
     open_image,
-    read_npy,
+    orientation_of,
     read_tiff,
     refusing,
 )
+from aupimo_torchmetrics.evaluate.map_sets import open_map_set, paths_file
 
-__all__ = ["MapFiles", "image_size", "open_maps", "read_image"]
+__all__ = ["MapFiles", "image_size", "is_turned", "open_map_files", "open_maps", "read_image"]
 
 require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.evaluate")
 
@@ -48,22 +49,27 @@ class MapFiles(NamedTuple):
 
 
 def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:
-    """Open a file `asmaps.pt` of the official package, or a tree of `.tiff`, `.npy` and `.png` maps.
+    """Open a folder of maps, or a file that holds a set of them.
+
+    In a folder each file is a map of the image that has the same path, or a set. Files `.pt` and `.pth` that hold
+    something else, as the weights of a model, are no maps.
 
     Args:
-        path: File with `{"asmaps": (N, H, W), "paths": [...]}`, or folder with maps in folders like those of their
-            images.
-        map_suffix: Only files with this ending are maps, as `.tiff`; None for every file that can be one.
+        path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
+            `asmaps.pt` of the official package, `{"asmaps": (N, H, W), "paths": [...]}`, or an `.npz` or `.npy` of the
+            kind, see :func:`~aupimo_torchmetrics.evaluate.map_sets.open_map_set`.
+        map_suffix: Only files of the folder with this ending, in any case, are maps, as `.tiff`; None for every file
+            that can be one.
         follow_links: Whether links may lead out of the folder.
 
     Returns:
         Names of the maps and what reads them. No map is read yet.
 
     Raises:
-        ValueError: If there is no such file or folder.
+        ValueError: If there is no such file or folder, or if no map can have the suffix.
         BadDataError: If the file is no file of maps, if there is no map, or if one is a link that leads out of the
             folder or nowhere.
-        ImportError: If `path` is a file and the installed torch is older than 2.6.
+        ImportError: If there is a file of torch and the installed torch is older than 2.6.
 
     Example:
         >>> import tempfile
@@ -80,10 +86,24 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     """
     path = Path(path)
     if path.is_dir():
-        return _open_tree(path)
+        return _open_tree(path, map_suffix, follow_links)
     if path.is_file():
-        return _open_tensor(path)
+        return _joined([_open_file(path, path.name)])
     raise ValueError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
+
+
+def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
+    """Open files of one map each.
+
+    Args:
+        files: Files of maps: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`.
+        names: Names of the maps.
+
+    Returns:
+        Names of the maps and what reads them. No map is read yet.
+
+    """
+    return MapFiles(list(names), lambda index: _read_file(files[index]))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -112,6 +132,36 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     with refusing(), open_image(path) as image:
         return image.height, image.width
+
+
+def is_turned(path: str | os.PathLike[str]) -> bool:
+    """Return whether EXIF says that an image is to be turned by a quarter before it is shown.
+
+    Args:
+        path: File of the image.
+
+    Returns:
+        Whether its height and width change places.
+
+    Raises:
+        BadDataError: If the image cannot be read, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate.map_files import is_turned
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "000.jpg")
+        ...     image = Image.new("L", (3, 2))
+        ...     image.getexif()[274] = 6
+        ...     image.save(file, exif=image.getexif())
+        ...     is_turned(file)
+        True
+
+    """
+    with refusing(), open_image(path) as image:
+        return orientation_of(image) in _QUARTER_TURNS
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -143,69 +193,117 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)[None]
 
 
-def _open_tensor(path: Path) -> MapFiles:
-    """Open a file of the official package; maps stay on disk until they are asked for."""
+def _open_file(path: Path, name: str) -> MapFiles:
+    """Open a file of one map, which gives the name, or of a set with names of its own."""
+    if path.suffix.lower() in _PICTURES:
+        return MapFiles([name], lambda _: _read_file(path))
     try:
-        content = load_tensors(path, mmap=True)
-        with refusing():
-            maps, names = _maps_and_names(content)
+        maps = open_map_set(path)
     except BadDataError as error:
         raise BadDataError(f"{path}: {error}") from error
 
     def read(index: int) -> Tensor:
         with refusing():
-            return _checked_map(maps[index])
+            return _checked_map(maps.read(index))
 
-    return MapFiles(names, read)
-
-
-def _maps_and_names(content: Any) -> tuple[Tensor, list[str]]:
-    """Return the maps (N, H, W) that a file of the official package holds, and the paths of their N images."""
-    if not isinstance(content, dict) or not {"asmaps", "paths"} <= content.keys():
-        raise BadDataError("not a dict with `asmaps` and `paths`")
-    maps, names = content["asmaps"], content["paths"]
-    is_dense = isinstance(maps, Tensor) and not maps.is_nested and maps.layout == torch.strided
-    if not is_dense or maps.is_complex() or maps.is_quantized or maps.ndim != 3:
-        raise BadDataError("`asmaps` is not a dense tensor (N, H, W) of real numbers")
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise BadDataError("`paths` is not a list of texts")
-    if len(maps) != len(names) or not names:
-        raise BadDataError(f"there are {len(maps)} `asmaps` and {len(names)} `paths`")
-    return maps, list(names)
+    # A single map is opened when it is read: there may be more of them than a process may hold open.
+    return MapFiles([name], lambda _: _read_file(path)) if maps.names is None else MapFiles(maps.names, read)
 
 
-def _open_tree(root: Path) -> MapFiles:
+def _read_file(path: Path) -> Tensor:
+    """Read a file of one map."""
+    with refusing():
+        read = _PICTURES.get(path.suffix.lower())
+        return _checked_map(open_map_set(path).read(0) if read is None else read(path))
+
+
+def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFiles:
     """Find maps in a folder and the folders in it."""
-    files = find_files(root, _READERS)
-    check_inside(root, files)
-    if not files:
-        raise BadDataError(f"Expected {root} to hold maps ({', '.join(_READERS)}), but found none.")
+    ending = (map_suffix or "").lower()
+    if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
+        raise ValueError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
+    files = [path for path in find_files(root, _SUFFIXES) if path.name.lower().endswith(ending)]
+    if not follow_links:
+        check_inside(root, files)
+    opened = [each for path in files if (each := _open_in_tree(path, root, is_alone=len(files) == 1)) is not None]
+    if not opened:
+        which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
+        raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.")
+    return _joined(opened)
+
+
+def _open_in_tree(path: Path, root: Path, *, is_alone: bool) -> MapFiles | None:
+    """Open a file in a folder; None if it is a file of torch that holds no maps, and not the only file there."""
+    name, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
+    single = MapFiles([name], lambda _: _read_file(path))
+    # That an array without a text beside it is one map is said by its shape when it is read.
+    if suffix == ".npy" and not is_alone and not paths_file(path).is_file():
+        return single
+    try:
+        return _open_file(path, name)
+    except BadDataError:
+        if is_alone:
+            raise
+        return None if suffix in _TORCH_SUFFIXES else single
+
+
+def _joined(opened: Sequence[MapFiles]) -> MapFiles:
+    """Join the maps of several files."""
+    places = [(maps, index) for maps in opened for index in range(len(maps.names))]
 
     def read(index: int) -> Tensor:
-        path = files[index]
-        with refusing():
-            return _checked_map(_READERS[path.suffix.lower()](path))
+        maps, place = places[index]
+        return maps.read(place)
 
-    return MapFiles([path.relative_to(root).as_posix() for path in files], read)
+    return MapFiles([name for maps in opened for name in maps.names], read)
 
 
 def _checked_map(values: Tensor | NDArray[Any]) -> Tensor:
     """Turn what was read into a map (H, W) floating, or raise what is wrong with it."""
     check_size(tuple(values.shape))
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind not in "fiu":
-            raise BadDataError(f"scores of dtype {values.dtype}")
-        scores = np.array(values, dtype=values.dtype.newbyteorder("="))
-        # Bytes and 16-bit numbers are exact in float32.
-        anomaly_map = torch.from_numpy(scores if scores.dtype.kind == "f" else scores.astype(np.float32))
-    else:
-        anomaly_map = values.clone() if values.is_floating_point() else values.float()
+    anomaly_map = _floating(values)
     size = [length for length in anomaly_map.shape if length != 1] if anomaly_map.ndim > 2 else anomaly_map.shape
     if len(size) != 2 or anomaly_map.numel() == 0:
         raise BadDataError(f"an array of shape {tuple(anomaly_map.shape)} is no map (H, W)")
-    if bool(anomaly_map.isnan().any()):
+    low, high = (bound.item() for bound in anomaly_map.aminmax())
+    if math.isnan(low):  # of NaN among others, both are NaN
         raise BadDataError("NaN in the map")
+    if anomaly_map.dtype == torch.float64:
+        _check_range(anomaly_map, low, high)
     return anomaly_map.reshape(*size)
+
+
+def _floating(values: Tensor | NDArray[Any]) -> Tensor:
+    """Copy scores to a floating tensor that holds the same numbers, as far as float64 can."""
+    if isinstance(values, Tensor):
+        if values.dtype == torch.bool or values.is_complex():
+            raise BadDataError(f"scores of dtype {values.dtype}")
+        if values.is_floating_point() and values.dtype.itemsize > 1:
+            return values.clone()
+        return values.to(torch.float32 if values.dtype.itemsize <= 2 else torch.float64)
+    if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8:
+        raise BadDataError(f"scores of dtype {values.dtype}")
+    if values.dtype.kind == "f":
+        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
+    # Bytes and 16-bit numbers are exact in float32.
+    return torch.from_numpy(values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64))
+
+
+def _check_range(anomaly_map: Tensor, low: float, high: float) -> None:
+    """Raise if float32, in which metrics keep scores, makes scores infinite that are not, or all of them 0."""
+    largest, smallest = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
+    if max(abs(low), abs(high)) > largest:  # infinite scores may hide large ones
+        finite = anomaly_map[anomaly_map.isfinite()]
+        if bool((finite.abs() > largest).any()):
+            raise BadDataError(
+                f"scores from {low:.3g} to {high:.3g} are beyond float32, in which scores are kept. "
+                "Please save their logarithm, or another function that keeps their order"
+            )
+    elif 0 < max(abs(low), abs(high)) < smallest:
+        raise BadDataError(
+            f"scores from {low:.3g} to {high:.3g} are all too close to 0 for float32, in which scores are kept. "
+            "Please save their logarithm, or another function that keeps their order"
+        )
 
 
 def _read_png(path: Path) -> NDArray[Any]:
@@ -213,13 +311,17 @@ def _read_png(path: Path) -> NDArray[Any]:
     with open_image(path) as image:
         if len(image.getbands()) != 1 or image.mode == "P":
             raise BadDataError(f"an image of mode {image.mode} is no map with one score a pixel")
+        if getattr(image, "is_animated", False):
+            raise BadDataError("several pictures, not one")
+        if orientation_of(image) != 1:
+            raise BadDataError("turned by its EXIF orientation, which some readers obey and some do not")
         return np.asarray(image)
 
 
-_READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
-    ".tiff": read_tiff,
-    ".tif": read_tiff,
-    ".npy": read_npy,
-    ".png": _read_png,
-}
-"""What reads a map by the suffix of its file."""
+_PICTURES: dict[str, Callable[[Path], NDArray[Any]]] = {".tiff": read_tiff, ".tif": read_tiff, ".png": _read_png}
+"""What reads a map that is a picture, by the suffix of its file."""
+_QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations in EXIF by which height and width change places."""
+_TORCH_SUFFIXES = (".pt", ".pth")
+_SUFFIXES = (*_PICTURES, ".npy", ".npz", *_TORCH_SUFFIXES)
+"""Suffixes of maps in a folder."""

@@ -1,19 +1,36 @@
-"""Which map belongs to which image."""
+"""Which map belongs to which image.
+
+A map is matched by its path: the folders and the name that it has in common with the image, counted from the end. All
+maps follow one way: the same number of leading folders is left out everywhere, and what the names of maps have more
+than those of images, as `_map`, is the same everywhere. What fits in another way than the rest is not matched.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from pathlib import PurePosixPath
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage
+from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_key
 from aupimo_torchmetrics.evaluate.map_files import MapFiles
 
-__all__ = ["Pair", "pair_maps"]
+__all__ = ["Pair", "bad_image", "pair_images", "pair_maps"]
 
-MAX_LEADING_FOLDERS = 2
-"""How many folders may stand in the path of a map before what the data set has too, as `MVTec/bottle/`."""
+LAYOUT_FOLDERS = {"1cls", "data", "images", "rgb", "test", "test_public"}
+"""Folders of layouts, in any case, that a tree of maps may do without."""
+SEPARATORS = "._- "
+"""What stands between the name of an image and what a map appends to it."""
+MAX_ENDINGS = 20
+"""How many endings of maps are tried where images have several maps."""
+MAX_PATTERNS = 6
+"""How many ways to append to names are tried, the most frequent first."""
+
+Parts = tuple[str, ...]
+"""Folders of a path, and its name without suffix."""
+Pattern = Callable[[str], str | None]
+"""Gives the name of the image by that of its map, both without suffix; None if the name does not follow the pattern."""
 
 
 class Pair(NamedTuple):
@@ -32,44 +49,285 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
     A file of maps is often of one category of a collection, so a category without any map is not a reason to complain.
 
     Args:
-        maps: Maps, whose paths may begin with one or two folders that the paths of the images do not have.
-        images: Test images, sorted by key.
+        maps: Maps, whose paths have an end in common with those of the images: folders may be missing at the beginning
+            of either. Their names may go on after those of the images, or begin before them, all in the same way.
+        images: Test images, sorted by category and key.
 
     Returns:
-        Pairs in the order of the images. Bad files: a map without an image, a second map of an image, an image without
-        a map whose category has others, and an image whose mask is missing.
+        Pairs in the order of the images. Bad files: a map without an image, a map that fits two images, two maps of an
+        image, an image without a map whose category has others, and an image with a problem or whose mask is missing.
 
     """
-    image_keys = {image.key for image in images}
-    indices: dict[str, int] = {}
     bad_files = []
-    for index, (key, name) in enumerate(zip(_without_leading_folders(maps, image_keys), maps.names, strict=True)):
-        if key in indices:
-            bad_files.append(BadFile(name, "a second map of the same image"))
-        elif key in image_keys:
-            indices[key] = index
+    indices: dict[int, list[int]] = {}
+    for index, fitting in enumerate(_fitting_images(maps.names, images)):
+        if not fitting:
+            bad_files.append(BadFile(maps.names[index], "a map without a test image"))
+        elif len({images[number].key for number in fitting}) > 1:
+            bad_files.append(BadFile(maps.names[index], _ambiguous([images[number].name for number in fitting])))
         else:
-            bad_files.append(BadFile(name, "a map without a test image"))
+            for number in fitting:  # several if files have one name, which is a problem of theirs
+                indices.setdefault(number, []).append(index)
+    with_maps = {images[number].category for number in indices}
+    advice = _MapSuffixes([[maps.names[index] for index in of_image] for of_image in indices.values()])
     pairs = []
-    with_maps = {image.category for image in images if image.key in indices}
-    for image in images:
+    for number, image in enumerate(images):
         if image.category not in with_maps:
             continue
-        missing = [mask for mask in image.masks if not mask.is_file()]
-        if image.key not in indices:
-            bad_files.append(BadFile(str(image.path), "a test image without a map"))
-        elif missing:
-            bad_files.append(BadFile(str(image.path), f"its mask {missing[0]} is missing"))
+        of_image = indices.get(number, [])
+        if image.problem:
+            bad_files.append(bad_image(image, image.problem))
+        elif not of_image:
+            bad_files.append(bad_image(image, "a test image without a map"))
+        elif len(of_image) > 1:
+            bad_files.append(bad_image(image, advice.several_maps([maps.names[index] for index in of_image])))
         else:
-            pairs.append(Pair(image, indices[image.key], maps.names[indices[image.key]]))
-    return pairs, bad_files
+            pairs.append(Pair(image, of_image[0], maps.names[of_image[0]]))
+    return _with_masks(pairs, bad_files)
 
 
-def _without_leading_folders(maps: MapFiles, image_keys: Collection[str]) -> list[str]:
-    """Keys of maps without their first folders, as many as make most of them keys of images."""
-    keys = maps.keys()
-    keys_by_folders = [
-        [PurePosixPath(*key.parts[num_folders:]).as_posix() for key in keys]
-        for num_folders in range(MAX_LEADING_FOLDERS + 1)
+def bad_image(image: LabelledImage, reason: str) -> BadFile:
+    """Name an image that cannot be evaluated: by its row, if it is one of a table."""
+    return BadFile(image.place, f"{image.name}: {reason}") if image.place else BadFile(image.name, reason)
+
+
+def pair_images(
+    maps: MapFiles, images: Sequence[LabelledImage], map_indices: Sequence[int]
+) -> tuple[list[Pair], list[BadFile]]:
+    """Pair images with maps that are known to be theirs.
+
+    Args:
+        maps: Maps.
+        images: Test images, sorted by category and key.
+        map_indices: Index of the map of each image.
+
+    Returns:
+        Pairs in the order of the images. Bad files: an image with a problem or whose mask is missing.
+
+    """
+    bad_files = [bad_image(image, image.problem) for image in images if image.problem]
+    pairs = [
+        Pair(image, index, maps.names[index])
+        for image, index in zip(images, map_indices, strict=True)
+        if not image.problem
     ]
-    return max(keys_by_folders, key=lambda keys: sum(key in image_keys for key in keys))
+    return _with_masks(pairs, bad_files)
+
+
+def _with_masks(pairs: Sequence[Pair], bad_files: list[BadFile]) -> tuple[list[Pair], list[BadFile]]:
+    """Part pairs whose masks are there from those that are bad files."""
+    complete = []
+    for pair in pairs:
+        missing = [mask for mask in pair.image.masks if not mask.is_file()]
+        if missing:
+            bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing"))
+        else:
+            complete.append(pair)
+    return complete, bad_files
+
+
+def _ambiguous(names: Sequence[str]) -> str:
+    """Say that a map fits several images."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return (
+        f"a map that fits several images, {names[0]}, {names[1]}{more}; "
+        "paths of maps with more of the folders of the images, or `data` of one category, tell them apart"
+    )
+
+
+class _MapSuffixes:
+    """Finds what settles which of several maps counts.
+
+    Args:
+        names: Names of the maps of each image that has any.
+
+    """
+
+    def __init__(self, names: Sequence[Sequence[str]]) -> None:
+        self._names = names
+        self._settles: dict[str, bool] = {}
+
+    def several_maps(self, names: Sequence[str]) -> str:
+        """Say that an image has several maps, and which `map_suffix` leaves one map of each image."""
+        suffixes = [os.path.splitext(name)[1] for name in names]  # noqa: PTH122
+        endings = suffixes if len(set(suffixes)) == len(names) else _endings(names)
+        settling = [f'`map_suffix="{ending}"`' for ending in endings if self._does_settle(ending)]
+        remedy = f"{' or '.join(settling)} says which" if settling else "all but one have to go"
+        return f"several maps of one image, {', '.join(names)}; {remedy}"
+
+    def _does_settle(self, ending: str) -> bool:
+        """Whether each image has one map with this ending."""
+        if ending not in self._settles and len(self._settles) < MAX_ENDINGS:
+            ends = ending.lower()
+            counts = (sum(name.lower().endswith(ends) for name in names) for names in self._names)
+            self._settles[ending] = all(count == 1 for count in counts)
+        return self._settles.get(ending, False)
+
+
+def _endings(names: Sequence[str]) -> list[str]:
+    """Endings of names in one folder by which one of them can be told from the others, as `_map.tiff`."""
+    common = os.path.commonprefix(list(names))  # noqa: RUF071  letters, not folders
+    start = len(common)
+    if any(name[start : start + 1] not in SEPARATORS for name in names):
+        start = max(common.rfind(letter) for letter in SEPARATORS)
+    endings = [name[start:] for name in names] if start > 0 else []
+    return [each for each in endings if "/" not in each and sum(name.endswith(each) for name in names) == 1]
+
+
+class _Way(NamedTuple):
+    """How paths of maps are read: all in the same way."""
+
+    pattern: Pattern
+    num_map_folders: int
+    """Leading folders of maps that are left out."""
+    num_image_folders: int
+    """Leading folders of images that are left out."""
+    num_matches: int
+    """Maps that fit one image."""
+    num_fitting: int
+    """Maps that fit one image or more."""
+
+
+def _fitting_images(names: Sequence[str], images: Sequence[LabelledImage]) -> list[list[int]]:
+    """Indices of the images that each map fits."""
+    map_parts = [_map_parts(name) for name in names]
+    image_parts = [tuple(image.key.split("/")) for image in images]
+    fitting = _match(map_parts, image_parts, images)
+    if not any(fitting):
+        fitting = _match(_without_layout(map_parts), _without_layout(image_parts), images)
+    return fitting
+
+
+def _match(
+    map_parts: Sequence[Parts], image_parts: Sequence[Parts], images: Sequence[LabelledImage]
+) -> list[list[int]]:
+    """Indices of the images that each map fits by the way that matches most maps."""
+    matcher = _Matcher(map_parts, image_parts, images)
+    patterns = list(matcher.patterns())
+    ways = [matcher.best_way(patterns[0])]
+    if ways[0].num_matches < len(map_parts):
+        ways += [matcher.best_way(pattern) for pattern in patterns[1:]]
+    way = max(ways, key=lambda way: (way.num_matches, way.num_fitting))
+    fitting = [matcher.lookup(way, parts) for parts in map_parts]
+    matched = {image for each in fitting for image in each}
+    # A map that fits an image in another way than the rest is a second map of it, or none at all.
+    for index, parts in enumerate(map_parts):
+        if not fitting[index]:
+            others = [matcher.lookup(way._replace(pattern=pattern), parts) for pattern in patterns]
+            fitting[index] = next((each for each in others if len(each) == 1 and each[0] in matched), [])
+    return fitting
+
+
+class _Matcher:
+    """Looks up images by the ends of their paths."""
+
+    def __init__(
+        self, map_parts: Sequence[Parts], image_parts: Sequence[Parts], images: Sequence[LabelledImage]
+    ) -> None:
+        self._maps = map_parts
+        self._images = image_parts
+        self._labels = images
+        self._by_end: dict[int, dict[Parts, list[int]]] = {}
+
+    def lookup(self, way: _Way, parts: Parts) -> list[int]:
+        """Return the indices of the images that a map fits."""
+        if len(parts) <= way.num_map_folders:
+            return []
+        stem = way.pattern(parts[-1])
+        if stem is None:
+            return []
+        return self._ends(way.num_image_folders).get((*parts[way.num_map_folders : -1], stem), [])
+
+    def best_way(self, pattern: Pattern) -> _Way:
+        """Return the numbers of leading folders by which most maps fit an image, and leave out as few as possible."""
+        best = _Way(pattern, 0, 0, 0, 0)
+        for num_image_folders, num_map_folders in self._numbers_of_folders():
+            way = _Way(pattern, num_map_folders, num_image_folders, 0, 0)
+            counts = Counter(min(len(self.lookup(way, parts)), 2) for parts in self._maps)
+            way = way._replace(num_matches=counts[1], num_fitting=counts[1] + counts[2])
+            if (way.num_matches, way.num_fitting) > (best.num_matches, best.num_fitting):
+                best = way
+            if best.num_matches == len(self._maps):
+                break
+        return best
+
+    def patterns(self) -> Iterator[Pattern]:
+        """Yield how names of maps may be made of those of images: equal, with the suffix of the image, or with more."""
+        yield lambda stem: stem
+        yield lambda stem: None if as_key(stem) == stem else as_key(stem)
+        stems = {parts[-1] for parts in self._images}
+        endings, beginnings = Counter[str](), Counter[str]()
+        for stem in {parts[-1] for parts in self._maps} - stems:
+            for position, letter in enumerate(stem):
+                if letter in SEPARATORS:
+                    endings[stem[position:]] += stem[:position] in stems
+                    beginnings[stem[: position + 1]] += stem[position + 1 :] in stems
+        for ending, _ in (+endings).most_common(MAX_PATTERNS):
+            yield _without_ending(ending)
+        for beginning, _ in (+beginnings).most_common(MAX_PATTERNS):
+            yield _without_beginning(beginning)
+
+    def _numbers_of_folders(self) -> Iterator[tuple[int, int]]:
+        """Yield how many leading folders to leave out of the paths of images and of maps, the fewest first.
+
+        Folders are left out of both only if all maps begin alike and all images do, and not as far as the folders of a
+        category or of a type of defect: `good/000` is no map of `crack/000`.
+        """
+        max_maps = max((len(parts) - 1 for parts in self._maps), default=0)
+        max_images = max((len(parts) - 1 for parts in self._images), default=0)
+        common_maps = _num_common_folders(self._maps)
+        common_images = min(
+            _num_common_folders(self._images),
+            min((_num_meaningless_folders(*each) for each in zip(self._images, self._labels, strict=True)), default=0),
+        )
+        for num_images in range(max_images + 1):
+            yield num_images, 0
+            both = common_maps if num_images <= common_images else 0
+            for num_maps in range(1, (max_maps if num_images == 0 else both) + 1):
+                yield num_images, num_maps
+
+    def _ends(self, num_folders: int) -> dict[Parts, list[int]]:
+        """Indices of images by their paths without leading folders."""
+        if num_folders not in self._by_end:
+            ends: dict[Parts, list[int]] = {}
+            for index, parts in enumerate(self._images):
+                if len(parts) > num_folders:
+                    ends.setdefault(parts[num_folders:], []).append(index)
+            self._by_end[num_folders] = ends
+        return self._by_end[num_folders]
+
+
+def _map_parts(name: str) -> Parts:
+    """Parts of the path of a map, which may be absolute, and of another operating system."""
+    parts = [part for part in as_key(name.replace("\\", "/")).split("/") if part not in {"", "."}]
+    return tuple(parts) or ("",)
+
+
+def _without_layout(paths: Sequence[Parts]) -> list[Parts]:
+    """Paths without the folders that belong to a layout."""
+    return [(*(part for part in parts[:-1] if part.casefold() not in LAYOUT_FOLDERS), parts[-1]) for parts in paths]
+
+
+def _num_common_folders(paths: Sequence[Parts]) -> int:
+    """How many leading folders all paths have in common."""
+    if not paths:
+        return 0
+    first, last = min(paths), max(paths)
+    number = next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    return min(number, *(len(parts) - 1 for parts in (first, last)))
+
+
+def _num_meaningless_folders(parts: Parts, image: LabelledImage) -> int:
+    """How many leading folders of an image come before that of its category or its type of defect."""
+    names = {image.category, *(image.defect or "").split("/")}
+    return next((i for i, part in enumerate(parts[:-1]) if part in names), len(parts) - 1)
+
+
+def _without_ending(ending: str) -> Pattern:
+    """Pattern of names with something appended."""
+    return lambda stem: stem[: -len(ending)] if stem.endswith(ending) else None
+
+
+def _without_beginning(beginning: str) -> Pattern:
+    """Pattern of names with something before."""
+    return lambda stem: stem[len(beginning) :] if stem.startswith(beginning) else None

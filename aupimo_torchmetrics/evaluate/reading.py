@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -12,8 +14,8 @@ from torch.nn.functional import interpolate
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size
-from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
+from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turned
+from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair
 
 __all__ = ["LoadedPair", "PairReader", "Size", "resized", "size_of"]
@@ -39,14 +41,21 @@ class LoadedPair(NamedTuple):
     """Height and width of the map before it was resized."""
 
 
-class PairReader(NamedTuple):
-    """Reads maps with their masks."""
+@dataclass(frozen=True)
+class PairReader:
+    """Reads maps with their masks.
+
+    In the masks of a category one value has to mean a defect, unless there is a threshold. It is remembered from the
+    first of them that is read.
+    """
 
     maps: MapFiles
     resize: bool
     """Whether maps are resized to the size of their masks. If not, a map of another size is a bad file."""
-    mask_rule: MaskRule = MaskRule()
+    mask_rule: MaskRule = field(default_factory=MaskRule)
     """What the values of mask files mean."""
+    _defect_values: dict[str, DefectValue] = field(default_factory=lambda: defaultdict(DefectValue), repr=False)
+    """The value that is a defect in the masks of each category."""
 
     def read(self, pair: Pair) -> LoadedPair:
         """Read one map and its mask.
@@ -65,25 +74,67 @@ class PairReader(NamedTuple):
         anomaly_map = _named(pair.name, self.maps.read, pair.map_index)
         size = size_of(anomaly_map)
         mask, ignored = self._mask(pair.image, size)
-        if anomaly_map.shape != mask.shape and not self.resize:
-            sizes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
-            raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
-        return LoadedPair(pair, resized(anomaly_map, mask.shape), mask, ignored, size)
+        if anomaly_map.shape != mask.shape:
+            if not self.resize:
+                sizes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
+                raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
+            anomaly_map = resized(anomaly_map, mask.shape)
+            if bool(anomaly_map.isnan().any()):
+                raise BadFileError(pair.name, f"NaN in the map after it was resized to {tuple(mask.shape)}")
+        return LoadedPair(pair, anomaly_map, mask, ignored, size)
 
     def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:
         """Mask and ignored pixels, (H, W) bool or None, of an image whose map has a size."""
-        if image.masks:
-            classes = image.has_mask_classes
-            mask, ignored = _named(str(image.masks[0]), read_mask, image.masks, self.mask_rule, has_classes=classes)
-            if image.has_defect and not bool(mask.any()):
-                raise BadFileError(str(image.masks[0]), "the mask of an image with a defect is empty")
-            return mask, ignored
-        size = _named(str(image.path), image_size, image.path) if self.resize and image.path else map_size
-        return torch.zeros(size, dtype=torch.bool), None
+        if not image.masks:
+            return torch.zeros(self._image_size(image, map_size), dtype=torch.bool), None
+        defect_value = self._defect_values[image.category]
+        mask, ignored = read_mask(
+            image.masks, self.mask_rule, has_classes=image.has_mask_classes, defect_value=defect_value
+        )
+        num_pixels, where = int(mask.sum()), image.masks[0]
+        if image.has_defect is False and num_pixels:
+            raise BadFileError(
+                image.name, f"a normal image, but {num_pixels:,} pixels of its mask {where} are a defect"
+            )
+        if image.has_defect and not num_pixels:
+            raise BadFileError(image.name, f"an image with a defect, but its mask {where} {self._emptiness()}")
+        if self._is_turned(image, size_of(mask), map_size):
+            raise BadFileError(
+                image.name,
+                f"turned by its EXIF orientation: its map is {map_size}, its mask {size_of(mask)}. Please save the "
+                "image as it is to be seen, and make map and mask of it",
+            )
+        return mask, ignored
+
+    def _emptiness(self) -> str:
+        """Say how a mask is empty under the rule."""
+        threshold, ignore_value = self.mask_rule
+        rules = [] if threshold is None else [f"has no value above `mask_threshold={threshold:g}`"]
+        rules += [] if ignore_value is None else [f"is empty without pixels of `ignore_value={ignore_value}`"]
+        return " and ".join(rules) or "is empty"
+
+    def _image_size(self, image: LabelledImage, map_size: Size) -> Size:
+        """Size of the mask that a normal image does not have."""
+        if not self.resize or image.path is None:
+            return map_size
+        size = _named(str(image.path), image_size, image.path)
+        return size[::-1] if self._is_turned(image, size, map_size) else size
+
+    @staticmethod
+    def _is_turned(image: LabelledImage, size: Size, map_size: Size) -> bool:
+        """Whether EXIF turns an image, and its map has the proportions of the turned image, not those of a size.
+
+        Some programs turn such an image when they read it, and some do not.
+        """
+        is_across = size[0] != size[1] and size[0] * map_size[0] == size[1] * map_size[1]
+        return is_across and image.path is not None and _named(str(image.path), is_turned, image.path)
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a map or an image bilinearly, as the official package does.
+
+    Infinite values are taken for numbers that are larger than all others: what lies between one of them and finite
+    values is infinite, and of both signs the one that weighs more wins.
 
     Args:
         image: Floating map (H, W) or image (C, H, W).
@@ -97,14 +148,28 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
         >>> from aupimo_torchmetrics.evaluate.reading import resized
         >>> resized(torch.tensor([[0.0, 1.0]]), (1, 4))
         tensor([[0.0000, 0.2500, 0.7500, 1.0000]])
+        >>> resized(torch.tensor([[0.0, torch.inf]]), (1, 4))
+        tensor([[0., inf, inf, inf]])
 
     """
     if image.shape[-2:] == torch.Size(size):
         return image
+    image = image.float() if image.dtype in {torch.float16, torch.bfloat16} else image
+    low, high = (float(bound) for bound in image.aminmax())
+    largest = torch.finfo(image.dtype).max
+    if max(-low, high) < largest / 2:
+        return _interpolated(image, size)
+    # A quarter of the largest numbers can be added up, and is exact.
+    finite = torch.where(image.isfinite(), image / 4, 0.0)
+    between = 4 * _interpolated(finite, size).clamp(finite.amin(), finite.amax())
+    sign = _interpolated(torch.where(image.isinf(), image.sign(), 0.0), size)
+    return torch.where(sign == 0, between, sign * torch.inf)
+
+
+def _interpolated(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize an image (..., H, W) of finite values."""
     images = image.reshape(1, -1, *image.shape[-2:])
-    images = images.float() if images.dtype in {torch.float16, torch.bfloat16} else images
-    resized = interpolate(images, tuple(size), mode="bilinear")[0]
-    return resized.reshape(*image.shape[:-2], *size)
+    return interpolate(images, tuple(size), mode="bilinear")[0].reshape(*image.shape[:-2], *size)
 
 
 def size_of(image: Tensor) -> Size:

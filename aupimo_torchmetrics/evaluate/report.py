@@ -1,28 +1,64 @@
-"""The scores of an evaluation as tables, files and pictures."""
+"""The scores of an evaluation: what a person reads, and what a program does."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from aupimo_torchmetrics._files import replacing
+import numpy as np
+import torch
+import torchmetrics
+
+from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._text_tables import text_table
-from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.map_files import read_image
+from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
+from aupimo_torchmetrics.evaluate.output import (
+    IMAGES_FILE,
+    SUMMARY_FILE,
+    OutputFolder,
+    SavedFiles,
+    folder_names,
+    json_text,
+    write_csv,
+    write_pictures,
+    write_scores,
+)
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import PairReader, Size, resized
-from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
-from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
+from aupimo_torchmetrics.evaluate.reading import PairReader, Size
 from aupimo_torchmetrics.results import AUPIMOResult
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["CategoryScores", "DefectScores", "Evaluation", "MapFacts"]
 
-__all__ = ["CategoryScores", "Evaluation"]
+NUM_NAMED = 3
+"""How many categories a line names if one warning holds for many."""
+
+
+class MapFacts(NamedTuple):
+    """What is known of the map of an image beside its scores."""
+
+    num_pixels: int
+    """Pixels that count, which are all that are not ignored."""
+    max_score: float
+    """Highest score of these pixels."""
+
+
+class DefectScores(NamedTuple):
+    """Scores of the images with one type of defect."""
+
+    defect: str | None
+    """Type of the defect, None if it is not known."""
+    num_normal: int
+    """Images of this type whose mask is empty."""
+    num_anomalous: int
+    """Images of this type with a defect."""
+    aupimo: float
+    """Mean AUPIMO of the images with a defect."""
 
 
 @dataclass
@@ -31,11 +67,13 @@ class CategoryScores:
 
     Attributes:
         category: Name of the category.
-        result: AUPIMO of its images, with their paths.
+        result: AUPIMO of its images, with their paths relative to the data set.
         pixel_scores: AUROC, AUPR and AUPRO by name, as far as they were asked for.
         pairs: Images and maps in the order of the result.
+        maps: What is known of their maps, in the same order.
         resized: Size of a map and size of its mask, for maps that were resized.
         warnings: Warnings of the metrics.
+        num_skipped: Images of the category that were not scored, as their files are bad.
 
     """
 
@@ -43,12 +81,76 @@ class CategoryScores:
     result: AUPIMOResult
     pixel_scores: dict[str, float]
     pairs: list[Pair]
+    maps: list[MapFacts]
     resized: set[tuple[Size, Size]]
     warnings: list[str]
+    num_skipped: int = 0
+
+    @property
+    def num_anomalous(self) -> int:
+        """Images that were scored and have a defect."""
+        return sum(self._are_anomalous())
+
+    @property
+    def num_normal(self) -> int:
+        """Images that were scored and have none."""
+        return len(self.pairs) - self.num_anomalous
 
     def values(self) -> dict[str, float]:
-        """Return AUPIMO and the pixel scores by name; NaN where AUPIMO is undefined."""
+        """Return AUPIMO and the pixel scores by name; NaN where one is undefined."""
         return {"aupimo": self.result.mean, **self.pixel_scores}
+
+    def defects(self) -> list[DefectScores]:
+        """Return the scores of each type of defect, sorted by name, of which there is an anomalous image."""
+        by_defect: dict[str | None, list[tuple[bool, float]]] = {}
+        scores = zip(self._are_anomalous(), self.result.aupimos.tolist(), strict=True)
+        for pair, score in zip(self.pairs, scores, strict=True):
+            by_defect.setdefault(pair.image.defect, []).append(score)
+        rows = []
+        for defect in sorted(by_defect, key=lambda name: (name is None, name or "")):
+            anomalous = [score for is_anomalous, score in by_defect[defect] if is_anomalous]
+            if anomalous:
+                num_normal = len(by_defect[defect]) - len(anomalous)
+                rows.append(DefectScores(defect, num_normal, len(anomalous), math.fsum(anomalous) / len(anomalous)))
+        return rows
+
+    def image_rows(self) -> list[dict[str, Any]]:
+        """Return what is known of each image, with the names of :meth:`~aupimo_torchmetrics.AUPIMOResult.to_dataframe`.
+
+        Returns:
+            `path`, `category`, `defect`, `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower`, `tpr_at_upper`,
+            `num_pixels` that count, `mask_share` of these, and `max_score` of the map, of each image in the order of
+            the result. What is not known is None or NaN.
+
+        """
+        result = self.result
+        at_upper, at_lower = (result._tprs_at(bound).tolist() for bound in result.threshold_bounds)  # noqa: SLF001
+        mask_pixels = [] if result.mask_sizes is None else result.mask_sizes.tolist()
+        columns = zip(
+            self.pairs, self._are_anomalous(), mask_pixels, result.aupimos.tolist(), at_lower, at_upper, self.maps,
+            strict=True,
+        )  # fmt: skip
+        return [
+            {
+                "path": pair.image.name,
+                "category": self.category,
+                "defect": pair.image.defect,
+                "is_anomalous": is_anomalous,
+                "mask_pixels": num_masked,
+                "aupimo": aupimo,
+                "tpr_at_lower": tpr_at_lower,
+                "tpr_at_upper": tpr_at_upper,
+                "num_pixels": facts.num_pixels,
+                "mask_share": num_masked / facts.num_pixels,
+                "max_score": facts.max_score,
+            }
+            for pair, is_anomalous, num_masked, aupimo, tpr_at_lower, tpr_at_upper, facts in columns
+        ]
+
+    def _are_anomalous(self) -> list[bool]:
+        """Class of each image."""
+        classes = self.result.image_classes
+        return [] if classes is None else (classes > 0).tolist()
 
 
 @dataclass
@@ -60,6 +162,7 @@ class Evaluation:
         bad_files: Files that were skipped.
         reader: Reads the maps, and is asked again for heat maps.
         without_maps: Categories of the data set of which there is no map.
+        settings: Parameters of :func:`~aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
 
     """
 
@@ -67,28 +170,139 @@ class Evaluation:
     bad_files: list[BadFile]
     reader: PairReader
     without_maps: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
 
-    def summary(self) -> str:
-        """Return a table of the scores, the settings, warnings, and the files that were skipped."""
-        lines = [self._table()]
-        lines += ["", self.categories[0].result.protocol, self._resizing()]
+    def means(self) -> dict[str, tuple[float, int]]:
+        """Return the mean of each metric over the categories in which it is defined, and their number."""
+        means = {}
+        for name in self.categories[0].values():
+            defined = [value for scores in self.categories if not math.isnan(value := scores.values()[name])]
+            means[name] = (math.fsum(defined) / len(defined) if defined else math.nan, len(defined))
+        return means
+
+    def summary(self, by: RowsBy = "category") -> str:
+        """Return a table of the scores, the settings, warnings, and the files that were skipped.
+
+        Args:
+            by: `"category"` for a row for each category, `"defect"` for a row for each type of defect too.
+
+        Returns:
+            Lines of text.
+
+        Raises:
+            ValueError: If `by` is not one of the choices.
+
+        """
+        check_choice("by", by, RowsBy)
+        lines = [self._table(by), "", self.categories[0].result.protocol, self._resizing()]
         lines += [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
-        lines += [f"warning: {scores.category}: {text}" for scores in self.categories for text in scores.warnings]
-        lines += [f"skipped: {bad_file.path}: {bad_file.reason}" for bad_file in self.bad_files]
+        lines += _warning_lines((scores.category, text) for scores in self.categories for text in scores.warnings)
+        lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
 
-    def _table(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `summary.json` holds: settings, versions, scores, counts, warnings, and skipped files.
+
+        Returns:
+            Texts, numbers, and lists and dicts of these. A score that is undefined is NaN; in the file it is null.
+
+        """
+        means = self.means()
+        folders = folder_names(scores.category for scores in self.categories)
+        return {
+            "protocol": self.categories[0].result.protocol,
+            "settings": self.settings,
+            "versions": {
+                "aupimo_torchmetrics": __version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "torchmetrics": torchmetrics.__version__,
+            },
+            "mean": {name: mean for name, (mean, _) in means.items()},
+            "num_categories_in_mean": {name: number for name, (_, number) in means.items()},
+            "categories": [
+                {
+                    "category": scores.category,
+                    "folder": folders[scores.category],
+                    **scores.values(),
+                    "num_normal": scores.num_normal,
+                    "num_anomalous": scores.num_anomalous,
+                    "num_skipped": scores.num_skipped,
+                    "resized": [{"from": list(old), "to": list(new)} for old, new in sorted(scores.resized)],
+                    "defects": [defect._asdict() for defect in scores.defects()],
+                }
+                for scores in self.categories
+            ],
+            "without_maps": self.without_maps,
+            "warnings": [
+                {"category": scores.category, "text": text} for scores in self.categories for text in scores.warnings
+            ],
+            "skipped": [bad_file._asdict() for bad_file in self.bad_files],
+        }
+
+    def save(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        has_folders: bool = True,
+        heatmaps: bool = False,
+        picture_format: PictureFormat = "png",
+    ) -> SavedFiles:
+        """Write the scores of each category in the official places and formats, tables of all, and pictures.
+
+        Args:
+            out: Folder for `images.csv`, `summary.json`, `CATEGORY/aupimo/aupimos.json`, `curves.pt`,
+                `distribution.png` and `curves.png`, and for `CATEGORY/auroc.json` and its like. It is made if need be.
+                A category without a score has no pictures.
+            has_folders: Whether each category has a folder of its own. If not, its files lie in `out` itself.
+            heatmaps: Whether to draw `heatmaps.png` of the images that stand for the distribution, too.
+            picture_format: `"png"`, `"svg"` or `"pdf"` for all pictures.
+
+        Returns:
+            The files that were written, and which of them had been there before. Each is complete.
+
+        Raises:
+            ValueError: If `picture_format` is not one of the choices, or `has_folders` is false for several categories.
+            OSError: If a file cannot be written.
+            BadDataError: If a map, mask or image for `heatmaps` can no longer be read, or the image never could. All
+                else is written then, but for pictures.
+            KeyboardInterrupt: If writing is stopped by Ctrl-C; its text says what had been written.
+
+        """
+        check_choice("picture_format", picture_format, PictureFormat)
+        if not has_folders and len(self.categories) > 1:
+            raise ValueError(f"Expected `has_folders=True` for {len(self.categories)} categories, but got False.")
+        names = folder_names(scores.category for scores in self.categories)
+        where = {scores.category: f"{names[scores.category]}/" if has_folders else "" for scores in self.categories}
+        folder = OutputFolder(out)
+        try:
+            for scores in self.categories:
+                write_scores(folder, where[scores.category], scores.result, scores.pixel_scores)
+            write_csv(folder, IMAGES_FILE, [row for scores in self.categories for row in scores.image_rows()])
+            folder.write_text(SUMMARY_FILE, f"{json_text(self.to_dict())}\n")
+            for scores in self.categories:
+                heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
+                write_pictures(folder, where[scores.category], scores.result, picture_format, heatmaps_of)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(folder.interruption()) from error
+        return folder.saved()
+
+    def _table(self, by: RowsBy) -> str:
         """Lay out a row for each category, and one for their mean if there are several."""
-        metrics = list(self.categories[0].values())
-        rows = [["category", "normal", "defect", *map(str.upper, metrics)]]
+        means = self.means()
+        rows = [["category", "normal", "defect", *map(str.upper, means)]]
         for scores in self.categories:
-            num_normal = int(scores.result.aupimos.isnan().sum())
-            counts = [str(num_normal), str(len(scores.pairs) - num_normal)]
+            counts = [str(scores.num_normal), str(scores.num_anomalous)]
             rows.append([scores.category, *counts, *(f"{value:.4f}" for value in scores.values().values())])
+            if by == "defect":
+                rows += [_defect_row(defect, len(means)) for defect in scores.defects()]
         if len(self.categories) > 1:
-            columns = [[scores.values()[name] for scores in self.categories] for name in metrics]
-            rows.append(["mean", "", "", *(f"{math.fsum(column) / len(column):.4f}" for column in columns)])
-        return text_table(rows, "<" + ">" * (2 + len(metrics)))
+            rows.append(["mean", "", "", *(f"{mean:.4f}" for mean, _ in means.values())])
+            if any(number < len(self.categories) for _, number in means.values()):
+                numbers = [f"{number} of {len(self.categories)}" for _, number in means.values()]
+                rows.append(["mean of", "", "", *numbers])
+        return text_table(rows, "<" + ">" * (2 + len(means)))
 
     def _resizing(self) -> str:
         """Say in one line whether maps were resized to the size of their masks."""
@@ -98,50 +312,29 @@ class Evaluation:
         shown = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:3])
         return f"Maps were resized bilinearly to the size of their masks: {shown}{', ...' if resized[3:] else ''}."
 
-    def save(self, out: str | os.PathLike[str], *, has_folders: bool = True, heatmaps: bool = False) -> None:
-        """Write the scores of each category in the official places and formats, and pictures of them.
 
-        Args:
-            out: Folder for `CATEGORY/aupimo/aupimos.json`, `curves.pt`, `distribution.png` and `curves.png`, and for
-                `CATEGORY/auroc.json` and its like. It is made if need be. A category without a score has no pictures.
-            has_folders: Whether each category has a folder of its own. If not, its files lie in `out` itself.
-            heatmaps: Whether to draw `heatmaps.png` of the images that stand for the distribution, too.
+def _defect_row(defect: DefectScores, num_metrics: int) -> list[str]:
+    """Row of a type of defect below its category; only AUPIMO is a score of images."""
+    name = "(type not known)" if defect.defect is None else defect.defect
+    counts = [str(defect.num_normal) if defect.num_normal else "", str(defect.num_anomalous)]
+    return [f"  {name}", *counts, f"{defect.aupimo:.4f}", *[""] * (num_metrics - 1)]
 
-        Raises:
-            OSError: If a file cannot be written.
-            BadDataError: If a map, mask or image for `heatmaps` can no longer be read, or the image never could.
 
-        """
-        out = Path(out)
-        for scores in self.categories:
-            folder = out / scores.category if has_folders else out
-            (folder / "aupimo").mkdir(parents=True, exist_ok=True)
-            scores.result.save(folder / "aupimo" / "aupimos.json")
-            scores.result.curves().save(folder / "aupimo" / "curves.pt", scores.result.shared_fpr)
-            for name, value in scores.pixel_scores.items():
-                with replacing(folder / f"{name}.json") as unfinished:
-                    unfinished.write_text(json.dumps({"value": value}, indent=4), encoding="utf-8")
-            if not bool(scores.result.aupimos.isnan().all()):
-                for name, figure in self._pictures(scores, heatmaps).items():
-                    with replacing(folder / "aupimo" / f"{name}.png") as unfinished:
-                        figure.savefig(unfinished, dpi=100, format="png")
+def _warning_lines(warnings: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines of warnings, given with their categories: one for all that differ only in their numbers."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for category, text in warnings:
+        groups.setdefault(re.sub(r"\d[\d.,e+-]*", "#", text), []).append((category, text))
+    lines = []
+    for group in groups.values():
+        categories, texts = [category for category, _ in group], {text for _, text in group}
+        named = _first_names(categories)
+        numbers = f" (The numbers are those of {categories[0]}.)" if len(texts) > 1 else ""
+        lines.append(f"warning: {named}: {group[0][1]}{numbers}")
+    return lines
 
-    def _pictures(self, scores: CategoryScores, heatmaps: bool) -> dict[str, Figure]:
-        """Draw the figures of a category, by the names of their files."""
-        figures = {"distribution": figure_without_pyplot(distribution_size())}
-        plot_distribution(scores.result, figures["distribution"].subplots())
-        figures["curves"] = figure_without_pyplot(CURVES_SIZE)
-        plot_pimo_curves(scores.result.curves(), scores.result, ax=figures["curves"].subplots())
-        if heatmaps:
-            figures["heatmaps"] = self._heatmaps(scores)
-        return figures
 
-    def _heatmaps(self, scores: CategoryScores) -> Figure:
-        """Draw heat maps of the images that stand for the distribution of a category."""
-        roles = representative_images(scores.result)
-        loaded = [self.reader.read(scores.pairs[index]) for index in roles]
-        maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
-        images = [resized(read_image(each.pair.image.path), each.mask.shape) for each in loaded]
-        figure = figure_without_pyplot(heatmaps_size(len(roles)))
-        plot_heatmaps(images, maps, scores.result, masks, list(roles), list(roles.values()), figure)
-        return figure
+def _first_names(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = f", ... (and {len(names) - NUM_NAMED} more)" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more

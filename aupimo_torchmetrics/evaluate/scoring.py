@@ -11,15 +11,16 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, split_by_regions
-from aupimo_torchmetrics._engine.sweep import mean_score
+from aupimo_torchmetrics._engine.sweep import mean_score, normal_levels, resolvable_bounds, resolves
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import existing_folder
 from aupimo_torchmetrics._scoring import score_regions
@@ -31,16 +32,21 @@ from aupimo_torchmetrics._settings import (
     SharedFPR,
     check_choice,
 )
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError
-from aupimo_torchmetrics.evaluate.layouts import find_test_images
-from aupimo_torchmetrics.evaluate.map_files import open_maps
+from aupimo_torchmetrics._warnings import unresolved_bounds
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
+from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
+from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
-from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation
+from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation, MapFacts
+from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
+from aupimo_torchmetrics.evaluate.tables import open_table
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from tqdm import tqdm
 
 __all__ = ["evaluate"]
@@ -48,10 +54,13 @@ __all__ = ["evaluate"]
 BATCH_SIZE = 8
 """Maps that are scored together."""
 
+IGNORED = 255
+"""Stands in a target for a pixel that does not count."""
+
 
 def evaluate(  # noqa: PLR0917  the settings of the command
-    maps: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    maps: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
     layout: Layout = "auto",
     fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
     num_thresholds: int | None = None,
@@ -61,12 +70,21 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     shared_fpr: SharedFPR = "mean",
     resize: bool = True,
     skip_bad: bool = False,
+    table: str | os.PathLike[str] | pd.DataFrame | None = None,
+    mask_threshold: float | None = None,
+    ignore_value: int | None = None,
+    map_suffix: str | None = None,
+    normal_folder: str | Sequence[str] = (),
+    follow_links: bool = False,
+    quiet: bool = False,
 ) -> Evaluation:
     """Score saved anomaly maps, category by category.
 
     Args:
-        maps: File `asmaps.pt` or folder of maps, see :func:`~aupimo_torchmetrics.evaluate.map_files.open_maps`.
-        data: Folder of a data set, see :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`.
+        maps: File `asmaps.pt` or folder of maps, see :func:`~aupimo_torchmetrics.evaluate.map_files.open_maps`. None if
+            `table` names the map of each image.
+        data: Folder of a data set, see :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`. None with
+            `table`.
         layout: Layout of the data set.
         fpr_bounds: Lower and upper bound of the shared FPR; the default is that of the paper.
         num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.
@@ -75,15 +93,24 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
         resize: Whether to resize maps bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
-        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others.
+        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. All normal or all
+            anomalous images of a category are never skipped.
+        table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
+        mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
+        ignore_value: Value of the mask pixels that do not count.
+        map_suffix: Only files of `maps` with this ending are maps, as `".tiff"`.
+        normal_folder: Names of folders of normal images in `data`, beside `good` and its like.
+        follow_links: Whether links may lead out of `maps` and `data`.
+        quiet: Whether to show no progress bar. There is none either unless standard error is a terminal.
 
     Returns:
         Scores and curves of each category of which there is a map, sorted by name, and the bad files that were skipped.
 
     Raises:
         TypeError: If a setting is of the wrong type.
-        ValueError: If a setting is out of its range, `maps` or `data` is not there, or there is no such device.
-        BadDataError: If there is no map in `maps` or no test image in `data`, or if `maps` cannot be read.
+        ValueError: If a setting is out of its range, `maps`, `data` or `table` is not there, not exactly one of `data`
+            and `table` is given, settings do not go together, or there is no such device.
+        BadDataError: If there is no map in `maps` or no test image in `data`, or if `maps` or `table` cannot be read.
         BadFilesError: If there are bad files, unless they can be skipped; it names all of them.
         ImportError: If a package of the extra `evaluate` is not installed, or `maps` is a file and the installed torch
             is older than 2.6.
@@ -104,7 +131,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         ...         np.save(Path(folder, f"maps/{name}.npy"), scores)
         ...     evaluation = evaluate(f"{folder}/maps", folder, fpr_bounds=(0.1, 0.5))
         >>> evaluation.categories[0].result.paths
-        ['a.npy', 'b.npy']
+        ['images/a.png', 'images/b.png']
         >>> [round(score, 3) for score in evaluation.categories[0].result.aupimos.tolist()]
         [nan, 0.899]
 
@@ -112,27 +139,125 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     require("tqdm", "matplotlib", "scipy", extra="evaluate", needed_by="evaluate")
     from tqdm import tqdm  # noqa: PLC0415
 
-    for name in metrics:
-        check_choice("metrics", name, MetricName)
-    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr).to(_checked_device(device))
-    if not Path(maps).exists():
-        raise ValueError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
-    reader = PairReader(open_maps(maps), resize)
-    images = find_test_images(existing_folder("data", data), layout)
-    pairs, bad_files = pair_maps(reader.maps, images)
-    categories = []
-    with tqdm(total=len(pairs), unit="map", disable=None) as bar:  # None: no bar unless on a terminal
+    normal_folder = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
+    settings = {
+        "maps": maps, "data": data, "table": table, "layout": layout, "fpr_bounds": fpr_bounds,
+        "num_thresholds": num_thresholds, "metrics": metrics, "device": device, "shared_fpr": shared_fpr,
+        "resize": resize, "skip_bad": skip_bad, "mask_threshold": mask_threshold, "ignore_value": ignore_value,
+        "map_suffix": map_suffix, "normal_folder": normal_folder, "follow_links": follow_links,
+    }  # fmt: skip
+    pixel_metrics = _pixel_metrics(metrics)
+    mask_rule = _mask_rule(mask_threshold, ignore_value)
+    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
+    _check_sources(maps, data, table, layout, map_suffix, normal_folder)
+    found = _find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
+    reader = PairReader(found.maps, resize, mask_rule)
+    categories, bad_files = [], list(found.bad_files)
+    pairs = sorted(found.pairs, key=lambda pair: pair.image.category)
+    with tqdm(total=len(pairs), unit="map", disable=quiet or None) as bar:  # None: no bar unless on a terminal
         for category, group in groupby(pairs, key=lambda pair: pair.image.category):
             bar.set_description(category)
             loaded = _load(group, reader, bad_files, bar)
-            scores = _score_category(category, loaded, metric, [name for name in _PIXEL_METRICS if name in metrics])
+            scores = _score_category(category, loaded, metric, pixel_metrics)
             categories += [scores] if scores.pairs else []
-    if not categories:
-        raise BadFilesError(bad_files, "there are no others")
-    if bad_files and not skip_bad:
-        raise BadFilesError(bad_files, "`skip_bad=True` goes on without them")
-    without_maps = sorted({image.category for image in images} - {pair.image.category for pair in pairs})
-    return Evaluation(categories, bad_files, reader, without_maps)
+    skipped = skipped_images(found.images, pairs, categories, bad_files)
+    check_bad_files(bad_files, skipped, categories, skip_bad=skip_bad)
+    for scores in categories:
+        scores.num_skipped = len(skipped[scores.category])
+    _advise_common_bounds(categories)
+    without_maps = sorted({image.category for image in found.images} - set(skipped))
+    return Evaluation(categories, bad_files, reader, without_maps, _as_texts(settings))
+
+
+class _Found(NamedTuple):
+    """Maps and images that were found, before any is read."""
+
+    maps: MapFiles
+    images: list[LabelledImage]
+    pairs: list[Pair]
+    bad_files: list[BadFile]
+
+
+def _find_pairs(  # noqa: PLR0917  the settings of the command
+    maps: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | None,
+    table: Any,
+    layout: Layout,
+    map_suffix: str | None,
+    normal_folder: Sequence[str],
+    follow_links: bool,
+) -> _Found:
+    """Find the map of each image of a table, or else of a data set."""
+    map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
+    if table is not None:
+        pairs, bad_files, map_files, images = open_table(table, map_files)
+        return _Found(map_files, images, pairs, bad_files)
+    if map_files is None or data is None:
+        raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
+    images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
+    return _Found(map_files, images, *pair_maps(map_files, images))
+
+
+def _check_sources(  # noqa: PLR0917  the settings of the command
+    maps: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | None,
+    table: Any,
+    layout: Layout,
+    map_suffix: str | None,
+    normal_folder: Sequence[str],
+) -> None:
+    """Raise unless there are maps, and a data set or a table, with settings that go together."""
+    check_choice("layout", layout, Layout)
+    if (data is None) == (table is None):
+        found = "neither" if data is None else "both"
+        raise ValueError(f"Expected exactly one of `data` and `table`, but got {found}.")
+    if table is not None and (layout != "auto" or normal_folder):
+        raise ValueError(
+            "Expected `layout` and `normal_folder` with `data` only, but got `table`, which says itself which images "
+            "are normal."
+        )
+    if maps is None and table is None:
+        raise ValueError("Expected `maps`, as only a `table` can name the map of each image, but got none.")
+    if maps is None and map_suffix is not None:
+        raise ValueError("Expected `map_suffix` with `maps` only, but got a `table` that names the map of each image.")
+    if maps is not None and not Path(maps).exists():
+        raise ValueError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
+    if data is not None:
+        existing_folder("data", data)
+    if isinstance(table, (str, os.PathLike)) and not Path(table).is_file():
+        raise ValueError(f"Expected `table` to be a file, but there is no file {table}.")
+
+
+def _mask_rule(threshold: float | None, ignore_value: int | None) -> MaskRule:
+    """Make the rule for masks; raise unless its values are numbers."""
+    if threshold is not None:
+        if not isinstance(threshold, Real) or isinstance(threshold, bool):
+            raise TypeError(f"Expected `mask_threshold` to be None or a number, but got {type(threshold).__name__}.")
+        if not math.isfinite(threshold):
+            raise ValueError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
+    if ignore_value is not None and (not isinstance(ignore_value, Integral) or isinstance(ignore_value, bool)):
+        raise TypeError(f"Expected `ignore_value` to be None or an integer, but got {type(ignore_value).__name__}.")
+    return MaskRule(
+        None if threshold is None else float(threshold), None if ignore_value is None else int(ignore_value)
+    )
+
+
+def _pixel_metrics(metrics: Sequence[MetricName]) -> list[str]:
+    """The metrics beside AUPIMO, in the order of the report; raise if one is not known."""
+    for name in metrics:
+        check_choice("metrics", name, MetricName)
+    return [name for name in _PIXEL_METRICS if name in metrics]
+
+
+def _as_texts(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON can hold them: texts for paths, a device, and a table in memory."""
+    plain = {}
+    for name, value in settings.items():
+        is_plain = value is None or isinstance(value, (bool, int, float, str))
+        plain[name] = value if is_plain else list(value) if isinstance(value, (list, tuple)) else str(value)
+        if name == "table" and not isinstance(value, (str, os.PathLike, type(None))):
+            plain[name] = type(value).__name__
+    return plain
 
 
 def _checked_device(device: str | torch.device) -> torch.device:
@@ -150,11 +275,16 @@ def _checked_device(device: str | torch.device) -> torch.device:
 def _load(pairs: Iterable[Pair], reader: PairReader, bad_files: list[BadFile], bar: tqdm[Any]) -> Iterator[LoadedPair]:
     """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
     for pair in pairs:
-        bar.update()
         try:
-            yield reader.read(pair)
+            loaded = reader.read(pair)
         except BadFileError as error:
             bad_files.append(error.bad_file)
+        else:
+            if loaded.ignored is not None and bool(loaded.ignored.all()):
+                bad_files.append(BadFile(str(pair.image.masks[0]), "every pixel of the mask is ignored"))
+            else:
+                yield loaded
+        bar.update()
 
 
 def _score_category(
@@ -162,24 +292,53 @@ def _score_category(
 ) -> CategoryScores:
     """Score the maps of one category, a batch at a time."""
     metric.reset()
-    pairs, parts, resized = [], [], set()
+    pairs, facts, parts, resized = [], [], [], set()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
-        masks = [each.mask.to(metric.device) for each in batch]
-        metric.update(maps, masks)
+        metric.update(maps, [_target(each).to(metric.device) for each in batch])
         if pixel_metrics:
-            parts.append(split_by_regions([each.float() for each in maps], masks))
+            masks = [each.mask.to(metric.device) for each in batch]
+            ignored = [None if each.ignored is None else each.ignored.to(metric.device) for each in batch]
+            parts.append(split_by_regions([each.float() for each in maps], masks, ignored))
         pairs += [each.pair for each in batch]
+        facts += [_facts(each) for each in batch]
         resized |= {(each.map_size, size_of(each.mask)) for each in batch if each.map_size != size_of(each.mask)}
     # The report gives the warnings, each with its category.
     result = result_of(metric._images(), metric.fpr_bounds, metric.num_thresholds, metric.shared_fpr)  # noqa: SLF001
-    result = replace(result, paths=[pair.name for pair in pairs])
+    result = replace(result, paths=[pair.image.name for pair in pairs])
     regions = join_regions(parts)
     pixel_scores, texts = {}, list(result.warnings)
     for name in pixel_metrics:
         pixel_scores[name], more = _PIXEL_METRICS[name](regions)
         texts += more
-    return CategoryScores(category, result, pixel_scores, pairs, resized, warnings=texts)
+    return CategoryScores(category, result, pixel_scores, pairs, facts, resized, warnings=texts)
+
+
+def _target(loaded: LoadedPair) -> Tensor:
+    """The mask (H, W) bool, or if pixels are ignored uint8, with `IGNORED` for these."""
+    return loaded.mask if loaded.ignored is None else loaded.mask.to(torch.uint8).masked_fill(loaded.ignored, IGNORED)
+
+
+def _facts(loaded: LoadedPair) -> MapFacts:
+    """Count the pixels of a map that are not ignored, and find the highest score of these."""
+    scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
+    return MapFacts(scores.numel(), float(scores.max()))
+
+
+def _advise_common_bounds(categories: Sequence[CategoryScores]) -> None:
+    """Let warnings of FPR bounds that cannot be resolved name bounds that can be resolved in all categories."""
+    all_scored = [scores.result._scoring for scores in categories]  # noqa: SLF001
+    bounds, shared_fpr = categories[0].result.fpr_bounds, categories[0].result.shared_fpr
+    defined = [scored for scored in all_scored if scored is not None and len(scored.levels.scores)]
+    if categories[0].result.num_thresholds is not None or all(resolves(scored.levels, bounds) for scored in defined):
+        return
+    whole = {id(scored): normal_levels(scored.kept, 1.0, shared_fpr) for scored in defined}
+    common = resolvable_bounds(list(whole.values()), bounds)
+    for scores, scored in zip(categories, all_scored, strict=True):
+        if scored is not None and id(scored) in whole:
+            own = resolvable_bounds([whole[id(scored)]], bounds)
+            old, new = (unresolved_bounds(scored.levels, bounds, shared_fpr, better) for better in (own, common))
+            scores.warnings = [new if text == old else text for text in scores.warnings]
 
 
 def _auroc(regions: RegionScores) -> tuple[float, tuple[str, ...]]:

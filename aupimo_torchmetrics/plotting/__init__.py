@@ -2,9 +2,9 @@
 
 Conventions: a function takes results, and last the axis (or figure) to draw on, for a picture that is part of a larger
 one. It returns figure and axis, and it neither shows nor closes the figure. Scores have the colours of the viridis map,
-which colour-blind readers can tell apart. An image is named by the end of its path, such as `scratch/005.png`, or by
-its index if the result has no paths. The pictures need the extra `plot`; importing the functions does not load
-matplotlib.
+which colour-blind readers can tell apart. An image is named by the short end of its path that no other image has, such
+as `scratch/005`, or by its index if the result has no paths. The pictures need the extra `plot`; importing the
+functions does not load matplotlib.
 """
 
 from aupimo_torchmetrics.plotting.images import (

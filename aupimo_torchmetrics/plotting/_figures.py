@@ -61,14 +61,34 @@ def score_color(score: float) -> tuple[float, float, float, float]:
 
 
 def image_name(result: AUPIMOResult | None, index: int) -> str:
-    """Name of an image in a picture: the end of its path, such as `scratch/005.png`, or without paths `image 5`."""
+    """Name of an image in a picture: the short end of its path that no other image has, or without paths its index.
+
+    `bottle/test/scratch/005.png` is `scratch/005`. The suffix stays where two images differ in nothing else.
+    """
     if result is None or not (result.paths and result.paths[index]):
         return f"image {index}"
-    *folders, name = re.split(r"[\\/]+", result.paths[index])
-    name_in_folder = "/".join([*folders[-1:], name])
-    if len(name_in_folder) <= MAX_NAME_LENGTH:
-        return name_in_folder
-    return name if len(name) <= MAX_NAME_LENGTH else f"...{name[3 - MAX_NAME_LENGTH :]}"
+    path = _with_slashes(result.paths[index])
+    others = {_with_slashes(other) for other in result.paths} - {path}
+    stems = {_without_suffix(other) for other in others}
+    if _without_suffix(path) not in stems:
+        path, others = _without_suffix(path), stems
+    parts = path.split("/")[1:]
+    ends = ["/".join(parts[-num_parts:]) for num_parts in (2, 1, *range(3, len(parts) + 1))]
+    last = path[3 - MAX_NAME_LENGTH :]
+    names = [(end, f"/{end}") for end in ends if len(end) <= MAX_NAME_LENGTH]
+    names += [(f"...{last}", last)] if last != path else []
+    names += [(end, f"/{end}") for end in ends]
+    return next((name for name, end in names if not any(other.endswith(end) for other in others)), path[1:])
+
+
+def _with_slashes(path: str) -> str:
+    """A path of any system, with one slash before each part."""
+    return "/" + re.sub(r"[\\/]+", "/", path).strip("/")
+
+
+def _without_suffix(path: str) -> str:
+    """A path without its suffix, if that is one of letters."""
+    return re.sub(r"(?<=[^/])\.[A-Za-z]+$", "", path)
 
 
 def figure_and_axis(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:

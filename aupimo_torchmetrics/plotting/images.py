@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from aupimo_torchmetrics.plotting._figures import (
     HEATMAP_SIZE,
     MARKERS,
     MASK_COLOR,
+    MAX_NAME_LENGTH,
     SCORE_COLORS,
     distribution_size,
     figure_and_axis,
@@ -25,7 +27,7 @@ from aupimo_torchmetrics.plotting._figures import (
     score_color,
 )
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
-from aupimo_torchmetrics.statistics import per_image_statistics
+from aupimo_torchmetrics.statistics import ImageStatistic, per_image_statistics
 from aupimo_torchmetrics.statistics._ties import merge_equal
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
 
 NUM_CHOSEN_CURVES = 5
 """How many curves are drawn if the caller gives neither images nor scores."""
+
+LEGEND_WIDTH = 60
+"""Characters in a line of a legend of two columns."""
 
 NUM_MARKERS = 12
 """How many markers a curve has."""
@@ -214,7 +219,6 @@ def plot_pimo_curves(
         ax.axvspan(lower, upper, color="0.88", label=f"AUPIMO averages here: FPR {lower:g} to {upper:g}")
     step = max(1, len(shared_fpr) // NUM_MARKERS)
     for number, (index, role) in enumerate(chosen.items()):
-        label = image_name(result, index) + (f" ({role})" if role else "")
         ax.plot(
             shared_fpr.numpy(),
             tprs[index].numpy(),
@@ -222,7 +226,7 @@ def plot_pimo_curves(
             linewidth=1.8,
             marker=MARKERS[number % len(MARKERS)],
             markevery=(number * step // len(chosen), step),
-            label=label + _score_text(result, float(scores[index])),
+            label=_curve_label(result, index, role, float(scores[index])),
         )
     is_anomalous = ~scores.isnan()
     mean_label = f"mean of {int(is_anomalous.sum())} images" + _score_text(result, float(scores.nanmean()))
@@ -254,6 +258,22 @@ def _draw_chance(ax: Axes, shared_fpr: Tensor, result: AUPIMOResult | None) -> N
     label = "chance (TPR = FPR)" + ("" if result is None else f": AUPIMO {result.chance:.2g}")
     ax.plot(diagonal, diagonal, color="0.45", linestyle=":", label=label)
     ax.set_xlim(lowest, highest)
+
+
+def _curve_label(result: AUPIMOResult | None, index: int, role: str, score: float) -> str:
+    """Name an image, its score if there is a result, and what it stands for, in lines that fit the legend."""
+    role = role and f" ({role})"
+    if result is None or result.paths is None:
+        label = f"{image_name(result, index)}{role}{_score_text(result, score)}"
+    else:
+        label = f"{_name_and_score(result, index, score)}{role}"
+    return "\n".join(textwrap.wrap(label, LEGEND_WIDTH, break_long_words=False))
+
+
+def _name_and_score(result: AUPIMOResult, index: int, score: float) -> str:
+    """Title of an image with a score, as `scratch/005 · 0.73`, or without paths `image 5: AUPIMO 0.73`."""
+    separator = ": AUPIMO " if result.paths is None else " · "
+    return f"{image_name(result, index)}{separator}{score:.2f}"
 
 
 def _score_text(result: AUPIMOResult | None, score: float) -> str:
@@ -301,7 +321,8 @@ def representative_images(result: AUPIMOResult) -> dict[int, str]:
 
     Returns:
         The names of the statistics that an image stands for, joined by commas, by the index of the image, worst first.
-        Empty if no image has a score.
+        Of images with equal scores only one is there, and its text says so: `one of 12 images that score 0.00`. Empty
+        if no image has a score.
 
     Example:
         >>> import torch
@@ -311,10 +332,18 @@ def representative_images(result: AUPIMOResult) -> dict[int, str]:
         {1: 'low whisker, first quartile', 0: 'median, mean, third quartile, high whisker'}
 
     """
-    roles: dict[int, str] = {}
+    is_scored = ~result.aupimos.isnan().cpu().numpy()
+    merged = merge_equal(_known_scores(result))
+    score_of = dict(zip(np.flatnonzero(is_scored).tolist(), merged.tolist(), strict=True))
+    by_score: dict[float, list[ImageStatistic]] = {}
     for statistic in per_image_statistics(result):
-        known = roles.get(statistic.image)
-        roles[statistic.image] = f"{known}, {statistic.name}" if known else statistic.name
+        by_score.setdefault(score_of[statistic.image], []).append(statistic)
+    roles = {}
+    for score, statistics in by_score.items():
+        names = ", ".join(statistic.name for statistic in statistics)
+        is_one_image = len({statistic.image for statistic in statistics}) == 1
+        alike = "" if is_one_image else f"; one of {int((merged == score).sum())} images that score {score:.2f}"
+        roles[statistics[0].image] = names + alike
     return roles
 
 
@@ -465,15 +494,16 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
         return ""
     if index is None:
         is_masked = torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0
-        name, score = "", float(weights[is_masked].mean())
+        score = float(weights[is_masked].mean())
+        title, normal = f"AUPIMO {score:.2f}", "normal"
     else:
         if not 0 <= index < len(result.aupimos):
             raise ValueError(f"Expected `index` to be that of one of {len(result.aupimos)} images, but got {index}.")
-        separator = ": " if result.paths is None else "\n"
-        name, score = image_name(result, index) + separator, float(result.aupimos[index])
-    if math.isnan(score):
-        return f"{name}normal\n{float((weights > 0).float().mean()):.2%} false positives"
-    return f"{name}AUPIMO {score:.2f}"
+        score = float(result.aupimos[index])
+        title = _name_and_score(result, index, score)
+        title = title if len(title) <= MAX_NAME_LENGTH else title.replace(" · ", "\n")
+        normal = f"{image_name(result, index)}{': ' if result.paths is None else ' · '}normal"
+    return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
 
 def _check_one_size(image: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> None:

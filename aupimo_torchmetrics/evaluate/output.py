@@ -1,0 +1,208 @@
+"""The files and pictures of an evaluation.
+
+Conventions: each file is complete or absent. Nothing is written outside of the output folder, whatever a category is
+called. Files are named by their path relative to the output folder, with `/` between the parts.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._settings import MetricName, PictureFormat
+from aupimo_torchmetrics.evaluate.map_files import read_image
+from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, resized
+from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
+from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
+from aupimo_torchmetrics.results import AUPIMOResult
+
+__all__ = ["OutputFolder", "SavedFiles", "folder_names", "json_text", "write_csv", "write_pictures", "write_scores"]
+
+IMAGES_FILE, SUMMARY_FILE = "images.csv", "summary.json"
+PICTURES = ("distribution", "curves", "heatmaps")
+PICTURE_DPI = 100
+CAPTION_WIDTH = 28
+"""Characters above a photograph."""
+MISSING_PHOTOGRAPH = 0.5
+"""Grey level that stands for a photograph that is not on disk."""
+
+
+class SavedFiles(NamedTuple):
+    """Files of an output folder, by their paths in it."""
+
+    written: list[str]
+    """All files that were written, in this order."""
+    replaced: list[str]
+    """Those of them that had been there before."""
+    left: list[str]
+    """Files of an earlier evaluation that were not written this time, and lie there still."""
+
+
+class OutputFolder:
+    """A folder to write to, which remembers what was written.
+
+    Attributes:
+        path: The folder. It is made when the first file is written.
+        written: Files that were written, complete.
+        replaced: Those of them that had been there before.
+
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.written: list[str] = []
+        self.replaced: list[str] = []
+
+    @contextmanager
+    def writing(self, *names: str) -> Iterator[list[Path]]:
+        """Give the paths of files that the caller writes, in a folder that is made if need be."""
+        paths = [self.path / name for name in names]
+        were_there = [name for name, path in zip(names, paths, strict=True) if path.exists()]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        yield paths
+        self.written += names
+        self.replaced += were_there
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file in UTF-8."""
+        with self.writing(name) as (path,), replacing(path) as unfinished:
+            # Names of files that are no valid text have characters that UTF-8 cannot write.
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+    def saved(self) -> SavedFiles:
+        """Return what was written, and what is left of an earlier evaluation."""
+        results = [path.parent for path in self.path.glob("*/aupimo/aupimos.json")]
+        own = {(self.path / name).parent for name in self.written if name.endswith("aupimos.json")}
+        left = [folder / "aupimos.json" for folder in results if folder not in own]
+        for folder in own:
+            left += [folder.parent / f"{metric}.json" for metric in get_args(MetricName)]
+            left += [folder / f"{picture}.{suffix}" for picture in PICTURES for suffix in get_args(PictureFormat)]
+        names = [path.relative_to(self.path).as_posix() for path in left if path.is_file()]
+        return SavedFiles(self.written, self.replaced, sorted(set(names) - set(self.written)))
+
+    def interruption(self) -> str:
+        """Say what had been written when writing was stopped."""
+        if not self.written:
+            return "stopped; nothing was written"
+        counts: dict[str, int] = {}
+        for name in self.written:
+            folder = name.split("/")[0]
+            counts[folder] = counts.get(folder, 0) + 1
+        shown = ", ".join(folder if folder in self.written else f"{folder} ({n} files)" for folder, n in counts.items())
+        return f"stopped; written to {self.path} before: {shown}; each of these files is complete, and nothing else was"
+
+
+def folder_names(categories: Iterable[str]) -> dict[str, str]:
+    """Name a folder for each category: by its own name, as far as that is the name of one folder inside of another.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate.output import folder_names
+        >>> folder_names(["bottle", "..", "a/b", "a_b"])
+        {'bottle': 'bottle', '..': '__', 'a/b': 'a_b', 'a_b': 'a_b-2'}
+
+    """
+    taken = {IMAGES_FILE, SUMMARY_FILE}
+    names = {}
+    for category in categories:
+        # What Windows allows in no name; its names do not end with a dot or a space either.
+        plain = re.sub(r'[/\\:*?"<>|\x00-\x1f]|[. ]+$', lambda match: "_" * len(match[0]), category) or "_"
+        name, number = plain, 2
+        while name.lower() in taken:
+            name, number = f"{plain}-{number}", number + 1
+        taken.add(name.lower())
+        names[category] = name
+    return names
+
+
+def json_text(content: Any) -> str:
+    """Write values as strict JSON: what is not finite is null."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    """Replace numbers that are NaN or infinite by None, in lists and dicts too."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_csv(folder: OutputFolder, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table with a header; what is None or NaN is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if value != value else value for key, value in row.items()})  # noqa: PLR0124  NaN
+    # Excel takes a file without this mark for one of the system's code page, in which only ASCII is the same.
+    mark = "" if text.getvalue().isascii() else "\ufeff"
+    folder.write_text(name, mark + text.getvalue())
+
+
+def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, pixel_scores: Mapping[str, float]) -> None:
+    """Write the scores and curves of a category in the official places and formats; `where` is empty or ends with /."""
+    with folder.writing(f"{where}aupimo/aupimos.json", f"{where}aupimo/aupimos.safetensors") as (path, _):
+        result.save(path)
+    with folder.writing(f"{where}aupimo/curves.pt") as (path,):
+        result.curves().save(path, result.shared_fpr)
+    for name, value in pixel_scores.items():
+        folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
+
+
+def write_pictures(
+    folder: OutputFolder,
+    where: str,
+    result: AUPIMOResult,
+    picture_format: PictureFormat,
+    heatmaps_of: tuple[PairReader, Sequence[Pair]] | None,
+) -> None:
+    """Draw the pictures of a category, of which there are none without a score."""
+    if bool(result.aupimos.isnan().all()):
+        return
+    figure = figure_without_pyplot(distribution_size())
+    plot_distribution(result, figure.subplots())
+    _write_picture(folder, f"{where}aupimo/distribution.{picture_format}", figure)
+    figure = figure_without_pyplot(CURVES_SIZE)
+    plot_pimo_curves(result.curves(), result, ax=figure.subplots())
+    _write_picture(folder, f"{where}aupimo/curves.{picture_format}", figure)
+    if heatmaps_of is not None:
+        _write_picture(folder, f"{where}aupimo/heatmaps.{picture_format}", _heatmaps(result, *heatmaps_of))
+
+
+def _write_picture(folder: OutputFolder, name: str, figure: Figure) -> None:
+    """Write a figure in the format that the suffix says."""
+    with folder.writing(name) as (path,), replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
+
+
+def _heatmaps(result: AUPIMOResult, reader: PairReader, pairs: Sequence[Pair]) -> Figure:
+    """Draw heat maps of the images that stand for the distribution of a category."""
+    roles = representative_images(result)
+    loaded = [reader.read(pairs[index]) for index in roles]
+    maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
+    figure = figure_without_pyplot(heatmaps_size(len(roles)))
+    captions = [textwrap.fill(role, CAPTION_WIDTH) for role in roles.values()]
+    plot_heatmaps(list(map(_photograph, loaded)), maps, result, masks, list(roles), captions, figure)
+    return figure
+
+
+def _photograph(loaded: LoadedPair) -> Tensor:
+    """The image (C, H, W) of a map, in the size of its mask; grey if it is not on disk."""
+    path, size = loaded.pair.image.path, loaded.mask.shape
+    return torch.full((1, *size), MISSING_PHOTOGRAPH) if path is None else resized(read_image(path), size)

@@ -1,0 +1,163 @@
+"""`aupimo evaluate` and `evaluate` pass on what says where images, masks and maps are, and what the masks mean."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.evaluate import BadFilesError, evaluate
+
+BOUNDS = (1e-2, 1e-1)
+CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
+SIZE = (20, 24)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of maps and of data: 3 normal images in `fine`, 2 with a defect in `crack`."""
+    random = np.random.default_rng(0)
+    for number in range(5):
+        name = f"part/test/{'fine' if number < 3 else 'crack'}/{number:03}"
+        mask = np.zeros(SIZE, dtype=np.uint8)
+        if number >= 3:
+            mask[3:9, 4:10] = 255
+            path = tmp_path / f"data/part/ground_truth/crack/{number:03}_mask.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+        for folder in ("data", "maps"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"data/{name}.png")
+        tifffile.imwrite(tmp_path / f"maps/{name}.tiff", (random.normal(size=SIZE) + mask / 255).astype(np.float32))
+    return tmp_path / "maps", tmp_path / "data"
+
+
+def table_rows(maps: Path | None) -> list[dict[str, str]]:
+    """Rows of a table of the images, with maps if their folder is given."""
+    rows = []
+    for number in range(5):
+        name = f"part/test/{'fine' if number < 3 else 'crack'}/{number:03}"
+        mask = f"data/part/ground_truth/crack/{number:03}_mask.png" if number >= 3 else ""
+        row = {"image": f"data/{name}.png", "mask": mask, "category": "part", "defect": "crack" if mask else "good"}
+        rows.append(row if maps is None else {**row, "map": f"{maps.name}/{name}.tiff"})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    """Write a table as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_advice_on_folders_of_normal_images_is_right(
+    sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option that the error names gives the scores."""
+    maps, data = sources
+    arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
+    assert main([*arguments, "--skip-bad"]) == 1
+    assert "`--normal-folder fine`" in capsys.readouterr().err
+    assert main([*arguments, "--normal-folder", "fine", "--json"]) == 0
+    (category,) = json.loads(capsys.readouterr().out)["categories"]
+    assert (category["num_normal"], category["num_anomalous"]) == (3, 2)
+    by_text = evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine")
+    assert by_text.categories[0].result.mean == category["aupimo"]
+
+
+@pytest.mark.parametrize("has_maps", [True, False])
+@pytest.mark.parametrize("kind", ["file", "data frame"])
+def test_a_table_gives_the_scores_of_the_folders(
+    tmp_path: Path, sources: tuple[Path, Path], has_maps: bool, kind: str
+) -> None:
+    """A table names images, masks and maps, or goes with a folder of maps, and scores as the folders do."""
+    maps, data = sources
+    expected = evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder=["fine"]).categories[0].result
+    rows = table_rows(None if has_maps else maps)
+    table = write_rows(tmp_path / "table.csv", rows) if kind == "file" else pd.DataFrame(rows)
+    if kind == "data frame":  # relative paths of a table in memory begin where the program runs
+        for column in {"image", "mask", "map"} & set(table):
+            table[column] = [str(tmp_path / path) if path else "" for path in table[column]]
+    evaluation = evaluate(maps if has_maps else None, table=table, fpr_bounds=BOUNDS)
+    (scores,) = evaluation.categories
+    assert sorted(scores.result.aupimos.nan_to_num(-1).tolist()) == sorted(expected.aupimos.nan_to_num(-1).tolist())
+    assert evaluation.to_dict()["settings"]["table"] == (str(table) if kind == "file" else "DataFrame")
+
+
+def test_a_table_is_one_command(tmp_path: Path, sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Who has a table of paths gets scores by one command."""
+    table = write_rows(tmp_path / "table.csv", table_rows(sources[0]))
+    assert main(["evaluate", "--table", str(table), *CLI_BOUNDS, "--by", "defect"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["part", "3", "2"]
+
+
+def test_the_table_of_a_data_set_can_be_written_and_used(
+    tmp_path: Path, sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--write-table` writes what `--table` reads, with and without an evaluation, and needs a data set."""
+    maps, data = sources
+    table = tmp_path / "written.csv"
+    layout = ["--data", str(data), "--normal-folder", "fine"]
+    assert main(["evaluate", *layout, "--write-table", str(table)]) == 0
+    assert capsys.readouterr().out == f"Table of 5 images: {table}\n"
+    assert main(["evaluate", str(maps), *layout, *CLI_BOUNDS, "--write-table", str(table), "--json"]) == 0
+    by_folders = json.loads(capsys.readouterr().out)["mean"]
+    assert main(["evaluate", str(maps), "--table", str(table), *CLI_BOUNDS, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean"] == by_folders
+    assert main(["evaluate", "--write-table", str(table)]) == 2
+    assert "Expected `--data` with `--write-table`" in capsys.readouterr().err
+
+
+def test_what_the_values_of_masks_mean_is_passed_on(
+    sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--mask-threshold` and `--ignore-value` settle what a mask of several values is."""
+    maps, data = sources
+    for path in (data / "part/ground_truth/crack").iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[3, 4:10], mask[15:, :] = 40, 100
+        Image.fromarray(mask).save(path)
+    with pytest.raises(BadFilesError):
+        evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine")
+    arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--normal-folder", "fine", "--json"]
+    assert main([*arguments, "--mask-threshold", "127"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--mask-threshold", "127", "--ignore-value", "100"]) == 0
+    ignoring = json.loads(capsys.readouterr().out)
+    assert whole["settings"]["mask_threshold"] == ignoring["settings"]["mask_threshold"] == 127
+    assert ignoring["settings"]["ignore_value"] == 100
+    rows = (
+        evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine", mask_threshold=127, ignore_value=100)
+        .categories[0]
+        .image_rows()
+    )
+    assert [(row["mask_pixels"], row["num_pixels"]) for row in rows[:2]] == [(30, 20 * 24 - 5 * 24)] * 2
+
+
+def test_map_suffix_and_links_are_passed_on(tmp_path: Path, sources: tuple[Path, Path]) -> None:
+    """`map_suffix` chooses among files of maps, and `follow_links` lets links lead out."""
+    maps, data = sources
+    for path in list(maps.rglob("*.tiff")):
+        np.save(path.with_suffix(".npy"), np.zeros(SIZE))
+    (tmp_path / "linked").symlink_to(data)
+    settings = {"fpr_bounds": BOUNDS, "normal_folder": "fine"}
+    with pytest.raises(ValueError, match="map_suffix"):
+        evaluate(maps, data, **settings)
+    expected = evaluate(maps, data, map_suffix=".tiff", **settings).categories[0].result
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "part").symlink_to(data / "part")
+    linked = evaluate(maps, tmp_path / "links", map_suffix=".tiff", follow_links=True, **settings).categories[0].result
+    assert linked.aupimos.equal(expected.aupimos) or linked.aupimos.nan_to_num(-1).equal(
+        expected.aupimos.nan_to_num(-1)
+    )
+    with pytest.raises(ValueError, match="link"):
+        evaluate(maps, tmp_path / "links", map_suffix=".tiff", **settings)
