@@ -9,7 +9,6 @@ names its options instead. No subject of the library is imported before its subc
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from aupimo_torchmetrics._exports import json_text
 from aupimo_torchmetrics._extras import package_of
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import (
@@ -272,7 +272,6 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
     """Run `aupimo evaluate`."""
     _require(EVALUATE_PACKAGES, "evaluate")
     from aupimo_torchmetrics.evaluate import evaluate  # noqa: PLC0415
-    from aupimo_torchmetrics.evaluate.output import json_text  # noqa: PLC0415
 
     if arguments.write_table is not None:
         _write_table(arguments)
@@ -436,9 +435,9 @@ def _run_compare(arguments: argparse.Namespace) -> int:
         files = dict.fromkeys(path.name if path.parent == out else f"CATEGORY/{path.name}" for path in written)
         hint = f"written to {out}: {', '.join(files)}"
     if arguments.json:
-        print(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))  # noqa: T201
+        _print(json_text(comparison.to_dict()))
     else:
-        print("\n\n".join([comparison.summary(), *([hint] if hint and not arguments.quiet else [])]))  # noqa: T201
+        _print("\n\n".join([comparison.summary(), *([hint] if hint and not arguments.quiet else [])]))
     return 0
 
 

@@ -1,9 +1,7 @@
 """`aupimo compare` writes for programs: JSON, CSV, LaTeX, and pictures of other formats."""
 
 import csv
-import io
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -17,7 +15,7 @@ import torch
 from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
-from aupimo_torchmetrics.compare.tables import csv_table, latex_table, latex_text, without_nan
+from aupimo_torchmetrics.compare.latex import latex_table, latex_text
 
 BOUNDS = (1e-5, 1e-4)
 SCORES = {"old": [0.1, 0.2, 0.4], "new": [0.4, 0.3, 0.9], "third": [0.3, 0.1, 0.8]}
@@ -195,14 +193,6 @@ AWKWARD = [
 """Names that a careless table breaks on."""
 
 
-def test_csv_keeps_awkward_names() -> None:
-    """Whatever a name holds, a CSV reader gives it back."""
-    rows = list(csv.DictReader(io.StringIO(csv_table([{"model": name, name: 1.0} for name in AWKWARD[:1]]))))
-    assert rows == [{"model": AWKWARD[0], AWKWARD[0]: "1.0"}]
-    text = csv_table([{"model": name, "mean": None} for name in AWKWARD])
-    assert [row["model"] for row in csv.DictReader(io.StringIO(text, newline=""))] == AWKWARD
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -305,14 +295,6 @@ def test_all_is_written_before_anything_is_printed(
     monkeypatch.setattr("builtins.print", lambda *_, **__: written.append(len(list((tmp_path / "out").iterdir()))))
     assert main(["compare", *map(str, files), "--out", str(tmp_path / "out"), option]) == 0
     assert written == [5]
-
-
-def test_nan_becomes_none_at_every_depth() -> None:
-    """Lists, tuples and mappings are searched, and infinite numbers stay as they are."""
-    assert without_nan({"a": [math.nan, (1.0, {"b": math.nan})], "c": "NaN"}) == {
-        "a": [None, [1.0, {"b": None}]],
-        "c": "NaN",
-    }
 
 
 def test_help_says_what_paths_may_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aupimo_torchmetrics._exports import csv_text
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import replacing
 from aupimo_torchmetrics._settings import PictureFormat, check_choice
@@ -18,7 +19,7 @@ from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare._progress import progress
 from aupimo_torchmetrics.compare.finding import missing_text
-from aupimo_torchmetrics.compare.tables import csv_table, latex_table, without_nan
+from aupimo_torchmetrics.compare.latex import latex_table
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.plotting._figures import confidence_size, distribution_size, figure_without_pyplot, ranks_size
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -106,12 +107,12 @@ class Comparison:
         return "\n\n".join(part for part in [*parts, self._seeds_table(), self._position_note(), self.skipped] if part)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as lists, dicts, texts and numbers, as JSON has them.
+        """Return the comparison as lists, tuples, dicts, texts and numbers.
 
         Returns:
             `metric`, `version`, `settings`, `models` in the order `ordered_by`, `categories` with the scores of each
             model in each, the best first, `ranking` over several categories or None, and `skipped` with the models that
-            lack each skipped category. What is undefined is None.
+            lack each skipped category. What is undefined is NaN.
 
         Example:
             >>> import torch
@@ -128,33 +129,31 @@ class Comparison:
 
         """
         (result, *_), (comparison, *_) = next(iter(self.results.values())).values(), self.comparisons.values()
-        return without_nan(  # type: ignore[no-any-return]
-            {
-                "metric": "AUPIMO",
-                "version": __version__,
-                "settings": {
-                    "fpr_bounds": result.fpr_bounds,
-                    "shared_fpr": result.shared_fpr,
-                    "test": comparison.test,
-                    "alternative": comparison.alternative,
-                    "atol": self.atol,
-                },
-                "models": self.order,
-                "ordered_by": comparison.ordered_by if self.ranking is None else "average rank",
-                "categories": [
-                    {
-                        "category": category,
-                        "num_images": each.num_images,
-                        "matched_by": each.matched_by,
-                        "ordered_by": each.ordered_by,
-                        "models": [self._model(category, model) for model in each.order],
-                    }
-                    for category, each in self.comparisons.items()
-                ],
-                "ranking": None if self.ranking is None else self._ranking(self.ranking),
-                "skipped": [{"category": name, "missing": models} for name, models in self.missing.items()],
-            }
-        )
+        return {
+            "metric": "AUPIMO",
+            "version": __version__,
+            "settings": {
+                "fpr_bounds": result.fpr_bounds,
+                "shared_fpr": result.shared_fpr,
+                "test": comparison.test,
+                "alternative": comparison.alternative,
+                "atol": self.atol,
+            },
+            "models": self.order,
+            "ordered_by": comparison.ordered_by if self.ranking is None else "average rank",
+            "categories": [
+                {
+                    "category": category,
+                    "num_images": each.num_images,
+                    "matched_by": each.matched_by,
+                    "ordered_by": each.ordered_by,
+                    "models": [self._model(category, model) for model in each.order],
+                }
+                for category, each in self.comparisons.items()
+            ],
+            "ranking": None if self.ranking is None else self._ranking(self.ranking),
+            "skipped": [{"category": name, "missing": models} for name, models in self.missing.items()],
+        }
 
     def _model(self, category: str, model: str) -> dict[str, Any]:
         """What there is to say of a model in a category."""
@@ -219,7 +218,7 @@ class Comparison:
         text = "\n\n".join([self.summary(), *(details if self.ranking is not None else [])])
         written = [
             _write_text(out / TEXT_FILE, f"{text}\n"),
-            _write_text(out / CSV_FILE, csv_table(list(self._rows()))),
+            _write_text(out / CSV_FILE, csv_text(list(self._rows()))),
             _write_text(out / LATEX_FILE, self._latex_table()),
         ]
         pictures = self._pictures()

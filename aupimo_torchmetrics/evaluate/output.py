@@ -6,17 +6,14 @@ called. Files are named by their path relative to the output folder, with `/` be
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from matplotlib.figure import Figure
@@ -31,7 +28,7 @@ from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["OutputFolder", "SavedFiles", "folder_names", "json_text", "write_csv", "write_pictures", "write_scores"]
+__all__ = ["OutputFolder", "SavedFiles", "folder_names", "write_pictures", "write_scores"]
 
 IMAGES_FILE, SUMMARY_FILE = "images.csv", "summary.json"
 PICTURES = ("distribution", "curves", "heatmaps")
@@ -127,32 +124,6 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
         taken.add(name.lower())
         names[category] = name
     return names
-
-
-def json_text(content: Any) -> str:
-    """Write values as strict JSON: what is not finite is null."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(content: Any) -> Any:
-    """Replace numbers that are NaN or infinite by None, in lists and dicts too."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def write_csv(folder: OutputFolder, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table with a header; what is None or NaN is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value != value else value for key, value in row.items()})  # noqa: PLR0124  NaN
-    # Excel takes a file without this mark for one of the system's code page, in which only ASCII is the same.
-    mark = "" if text.getvalue().isascii() else "\ufeff"
-    folder.write_text(name, mark + text.getvalue())
 
 
 def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, pixel_scores: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torchmetrics
 
+from aupimo_torchmetrics._exports import csv_text, json_text
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
@@ -24,8 +25,6 @@ from aupimo_torchmetrics.evaluate.output import (
     OutputFolder,
     SavedFiles,
     folder_names,
-    json_text,
-    write_csv,
     write_pictures,
     write_scores,
 )
@@ -279,7 +278,7 @@ class Evaluation:
         try:
             for scores in self.categories:
                 write_scores(folder, where[scores.category], scores.result, scores.pixel_scores)
-            write_csv(folder, IMAGES_FILE, [row for scores in self.categories for row in scores.image_rows()])
+            folder.write_text(IMAGES_FILE, csv_text([row for scores in self.categories for row in scores.image_rows()]))
             folder.write_text(SUMMARY_FILE, f"{json_text(self.to_dict())}\n")
             for scores in self.categories:
                 heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
