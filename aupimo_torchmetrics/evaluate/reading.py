@@ -23,6 +23,9 @@ __all__ = ["LoadedPair", "PairReader", "Size", "resized", "size_of"]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
+MIN_WEIGHT = 1e-9
+"""Weights of infinite scores that are smaller come from rounding, and are none."""
+
 _Arguments = ParamSpec("_Arguments")
 _Content = TypeVar("_Content")
 
@@ -162,8 +165,8 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     # A quarter of the largest numbers can be added up, and is exact.
     finite = torch.where(image.isfinite(), image / 4, 0.0)
     between = 4 * _interpolated(finite, size).clamp(finite.amin(), finite.amax())
-    sign = _interpolated(torch.where(image.isinf(), image.sign(), 0.0), size)
-    return torch.where(sign == 0, between, sign * torch.inf)
+    sign = _interpolated(torch.where(image.isinf(), image.sign(), 0.0).double(), size)
+    return torch.where(sign.abs() < MIN_WEIGHT, between, (sign * torch.inf).to(between.dtype))
 
 
 def _interpolated(image: Tensor, size: Sequence[int]) -> Tensor:
