@@ -421,5 +421,5 @@ def check_inside(root: Path, paths: Iterable[Path]) -> None:
         if not folders_inside[folder] or (path.is_symlink() and not path.resolve().is_relative_to(inside)):
             raise BadDataError(
                 f"Expected all files to lie in {root}, but {path} is reached by a link that leads out. "
-                "`follow_links=True` follows it, or give the folder that the link leads to."
+                "`follow_links=True` follows it."
             )

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
+from aupimo_torchmetrics._settings import Layout
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
@@ -316,8 +317,8 @@ def spoil(root: Path, tree: Path) -> dict[str, str]:
         "bottle/test/dirt/001.tiff": "",
         "bottle/test/dirt/002.tiff": "NaN in the map",
         "bottle/test/nowhere/000.npy": "a map without a test image",
-        "bottle/test/good/000.tiff": "a second map of the same image",
-        "screw/test/scratch/000.npy": "an array of shape (3, 10, 10) is no map (H, W)",
+        "bottle/test/good/000.png": "several maps of one image",
+        "screw/test/scratch/000.npy": "3 maps without the paths of their images",
         "screw/test/scratch/001.png": "an image of mode RGB is no map",
         "screw/test/good/000.npy": "Python objects in dtype",
     }
@@ -442,7 +443,8 @@ def test_errors_are_one_line_and_the_code_of_the_table(
     except SystemExit as error:
         code = error.code
     assert code == expected
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    line, *needs = capsys.readouterr().err.strip().splitlines()
+    assert len(needs) == (len(LAYOUTS) if kind == "empty data" else 0)
     assert line.startswith("aupimo evaluate: ")
     assert message in line
 
@@ -618,7 +620,7 @@ def test_no_score_at_all_is_code_1(
 
 def test_every_layout_has_a_name() -> None:
     """The layouts of the command are those of the library."""
-    assert set(LAYOUTS) == {"mvtec", "visa", "loco", "folder"}
+    assert {"auto", *LAYOUTS} == set(get_args(Layout))
 
 
 READ_WHOLE: dict[str, Callable[[Path], Any]] = {

@@ -160,7 +160,12 @@ def anomalib_folder_images(data: DataFolder) -> Iterator[LabelledImage]:
 
 def folder_images(data: DataFolder) -> Iterator[LabelledImage]:
     """Images in `images/`, with masks of the same name, or with `_mask`, in `masks/`."""
-    for category in data.categories(lambda folder: _named(data, folder, "images") is not None):
+
+    def is_category(folder: Path) -> bool:
+        is_visa = folder != data.root and folder.name == "Data"
+        return not is_visa and _named(data, folder, "images") is not None
+
+    for category in data.categories(is_category):
         images_in = _named(data, category, "images") or category
         masks = MaskIndex(data.files(_named(data, category, "masks") or category / "masks"))
         for relative, path in data.files(images_in).items():
@@ -228,12 +233,12 @@ def _categories_with_masks(data: DataFolder, form: str) -> list[Path]:
 
 
 def _mask_forms(data: DataFolder, category: Path) -> set[str]:
-    """Whether masks of a category are files, or lie in a folder for each image; both if there are such and such."""
-    keys = {as_key(relative) for relative in data.files(category / "test")}
-    return {
-        "folders" if as_name(relative).rpartition("/")[0] in keys else "files"
-        for relative in data.files(category / "ground_truth")
-    }
+    """Whether masks of a category have the names of images, or lie in folders of these names, or such and such."""
+    images = {as_key(relative) for relative in data.files(category / "test")}
+    masks = {as_key(relative) for relative in data.files(category / "ground_truth")}
+    has_files = any(key in images or key.removesuffix("_mask") in images for key in masks)
+    has_folders = any(key.rpartition("/")[0] in images for key in masks)
+    return {form for form, is_there in (("files", has_files), ("folders", has_folders)) if is_there}
 
 
 def _folders_with_depth(data: DataFolder, category: Path) -> list[Path]:
@@ -258,9 +263,10 @@ def _visa_split(root: Path) -> dict[str, dict[str, str]] | None:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
         split: dict[str, dict[str, str]] = {}
         for row in rows:
-            category, _, within = as_name(row["image"]).partition("/")
-            if row["split"] == "test":
-                split.setdefault(category, {})[as_key(within)] = as_name(row["image"])
+            is_test, image = row["split"] == "test", row["image"]
+            category, _, within = as_name(image).partition("/")
+            if is_test:
+                split.setdefault(category, {})[as_key(within)] = as_name(image)
     except KeyError as error:
         raise BadDataError(f"Expected {path} to be a table with a column {error}, but it has none.") from error
     except (csv.Error, AttributeError, TypeError) as error:
@@ -323,7 +329,7 @@ def _real_iad_rows(data: DataFolder, category: Path, path: Path) -> Iterator[Lab
         image_path, mask_path, anomaly = row
         for text in row:
             if not isinstance(text, str | None) or (text and (text.startswith("/") or ".." in text.split("/"))):
-                raise BadDataError(f"Expected {path} to hold paths of images in {category}, but found {text!r}.")
+                raise BadDataError(f"Expected {path} to hold paths of images in {category.name}, but found {text!r}.")
         file = category / image_path
         masks = (category / mask_path,) if mask_path else ()
         image = LabelledImage(

@@ -344,7 +344,7 @@ def _file(cell: str, folder: Path) -> Path:
 
 
 def _names(cells: Sequence[str], folder: Path) -> list[str]:
-    """Names of images by their paths: relative to the folder, or if one lies elsewhere to the folder they all lie in."""
+    """Paths of images relative to the folder, or if one lies elsewhere to the folder they all lie in."""
     files = [os.path.normpath(folder / cell.replace("\\", "/")) if cell else "" for cell in cells]
     base = str(folder)
     parents = {os.path.dirname(file) for file in files if file}  # noqa: PTH120  texts, many of them

@@ -1,0 +1,232 @@
+"""A map belongs to the image that its path says, in one way for the whole set, and never by a guess."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from aupimo_torchmetrics.evaluate import LabelledImage, MapFiles
+from aupimo_torchmetrics.evaluate.bad_files import BadFile
+from aupimo_torchmetrics.evaluate.pairing import pair_maps
+
+NAMES = ["p/test/crack/000.png", "p/test/good/000.png", "p/test/good/001.JPG"]
+
+
+def image(name: str, category: str | None = None) -> LabelledImage:
+    """A normal image by its name, whose first folder is the category and last one the type of defect."""
+    folders = name.split("/")[:-1]
+    defect = folders[-1] if folders else None
+    return LabelledImage(name, category or (folders or [""])[0], Path(name), (), False, defect)
+
+
+def pair(names: Sequence[str], images: Sequence[LabelledImage]) -> tuple[dict[str, str], dict[str, str]]:
+    """Maps by the names of their images, and reasons by bad files."""
+    pairs, bad_files = pair_maps(MapFiles(list(names), lambda _: torch.zeros(1, 1)), images)
+    assert all(names[each.map_index] == each.name for each in pairs)
+    return {each.image.name: each.name for each in pairs}, dict(bad_files)
+
+
+WAYS: dict[str, Callable[[str], str]] = {
+    "equal": lambda key: f"{key}.tiff",
+    "suffix in capitals": lambda key: f"{key}.TIFF",
+    "image of asmaps.pt": lambda key: f"{key}.png",
+    "no suffix": lambda key: key,
+    "leading folders": lambda key: f"runs/seed 0/{key}.npy",
+    "without the category": lambda key: f"{key.removeprefix('p/')}.npy",
+    "without the folder test": lambda key: f"{key.replace('/test', '')}.npy",
+    "absolute": lambda key: f"/home/somebody/data/mvtec/{key}.png",
+    "from Windows": lambda key: "D:\\data\\mvtec\\" + key.replace("/", "\\") + ".png",
+    "of a server": lambda key: "\\\\nas\\mvtec\\" + key.replace("/", "\\") + ".png",
+    "with dots": lambda key: f"./{key}.png",
+    "from above": lambda key: f"../mvtec/{key}.png",
+    "suffix of the image": lambda key: f"{key}.png.npy",
+    "_map": lambda key: f"{key}_map.tiff",
+    "_anomaly_map": lambda key: f"{key}_anomaly_map.npy",
+    "-heat": lambda key: f"{key}-heat.tiff",
+    ".map": lambda key: f"{key}.map.tiff",
+    "suffix and ending": lambda key: f"{key}.png_map.tiff",
+    "beginning": lambda key: f"/{key}.tiff".replace("/0", "/map_0").lstrip("/"),
+    "ending and folders": lambda key: f"runs/{key}_map.tiff",
+}
+"""How maps may be named, by the key of their image."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_name_maps(way: str) -> None:
+    """A whole set that follows one pattern is matched, whatever the pattern."""
+    images = [image(name) for name in NAMES]
+    names = [WAYS[way](each.key) for each in images]
+    assert pair(names, images) == (dict(zip(NAMES, names, strict=True)), {})
+    assert pair(names[::-1], images) == (dict(zip(NAMES, names, strict=True)), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "map_name"),
+    [
+        ("images/x.png", "x.tiff"),
+        ("images/x.png", "images/x.tiff"),
+        ("images/x.png", "maps/x.tiff"),
+        ("images/x.png", "out/maps/x.tiff"),
+        ("x.png", "maps/x.tiff"),
+        ("set/bottle/test/good/x.png", "/a/b/bottle/test/good/x.png"),
+        ("bagel/test/crack/rgb/000.png", "bagel/test/crack/000.tiff"),
+        ("bagel/test/crack/rgb/000.png", "bagel/test/crack/rgb/000.tiff"),
+        ("test/20000.png", "20000.tiff"),
+        ("img.v2.png", "img.v2.tiff"),
+        ("img.v2.png", "img.v2"),
+        ("img.v2.png", "img.v2_map.tiff"),
+        ("a b/c,d.png", "a b/c,d.npy"),
+    ],
+)
+def test_folders_of_the_data_set_that_maps_do_without(name: str, map_name: str) -> None:
+    """Folders that tell no image from another may be missing, or differ, on either side."""
+    assert pair([map_name], [image(name, "data")._replace(defect=None)]) == ({name: map_name}, {})
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_normal_forms_of_unicode(form: str) -> None:
+    """A name is the same in both normal forms."""
+    name = unicodedata.normalize("NFC", "p/test/Kratzer ä/é.png")
+    map_name = unicodedata.normalize(form, "p/test/Kratzer ä/é.tiff")
+    assert pair([map_name], [image(name)]) == ({name: map_name}, {})
+
+
+def test_maps_of_one_category_of_a_collection() -> None:
+    """Images of categories without any map are no bad files."""
+    images = [image(f"{category}/test/good/000.png") for category in ("a", "b")]
+    assert pair(["b/test/good/000.tiff"], images) == ({"b/test/good/000.png": "b/test/good/000.tiff"}, {})
+
+
+@pytest.mark.parametrize(
+    ("map_names", "names"),
+    [
+        (["good/000.tiff"], ["p/test/crack/000.png"]),
+        (["p/test/good/000.tiff"], ["p/test/crack/000.png"]),
+        (["/x/p/test/good/000.tiff"], ["p/test/crack/000.png"]),
+        (["bottle/test/good/000.tiff"], ["screw/test/good/000.png"]),
+        (["000.tiff"], ["p/test/crack/0000.png"]),
+        (["p/test/crack/00.tiff"], ["p/test/crack/000.png"]),
+        (["p/test/crack/IMG.tiff"], ["p/test/crack/img.png"]),
+        (["../000.tiff/x.png"], ["p/test/crack/000.png"]),
+    ],
+)
+def test_maps_of_something_else(map_names: list[str], names: list[str]) -> None:
+    """A map whose folders or name contradict the image is a map without an image."""
+    assert pair(map_names, [image(name) for name in names]) == (
+        {},
+        dict.fromkeys(map_names, "a map without a test image"),
+    )
+
+
+def test_a_map_that_fits_in_another_way_than_the_rest() -> None:
+    """What would match one map only is not taken, and both map and image are named."""
+    images = [image(name) for name in ("p/test/crack/002.png", *NAMES)]
+    rest = [f"{each.key}.tiff" for each in images[1:]]
+    for odd in ("002.tiff", "p/test/good/002.tiff", "p/test/crack/002_map.tiff", "other/crack/002.tiff"):
+        pairs, bad_files = pair([*rest, odd], images)
+        assert set(pairs) == set(NAMES)
+        assert bad_files == {
+            odd: "a map without a test image",
+            "p/test/crack/002.png": "a test image without a map",
+        }
+
+
+def test_a_map_that_fits_several_images() -> None:
+    """A map is refused where two images would fit, and both are named, with what helps."""
+    pairs, bad_files = pair(["000.tiff", "001.tiff"], [image(name) for name in NAMES])
+    assert pairs == {"p/test/good/001.JPG": "001.tiff"}
+    assert "several images, p/test/crack/000.png, p/test/good/000.png;" in bad_files["000.tiff"]
+    assert "`data` of one category" in bad_files["000.tiff"]
+    two = [image(f"{category}/test/good/000.png") for category in ("a", "b", "c")]
+    (reason,) = pair(["x/test/good/000.png"], two)[1].values()
+    assert reason == "a map without a test image"
+    (reason,) = pair(["test/good/000.png"], two)[1].values()
+    assert "a/test/good/000.png, b/test/good/000.png and 1 more" in reason
+
+
+@pytest.mark.parametrize(
+    ("endings", "advice"),
+    [
+        ((".npy", ".png"), '`map_suffix=".npy"` or `map_suffix=".png"` says which'),
+        ((".tiff", "_map.tiff"), '`map_suffix="_map.tiff"` says which'),
+        (("_heat.png", "_map.png"), '`map_suffix="_heat.png"` or `map_suffix="_map.png"` says which'),
+    ],
+)
+def test_pictures_beside_maps(endings: tuple[str, str], advice: str) -> None:
+    """Of two maps of each image none is chosen: both are named, with the option by which one of each is left."""
+    images = [image(name) for name in NAMES]
+    pairs, bad_files = pair([f"{each.key}{ending}" for each in images for ending in endings], images)
+    assert not pairs
+    for each in images:
+        names = [f"{each.key}{ending}" for ending in endings]
+        assert bad_files[each.name] == f"several maps of one image, {', '.join(names)}; {advice}"
+    kept = advice.split('"')[1]
+    left = [f"{each.key}{ending}" for each in images for ending in endings if ending.endswith(kept)]
+    assert set(pair(left, images)[0]) == set(NAMES)
+
+
+def test_two_maps_of_a_single_image() -> None:
+    """A second map of one image only is settled by the suffix of the rest, if it has another; the rest is matched."""
+    images = [image(name) for name in NAMES]
+    names = [f"{each.key}.tiff" for each in images]
+    advices = {
+        "p/test/crack/000.npy": '`map_suffix=".tiff"` says which',
+        "p/test/crack/000_map.tiff": "all but one have to go",
+        "p/test/crack/000.tiff": "all but one have to go",
+    }
+    for second, advice in advices.items():
+        pairs, bad_files = pair([*names, second], images)
+        assert set(pairs) == set(NAMES[1:])
+        assert bad_files == {NAMES[0]: f"several maps of one image, {names[0]}, {second}; {advice}"}
+    pairs, bad_files = pair(["a/p/test/crack/000.tiff", "b/p/test/crack/000.tiff"], images[:1])
+    assert not pairs
+    assert list(bad_files) == [NAMES[0]]
+
+
+def test_images_with_problems(tmp_path: Path) -> None:
+    """What is wrong with an image is told once, before what is wrong with its map; a row of a table by its line."""
+    masks = (tmp_path / "mask.png",)
+    images = [
+        image(NAMES[0])._replace(problem="several masks"),
+        image(NAMES[1])._replace(masks=masks, place="t.csv, line 7"),
+        image(NAMES[2]),
+    ]
+    pairs, bad_files = pair([f"{each.key}.tiff" for each in images], images)
+    assert list(pairs) == [NAMES[2]]
+    assert bad_files == {
+        NAMES[0]: "several masks",
+        "t.csv, line 7": f"{NAMES[1]}: its mask {masks[0]} is missing",
+    }
+
+
+def test_order_of_pairs() -> None:
+    """Pairs have the order of the images, whatever that of the maps."""
+    images = [image(name) for name in NAMES]
+    pairs, _ = pair_maps(MapFiles([f"{each.key}.png" for each in images[::-1]], lambda _: torch.zeros(1, 1)), images)
+    assert [(each.image.name, each.map_index) for each in pairs] == list(zip(NAMES, (2, 1, 0), strict=True))
+
+
+def test_no_images_and_no_maps() -> None:
+    """Nothing to match is no error here."""
+    assert pair([], [image(NAMES[0])]) == ({}, {})
+    assert pair_maps(MapFiles(["a.png"], lambda _: torch.zeros(1, 1)), []) == (
+        [],
+        [BadFile("a.png", "a map without a test image")],
+    )
+
+
+@pytest.mark.parametrize("way", ["absolute", "_map", "nothing fits"])
+def test_many_maps(way: str) -> None:
+    """Thirty thousand maps are matched in the time of a few passes over them, even where none fits."""
+    folders = [f"c{category}/test/{defect}" for category in range(20) for defect in ("crack", "good")]
+    images = [image(f"{folder}/{number:05}.png") for folder in folders for number in range(750)]
+    names = [WAYS.get(way, lambda key: f"x{key}.tiff")(each.key) for each in images]
+    start = time.process_time()
+    pairs, _ = pair(names, images)
+    assert len(pairs) == (0 if way == "nothing fits" else len(images))
+    assert time.process_time() - start < 20  # about a second; a quadratic loop would take many minutes
