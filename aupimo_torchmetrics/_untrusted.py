@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "PHOTOMETRIC_TAG",
+    "WHITE_IS_ZERO",
     "ArchivedArray",
     "check_inside",
     "check_size",
@@ -72,8 +74,9 @@ _PACKBITS = 32773
 _LIMITED_COMPRESSIONS = (1, _LZW, _PACKBITS)
 """Compressions of TIFF that cannot unpack to more than their pixels: none, LZW (by imagecodecs or Pillow), PackBits."""
 _FLOAT_PREDICTOR = 3
-_PHOTOMETRIC_TAG = 262
-_WHITE_IS_ZERO = 0
+PHOTOMETRIC_TAG = 262
+WHITE_IS_ZERO = 0
+"""Value of that tag if 0 is white."""
 _PALETTE = 3
 _ORIENTATION_TAG = 274
 _PILLOW_TYPES = ("uint8", "uint16", "int16", "int32", "float32")
@@ -267,10 +270,21 @@ def _npy_head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     raise BadDataError(f"an array in version {version[0]}.{version[1]} of the NumPy format, not 1.0 or 2.0")
 
 
-def read_tiff(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Read a TIFF file of one page, of any bits a pixel.
+def read_tiff(path: str | os.PathLike[str], *, may_invert: bool = False) -> NDArray[Any]:
+    """Read a TIFF file of one page, of any bits a pixel: the numbers as they are stored.
 
     tifffile is asked for a page. Asked for a series, it would open other files that are named in this one.
+
+    Args:
+        path: File to read.
+        may_invert: Whether it is read, too, if 0 is white by its tags, for which some readers invert the numbers.
+
+    Returns:
+        The pixels, in the shape of the page.
+
+    Raises:
+        BadDataError: If there are several pages, too many pixels, or numbers of which readers do not say the same.
+
     """
     import tifffile  # noqa: PLC0415
 
@@ -280,6 +294,8 @@ def read_tiff(path: str | os.PathLike[str]) -> NDArray[Any]:
         page = file.pages.first
         check_size(page.shape)
         check_size(page.chunks)
+        if page.tags.valueof(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and not may_invert:
+            raise BadDataError("0 is white by its tags, for which some readers invert the numbers and some do not")
         _check_meaning(page)
         _check_segments(page)
         is_beyond_tifffile = page.compression == _LZW or page.predictor == _FLOAT_PREDICTOR
@@ -290,10 +306,7 @@ def read_tiff(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 def _check_meaning(page: Any) -> None:
     """Raise if a TIFF page has no numbers of which every reader says the same."""
-    photometric = page.tags.valueof(_PHOTOMETRIC_TAG)
-    if photometric == _WHITE_IS_ZERO:
-        raise BadDataError("0 is white by its tag of photometric interpretation, for which some readers invert numbers")
-    if photometric == _PALETTE:
+    if page.tags.valueof(PHOTOMETRIC_TAG) == _PALETTE:
         raise BadDataError("colours by a palette, not numbers")
     orientation = page.tags.valueof(_ORIENTATION_TAG, default=1)
     if orientation != 1:

@@ -86,6 +86,21 @@ def npy_maps() -> list[bytes]:
     return [_written(np.save, each) for each in [*arrays, np.asfortranarray(arrays[1])]]
 
 
+def npy_masks() -> list[bytes]:
+    """NumPy masks of several types."""
+    return [_written(np.save, random_map(np.uint8) // 50 * dtype(1)) for dtype in (np.uint8, np.bool_, np.float32)]
+
+
+def npz_maps() -> list[bytes]:
+    """NumPy archives of a map, and of a set of maps."""
+    contents: list[dict[str, Any]] = [
+        {"arr_0": random_map(np.float32)},
+        {"maps": random_map(np.float16, (2, 6, 5)), "paths": ["a/000.png", "a/001.png"]},
+        {"maps": np.asfortranarray(random_map(">f8")), "label": np.array(1)},
+    ]
+    return [_written(write, **each) for each in contents for write in (np.savez, np.savez_compressed)]
+
+
 def pictures(form: str, modes: tuple[str, ...], **options: Any) -> Callable[[], list[bytes]]:
     """Make pictures of several modes in a format."""
 
@@ -193,8 +208,15 @@ def read_picture(folder: Path) -> None:
     """Read an image in all ways."""
     (path,) = folder.iterdir()
     map_files.image_size(path)
-    masks.read_mask((path,), masks.MaskRule(threshold=127))
+    map_files.is_turned(path)
+    masks.read_mask((path,), masks.MaskRule(threshold=127, ignore_value=7))
     map_files.read_image(path)
+
+
+def read_mask(folder: Path) -> None:
+    """Read a mask without a rule."""
+    (path,) = folder.iterdir()
+    masks.read_mask((path,), masks.MaskRule())
 
 
 def read_scores(folder: Path) -> None:
@@ -222,12 +244,19 @@ def read_split(folder: Path) -> None:
 GREY = ("L", "I;16")
 TARGETS = {
     "map.tiff": Target("000.tiff", tiff_maps, read_maps),
+    "map.tiff, LZW": Target(
+        "000.tiff", pictures("TIFF", ("L", "I;16", "I", "F"), compression="tiff_lzw", tiffinfo={317: 2}), read_maps
+    ),
     "map.npy": Target("000.npy", npy_maps, read_maps),
+    "map.npz": Target("000.npz", npz_maps, read_maps),
     "map.png": Target("000.png", pictures("PNG", GREY), read_maps, repair=with_png_checksums),
     "image.png": Target("000.png", pictures("PNG", (*GREY, "1", "RGBA", "P")), read_picture, repair=with_png_checksums),
     "image.jpg": Target("000.jpg", pictures("JPEG", ("L", "RGB")), read_picture),
     "image.bmp": Target("000.bmp", pictures("BMP", ("1", "L", "RGB")), read_picture),
     "image.tif": Target("000.tif", pictures("TIFF", ("1", "L", "RGB"), compression="tiff_lzw"), read_picture),
+    "mask.tif": Target("000.tif", pictures("TIFF", ("1", "L", "I;16", "F")), read_mask),
+    "mask.png": Target("000.png", pictures("PNG", ("1", "L", "I;16")), read_mask, repair=with_png_checksums),
+    "mask.npy": Target("000.npy", npy_masks, read_mask),
     "image.webp": Target("000.webp", pictures("WEBP", ("RGB",)), read_picture),
     "asmaps.pt": Target("asmaps.pt", tensors("asmaps"), read_asmaps),
     "asmaps.pt, pickle": Target("asmaps.pt", pickles("asmaps"), read_asmaps, repair=with_pickle("asmaps")),

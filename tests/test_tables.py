@@ -93,6 +93,7 @@ def test_forms_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: 
         ROWS.replace(",", ", "),
         ROWS.replace("image,mask,map", "Image,MASK, Map "),
         ROWS.replace("a.png", '"a.png"'),
+        ROWS.replace(",b_mask.png", ', "b_mask.png"'),
         "\n" + ROWS.replace("\n", "\n\n") + ",,\n",
         "map,ground truth,image,mask\na.npy,1,a.png,\nb.npy,2,b.png,b_mask.png",
         ROWS.replace("b.png,b_mask.png", "./b.png,./b_mask.png"),

@@ -214,7 +214,12 @@ def _read_file(path: Path) -> Tensor:
     """Read a file of one map."""
     with refusing():
         read = _PICTURES.get(path.suffix.lower())
-        return _checked_map(open_map_set(path).read(0) if read is None else read(path))
+        if read is not None:
+            return _checked_map(read(path))
+        maps = open_map_set(path)
+        if maps.names is not None and len(maps.names) > 1:
+            raise BadDataError(f"{len(maps.names)} maps, not one")
+        return _checked_map(maps.read(0))
 
 
 def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFiles:
@@ -222,7 +227,9 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     ending = (map_suffix or "").lower()
     if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
         raise ValueError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
-    files = [path for path in find_files(root, _SUFFIXES) if path.name.lower().endswith(ending)]
+    files = [
+        path for path in find_files(root, _SUFFIXES, follow_links=follow_links) if path.name.lower().endswith(ending)
+    ]
     if not follow_links:
         check_inside(root, files)
     opened = [each for path in files if (each := _open_in_tree(path, root, is_alone=len(files) == 1)) is not None]

@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted import open_image, orientation_of, read_npy, read_tiff
+from aupimo_torchmetrics._untrusted import (
+    PHOTOMETRIC_TAG,
+    WHITE_IS_ZERO,
+    open_image,
+    orientation_of,
+    read_npy,
+    read_tiff,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +31,11 @@ __all__ = ["MaskFile", "read_mask_file"]
 
 WHITE = 255
 """What one bit stands for, and an opaque pixel."""
+NUMBERS = ("L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Modes of images of one number a pixel, of more than one bit."""
+FAX = ("tiff_ccitt", "group3", "group4")
+"""Compressions of TIFF for which all programs obey the tag that says what is white."""
+INVERTED = "0 is white by its tags, for which some programs invert the numbers; its values are those as stored"
 TIFF_SUFFIXES = (".tif", ".tiff")
 SAVE_GREY = "please save the mask as a grey image without transparency, in which defects are 255 and all else is 0"
 
@@ -114,19 +126,34 @@ def _of_image(path: str | os.PathLike[str], image: Image) -> MaskFile:
 
 def _of_pixels(path: str | os.PathLike[str], image: Image) -> MaskFile:
     """Read the pixels of an image as if all were opaque."""
-    if image.mode == "1":
-        return MaskFile(np.asarray(image.convert("L")), is_bits=True)
     if image.mode in {"P", "PA"}:
         return _of_palette(image)
     if image.mode in {"RGB", "RGBA"}:
         return _of_colours(np.asarray(image)[..., :3])
     if image.mode == "LA":
         return _of_array(np.asarray(image)[..., 0])
-    if image.mode in {"L", "F"} or image.mode.startswith("I"):
-        # Of TIFF, Pillow does not read every type and order of bytes right; 16 bits of PNG were 32 once.
-        array = read_tiff(path) if image.format == "TIFF" else np.asarray(image)
-        return _of_array(array.astype(np.uint16) if image.format == "PNG" and image.mode == "I" else array)
+    if image.mode == "1" or image.mode in NUMBERS:
+        file = _of_numbers(path, image)
+        return file._replace(contradiction=INVERTED) if _has_white_zero(image) else file
     raise BadDataError(f"an image of mode {image.mode}; {SAVE_GREY}")
+
+
+def _of_numbers(path: str | os.PathLike[str], image: Image) -> MaskFile:
+    """Read one number a pixel, as it is stored."""
+    if image.mode == "1":
+        shown = np.asarray(image.convert("L"))
+        return MaskFile(WHITE - shown if _has_white_zero(image) else shown, is_bits=True)
+    if image.format == "TIFF":  # of which Pillow does not read every type and order of bytes right
+        return _of_array(read_tiff(path, may_invert=True))
+    array = np.asarray(image)
+    # 16 bits of PNG were 32 once
+    return _of_array(array.astype(np.uint16) if image.format == "PNG" and image.mode == "I" else array)
+
+
+def _has_white_zero(image: Image) -> bool:
+    """Whether 0 is white by the tags of a TIFF file, except for a fax, of which nobody takes the numbers as stored."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and image.info.get("compression") not in FAX
 
 
 def _of_colours(colours: NDArray[np.uint8]) -> MaskFile:
@@ -171,7 +198,7 @@ def _alpha(image: Image) -> NDArray[np.uint8] | None:
 
 def _with_alpha(file: MaskFile, alpha: NDArray[np.uint8]) -> MaskFile:
     """Add what speaks against values of which some are transparent."""
-    count = f"{np.count_nonzero(alpha < WHITE)} transparent pixels, of which it is not clear whether they count"
+    count = f"transparent in {np.count_nonzero(alpha < WHITE):,} of {alpha.size:,} pixels, which may mean anything"
     on_black = file.values * (alpha / WHITE)
     both = count if file.contradiction is None else f"{count}; {file.contradiction}"
     return file._replace(values_on_black=on_black, contradiction=both)

@@ -22,8 +22,8 @@ from aupimo_torchmetrics.evaluate.mask_files import SAVE_GREY, WHITE, MaskFile, 
 
 __all__ = ["DefectValue", "MaskRule", "read_mask"]
 
-MAX_CLASSES = 64
-"""Types of defects in one mask at most; more values are noise. The richest category of MVTec LOCO has under 30."""
+MAX_CLASSES = 10
+"""Types of defects in one mask file at most; more values are noise. MVTec LOCO has one a file, VisA a few."""
 MAX_CLASS = 32
 """Largest value that looks like the number of a class rather than like a grey level, in advice."""
 MAX_SHOWN = 5

@@ -16,12 +16,15 @@ from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turned
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
-from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 
 __all__ = ["LoadedPair", "PairReader", "Size", "resized", "size_of"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+
+MIN_WEIGHT = 1e-9
+"""Weights of infinite scores that are smaller come from rounding, and are none."""
 
 _Arguments = ParamSpec("_Arguments")
 _Content = TypeVar("_Content")
@@ -91,19 +94,19 @@ class PairReader:
         mask, ignored = read_mask(
             image.masks, self.mask_rule, has_classes=image.has_mask_classes, defect_value=defect_value
         )
-        num_pixels, where = int(mask.sum()), image.masks[0]
-        if image.has_defect is False and num_pixels:
-            raise BadFileError(
-                image.name, f"a normal image, but {num_pixels:,} pixels of its mask {where} are a defect"
-            )
-        if image.has_defect and not num_pixels:
-            raise BadFileError(image.name, f"an image with a defect, but its mask {where} {self._emptiness()}")
-        if self._is_turned(image, size_of(mask), map_size):
-            raise BadFileError(
-                image.name,
+        is_empty, where = not bool(mask.any()), image.masks[0]
+        contradiction = None
+        if image.has_defect is False and not is_empty:
+            contradiction = f"a normal image, but {int(mask.sum()):,} pixels of its mask {where} are a defect"
+        elif image.has_defect and is_empty:
+            contradiction = f"an image with a defect, but its mask {where} {self._emptiness()}"
+        elif self._is_turned(image, size_of(mask), map_size):
+            contradiction = (
                 f"turned by its EXIF orientation: its map is {map_size}, its mask {size_of(mask)}. Please save the "
-                "image as it is to be seen, and make map and mask of it",
+                "image as it is to be seen, and make map and mask of it"
             )
+        if contradiction:
+            raise BadFileError(*bad_image(image, contradiction))
         return mask, ignored
 
     def _emptiness(self) -> str:
@@ -162,8 +165,8 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     # A quarter of the largest numbers can be added up, and is exact.
     finite = torch.where(image.isfinite(), image / 4, 0.0)
     between = 4 * _interpolated(finite, size).clamp(finite.amin(), finite.amax())
-    sign = _interpolated(torch.where(image.isinf(), image.sign(), 0.0), size)
-    return torch.where(sign == 0, between, sign * torch.inf)
+    sign = _interpolated(torch.where(image.isinf(), image.sign(), 0.0).double(), size)
+    return torch.where(sign.abs() < MIN_WEIGHT, between, (sign * torch.inf).to(between.dtype))
 
 
 def _interpolated(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,0 +1,425 @@
+"""A mask is taken as it is only if its file says clearly what is a defect; what an error advises settles the rest."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from aupimo_torchmetrics._files import BadDataError
+
+Image = pytest.importorskip("PIL.Image")
+tifffile = pytest.importorskip("tifffile")
+masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
+
+DEFECT = np.zeros((32, 40), dtype=bool)
+DEFECT[5:20, 8:25] = True
+BYTES = DEFECT.astype(np.uint8)
+GREY = 255 * BYTES
+COLOUR = np.dstack([GREY, GREY, GREY])
+RED = np.dstack([GREY, 0 * GREY, 0 * GREY])
+
+Write = Callable[[Path], Any]
+
+
+def read(path: Path, *, has_classes: bool = False, **rule: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Read a mask, and which pixels do not count."""
+    mask, ignored = masks.read_mask([path], masks.MaskRule(**rule), has_classes=has_classes)
+    return mask.numpy(), None if ignored is None else ignored.numpy()
+
+
+def picture(pixels: NDArray[Any], **options: Any) -> Write:
+    """Write an image of Pillow."""
+    return lambda path: Image.fromarray(pixels).save(path, **options)
+
+
+def tiff(pixels: NDArray[Any], **options: Any) -> Write:
+    """Write a TIFF of tifffile."""
+    return lambda path: tifffile.imwrite(path, pixels, **options)
+
+
+def array(pixels: NDArray[Any]) -> Write:
+    """Write a NumPy file."""
+    return lambda path: np.save(path, pixels)
+
+
+def palette(indices: NDArray[Any], *colours: tuple[int, int, int], **options: Any) -> Write:
+    """Write an image with a palette."""
+
+    def write(path: Path) -> None:
+        image = Image.frombytes("P", indices.shape[::-1], indices.astype(np.uint8).tobytes())
+        image.putpalette([level for colour in colours for level in colour])
+        image.save(path, **options)
+
+    return write
+
+
+def with_ignored(pixels: NDArray[Any], value: int) -> NDArray[Any]:
+    """Label the first row."""
+    labelled = pixels.copy()
+    labelled[0] = value
+    return labelled
+
+
+def with_classes(first: int = 1, second: int = 2) -> NDArray[Any]:
+    """Two types of defects."""
+    classes = first * BYTES
+    classes[5:9][DEFECT[5:9]] = second
+    return classes
+
+
+def through_jpeg(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Compress with loss."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=75)
+    return np.asarray(Image.open(file))
+
+
+def resized(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Make half as large and as large as before, with grey edges."""
+    bilinear = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(pixels).resize((20, 16), bilinear).resize((40, 32), bilinear))
+
+
+def turned(path: Path) -> None:
+    """Write an image that EXIF turns."""
+    image = Image.fromarray(GREY)
+    exif = image.getexif()
+    exif[274] = 3
+    image.save(path, exif=exif)
+
+
+def animated(path: Path) -> None:
+    """Write an image with two frames."""
+    Image.fromarray(GREY).save(path, save_all=True, append_images=[Image.fromarray(GREY // 2)])
+
+
+CLEAR: dict[str, tuple[str, Write]] = {
+    "0 and 255": (".png", picture(GREY)),
+    "0 and 1": (".png", picture(BYTES)),
+    "0 and 7": (".png", picture(7 * BYTES)),
+    "one bit": (".png", picture(DEFECT)),
+    "one bit, TIFF": (".tif", picture(DEFECT)),
+    "one bit, fax": (".tif", picture(DEFECT, compression="group4")),
+    "BMP": (".bmp", picture(GREY)),
+    "BMP, one bit": (".bmp", picture(DEFECT)),
+    "WebP without loss": (".webp", picture(COLOUR, lossless=True)),
+    "JPEG without a trace": (".jpg", picture(255 * np.kron(BYTES, np.ones((8, 8), np.uint8)), quality=100)),
+    "16 bits": (".png", picture(BYTES.astype(np.uint16) * 65535)),
+    "16 bits, 1": (".png", picture(BYTES.astype(np.uint16))),
+    "16 bits, TIFF, big-endian": (".tiff", tiff(300 * BYTES.astype(np.uint16), byteorder=">")),
+    "signed, big-endian, deflated": (".tiff", tiff(300 * BYTES.astype(np.int16), byteorder=">", compression="zlib")),
+    "32 bits": (".tif", tiff(BYTES.astype(np.int32))),
+    "float16": (".tif", tiff(BYTES.astype(np.float16))),
+    "float32": (".tif", tiff(BYTES.astype(np.float32) / 2)),
+    "float64": (".TIFF", tiff(BYTES.astype(np.float64))),
+    "LZW": (".tif", picture(GREY, compression="tiff_lzw")),
+    "LZW, one bit": (".tif", picture(DEFECT, compression="tiff_lzw")),
+    "colours that are grey": (".png", picture(COLOUR)),
+    "black and red": (".png", picture(RED)),
+    "palette of black and white": (".png", palette(BYTES, (0, 0, 0), (255, 255, 255))),
+    "palette of black and red": (".png", palette(BYTES, (0, 0, 0), (255, 0, 0))),
+    "palette, TIFF": (".tif", palette(BYTES, (0, 0, 0), (255, 255, 255))),
+    "opaque": (".png", picture(np.dstack([COLOUR, np.full_like(GREY, 255)]))),
+    "opaque grey": (".png", picture(np.dstack([GREY, np.full_like(GREY, 255)]))),
+    "transparency of no pixel": (".png", picture(GREY, transparency=9)),
+    "NumPy": (".npy", array(BYTES)),
+    "NumPy, bool": (".npy", array(DEFECT)),
+    "NumPy, with a channel": (".npy", array(BYTES[None].astype(np.float32))),
+}
+
+
+@pytest.mark.parametrize("kind", CLEAR)
+def test_clear_masks(tmp_path: Path, kind: str) -> None:
+    """A file of 0 and one other value is a mask as it is, in each format and mode."""
+    suffix, write = CLEAR[kind]
+    write(tmp_path / f"mask{suffix}")
+    mask, ignored = read(tmp_path / f"mask{suffix}")
+    scale = mask.shape[0] // DEFECT.shape[0]
+    assert np.array_equal(mask, np.kron(DEFECT, np.ones((scale, scale), bool)))
+    assert ignored is None
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "is_defect"),
+    [
+        (0, np.uint8, False),
+        (1, np.uint8, True),
+        (255, np.uint8, True),
+        (0, np.uint16, False),
+        (65535, np.uint16, True),
+        (1, np.float32, True),
+        (0, bool, False),
+        (1, bool, True),
+    ],
+)
+def test_masks_of_one_value(tmp_path: Path, value: int, dtype: Any, is_defect: bool) -> None:
+    """A file of one value is empty if it is 0, and all defect if it is 1 or the largest of its type."""
+    np.save(tmp_path / "mask.npy", np.full((3, 4), value, dtype))
+    mask, _ = read(tmp_path / "mask.npy")
+    assert mask.all() == mask.any() == is_defect
+
+
+WHITE_PALETTE = ((255, 255, 255), (0, 0, 0))
+UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
+    "JPEG": (".png", picture(through_jpeg(GREY)), r"a mask of \d+ values \(0, 1, 2, 3, ..., 255\)", {"threshold": 127}),
+    "JPEG of colours": (".jpg", picture(COLOUR, quality=75), r"a mask of \d+ values", {"threshold": 127}),
+    "grey edges": (".png", picture(resized(GREY)), r"a mask of \d+ values \(0, 1, .*255\)", {"threshold": 127}),
+    "float edges": (".tif", tiff(resized(GREY).astype(np.float32) / 255), "a mask of .* values", {"threshold": 0.5}),
+    "16-bit edges": (".png", picture(resized(GREY).astype(np.uint16) * 257), "values", {"threshold": 32767}),
+    "ignore label": (".png", picture(with_ignored(BYTES, 255)), r"3 values \(0, 1, 255\)", {"ignore_value": 255}),
+    "ignore label, grey": (".png", picture(with_ignored(GREY, 128)), r"\(0, 128, 255\)", {"ignore_value": 128}),
+    "negative label": (
+        ".tif",
+        tiff(with_ignored(BYTES.astype(np.int16), -1)),
+        r"\(-1, 0, 1\)",
+        {"ignore_value": -1},
+    ),
+    "classes": (".png", picture(with_classes()), r"a mask of 3 values \(0, 1, 2\)", {"threshold": 0}),
+    "classes of a palette": (
+        ".png",
+        palette(with_classes(), (0, 0, 0), (128, 0, 0), (0, 128, 0)),
+        r"\(0, 1, 2\)",
+        {"threshold": 0},
+    ),
+    "two values without 0": (".png", picture(BYTES + 1), r"2 values \(1, 2\)", {"threshold": 1}),
+    "two greys without 0": (".png", picture(127 + 128 * BYTES), r"2 values \(127, 255\)", {"threshold": 127}),
+    "colours": (
+        ".png",
+        picture(np.dstack([GREY, 255 * (with_classes() == 2), 0 * GREY]).astype(np.uint8)),
+        "3 colours",
+        {"threshold": 0},
+    ),
+    "palette that is inverted": (
+        ".png",
+        palette(1 - BYTES, *WHITE_PALETTE),
+        "indices and colours disagree",
+        {"threshold": 127},
+    ),
+    "palette of a program": (
+        ".png",
+        lambda path: Image.fromarray(COLOUR).quantize(2).save(path),
+        "indices and colours disagree",
+        {"threshold": 127},
+    ),
+    "red on white": (
+        ".png",
+        palette(BYTES, (255, 255, 255), (255, 0, 0)),
+        "indices and colours disagree",
+        {"threshold": 0},
+    ),
+    "transparent ground": (
+        ".png",
+        picture(np.dstack([COLOUR, GREY])),
+        "transparent in 1,025 of 1,280 pixels",
+        {"threshold": 127},
+    ),
+    "one transparent pixel": (
+        ".png",
+        picture(np.dstack([GREY, 255 - (np.arange(1280).reshape(32, 40) == 0)]).astype(np.uint8)),
+        "transparent in 1 of 1,280 pixels",
+        {"threshold": 127},
+    ),
+    "transparent value": (".png", picture(GREY, transparency=0), "transparent in", {"threshold": 127}),
+    "white is 0, one bit": (
+        ".tif",
+        tiff(DEFECT, photometric="miniswhite"),
+        "0 is white by its tags",
+        {"threshold": 127},
+    ),
+    "white is 0": (".tif", tiff(GREY, photometric="miniswhite"), "0 is white by its tags", {"threshold": 127}),
+}
+"""Suffix, file, a part of the reason, and the rule that is advised and right."""
+
+
+@pytest.mark.parametrize("kind", UNCLEAR)
+def test_advice_settles_unclear_masks(tmp_path: Path, kind: str) -> None:
+    """An unclear mask is refused with its values; the first option that the reason names gives the defect."""
+    suffix, write, reason, rule = UNCLEAR[kind]
+    path = tmp_path / f"mask{suffix}"
+    write(path)
+    with pytest.raises(BadDataError, match=reason) as caught:
+        read(path)
+    assert caught.value.bad_file.path == str(path)
+    options = re.findall(r"`(?:mask_)?(\w+)=([^`]*)`", str(caught.value))
+    advised = [(name, float(value)) for name, value in options]
+    if kind == "ignore label, grey":  # it is as likely that 128 is an edge
+        assert advised[0] == ("threshold", 127)
+        advised = advised[1:]
+    assert advised[0] == next(iter(rule.items()))
+    mask, ignored = read(path, **rule)
+    assert (mask != DEFECT).sum() <= 20 * ("JPEG" in kind or "edges" in kind)
+    assert (ignored is not None) == ("ignore_value" in rule)
+
+
+REFUSED: dict[str, tuple[str, Write, str]] = {
+    "alpha is the mask": (".png", picture(np.dstack([COLOUR | 255, GREY])), "transparent in"),
+    "colours on white": (".png", picture(255 - np.dstack([0 * GREY, GREY, GREY])), "2 colours"),
+    "two pages": (".tif", tiff(np.stack([GREY, GREY]), photometric="minisblack"), "several images in one file"),
+    "two frames": (".png", animated, "several images in one file"),
+    "two frames, WebP": (".webp", animated, "several images in one file"),
+    "NaN": (".tif", tiff(np.where(DEFECT, np.nan, 0).astype(np.float32)), "NaN or infinite"),
+    "infinite": (".npy", array(np.where(DEFECT, np.inf, 0)), "NaN or infinite"),
+    "turned": (".png", turned, "turned by its EXIF orientation"),
+    "turned TIFF": (".tif", turned, "turned by its EXIF orientation"),
+    "colours of 16 bits": (".tif", tiff(COLOUR.astype(np.uint16), photometric="rgb"), "16 bits a channel"),
+    "ink": (".tif", lambda path: Image.fromarray(COLOUR).convert("CMYK").save(path), "mode CMYK"),
+    "three axes": (".npy", array(np.zeros((2, 3, 4))), r"shape \(2, 3, 4\) is no mask"),
+    "texts": (".npy", array(np.array([["a", "b"]])), "dtype <U1"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("rule", [{}, {"threshold": 127}, {"threshold": 0}])
+def test_masks_that_no_rule_settles(tmp_path: Path, kind: str, rule: dict[str, float]) -> None:
+    """Where the values alone are not the mask, no threshold makes one of them, and none is advised."""
+    suffix, write, reason = REFUSED[kind]
+    write(tmp_path / f"mask{suffix}")
+    if kind == "colours on white" and rule:
+        reason = "no colour as dark as"
+    with pytest.raises(BadDataError, match=reason) as caught:
+        read(tmp_path / f"mask{suffix}", **rule)
+    if not rule:
+        assert "mask_threshold" not in str(caught.value)
+
+
+def test_one_value_that_is_not_clear(tmp_path: Path) -> None:
+    """A file of 7 alone is refused; one advised threshold takes all of it, the other none."""
+    picture(np.full((3, 4), 7, np.uint8))(tmp_path / "mask.png")
+    with pytest.raises(BadDataError, match=r"one value alone \(7\).*`mask_threshold=3`.*`mask_threshold=7` takes none"):
+        read(tmp_path / "mask.png")
+    assert read(tmp_path / "mask.png", threshold=3)[0].all()
+    assert not read(tmp_path / "mask.png", threshold=7)[0].any()
+
+
+def test_ignored_pixels_are_no_defect(tmp_path: Path) -> None:
+    """Pixels of the ignored value are given back, and are no defect though they lie above a threshold."""
+    path = tmp_path / "mask.png"
+    picture(with_ignored(with_classes(), 255))(path)
+    with pytest.raises(BadDataError, match=r"3 values \(0, 1, 2\): `mask_threshold=0` takes") as caught:
+        read(path, ignore_value=255)
+    assert "ignore_value" not in str(caught.value)  # which is taken
+    mask, ignored = read(path, ignore_value=255, threshold=0)
+    assert np.array_equal(mask, DEFECT)
+    assert np.array_equal(ignored, with_ignored(0 * BYTES, 1).astype(bool))
+
+
+def test_an_ignored_value_that_is_not_there(tmp_path: Path) -> None:
+    """A mask without ignored pixels counts as a whole."""
+    picture(BYTES)(tmp_path / "mask.png")
+    mask, ignored = read(tmp_path / "mask.png", ignore_value=255)
+    assert np.array_equal(mask, DEFECT)
+    assert ignored is None
+
+
+def test_nothing_but_ignored_pixels(tmp_path: Path) -> None:
+    """A file of which no pixel counts is named: an image without pixels has no score."""
+    picture(GREY | 255)(tmp_path / "mask.png")
+    with pytest.raises(BadDataError, match="no pixel counts: all are of `ignore_value=255`"):
+        read(tmp_path / "mask.png", ignore_value=255)
+
+
+def test_an_ignored_grey_among_colours(tmp_path: Path) -> None:
+    """In colour, a pixel is ignored if all its channels are of the value: white, not red."""
+    picture(with_ignored(RED, 255))(tmp_path / "mask.png")
+    mask, ignored = read(tmp_path / "mask.png", ignore_value=255)
+    assert np.array_equal(mask, DEFECT)
+    assert ignored is not None
+    assert ignored.sum() == 40
+
+
+@pytest.mark.parametrize("values", [(1, 2), (254, 255), (3, 255)])
+def test_classes_that_a_layout_knows(tmp_path: Path, values: tuple[int, int]) -> None:
+    """Where the layout says that masks hold classes, each value but 0 is a defect, but noise is not a class."""
+    picture(with_classes(*values))(tmp_path / "mask.png")
+    assert np.array_equal(read(tmp_path / "mask.png", has_classes=True)[0], DEFECT)
+    picture(through_jpeg(with_classes(*values)))(tmp_path / "noise.png")
+    if max(values) > 200:
+        with pytest.raises(BadDataError, match="values"):
+            read(tmp_path / "noise.png", has_classes=True)
+
+
+def test_a_threshold_counts_for_classes_too(tmp_path: Path) -> None:
+    """What the user names is what counts, whatever the layout says."""
+    picture(with_classes(1, 5))(tmp_path / "mask.png")
+    assert read(tmp_path / "mask.png", has_classes=True, threshold=3)[0].sum() == (with_classes() == 2).sum()
+
+
+def test_union_of_masks(tmp_path: Path) -> None:
+    """A pixel is a defect if it is one in any mask, and does not count if it is ignored in one and no defect."""
+    first, second = np.zeros((1, 6), np.uint8), np.zeros((1, 6), np.uint8)
+    first[0, :4] = [255, 255, 9, 0]
+    second[0, :4] = [0, 9, 9, 255]
+    paths = [tmp_path / "0.png", tmp_path / "1.png"]
+    for path, pixels in zip(paths, (first, second), strict=True):
+        picture(pixels)(path)
+    mask, ignored = masks.read_mask(paths, masks.MaskRule(ignore_value=9))
+    assert mask.tolist() == [[True, True, False, True, False, False]]
+    assert ignored.tolist() == [[False, False, True, False, False, False]]
+
+
+def test_masks_of_several_sizes(tmp_path: Path) -> None:
+    """Masks of one image must have one size."""
+    for number in (1, 2):
+        picture(GREY[number:])(tmp_path / f"{number}.png")
+    with pytest.raises(BadDataError, match=r"1\.png: masks of several sizes"):
+        masks.read_mask([tmp_path / "1.png", tmp_path / "2.png"], masks.MaskRule())
+
+
+def test_the_bad_one_of_several_masks_is_named(tmp_path: Path) -> None:
+    """The reason stands beside the path of the file that it is about."""
+    picture(GREY)(tmp_path / "1.png")
+    picture(BYTES + 1)(tmp_path / "2.png")
+    with pytest.raises(BadDataError) as caught:
+        masks.read_mask([tmp_path / "1.png", tmp_path / "2.png"], masks.MaskRule())
+    assert caught.value.bad_file.path == str(tmp_path / "2.png")
+
+
+MIXED: dict[str, tuple[Write, Write, str]] = {
+    "1 and 255": (picture(BYTES), picture(GREY), r"its defect is 255, but that of .*0\.png is 1: .*`ignore_value=255`"),
+    "255 and 1": (picture(GREY), picture(BYTES), r"its defect is 1, but that of .*0\.png is 255: .*`ignore_value=255`"),
+    "classes": (picture(BYTES), picture(2 * BYTES), r"its defect is 2, but that of .*0\.png is 1"),
+    "colours": (picture(RED), picture(RED[..., ::-1].copy()), r"its defect is \(0, 0, 255\)"),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_masks_that_belong_together_agree(tmp_path: Path, kind: str) -> None:
+    """If the defect is 1 in one file and 255 in another, the second is refused, and `mask_threshold=0` settles it."""
+    *written, reason = MIXED[kind]
+    paths = [tmp_path / "0.png", tmp_path / "1.png"]
+    for path, write in zip(paths, written, strict=True):
+        write(path)
+    known = masks.DefectValue()
+    for _ in range(2):  # a file may be read again
+        masks.read_mask(paths[:1], masks.MaskRule(), defect_value=known)
+        with pytest.raises(BadDataError, match=reason) as caught:
+            masks.read_mask(paths[1:], masks.MaskRule(), defect_value=known)
+        assert "`mask_threshold=0`" in str(caught.value)
+    with pytest.raises(BadDataError, match="its defect is"):
+        masks.read_mask(paths, masks.MaskRule())
+    masks.read_mask(paths, masks.MaskRule(), has_classes=True)
+    masks.read_mask(paths, masks.MaskRule(threshold=0))
+
+
+def test_white_is_one_value_in_all_types(tmp_path: Path) -> None:
+    """One bit, 8 bits, 16 bits, grey, colour and palette may stand side by side where the defect is white."""
+    written = {
+        "0.png": picture(GREY),
+        "1.png": picture(DEFECT),
+        "2.png": picture(BYTES.astype(np.uint16) * 65535),
+        "3.png": picture(COLOUR),
+        "4.png": palette(BYTES, (0, 0, 0), (255, 255, 255)),
+        "5.npy": array(DEFECT),
+        "6.png": picture(0 * GREY),
+    }
+    for name, write in written.items():
+        write(tmp_path / name)
+    mask, _ = masks.read_mask([tmp_path / name for name in written], masks.MaskRule())
+    assert np.array_equal(mask, DEFECT)
