@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
 from aupimo_torchmetrics.evaluate.layouts import find_test_images
+from aupimo_torchmetrics.evaluate.tables import open_table
 
 resource = pytest.importorskip("resource")  # Windows has none
 Image = pytest.importorskip("PIL.Image")
@@ -189,6 +190,20 @@ def split_tables() -> list[bytes]:
     return [b"object,split,label,image,mask\ncandle,test,normal,candle/Data/Images/Normal/a.JPG,\n"]
 
 
+def tables() -> list[bytes]:
+    """Tables of images, masks and maps."""
+    return [
+        b'image,mask,map,label,category\na.png,,a.npy,0,x\n"b,1.png",b.png;c.png,b.npy,1,y\n',
+        b"\xef\xbb\xbfimage;mask;map\r\n../d/a.png;;a.npy\r\n",
+    ]
+
+
+def lists_of_real_iad() -> list[bytes]:
+    """Lists of images of Real-IAD."""
+    rows = b'{"image_path": "OK/a.jpg", "mask_path": null, "anomaly_class": "OK"}'
+    return [b'{"meta": {"normal_class": "OK", "prefix": "x/"}, "test": [' + rows + b"]}"]
+
+
 def read_maps(folder: Path) -> None:
     """Read all maps in a folder."""
     maps = map_files.open_maps(folder)
@@ -241,6 +256,19 @@ def read_split(folder: Path) -> None:
     find_test_images(folder, "visa")
 
 
+def read_table(folder: Path) -> None:
+    """Take a table apart."""
+    open_table(folder / "table.csv")
+
+
+def read_real_iad(folder: Path) -> None:
+    """List the images of a data set with a JSON."""
+    for name in ("OK/a.jpg", "NG/b.jpg"):
+        (folder / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "x" / name).touch()
+    find_test_images(folder, "real_iad")
+
+
 GREY = ("L", "I;16")
 TARGETS = {
     "map.tiff": Target("000.tiff", tiff_maps, read_maps),
@@ -264,6 +292,8 @@ TARGETS = {
     "curves.pt, pickle": Target("curves.pt", pickles("curves"), read_curves, repair=with_pickle("curves")),
     "aupimos.json": Target("aupimos.json", scores, read_scores),
     "1cls.csv": Target("split_csv/1cls.csv", split_tables, read_split),
+    "table.csv": Target("table.csv", tables, read_table),
+    "Real-IAD": Target("realiad_jsons/x.json", lists_of_real_iad, read_real_iad),
 }
 
 

@@ -183,6 +183,8 @@ def test_two_maps_of_a_single_image() -> None:
         pairs, bad_files = pair([*names, second], images)
         assert set(pairs) == set(NAMES[1:])
         assert bad_files == {NAMES[0]: f"several maps of one image, {names[0]}, {second}; {advice}"}
+    (reason,) = pair([names[0]] * 50_000, images[:1])[1].values()
+    assert "and 49996 more; all but one have to go" in reason
     pairs, bad_files = pair(["a/p/test/crack/000.tiff", "b/p/test/crack/000.tiff"], images[:1])
     assert not pairs
     assert list(bad_files) == [NAMES[0]]

@@ -8,6 +8,7 @@ are no data. Images and masks are listed here, not read.
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -226,6 +227,11 @@ def several_files(kind: str, names: Iterator[str]) -> str:
 def as_posix(path: str) -> str:
     """Return a path with `/` between its parts."""
     return path if "\\" not in path else Path(path).as_posix()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; there is none if the path is too long or no path at all."""
+    return os.path.isfile(path)  # noqa: PTH113  `Path.is_file` raises in these cases
 
 
 def read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics._untrusted import check_inside
-from aupimo_torchmetrics.evaluate.data_folders import DataFolder, LabelledImage, as_name, several_files
+from aupimo_torchmetrics.evaluate.data_folders import DataFolder, LabelledImage, as_name, is_file, several_files
 from aupimo_torchmetrics.evaluate.published_layouts import LAYOUTS, MASK_FOLDERS
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
@@ -115,7 +115,7 @@ def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
 
 def _has_mask(image: LabelledImage) -> bool:
     """Whether a mask of an image is there."""
-    return any(mask.is_file() for mask in image.masks)
+    return any(map(is_file, image.masks))
 
 
 def _takes_masks_for_images(images: Sequence[LabelledImage]) -> bool:

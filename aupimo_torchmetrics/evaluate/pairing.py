@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_key
+from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_key, is_file
 from aupimo_torchmetrics.evaluate.map_files import MapFiles
 
 __all__ = ["Pair", "bad_image", "pair_images", "pair_maps"]
@@ -22,6 +22,8 @@ LAYOUT_FOLDERS = {"1cls", "data", "images", "rgb", "test", "test_public"}
 """Folders of layouts, in any case, that a tree of maps may do without."""
 SEPARATORS = "._- "
 """What stands between the name of an image and what a map appends to it."""
+MAX_NAMED = 4
+"""How many maps of one image are named."""
 MAX_ENDINGS = 20
 """How many endings of maps are tried where images have several maps."""
 MAX_PATTERNS = 6
@@ -118,7 +120,7 @@ def _with_masks(pairs: Sequence[Pair], bad_files: list[BadFile]) -> tuple[list[P
     """Part pairs whose masks are there from those that are bad files."""
     complete = []
     for pair in pairs:
-        missing = [mask for mask in pair.image.masks if not mask.is_file()]
+        missing = [mask for mask in pair.image.masks if not is_file(mask)]
         if missing:
             bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing"))
         else:
@@ -150,10 +152,11 @@ class _MapSuffixes:
     def several_maps(self, names: Sequence[str]) -> str:
         """Say that an image has several maps, and which `map_suffix` leaves one map of each image."""
         suffixes = [os.path.splitext(name)[1] for name in names]  # noqa: PTH122
-        endings = suffixes if len(set(suffixes)) == len(names) else _endings(names)
+        endings = suffixes if len(set(suffixes)) == len(names) else _endings(names[: MAX_NAMED + 1])
         settling = [f'`map_suffix="{ending}"`' for ending in endings if self._does_settle(ending)]
         remedy = f"{' or '.join(settling)} says which" if settling else "all but one have to go"
-        return f"several maps of one image, {', '.join(names)}; {remedy}"
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        return f"several maps of one image, {', '.join(names[:MAX_NAMED])}{more}; {remedy}"
 
     def _does_settle(self, ending: str) -> bool:
         """Whether each image has one map with this ending."""

@@ -22,6 +22,7 @@ from aupimo_torchmetrics.evaluate.data_folders import (
     MaskIndex,
     as_key,
     as_name,
+    is_file,
     missing_image,
     read_text,
 )
@@ -335,7 +336,7 @@ def _real_iad_rows(data: DataFolder, category: Path, path: Path) -> Iterator[Lab
         image = LabelledImage(
             data.name_of(file), as_name(category.name), file, masks, anomaly != normal, as_name(anomaly)
         )
-        if not file.is_file():
+        if not is_file(file):
             image = image._replace(path=None, problem=f"in {path.name}, but not on disk")
         elif image.has_defect and not masks:
             image = image._replace(problem=f"{path.name} names no mask of its defect")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from aupimo_torchmetrics._files import BadDataError, replacing
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
-from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_name, read_text
+from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_name, is_file, read_text
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_map_files
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image, pair_images, pair_maps
 
@@ -284,16 +284,16 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
         masks = _masks(cells["mask"], table.folder)
         label = LABELS.get(cells["label"].lower()) if cells["label"] else None if masks else False
         problems = [*_contradictions(row, table.folder, masks)]
-        problems += [f"an image that {place} names, too" for place in same_names[name] if place != row.place]
+        problems += _named_twice("an image", row, same_names[name])
         if needs_map and not cells["map"]:
             problems.append("no map")
         elif needs_map:
-            problems += [f"a map that {place} names, too" for place in same_maps[cells["map"]] if place != row.place]
+            problems += _named_twice("a map", row, same_maps[cells["map"]])
         file = _file(cells["image"], table.folder)
         yield LabelledImage(
             name=name,
             category=as_name(cells["category"]) or table.title,
-            path=file if cells["image"] and file.is_file() else None,
+            path=file if cells["image"] and is_file(file) else None,
             masks=masks,
             has_defect=label,
             defect=as_name(cells["defect"]) or None,
@@ -315,8 +315,10 @@ def _contradictions(row: _Row, folder: Path, masks: Sequence[Path]) -> Iterator[
         yield f"mask_classes is {classes!r}, neither 0 nor 1"
     if category in {".", ".."} or "/" in category or "\\" in category:
         yield f"the category {category!r} cannot be the name of a folder"
-    yield from (f"its mask {mask} is missing" for mask in masks if not mask.is_file())
-    if map_file and not _file(map_file, folder).is_file():
+    missing = next((mask for mask in masks if not is_file(mask)), None)
+    if missing is not None:
+        yield f"its mask {missing} is missing"
+    if map_file and not is_file(_file(map_file, folder)):
         yield f"its map {_file(map_file, folder)} is missing"
 
 
@@ -328,9 +330,16 @@ def _places(table: _Table, texts: Iterable[str]) -> dict[str, list[str]]:
     return places
 
 
+def _named_twice(kind: str, row: _Row, places: Sequence[str]) -> list[str]:
+    """Say that another row names the same file, if there is one."""
+    if len(places) == 1:
+        return []
+    return [f"{kind} that {places[1] if places[0] == row.place else places[0]} names, too"]
+
+
 def _masks(cell: str, folder: Path) -> tuple[Path, ...]:
     """Files of masks that a cell names."""
-    if not cell or _file(cell, folder).is_file():
+    if not cell or is_file(_file(cell, folder)):
         return (_file(cell, folder),) if cell else ()
     return tuple(_file(part.strip(), folder) for part in cell.split(SEPARATOR) if part.strip())
 
