@@ -173,6 +173,13 @@ def test_archives_of_one_map(tmp_path: Path) -> None:
         assert np.array_equal(maps.read(index).numpy(), SCORES[expected])
 
 
+def test_a_set_is_not_one_map(tmp_path: Path) -> None:
+    """Where a file is named as the map of one image, the first map of a set is not taken for it."""
+    SETS["archive"][1](tmp_path / "maps.npz")
+    with pytest.raises(BadDataError, match="3 maps, not one"):
+        map_files.open_map_files([tmp_path / "maps.npz"], ["000.png"]).read(0)
+
+
 def test_broken_archives_are_bad_maps(tmp_path: Path) -> None:
     """An archive that cannot be read is a bad map by its name, and the others are read."""
     np.savez(tmp_path / "a.npz", SCORES[0])

@@ -100,6 +100,16 @@ def animated(path: Path) -> None:
     Image.fromarray(GREY).save(path, save_all=True, append_images=[Image.fromarray(GREY // 2)])
 
 
+def fax(path: Path) -> None:
+    """Write a fax, in which 0 is white."""
+    Image.fromarray(~DEFECT).save(path, compression="group4")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags["PhotometricInterpretation"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place] = 0
+    path.write_bytes(content)
+
+
 CLEAR: dict[str, tuple[str, Write]] = {
     "0 and 255": (".png", picture(GREY)),
     "0 and 1": (".png", picture(BYTES)),
@@ -107,6 +117,7 @@ CLEAR: dict[str, tuple[str, Write]] = {
     "one bit": (".png", picture(DEFECT)),
     "one bit, TIFF": (".tif", picture(DEFECT)),
     "one bit, fax": (".tif", picture(DEFECT, compression="group4")),
+    "fax, white is 0": (".tif", fax),
     "BMP": (".bmp", picture(GREY)),
     "BMP, one bit": (".bmp", picture(DEFECT)),
     "WebP without loss": (".webp", picture(COLOUR, lossless=True)),
