@@ -153,7 +153,8 @@ def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
         if not action.option_strings:
             return f"`{action.metavar}`"
         values = [] if value is None or action.nargs == 0 else _values(value)
-        return f"`{' '.join([action.option_strings[-1], *values])}`"
+        before_each = f" {action.option_strings[-1]} " if action.nargs is None else " "
+        return f"`{' '.join([action.option_strings[-1], before_each.join(values)]).rstrip()}`"
 
     return re.sub(r"`(?P<name>\w+)(?:=(?P<value>[^`]*))?`", option, text)
 
@@ -233,10 +234,10 @@ def _add_sources(parser: _Parser) -> None:
     group.add_argument("--layout", choices=get_args(Layout), default="auto", help="of the data set (default: auto)")
     group.add_argument(
         "--normal-folder",
-        nargs="+",
+        action="append",
         default=[],
         metavar="NAME",
-        help="folders of normal images, beside good and its like",
+        help="a folder of normal images, beside good and its like; may be given several times",
     )
     group.add_argument("--map-suffix", metavar=".SUFFIX", help="only files with this ending are maps")
     group.add_argument("--mask-threshold", type=float, metavar="T", help="values of masks above T are a defect")

@@ -210,7 +210,7 @@ TRANSLATED = {
         "Expected `maps`, `data` and `num_thresholds`": "Expected `MAPS`, `--data` and `--num-thresholds`",
         "Use `num_thresholds=None`, `num_thresholds=300000`": "Use `--num-thresholds None`, `--num-thresholds 300000`",
         "Use `fpr_bounds=(1e-4, 1e-3)`": "Use `--fpr-bounds 1e-4 1e-3`",
-        "give `normal_folder=['ok', 'not bad']`": "give `--normal-folder ok 'not bad'`",
+        "give `normal_folder=['ok', 'not bad']`": "give `--normal-folder ok --normal-folder 'not bad'`",
         'give `normal_folder=["it\'s ok"]`': "give `--normal-folder 'it'\"'\"'s ok'`",
         'Use `metrics=["aupimo", "aupro"]`': "Use `--metrics aupimo aupro`",
         "`skip_bad` and `skip_bad=True`": "`--skip-bad` and `--skip-bad`",
@@ -291,7 +291,7 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert loaded - {f"aupimo_torchmetrics.{name}" for name in ("_extras", "_files")} == {"aupimo_torchmetrics.cli"}
+    assert loaded - {f"aupimo_torchmetrics.{name}" for name in ("_exports", "_extras", "_files")} == {"aupimo_torchmetrics.cli"}
 
 
 def test_module_runs_as_a_program() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from aupimo_torchmetrics import AUPIMOResult
+from aupimo_torchmetrics._exports import json_text
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.compare.latex import latex_table, latex_text
@@ -67,7 +68,7 @@ def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[s
     comparison = compare_paths(files, test="ttest", alternative="less", atol=0.01)
     argv = [*files, "--test", "ttest", "--alternative", "less", "--atol", "0.01", "--json"]
     content = strict_json(run(capsys, *argv))
-    assert content == comparison.to_dict()
+    assert content == strict_json(json_text(comparison.to_dict()))
     assert content["settings"] == {
         "fpr_bounds": [1e-5, 1e-4],
         "shared_fpr": "mean",

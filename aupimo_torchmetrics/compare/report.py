@@ -107,7 +107,7 @@ class Comparison:
         return "\n\n".join(part for part in [*parts, self._seeds_table(), self._position_note(), self.skipped] if part)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as lists, tuples, dicts, texts and numbers.
+        """Return the comparison as lists, dicts, texts and numbers.
 
         Returns:
             `metric`, `version`, `settings`, `models` in the order `ordered_by`, `categories` with the scores of each
@@ -133,13 +133,13 @@ class Comparison:
             "metric": "AUPIMO",
             "version": __version__,
             "settings": {
-                "fpr_bounds": result.fpr_bounds,
+                "fpr_bounds": list(result.fpr_bounds),
                 "shared_fpr": result.shared_fpr,
                 "test": comparison.test,
                 "alternative": comparison.alternative,
                 "atol": self.atol,
             },
-            "models": self.order,
+            "models": list(self.order),
             "ordered_by": comparison.ordered_by if self.ranking is None else "average rank",
             "categories": [
                 {
@@ -152,7 +152,7 @@ class Comparison:
                 for category, each in self.comparisons.items()
             ],
             "ranking": None if self.ranking is None else self._ranking(self.ranking),
-            "skipped": [{"category": name, "missing": models} for name, models in self.missing.items()],
+            "skipped": [{"category": name, "missing": list(models)} for name, models in self.missing.items()],
         }
 
     def _model(self, category: str, model: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Comparison:
             "std": self.seed_std(model, category),
             "seeds": self.seed_means[category].get(model, {}),
             "average_rank": comparison.average_ranks[model],
-            "interval": comparison.intervals[model],
+            "interval": list(comparison.intervals[model]),
             "confidence": {other: comparison.confidence[model, other] for other in comparison.order if other != model},
         }
 
@@ -185,7 +185,7 @@ class Comparison:
             "critical_difference": ranking.critical_difference,
             "p_value": ranking.p_value,
             "alpha": ranking.alpha,
-            "groups": ranking.groups,
+            "groups": [list(group) for group in ranking.groups],
         }
 
     def save(
