@@ -291,7 +291,8 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert loaded - {f"aupimo_torchmetrics.{name}" for name in ("_exports", "_extras", "_files")} == {"aupimo_torchmetrics.cli"}
+    helpers = {f"aupimo_torchmetrics.{name}" for name in ("_exports", "_extras", "_files")}
+    assert loaded - helpers == {"aupimo_torchmetrics.cli"}
 
 
 def test_module_runs_as_a_program() -> None:
