@@ -89,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
 
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # a service may have closed it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  for the whole process
     parser, subparsers = _parsers()
     arguments = parser.parse_args(argv)
     arguments.parser = subparsers[arguments.command]

@@ -71,6 +71,13 @@ SETS: dict[str, tuple[str, Write]] = {
         lambda path: (np.save(path, np.asfortranarray(SCORES.astype(">f4"))), beside(path)),
     ),
     "tensor": ("maps.pt", lambda path: (torch.save(torch.tensor(SCORES), path), beside(path))),
+    "paths as Windows writes them": (
+        "maps.npy",
+        lambda path: (
+            np.save(path, SCORES),
+            path.with_suffix(".txt").write_bytes("\ufeff{}\r\n{}\r\n{}\r\n\r\n".format(*PATHS).encode()),
+        ),
+    ),
     "archive with paths beside it": ("maps.npz", lambda path: (np.savez(path, SCORES), beside(path))),
 }
 
@@ -145,6 +152,13 @@ BAD_SETS: dict[str, tuple[str, Write, str]] = {
         "`paths` is not a list of texts",
     ),
     "colours": ("m.npz", lambda path: np.savez(path, maps=np.zeros((3, 3, 5, 7)), paths=PATHS), "is neither"),
+    "list of maps": (
+        "m.pt",
+        lambda path: torch.save({"asmaps": list(torch.tensor(SCORES)), "paths": PATHS}, path),
+        "`asmaps` is a list",
+    ),
+    "picture": ("m.npy", lambda path: np.save(path, np.zeros((5, 7, 3))), "looks like a picture in colours"),
+    "picture with transparency": ("m.npy", lambda path: np.save(path, np.zeros((5, 7, 4))), "looks like a picture"),
     "weights": ("m.pt", lambda path: torch.save({"bias": torch.zeros(3)}, path), "no array of maps"),
     "no archive": ("m.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
 }

@@ -204,6 +204,10 @@ def test_images_with_problems(tmp_path: Path) -> None:
         NAMES[0]: "several masks",
         "t.csv, line 7": f"{NAMES[1]}: its mask {masks[0]} is missing",
     }
+    unknown = image("images/0.png")._replace(masks=masks, has_defect=None)
+    assert pair(["0.npy"], [unknown])[1] == {
+        "images/0.png": f"its mask {masks[0]} is missing; that of a normal image is empty"
+    }
 
 
 def test_order_of_pairs() -> None:

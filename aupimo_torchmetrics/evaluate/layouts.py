@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from glob import escape
+from pathlib import Path
 
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics._untrusted import check_inside
-from aupimo_torchmetrics.evaluate.data_folders import DataFolder, LabelledImage, as_name, is_file, several_files
+from aupimo_torchmetrics.evaluate.data_folders import (
+    IMAGE_SUFFIXES,
+    DataFolder,
+    LabelledImage,
+    as_name,
+    is_file,
+    several_files,
+)
 from aupimo_torchmetrics.evaluate.published_layouts import LAYOUTS, MASK_FOLDERS
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
@@ -176,5 +185,10 @@ def _group(image: LabelledImage) -> tuple[str, str]:
 def _without_masks(image: LabelledImage) -> str:
     """Say what may be wrong with an image that has no mask and lies in a folder of such."""
     _, folder = _group(image)
-    missing = f"its mask {image.masks[0]} is missing, as are all masks of the folder {folder!r}"
+    mask = image.masks[0]
+    beside = sorted(mask.parent.glob(f"{escape(Path(image.name).stem)}*"))
+    others = [path.name for path in beside if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if others:
+        return f"its mask {mask} is missing; masks are {', '.join(IMAGE_SUFFIXES)}, and not {others[0]}"
+    missing = f"its mask {mask} is missing, as are all masks of the folder {folder!r}"
     return f'{missing}; if its images are normal, `normal_folder="{folder}"` says so'

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._untrusted import MAX_TEXT, load_tensors, open_npy, open_npz, refusing
+from aupimo_torchmetrics.evaluate.data_folders import read_text
 
 __all__ = ["MAP_NAMES", "PATH_NAMES", "MapSet", "open_map_set", "paths_file"]
 
@@ -99,6 +100,9 @@ def _maps(content: dict[str, Any]) -> Any:
     """Find the one array of maps in a file."""
     arrays = [key for key, value in content.items() if len(getattr(value, "shape", ())) >= 2]
     keys = [key for key in arrays if key in MAP_NAMES] or arrays
+    lists = [key for key, value in content.items() if key in MAP_NAMES and isinstance(value, list | tuple)]
+    if lists:
+        raise BadDataError(f"`{lists[0]}` is a list. Please store one array (N, H, W), or a file for each map")
     if not keys:
         raise BadDataError("no array of maps, as `asmaps` in a dict with `asmaps` and `paths`")
     if len(keys) > 1:
@@ -117,6 +121,8 @@ def _num_maps(shape: tuple[int, ...]) -> int:
     """Count the maps in an array (H, W), (N, H, W) or (N, 1, H, W), or of either with the channel at the end."""
     is_single = len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)
     is_set = len(shape) == 3 or (len(shape) == 4 and 1 in {shape[1], shape[-1]})
+    if len(shape) == 3 and shape[-1] in {3, 4} and shape[0] != 1:
+        raise BadDataError(f"an array of shape {shape} looks like a picture in colours, not like scores")
     if not is_single and not is_set:
         raise BadDataError(f"an array of shape {shape} is neither (H, W), (N, H, W) nor (N, 1, H, W)")
     return 1 if is_single else shape[0]
@@ -157,7 +163,7 @@ def _names_beside(path: Path, num_maps: int) -> list[str]:
         )
     if beside.stat().st_size > num_maps * 4 * (MAX_TEXT + 1):
         raise BadDataError(f"{beside.name} beside it is too large for {num_maps} paths")
-    return beside.read_text(encoding="utf-8").splitlines()
+    return [line for line in read_text(beside).splitlines() if line]
 
 
 def _listed(keys: list[str]) -> str:

@@ -122,7 +122,8 @@ def _with_masks(pairs: Sequence[Pair], bad_files: list[BadFile]) -> tuple[list[P
     for pair in pairs:
         missing = [mask for mask in pair.image.masks if not is_file(mask)]
         if missing:
-            bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing"))
+            remedy = "" if pair.image.has_defect is not None else "; that of a normal image is empty"
+            bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing{remedy}"))
         else:
             complete.append(pair)
     return complete, bad_files
