@@ -363,7 +363,7 @@ def test_masks_of_any_suffix(tmp_path: Path, suffix: str, layout: Any) -> None:
 def test_masks_that_are_no_images(tmp_path: Path, name: str) -> None:
     """Masks that a folder cannot hold are named, and their images are not said to be normal."""
     root = make_tree(tmp_path / "data", "mvtec")
-    (root / "bottle/ground_truth/broken/000_mask.png").rename(root / f"bottle/ground_truth/crack/{name}")
+    (root / "bottle/ground_truth/broken/000_mask.png").rename(root / f"bottle/ground_truth/broken/{name}")
     problem = problems(find_test_images(root))["bottle/test/broken/000.png"]
     assert problem.endswith(f"and not {name}")
     assert "normal_folder" not in problem
@@ -491,6 +491,16 @@ def test_folders_of_normal_images_that_are_not_there(tmp_path: Path) -> None:
         find_test_images(root, normal_folder=["good", "pas"])
 
 
+def test_masks_in_folders_of_masks(tmp_path: Path) -> None:
+    """Masks that lie a folder too deep hide no layout, but are masks without an image."""
+    root = make_tree(tmp_path / "data", "mvtec")
+    (root / "bottle/ground_truth/broken/masks").mkdir()
+    mask = root / "bottle/ground_truth/broken/000_mask.png"
+    mask.rename(mask.parent / "masks/000_mask.png")
+    found = problems(find_test_images(root))
+    assert found["bottle/ground_truth/broken/masks/000_mask.png"] == "a mask without an image"
+
+
 def test_images_without_a_folder(tmp_path: Path) -> None:
     """A stray image between the folders of defects is named."""
     root = touch(make_tree(tmp_path / "data", "mvtec"), "bottle/test/overview.png")
@@ -501,10 +511,14 @@ UNSURE = {
     "nothing": (["readme.png"], "found no test image"),
     "masks beside images": (
         ["x/test/good/0.png", "x/test/crack/1.png", "x/test/crack/1_mask.png"],
-        "found no test image",
+        "found no test image; as 'mvtec' there is x/test/crack/1_mask.png among the images",
     ),
-    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test image"),
-    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test image"),
+    "a copy of a mask beside images": (
+        ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0_mask.png", "x/test/a/0_mask.png"],
+        "found no test image; as 'mvtec' there is x/test/a/0_mask.png among the images",
+    ),
+    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test image; .* x/test/crack/depth/1.png"),
+    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test image; .* x/test/gt/0.png"),
     "two layouts": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0.png", "images/a.png", "masks/a.png"],
         "it fits several: mvtec, folder",

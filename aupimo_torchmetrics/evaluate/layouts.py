@@ -106,18 +106,27 @@ def _images_of_any_layout(data: DataFolder) -> list[LabelledImage]:
     fitting = _fitting_layouts(data)
     if len(fitting) == 1:
         return next(iter(fitting.values()))
-    found = f"it fits several: {', '.join(fitting)}" if fitting else "found no test image"
-    remedy = (
-        "Give the one that it is as `layout`" if fitting else "Give another folder, or a `table` of images and masks"
-    )
+    if fitting:
+        found, remedy = f"it fits several: {', '.join(fitting)}", "Give the one that it is as `layout`"
+    else:
+        found, remedy = "found no test image", "Give another folder, or a `table` of images and masks"
+        masks = {name: _mask_among(images) for name, images in _images_by_layout(data).items()}
+        for name, mask in masks.items():
+            if mask is not None:
+                found += f"; as {name!r} there is {mask} among the images, which looks like a mask or a depth"
     needs = "".join(f"\n  {name} needs {LAYOUTS[name].needs}" for name in fitting or LAYOUTS)
     raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {found}. {remedy}:{needs}")
 
 
+def _images_by_layout(data: DataFolder) -> dict[str, list[LabelledImage]]:
+    """Whatever each layout takes for test images."""
+    return {name: list(layout.find(data)) for name, layout in LAYOUTS.items() if layout.is_tried}
+
+
 def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
     """Test images by layout, for each that takes no masks for images; if any finds masks, only for those that do."""
-    found = {name: list(layout.find(data)) for name, layout in LAYOUTS.items() if layout.is_tried}
-    fitting = {name: images for name, images in found.items() if images and not _takes_masks_for_images(images)}
+    found = _images_by_layout(data)
+    fitting = {name: images for name, images in found.items() if images and _mask_among(images) is None}
     with_masks = {name: images for name, images in fitting.items() if any(map(_has_mask, images))}
     return with_masks or fitting
 
@@ -127,10 +136,15 @@ def _has_mask(image: LabelledImage) -> bool:
     return any(map(is_file, image.masks))
 
 
-def _takes_masks_for_images(images: Sequence[LabelledImage]) -> bool:
-    """Whether files among the images have names of masks, or lie in folders of masks or depths."""
-    folders = {folder.casefold() for image in images for folder in (image.defect or "").split("/")}
-    return bool(folders & set(MASK_FOLDERS)) or bool(_masks_beside({image.key for image in images if image.path}))
+def _mask_among(images: Sequence[LabelledImage]) -> str | None:
+    """Name a file among the images that has the name of a mask, or lies in a folder of masks or depths."""
+    on_disk = [image for image in images if image.path]
+    masks_beside = _masks_beside({image.key for image in on_disk})
+    for image in on_disk:
+        folders = {folder.casefold() for folder in (image.defect or "").split("/")}
+        if image.key in masks_beside or not folders.isdisjoint(MASK_FOLDERS):
+            return image.name
+    return None
 
 
 def _masks_beside(keys: Collection[str]) -> set[str]:

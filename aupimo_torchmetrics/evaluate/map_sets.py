@@ -70,7 +70,7 @@ def open_map_set(path: Path) -> MapSet:
         if names is None and num_maps == 1:
             return MapSet(None, lambda _: maps[...])
         if names is None:
-            names = _names_beside(path, num_maps)
+            names = _names_beside(path, tuple(maps.shape))
         if len(names) != num_maps or not names:
             raise BadDataError(f"there are {num_maps} maps and {len(names)} paths of images")
         return MapSet(names, lambda index: maps[...] if num_maps == 1 else maps[index])
@@ -121,8 +121,6 @@ def _num_maps(shape: tuple[int, ...]) -> int:
     """Count the maps in an array (H, W), (N, H, W) or (N, 1, H, W), or of either with the channel at the end."""
     is_single = len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)
     is_set = len(shape) == 3 or (len(shape) == 4 and 1 in {shape[1], shape[-1]})
-    if len(shape) == 3 and shape[-1] in {3, 4} and shape[0] != 1:
-        raise BadDataError(f"an array of shape {shape} looks like a picture in colours, not like scores")
     if not is_single and not is_set:
         raise BadDataError(f"an array of shape {shape} is neither (H, W), (N, H, W) nor (N, 1, H, W)")
     return 1 if is_single else shape[0]
@@ -152,10 +150,12 @@ def _texts(array: NDArray[Any]) -> list[str] | None:
     return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
-def _names_beside(path: Path, num_maps: int) -> list[str]:
+def _names_beside(path: Path, shape: tuple[int, ...]) -> list[str]:
     """Read the paths of the images of several maps from the text file beside them."""
-    beside = paths_file(path)
+    beside, num_maps = paths_file(path), shape[0]
     if not beside.is_file():
+        if len(shape) == 3 and shape[-1] in {3, 4}:
+            raise BadDataError(f"an array of shape {shape} looks like a picture in colours, not like scores")
         inside = "" if path.suffix.lower() == ".npy" else "as `paths` in the same file, or "
         raise BadDataError(
             f"{num_maps} maps without the paths of their images. Please store these {inside}one a line in "
