@@ -104,6 +104,20 @@ def test_sets_beside_each_other(tmp_path: Path) -> None:
     assert np.array_equal(maps.read(6).numpy(), SCORES[1])
 
 
+def test_results_beside_maps(tmp_path: Path) -> None:
+    """Curves and pictures of an earlier evaluation are no maps, wherever its results lie."""
+    np.save(tmp_path / "000.npy", SCORES[0])
+    for folder in ("aupimo", "scores/bottle/aupimo"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "curves.npy", SCORES[0])
+        Image.new("L", (7, 5)).save(tmp_path / folder / "curves.png")
+        torch.save({"shared_fpr": torch.zeros(5), "per_image_tprs": torch.zeros(3, 5)}, tmp_path / folder / "curves.pt")
+        (tmp_path / folder / "aupimos.json").touch()
+    assert map_files.open_maps(tmp_path).names == ["000.npy"]
+    (tmp_path / "aupimo/aupimos.json").unlink()
+    assert len(map_files.open_maps(tmp_path).names) == 4
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt"])
 def test_sets_without_paths(tmp_path: Path, suffix: str) -> None:
     """The order of maps is not taken for that of the images; what the error advises is enough."""
