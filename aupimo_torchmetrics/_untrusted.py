@@ -343,7 +343,7 @@ def _check_segments(page: Any) -> None:
                 raise BadDataError("more compressed data than pixels")
     elif page.compression not in _LIMITED_COMPRESSIONS:
         known = ", ".join(map(str, (*_LIMITED_COMPRESSIONS, *_UNPACKERS)))
-        raise BadDataError(f"compression {int(page.compression)}, not {known}")
+        raise BadDataError(f"compression {int(page.compression)}, not {known}; please save it without compression")
 
 
 def find_files(folder: Path, suffixes: Collection[str], *, follow_links: bool = False) -> list[Path]:

@@ -202,6 +202,12 @@ UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
         r"\(-1, 0, 1\)",
         {"ignore_value": -1},
     ),
+    "negative label and white": (
+        ".tif",
+        tiff(with_ignored(GREY.astype(np.int16), -1)),
+        r"\(-1, 0, 255\)",
+        {"ignore_value": -1},
+    ),
     "classes": (".png", picture(with_classes()), r"a mask of 3 values \(0, 1, 2\)", {"threshold": 0}),
     "classes of a palette": (
         ".png",
@@ -275,6 +281,8 @@ def test_advice_settles_unclear_masks(tmp_path: Path, kind: str) -> None:
         advised = advised[1:]
     assert advised[0] == next(iter(rule.items()))
     mask, ignored = read(path, **rule)
+    if kind == "classes":  # it may be that 2 is a label
+        assert advised == [("threshold", 0), ("ignore_value", 2)]
     assert (mask != DEFECT).sum() <= 20 * ("JPEG" in kind or "edges" in kind)
     assert (ignored is not None) == ("ignore_value" in rule)
 
