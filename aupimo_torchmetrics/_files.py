@@ -26,6 +26,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        # Names of files that are no valid text have characters that UTF-8 cannot write.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
 def existing_folder(name: str, path: str | os.PathLike[str]) -> Path:
     """Return the parameter `name` as a path; raise a ValueError unless it is a folder."""
     path = Path(path)

@@ -586,3 +586,23 @@ def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPa
         plot_ranks(_ranking())
     with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
         plot_confidence(_comparison())
+
+
+@pytest.mark.parametrize("name", ["b\udce4r", r"$\nothing$", "$a$b$", "cost $5", "50 % & #1_{x}"])
+def test_names_are_drawn_as_they_are(scored: tuple, name: str) -> None:
+    """Names that matplotlib takes for formulas, or that are no text, are drawn letter by letter."""
+    maps, masks, result, curves = scored
+    named = replace(result, paths=[f"x/{name}/{index:02}.png" for index in range(12)])
+    models = {name: result, "other": replace(result, aupimos=result.aupimos * 0.5)}
+    comparison = compare_models(models)
+    figures = [
+        plot_heatmaps(maps[3:6], maps[3:6], named, masks[3:6], [3, 4, 5])[0],
+        plot_pimo_curves(curves, named)[0],
+        plot_distribution(models)[0],
+        plot_confidence(comparison)[0],
+        plot_ranks(rank_models({"a": models, "b": models}))[0],
+    ]
+    for figure in figures:
+        figure.savefig(io.BytesIO())
+        drawn = [text.get_text() for text in figure.findobj(mpl.text.Text)]
+        assert any(name.encode("utf-8", "backslashreplace").decode() in text.replace(r"\$", "$") for text in drawn)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupimo_torchmetrics._exports import csv_text
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files import replacing, write_text
 from aupimo_torchmetrics._settings import PictureFormat, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
@@ -216,11 +216,10 @@ class Comparison:
         out = Path(out)
         details = [f"{category}\n{comparison}" for category, comparison in self.comparisons.items()]
         text = "\n\n".join([self.summary(), *(details if self.ranking is not None else [])])
-        written = [
-            _write_text(out / TEXT_FILE, f"{text}\n"),
-            _write_text(out / CSV_FILE, csv_text(list(self._rows()))),
-            _write_text(out / LATEX_FILE, self._latex_table()),
-        ]
+        write_text(out / TEXT_FILE, f"{text}\n")
+        write_text(out / CSV_FILE, csv_text(list(self._rows())))
+        write_text(out / LATEX_FILE, self._latex_table())
+        written = [out / name for name in (TEXT_FILE, CSV_FILE, LATEX_FILE)]
         pictures = self._pictures()
         with progress(pictures, "drawing", "picture", quiet=quiet) as names:
             for name in names:
@@ -364,11 +363,3 @@ def _draw_ranks(ranking: ModelRanking) -> Figure:
     figure = figure_without_pyplot(ranks_size(len(ranking.order)))
     plot_ranks(ranking, figure.subplots())
     return figure
-
-
-def _write_text(path: Path, text: str) -> Path:
-    """Write text to a file, in a folder that is made if need be, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-    return path

@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files import replacing, write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.map_files import read_image
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -77,9 +77,8 @@ class OutputFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file in UTF-8."""
-        with self.writing(name) as (path,), replacing(path) as unfinished:
-            # Names of files that are no valid text have characters that UTF-8 cannot write.
-            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        with self.writing(name) as (path,):
+            write_text(path, text)
 
     def saved(self) -> SavedFiles:
         """Return what was written, and what is left of an earlier evaluation."""

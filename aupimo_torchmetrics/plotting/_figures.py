@@ -60,6 +60,11 @@ def score_color(score: float) -> tuple[float, float, float, float]:
     return colormaps[SCORE_COLORS](BRIGHTEST * score)
 
 
+def drawable(name: str) -> str:
+    """A name that matplotlib can draw: no formula between dollars, and numbers for bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
+
+
 def image_name(result: AUPIMOResult | None, index: int) -> str:
     """Name of an image in a picture: the short end of its path that no other image has, or without paths its index.
 

@@ -20,6 +20,7 @@ from aupimo_torchmetrics.plotting._figures import (
     MAX_NAME_LENGTH,
     SCORE_COLORS,
     distribution_size,
+    drawable,
     figure_and_axis,
     heatmaps_size,
     image_name,
@@ -95,7 +96,7 @@ def plot_distribution(
         scores = _known_scores(named[name])
         if len(scores):
             _draw_distribution(ax, np.sort(scores), row)
-    ax.set_yticks(range(len(names)), [_distribution_label(name, named[name]) for name in names])
+    ax.set_yticks(range(len(names)), [_distribution_label(drawable(name), named[name]) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel(
@@ -264,7 +265,7 @@ def _curve_label(result: AUPIMOResult | None, index: int, role: str, score: floa
     """Name an image, its score if there is a result, and what it stands for, in lines that fit the legend."""
     role = role and f" ({role})"
     if result is None or result.paths is None:
-        label = f"{image_name(result, index)}{role}{_score_text(result, score)}"
+        label = f"{drawable(image_name(result, index))}{role}{_score_text(result, score)}"
     else:
         label = f"{_name_and_score(result, index, score)}{role}"
     return "\n".join(textwrap.wrap(label, LEGEND_WIDTH, break_long_words=False))
@@ -273,7 +274,7 @@ def _curve_label(result: AUPIMOResult | None, index: int, role: str, score: floa
 def _name_and_score(result: AUPIMOResult, index: int, score: float) -> str:
     """Title of an image with a score, as `scratch/005 · 0.73`, or without paths `image 5: AUPIMO 0.73`."""
     separator = ": AUPIMO " if result.paths is None else " · "
-    return f"{image_name(result, index)}{separator}{score:.2f}"
+    return f"{drawable(image_name(result, index))}{separator}{score:.2f}"
 
 
 def _score_text(result: AUPIMOResult | None, score: float) -> str:
@@ -502,7 +503,7 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
         score = float(result.aupimos[index])
         title = _name_and_score(result, index, score)
         title = title if len(title) <= MAX_NAME_LENGTH else title.replace(" · ", "\n")
-        normal = f"{image_name(result, index)}{': ' if result.paths is None else ' · '}normal"
+        normal = f"{drawable(image_name(result, index))}{': ' if result.paths is None else ' · '}normal"
     return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
 

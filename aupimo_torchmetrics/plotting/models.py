@@ -11,6 +11,7 @@ from aupimo_torchmetrics._settings import PairedTestName
 from aupimo_torchmetrics.plotting._figures import (
     SCORE_COLORS,
     confidence_size,
+    drawable,
     figure_and_axis,
     ranks_size,
     score_color,
@@ -81,7 +82,7 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
     ax.plot([1, 1 + critical], [-1, -1], color="black", linewidth=1.5, marker="|", markersize=8)
     ax.annotate(f"critical difference {critical:.2f}", (1, -1), (0, 6), textcoords="offset points", va="bottom")
 
-    ax.set_yticks(range(len(names)), [f"{name}  {ranking.average_ranks[name]:.2f}" for name in names])
+    ax.set_yticks(range(len(names)), [f"{drawable(name)}  {ranking.average_ranks[name]:.2f}" for name in names])
     ax.set_ylim(len(names) - 0.5, -2)
     ax.set_xticks(range(1, len(names) + 1))
     ax.set_xlim(0.6, max(len(names), 1 + critical) + 0.4)
@@ -152,8 +153,9 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
             color = "black" if confidence > HIGHEST_UNDER_WHITE else "white"
             ax.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
 
-    ax.set_yticks(range(len(names)), names)
-    ax.set_xticks(range(len(names)), names, rotation=60, ha="left", rotation_mode="anchor")
+    labels = list(map(drawable, names))
+    ax.set_yticks(range(len(names)), labels)
+    ax.set_xticks(range(len(names)), labels, rotation=60, ha="left", rotation_mode="anchor")
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.set_xlabel(
