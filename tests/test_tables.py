@@ -165,6 +165,10 @@ BAD_ROWS = {
         "image,mask,map\na.png,,a.npy\nb.png,,./a.npy",
         {"line 2": "a.png: a map that", "line 3": "b.png: a map that"},
     ),
+    "map and mask": (
+        "image,mask,map\nb.png,./b_mask.png,b_mask.png",
+        {"line 2": "b.png: its map and its mask are one file"},
+    ),
     "no map": ("image,mask,map\na.png,,", {"line 2": "a.png: no map"}),
     "lost map": ("image,mask,map\na.png,,gone.npy", {"line 2": "gone.npy is missing"}),
     "lost mask": ("image,mask,map\na.png,gone.png,a.npy", {"line 2": "gone.png is missing"}),

@@ -320,6 +320,8 @@ def _contradictions(row: _Row, folder: Path, masks: Sequence[Path]) -> Iterator[
     missing = next((mask for mask in masks if not is_file(mask)), None)
     if missing is not None:
         yield f"its mask {missing} is missing"
+    if map_file and os.path.normpath(_file(map_file, folder)) in map(os.path.normpath, masks):
+        yield "its map and its mask are one file"
     if map_file and not is_file(_file(map_file, folder)):
         yield f"its map {_file(map_file, folder)} is missing"
 
