@@ -288,7 +288,7 @@ def test_a_picture_that_fails_leaves_no_half_file(
 
 
 def test_names_that_are_no_text_are_written(files: list[Path], tmp_path: Path) -> None:
-    """A model whose folder has a name that UTF-8 cannot write is in all files, with numbers or a blank for what it is."""
+    """A model whose folder has a name that UTF-8 cannot write is in all files, with numbers or a blank for it."""
     names = ["a", "b\udcff"]
     compare_paths(files[:2], names).save(tmp_path)
     for name, written in (("txt", r"b\udcff"), ("csv", r"b\udcff"), ("tex", "& b  &")):
