@@ -60,9 +60,9 @@ class _PixelMetric(AnomalibMetric, Metric):
     def _warn_of_empty_masks(self, batch: Batch) -> None:
         """Warn if an image is anomalous by its label and normal by its mask, the first time only."""
         labels, masks = getattr(batch, "gt_label", None), getattr(batch, self.fields[1], None)
-        if labels is None or masks is None:
+        if labels is None or masks is None or len(labels.reshape(-1)) != len(masks):
             return
-        is_empty = (labels != 0).to(masks.device) & ~(masks != 0).flatten(1).any(1)
+        is_empty = (labels.reshape(-1) != 0).to(masks.device) & ~(masks != 0).flatten(1).any(1)
         if not bool(is_empty.any()):
             return
         self._has_told_of_empty_masks = True
@@ -70,7 +70,7 @@ class _PixelMetric(AnomalibMetric, Metric):
         paths = _paths(batch)
         first = "" if paths is None else f", such as {paths[index]}"
         warnings.warn(  # on every process: each sees other images
-            f"{type(self).__name__}: {int(is_empty.sum())} of {len(labels)} images in a batch have an empty mask, but "
+            f"{type(self).__name__}: {int(is_empty.sum())} of {len(masks)} images in a batch have an empty mask, but "
             f"their `gt_label` says anomalous{first}. Images with an empty mask count as normal. Small masks vanish "
             "when anomalib resizes them: use a larger `image_size` in the pre-processor. This is said only once.",
             UserWarning,
@@ -151,7 +151,7 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
 
         None, which is not logged, if the metric is not `strict` and no batch of any process had maps and masks.
         """
-        if self.strict or any(len(part) for part in self.aupimo_num_kept):
+        if self.strict or any(part.numel() for part in self.aupimo_num_kept):
             return metrics.AUPIMO.compute(self)
         self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
         return None
@@ -164,6 +164,6 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
 
 
 def _paths(batch: Batch) -> list[str] | None:
-    """Paths of the images of a batch; None if it has none, as batches of videos and data sets in memory."""
+    """Paths of the images of a batch; None if it has none."""
     paths = getattr(batch, "image_path", None)
     return list(paths) if paths and all(paths) else None
