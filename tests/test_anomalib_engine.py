@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -270,6 +271,12 @@ model:
     backbone: resnet18
     pre_trained: false
     visualizer: false
+    pre_processor:
+      class_path: anomalib.pre_processing.PreProcessor
+      init_args:
+        transform:
+          class_path: torchvision.transforms.v2.Resize
+          init_args: {size: [48, 48]}
     evaluator:
       class_path: anomalib.metrics.Evaluator
       init_args:
@@ -417,6 +424,27 @@ def test_normalisation_clamps_what_is_scored(root: Path, tmp_path: Path) -> None
     assert ((maps[True] == 0) | (maps[True] == 1)).float().mean() > 0.1
     assert maps[False].max() > 1
     assert abs(scores[True] - scores[False]) > 1e-3
+
+
+def test_the_example_of_the_readme_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README has an example with anomalib, which runs, on images of another size and without a download."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    (block,) = [block for block in blocks if "aupimo_torchmetrics.anomalib" in block]
+    monkeypatch.chdir(tmp_path)
+    Path(*re.findall(r'root="(.*?)"', block)).parent.mkdir(parents=True)
+    Path(*re.findall(r'root="(.*?)"', block)).symlink_to(root)
+    pre_processor = "pre_processor=Padim.configure_pre_processor((128, 128))"
+    block = block.replace(
+        "Padim(\n", f"Padim(backbone='resnet18', pre_trained=False, visualizer=False, {pre_processor},\n"
+    )
+    block = block.replace("Folder(", "Folder(num_workers=0, ").replace("Engine(", "Engine(accelerator='cpu', ")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    logged = names["engine"].trainer.callback_metrics
+    assert {"AUPIMO", "max_AUPIMO"} <= {*logged}
+    assert names["result"].mean == pytest.approx(logged["AUPIMO"].item(), abs=MAX_ERROR)
+    assert len(names["result"].paths) == len(names["data"].test_data)
 
 
 def mean_within(heatmap: tuple[Tensor, Tensor], result: Any) -> float:
