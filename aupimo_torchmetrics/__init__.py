@@ -1,7 +1,7 @@
 """AUPIMO for torchmetrics: exact per-image scores of anomaly maps, in little time and memory.
 
 `metrics` holds the metrics, `functional` the same as functions, and `results` what they return. Further modules need an
-extra: `statistics`, `plotting`, `lightning`, `evaluate`, `compare` and `demo`.
+extra: `statistics`, `plotting`, `lightning`, `anomalib`, `evaluate`, `compare` and `demo`.
 """
 
 from aupimo_torchmetrics._version import __version__
