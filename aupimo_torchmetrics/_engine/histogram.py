@@ -1,0 +1,57 @@
+"""Histograms of scores that need no range: their bins are the highest bits of the numbers.
+
+The bits of a float32 number, read as an integer with a sign, are in the order of the numbers; -0.0 and 0.0 are one. The
+highest bits of that integer are the number of a bin. With 2**18 bins, 512 lie between 1 and 2, and as many between 2
+and 4; a few huge scores move no other score to another bin.
+
+Conventions: B bins, a power of two, in the order of their scores.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CHUNK_SIZE = 2**18
+"""Scores that are put into bins at once: the arrays of one step fit into the cache."""
+
+
+def count_scores(scores: Tensor, num_bins: int) -> Tensor:
+    """Count the scores (n,) in each bin: (B,) int64."""
+    counts = torch.zeros(num_bins, dtype=torch.int64, device=scores.device)
+    for chunk in torch.split(scores, _CHUNK_SIZE if scores.device.type == "cpu" else max(1, len(scores))):
+        bins = bins_of(chunk, num_bins)
+        if scores.device.type == "cpu":  # NumPy is several times as fast
+            counts += torch.from_numpy(np.bincount(bins.numpy(), minlength=num_bins))
+        else:
+            counts += torch.bincount(bins, minlength=num_bins)
+    return counts
+
+
+def sum_shares(scores: Tensor, shares: Tensor, num_bins: int) -> Tensor:
+    """Sum the shares (n,) float64, on the CPU, of the scores (n,) in each bin: (B,) float64, on the CPU."""
+    return torch.bincount(bins_of(scores, num_bins).cpu(), shares, minlength=num_bins)
+
+
+def bins_of(scores: Tensor, num_bins: int) -> Tensor:
+    """Give the number of the bin of each score: int32 of the shape of the scores, which are float32 or narrower."""
+    bits = scores.float().view(torch.int32)
+    sign = bits >> 31
+    ordered = ((bits & torch.iinfo(torch.int32).max) ^ sign) - sign
+    return (ordered >> _num_dropped_bits(num_bins)) + num_bins // 2
+
+
+def lower_edges(num_bins: int) -> Tensor:
+    """Give the lowest score of each bin: (B,) float32; of bins beyond the infinite scores, these."""
+    ordered = (torch.arange(num_bins) - num_bins // 2) << _num_dropped_bits(num_bins)
+    infinity = int(torch.tensor(math.inf).view(torch.int32))
+    edges = ordered.abs().clamp(max=infinity).to(torch.int32).view(torch.float32)
+    return torch.where(ordered < 0, -edges, edges)
+
+
+def _num_dropped_bits(num_bins: int) -> int:
+    """How many of the 32 bits of a score do not matter."""
+    return 32 - (num_bins.bit_length() - 1)
