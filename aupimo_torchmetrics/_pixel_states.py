@@ -117,19 +117,23 @@ class PixelMetric(ListStatesMetric):
     def _count(self, parted: Iterator[Pixels]) -> int:
         """Count all scores by bins; return the number of images whose every pixel is ignored."""
         num_bins, num_ignored = cast("int", self.num_bins), 0
-        sums = {name: getattr(self, name).clone() for name in self._defaults if name != "aupimo_config"}
+        normal_counts = self.aupimo_pixel_normal_counts.clone()
+        masks: list[Tensor] = []
+        packed: list[PackedMasks] = []
         for pixels in parted:
-            sums["aupimo_pixel_normal_counts"] += histogram.count_scores(pixels.normal, num_bins).to(self.device)
-            sums["aupimo_pixel_mask_counts"] += histogram.count_scores(pixels.mask, num_bins).to(self.device)
-            if self._is_of_regions:
-                numbers = regions.number_regions(pixels.packed)
-                shares, num_regions = regions.shares_of_pixels(numbers)
-                binned = histogram.sum_shares(pixels.mask, shares, num_bins)
-                sums["aupimo_pixel_region_shares"] += binned.to(self.device)
-                sums["aupimo_pixel_num_regions"] += num_regions
+            normal_counts += histogram.count_scores(pixels.normal, num_bins).to(self.device)
+            masks.append(pixels.mask)
+            packed.append(pixels.packed)
             num_ignored += int(pixels.num_ignored_images)
-        for name, total in sums.items():
-            setattr(self, name, total)
+        mask_scores = torch.cat(masks) if masks else torch.empty(0)
+        mask_counts = histogram.count_scores(mask_scores, num_bins)
+        self.aupimo_pixel_normal_counts = normal_counts
+        self.aupimo_pixel_mask_counts = self.aupimo_pixel_mask_counts + mask_counts.to(self.device)
+        if self._is_of_regions:
+            shares, num_regions = regions.shares_of_pixels(regions.number_regions(regions.join_masks(packed)))
+            sums = histogram.sum_shares(mask_scores, shares, num_bins)
+            self.aupimo_pixel_region_shares = self.aupimo_pixel_region_shares + sums.to(self.device)
+            self.aupimo_pixel_num_regions = self.aupimo_pixel_num_regions + num_regions
         return num_ignored
 
     def compute(self) -> Tensor:

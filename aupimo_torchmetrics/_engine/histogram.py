@@ -21,13 +21,13 @@ _CHUNK_SIZE = 2**18
 
 def count_scores(scores: Tensor, num_bins: int) -> Tensor:
     """Count the scores (n,) in each bin: (B,) int64."""
-    counts = torch.zeros(num_bins, dtype=torch.int64, device=scores.device)
-    for chunk in torch.split(scores, _CHUNK_SIZE if scores.device.type == "cpu" else max(1, len(scores))):
-        bins = bins_of(chunk, num_bins)
-        if scores.device.type == "cpu":  # NumPy is several times as fast
-            counts += torch.from_numpy(np.bincount(bins.numpy(), minlength=num_bins))
-        else:
-            counts += torch.bincount(bins, minlength=num_bins)
+    if scores.device.type != "cpu":
+        return torch.bincount(bins_of(scores, num_bins), minlength=num_bins)
+    counts = torch.zeros(num_bins, dtype=torch.int64)
+    memory = torch.empty(min(len(scores), _CHUNK_SIZE), dtype=torch.int64)
+    for chunk in torch.split(scores, _CHUNK_SIZE):
+        bins = memory[: len(chunk)].copy_(bins_of(chunk, num_bins))
+        counts += torch.from_numpy(np.bincount(bins.numpy(), minlength=num_bins))  # several times as fast as torch's
     return counts
 
 
@@ -40,8 +40,8 @@ def bins_of(scores: Tensor, num_bins: int) -> Tensor:
     """Give the number of the bin of each score: int32 of the shape of the scores, which are float32 or narrower."""
     bits = scores.float().view(torch.int32)
     sign = bits >> 31
-    ordered = ((bits & torch.iinfo(torch.int32).max) ^ sign) - sign
-    return (ordered >> _num_dropped_bits(num_bins)) + num_bins // 2
+    ordered = (bits & torch.iinfo(torch.int32).max).bitwise_xor_(sign).sub_(sign)
+    return ordered.bitwise_right_shift_(_num_dropped_bits(num_bins)).add_(num_bins // 2)
 
 
 def lower_edges(num_bins: int) -> Tensor:

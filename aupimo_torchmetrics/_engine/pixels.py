@@ -7,14 +7,14 @@ neither that nor a mask pixel. Maps are taken in slices of few images, so that l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.checks import Maps, check_form, check_values
 from aupimo_torchmetrics._engine.images import Group, as_group, in_pairs
+from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.regions import PackedMasks, pack_masks
 
 SLICE_SIZE = 2**18
@@ -71,25 +71,29 @@ def _is_on_cpu(maps: Maps) -> bool:
 def _part(group: Group, size: torch.Size) -> Pixels:
     """Part the pixels of images of a size (H, W)."""
     maps, masks, ignored, _ = group
-    masks = masks.view(torch.uint8) != 0  # each true byte is 1
-    counts_nowhere = masks if ignored is None else masks | ignored
+    masks = _as_flags(masks)
+    normal = ~masks
     num_ignored_images = torch.zeros((), dtype=torch.int64, device=maps.device)
     if ignored is not None:
+        normal &= ~ignored
         num_ignored_images = ignored.all(1).sum()
-    if maps.device.type == "cpu":
-        normal, mask = _take(maps, ~counts_nowhere), _take(maps, masks)
-    else:
-        normal, mask = maps[~counts_nowhere], maps[masks]
-    return Pixels(normal, mask, pack_masks(_anomalous(masks, size)), num_ignored_images)
+    in_masks = true_indices(masks)
+    packed = pack_masks(masks.cpu().numpy().reshape(-1, *size) if len(in_masks) else [])
+    return Pixels(_take(maps, normal), maps.view(-1).index_select(0, in_masks), packed, num_ignored_images)
+
+
+def _as_flags(masks: Tensor) -> Tensor:
+    """Masks of bool whose true bytes are 1; in those of a caller any bit of a true byte may be set."""
+    as_bytes = masks.view(torch.uint8)
+    if masks.device.type == "cpu":  # NumPy is many times as fast
+        return torch.from_numpy(as_bytes.numpy() != 0)
+    return as_bytes != 0
 
 
 def _take(scores: Tensor, flags: Tensor) -> Tensor:
-    """Scores at the true flags of the same shape, on the CPU. NumPy is many times as fast, but has no bfloat16."""
+    """Copy the scores at the true flags of the same shape, which are most: a row."""
+    if scores.device.type != "cpu":
+        return scores[flags]
     bits = scores.view(torch.int16) if scores.element_size() == torch.int16.itemsize else scores
-    return torch.from_numpy(bits.numpy()[flags.numpy()]).view(scores.dtype)
-
-
-def _anomalous(masks: Tensor, size: torch.Size) -> Iterator[NDArray[Any]]:
-    """Masks (H, W) of the anomalous images among masks (n, P)."""
-    is_anomalous = masks.any(1)
-    return iter(masks[is_anomalous].cpu().numpy().reshape(-1, *size))
+    taken = bits.numpy()[flags.numpy()]  # NumPy is many times as fast, but has no bfloat16
+    return torch.from_numpy(taken).view(scores.dtype)

@@ -186,7 +186,7 @@ def count_below(parts: Sequence[Tensor], scores: Tensor) -> tuple[Tensor, Tensor
         ordered = np.sort(piece)
         below += torch.from_numpy(np.searchsorted(ordered, wanted))
         at_most += torch.from_numpy(np.searchsorted(ordered, wanted, side="right"))
-    num_far = 0 if bins is None else torch.from_numpy(bins.num_far_below(wanted))
+    num_far = 0 if bins is None else torch.from_numpy(bins.num_far_below())
     return below + num_far, at_most + num_far
 
 
@@ -200,8 +200,13 @@ class _Bins:
     def __init__(self, lowest: float, highest: float, scale: float, wanted: _Array) -> None:
         self._lowest, self._highest, self._scale = (wanted.dtype.type(each) for each in (lowest, highest, scale))
         self._is_near = np.zeros(_NUM_BINS, dtype=bool)
-        self._is_near[self._index(wanted)] = True
+        self._wanted_bins = self._find(wanted, np.empty_like(wanted), np.empty(len(wanted), dtype=np.intp))
+        self._is_near[self._wanted_bins] = True
         self._counts = np.zeros(_NUM_BINS, dtype=np.int64)
+        # memory for one chunk, which would take as long to get anew as the work in it
+        self._places = np.empty(_CHUNK_SIZE, dtype=wanted.dtype)
+        self._bins = np.empty(_CHUNK_SIZE, dtype=np.intp)
+        self._flags = np.empty(_CHUNK_SIZE, dtype=bool)
 
     @classmethod
     def around(cls, wanted: _Array) -> _Bins | None:
@@ -219,23 +224,26 @@ class _Bins:
         lowest = max(lowest - 2 * width / _NUM_BINS, float(limits.min))  # the first bin is for all that is lower
         return cls(lowest, highest, (_NUM_BINS - 2) / (highest - lowest), wanted)
 
-    def _index(self, scores: _Array) -> _Array:
-        """Number of the bin of each score."""
-        places = np.clip(scores, self._lowest, self._highest)
+    def _find(self, scores: _Array, places: _Array, bins: _Array) -> _Array:
+        """Find the bin of each score; `places` and `bins` are memory of the size of the scores, `bins` is returned."""
+        np.clip(scores, self._lowest, self._highest, out=places)
         places -= self._lowest
         places *= self._scale
-        return places.astype(np.intp)
+        bins[...] = places
+        return bins
 
     def near(self, scores: _Array) -> _Array:
-        """Return the scores that are near, and count the others."""
-        indices = self._index(scores)
-        self._counts += np.bincount(indices, minlength=_NUM_BINS)
-        return scores[self._is_near[indices]]
+        """Return the scores of a chunk that are near, and count the others."""
+        size = len(scores)
+        bins = self._find(scores, self._places[:size], self._bins[:size])
+        self._counts += np.bincount(bins, minlength=_NUM_BINS)
+        is_near = self._is_near.take(bins, out=self._flags[:size], mode="clip")
+        return scores.take(np.flatnonzero(is_near))  # faster than to index by flags
 
-    def num_far_below(self, wanted: _Array) -> _Array:
+    def num_far_below(self) -> _Array:
         """(m,) int64, how many scores that are not near were counted below each wanted score."""
         far = np.where(self._is_near, 0, self._counts).cumsum()
-        return far[self._index(wanted)]  # its own bin holds near scores only
+        return far[self._wanted_bins]  # its own bin holds near scores only
 
 
 def _chunks(parts: Iterable[Tensor], dtype: torch.dtype) -> Iterator[_Array]:

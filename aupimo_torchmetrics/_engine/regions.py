@@ -32,8 +32,8 @@ def pack_masks(masks: Iterable[NDArray[np.bool_]]) -> PackedMasks:
     bits = [np.empty(0, dtype=np.uint8)]
     sizes: list[int] = []
     for mask in masks:
-        rows = np.flatnonzero(mask.any(1))
-        if len(rows):
+        if mask.any():
+            rows = np.flatnonzero(mask.any(1))
             band = mask[rows[0] : rows[-1] + 1]
             columns = np.flatnonzero(band.any(0))
             rectangle = band[:, columns[0] : columns[-1] + 1]
