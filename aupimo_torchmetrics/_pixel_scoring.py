@@ -91,7 +91,8 @@ def _score(
     value = metric(ranks)
     if not is_binned:
         return PixelScore(value, (value, value))
-    low, high = lowest(ranking.with_all_below(ranks)), metric(ranking.with_all_above(ranks))
+    low = max(0.0, lowest(ranking.with_all_below(ranks)))
+    high = min(1.0, metric(ranking.with_all_above(ranks)))  # a sum of shares of a region may round to more
     text = _warnings.wide_bounds(name, low, high)
     return PixelScore(min(max(value, low), high), (low, high), tuple(filter(None, [text])))
 

@@ -191,7 +191,7 @@ class PixelMetric(ListStatesMetric):
         """Make a function that takes a value for each distinct mask score, and returns its mean over the regions."""
         if self.num_bins is None:
             packed = PackedMasks(self._joined("mask_bits"), self._joined("mask_sizes"))
-            return pixel_means(ranks, self._joined("mask_scores").float(), regions.number_regions(packed))
+            return pixel_means(ranks, self._joined("mask_scores"), regions.number_regions(packed))
         shares = self.aupimo_pixel_region_shares.cpu()[self.aupimo_pixel_mask_counts.cpu() > 0]
         num_regions = int(self.aupimo_pixel_num_regions)
         return lambda values: float((shares * values).sum()) / num_regions

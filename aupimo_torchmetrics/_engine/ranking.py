@@ -111,7 +111,7 @@ def region_means(ranks: Ranks, values: Tensor, mask_scores: Tensor, regions: Ten
         regions: (T,) int64 number of the region of each, from 0 to R - 1.
 
     """
-    indices = torch.from_numpy(np.searchsorted(_as_array(ranks.scores), _as_array(mask_scores)))
+    indices = torch.from_numpy(np.searchsorted(ranks.scores.numpy(), mask_scores.to(ranks.scores).numpy()))
     return torch.bincount(regions, values[indices]) / torch.bincount(regions)
 
 
@@ -179,7 +179,7 @@ def count_below(parts: Sequence[Tensor], scores: Tensor) -> tuple[Tensor, Tensor
             below += torch.searchsorted(ordered, scores).cpu()
             at_most += torch.searchsorted(ordered, scores, right=True).cpu()
         return below, at_most
-    wanted, chunks = _as_array(scores), _chunks(parts, scores.dtype)
+    wanted, chunks = scores.numpy(), _chunks(parts, scores.dtype)
     bins = _Bins.around(wanted) if sum(map(len, parts)) > _CHUNK_SIZE else None
     near = chunks if bins is None else map(bins.near, chunks)
     for piece in _joined(near, max(_MIN_SORTED, len(scores))):
@@ -281,7 +281,3 @@ def _sorted(parts: Sequence[Tensor]) -> Tensor:
     if whole.device.type == "cpu":  # NumPy is many times as fast
         return torch.from_numpy(np.sort(whole.numpy()))
     return whole.sort().values
-
-
-def _as_array(scores: Tensor) -> _Array:
-    return scores.numpy()
