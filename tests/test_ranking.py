@@ -313,3 +313,10 @@ def test_bounds_are_reached() -> None:
         assert score.bounds[1] == best[name].value == 1
         # the least sum of precisions is bounded by a logarithm, which is exact to the third decimal here
         assert score.bounds[0] == pytest.approx(worst[name].value, abs=1e-3 if name == "ap" else EXACT), name
+
+
+def test_the_lowest_of_equally_good_thresholds_is_given() -> None:
+    """Where two thresholds reach the highest F1, the threshold is the lower one."""
+    # at 3 one of two mask pixels is found without an error, at 1 both with two errors: F1 is 2/3 either way
+    ranks = ranking.rank([torch.tensor([2.0, 2.0, 0.0])], [torch.tensor([3.0, 1.0])])
+    assert ranking.f1_max(ranks) == (pytest.approx(2 / 3, abs=EXACT), 1.0)
