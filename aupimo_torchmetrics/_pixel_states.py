@@ -13,6 +13,7 @@ from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._engine import histogram, ranking, regions
 from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.pixels import SLICE_SIZE, Pixels, part_pixels
 from aupimo_torchmetrics._engine.ranking import Ranks
 from aupimo_torchmetrics._engine.regions import PackedMasks
@@ -117,18 +118,17 @@ class PixelMetric(ListStatesMetric):
     def _count(self, parted: Iterator[Pixels]) -> int:
         """Count all scores by bins; return the number of images whose every pixel is ignored."""
         num_bins, num_ignored = cast("int", self.num_bins), 0
-        normal_counts = self.aupimo_pixel_normal_counts.clone()
+        normal_counts, mask_counts = self.aupimo_pixel_normal_counts.clone(), self.aupimo_pixel_mask_counts.clone()
         masks: list[Tensor] = []
         packed: list[PackedMasks] = []
         for pixels in parted:
-            normal_counts += histogram.count_scores(pixels.normal, num_bins).to(self.device)
+            histogram.add_counts(normal_counts, pixels.normal)
             masks.append(pixels.mask)
             packed.append(pixels.packed)
             num_ignored += int(pixels.num_ignored_images)
         mask_scores = torch.cat(masks) if masks else torch.empty(0)
-        mask_counts = histogram.count_scores(mask_scores, num_bins)
-        self.aupimo_pixel_normal_counts = normal_counts
-        self.aupimo_pixel_mask_counts = self.aupimo_pixel_mask_counts + mask_counts.to(self.device)
+        histogram.add_counts(mask_counts, mask_scores)
+        self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts = normal_counts, mask_counts
         if self._is_of_regions:
             shares, num_regions = regions.shares_of_pixels(regions.number_regions(regions.join_masks(packed)))
             sums = histogram.sum_shares(mask_scores, shares, num_bins)
@@ -184,15 +184,14 @@ class PixelMetric(ListStatesMetric):
         """Ranks of the mask pixels, or as if all scores of a bin were tied."""
         if self.num_bins is None:
             return _latest.ranks(self._parts("normal_scores"), self._parts("mask_scores"))
-        edges = histogram.lower_edges(self.num_bins)
-        return ranking.rank_bins(self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts, edges)
+        return ranking.rank_bins(self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts)
 
     def _region_mean(self, ranks: Ranks) -> Callable[[Tensor], float]:
         """Make a function that takes a value for each distinct mask score, and returns its mean over the regions."""
         if self.num_bins is None:
             packed = PackedMasks(self._joined("mask_bits"), self._joined("mask_sizes"))
             return pixel_means(ranks, self._joined("mask_scores"), regions.number_regions(packed))
-        shares = self.aupimo_pixel_region_shares.cpu()[self.aupimo_pixel_mask_counts.cpu() > 0]
+        shares = self.aupimo_pixel_region_shares.cpu()[true_indices(self.aupimo_pixel_mask_counts.cpu())]
         num_regions = int(self.aupimo_pixel_num_regions)
         return lambda values: float((shares * values).sum()) / num_regions
 

@@ -198,7 +198,7 @@ def test_bins_are_in_the_order_of_the_scores(num_bins: int) -> None:
     bins = histogram.bins_of(scores, num_bins)
     assert bins.diff().amin() >= 0
     assert 0 <= bins.amin() <= bins.amax() < num_bins
-    edges = histogram.lower_edges(num_bins)[bins.long()]
+    edges = histogram.lower_edges(bins.long(), num_bins)
     assert (edges <= scores).all()
     assert torch.equal(histogram.bins_of(edges, num_bins), bins)
     below = torch.nextafter(edges, torch.tensor(-math.inf))
@@ -206,21 +206,27 @@ def test_bins_are_in_the_order_of_the_scores(num_bins: int) -> None:
     assert len(histogram.bins_of(torch.tensor([-0.0, 0.0]), num_bins).unique()) == 1
 
 
+def count_scores(scores: Tensor, num_bins: int) -> Tensor:
+    """Histogram of scores."""
+    counts = torch.zeros(num_bins, dtype=torch.int64)
+    histogram.add_counts(counts, scores)
+    return counts
+
+
 def test_bins_count_scores_of_any_dtype() -> None:
     """A histogram of many scores counts each in its bin, and of half precision as the float32 number that it is."""
     scores = torch.randn(600_001)
     bins = histogram.bins_of(scores, 2**10)
-    assert torch.equal(histogram.count_scores(scores, 2**10), torch.bincount(bins, minlength=2**10))
+    assert torch.equal(count_scores(scores, 2**10), torch.bincount(bins, minlength=2**10))
     for dtype in (torch.float16, torch.bfloat16):
         rounded = scores[:1000].to(dtype)
-        assert torch.equal(histogram.count_scores(rounded, 64), histogram.count_scores(rounded.float(), 64))
-    assert histogram.count_scores(scores[:0], 64).sum() == 0
+        assert torch.equal(count_scores(rounded, 64), count_scores(rounded.float(), 64))
+    assert count_scores(scores[:0], 64).sum() == 0
 
 
 def rank_by_bins(normal: Tensor, mask: Tensor, num_bins: int) -> ranking.Ranks:
     """Ranks from histograms of scores."""
-    counts = (histogram.count_scores(each, num_bins) for each in (normal, mask))
-    return ranking.rank_bins(*counts, histogram.lower_edges(num_bins))
+    return ranking.rank_bins(count_scores(normal, num_bins), count_scores(mask, num_bins))
 
 
 def bounds_by_name(
@@ -233,7 +239,7 @@ def bounds_by_name(
     else:
         ranks = rank_by_bins(normal, mask, num_bins)
         shares = (1 / torch.bincount(numbers).double())[numbers]
-        sums = histogram.sum_shares(mask, shares, num_bins)[histogram.count_scores(mask, num_bins) > 0]
+        sums = histogram.sum_shares(mask, shares, num_bins)[count_scores(mask, num_bins) > 0]
 
         def region_mean(values: Tensor) -> float:
             return float((sums * values).sum() / (numbers.amax() + 1))

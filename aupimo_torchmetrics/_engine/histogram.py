@@ -19,16 +19,17 @@ _CHUNK_SIZE = 2**18
 """Scores that are put into bins at once: the arrays of one step fit into the cache."""
 
 
-def count_scores(scores: Tensor, num_bins: int) -> Tensor:
-    """Count the scores (n,) in each bin: (B,) int64."""
+def add_counts(counts: Tensor, scores: Tensor) -> None:
+    """Add the number of the scores (n,) in each bin to the counts (B,) int64, in place."""
+    num_bins = len(counts)
     if scores.device.type != "cpu":
-        return torch.bincount(bins_of(scores, num_bins), minlength=num_bins)
-    counts = torch.zeros(num_bins, dtype=torch.int64)
+        counts += torch.bincount(bins_of(scores, num_bins), minlength=num_bins).to(counts.device)
+        return
     memory = torch.empty(min(len(scores), _CHUNK_SIZE), dtype=torch.int64)
     for chunk in torch.split(scores, _CHUNK_SIZE):
         bins = memory[: len(chunk)].copy_(bins_of(chunk, num_bins))
-        counts += torch.from_numpy(np.bincount(bins.numpy(), minlength=num_bins))  # several times as fast as torch's
-    return counts
+        found = np.bincount(bins.numpy(), minlength=num_bins)  # several times as fast as torch's
+        counts += torch.from_numpy(found).to(counts.device)
 
 
 def sum_shares(scores: Tensor, shares: Tensor, num_bins: int) -> Tensor:
@@ -44,9 +45,9 @@ def bins_of(scores: Tensor, num_bins: int) -> Tensor:
     return ordered.bitwise_right_shift_(_num_dropped_bits(num_bins)).add_(num_bins // 2)
 
 
-def lower_edges(num_bins: int) -> Tensor:
-    """Give the lowest score of each bin: (B,) float32; of bins beyond the infinite scores, these."""
-    ordered = (torch.arange(num_bins) - num_bins // 2) << _num_dropped_bits(num_bins)
+def lower_edges(bins: Tensor, num_bins: int) -> Tensor:
+    """Give the lowest score in each of some bins (m,) int64: (m,) float32."""
+    ordered = (bins - num_bins // 2) << _num_dropped_bits(num_bins)
     infinity = int(torch.tensor(math.inf).view(torch.int32))
     edges = ordered.abs().clamp(max=infinity).to(torch.int32).view(torch.float32)
     return torch.where(ordered < 0, -edges, edges)

@@ -30,6 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aupimo_torchmetrics._engine.histogram import lower_edges
+from aupimo_torchmetrics._engine.kept import true_indices
+
 _NUM_BINS = 2**18
 """Bins that tell which normal scores are near to a mask score."""
 _CHUNK_SIZE = 2**18
@@ -153,18 +156,18 @@ def rank(normal_parts: Sequence[Tensor], mask_parts: Sequence[Tensor]) -> Ranks:
     )
 
 
-def rank_bins(normal_counts: Tensor, mask_counts: Tensor, lower_edges: Tensor) -> Ranks:
+def rank_bins(normal_counts: Tensor, mask_counts: Tensor) -> Ranks:
     """Rank the mask pixels as if all scores of a bin were tied, from the numbers of either in each bin (B,) int64."""
     normal_counts, mask_counts = normal_counts.cpu(), mask_counts.cpu()
-    at_least = normal_counts.flip(0).cumsum(0).flip(0)
-    is_used = mask_counts > 0
-    at_least_used = at_least[is_used]
+    used = true_indices(mask_counts)
+    num_normal = int(normal_counts.sum())
+    above = num_normal - normal_counts.cumsum(0)[used]
     return Ranks(
-        scores=lower_edges[is_used],
-        counts=mask_counts[is_used].double(),
-        above=(at_least_used - normal_counts[is_used]).double(),
-        at_least=at_least_used.double(),
-        num_normal=int(at_least[0]),
+        scores=lower_edges(used, len(mask_counts)),
+        counts=mask_counts[used].double(),
+        above=above.double(),
+        at_least=(above + normal_counts[used]).double(),
+        num_normal=num_normal,
     )
 
 
