@@ -118,17 +118,19 @@ class PixelMetric(ListStatesMetric):
     def _count(self, parted: Iterator[Pixels]) -> int:
         """Count all scores by bins; return the number of images whose every pixel is ignored."""
         num_bins, num_ignored = cast("int", self.num_bins), 0
-        normal_counts, mask_counts = self.aupimo_pixel_normal_counts.clone(), self.aupimo_pixel_mask_counts.clone()
+        counter = histogram.Counter(self.aupimo_pixel_normal_counts)
         masks: list[Tensor] = []
         packed: list[PackedMasks] = []
         for pixels in parted:
-            histogram.add_counts(normal_counts, pixels.normal)
+            counter.add(pixels.normal)
             masks.append(pixels.mask)
             packed.append(pixels.packed)
             num_ignored += int(pixels.num_ignored_images)
         mask_scores = torch.cat(masks) if masks else torch.empty(0)
-        histogram.add_counts(mask_counts, mask_scores)
-        self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts = normal_counts, mask_counts
+        self.aupimo_pixel_normal_counts = counter.counts
+        counter = histogram.Counter(self.aupimo_pixel_mask_counts)
+        counter.add(mask_scores)
+        self.aupimo_pixel_mask_counts = counter.counts
         if self._is_of_regions:
             shares, num_regions = regions.shares_of_pixels(regions.number_regions(regions.join_masks(packed)))
             sums = histogram.sum_shares(mask_scores, shares, num_bins)
