@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics import _warnings
-from aupimo_torchmetrics._engine import sampled, sweep
+from aupimo_torchmetrics._engine import ranking, sampled, sweep
 from aupimo_torchmetrics._engine.image_ids import rank
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, drop_repeats, on_float64_device
-from aupimo_torchmetrics._engine.regions import RegionScores, as_pixel_scores
+from aupimo_torchmetrics._engine.regions import RegionScores
 from aupimo_torchmetrics._settings import SharedFPR
 
 
@@ -99,17 +99,18 @@ def score_images(
 
 
 def score_regions(regions: RegionScores, fpr_limit: float) -> tuple[Tensor, tuple[str, ...]]:
-    """Score each region by AUPRO: (R,) float64, with the texts of warnings; NaN if undefined, (1,) without a region.
+    """Score each region by AUPRO: (R,) float64 on the CPU, with the texts of warnings; NaN if undefined, (1,) without.
 
-    The scores may be on the CPU: the device of the regions need not have float64.
+    AUPRO of all images is the mean of these.
     """
     num_regions = len(regions.region_sizes)
-    text = _warnings.missing_pixels(num_regions, len(regions.normal))
+    text = _warnings.missing_pixels("AUPRO", num_mask=num_regions, num_normal=len(regions.normal))
     if text:
         return torch.full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
-    kept = on_float64_device(as_pixel_scores(regions))
-    levels = sweep.normal_levels(kept, fpr_limit, "mean")
-    return sweep.per_image_scores(kept, sweep.area_table(levels, fpr_limit))[1:], ()
+    numbers = torch.arange(num_regions).repeat_interleave(regions.region_sizes.cpu())
+    ranks = ranking.rank([regions.normal], [regions.in_regions])
+    values = ranking.area_shares(ranks, fpr_limit)
+    return ranking.region_means(ranks, values, regions.in_regions.cpu(), numbers), ()
 
 
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:

@@ -58,6 +58,9 @@ PictureFormat: TypeAlias = Literal["png", "svg", "pdf"]
 Texture: TypeAlias = Literal["brick", "grass", "gravel"]
 """Photographs that come with every installation of scikit-image."""
 
+MAX_NUM_BINS = 2**24
+"""Most bins of a histogram of scores, 128 MiB for each state: as many as float32 numbers from 1 to 4."""
+
 TIE_TOLERANCE = 1e-3
 """The Wilcoxon test treats scores that differ by at most this as equal, as in the official package."""
 
@@ -107,6 +110,21 @@ def check_num_thresholds(num_thresholds: int | None) -> None:
             f"Expected `num_thresholds` to be None or at least 2, but got {num_thresholds}. "
             "None gives the exact score, 300000 the protocol of the paper."
         )
+
+
+def check_num_bins(num_bins: int | None) -> int | None:
+    """Return the number as an `int`; raise unless it is None or a power of two from 2 to 2**24."""
+    if num_bins is None:
+        return None
+    remedy = "None gives the exact value, 2**18 bins are enough for most scores."
+    if not isinstance(num_bins, Integral) or isinstance(num_bins, bool):
+        raise TypeError(f"Expected `num_bins` to be None or an integer, but got {type(num_bins).__name__}. {remedy}")
+    number = int(num_bins)
+    if not 2 <= number <= MAX_NUM_BINS or number.bit_count() != 1:
+        raise ValueError(
+            f"Expected `num_bins` to be None or a power of two from 2 to 2**24, but got {number}. {remedy}"
+        )
+    return number
 
 
 def check_normal_buffer(normal_buffer: int | None) -> None:

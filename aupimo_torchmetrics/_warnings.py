@@ -20,6 +20,9 @@ MIN_SAMPLED_POINTS = 300
 MAX_BOUND_ERROR = 0.01
 """A larger relative distance of a sampled FPR to its bound causes a warning, as in the official package."""
 
+MAX_UNCERTAINTY = 1e-3
+"""A larger distance between the certain bounds of a pixel metric causes a warning."""
+
 
 def warn(texts: Iterable[str]) -> None:
     """Issue a `UserWarning` for each text, on the first process only."""
@@ -75,12 +78,23 @@ def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
     return ""
 
 
-def missing_pixels(num_regions: int, num_outside: int) -> str:
-    """Say that there is no region in the masks, or no pixel outside of them, so that AUPRO is NaN."""
-    if num_regions > 0 and num_outside > 0:
+def missing_pixels(name: str, *, num_mask: int, num_normal: int) -> str:
+    """Say that there is no pixel in masks, or none outside of them, so that a pixel metric is NaN."""
+    if num_mask > 0 and num_normal > 0:
         return ""
-    missing = "region in the masks" if num_regions == 0 else "pixel outside of the masks"
-    return f"AUPRO is undefined (NaN): there is no {missing}. Add images that have one."
+    part = "region" if name == "AUPRO" else "pixel"
+    missing = f"{part} in the masks" if num_mask == 0 else "pixel outside of the masks"
+    return f"{name} is undefined (NaN): there is no {missing}. Add images that have one."
+
+
+def wide_bounds(name: str, low: float, high: float) -> str:
+    """Say that a histogram leaves a pixel metric uncertain."""
+    if high - low <= MAX_UNCERTAINTY:
+        return ""
+    return (
+        f"{name} is uncertain: many scores share a bin, so it lies anywhere between {low:.6f} and {high:.6f}. "
+        "Set `num_bins=None` for the exact value, or use more bins. Scores with a large offset need most: subtract it."
+    )
 
 
 def infinite_scores() -> str:
