@@ -1,8 +1,8 @@
 """AUPIMO for torchmetrics: exact per-image scores of anomaly maps, in little time and memory.
 
 `metrics` holds AUPIMO and PIMO, `pixel_metrics` what is reported beside them, `functional` the same as functions, and
-`results` what they return. Further modules need an extra: `statistics`, `plotting`, `lightning`, `anomalib`, `evaluate`,
-`compare` and `demo`.
+`results` what they return. Further modules need an extra: `statistics`, `plotting`, `lightning`, `anomalib`,
+`evaluate`, `compare` and `demo`.
 """
 
 from aupimo_torchmetrics._version import __version__

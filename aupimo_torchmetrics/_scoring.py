@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics import _warnings
-from aupimo_torchmetrics._engine import ranking, sampled, sweep
+from aupimo_torchmetrics._engine import sampled, sweep
 from aupimo_torchmetrics._engine.image_ids import rank
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, drop_repeats, on_float64_device
-from aupimo_torchmetrics._engine.regions import RegionScores
 from aupimo_torchmetrics._settings import SharedFPR
 
 
@@ -96,21 +95,6 @@ def score_images(
     undefined = _warnings.missing_class("AUPIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
     aupimos = sweep.per_image_scores(kept, scoring.table)
     return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined or text))
-
-
-def score_regions(regions: RegionScores, fpr_limit: float) -> tuple[Tensor, tuple[str, ...]]:
-    """Score each region by AUPRO: (R,) float64 on the CPU, with the texts of warnings; NaN if undefined, (1,) without.
-
-    AUPRO of all images is the mean of these.
-    """
-    num_regions = len(regions.region_sizes)
-    text = _warnings.missing_pixels("AUPRO", num_mask=num_regions, num_normal=len(regions.normal))
-    if text:
-        return torch.full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
-    numbers = torch.arange(num_regions).repeat_interleave(regions.region_sizes.cpu())
-    ranks = ranking.rank([regions.normal], [regions.in_regions])
-    values = ranking.area_shares(ranks, fpr_limit)
-    return ranking.region_means(ranks, values, regions.in_regions.cpu(), numbers), ()
 
 
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:

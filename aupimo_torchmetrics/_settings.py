@@ -19,8 +19,10 @@ Reduction: TypeAlias = Literal["mean", "none"]
 SharedFPR: TypeAlias = Literal["mean", "max"]
 """How one shared FPR is made of the FPRs of the normal images: their mean, or their maximum, which is stricter."""
 
-MetricName: TypeAlias = Literal["aupimo", "auroc", "aupr", "aupro"]
-"""Metrics that can be computed from saved maps."""
+MetricName: TypeAlias = Literal[
+    "aupimo", "auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max"
+]
+"""Metrics that can be computed from saved maps: of anomalous images, of all pixels, and of images by one score each."""
 
 Layout: TypeAlias = Literal[
     "auto",
@@ -86,13 +88,13 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     return lower, upper
 
 
-def check_fpr_limit(fpr_limit: float) -> None:
+def check_fpr_limit(fpr_limit: float, name: str = "fpr_limit") -> None:
     """Raise unless the limit is a number in (0, 1]."""
     if not isinstance(fpr_limit, Real) or isinstance(fpr_limit, bool):
-        raise TypeError(f"Expected `fpr_limit` to be a number, but got {type(fpr_limit).__name__}.")
+        raise TypeError(f"Expected `{name}` to be a number, but got {type(fpr_limit).__name__}.")
     if not 0 < fpr_limit <= 1:
         raise ValueError(
-            f"Expected `fpr_limit` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
+            f"Expected `{name}` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
         )
 
 

@@ -6,7 +6,6 @@ at a corner belong to the same region. What is packed of an image is the rectang
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -70,46 +69,6 @@ def shares_of_pixels(numbers: Tensor) -> tuple[Tensor, int]:
     """Give each mask pixel its share of its region, one over the size: (T,) float64; and the number of regions."""
     sizes = torch.bincount(numbers)
     return sizes.double().reciprocal()[numbers], len(sizes)
-
-
-class RegionScores(NamedTuple):
-    """All scores of some images, split by the regions of their masks."""
-
-    normal: Tensor
-    """(P,) scores outside of all masks, of normal and of anomalous images."""
-    in_regions: Tensor
-    """(S,) scores in the regions, region after region."""
-    region_sizes: Tensor
-    """(R,) int64, number of pixels of each region."""
-
-
-def split_by_regions(
-    maps: Iterable[Tensor], masks: Iterable[Tensor], ignored: Iterable[Tensor | None] = itertools.repeat(None)
-) -> RegionScores:
-    """Split the scores of maps (H, W) by the regions of their masks (H, W) bool.
-
-    Pixels that are `ignored`, (H, W) bool or None, lie in no mask, and do not count outside of masks either.
-    """
-    pairs = zip(maps, masks, strict=True)
-    return join_regions([_split_one(*pair, each) for pair, each in zip(pairs, ignored, strict=False)])
-
-
-def join_regions(parts: Sequence[RegionScores]) -> RegionScores:
-    """Join the scores of several sets of images."""
-    nothing = RegionScores(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
-    return RegionScores(*(torch.cat(pieces) for pieces in zip(*(parts or [nothing]), strict=True)))
-
-
-def _split_one(anomaly_map: Tensor, mask: Tensor, ignored: Tensor | None) -> RegionScores:
-    """Split the scores of one map (H, W) by the regions of its mask (H, W) bool."""
-    outside = ~mask if ignored is None else ~(mask | ignored)
-    if not bool(mask.any()):
-        nothing = anomaly_map.new_empty(0)
-        normal = anomaly_map.flatten() if ignored is None else anomaly_map[outside]
-        return RegionScores(normal, nothing, nothing.new_empty(0, dtype=torch.int64))
-    regions = _label(mask.cpu().numpy())[0].to(anomaly_map.device)
-    by_region = regions.argsort(stable=True)
-    return RegionScores(anomaly_map[outside], anomaly_map[mask][by_region], torch.bincount(regions))
 
 
 def _label(mask: NDArray[Any]) -> tuple[Tensor, int]:
