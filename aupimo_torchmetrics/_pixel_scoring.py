@@ -1,6 +1,7 @@
 """From ranks of mask pixels to pixel metrics, with their certain bounds and the texts of warnings.
 
-No function here warns. The texts travel with the numbers, and the caller that gives these to the user warns once.
+No function here warns. The texts, which begin with the `name` of the metric, travel with the numbers, and the caller
+that gives these to the user warns once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import ranking
 from aupimo_torchmetrics._engine.ranking import Ranks
 
-__all__ = ["PixelScore", "score_aupro", "score_auroc", "score_average_precision", "score_f1_max"]
+__all__ = [
+    "PixelScore",
+    "outward",
+    "pixel_means",
+    "score_aupro",
+    "score_auroc",
+    "score_average_precision",
+    "score_f1_max",
+]
 
 
 class PixelScore(NamedTuple):
@@ -32,20 +41,22 @@ class PixelScore(NamedTuple):
     """Threshold at which the value is reached, if it is reached at one."""
 
 
-def score_auroc(ranks: Ranks, *, is_binned: bool = False) -> PixelScore:
+def score_auroc(ranks: Ranks, *, is_binned: bool = False, name: str = "PixelAUROC") -> PixelScore:
     """Area under the ROC curve of all pixels; with bounds if the ranks are those of bins."""
-    return _score("PixelAUROC", ranks, ranking.auroc, ranking.auroc, is_binned=is_binned)
+    return _score(name, ranks, ranking.auroc, ranking.auroc, is_binned=is_binned)
 
 
-def score_average_precision(ranks: Ranks, *, is_binned: bool = False) -> PixelScore:
+def score_average_precision(
+    ranks: Ranks, *, is_binned: bool = False, name: str = "PixelAveragePrecision"
+) -> PixelScore:
     """Average precision of all pixels; with bounds if the ranks are those of bins."""
     lowest = ranking.lowest_average_precision
-    return _score("PixelAveragePrecision", ranks, ranking.average_precision, lowest, is_binned=is_binned)
+    return _score(name, ranks, ranking.average_precision, lowest, is_binned=is_binned)
 
 
-def score_f1_max(ranks: Ranks, *, is_binned: bool = False) -> PixelScore:
+def score_f1_max(ranks: Ranks, *, is_binned: bool = False, name: str = "PixelF1Max") -> PixelScore:
     """Highest F1 score of any threshold, and the threshold; with bounds if the ranks are those of bins."""
-    score = _score("PixelF1Max", ranks, _f1_max, _f1_max, is_binned=is_binned)
+    score = _score(name, ranks, _f1_max, _f1_max, is_binned=is_binned)
     return score._replace(threshold=ranking.f1_max(ranks)[1] if ranks.is_defined else math.nan)
 
 

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.ranking import Ranks
@@ -33,9 +32,6 @@ from aupimo_torchmetrics._pixel_states import PixelMetric
 from aupimo_torchmetrics._settings import DEFAULT_FPR_LIMIT, check_fpr_limit
 
 __all__ = ["AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
-
-if not _MATPLOTLIB_AVAILABLE:
-    __doctest_skip__ = ["AUPRO.plot", "PixelAUROC.plot", "PixelAveragePrecision.plot", "PixelF1Max.plot"]
 
 
 class AUPRO(PixelMetric):

@@ -96,6 +96,7 @@ def test_docstrings_are_not_needed() -> None:
 PUBLIC_MODULES = (
     "",
     ".metrics",
+    ".pixel_metrics",
     ".functional",
     ".results",
     ".statistics",

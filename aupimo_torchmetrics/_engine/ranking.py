@@ -185,10 +185,13 @@ def count_below(parts: Sequence[Tensor], scores: Tensor) -> tuple[Tensor, Tensor
     wanted, chunks = scores.numpy(), _chunks(parts, scores.dtype)
     bins = _Bins.around(wanted) if sum(map(len, parts)) > _CHUNK_SIZE else None
     near = chunks if bins is None else map(bins.near, chunks)
-    for piece in _joined(near, max(_MIN_SORTED, len(scores))):
+    for piece in filter(len, _joined(near, max(_MIN_SORTED, len(scores)))):
         ordered = np.sort(piece)
-        below += torch.from_numpy(np.searchsorted(ordered, wanted))
-        at_most += torch.from_numpy(np.searchsorted(ordered, wanted, side="right"))
+        num_below = np.searchsorted(ordered, wanted)
+        below += torch.from_numpy(num_below)
+        ties = np.flatnonzero(ordered.take(num_below, mode="clip") == wanted)  # the others need no second search
+        num_below[ties] = np.searchsorted(ordered, wanted[ties], side="right")
+        at_most += torch.from_numpy(num_below)
     num_far = 0 if bins is None else torch.from_numpy(bins.num_far_below())
     return below + num_far, at_most + num_far
 
