@@ -16,6 +16,8 @@ class BadDataError(ValueError):
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of a file to write. It is renamed to `path` when all went well, and removed if not."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"Expected a file to write, but {path} is a folder.")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished

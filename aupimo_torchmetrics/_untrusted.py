@@ -59,7 +59,7 @@ MAX_TEXT = 1024
 """Characters of the longest text in a file of tensors."""
 MAX_TEXTS = 2**27
 """Bytes of all texts together in a NumPy archive."""
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Formats of images and masks. Pillow tries no other: it would read an EPS file by running Ghostscript."""
 
 _ZIP_START = b"PK\3\4"
@@ -343,7 +343,7 @@ def _check_segments(page: Any) -> None:
                 raise BadDataError("more compressed data than pixels")
     elif page.compression not in _LIMITED_COMPRESSIONS:
         known = ", ".join(map(str, (*_LIMITED_COMPRESSIONS, *_UNPACKERS)))
-        raise BadDataError(f"compression {int(page.compression)}, not {known}")
+        raise BadDataError(f"compression {int(page.compression)}, not {known}; please save it without compression")
 
 
 def find_files(folder: Path, suffixes: Collection[str], *, follow_links: bool = False) -> list[Path]:

@@ -90,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
 
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # a service may have closed it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  for the whole process
     parser, subparsers = _parsers()
     arguments = parser.parse_args(argv)
     arguments.parser = subparsers[arguments.command]
@@ -417,7 +420,9 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="X",
         help="scores that differ by at most this are equal in the Wilcoxon test (default: %(default)s)",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder to write tables and pictures to (default: none)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write tables and pictures to (default: none)"
+    )
     parser.add_argument(
         "--format",
         dest="picture_format",
@@ -435,6 +440,8 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     _require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
     from aupimo_torchmetrics.compare import compare_paths  # noqa: PLC0415
 
+    if arguments.out is not None:
+        _check_folder(arguments.out)
     comparison = compare_paths(
         arguments.paths,
         arguments.names,
@@ -445,7 +452,7 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     )
     hint = "`--out DIR` writes the comparison in each category, and pictures" if comparison.ranking is not None else ""
     if arguments.out is not None:  # before anything is printed, so that a closed pipe loses nothing
-        out = Path(arguments.out)
+        out = arguments.out
         written = comparison.save(out, arguments.picture_format, quiet=arguments.quiet)
         files = dict.fromkeys(path.name if path.parent == out else f"CATEGORY/{path.name}" for path in written)
         hint = f"written to {out}: {', '.join(files)}"

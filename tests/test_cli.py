@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -300,3 +301,17 @@ def test_module_runs_as_a_program() -> None:
     command = [sys.executable, "-m", "aupimo_torchmetrics", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout == f"aupimo-torchmetrics {__version__}\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_crash(tmp_path: Path, closed: str) -> None:
+    """A service may have closed the streams: there is no traceback, and the exit code is that of the command."""
+    np.save(tmp_path / "a.npy", np.arange(4.0).reshape(2, 2))
+    np.save(tmp_path / "b.npy", np.arange(4.0).reshape(2, 2))
+    np.save(tmp_path / "mask.npy", np.eye(2))
+    (tmp_path / "t.csv").write_text("image,mask,map\na,,a.npy\nb,mask.npy,b.npy\n", encoding="utf-8")
+    command = f"{sys.executable} -m aupimo_torchmetrics evaluate --table t.csv --fpr-bounds 0.3 0.9 {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    assert done.returncode == 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert ("category" in done.stdout) == (closed == "2>&-")

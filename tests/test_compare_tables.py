@@ -287,6 +287,19 @@ def test_a_picture_that_fails_leaves_no_half_file(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_folder_that_cannot_be_is_told_before_models_are_compared(
+    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing can be written, the command says so at once."""
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        assert main(["compare", *map(str, files), "--out", str(out)]) == 1
+        assert capsys.readouterr() == (
+            "",
+            f"aupimo compare: Expected `--out` to be a folder, but {tmp_path / 'file'} is a file.\n",
+        )
+
+
 @pytest.mark.parametrize("option", ["--json", "--quiet"])
 def test_all_is_written_before_anything_is_printed(
     option: str, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

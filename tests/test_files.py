@@ -1,5 +1,6 @@
 """A file is written whole or not at all."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,10 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path, error: type[Base
         write_half()
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    """Where a folder is, no file is written, and the error names it."""
+    with pytest.raises(IsADirectoryError, match=f"but {re.escape(str(tmp_path))} is a folder"), replacing(tmp_path):
+        raise AssertionError
+    assert not list(tmp_path.parent.glob("*.unfinished"))

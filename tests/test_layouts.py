@@ -249,6 +249,22 @@ def test_real_iad_without_its_json(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("is_one_category", [False, True])
+def test_paths_in_the_json_of_real_iad_may_begin_with_the_category(tmp_path: Path, is_one_category: bool) -> None:
+    """Paths of images relative to the folder above the category are the same images."""
+    root = make_tree(tmp_path / "data", "real_iad")
+    root = root / "realiad_1024/audiojack" if is_one_category else root
+    expected = find_test_images(root)
+    (path,) = tmp_path.rglob("realiad_jsons/realiad_jsons/audiojack.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for row in content["test"]:
+        for key in ("image_path", "mask_path"):
+            row[key] = f"audiojack/{row[key]}" if row.get(key) else None
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert find_test_images(root) == expected
+    assert any(image.masks for image in expected)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -326,7 +342,10 @@ def test_forms_of_anomalib_folders(tmp_path: Path, kind: str) -> None:
     assert find_test_images(root, "anomalib_folder") == find_test_images(root)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".TIFF", ".jpg", ".JPEG", ".webp"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".png", ".PNG", ".bmp", ".gif", ".GIF", ".tif", ".TIFF", ".jfif", ".jpg", ".JPEG", ".webp", ".pgm", ".ppm"],
+)
 @pytest.mark.parametrize("layout", ["mvtec", "mvtec_ad_2", "mvtec_3d", "ksdd2", "anomalib_folder", "folder"])
 def test_masks_of_any_suffix(tmp_path: Path, suffix: str, layout: Any) -> None:
     """A mask is found whatever its suffix, in any case."""
@@ -338,6 +357,16 @@ def test_masks_of_any_suffix(tmp_path: Path, suffix: str, layout: Any) -> None:
     assert {mask.suffix for image in images for mask in image.masks} == {suffix}
     assert all(mask.is_file() for image in images for mask in image.masks)
     assert {image.name for image in images} == set(TREES[layout][1])
+
+
+@pytest.mark.parametrize("name", ["000_mask.npy", "000.npy", "000_mask.svg", "000_mask.png.npy"])
+def test_masks_that_are_no_images(tmp_path: Path, name: str) -> None:
+    """Masks that a folder cannot hold are named, and their images are not said to be normal."""
+    root = make_tree(tmp_path / "data", "mvtec")
+    (root / "bottle/ground_truth/broken/000_mask.png").rename(root / f"bottle/ground_truth/broken/{name}")
+    problem = problems(find_test_images(root))["bottle/test/broken/000.png"]
+    assert problem.endswith(f"and not {name}")
+    assert "normal_folder" not in problem
 
 
 @pytest.mark.parametrize("layout", TREES)
@@ -462,6 +491,16 @@ def test_folders_of_normal_images_that_are_not_there(tmp_path: Path) -> None:
         find_test_images(root, normal_folder=["good", "pas"])
 
 
+def test_masks_in_folders_of_masks(tmp_path: Path) -> None:
+    """Masks that lie a folder too deep hide no layout, but are masks without an image."""
+    root = make_tree(tmp_path / "data", "mvtec")
+    (root / "bottle/ground_truth/broken/masks").mkdir()
+    mask = root / "bottle/ground_truth/broken/000_mask.png"
+    mask.rename(mask.parent / "masks/000_mask.png")
+    found = problems(find_test_images(root))
+    assert found["bottle/ground_truth/broken/masks/000_mask.png"] == "a mask without an image"
+
+
 def test_images_without_a_folder(tmp_path: Path) -> None:
     """A stray image between the folders of defects is named."""
     root = touch(make_tree(tmp_path / "data", "mvtec"), "bottle/test/overview.png")
@@ -472,10 +511,14 @@ UNSURE = {
     "nothing": (["readme.png"], "found no test image"),
     "masks beside images": (
         ["x/test/good/0.png", "x/test/crack/1.png", "x/test/crack/1_mask.png"],
-        "found no test image",
+        "found no test image; as 'mvtec' there is x/test/crack/1_mask.png among the images",
     ),
-    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test image"),
-    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test image"),
+    "a copy of a mask beside images": (
+        ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0_mask.png", "x/test/a/0_mask.png"],
+        "found no test image; as 'mvtec' there is x/test/a/0_mask.png among the images",
+    ),
+    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test image; .* x/test/crack/depth/1.png"),
+    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test image; .* x/test/gt/0.png"),
     "two layouts": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0.png", "images/a.png", "masks/a.png"],
         "it fits several: mvtec, folder",

@@ -71,6 +71,13 @@ SETS: dict[str, tuple[str, Write]] = {
         lambda path: (np.save(path, np.asfortranarray(SCORES.astype(">f4"))), beside(path)),
     ),
     "tensor": ("maps.pt", lambda path: (torch.save(torch.tensor(SCORES), path), beside(path))),
+    "paths as Windows writes them": (
+        "maps.npy",
+        lambda path: (
+            np.save(path, SCORES),
+            path.with_suffix(".txt").write_bytes("\ufeff{}\r\n{}\r\n{}\r\n\r\n".format(*PATHS).encode()),
+        ),
+    ),
     "archive with paths beside it": ("maps.npz", lambda path: (np.savez(path, SCORES), beside(path))),
 }
 
@@ -95,6 +102,20 @@ def test_sets_beside_each_other(tmp_path: Path) -> None:
     assert maps.names == [*PATHS, *(name.replace("bottle", "screw") for name in PATHS), "zipper.npy"]
     assert np.array_equal(maps.read(4).numpy(), SCORES[1])
     assert np.array_equal(maps.read(6).numpy(), SCORES[1])
+
+
+def test_results_beside_maps(tmp_path: Path) -> None:
+    """Curves and pictures of an earlier evaluation are no maps, wherever its results lie."""
+    np.save(tmp_path / "000.npy", SCORES[0])
+    for folder in ("aupimo", "scores/bottle/aupimo"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "curves.npy", SCORES[0])
+        Image.new("L", (7, 5)).save(tmp_path / folder / "curves.png")
+        torch.save({"shared_fpr": torch.zeros(5), "per_image_tprs": torch.zeros(3, 5)}, tmp_path / folder / "curves.pt")
+        (tmp_path / folder / "aupimos.json").touch()
+    assert map_files.open_maps(tmp_path).names == ["000.npy"]
+    (tmp_path / "aupimo/aupimos.json").unlink()
+    assert len(map_files.open_maps(tmp_path).names) == 4
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt"])
@@ -145,6 +166,13 @@ BAD_SETS: dict[str, tuple[str, Write, str]] = {
         "`paths` is not a list of texts",
     ),
     "colours": ("m.npz", lambda path: np.savez(path, maps=np.zeros((3, 3, 5, 7)), paths=PATHS), "is neither"),
+    "list of maps": (
+        "m.pt",
+        lambda path: torch.save({"asmaps": list(torch.tensor(SCORES)), "paths": PATHS}, path),
+        "`asmaps` is a list",
+    ),
+    "picture": ("m.npy", lambda path: np.save(path, np.zeros((5, 7, 3))), "looks like a picture in colours"),
+    "picture with transparency": ("m.npy", lambda path: np.save(path, np.zeros((5, 7, 4))), "looks like a picture"),
     "weights": ("m.pt", lambda path: torch.save({"bias": torch.zeros(3)}, path), "no array of maps"),
     "no archive": ("m.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
 }

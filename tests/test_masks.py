@@ -120,6 +120,16 @@ CLEAR: dict[str, tuple[str, Write]] = {
     "fax, white is 0": (".tif", fax),
     "BMP": (".bmp", picture(GREY)),
     "BMP, one bit": (".bmp", picture(DEFECT)),
+    "GIF": (".gif", picture(GREY)),
+    "GIF, black and red": (".gif", palette(BYTES, (0, 0, 0), (255, 0, 0))),
+    "PBM": (".pbm", picture(DEFECT)),
+    "PGM": (".PGM", picture(7 * BYTES)),
+    "PGM, 16 bits": (".pgm", picture(BYTES.astype(np.uint16) * 65535)),
+    "PPM": (".ppm", picture(RED)),
+    "JPEG by another suffix, without a trace": (
+        ".jfif",
+        picture(255 * np.kron(BYTES, np.ones((8, 8), np.uint8)), quality=100, format="JPEG"),
+    ),
     "WebP without loss": (".webp", picture(COLOUR, lossless=True)),
     "JPEG without a trace": (".jpg", picture(255 * np.kron(BYTES, np.ones((8, 8), np.uint8)), quality=100)),
     "16 bits": (".png", picture(BYTES.astype(np.uint16) * 65535)),
@@ -190,6 +200,12 @@ UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
         ".tif",
         tiff(with_ignored(BYTES.astype(np.int16), -1)),
         r"\(-1, 0, 1\)",
+        {"ignore_value": -1},
+    ),
+    "negative label and white": (
+        ".tif",
+        tiff(with_ignored(GREY.astype(np.int16), -1)),
+        r"\(-1, 0, 255\)",
         {"ignore_value": -1},
     ),
     "classes": (".png", picture(with_classes()), r"a mask of 3 values \(0, 1, 2\)", {"threshold": 0}),
@@ -265,6 +281,8 @@ def test_advice_settles_unclear_masks(tmp_path: Path, kind: str) -> None:
         advised = advised[1:]
     assert advised[0] == next(iter(rule.items()))
     mask, ignored = read(path, **rule)
+    if kind == "classes":  # it may be that 2 is a label
+        assert advised == [("threshold", 0), ("ignore_value", 2)]
     assert (mask != DEFECT).sum() <= 20 * ("JPEG" in kind or "edges" in kind)
     assert (ignored is not None) == ("ignore_value" in rule)
 

@@ -88,6 +88,18 @@ def test_folders_of_the_data_set_that_maps_do_without(name: str, map_name: str) 
     assert pair([map_name], [image(name, "data")._replace(defect=None)]) == ({name: map_name}, {})
 
 
+@pytest.mark.parametrize("root", ["/mnt/parts/", "D:\\parts\\", "\\\\nas\\parts\\"])
+@pytest.mark.parametrize("folder", ["test/", ""])
+def test_categories_of_another_name_on_another_machine(root: str, folder: str) -> None:
+    """Absolute paths fit by the end that they have in common with images, as long as they fit one only."""
+    ends = ["crack/000.png", "good/000.png", "good/001.png"]
+    names = [root + (folder + end).replace("/", "\\" if "\\" in root else "/") for end in ends]
+    images = [image(f"p/test/{end}") for end in ends]
+    assert pair(names, images) == ({each.name: name for each, name in zip(images, names, strict=True)}, {})
+    two = [*images, *(image(f"q/test/{end}") for end in ends)]
+    assert pair(names, two)[0] == {}
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_normal_forms_of_unicode(form: str) -> None:
     """A name is the same in both normal forms."""
@@ -203,6 +215,10 @@ def test_images_with_problems(tmp_path: Path) -> None:
     assert bad_files == {
         NAMES[0]: "several masks",
         "t.csv, line 7": f"{NAMES[1]}: its mask {masks[0]} is missing",
+    }
+    unknown = image("images/0.png")._replace(masks=masks, has_defect=None)
+    assert pair(["0.npy"], [unknown])[1] == {
+        "images/0.png": f"its mask {masks[0]} is missing; that of a normal image is empty"
     }
 
 

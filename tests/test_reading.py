@@ -149,6 +149,15 @@ def test_masks_of_images_that_exif_turns(tmp_path: Path) -> None:
     assert reader.read(pair_of([mask], 1, path=turned)).mask.any()
 
 
+def test_masks_that_are_turned(tmp_path: Path) -> None:
+    """A mask whose height and width are exchanged against its image is not stretched to fit."""
+    mask = write_mask(tmp_path / "mask.png", size=SIZE[::-1])
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "0.png")
+    reader = reading.PairReader(maps_of(torch.zeros(SIZE)), True)
+    with pytest.raises(BadFileError, match=r"its mask .*mask\.png is \(4, 6\), but the image \(6, 4\)"):
+        reader.read(pair_of([mask], path=tmp_path / "0.png"))
+
+
 def limit(scores: NDArray[Any], size: tuple[int, int], large: float) -> torch.Tensor:
     """Resize with large numbers in place of infinite ones."""
     finite = torch.as_tensor(np.nan_to_num(scores, posinf=large, neginf=-large), dtype=torch.float64)

@@ -89,6 +89,7 @@ def test_forms_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: 
         "\ufeff" + ROWS,
         ROWS.replace(",", ";"),
         ROWS.replace(",", "\t"),
+        ROWS.replace(",", "|"),
         ROWS.replace("\n", "\r\n"),
         ROWS.replace(",", ", "),
         ROWS.replace("image,mask,map", "Image,MASK, Map "),
@@ -144,7 +145,10 @@ BAD_ROWS = {
         "image,mask,map,label\na.png,,a.npy,1",
         {"line 2": "a.png: the label 1 says that it has a defect, but there is no mask"},
     ),
-    "unclear label": ("image,mask,map,label\na.png,,a.npy,-1", {"line 2": "a.png: the label '-1' is none of 0"}),
+    "unclear label": (
+        "image,mask,map,label\na.png,,a.npy,-1",
+        {"line 2": "a.png: the label '-1' is neither 0 (normal) nor 1"},
+    ),
     "image twice": (
         "image,mask,map\nb.png,,a.npy\n\nb.png,,b.npy",
         {"line 2": "b.png: an image that", "line 4": "b.png: an image that"},
@@ -155,6 +159,10 @@ BAD_ROWS = {
     ),
     "map twice": (
         "image,mask,map\na.png,,a.npy\nb.png,,a.npy",
+        {"line 2": "a.png: a map that", "line 3": "b.png: a map that"},
+    ),
+    "map twice, spelled otherwise": (
+        "image,mask,map\na.png,,a.npy\nb.png,,./a.npy",
         {"line 2": "a.png: a map that", "line 3": "b.png: a map that"},
     ),
     "no map": ("image,mask,map\na.png,,", {"line 2": "a.png: no map"}),
@@ -228,6 +236,7 @@ NO_TABLES = {
     "no rows": ("image,mask,map\n", "a row for each image, but it has none"),
     "empty": ("", "a column image, but its columns are none"),
     "open quote": ('image,mask,map\n"a,,b\n', "could not read line"),
+    "bytes": ("PK\x03\x04\0\0image,mask,map", "to be a text in UTF-8, but it holds other data"),
     "endless cell": ("image,mask,map\n" + "x" * 200_000, "could not read line"),
 }
 """What is no table, and a part of the message."""
@@ -307,7 +316,6 @@ def test_a_written_table_says_what_the_layout_says(tmp_path: Path, layout: Any, 
     for image in images:
         make(tmp_path / "maps", f"{image.key}.npy")
     path = tmp_path / place
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_table(images, path)
     paired = open_table(path, open_maps(tmp_path / "maps"))
     assert [image._replace(place=None) for image in paired.images] == images

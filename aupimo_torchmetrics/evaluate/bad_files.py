@@ -99,8 +99,7 @@ def _group_lines(group: Sequence[BadFile]) -> list[str]:
         return [f"{path}: {reason}" for path, reason in group]
     more = f"... (and {len(group) - NUM_SHOWN} more)"
     first = group[0].reason
+    paths = [bad_file.path for bad_file in group[:NUM_SHOWN]]
     if all(bad_file.reason == first for bad_file in group):
-        paths = ", ".join(bad_file.path for bad_file in group[:NUM_SHOWN])
-        return [f"{len(group)} files: {first}: {paths}, {more}"]
-    shown = "; ".join(f"{path}: {reason}" for path, reason in group[:NUM_SHOWN])
-    return [f"{len(group)} files, such as {shown}; {more}"]
+        return [f"{len(group)} files: {first}: {', '.join(paths)}, {more}"]
+    return [f"{len(group)} files, such as {paths[0]}: {first}; the same for {', '.join(paths[1:])}, {more}"]

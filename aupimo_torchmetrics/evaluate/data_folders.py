@@ -17,11 +17,13 @@ from typing import NamedTuple
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._untrusted import find_files
 
-__all__ = ["DataFolder", "LabelledImage", "MaskIndex", "as_key", "as_name"]
+__all__ = ["IMAGE_SUFFIXES", "DataFolder", "LabelledImage", "MaskIndex", "as_key", "as_name"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 """Suffixes of images and masks, in any case."""
-OTHER_SUFFIXES = (".avif", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".npy", ".npz", ".pgm", ".ppm", ".pt")
+OTHER_SUFFIXES = (".avif", ".dcm", ".heic", ".jp2", ".npy", ".npz", ".pt")
 """Suffixes of maps, and of images that a table may name; they are no part of a key either."""
 _SUFFIXES = frozenset((*IMAGE_SUFFIXES, *OTHER_SUFFIXES))
 NORMAL_FOLDERS = ("good", "ok", "normal", "defect_free", "defect-free")
@@ -240,6 +242,11 @@ def read_text(path: Path) -> str:
     """Read a text that comes with a data set; raise a BadDataError if it is none."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return file.read()
+            text = file.read()
     except UnicodeDecodeError as error:
-        raise BadDataError(f"Expected {path} to be a text in UTF-8, but could not read it: {error}.") from error
+        raise BadDataError(
+            f"Expected {path} to be a text in UTF-8, but could not read it: {error}. Please save it in UTF-8."
+        ) from error
+    if "\0" in text:
+        raise BadDataError(f"Expected {path} to be a text in UTF-8, but it holds other data. Please save it as text.")
+    return text

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from glob import escape
+from pathlib import Path
 
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics._untrusted import check_inside
-from aupimo_torchmetrics.evaluate.data_folders import DataFolder, LabelledImage, as_name, is_file, several_files
+from aupimo_torchmetrics.evaluate.data_folders import (
+    IMAGE_SUFFIXES,
+    DataFolder,
+    LabelledImage,
+    as_name,
+    is_file,
+    several_files,
+)
 from aupimo_torchmetrics.evaluate.published_layouts import LAYOUTS, MASK_FOLDERS
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
@@ -97,18 +106,27 @@ def _images_of_any_layout(data: DataFolder) -> list[LabelledImage]:
     fitting = _fitting_layouts(data)
     if len(fitting) == 1:
         return next(iter(fitting.values()))
-    found = f"it fits several: {', '.join(fitting)}" if fitting else "found no test image"
-    remedy = (
-        "Give the one that it is as `layout`" if fitting else "Give another folder, or a `table` of images and masks"
-    )
+    if fitting:
+        found, remedy = f"it fits several: {', '.join(fitting)}", "Give the one that it is as `layout`"
+    else:
+        found, remedy = "found no test image", "Give another folder, or a `table` of images and masks"
+        masks = {name: _mask_among(images) for name, images in _images_by_layout(data).items()}
+        for name, mask in masks.items():
+            if mask is not None:
+                found += f"; as {name!r} there is {mask} among the images, which looks like a mask or a depth"
     needs = "".join(f"\n  {name} needs {LAYOUTS[name].needs}" for name in fitting or LAYOUTS)
     raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {found}. {remedy}:{needs}")
 
 
+def _images_by_layout(data: DataFolder) -> dict[str, list[LabelledImage]]:
+    """Whatever each layout takes for test images."""
+    return {name: list(layout.find(data)) for name, layout in LAYOUTS.items() if layout.is_tried}
+
+
 def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
     """Test images by layout, for each that takes no masks for images; if any finds masks, only for those that do."""
-    found = {name: list(layout.find(data)) for name, layout in LAYOUTS.items() if layout.is_tried}
-    fitting = {name: images for name, images in found.items() if images and not _takes_masks_for_images(images)}
+    found = _images_by_layout(data)
+    fitting = {name: images for name, images in found.items() if images and _mask_among(images) is None}
     with_masks = {name: images for name, images in fitting.items() if any(map(_has_mask, images))}
     return with_masks or fitting
 
@@ -118,10 +136,15 @@ def _has_mask(image: LabelledImage) -> bool:
     return any(map(is_file, image.masks))
 
 
-def _takes_masks_for_images(images: Sequence[LabelledImage]) -> bool:
-    """Whether files among the images have names of masks, or lie in folders of masks or depths."""
-    folders = {folder.casefold() for image in images for folder in (image.defect or "").split("/")}
-    return bool(folders & set(MASK_FOLDERS)) or bool(_masks_beside({image.key for image in images if image.path}))
+def _mask_among(images: Sequence[LabelledImage]) -> str | None:
+    """Name a file among the images that has the name of a mask, or lies in a folder of masks or depths."""
+    on_disk = [image for image in images if image.path]
+    masks_beside = _masks_beside({image.key for image in on_disk})
+    for image in on_disk:
+        folders = {folder.casefold() for folder in (image.defect or "").split("/")}
+        if image.key in masks_beside or not folders.isdisjoint(MASK_FOLDERS):
+            return image.name
+    return None
 
 
 def _masks_beside(keys: Collection[str]) -> set[str]:
@@ -176,5 +199,10 @@ def _group(image: LabelledImage) -> tuple[str, str]:
 def _without_masks(image: LabelledImage) -> str:
     """Say what may be wrong with an image that has no mask and lies in a folder of such."""
     _, folder = _group(image)
-    missing = f"its mask {image.masks[0]} is missing, as are all masks of the folder {folder!r}"
+    mask = image.masks[0]
+    beside = sorted(mask.parent.glob(f"{escape(Path(image.name).stem)}*"))
+    others = [path.name for path in beside if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if others:
+        return f"its mask {mask} is missing; masks are {', '.join(IMAGE_SUFFIXES)}, and not {others[0]}"
+    missing = f"its mask {mask} is missing, as are all masks of the folder {folder!r}"
     return f'{missing}; if its images are normal, `normal_folder="{folder}"` says so'

@@ -52,7 +52,8 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     """Open a folder of maps, or a file that holds a set of them.
 
     In a folder each file is a map of the image that has the same path, or a set. Files `.pt` and `.pth` that hold
-    something else, as the weights of a model, are no maps.
+    something else, as the weights of a model, are no maps, nor are the files of an earlier evaluation in folders
+    `aupimo`.
 
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
@@ -228,7 +229,9 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
         raise ValueError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
     files = [
-        path for path in find_files(root, _SUFFIXES, follow_links=follow_links) if path.name.lower().endswith(ending)
+        path
+        for path in find_files(root, _SUFFIXES, follow_links=follow_links)
+        if path.name.lower().endswith(ending) and not _is_of_results(path)
     ]
     if not follow_links:
         check_inside(root, files)
@@ -237,6 +240,11 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
         which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
         raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.")
     return _joined(opened)
+
+
+def _is_of_results(path: Path) -> bool:
+    """Whether a file lies beside the scores of an earlier evaluation, as its curves do."""
+    return path.parent.name == "aupimo" and (path.parent / "aupimos.json").is_file()
 
 
 def _open_in_tree(path: Path, root: Path, *, is_alone: bool) -> MapFiles | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._untrusted import MAX_TEXT, load_tensors, open_npy, open_npz, refusing
+from aupimo_torchmetrics.evaluate.data_folders import read_text
 
 __all__ = ["MAP_NAMES", "PATH_NAMES", "MapSet", "open_map_set", "paths_file"]
 
@@ -69,7 +70,7 @@ def open_map_set(path: Path) -> MapSet:
         if names is None and num_maps == 1:
             return MapSet(None, lambda _: maps[...])
         if names is None:
-            names = _names_beside(path, num_maps)
+            names = _names_beside(path, tuple(maps.shape))
         if len(names) != num_maps or not names:
             raise BadDataError(f"there are {num_maps} maps and {len(names)} paths of images")
         return MapSet(names, lambda index: maps[...] if num_maps == 1 else maps[index])
@@ -99,6 +100,9 @@ def _maps(content: dict[str, Any]) -> Any:
     """Find the one array of maps in a file."""
     arrays = [key for key, value in content.items() if len(getattr(value, "shape", ())) >= 2]
     keys = [key for key in arrays if key in MAP_NAMES] or arrays
+    lists = [key for key, value in content.items() if key in MAP_NAMES and isinstance(value, list | tuple)]
+    if lists:
+        raise BadDataError(f"`{lists[0]}` is a list. Please store one array (N, H, W), or a file for each map")
     if not keys:
         raise BadDataError("no array of maps, as `asmaps` in a dict with `asmaps` and `paths`")
     if len(keys) > 1:
@@ -146,10 +150,12 @@ def _texts(array: NDArray[Any]) -> list[str] | None:
     return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
-def _names_beside(path: Path, num_maps: int) -> list[str]:
+def _names_beside(path: Path, shape: tuple[int, ...]) -> list[str]:
     """Read the paths of the images of several maps from the text file beside them."""
-    beside = paths_file(path)
+    beside, num_maps = paths_file(path), shape[0]
     if not beside.is_file():
+        if len(shape) == 3 and shape[-1] in {3, 4}:
+            raise BadDataError(f"an array of shape {shape} looks like a picture in colours, not like scores")
         inside = "" if path.suffix.lower() == ".npy" else "as `paths` in the same file, or "
         raise BadDataError(
             f"{num_maps} maps without the paths of their images. Please store these {inside}one a line in "
@@ -157,7 +163,7 @@ def _names_beside(path: Path, num_maps: int) -> list[str]:
         )
     if beside.stat().st_size > num_maps * 4 * (MAX_TEXT + 1):
         raise BadDataError(f"{beside.name} beside it is too large for {num_maps} paths")
-    return beside.read_text(encoding="utf-8").splitlines()
+    return [line for line in read_text(beside).splitlines() if line]
 
 
 def _listed(keys: list[str]) -> str:

@@ -146,8 +146,8 @@ def _of_numbers(path: str | os.PathLike[str], image: Image) -> MaskFile:
     if image.format == "TIFF":  # of which Pillow does not read every type and order of bytes right
         return _of_array(read_tiff(path, may_invert=True))
     array = np.asarray(image)
-    # 16 bits of PNG were 32 once
-    return _of_array(array.astype(np.uint16) if image.format == "PNG" and image.mode == "I" else array)
+    # What is not TIFF has 16 bits at most, which Pillow may make 32.
+    return _of_array(array.astype(np.uint16) if image.mode == "I" else array)
 
 
 def _has_white_zero(image: Image) -> bool:

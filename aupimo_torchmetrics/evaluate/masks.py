@@ -240,24 +240,23 @@ def _unclear(file: MaskFile, counting: NDArray[Any], rule: MaskRule) -> str:
 
 def _advice(values: list[float], *, may_ignore: bool) -> list[str]:
     """Name the options that settle which of the values of a file are a defect, the likeliest first."""
-    top, others = values[-1], [value for value in values[:-1] if value != 0]
+    lowest, top, others = values[0], values[-1], [value for value in values[:-1] if value != 0]
     half = top / 2 if isinstance(top, float) else top // 2
     if not others:
         return [_above_advice(half if top > 0 else top - 1), f"`mask_threshold={_text(top)}` takes none"]
     each = _above_advice(0)
-    are_classes = max(others) <= MAX_CLASS and all(value == int(value) for value in values)
-    if are_classes and top <= MAX_CLASS:
-        label, advice = (values[0] if values[0] < 0 else None), [each]
-    elif are_classes:
-        label, advice = top, [each]
-    else:
-        label, advice = others[0], [_above_advice(half), each]
     if 0 not in values and len(values) == 2:
-        return [_above_advice(values[0]), each]
-    if label is None or not may_ignore or len(values) > MAX_SHOWN:
+        return [_above_advice(lowest), each]
+    are_classes = max(others) <= MAX_CLASS and all(value == int(value) for value in values)
+    advice = [each] if are_classes else [_above_advice(half), each]
+    if not may_ignore or len(values) > MAX_SHOWN:
         return advice if len(values) <= MAX_SHOWN else advice[:1]
+    label = others[0] if not are_classes else lowest if lowest < 0 else top
     ignoring = f"`ignore_value={_text(label)}` leaves pixels of {_text(label)} out"
-    return [ignoring, *advice] if are_classes else [advice[0], ignoring, *advice[1:]]
+    if are_classes and (lowest < 0 or top > MAX_CLASS):
+        return [ignoring, *advice]
+    # Where one of three values does not count, two are left, which are clear.
+    return [advice[0], *([ignoring] if len(values) == 3 else []), *advice[1:]]
 
 
 def _advice_on_two(*texts: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
@@ -122,7 +123,8 @@ def _with_masks(pairs: Sequence[Pair], bad_files: list[BadFile]) -> tuple[list[P
     for pair in pairs:
         missing = [mask for mask in pair.image.masks if not is_file(mask)]
         if missing:
-            bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing"))
+            remedy = "" if pair.image.has_defect is not None else "; that of a normal image is empty"
+            bad_files.append(bad_image(pair.image, f"its mask {missing[0]} is missing{remedy}"))
         else:
             complete.append(pair)
     return complete, bad_files
@@ -195,17 +197,18 @@ def _fitting_images(names: Sequence[str], images: Sequence[LabelledImage]) -> li
     """Indices of the images that each map fits."""
     map_parts = [_map_parts(name) for name in names]
     image_parts = [tuple(image.key.split("/")) for image in images]
-    fitting = _match(map_parts, image_parts, images)
+    # On another machine the folder of a category may have another name.
+    has_categories = not all(map(_is_absolute, names))
+    meaningful = [_meaningful_folders(image, has_categories=has_categories) for image in images]
+    fitting = _match(map_parts, image_parts, meaningful)
     if not any(fitting):
-        fitting = _match(_without_layout(map_parts), _without_layout(image_parts), images)
+        fitting = _match(_without_layout(map_parts), _without_layout(image_parts), meaningful)
     return fitting
 
 
-def _match(
-    map_parts: Sequence[Parts], image_parts: Sequence[Parts], images: Sequence[LabelledImage]
-) -> list[list[int]]:
+def _match(map_parts: Sequence[Parts], image_parts: Sequence[Parts], meaningful: Sequence[set[str]]) -> list[list[int]]:
     """Indices of the images that each map fits by the way that matches most maps."""
-    matcher = _Matcher(map_parts, image_parts, images)
+    matcher = _Matcher(map_parts, image_parts, meaningful)
     patterns = list(matcher.patterns())
     ways = [matcher.best_way(patterns[0])]
     if ways[0].num_matches < len(map_parts):
@@ -222,14 +225,21 @@ def _match(
 
 
 class _Matcher:
-    """Looks up images by the ends of their paths."""
+    """Looks up images by the ends of their paths.
+
+    Args:
+        map_parts: Paths of maps.
+        image_parts: Paths of images.
+        meaningful: Names of folders of each image that a map of it may not contradict.
+
+    """
 
     def __init__(
-        self, map_parts: Sequence[Parts], image_parts: Sequence[Parts], images: Sequence[LabelledImage]
+        self, map_parts: Sequence[Parts], image_parts: Sequence[Parts], meaningful: Sequence[set[str]]
     ) -> None:
         self._maps = map_parts
         self._images = image_parts
-        self._labels = images
+        self._meaningful = meaningful
         self._by_end: dict[int, dict[Parts, list[int]]] = {}
 
     def lookup(self, way: _Way, parts: Parts) -> list[int]:
@@ -274,14 +284,14 @@ class _Matcher:
         """Yield how many leading folders to leave out of the paths of images and of maps, the fewest first.
 
         Folders are left out of both only if all maps begin alike and all images do, and not as far as the folders of a
-        category or of a type of defect: `good/000` is no map of `crack/000`.
+        type of defect, or of a category unless paths are absolute: `good/000` is no map of `crack/000`.
         """
         max_maps = max((len(parts) - 1 for parts in self._maps), default=0)
         max_images = max((len(parts) - 1 for parts in self._images), default=0)
         common_maps = _num_common_folders(self._maps)
         common_images = min(
             _num_common_folders(self._images),
-            min((_num_meaningless_folders(*each) for each in zip(self._images, self._labels, strict=True)), default=0),
+            min(map(_num_meaningless_folders, self._images, self._meaningful), default=0),
         )
         for num_images in range(max_images + 1):
             yield num_images, 0
@@ -320,10 +330,19 @@ def _num_common_folders(paths: Sequence[Parts]) -> int:
     return min(number, *(len(parts) - 1 for parts in (first, last)))
 
 
-def _num_meaningless_folders(parts: Parts, image: LabelledImage) -> int:
-    """How many leading folders of an image come before that of its category or its type of defect."""
-    names = {image.category, *(image.defect or "").split("/")}
-    return next((i for i, part in enumerate(parts[:-1]) if part in names), len(parts) - 1)
+def _is_absolute(name: str) -> bool:
+    """Whether the path of a map begins at the root of a machine, of whichever operating system."""
+    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+
+
+def _meaningful_folders(image: LabelledImage, *, has_categories: bool) -> set[str]:
+    """Names of folders of an image that a map of it may not contradict: its type of defect, and maybe its category."""
+    return {*(image.defect or "").split("/"), *([image.category] if has_categories else [])}
+
+
+def _num_meaningless_folders(parts: Parts, meaningful: set[str]) -> int:
+    """How many leading folders of an image come before one that a map may not contradict."""
+    return next((i for i, part in enumerate(parts[:-1]) if part in meaningful), len(parts) - 1)
 
 
 def _without_ending(ending: str) -> Pattern:

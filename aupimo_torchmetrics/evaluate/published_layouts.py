@@ -327,12 +327,14 @@ def _real_iad_rows(data: DataFolder, category: Path, path: Path) -> Iterator[Lab
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadDataError(f"Expected {path} to be a JSON of Real-IAD, but could not read it: {error!r}.") from error
     for row in rows:
-        image_path, mask_path, anomaly = row
         for text in row:
             if not isinstance(text, str | None) or (text and (text.startswith("/") or ".." in text.split("/"))):
                 raise BadDataError(f"Expected {path} to hold paths of images in {category.name}, but found {text!r}.")
-        file = category / image_path
-        masks = (category / mask_path,) if mask_path else ()
+        image_path, mask_path, anomaly = row
+        # Paths are relative to the folder of the category, or to the one above it.
+        base = category.parent if image_path.startswith(f"{category.name}/") else category
+        file = base / image_path
+        masks = (base / mask_path,) if mask_path else ()
         image = LabelledImage(
             data.name_of(file), as_name(category.name), file, masks, anomaly != normal, as_name(anomaly)
         )

@@ -105,6 +105,8 @@ class PairReader:
                 f"turned by its EXIF orientation: its map is {map_size}, its mask {size_of(mask)}. Please save the "
                 "image as it is to be seen, and make map and mask of it"
             )
+        elif self._is_across(image, size_of(mask), map_size) and self._file_size(image) == size_of(mask)[::-1]:
+            contradiction = f"its mask {where} is {size_of(mask)}, but the image {size_of(mask)[::-1]}"
         if contradiction:
             raise BadFileError(*bad_image(image, contradiction))
         return mask, ignored
@@ -120,17 +122,25 @@ class PairReader:
         """Size of the mask that a normal image does not have."""
         if not self.resize or image.path is None:
             return map_size
-        size = _named(str(image.path), image_size, image.path)
+        size = self._file_size(image)
         return size[::-1] if self._is_turned(image, size, map_size) else size
 
-    @staticmethod
-    def _is_turned(image: LabelledImage, size: Size, map_size: Size) -> bool:
+    def _is_turned(self, image: LabelledImage, size: Size, map_size: Size) -> bool:
         """Whether EXIF turns an image, and its map has the proportions of the turned image, not those of a size.
 
         Some programs turn such an image when they read it, and some do not.
         """
-        is_across = size[0] != size[1] and size[0] * map_size[0] == size[1] * map_size[1]
-        return is_across and image.path is not None and _named(str(image.path), is_turned, image.path)
+        return self._is_across(image, size, map_size) and _named(str(image.path), is_turned, str(image.path))
+
+    @staticmethod
+    def _is_across(image: LabelledImage, size: Size, map_size: Size) -> bool:
+        """Whether an image is on disk, and its map has the proportions of a size turned by a quarter."""
+        return image.path is not None and size[0] != size[1] and size[0] * map_size[0] == size[1] * map_size[1]
+
+    @staticmethod
+    def _file_size(image: LabelledImage) -> Size:
+        """Size of an image that is on disk."""
+        return _named(str(image.path), image_size, str(image.path))
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:

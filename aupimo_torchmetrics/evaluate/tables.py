@@ -38,7 +38,7 @@ __all__ = ["PairedTable", "open_table", "write_table"]
 
 COLUMNS = ("image", "mask", "map", "label", "category", "defect", "name", "score", "mask_classes")
 """Columns that are read."""
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
 """What may stand between cells: the first of these by which the header has a column `image`."""
 SEPARATOR = ";"
 """Stands between several masks of an image."""
@@ -92,7 +92,7 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
     r"""Read a table of images, and find the map of each.
 
     Args:
-        table: File of comma-separated values in UTF-8 with a header (`;` or tabs will do as well), or a pandas
+        table: File of comma-separated values in UTF-8 with a header (`;`, `|` or tabs will do as well), or a pandas
             DataFrame. Its columns are `image`, `mask`, `map`, `label`, `category`, `defect`, `name`, `score` and
             `mask_classes`.
         maps: Maps that are matched to the images by their paths. If None, the column `map` names the map of each image.
@@ -143,7 +143,7 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
 
     Args:
         images: Test images, as from :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`.
-        path: File to write, with paths relative to its folder as far as possible.
+        path: File to write, with paths relative to its folder as far as possible. The folder is made if need be.
 
     Raises:
         OSError: If the file cannot be written.
@@ -185,6 +185,7 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
     if any(image.has_mask_classes for image in images):
         columns.append("mask_classes")
         rows = [[*row, str(int(image.has_mask_classes))] for row, image in zip(rows, images, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file_of_table:
             csv.writer(file_of_table, lineterminator="\n").writerows([columns, *rows])
@@ -281,8 +282,9 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
     """Yield the image of each row, with what is wrong with the row; without a name if it names none."""
     derived = _names([row.cells["image"] for row in table.rows], table.folder)
     names = [as_name(row.cells["name"]) or name for row, name in zip(table.rows, derived, strict=True)]
-    same_names, same_maps = _places(table, names), _places(table, [row.cells["map"] for row in table.rows])
-    for row, name in zip(table.rows, names, strict=True):
+    maps = [os.path.normpath(_file(row.cells["map"], table.folder)) for row in table.rows]
+    same_names, same_maps = _places(table, names), _places(table, maps)
+    for row, name, map_file in zip(table.rows, names, maps, strict=True):
         cells = row.cells
         masks = _masks(cells["mask"], table.folder)
         label = LABELS.get(cells["label"].lower()) if cells["label"] else None if masks else False
@@ -291,7 +293,7 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
         if needs_map and not cells["map"]:
             problems.append("no map")
         elif needs_map:
-            problems += _named_twice("a map", row, same_maps[cells["map"]])
+            problems += _named_twice("a map", row, same_maps[map_file])
         file = _file(cells["image"], table.folder)
         yield LabelledImage(
             name=name,
@@ -311,7 +313,7 @@ def _contradictions(row: _Row, folder: Path, masks: Sequence[Path], columns: Col
     """Yield what is wrong with a row by itself."""
     label, category, map_file = row.cells["label"], row.cells["category"], row.cells["map"]
     if label and label.lower() not in LABELS:
-        yield f"the label {label!r} is none of {', '.join(LABELS)}"
+        yield f"the label {label!r} is neither 0 (normal) nor 1 (with a defect)"
     elif label and LABELS[label.lower()] and not masks:
         yield f"the label {label} says that it has a defect, but there is no mask"
     if "score" in columns and _number(row.cells["score"]) is None:
