@@ -249,6 +249,14 @@ class PixelScoresMetric(Metric):
         texts = ids.decode(joined["id_lengths"], joined["id_bytes"]) if len(joined["id_bytes"]) else None
         return distinct_images(self._kept(joined), texts)
 
+    def _ids_in_order(self) -> list[str] | list[int]:
+        """Ids of the images of this process in the order of the updates, "" or -1 for an image without one."""
+        joined = self._joined()
+        if len(joined["id_bytes"]):
+            return ids.decode(joined["id_lengths"], joined["id_bytes"])
+        image_ids: list[int] = joined["image_ids"].tolist()
+        return image_ids
+
     def _prune_when_outgrown(self) -> None:
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
         if len(self.aupimo_num_kept) > MAX_PARTS:
