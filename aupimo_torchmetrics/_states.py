@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.wrappers import BootStrapper
 
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
@@ -18,7 +20,7 @@ from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._scoring import Images, distinct_images
-from aupimo_torchmetrics._warnings import ignored_images, warn
+from aupimo_torchmetrics._warnings import batch_scores, ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
 MAX_PARTS = 256
@@ -75,6 +77,8 @@ class PixelScoresMetric(Metric):
         self.ignore_index = ignore_index
         self.validate_args = validate_args
         self._upper_fpr = upper_fpr
+        self._is_scoring_batch = False
+        self._has_warned_of_batches = False
         self._add_states()
 
     def _add_states(self) -> None:
@@ -99,10 +103,16 @@ class PixelScoresMetric(Metric):
         Raises:
             TypeError: If maps, masks or ids are of the wrong type or dtype.
             ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, a mask holds anything but 0
-                and 1, an id is negative or empty, or ids are integers here and texts in another update.
+                and 1, an id is negative or empty, ids are integers here and texts in another update, or ids are given
+                in a `BootStrapper` of torchmetrics, which draws images several times.
 
         """
         id_list = ids.as_list(image_ids)
+        if id_list is not None and _is_resampled():
+            raise ValueError(
+                "Expected `image_ids` to be None in a BootStrapper, but got ids. It draws images several times, and an "
+                "image whose id was seen before would not count again. Leave `image_ids` out."
+            )
         with self._as_before_if_it_fails():
             kept = keep_scores(
                 preds,
@@ -134,10 +144,19 @@ class PixelScoresMetric(Metric):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
         with self._as_before_if_it_fails():  # the base class resets the metric before it updates it
+            self._is_scoring_batch = True
             value = super().forward(*args, **kwargs)
+            self._is_scoring_batch = False
             self._check_id_kinds("image_ids")
             self._prune_when_outgrown()
             return value
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        """Issue the warnings of a result; of the results of single batches only the first, with the remedy."""
+        if self._is_scoring_batch and texts:
+            texts = [] if self._has_warned_of_batches else [batch_scores(texts[0])]
+            self._has_warned_of_batches = True
+        warn(texts)
 
     def reset(self) -> None:
         """Forget all images."""
@@ -304,6 +323,15 @@ class PixelScoresMetric(Metric):
             self._device = torch.device("cpu")
             self._add_states()
         return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
+
+
+def _is_resampled() -> bool:
+    """Whether this is called, at some depth, by the `update` of a `BootStrapper`."""
+    code = BootStrapper.update.__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _fingerprint(normal_buffer: int | None, upper_fpr: float, ignore_index: int | None) -> Tensor:
