@@ -5,7 +5,7 @@ What was only guessed is never an error: whatever does not fit together is passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -23,8 +23,11 @@ LOWEST_SIZE = 2
 
 Pictures: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 """Images (N, C, H, W), anomaly maps (N, H, W) or (N, 1, H, W), and masks of the shape of the maps, or None."""
-HeatmapSource: TypeAlias = Callable[[Any, Any], Any] | tuple[str, str, str]
-"""A function of what a step returns and of its batch, or the names of images, maps and masks in one of these."""
+HeatmapSource: TypeAlias = Sequence[str] | Callable[[Any, Any], Any]
+"""The names of images, maps and masks in what a step returns or in its batch, or a function of both.
+
+LightningCLI can write a sequence to a configuration file, but not a tuple.
+"""
 
 
 def checked_source(source: Any) -> HeatmapSource | None:
