@@ -87,16 +87,17 @@ def infinite_scores() -> str:
     """Say that thresholds cannot be sampled because a normal score is infinite."""
     return (
         "AUPIMO: The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the "
-        "highest normal score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the infinite score."
+        "highest normal score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the "
+        "infinite score."
     )
 
 
 def batch_scores(text: str) -> str:
     """Say once, for all batches, that `forward` scores each batch alone, and what was wrong with the first of them."""
     return (
-        f"{text} This is of a single batch: `forward` scores each batch alone, and most have images of one class, "
-        "or too few pixels. The mean of such values is not the score of the data. Call `update`, and log the metric object: "
-        '`self.aupimo.update(maps, masks)` and `self.log("val/aupimo", self.aupimo)`. Further batches are not '
+        f"{text} This is of a single batch: `forward` scores each batch alone, and most have images of one class, or "
+        "too few pixels. The mean of such values is not the score of the data. Call `update`, and log the metric "
+        'object: `self.aupimo.update(maps, masks)` and `self.log("val/aupimo", self.aupimo)`. Further batches are not '
         "mentioned."
     )
 
