@@ -19,7 +19,14 @@ from aupimo_torchmetrics._settings import check_choice
 from aupimo_torchmetrics.lightning._epoch import Epoch
 from aupimo_torchmetrics.lightning._figures import draw_curves, draw_distribution, draw_heatmaps
 from aupimo_torchmetrics.lightning._gallery import Kept
-from aupimo_torchmetrics.lightning._loggers import can_log_figures, folder_of, log_figure, log_histogram, save_files
+from aupimo_torchmetrics.lightning._loggers import (
+    can_log_figures,
+    folder_of,
+    keeps_names_as_files,
+    log_figure,
+    log_histogram,
+    save_files,
+)
 from aupimo_torchmetrics.lightning._names import (
     FoundMetric,
     find_metrics,
@@ -59,7 +66,8 @@ class AUPIMOCallback(Callback):
 
     - `val/aupimo/share_at_0`: share of the anomalous images with a score of exactly 0 (nothing of the defect is found),
     - `val/aupimo/share_at_1`: share with a score of exactly 1 (the whole defect is found at every threshold); both are
-      scalars for any logger, `ModelCheckpoint` and `EarlyStopping`,
+      scalars for any logger, `ModelCheckpoint` and `EarlyStopping` (`val/aupimo_share_at_0` with MLflow's file store,
+      which cannot hold both `val/aupimo` and names below it),
     - `val/aupimo/scores`: histogram of the scores (TensorBoard),
     - `val/aupimo/distribution`: box plot of the scores, with a point for each image,
     - `val/aupimo/curves`: PIMO curves of the images nearest to the statistics of the box plot,
@@ -210,9 +218,11 @@ class AUPIMOCallback(Callback):
         for attribute in self._selected(metrics, names):
             self._score(trainer, attribute, metrics[attribute].metric)
         if self._is_due(trainer) and not getattr(trainer, "barebones", False):
+            separator = _separator(trainer)
             for attribute, tag in unique_tags({each: names[each] for each in self._scored if each in names}).items():
+                shares = _shares(f"{tag}{separator}", self._scored[attribute].result)
                 # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
-                pl_module.log_dict(_shares(tag, self._scored[attribute].result), sync_dist=trainer.world_size > 1)
+                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
                 self._with_shares.add(attribute)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -291,7 +301,7 @@ class AUPIMOCallback(Callback):
         """Log and save what there is of a metric."""
         scored = self._scored[attribute]
         if attribute not in self._with_shares:
-            _log_late(trainer, _shares(tag, scored.result), step)
+            _log_late(trainer, _shares(f"{tag}{_separator(trainer)}", scored.result), step)
         is_saved = self.save_to is not None and self._is_to_save(tag, scored.result)
         if not trainer.is_global_zero or not _has_scores(scored.result):
             return
@@ -368,10 +378,16 @@ def _has_scores(result: AUPIMOResult) -> bool:
     return not bool(result.aupimos.isnan().all())
 
 
-def _shares(tag: str, result: AUPIMOResult) -> dict[str, Tensor]:
+def _separator(trainer: Trainer) -> str:
+    """What stands between the name of a score and that of a share, on all ranks alike."""
+    is_file_store = any(keeps_names_as_files(logger) for logger in trainer.loggers) and trainer.is_global_zero
+    return "_" if trainer.strategy.broadcast(is_file_store) else "/"
+
+
+def _shares(prefix: str, result: AUPIMOResult) -> dict[str, Tensor]:
     """Shares of the anomalous images with a score of exactly 0 and of exactly 1; NaN if there are no such images."""
     scores = result.aupimos[~result.aupimos.isnan()]
-    return {f"{tag}/share_at_{score}": (scores == score).float().mean() for score in (0, 1)}
+    return {f"{prefix}share_at_{score}": (scores == score).float().mean() for score in (0, 1)}
 
 
 def _log_late(trainer: Trainer, values: Mapping[str, Tensor], step: int) -> None:

@@ -20,7 +20,7 @@ from aupimo_torchmetrics.results import AUPIMOResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["can_log_figures", "folder_of", "log_figure", "log_histogram", "save_files"]
+__all__ = ["can_log_figures", "folder_of", "keeps_names_as_files", "log_figure", "log_histogram", "save_files"]
 
 FIGURE_NAMES = ("distribution", "curves", "heatmaps")
 
@@ -31,6 +31,14 @@ def can_log_figures(logger: Any) -> bool:
         return True
     experiment = getattr(logger, "experiment", None)
     return hasattr(experiment, "add_figure") or hasattr(experiment, "log_figure")
+
+
+def keeps_names_as_files(logger: Any) -> bool:
+    """Whether a logger is MLflow's with a file store, which has no room for `val/aupimo/x` beside `val/aupimo`."""
+    uri = getattr(getattr(logger, "experiment", None), "tracking_uri", None)
+    if not hasattr(logger, "run_id") or not isinstance(uri, str):
+        return False
+    return uri.startswith("file:") or not ("://" in uri or uri.startswith(("databricks", "uc")))
 
 
 def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
