@@ -222,7 +222,7 @@ class AUPIMOCallback(Callback):
             for attribute, tag in unique_tags({each: names[each] for each in self._scored if each in names}).items():
                 shares = _shares(f"{tag}{separator}", self._scored[attribute].result)
                 # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
-                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
+                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1, add_dataloader_idx=False)
                 self._with_shares.add(attribute)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
