@@ -6,9 +6,11 @@ figure, and labels are short. A figure has more pixels than its card, and is sha
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
@@ -70,7 +72,9 @@ def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[tuple[Kept, int | Non
         pictures: What to draw, each with its index in the result; None if that is not known.
 
     """
-    rows = [pictures[start : start + HEATMAPS_IN_A_ROW] for start in range(0, len(pictures), HEATMAPS_IN_A_ROW)]
+    num_rows = math.ceil(len(pictures) / HEATMAPS_IN_A_ROW)
+    starts = [len(pictures) * row // num_rows for row in range(num_rows + 1)]
+    rows = [pictures[start:end] for start, end in pairwise(starts)]
     heights = [0.9 + 2 * 3.9 / max(2, len(row)) for row in rows]
     with _text_for_cards():
         figure = _figure(sum(heights))
