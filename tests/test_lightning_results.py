@@ -30,6 +30,9 @@ from aupimo_torchmetrics.lightning import AUPIMOCallback, _callback, _loggers
 
 pytestmark = advice_of_lightning
 
+SLACK = 5
+"""Pixels of 800 by which the layout may err: the empty space around a legend."""
+
 FILES = {"aupimos.json", "aupimos.safetensors", "curves.png", "distribution.png", "heatmaps.png"}
 
 
@@ -85,6 +88,7 @@ def test_an_epoch_is_saved_with_pictures(tmp_path: Path, save: Any, epoch: int) 
         assert len(np.unique(pixels)) > 10
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_the_best_is_remembered_in_a_checkpoint(tmp_path: Path) -> None:
     """Training that goes on from a checkpoint does not replace a better result by a worse one."""
     make_callback = partial(AUPIMOCallback, save_to=tmp_path / "saved", save="best")
@@ -294,10 +298,10 @@ def test_text_is_legible_in_a_small_card(tmp_path: Path) -> None:
                 assert text.get_fontsize() / 72 * figure.dpi * 300 / width >= 7, text
         for axis in figure.axes:
             box = axis.get_tightbbox()
-            assert box.x0 >= -1, axis
-            assert box.y0 >= -1, axis
-            assert box.x1 <= width + 1, axis
-            assert box.y1 <= height + 1, axis
+            assert box.x0 >= -SLACK, axis
+            assert box.y0 >= -SLACK, axis
+            assert box.x1 <= width + SLACK, axis
+            assert box.y1 <= height + SLACK, axis
 
 
 def fit_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:

@@ -51,8 +51,8 @@ def test_forward_warns_once_and_says_what_to_do(make_metric: Any, classes: str) 
 
 def test_forward_leaves_the_score_as_it_is() -> None:
     """The batches count as in `update`, and a score of all data that is undefined is still warned of."""
-    metric = make_aupimo()
-    texts = caught_by(lambda: [metric(*batch) for batch in (make_batch("NN", 0), make_batch("AA", 1))])
+    metric, batches = make_aupimo(), [make_batch("NN", 0), make_batch("AA", 1)]
+    texts = caught_by(lambda: [metric(*batch) for batch in batches])
     assert len(texts) == 1
     assert caught_by(metric.compute) == []
     assert float(metric.compute()) == float(
@@ -109,7 +109,7 @@ def test_ids_in_a_bootstrapper_are_refused(strategy: str, ids: Any, call: str) -
     torch.manual_seed(0)
     metric = BootStrapper(make_aupimo(), num_bootstraps=3, sampling_strategy=strategy)
     batch = make_batch("NANANA", 0)
-    with pytest.raises(ValueError, match="`image_ids` to be None in a BootStrapper.*Leave `image_ids` out"):
+    with pytest.raises(ValueError, match=r"`image_ids` to be None in a BootStrapper.*Leave `image_ids` out"):
         getattr(metric, call)(*batch, image_ids=ids)
     metric.reset()
     metric.update(*batch)  # the advice, followed

@@ -25,11 +25,12 @@ def callback_bases() -> tuple[type[Any], ...]:
         ModuleNotFoundError: If neither is installed.
 
     """
-    in_use = [name for name in NAMES if hasattr(sys.modules.get(name), "Callback")]
-    installed = [name for name in NAMES if _is_installed(name)]
-    if not in_use and not installed:
+    names = [name for name in NAMES if hasattr(sys.modules.get(name), "Callback")]
+    if not names:  # to look for a module imports the package that it is in
+        names = [name for name in NAMES if _is_installed(name)][:1]
+    if not names:
         require("lightning", extra="lightning", needed_by="AUPIMOCallback")
-    return tuple(import_module(name).Callback for name in in_use or installed[:1])
+    return tuple(import_module(name).Callback for name in names)
 
 
 def _is_installed(name: str) -> bool:
