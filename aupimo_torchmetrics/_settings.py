@@ -60,15 +60,14 @@ def check_no_anomalib_settings(settings: Mapping[str, Any]) -> None:
     if "return_average" in settings:
         is_mean = bool(settings["return_average"])
         raise ValueError(
-            f"Expected no `return_average`, which is a setting of anomalib's metric, but got {is_mean}. "
+            "Unexpected keyword arguments: `return_average` is a setting of anomalib's metric. "
             f'Use `reduction="{"mean" if is_mean else "none"}"`. In place of `_, result = metric.compute()` write '
             f"`result = metric.result()`, which has the scores of all images and their mean.{_ANOMALIB_CLASS}"
         )
     for name, remedy in _ANOMALIB_REMEDIES.items():
         if name in settings:
             raise ValueError(
-                f"Expected no `{name}`, which is a setting of anomalib's metrics, but got {settings[name]!r}. "
-                f"{remedy}{_ANOMALIB_CLASS}"
+                f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metrics. {remedy}{_ANOMALIB_CLASS}"
             )
 
 

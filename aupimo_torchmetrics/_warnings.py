@@ -32,7 +32,7 @@ def repeated_ids(num_conflicts: int) -> str:
     if num_conflicts == 0:
         return ""
     return (
-        f"AUPIMO: Images with different content were given under the same id, for {num_conflicts} of the `image_ids`; "
+        f"AUPIMO got images with different content under the same id, for {num_conflicts} of the `image_ids`; "
         "only the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
     )
 
@@ -42,16 +42,17 @@ def ignored_images(num_dropped: int, ignore_index: int | None) -> str:
     if num_dropped == 0:
         return ""
     return (
-        f"AUPIMO: {num_dropped} of the images were skipped, with their ids: every pixel of their `target` is "
-        f"{ignore_index}, which is `ignore_index`. Remove these images from the data, or correct their masks."
+        f"AUPIMO does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
+        f"their `target` is {ignore_index}, which is `ignore_index`. Remove these images from the data, or correct "
+        "their masks."
     )
 
 
 def mixed_ids() -> str:
     """Say that some processes gave integers as ids and others texts."""
     return (
-        "AUPIMO: Some processes gave integers as `image_ids` and others texts: images with a text as id count as "
-        "images without an id. Give ids of one kind on all processes."
+        "AUPIMO does not use all ids. Some processes gave integers as `image_ids` and others texts: images with a text "
+        "as id count as images without an id. Give ids of one kind on all processes."
     )
 
 
@@ -83,10 +84,10 @@ def missing_pixels(num_regions: int, num_outside: int) -> str:
     return f"AUPRO is undefined (NaN): there is no {missing}. Add images that have one."
 
 
-def infinite_scores() -> str:
+def infinite_scores(name: str) -> str:
     """Say that thresholds cannot be sampled because a normal score is infinite."""
     return (
-        "AUPIMO: The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the "
+        f"{name} is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the "
         "highest normal score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the "
         "infinite score."
     )
@@ -129,7 +130,8 @@ def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], sha
     else:
         return ""
     return (
-        f"AUPIMO: The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is interpolated. "
+        f"AUPIMO is uncertain. The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is "
+        "interpolated. "
         f"Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
     )
 

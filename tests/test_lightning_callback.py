@@ -273,7 +273,7 @@ class InGroup(Detector):
         self.log_dict(self.metrics)
 
 
-@pytest.mark.filterwarnings("ignore:AUPIMO: The FPR bounds")
+@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
 def test_members_of_a_collection_are_found(tmp_path: Path) -> None:
     """Each metric of a collection is logged under its name, with its own scores, though they share states."""
     fit(tmp_path, InGroup(), callbacks=[AUPIMOCallback()])
