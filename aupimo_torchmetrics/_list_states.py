@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from aupimo_torchmetrics._warnings import batch_scores, warn
 
 __all__ = ["ListStatesMetric"]
 
@@ -31,6 +33,8 @@ class ListStatesMetric(Metric):
     """Dtype of each list state that the metric may have, when it is one tensor."""
     _settings_of_states: ClassVar[str] = ""
     """The settings in `aupimo_config`, on which the states depend, as a text."""
+    _is_scoring_batch = False
+    _has_warned_of_batches = False
 
     def _add_states(self) -> None:
         """Register the states, without any image; among them `aupimo_config`, a code of the settings of `update`."""
@@ -54,9 +58,19 @@ class ListStatesMetric(Metric):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
         with self._as_before_if_it_fails():  # the base class resets the metric before it updates it
+            self._is_scoring_batch = True
             value = super().forward(*args, **kwargs)
+            self._is_scoring_batch = False
             self._settle("image_ids")
             return value
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        """Issue the warnings of a value; of the values of single batches only the first, with the remedy."""
+        texts = list(texts)
+        if self._is_scoring_batch and texts:
+            texts = [] if self._has_warned_of_batches else [batch_scores(texts[0])]
+            self._has_warned_of_batches = True
+        warn(texts)
 
     def reset(self) -> None:
         """Forget all images."""

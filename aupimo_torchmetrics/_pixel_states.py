@@ -141,7 +141,7 @@ class PixelMetric(ListStatesMetric):
     def compute(self) -> Tensor:
         """Compute the value () in float32; with `num_bins` a value between the certain bounds."""
         self._scored = self._score(self._ranks())
-        warn(self._scored.warnings)
+        self._warn(self._scored.warnings)
         return torch.tensor(self._scored.value, dtype=torch.float32, device=self.device)
 
     def bounds(self) -> tuple[Tensor, Tensor]:

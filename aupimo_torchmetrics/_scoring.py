@@ -105,7 +105,7 @@ def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: Share
     else:
         thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     undefined = _warnings.missing_class("PIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
-    infinite = _warnings.infinite_scores() if bool(thresholds.isnan().any()) else ""
+    infinite = _warnings.infinite_scores("PIMO") if bool(thresholds.isnan().any()) else ""
     fpr, tprs = sweep.shared_fpr_at(levels, thresholds), sweep.per_image_tprs(kept, thresholds)
     return Curves(thresholds, fpr.to(thresholds), tprs.to(thresholds)), _texts(undefined or infinite)
 
@@ -136,7 +136,7 @@ def _score_by_samples(
         return sweep.undefined_scoring(levels), ""
     thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     if bool(thresholds.isnan().any()):
-        return sweep.undefined_scoring(levels), _warnings.infinite_scores()
+        return sweep.undefined_scoring(levels), _warnings.infinite_scores("AUPIMO")
     samples = sampled.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
     scoring = sampled.sampled_scoring(samples, fpr_bounds)
     incomplete = _warnings.lower_bound(float(levels.fpr[0]), 2 * fpr_bounds[1], scoring.max_missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -65,6 +65,36 @@ MAX_NUM_BINS = 2**24
 
 TIE_TOLERANCE = 1e-3
 """The Wilcoxon test treats scores that differ by at most this as equal, as in the official package."""
+
+
+_ANOMALIB_CLASS = (
+    " For anomalib's `Evaluator` there is `aupimo_torchmetrics.anomalib.AUPIMO`, which knows its settings."
+)
+
+_ANOMALIB_REMEDIES = {
+    "force": "Leave it out: a score is always answered, with a warning where it is uncertain.",
+    "strict": "Leave it out: `update` takes maps and masks, which are never missing.",
+    "fields": "Leave it out: `update(anomaly_map, gt_mask)` takes maps and masks, not a batch.",
+    "prefix": 'Leave it out: the name is given where the metric is logged, `self.log("val/aupimo", metric)`, or by '
+    '`MetricCollection(..., prefix="val/")`.',
+}
+"""What to write in place of the settings that the metric of anomalib has, and this one has not."""
+
+
+def check_no_anomalib_settings(settings: Mapping[str, Any]) -> None:
+    """Raise if one of the settings is known from anomalib's metric, with what to write here."""
+    if "return_average" in settings:
+        is_mean = bool(settings["return_average"])
+        raise ValueError(
+            "Unexpected keyword arguments: `return_average` is a setting of anomalib's metric. "
+            f'Use `reduction="{"mean" if is_mean else "none"}"`. In place of `_, result = metric.compute()` write '
+            f"`result = metric.result()`, which has the scores of all images and their mean.{_ANOMALIB_CLASS}"
+        )
+    for name, remedy in _ANOMALIB_REMEDIES.items():
+        if name in settings:
+            raise ValueError(
+                f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metrics. {remedy}{_ANOMALIB_CLASS}"
+            )
 
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:

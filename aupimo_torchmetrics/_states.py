@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from torchmetrics.wrappers import BootStrapper
 
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
@@ -88,10 +90,16 @@ class PixelScoresMetric(ListStatesMetric):
         Raises:
             TypeError: If maps, masks or ids are of the wrong type or dtype.
             ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, a mask holds anything but 0
-                and 1, an id is negative or empty, or ids are integers here and texts in another update.
+                and 1, an id is negative or empty, ids are integers here and texts in another update, or ids are given
+                in a `BootStrapper` of torchmetrics, which draws images several times.
 
         """
         id_list = ids.as_list(image_ids)
+        if id_list is not None and _is_resampled():
+            raise ValueError(
+                "Expected `image_ids` to be None in a BootStrapper, but got ids. It draws images several times, and an "
+                "image whose id was seen before would not count again. Leave `image_ids` out."
+            )
         with self._as_before_if_it_fails():
             kept = keep_scores(
                 preds,
@@ -159,6 +167,14 @@ class PixelScoresMetric(ListStatesMetric):
         texts = ids.decode(joined["id_lengths"], joined["id_bytes"]) if len(joined["id_bytes"]) else None
         return distinct_images(self._kept(joined), texts)
 
+    def _ids_in_order(self) -> list[str] | list[int]:
+        """Ids of the images of this process in the order of the updates, "" or -1 for an image without one."""
+        joined = self._joined()
+        if len(joined["id_bytes"]):
+            return ids.decode(joined["id_lengths"], joined["id_bytes"])
+        image_ids: list[int] = joined["image_ids"].tolist()
+        return image_ids
+
     def _prune_when_outgrown(self) -> None:
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
         if len(self.aupimo_num_kept) > MAX_PARTS:
@@ -191,6 +207,15 @@ class PixelScoresMetric(ListStatesMetric):
         for name in self._list_dtypes:
             setattr(self, name, [parts[name.removeprefix(_STATE_PREFIX)].to(self.device)])
         self.aupimo_floor = kept.floor.to(self.device)
+
+
+def _is_resampled() -> bool:
+    """Whether this is called, at some depth, by the `update` of a `BootStrapper`."""
+    code = BootStrapper.update.__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _fingerprint(normal_buffer: int | None, upper_fpr: float, ignore_index: int | None) -> Tensor:

@@ -1,6 +1,7 @@
 """From facts to texts: what makes a score undefined or uncertain, and what to do about it.
 
-Conventions: a function takes facts from the engine and returns the text of a warning, or "" if none is needed.
+Conventions: a function takes facts from the engine and returns the text of a warning, or "" if none is needed. Every
+text begins with AUPIMO, or with the name of the metric that it is of, so that all can be filtered.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def repeated_ids(num_conflicts: int) -> str:
     if num_conflicts == 0:
         return ""
     return (
-        f"Images with different content were given under the same id, for {num_conflicts} of the `image_ids`; only "
-        "the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
+        f"AUPIMO got images with different content under the same id, for {num_conflicts} of the `image_ids`; "
+        "only the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
     )
 
 
@@ -45,16 +46,17 @@ def ignored_images(num_dropped: int, ignore_index: int | None) -> str:
     if num_dropped == 0:
         return ""
     return (
-        f"{num_dropped} of the images were skipped, with their ids: every pixel of their `target` is {ignore_index}, "
-        "which is `ignore_index`. Remove these images from the data, or correct their masks."
+        f"AUPIMO does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
+        f"their `target` is {ignore_index}, which is `ignore_index`. Remove these images from the data, or correct "
+        "their masks."
     )
 
 
 def mixed_ids() -> str:
     """Say that some processes gave integers as ids and others texts."""
     return (
-        "Some processes gave integers as `image_ids` and others texts: images with a text as id count as images "
-        "without an id. Give ids of one kind on all processes."
+        "AUPIMO does not use all ids. Some processes gave integers as `image_ids` and others texts: images with a text "
+        "as id count as images without an id. Give ids of one kind on all processes."
     )
 
 
@@ -103,11 +105,22 @@ def wide_bounds(name: str, low: float, high: float) -> str:
     )
 
 
-def infinite_scores() -> str:
+def infinite_scores(name: str) -> str:
     """Say that thresholds cannot be sampled because a normal score is infinite."""
     return (
-        "The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the highest normal "
-        "score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the infinite score."
+        f"{name} is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the "
+        "highest normal score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the "
+        "infinite score."
+    )
+
+
+def batch_scores(text: str) -> str:
+    """Say once, for all batches, that `forward` scores each batch alone, and what was wrong with the first of them."""
+    return (
+        f"{text} This is of a single batch: `forward` scores each batch alone, and most have images of one class, or "
+        "too few pixels. The mean of such values is not the score of the data. Call `update`, and log the metric "
+        'object: `self.aupimo.update(maps, masks)` and `self.log("val/aupimo", self.aupimo)`. Further batches are not '
+        "mentioned."
     )
 
 
@@ -149,8 +162,8 @@ def unresolved_bounds(
     if better_bounds is not None:
         larger += f" as `fpr_bounds=({_shortest(better_bounds[0])}, {_shortest(better_bounds[1])})`"
     return (
-        f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is interpolated. "
-        f"Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
+        f"AUPIMO is uncertain. The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is "
+        f"interpolated. Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
     )
 
 
