@@ -1,4 +1,4 @@
-"""The metric for anomalib's `Evaluator`: it takes batches of anomalib, and knows each image by its path.
+"""The metrics for anomalib's `Evaluator`: they take batches of anomalib, and AUPIMO knows each image by its path.
 
 Conventions: a metric is named, and takes `fields`, `prefix` and `strict`, as every metric of anomalib does. Whatever is
 not of anomalib is done by the class of the same name in `aupimo_torchmetrics`.
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from aupimo_torchmetrics import metrics
+from aupimo_torchmetrics import metrics, pixel_metrics
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
 from aupimo_torchmetrics._warnings import warn
@@ -29,11 +29,11 @@ require("anomalib", extra="anomalib", needed_by="aupimo_torchmetrics.anomalib")
 from anomalib.data import Batch  # noqa: E402  after the error that says how to install it
 from anomalib.metrics import AnomalibMetric  # noqa: E402
 
-__all__ = ["AUPIMO"]
+__all__ = ["AUPIMO", "AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
 
 
 class _PixelMetric(AnomalibMetric, Metric):
-    """Take maps, masks and paths from a batch of anomalib; a subclass adds a metric, `class X(_PixelMetric, its.X)`."""
+    """Take maps and masks from a batch of anomalib; a subclass adds a metric, `class X(_PixelMetric, its.X)`."""
 
     default_fields = ("anomaly_map", "gt_mask")
     fields: Sequence[str]
@@ -47,15 +47,20 @@ class _PixelMetric(AnomalibMetric, Metric):
         """Add a batch of anomalib.
 
         Args:
-            batch: Batch with the fields that `fields` names. Its `image_path`, where it has one, gives the image ids.
+            batch: Batch with the fields that `fields` names. Its `image_path`, where it has one, gives the image ids
+                of AUPIMO.
 
         Raises:
             ValueError: If a field is missing and the metric is `strict`, or if maps and masks do not fit together.
 
         """
-        super().update(batch, image_ids=_paths(batch))  # type: ignore[safe-super]  # that of `AnomalibMetric`
+        super().update(batch, **self._ids(batch))  # type: ignore[safe-super]  # that of `AnomalibMetric`
         if not self._has_told_of_empty_masks:
             self._warn_of_empty_masks(batch)
+
+    def _ids(self, batch: Batch) -> dict[str, list[str] | None]:  # noqa: ARG002  not every metric takes ids
+        """What the metric gets of a batch beside maps and masks."""
+        return {}
 
     def _warn_of_empty_masks(self, batch: Batch) -> None:
         """Warn if an image is anomalous by its label and normal by its mask, the first time only."""
@@ -146,6 +151,10 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
         if force is not None:
             warn(["AUPIMO: `force` changes nothing, leave it out. Warnings say which scores are uncertain."])
 
+    def _ids(self, batch: Batch) -> dict[str, list[str] | None]:
+        """Paths of the images, as their ids."""
+        return {"image_ids": _paths(batch)}
+
     def compute(self) -> Tensor | None:  # type: ignore[override]  # None is what anomalib expects of "nothing"
         """Compute what :class:`aupimo_torchmetrics.AUPIMO` computes.
 
@@ -161,6 +170,22 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
         if val is None and self.reduction == "mean" and self.compute() is None:
             val = torch.tensor(math.nan)
         return super().plot(val, ax)
+
+
+class AUPRO(_PixelMetric, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+    """Compute AUPRO in anomalib: :class:`aupimo_torchmetrics.AUPRO` for `Evaluator`, with the same settings."""
+
+
+class PixelAUROC(_PixelMetric, pixel_metrics.PixelAUROC):  # type: ignore[misc]
+    """Compute the AUROC of all pixels in anomalib: :class:`aupimo_torchmetrics.PixelAUROC` for `Evaluator`."""
+
+
+class PixelAveragePrecision(_PixelMetric, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
+    """Compute the average precision of pixels: :class:`aupimo_torchmetrics.PixelAveragePrecision` for `Evaluator`."""
+
+
+class PixelF1Max(_PixelMetric, pixel_metrics.PixelF1Max):  # type: ignore[misc]
+    """Compute the highest F1 score of all pixels: :class:`aupimo_torchmetrics.PixelF1Max` for `Evaluator`."""
 
 
 def _paths(batch: Batch) -> list[str] | None:

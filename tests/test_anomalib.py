@@ -16,6 +16,7 @@ from helpers import COPIES, FPR_BOUNDS, MAX_ERROR, assert_same, make_batch, run_
 from torch import Tensor
 
 import aupimo_torchmetrics
+from aupimo_torchmetrics import functional
 
 if find_spec("anomalib") is None:
     pytest.skip("needs anomalib", allow_module_level=True)
@@ -360,3 +361,24 @@ def test_several_processes_agree_with_one() -> None:
         assert_same(answers[1], one.result().aupimos, atol=MAX_ERROR)
         assert answers[2] == sorted(PATHS)
     assert [answers[3:] for answers in on_one] == [[None, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("AUPRO", functional.aupro),
+        ("PixelAUROC", functional.pixel_auroc),
+        ("PixelAveragePrecision", functional.pixel_average_precision),
+        ("PixelF1Max", functional.pixel_f1_max),
+    ],
+)
+def test_pixel_metrics_take_batches(name: str, function: Callable[..., Tensor]) -> None:
+    """The metrics beside AUPIMO are named as anomalib's are, score batches, and may pass over some without masks."""
+    metric = getattr(aupimo_torchmetrics.anomalib, name)(prefix="test_")
+    for batch in batches():
+        metric.update(batch)
+    assert metric.name == f"test_{name}"
+    assert torch.equal(metric.compute(), function(MAPS, MASKS))
+    other = getattr(aupimo_torchmetrics.anomalib, name)(strict=False)
+    other.update(batch_of(masks=None))
+    assert other.compute() is None

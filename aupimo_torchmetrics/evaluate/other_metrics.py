@@ -120,7 +120,7 @@ def memory_hint(category: str, num_pixels: int) -> str:
         return ""
     return (
         f"{category}: metrics of all pixels need {needed / 2**30:.1f} GiB, more than half of the memory. "
-        "`bounded_memory=True` needs a few megabytes, and gives certain bounds."
+        "`bounded_memory=True` (--bounded-memory) needs a few megabytes, and gives certain bounds."
     )
 
 
