@@ -220,9 +220,11 @@ class AUPIMOCallback(Callback):
         if self._is_due(trainer) and not getattr(trainer, "barebones", False):
             separator = _separator(trainer)
             for attribute, tag in unique_tags({each: names[each] for each in self._scored if each in names}).items():
+                if "/dataloader_idx_" in tag:  # Lightning 2.4 refuses to log these
+                    continue
                 shares = _shares(f"{tag}{separator}", self._scored[attribute].result)
                 # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
-                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1, add_dataloader_idx=False)
+                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
                 self._with_shares.add(attribute)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
