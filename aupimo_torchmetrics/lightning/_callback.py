@@ -74,7 +74,7 @@ class AUPIMOCallback(Callback):
     - `val/aupimo/heatmaps`: a few images, and where in them the score comes from.
 
     All names begin with the name under which the metric object is logged, `self.log("val/aupimo", self.aupimo)`, in a
-    collection and in anomalib's `Evaluator` too. Is it not logged as an object, they begin with the stage and the
+    collection and in anomalib's `Evaluator` too. If it is not logged as an object, they begin with the stage and the
     metric's attribute. Figures have the step of the scalars. They go to TensorBoard, Weights & Biases (and any logger
     with a method `log_image`), MLflow and Comet; other loggers get only the scalars. Nothing is logged in Lightning's
     sanity check, and no figure if the score is undefined. The score is computed only once.
