@@ -347,3 +347,21 @@ def test_many_images_stand_in_rows(tmp_path: Path) -> None:
     images = read_events(tmp_path).Images("val/aupimo/heatmaps")
     assert len(images) == 2
     assert images[0].height > 1.5 * images[0].width
+
+
+def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> None:
+    """A metric that is made or reset within an epoch is drawn as far as possible, and is no error."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+        if not hasattr(model, "late"):
+            model.late = new_metric()
+        model.late.update(batch["scores"], batch["truth"])
+        if int(batch["index"][0]) == 6:
+            model.aupimo.reset()
+        model.aupimo.update(batch["scores"], batch["truth"])
+        return only_return(model, batch, dataloader_idx)
+
+    callback = AUPIMOCallback()
+    trainer = fit(tmp_path, Detector(step), callback, num_sanity_val_steps=0)
+    assert trainer.current_epoch == 2
+    assert set(callback.results) == {"val/aupimo", "val/late"}

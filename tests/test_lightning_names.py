@@ -313,11 +313,12 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
 
     callback = AUPIMOCallback()
     model = Detector(step, aupimos=nn.ModuleList([new_metric(), new_metric()]))
-    fit(tmp_path, model, callback, loaders=[loader(range(4)), loader(range(4, 10))])
+    trainer = fit(tmp_path, model, callback, loaders=[loader(range(4)), loader(range(4, 10))])
     names = [f"val/aupimo/dataloader_idx_{i}" if add_index else f"val/aupimo_{i}" for i in range(2)]
     assert list(callback.results) == names
     assert [len(result.aupimos) for result in callback.results.values()] == [4, 6]
     assert set(names_of_figures(tmp_path)) == set(names)
+    assert {f"{name}/share_at_0" for name in names} < set(trainer.callback_metrics)
 
 
 def test_metrics_in_wrappers_and_twice_in_a_module() -> None:

@@ -74,7 +74,7 @@ class AUPIMOCallback(Callback):
     - `val/aupimo/heatmaps`: a few images, and where in them the score comes from.
 
     All names begin with the name under which the metric object is logged, `self.log("val/aupimo", self.aupimo)`, in a
-    collection and in anomalib's `Evaluator` too. Is it not logged as an object, they begin with the stage and the
+    collection and in anomalib's `Evaluator` too. If it is not logged as an object, they begin with the stage and the
     metric's attribute. Figures have the step of the scalars. They go to TensorBoard, Weights & Biases (and any logger
     with a method `log_image`), MLflow and Comet; other loggers get only the scalars. Nothing is logged in Lightning's
     sanity check, and no figure if the score is undefined. The score is computed only once.
@@ -220,9 +220,11 @@ class AUPIMOCallback(Callback):
         if self._is_due(trainer) and not getattr(trainer, "barebones", False):
             separator = _separator(trainer)
             for attribute, tag in unique_tags({each: names[each] for each in self._scored if each in names}).items():
+                if "/dataloader_idx_" in tag:  # Lightning 2.4 refuses to log these
+                    continue
                 shares = _shares(f"{tag}{separator}", self._scored[attribute].result)
                 # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
-                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1, add_dataloader_idx=False)
+                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
                 self._with_shares.add(attribute)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

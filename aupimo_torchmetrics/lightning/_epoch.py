@@ -68,7 +68,7 @@ class Epoch:
     def start_batch(self, loader: int) -> None:
         """Finish the batch before, and count what the metrics hold."""
         self.finish_batch()
-        metrics = find_metrics(self.module)
+        metrics = {name: each for name, each in find_metrics(self.module).items() if name in self.loaders}
         self._loader = loader
         self._update_counts = {name: each.metric.update_count for name, each in metrics.items()}
         self._positions = {name: _num_images(each.metric) for name, each in metrics.items()}
@@ -113,15 +113,17 @@ class Epoch:
         chosen = []
         for each in kept:
             position = each.image_index if each.position is None and is_whole else each.position
+            if position is not None and position >= len(ids):  # the metric was reset in the epoch
+                position = None
             if position is not None and indices is not None:
                 position = indices.get(ids[position])
             chosen.append((each, position))
         return chosen
 
     def _updated(self, metrics: Mapping[str, FoundMetric]) -> set[str]:
-        """Names of the metrics that were updated since the batch began."""
+        """Names of the metrics that were updated since the batch began, of those that were there by then."""
         before = self._update_counts
-        return {name for name, each in metrics.items() if each.metric.update_count > before.get(name, 0)}
+        return {name for name in before if name in metrics and metrics[name].metric.update_count > before[name]}
 
     def _look(self, outputs: Any, batch: Any, metrics: Mapping[str, AUPIMO]) -> bool:
         """Offer images to the galleries of the metrics; return whether there were any, or none were wanted."""
