@@ -326,7 +326,8 @@ def test_examples_and_public_names() -> None:
     """The examples of the docstrings hold, and the module names what it gives."""
     assert doctest.testmod(aupimo_torchmetrics.anomalib).failed == 0
     assert doctest.testmod(aupimo_torchmetrics.anomalib).attempted > 5
-    assert aupimo_torchmetrics.anomalib.__all__ == ["AUPIMO"]
+    names = ["AUPIMO", "AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
+    assert aupimo_torchmetrics.anomalib.__all__ == names
 
 
 def score_strided(rank: int, world_size: int, note: Callable[[str], Any]) -> list[Any]:
@@ -363,6 +364,7 @@ def test_several_processes_agree_with_one() -> None:
     assert [answers[3:] for answers in on_one] == [[None, 0]] * 2
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric .* was called before:UserWarning")
 @pytest.mark.parametrize(
     ("name", "function"),
     [
