@@ -16,7 +16,6 @@ from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import sampled, sweep
 from aupimo_torchmetrics._engine.image_ids import rank
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, drop_repeats, on_float64_device
-from aupimo_torchmetrics._engine.regions import RegionScores, as_pixel_scores
 from aupimo_torchmetrics._settings import SharedFPR
 
 
@@ -98,20 +97,6 @@ def score_images(
     return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined or text))
 
 
-def score_regions(regions: RegionScores, fpr_limit: float) -> tuple[Tensor, tuple[str, ...]]:
-    """Score each region by AUPRO: (R,) float64, with the texts of warnings; NaN if undefined, (1,) without a region.
-
-    The scores may be on the CPU: the device of the regions need not have float64.
-    """
-    num_regions = len(regions.region_sizes)
-    text = _warnings.missing_pixels(num_regions, len(regions.normal))
-    if text:
-        return torch.full((max(1, num_regions),), math.nan, dtype=torch.float64), (text,)
-    kept = on_float64_device(as_pixel_scores(regions))
-    levels = sweep.normal_levels(kept, fpr_limit, "mean")
-    return sweep.per_image_scores(kept, sweep.area_table(levels, fpr_limit))[1:], ()
-
-
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:
     """Draw the PIMO curves of distinct images, as far as normal scores were kept; with the texts of warnings."""
     levels = sweep.normal_levels(kept, 1.0, shared_fpr)
@@ -120,7 +105,7 @@ def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: Share
     else:
         thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     undefined = _warnings.missing_class("PIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
-    infinite = _warnings.infinite_scores() if bool(thresholds.isnan().any()) else ""
+    infinite = _warnings.infinite_scores("PIMO") if bool(thresholds.isnan().any()) else ""
     fpr, tprs = sweep.shared_fpr_at(levels, thresholds), sweep.per_image_tprs(kept, thresholds)
     return Curves(thresholds, fpr.to(thresholds), tprs.to(thresholds)), _texts(undefined or infinite)
 
@@ -151,7 +136,7 @@ def _score_by_samples(
         return sweep.undefined_scoring(levels), ""
     thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     if bool(thresholds.isnan().any()):
-        return sweep.undefined_scoring(levels), _warnings.infinite_scores()
+        return sweep.undefined_scoring(levels), _warnings.infinite_scores("AUPIMO")
     samples = sampled.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
     scoring = sampled.sampled_scoring(samples, fpr_bounds)
     incomplete = _warnings.lower_bound(float(levels.fpr[0]), 2 * fpr_bounds[1], scoring.max_missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -19,8 +19,10 @@ Reduction: TypeAlias = Literal["mean", "none"]
 SharedFPR: TypeAlias = Literal["mean", "max"]
 """How one shared FPR is made of the FPRs of the normal images: their mean, or their maximum, which is stricter."""
 
-MetricName: TypeAlias = Literal["aupimo", "auroc", "aupr", "aupro"]
-"""Metrics that can be computed from saved maps."""
+MetricName: TypeAlias = Literal[
+    "aupimo", "auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max"
+]
+"""Metrics that can be computed from saved maps: of anomalous images, of all pixels, and of images by one score each."""
 
 Layout: TypeAlias = Literal[
     "auto",
@@ -58,8 +60,41 @@ PictureFormat: TypeAlias = Literal["png", "svg", "pdf"]
 Texture: TypeAlias = Literal["brick", "grass", "gravel"]
 """Photographs that come with every installation of scikit-image."""
 
+MAX_NUM_BINS = 2**24
+"""Most bins of a histogram of scores, 128 MiB for each state: as many as float32 numbers from 1 to 4."""
+
 TIE_TOLERANCE = 1e-3
 """The Wilcoxon test treats scores that differ by at most this as equal, as in the official package."""
+
+
+_ANOMALIB_CLASS = (
+    " For anomalib's `Evaluator` there is `aupimo_torchmetrics.anomalib.AUPIMO`, which knows its settings."
+)
+
+_ANOMALIB_REMEDIES = {
+    "force": "Leave it out: a score is always answered, with a warning where it is uncertain.",
+    "strict": "Leave it out: `update` takes maps and masks, which are never missing.",
+    "fields": "Leave it out: `update(anomaly_map, gt_mask)` takes maps and masks, not a batch.",
+    "prefix": 'Leave it out: the name is given where the metric is logged, `self.log("val/aupimo", metric)`, or by '
+    '`MetricCollection(..., prefix="val/")`.',
+}
+"""What to write in place of the settings that the metric of anomalib has, and this one has not."""
+
+
+def check_no_anomalib_settings(settings: Mapping[str, Any]) -> None:
+    """Raise if one of the settings is known from anomalib's metric, with what to write here."""
+    if "return_average" in settings:
+        is_mean = bool(settings["return_average"])
+        raise ValueError(
+            "Unexpected keyword arguments: `return_average` is a setting of anomalib's metric. "
+            f'Use `reduction="{"mean" if is_mean else "none"}"`. In place of `_, result = metric.compute()` write '
+            f"`result = metric.result()`, which has the scores of all images and their mean.{_ANOMALIB_CLASS}"
+        )
+    for name, remedy in _ANOMALIB_REMEDIES.items():
+        if name in settings:
+            raise ValueError(
+                f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metrics. {remedy}{_ANOMALIB_CLASS}"
+            )
 
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
@@ -83,13 +118,13 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     return lower, upper
 
 
-def check_fpr_limit(fpr_limit: float) -> None:
+def check_fpr_limit(fpr_limit: float, name: str = "fpr_limit") -> None:
     """Raise unless the limit is a number in (0, 1]."""
     if not isinstance(fpr_limit, Real) or isinstance(fpr_limit, bool):
-        raise TypeError(f"Expected `fpr_limit` to be a number, but got {type(fpr_limit).__name__}.")
+        raise TypeError(f"Expected `{name}` to be a number, but got {type(fpr_limit).__name__}.")
     if not 0 < fpr_limit <= 1:
         raise ValueError(
-            f"Expected `fpr_limit` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
+            f"Expected `{name}` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
         )
 
 
@@ -107,6 +142,21 @@ def check_num_thresholds(num_thresholds: int | None) -> None:
             f"Expected `num_thresholds` to be None or at least 2, but got {num_thresholds}. "
             "None gives the exact score, 300000 the protocol of the paper."
         )
+
+
+def check_num_bins(num_bins: int | None) -> int | None:
+    """Return the number as an `int`; raise unless it is None or a power of two from 2 to 2**24."""
+    if num_bins is None:
+        return None
+    remedy = "None gives the exact value, 2**18 bins are enough for most scores."
+    if not isinstance(num_bins, Integral) or isinstance(num_bins, bool):
+        raise TypeError(f"Expected `num_bins` to be None or an integer, but got {type(num_bins).__name__}. {remedy}")
+    number = int(num_bins)
+    if not 2 <= number <= MAX_NUM_BINS or number.bit_count() != 1:
+        raise ValueError(
+            f"Expected `num_bins` to be None or a power of two from 2 to 2**24, but got {number}. {remedy}"
+        )
+    return number
 
 
 def check_normal_buffer(normal_buffer: int | None) -> None:

@@ -1,22 +1,22 @@
-"""What the metrics share: their states, and how these are updated, pruned, gathered, merged and saved."""
+"""The states that AUPIMO and PIMO share: what they keep of the images, and when it is pruned."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics.wrappers import BootStrapper
 
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
+from aupimo_torchmetrics._list_states import ListStatesMetric
 from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
@@ -25,17 +25,8 @@ MAX_PARTS = 256
 """Parts of a list state, one for each update, before small ones are joined."""
 
 
-class PixelScoresMetric(Metric):
-    """Keep the scores on which a result can depend, of all images seen so far.
-
-    Every state is 1-D or 0-d and has a fixed dtype, whatever the inputs are. So ranks can gather their states even if
-    their images have different sizes, if they have made different numbers of updates, or if they have no data at all. A
-    call that fails or is interrupted leaves the metric as it was before.
-    """
-
-    is_differentiable: bool = False
-    higher_is_better: bool | None = None
-    full_state_update: bool = False
+class PixelScoresMetric(ListStatesMetric):
+    """Keep the scores on which a result can depend, of all images seen so far."""
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotations
         aupimo_normal_scores: list[Tensor] | Tensor
@@ -49,7 +40,6 @@ class PixelScoresMetric(Metric):
         aupimo_id_kinds: Tensor
         aupimo_floor: Tensor
         aupimo_normal_min: Tensor
-        aupimo_config: Tensor
 
     _list_dtypes: ClassVar[dict[str, torch.dtype]] = {
         "aupimo_normal_scores": torch.float32,
@@ -61,6 +51,7 @@ class PixelScoresMetric(Metric):
         "aupimo_id_lengths": torch.int64,
         "aupimo_id_bytes": torch.uint8,
     }
+    _settings_of_states: ClassVar[str] = "`normal_buffer`, upper FPR bound and `ignore_index`"
 
     def __init__(
         self,
@@ -99,10 +90,16 @@ class PixelScoresMetric(Metric):
         Raises:
             TypeError: If maps, masks or ids are of the wrong type or dtype.
             ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, a mask holds anything but 0
-                and 1, an id is negative or empty, or ids are integers here and texts in another update.
+                and 1, an id is negative or empty, ids are integers here and texts in another update, or ids are given
+                in a `BootStrapper` of torchmetrics, which draws images several times.
 
         """
         id_list = ids.as_list(image_ids)
+        if id_list is not None and _is_resampled():
+            raise ValueError(
+                "Expected `image_ids` to be None in a BootStrapper, but got ids. It draws images several times, and an "
+                "image whose id was seen before would not count again. Leave `image_ids` out."
+            )
         with self._as_before_if_it_fails():
             kept = keep_scores(
                 preds,
@@ -130,77 +127,9 @@ class PixelScoresMetric(Metric):
                 self._check_id_kinds("image_ids")
             self._prune_when_outgrown()
 
-    @torch.jit.unused
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
-        with self._as_before_if_it_fails():  # the base class resets the metric before it updates it
-            value = super().forward(*args, **kwargs)
-            self._check_id_kinds("image_ids")
-            self._prune_when_outgrown()
-            return value
-
-    def reset(self) -> None:
-        """Forget all images."""
-        for name in self._list_dtypes:
-            setattr(self, name, [])  # the base class would empty the lists in place, and a caller may hold them
-        super().reset()
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the images of another metric of the same class, before those of this metric.
-
-        Args:
-            incoming_state: The other metric, or its `metric_state`.
-
-        Raises:
-            ValueError: If a state is missing, if the other metric has another `normal_buffer`, upper FPR bound or
-                `ignore_index`, if it is of another class, or if the image ids of one metric are integers and those of
-                the other texts.
-
-        """
-        if isinstance(incoming_state, type(self)):
-            incoming_state = incoming_state.metric_state
-        if isinstance(incoming_state, dict):
-            self._check_states(incoming_state, "incoming_state")
-            # Dask, for example, turns lists into tuples.
-            incoming_state = {
-                name: [*state] if isinstance(state, tuple) else state for name, state in incoming_state.items()
-            }
-        with self._as_before_if_it_fails():
-            super().merge_state(incoming_state)
-            self._check_id_kinds("incoming_state")
-            self._computed = None
-            self._prune_when_outgrown()
-            self._update_count = max(1, self._update_count)
-
-    @contextmanager
-    def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Gather the states of all processes, and restore those of this process afterwards, even after an error."""
-        with self._as_before_if_it_fails(), super().sync_context(*args, **kwargs):
-            yield
-
-    @contextmanager
-    def _as_before_if_it_fails(self) -> Iterator[None]:
-        """Restore every attribute if the code inside fails or is interrupted."""
-        before = {name: [*value] if isinstance(value, list) else value for name, value in self.__dict__.items()}
-        try:
-            yield
-        except BaseException:
-            self.__dict__.update(before)
-            raise
-
-    def _check_states(self, states: dict[str, Any], name: str, prefix: str = "") -> None:
-        """Raise unless all states are there and come from a metric with the same settings."""
-        missing = [state for state in self._defaults if prefix + state not in states]
-        if missing:
-            raise ValueError(
-                f"Expected `{name}` to hold every state of the metric, but it lacks {', '.join(missing)}. The states "
-                "of an earlier version cannot be read: start with a new metric and update it with the maps and masks."
-            )
-        if not torch.equal(states[prefix + "aupimo_config"].to(self.device), self.aupimo_config):
-            raise ValueError(
-                f"Expected `{name}` to come from a metric with the same `normal_buffer`, upper FPR bound and "
-                "`ignore_index`, but got one with other settings, which has kept other scores."
-            )
+    def _settle(self, name: str) -> None:
+        self._check_id_kinds(name)
+        self._prune_when_outgrown()
 
     def _check_id_kinds(self, name: str) -> None:
         """Raise if some image ids are integers and others texts."""
@@ -209,17 +138,6 @@ class PixelScoresMetric(Metric):
                 f"Expected `{name}` to be all integers or all texts in one metric, but got one kind after the other. "
                 "Give the same kind in every update."
             )
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        has_states = any(prefix + name in state_dict for name in self._defaults)
-        if has_states:
-            self._check_states(state_dict, "state_dict", prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if has_states:
-            for name in self._list_dtypes:
-                setattr(self, name, list(getattr(self, name)))  # a copy of the list that the caller holds
-            self._computed = None
-            self._update_count = max(1, self._update_count)
 
     def _joined(self) -> dict[str, Tensor]:
         """Each list state as one tensor, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
@@ -248,6 +166,14 @@ class PixelScoresMetric(Metric):
         joined = self._joined()
         texts = ids.decode(joined["id_lengths"], joined["id_bytes"]) if len(joined["id_bytes"]) else None
         return distinct_images(self._kept(joined), texts)
+
+    def _ids_in_order(self) -> list[str] | list[int]:
+        """Ids of the images of this process in the order of the updates, "" or -1 for an image without one."""
+        joined = self._joined()
+        if len(joined["id_bytes"]):
+            return ids.decode(joined["id_lengths"], joined["id_bytes"])
+        image_ids: list[int] = joined["image_ids"].tolist()
+        return image_ids
 
     def _prune_when_outgrown(self) -> None:
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
@@ -282,20 +208,14 @@ class PixelScoresMetric(Metric):
             setattr(self, name, [parts[name.removeprefix(_STATE_PREFIX)].to(self.device)])
         self.aupimo_floor = kept.floor.to(self.device)
 
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # This turns every list state into one tensor on the device of the metric. Without it, a rank without data would
-        # send another dtype than the others, which aborts the process, and with `compute_on_cpu` the states would be on
-        # the CPU, where NCCL cannot send them. The local states are restored after the sync.
-        self._compact()
-        super()._sync_dist(*args, **kwargs)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
-        # States follow the module to another device, but a cast to another dtype does not change them. `to_empty` would
-        # replace their values by arbitrary ones; here it moves them as they are.
-        if self.aupimo_floor.is_meta:  # built on the device "meta", there are no values to move
-            self._device = torch.device("cpu")
-            self._add_states()
-        return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
+def _is_resampled() -> bool:
+    """Whether this is called, at some depth, by the `update` of a `BootStrapper`."""
+    code = BootStrapper.update.__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _fingerprint(normal_buffer: int | None, upper_fpr: float, ignore_index: int | None) -> Tensor:

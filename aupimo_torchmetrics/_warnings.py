@@ -1,6 +1,7 @@
 """From facts to texts: what makes a score undefined or uncertain, and what to do about it.
 
-Conventions: a function takes facts from the engine and returns the text of a warning, or "" if none is needed.
+Conventions: a function takes facts from the engine and returns the text of a warning, or "" if none is needed. Every
+text begins with AUPIMO, or with the name of the metric that it is of, so that all can be filtered.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ MIN_SAMPLED_POINTS = 300
 MAX_BOUND_ERROR = 0.01
 """A larger relative distance of a sampled FPR to its bound causes a warning, as in the official package."""
 
+MAX_UNCERTAINTY = 1e-3
+"""A larger distance between the certain bounds of a pixel metric causes a warning."""
+
 
 def warn(texts: Iterable[str]) -> None:
     """Issue a `UserWarning` for each text, on the first process only."""
@@ -32,8 +36,8 @@ def repeated_ids(num_conflicts: int) -> str:
     if num_conflicts == 0:
         return ""
     return (
-        f"Images with different content were given under the same id, for {num_conflicts} of the `image_ids`; only "
-        "the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
+        f"AUPIMO got images with different content under the same id, for {num_conflicts} of the `image_ids`; "
+        "only the first image of each id counts. Ids must be unique in the whole data set, not in a batch."
     )
 
 
@@ -42,16 +46,17 @@ def ignored_images(num_dropped: int, ignore_index: int | None) -> str:
     if num_dropped == 0:
         return ""
     return (
-        f"{num_dropped} of the images were skipped, with their ids: every pixel of their `target` is {ignore_index}, "
-        "which is `ignore_index`. Remove these images from the data, or correct their masks."
+        f"AUPIMO does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
+        f"their `target` is {ignore_index}, which is `ignore_index`. Remove these images from the data, or correct "
+        "their masks."
     )
 
 
 def mixed_ids() -> str:
     """Say that some processes gave integers as ids and others texts."""
     return (
-        "Some processes gave integers as `image_ids` and others texts: images with a text as id count as images "
-        "without an id. Give ids of one kind on all processes."
+        "AUPIMO does not use all ids. Some processes gave integers as `image_ids` and others texts: images with a text "
+        "as id count as images without an id. Give ids of one kind on all processes."
     )
 
 
@@ -75,19 +80,47 @@ def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
     return ""
 
 
-def missing_pixels(num_regions: int, num_outside: int) -> str:
-    """Say that there is no region in the masks, or no pixel outside of them, so that AUPRO is NaN."""
-    if num_regions > 0 and num_outside > 0:
+def missing_pixels(name: str, *, num_mask: int, num_normal: int) -> str:
+    """Say that there is no pixel in masks, or none outside of them, so that a pixel metric is NaN."""
+    if num_mask > 0 and num_normal > 0:
         return ""
-    missing = "region in the masks" if num_regions == 0 else "pixel outside of the masks"
-    return f"AUPRO is undefined (NaN): there is no {missing}. Add images that have one."
+    part = "region" if name == "AUPRO" else "pixel"
+    missing = f"{part} in the masks" if num_mask == 0 else "pixel outside of the masks"
+    return f"{name} is undefined (NaN): there is no {missing}. Add images that have one."
 
 
-def infinite_scores() -> str:
+def missing_images(names: str, *, num_normal: int, num_anomalous: int) -> str:
+    """Say that all images are of one class, so that metrics of images are NaN."""
+    num_images, missing = num_normal + num_anomalous, "anomalous" if num_normal else "normal"
+    return f"{names}: undefined (NaN), as none of the {num_images} images is {missing}. Add images of both classes."
+
+
+def wide_bounds(name: str, low: float, high: float) -> str:
+    """Say that a histogram leaves a pixel metric uncertain."""
+    if high - low <= MAX_UNCERTAINTY:
+        return ""
+    return (
+        f"{name} is uncertain: many scores share a bin, so it lies anywhere between {low:.6f} and {high:.6f}. "
+        "Set `num_bins=None` for the exact value, or use more bins. Scores with a large offset need most: subtract it."
+    )
+
+
+def infinite_scores(name: str) -> str:
     """Say that thresholds cannot be sampled because a normal score is infinite."""
     return (
-        "The result is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the highest normal "
-        "score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the infinite score."
+        f"{name} is undefined (NaN): `num_thresholds` samples thresholds between the lowest and the "
+        "highest normal score, and one of these is infinite. Use `num_thresholds=None`, or find the cause of the "
+        "infinite score."
+    )
+
+
+def batch_scores(text: str) -> str:
+    """Say once, for all batches, that `forward` scores each batch alone, and what was wrong with the first of them."""
+    return (
+        f"{text} This is of a single batch: `forward` scores each batch alone, and most have images of one class, or "
+        "too few pixels. The mean of such values is not the score of the data. Call `update`, and log the metric "
+        'object: `self.aupimo.update(maps, masks)` and `self.log("val/aupimo", self.aupimo)`. Further batches are not '
+        "mentioned."
     )
 
 
@@ -129,8 +162,8 @@ def unresolved_bounds(
     if better_bounds is not None:
         larger += f" as `fpr_bounds=({_shortest(better_bounds[0])}, {_shortest(better_bounds[1])})`"
     return (
-        f"The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is interpolated. "
-        f"Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
+        f"AUPIMO is uncertain. The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is "
+        f"interpolated. Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
     )
 
 

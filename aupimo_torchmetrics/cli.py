@@ -24,6 +24,7 @@ from aupimo_torchmetrics._extras import package_of
 from aupimo_torchmetrics._files import BadDataError, existing_folder
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
+    DEFAULT_FPR_LIMIT,
     TIE_TOLERANCE,
     Alternative,
     Layout,
@@ -218,7 +219,19 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
         nargs="+",
         choices=get_args(MetricName),
         default=["aupimo"],
-        help="(default: aupimo)",
+        help="beside AUPIMO, of all pixels and of whole images (default: aupimo)",
+    )
+    parser.add_argument(
+        "--aupro-limit",
+        type=float,
+        default=DEFAULT_FPR_LIMIT,
+        metavar="U",
+        help="FPR up to which AUPRO is computed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bounded-memory",
+        action="store_true",
+        help="keep a histogram for the metrics of all pixels, which gives certain bounds",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--no-resize", action="store_true", help="maps must have the size of their masks")
@@ -286,8 +299,9 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
     if out is not None:
         _check_folder(out)
     names = (
-        "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "skip_bad", "table",
-        "mask_threshold", "ignore_value", "map_suffix", "normal_folder", "follow_links", "quiet",
+        "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "aupro_limit",
+        "bounded_memory", "skip_bad", "table", "mask_threshold", "ignore_value", "map_suffix", "normal_folder",
+        "follow_links", "quiet",
     )  # fmt: skip
     settings = {name: getattr(arguments, name) for name in names}
     try:

@@ -1,4 +1,4 @@
-"""AUPIMO, PIMO curves and AUPRO as functions: they take tensors and return tensors, or take and return NumPy arrays.
+"""AUPIMO, PIMO curves and the pixel metrics as functions: they take and return tensors, or take and return arrays.
 
 Conventions: N images of size H, W; K thresholds. A threshold calls a pixel anomalous iff its score is at least the
 threshold.
@@ -11,40 +11,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast, overload
+from typing import cast, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from aupimo_torchmetrics._arrays import Array, ArrayMaps, as_tensors, is_numpy
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds, are_texts, as_list
-from aupimo_torchmetrics._engine.images import as_images
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER, PixelScores, drop_ignored
-from aupimo_torchmetrics._engine.regions import split_by_regions
 from aupimo_torchmetrics._engine.selection import keep_scores
 from aupimo_torchmetrics._engine.sweep import mean_score
-from aupimo_torchmetrics._scoring import Images, distinct_images, draw_curves, score_images, score_regions
+from aupimo_torchmetrics._pixel_functions import aupro, pixel_auroc, pixel_average_precision, pixel_f1_max
+from aupimo_torchmetrics._scoring import Images, distinct_images, draw_curves, score_images
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
-    DEFAULT_FPR_LIMIT,
     Reduction,
     SharedFPR,
     check_choice,
     check_fpr_bounds,
-    check_fpr_limit,
     check_ignore_index,
     check_num_thresholds,
 )
 from aupimo_torchmetrics._warnings import ignored_images, warn
 from aupimo_torchmetrics.results import PIMOResult
 
-__all__ = ["aupimo", "aupro", "pimo"]
-
-Array: TypeAlias = NDArray[Any]
-ArrayMaps: TypeAlias = Array | Sequence[Array]
-"""Maps or masks as NumPy arrays, in the forms that tensors may have."""
+__all__ = ["aupimo", "aupro", "pimo", "pixel_auroc", "pixel_average_precision", "pixel_f1_max"]
 
 
 @overload
@@ -152,7 +144,7 @@ def aupimo(
     warn((*images.warnings, *scored.warnings))
     score = mean_score(scored.aupimos) if reduction == "mean" else scored.aupimos
     score = score.to(kept.floor)
-    return score.numpy() if _is_numpy(preds) else score
+    return score.numpy() if is_numpy(preds) else score
 
 
 def pimo(
@@ -218,98 +210,7 @@ def pimo(
     drawn, warnings = draw_curves(images.kept, num_thresholds, shared_fpr)
     warn((*images.warnings, *warnings))
     curves = PIMOResult(*(part.to(kept.floor.device) for part in drawn))
-    return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if _is_numpy(preds) else curves
-
-
-@overload
-def aupro(
-    preds: Maps,
-    target: Maps,
-    fpr_limit: float = ...,
-    *,
-    reduction: Reduction = ...,
-    ignore_index: int | None = ...,
-    validate_args: bool = ...,
-) -> Tensor: ...
-
-
-@overload
-def aupro(
-    preds: ArrayMaps,
-    target: ArrayMaps,
-    fpr_limit: float = ...,
-    *,
-    reduction: Reduction = ...,
-    ignore_index: int | None = ...,
-    validate_args: bool = ...,
-) -> Array: ...
-
-
-def aupro(
-    preds: Maps | ArrayMaps,
-    target: Maps | ArrayMaps,
-    fpr_limit: float = DEFAULT_FPR_LIMIT,
-    *,
-    reduction: Reduction = "mean",
-    ignore_index: int | None = None,
-    validate_args: bool = True,
-) -> Tensor | Array:
-    r"""Compute AUPRO, the Area Under the Per-Region Overlap curve, exactly.
-
-    .. math::
-        \text{AUPRO} = \frac{1}{U} \int_0^U \text{PRO}(F = z) \, dz
-
-    is the recall within a connected region of the masks, averaged over the regions of all images and over the false
-    positive rates `F` from 0 to the limit `U`. Every region counts the same, whatever its size. `F` is the share of the
-    pixels outside of masks, in normal and in anomalous images, that are called anomalous. AUPRO is here for comparison;
-    AUPIMO is stricter. Unlike other implementations, this one samples no thresholds and needs no rescaling.
-
-    Args:
-        preds: Anomaly maps: a tensor or array (N, H, W) or (N, 1, H, W), or a list of N tensors or arrays (H, W) of any
-            sizes; of dtype float16, bfloat16, float32 or float64. A higher score means more anomalous.
-        target: Masks in the same form and of the same shape, bool, integer or floating, holding only 0 and 1, and
-            `ignore_index` if one is set. Mask pixels that touch at an edge or at a corner belong to the same region.
-        fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
-        reduction: `"mean"` for the mean over the regions, `"none"` for one score per region.
-        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks.
-
-    Returns:
-        The mean score (), or with `reduction="none"` the scores (R,) of the regions, in the order of the images. In
-        [0, 1]; float64 for float64 maps, float32 otherwise; on the device of the maps. NaN, with a warning, if there is
-        no region or no pixel outside of the masks; (1,) with `reduction="none"` if there is no region.
-
-    Raises:
-        TypeError: If an argument is of the wrong type or dtype.
-        ValueError: If shapes do not fit, a map holds NaN, a mask holds anything but 0 and 1, or a setting is out of
-            its range.
-        ModuleNotFoundError: If scipy is not installed.
-
-    Example:
-        >>> import torch
-        >>> from aupimo_torchmetrics.functional import aupro
-        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
-        >>> masks[1, 0, 0] = masks[1, 3, 3] = True
-        >>> aupro(maps, masks, reduction="none")
-        tensor([0., 1.])
-
-    """
-    check_fpr_limit(fpr_limit)
-    check_choice("reduction", reduction, Reduction)
-    ignore_index = check_ignore_index(ignore_index)
-    maps, masks, ignored = as_images(
-        _as_tensors(preds), _as_tensors(target), validate_args=validate_args, ignore_index=ignore_index
-    )
-    regions = split_by_regions(maps, masks, ignored)
-    num_dropped = sum(each is not None and bool(each.all()) for each in ignored)
-    scores, warnings = score_regions(regions, fpr_limit)
-    warn(filter(None, (ignored_images(num_dropped, ignore_index), *warnings)))
-    score = mean_score(scores) if reduction == "mean" else scores
-    is_double = any(each.dtype == torch.float64 for each in maps)
-    score = score.to(torch.float64 if is_double else torch.float32).to(regions.normal.device)
-    return score.cpu().numpy() if _is_numpy(preds) else score
+    return PIMOResult(*(cast("Tensor", part.numpy()) for part in curves)) if is_numpy(preds) else curves
 
 
 def _select(
@@ -327,7 +228,7 @@ def _select(
         What is kept, on the device of the maps, and the first image of each id.
 
     """
-    preds, target, image_ids = _as_tensors(preds), _as_tensors(target), as_list(image_ids)
+    preds, target, image_ids = as_tensors(preds), as_tensors(target), as_list(image_ids)
     maps = preds if isinstance(preds, list | tuple) else [preds]
     is_double = any(getattr(each, "dtype", None) == torch.float64 for each in maps)
     kept = keep_scores(
@@ -346,23 +247,3 @@ def _select(
     images = distinct_images(kept, cast("Sequence[str]", image_ids) if are_texts(image_ids) else None)
     texts = (ignored_images(num_dropped, ignore_index), *images.warnings)
     return kept, images._replace(warnings=tuple(filter(None, texts)))
-
-
-def _is_numpy(maps: Maps | ArrayMaps) -> bool:
-    """Whether these are NumPy arrays."""
-    return isinstance(maps, np.ndarray) or (
-        isinstance(maps, list | tuple) and len(maps) > 0 and isinstance(maps[0], np.ndarray)
-    )
-
-
-def _as_tensors(maps: Maps | ArrayMaps) -> Maps:
-    """Turn NumPy arrays into tensors that share their memory if possible; return anything else as it is."""
-    if isinstance(maps, np.ndarray):
-        return _as_tensor(maps)
-    if isinstance(maps, list | tuple):
-        return [_as_tensor(each) if isinstance(each, np.ndarray) else each for each in maps]
-    return cast("Maps", maps)
-
-
-def _as_tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -25,11 +25,11 @@ from aupimo_torchmetrics._settings import (
     check_choice,
     check_fpr_bounds,
     check_ignore_index,
+    check_no_anomalib_settings,
     check_normal_buffer,
     check_num_thresholds,
 )
 from aupimo_torchmetrics._states import PixelScoresMetric
-from aupimo_torchmetrics._warnings import warn
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, result_of
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class AUPIMO(PixelScoresMetric):
 
     ``update`` raises a ``TypeError`` or ``ValueError`` if maps, masks or ids are not of this form, before it keeps
     anything. It keeps a few megabytes: the scores in the masks, and the highest scores of the normal images.
-    ``forward`` also scores each batch alone. This takes time, and the score of a batch is often undefined: prefer
-    ``update``.
+    ``forward`` also scores each batch alone. This takes time, and the score of a batch is often undefined (a warning
+    says so once): prefer ``update``.
 
     ==========================================  ======================================================================
     Data                                        Result
@@ -112,7 +112,7 @@ class AUPIMO(PixelScoresMetric):
 
     Raises:
         TypeError: If a setting is of the wrong type.
-        ValueError: If a setting is out of its range or not known.
+        ValueError: If a setting is out of its range or not known; for a setting of anomalib's metric, what to write.
 
     Example:
         >>> import torch
@@ -145,6 +145,7 @@ class AUPIMO(PixelScoresMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
+        check_no_anomalib_settings(kwargs)
         check_num_thresholds(num_thresholds)
         bounds = check_fpr_bounds(fpr_bounds)
         check_choice("reduction", reduction, Reduction)
@@ -160,7 +161,7 @@ class AUPIMO(PixelScoresMetric):
     def compute(self) -> Tensor:
         """Compute the mean score (), or with ``reduction="none"`` the score of each image (N,), in float32."""
         self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
-        warn(self._result.warnings)
+        self._warn(self._result.warnings)
         scores = self._result.aupimos
         score = mean_score(scores) if self.reduction == "mean" else scores
         return score.to(torch.float32).to(self.device)
@@ -301,7 +302,7 @@ class PIMO(PixelScoresMetric):
         """Compute the curves of all images."""
         images = self._images()
         curves, warnings = draw_curves(images.kept, self.num_thresholds, self.shared_fpr)
-        warn((*images.warnings, *warnings))
+        self._warn((*images.warnings, *warnings))
         return PIMOResult(*(part.to(self.device) for part in curves))
 
     def plot(

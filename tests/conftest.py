@@ -1,8 +1,9 @@
-"""How the tests are run: profiles of hypothesis. Functions that tests share are in `helpers.py`."""
+"""How the tests are run: profiles of hypothesis, and torchvision. Functions that tests share are in `helpers.py`."""
 
 from __future__ import annotations
 
 import pytest
+import torchvision_operators  # noqa: F401  before anything imports torchvision
 from hypothesis import settings
 
 settings.register_profile("long", max_examples=3000, deadline=None)

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torchvision_operators  # noqa: F401  a rank has no conftest
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric

@@ -178,6 +178,18 @@ def average_precision(scores: NDArray[Any], is_anomalous: NDArray[Any]) -> float
     return total
 
 
+def f1_max(scores: NDArray[Any], is_anomalous: NDArray[Any]) -> tuple[float, float]:
+    """Highest F1 score of the thresholds at all distinct scores, and the lowest threshold that reaches it."""
+    best = (0.0, math.inf)
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        found = scores >= threshold
+        num_right = np.count_nonzero(found & is_anomalous)
+        score = 2 * num_right / (np.count_nonzero(found) + np.count_nonzero(is_anomalous))
+        if score >= best[0]:
+            best = (score, threshold)
+    return best
+
+
 def resize(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resize bilinearly, with the corners of the outermost pixels, not their centres, in line."""
     resized = np.empty((height, width))

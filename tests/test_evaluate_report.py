@@ -660,12 +660,12 @@ def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     expected = functional.aupimo(torch.stack(cut), torch.stack(masks), fpr_bounds=BOUNDS, reduction="none")
     torch.testing.assert_close(scores.result.aupimos, expected.double(), rtol=0, atol=1e-6, equal_nan=True)
     aupro = functional.aupro(torch.stack(cut), torch.stack(masks))
-    assert scores.pixel_scores["aupro"] == pytest.approx(float(aupro), abs=1e-6)
+    assert scores.other_scores["aupro"].value == pytest.approx(float(aupro), abs=1e-6)
     inside, outside = (
         torch.cat([each[mask == is_in] for each, mask in zip(cut, masks, strict=True)]) for is_in in (True, False)
     )
     wins = (inside[:, None] > outside).double().mean()
-    assert scores.pixel_scores["auroc"] == pytest.approx(float(wins), abs=1e-6)  # torchmetrics answers in float32
+    assert scores.other_scores["auroc"].value == pytest.approx(float(wins), abs=1e-6)  # torchmetrics answers in float32
     for row, each, mask in zip(scores.image_rows(), cut, masks, strict=True):
         assert row["num_pixels"] == each.numel()
         assert row["mask_pixels"] == int(mask.sum())

@@ -23,7 +23,7 @@ from aupimo_torchmetrics import AUPIMO, functional
 from aupimo_torchmetrics.results import AUPIMOResult
 
 # Drawn data are tiny, so most bounds fall between thresholds.
-pytestmark = pytest.mark.filterwarnings("ignore:The FPR bounds:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO is uncertain:UserWarning")
 
 laws = settings()  # of the profile in conftest.py
 

@@ -32,8 +32,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.wrappers import MinMaxMetric
 
-from aupimo_torchmetrics import AUPIMO, functional, lightning
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _Gallery, _metrics_by_name
+from aupimo_torchmetrics import AUPIMO, functional
+from aupimo_torchmetrics.lightning import AUPIMOCallback, _figures, _names
+from aupimo_torchmetrics.lightning._gallery import Gallery, picture_maker
+from aupimo_torchmetrics.lightning._sources import guessed_pictures
+from aupimo_torchmetrics.plotting import plot_heatmaps
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
@@ -79,7 +82,7 @@ class Detector(pl.LightningModule):
         images, maps, masks, ids = batch
         maps = maps_of_epoch(maps, self.current_epoch)
         self.aupimo.update(maps, masks, ids)
-        self.log("val/aupimo", self.aupimo)
+        self.log(f"{'test' if self.trainer.testing else 'val'}/aupimo", self.aupimo)
         if self.answer is None:
             return {"image": images, "anomaly_map": maps, "mask": masks}
         return self.answer(images, maps, masks)
@@ -169,6 +172,8 @@ def open_picture(encoded: bytes) -> Any:
 
 FIGURES = {"val/aupimo/distribution", "val/aupimo/curves", "val/aupimo/heatmaps"}
 SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
+STEPS = [2, 5]
+"""Lightning logs the scalars of a validation at the step before the one that is next: here after 3 and 6 steps."""
 
 
 def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
@@ -188,14 +193,14 @@ def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
             float((scores == 1).float().mean())
         )
         histogram = events.Histograms("val/aupimo/scores")[epoch]
-        assert histogram.step == 3 * (epoch + 1)
+        assert histogram.step == events.Scalars("val/aupimo")[epoch].step
         logged = histogram.histogram_value
         assert logged.num == len(scores) == 5
         assert (logged.min, logged.max) == pytest.approx((float(scores.min()), float(scores.max())))
         assert (logged.sum, logged.sum_squares) == pytest.approx((float(scores.sum()), float(scores.square().sum())))
     for tag in ("val/aupimo", *SHARES, *FIGURES):
         kind = events.Images if tag in FIGURES else events.Scalars
-        assert len(kind(tag)) == 2, tag
+        assert [event.step for event in kind(tag)] == STEPS, tag
     assert 0 < events.Scalars("val/aupimo/share_at_0")[0].value < 1
     assert events.Scalars("val/aupimo")[0].value != events.Scalars("val/aupimo")[1].value
     for tag in FIGURES:
@@ -209,8 +214,8 @@ def test_nothing_is_logged_of_the_sanity_check(tmp_path: Path) -> None:
     """A sanity check that sees all of the data, and so has a score, leaves no trace."""
     fit(tmp_path, num_sanity_val_steps=-1)
     events = read_events(tmp_path)
-    assert [event.step for event in events.Images("val/aupimo/curves")] == [3, 6]
-    assert [event.step for event in events.Histograms("val/aupimo/scores")] == [3, 6]
+    assert [event.step for event in events.Images("val/aupimo/curves")] == STEPS
+    assert [event.step for event in events.Histograms("val/aupimo/scores")] == STEPS
 
 
 @pytest.mark.parametrize("every", [2, 3])
@@ -221,7 +226,7 @@ def test_every_n_epochs(tmp_path: Path, every: int) -> None:
     assert len(events.Scalars("val/aupimo")) == 2
     if every == 2:
         (image,) = events.Images("val/aupimo/curves")
-        assert image.step == 6
+        assert image.step == STEPS[1]
     else:
         assert events.Tags()["images"] == []
 
@@ -268,15 +273,15 @@ class InGroup(Detector):
         self.log_dict(self.metrics)
 
 
-@pytest.mark.filterwarnings("ignore:The FPR bounds")
+@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
 def test_members_of_a_collection_are_found(tmp_path: Path) -> None:
     """Each metric of a collection is logged under its name, with its own scores, though they share states."""
     fit(tmp_path, InGroup(), callbacks=[AUPIMOCallback()])
     events = read_events(tmp_path)
-    assert set(events.Tags()["histograms"]) == {"val/metrics/strict/scores", "val/metrics/wide/scores"}
+    assert set(events.Tags()["histograms"]) == {"val/strict/scores", "val/wide/scores"}
     for name, lower in (("strict", FPR_BOUNDS[0]), ("wide", 1e-4)):
         scores = functional.aupimo(MAPS, MASKS, fpr_bounds=(lower, FPR_BOUNDS[1]), reduction="none")
-        logged = events.Histograms(f"val/metrics/{name}/scores")[0].histogram_value
+        logged = events.Histograms(f"val/{name}/scores")[0].histogram_value
         assert logged.sum == pytest.approx(float(scores.nansum()))
 
 
@@ -284,12 +289,12 @@ def test_a_metric_may_be_named(tmp_path: Path) -> None:
     """Only the named metric is logged."""
     with pytest.warns(UserWarning, match="The FPR bounds"):
         fit(tmp_path, InGroup(), callbacks=[AUPIMOCallback("metrics.strict")])
-    assert read_events(tmp_path).Tags()["histograms"] == ["val/metrics/strict/scores"]
+    assert read_events(tmp_path).Tags()["histograms"] == ["val/strict/scores"]
 
 
 def test_metrics_within_wrappers_are_skipped() -> None:
     """Copies that wrappers keep are not logged, and a metric without updates is found but skipped later."""
-    assert set(_metrics_by_name(WithCollection(), None)) == {"metrics.loose", "metrics.strict", "unused"}
+    assert set(_names.find_metrics(WithCollection())) == {"metrics.loose", "metrics.strict", "unused"}
 
 
 def test_missing_metrics_are_named_before_training(tmp_path: Path) -> None:
@@ -317,7 +322,7 @@ def test_loggers_with_log_image_get_the_figures(tmp_path: Path) -> None:
     fit(tmp_path, logger=[images, rows])
     assert set(images.images) == FIGURES
     for calls in images.images.values():
-        assert [step for _, step in calls] == [3, 6]
+        assert [step for _, step in calls] == STEPS
         for (picture,), _ in calls:
             assert picture.dtype == np.uint8
             assert picture.shape[2] == 3
@@ -341,12 +346,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Note what heat maps are drawn of."""
     calls = []
 
-    def note(images: Any, maps: Any, result: Any, masks: Any, **settings: Any) -> None:
+    def note(images: Any, maps: Any, result: Any, masks: Any, **settings: Any) -> Any:
         calls.append({"images": images, "maps": maps, "masks": masks, **settings})
-        lightning.plotting_plot_heatmaps(images, maps, result, masks, **settings)
+        return plot_heatmaps(images, maps, result, masks, **settings)
 
-    monkeypatch.setattr(lightning, "plotting_plot_heatmaps", lightning.plot_heatmaps, raising=False)
-    monkeypatch.setattr(lightning, "plot_heatmaps", note)
+    monkeypatch.setattr(_figures, "plot_heatmaps", note)
     return calls
 
 
@@ -373,8 +377,8 @@ def test_heat_maps_are_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fit(tmp_path, Detector(answer), callbacks=[AUPIMOCallback(heatmap_source=source, num_heatmaps=3)])
     assert len(calls) == 2
     for epoch, call in enumerate(calls):
-        indices = [int(caption.removeprefix("image ")) for caption in call["captions"]]
-        assert indices == [6, 9, 11]
+        indices = call["indices"]
+        assert indices == (6, 9, 11)
         for i, index in enumerate(indices):
             assert torch.equal(call["maps"][i], maps_of_epoch(MAPS, epoch)[index])
             assert torch.equal(call["masks"][i], MASKS[index])
@@ -384,15 +388,15 @@ def test_heat_maps_are_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images and masks are taken from a batch (images, masks), and labels are not taken for masks."""
     outputs = {"anomaly_map": MAPS[:2]}
-    images, maps, masks = lightning._pictures(None, outputs, (IMAGES[:2], MASKS[:2]))
+    images, maps, masks = guessed_pictures(outputs, (IMAGES[:2], MASKS[:2]))
     assert torch.equal(images, IMAGES[:2])
     assert torch.equal(maps, MAPS[:2])
     assert torch.equal(masks, MASKS[:2])
-    assert lightning._pictures(None, outputs, [IMAGES[:2], torch.tensor([0, 1])])[2] is None
+    assert guessed_pictures(outputs, [IMAGES[:2], torch.tensor([0, 1])])[2] is None
     calls = drawn(monkeypatch)
     # the batch is (images, maps, masks, ids): maps are in the shape of masks, but hold other values
     fit(tmp_path, Detector(lambda images, maps, masks: {"anomaly_map": maps}))  # noqa: ARG005
-    assert [call["captions"] for call in calls] == [["image 6", "image 7", "image 10", "image 11"]] * 2
+    assert [call["indices"] for call in calls] == [(6, 7, 10, 11)] * 2
     assert all(torch.equal(mask, MASKS[index]) for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True))
 
 
@@ -404,7 +408,7 @@ def test_ignored_pixels_are_no_defect_in_heat_maps(tmp_path: Path, monkeypatch: 
     model.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS, ignore_index=255)
     calls = drawn(monkeypatch)
     fit(tmp_path, model, target)
-    assert [call["captions"] for call in calls] == [["image 6", "image 7", "image 10", "image 11"]] * 2
+    assert [call["indices"] for call in calls] == [(6, 7, 10, 11)] * 2
     for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True):
         assert torch.equal(mask, target[index] == 1)
 
@@ -413,7 +417,7 @@ def test_chosen_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Images may be chosen by their indices, normal ones too."""
     calls = drawn(monkeypatch)
     fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 0])])
-    assert [call["captions"] for call in calls] == [["image 0", "image 10"]] * 2
+    assert [call["indices"] for call in calls] == [(0, 10)] * 2
 
 
 def test_no_heat_maps(tmp_path: Path) -> None:
@@ -422,26 +426,29 @@ def test_no_heat_maps(tmp_path: Path) -> None:
     assert set(read_events(tmp_path).Tags()["images"]) == FIGURES - {"val/aupimo/heatmaps"}
 
 
+def offer(gallery: Gallery, images: Tensor, maps: Tensor, masks: Tensor | None, first: int = 0) -> None:
+    """Offer the images of a batch to a gallery; all are anomalous if there are no masks."""
+    flags = [True] * len(images) if masks is None else masks.flatten(1).any(1).tolist()
+    gallery.offer(flags, picture_maker((images, maps, masks)), first, first)
+
+
 def test_images_of_another_size_are_resized() -> None:
     """An image is brought to the size of its map, and normalised images are drawn as they are."""
-    gallery = _Gallery(2, None)
-    gallery.offer(IMAGES[:3], torch.rand(3, 50, 80), None)
-    assert {picture.image.shape for picture in gallery.pictures()} == {(3, 50, 80)}
+    gallery = Gallery(2, None)
+    offer(gallery, IMAGES[:3], torch.rand(3, 50, 80), None)
+    assert {kept.picture.image.shape for kept in gallery.chosen()} == {(3, 50, 80)}
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 3, 4, 7, 100, 1000])
 def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
     """At most twice as many images are held as are drawn, and those that are drawn are spread over all images."""
-    gallery = _Gallery(4, None)
+    gallery = Gallery(4, None)
     for batch in range(num_images):
-        gallery.offer(
-            torch.rand(2, 1, 4, 4),
-            torch.full((2, 4, 4), float(batch)),
-            torch.tensor([0, 1])[:, None, None].expand(2, 4, 4),
-        )
+        masks = torch.tensor([0, 1])[:, None, None].expand(2, 4, 4)
+        offer(gallery, torch.rand(2, 1, 4, 4), torch.full((2, 4, 4), float(batch)), masks, 2 * batch)
         assert len(gallery.kept) <= 8
-    pictures = gallery.pictures()
-    indices = [picture.image_index for picture in pictures]
+    pictures = gallery.chosen()
+    indices = [kept.image_index for kept in pictures]
     assert len(pictures) == min(4, num_images)
     assert all(index % 2 == 1 for index in indices)  # the anomalous ones
     if num_images >= 100:
@@ -453,21 +460,24 @@ def test_gallery_is_small_within_a_batch_and_skips_nan() -> None:
     """A large batch is thinned out as it is seen, and a map that cannot be drawn is not kept."""
     maps = torch.rand(100, 4, 4)
     maps[0, 1, 1] = torch.nan
-    gallery = _Gallery(4, None)
-    gallery.offer(torch.rand(100, 1, 4, 4), maps, None)
+    gallery = Gallery(4, None)
+    offer(gallery, torch.rand(100, 1, 4, 4), maps, None)
     assert 4 <= len(gallery.kept) <= 8
-    assert 0 not in [picture.image_index for picture in gallery.pictures()]
+    assert 0 not in [kept.image_index for kept in gallery.chosen()]
 
 
 WRONG_SOURCES: dict[str, tuple[Any, str]] = {
-    "missing name": (("image", "heat", "mask"), "to name images and anomaly maps in .* but found no maps"),
+    "missing name": (
+        ("image", "heat", "mask"),
+        "to name tensors of images, .* but found no maps",
+    ),
     "wrong shape": (
         lambda outputs, batch: (batch[0][:1], outputs["anomaly_map"], None),
-        r"for heat maps, but got \(1, 3, 25, 40\), \(2, 25, 40\) and None",
+        r"for heat maps, but got \(1, 3, 25, 40\) .* and \(2, 25, 40\) .* and NoneType",
     ),
     "maps with channels": (
         lambda outputs, batch: (batch[0], outputs["image"], None),
-        r"for heat maps, but got \(2, 3, 25, 40\), \(2, 3, 25, 40\)",
+        r"for heat maps, but got \(2, 3, 25, 40\) .* and \(2, 3, 25, 40\)",
     ),
 }
 
@@ -490,7 +500,7 @@ def test_a_source_may_skip_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return (batch[0], outputs["anomaly_map"], batch[2]) if 11 in batch[3] else None
 
     fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_source=only_last)])
-    assert len(calls[0]["captions"]) == 2
+    assert len(calls[0]["indices"]) == 2
 
 
 def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:

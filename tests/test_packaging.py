@@ -13,7 +13,7 @@ import aupimo_torchmetrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXTRAS = ("matplotlib", "lightning", "pytorch_lightning", "scipy", "skimage", "tensorboard", "pytest")
+EXTRAS = ("matplotlib", "lightning", "pytorch_lightning", "scipy", "skimage", "tensorboard", "pytest", "anomalib")
 
 HIDE_EXTRAS = f"""
 import importlib.metadata, sys
@@ -58,6 +58,19 @@ def test_metric_and_function_work_without_any_extra() -> None:
     assert run_python(HIDE_EXTRAS + imports + SCORE).split() == ["1.0", "1.0"]
 
 
+def test_the_metric_for_anomalib_says_how_to_install_it() -> None:
+    """Without anomalib its module says what is missing, and how to install it."""
+    code = f"""{HIDE_EXTRAS}
+try:
+    import aupimo_torchmetrics.anomalib
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    told = run_python(code)
+    assert told.startswith("aupimo_torchmetrics.anomalib expects `anomalib` to be installed.")
+    assert 'pip install "aupimo-torchmetrics[anomalib]"' in told
+
+
 def test_importing_the_package_loads_little() -> None:
     """The package loads what its metrics need: no part that has an extra, no library of an extra."""
     # torchmetrics itself loads scipy and matplotlib where they are installed
@@ -65,7 +78,10 @@ def test_importing_the_package_loads_little() -> None:
     code += "print(*{*sys.modules} - before)"
     loaded = run_python(code).split()
     assert "aupimo_torchmetrics.metrics" in loaded
-    own = {f"aupimo_torchmetrics.{name}" for name in ("plotting", "statistics", "evaluate", "lightning", "demo", "cli")}
+    own = {
+        f"aupimo_torchmetrics.{name}"
+        for name in ("plotting", "statistics", "evaluate", "lightning", "anomalib", "demo", "cli")
+    }
     assert not own & {*loaded}
     assert not [name for name in loaded if name.split(".")[0] in {*EXTRAS, "PIL", "pandas", "tifffile", "tqdm"}]
 
@@ -80,6 +96,7 @@ def test_docstrings_are_not_needed() -> None:
 PUBLIC_MODULES = (
     "",
     ".metrics",
+    ".pixel_metrics",
     ".functional",
     ".results",
     ".statistics",
@@ -144,8 +161,9 @@ def test_there_are_notebooks() -> None:
 
 
 def readme_blocks() -> list[Any]:
-    """Python blocks of the README, in order; that of Dask, which starts workers, is slow."""
+    """Python blocks of the README, in order; that of Dask, which starts workers, is slow, anomalib's run elsewhere."""
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    blocks = [block for block in blocks if "aupimo_torchmetrics.anomalib" not in block]  # see test_anomalib_engine.py
     return [
         pytest.param(block, marks=pytest.mark.slow if "dask" in block else (), id=block.strip().splitlines()[-1][:40])
         for block in blocks

@@ -197,7 +197,7 @@ def test_float64_maps_are_rounded_before_they_meet_the_floor() -> None:
     assert kept.normal_scores.tolist() == [1.0, 1.0, 2.0]
 
 
-@pytest.mark.filterwarnings("ignore:The FPR bounds:UserWarning")
+@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain:UserWarning")
 @pytest.mark.parametrize("first", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("second", [torch.float32, torch.float16, torch.bfloat16])
 def test_dtypes_may_change_between_updates(first: torch.dtype, second: torch.dtype) -> None:

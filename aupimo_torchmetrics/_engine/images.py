@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.checks import Maps, check_form, check_values
+from aupimo_torchmetrics._engine.checks import Maps
 
 _MAX_GROUP_PIXELS = 2**30
 """Maximum number of pixels in a group of several images: torch before 2.6 cannot search 2**31 or more on CUDA."""
@@ -33,16 +33,19 @@ class Group(NamedTuple):
 
 def as_groups(preds: Maps, target: Maps, dtype: torch.dtype, ignore_index: int | None) -> list[Group]:
     """Put the images of a batch into groups; float64 maps are rounded to `dtype`."""
+    return [as_group(*pair, dtype, ignore_index) for pair in in_pairs(preds, target, _MAX_GROUP_PIXELS)]
+
+
+def in_pairs(preds: Maps, target: Maps, num_pixels: int) -> list[tuple[Tensor, Tensor]]:
+    """Cut a batch into pairs of maps and target (n, ...) of one size, of at most `num_pixels` unless n is 1."""
     if isinstance(preds, Tensor) and isinstance(target, Tensor):
-        num_images = max(1, _MAX_GROUP_PIXELS // max(1, preds[:1].numel()))
+        num_images = max(1, num_pixels // max(1, preds[:1].numel()))
         parts = zip(torch.split(preds, num_images), torch.split(target, num_images), strict=True)
-        pairs = [(maps, masks) for maps, masks in parts if len(maps)]  # `split` turns no images into one empty part
-    else:
-        pairs = [(maps[None], masks[None]) for maps, masks in zip(preds, target, strict=True)]
-    return [_as_group(maps, masks, dtype, ignore_index) for maps, masks in pairs]
+        return [(maps, masks) for maps, masks in parts if len(maps)]  # `split` turns no images into one empty part
+    return [(maps[None], masks[None]) for maps, masks in zip(preds, target, strict=True)]
 
 
-def _as_group(preds: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None) -> Group:
+def as_group(preds: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None) -> Group:
     """Make a group of maps and target (n, ...)."""
     maps, flat_target = _flat(preds), _flat(target)
     masks, ignored = _split_target(flat_target, ignore_index)
@@ -60,29 +63,6 @@ def plain(tensor: Tensor) -> Tensor:
     values = tensor.detach()
     # In torch 2.4 `as_subclass` fails for a plain tensor while operations are traced or profiled.
     return values if type(values) is Tensor else values.as_subclass(Tensor)
-
-
-def as_images(
-    preds: Maps, target: Maps, *, validate_args: bool, ignore_index: int | None = None
-) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
-    """Check one batch and return its images; raise if not valid.
-
-    Returns:
-        Maps (H, W), float32 or float64; masks (H, W) bool; and (H, W) bool, true for a pixel that is ignored, or None
-        if no pixel of the image can be.
-
-    """
-    if validate_args:
-        check_form(preds, target, None)
-    maps = [plain(each).reshape(each.shape[-2:]) for each in preds]
-    targets = [plain(each).reshape(each.shape[-2:]) for each in target]
-    split = [_split_target(each, ignore_index) for each in targets]
-    if validate_args:
-        num_nan_maps = sum(bool(each.isnan().any()) for each in maps)
-        is_binary = all(bool(_is_binary(each, masks)) for each, (masks, _) in zip(targets, split, strict=True))
-        check_values(num_nan_maps, is_binary, preds, target, ignore_index)
-    scores = [each if each.dtype == torch.float64 else each.float() for each in maps]
-    return scores, [masks for masks, _ in split], [ignored for _, ignored in split]
 
 
 def _split_target(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:

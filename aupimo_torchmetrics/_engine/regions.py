@@ -1,87 +1,80 @@
-"""The connected regions of masks, and the scores inside and outside of them: the input of AUPRO and the pixel metrics.
+"""The connected regions of masks, for AUPRO: masks packed to bits, and the number of the region of each mask pixel.
 
-Conventions: P pixels outside of all masks, R regions, S pixels in regions. Mask pixels that touch at an edge or at a
-corner belong to the same region.
+Conventions: R regions, T mask pixels, in the order of the images and row by row. Mask pixels that touch at an edge or
+at a corner belong to the same region. What is packed of an image is the rectangle around its mask pixels.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
 from aupimo_torchmetrics._extras import require
 
 
-class RegionScores(NamedTuple):
-    """All scores of some images, split by the regions of their masks."""
+class PackedMasks(NamedTuple):
+    """The masks of the anomalous images of a set, packed to bits."""
 
-    normal: Tensor
-    """(P,) scores outside of all masks, of normal and of anomalous images."""
-    in_regions: Tensor
-    """(S,) scores in the regions, region after region."""
-    region_sizes: Tensor
-    """(R,) int64, number of pixels of each region."""
+    bits: Tensor
+    """(B,) uint8, the pixels of each rectangle, row by row, in whole bytes."""
+    sizes: Tensor
+    """(2A,) int64, height and width of the rectangle of each of A anomalous images."""
 
 
-def split_by_regions(
-    maps: Iterable[Tensor], masks: Iterable[Tensor], ignored: Iterable[Tensor | None] = itertools.repeat(None)
-) -> RegionScores:
-    """Split the scores of maps (H, W) by the regions of their masks (H, W) bool.
+def pack_masks(masks: Iterable[NDArray[np.bool_]]) -> PackedMasks:
+    """Pack masks (H, W), those without any pixel into nothing."""
+    bits = [np.empty(0, dtype=np.uint8)]
+    sizes: list[int] = []
+    for mask in masks:
+        if mask.any():
+            rows = np.flatnonzero(mask.any(1))
+            band = mask[rows[0] : rows[-1] + 1]
+            columns = np.flatnonzero(band.any(0))
+            rectangle = band[:, columns[0] : columns[-1] + 1]
+            bits.append(np.packbits(rectangle))
+            sizes += rectangle.shape
+    return PackedMasks(torch.from_numpy(np.concatenate(bits)), torch.tensor(sizes, dtype=torch.int64))
 
-    Pixels that are `ignored`, (H, W) bool or None, lie in no mask, and do not count outside of masks either.
+
+def join_masks(parts: Sequence[PackedMasks]) -> PackedMasks:
+    """Join the masks of several sets of images."""
+    nothing = pack_masks([])
+    return PackedMasks(*(torch.cat(pieces) for pieces in zip(*(parts or [nothing]), strict=True)))
+
+
+def number_regions(masks: PackedMasks) -> Tensor:
+    """Give the number of its region, from 0 to R - 1, to each mask pixel: (T,) int64, on the CPU.
+
+    Raises:
+        ModuleNotFoundError: If scipy is not installed.
+
     """
-    pairs = zip(maps, masks, strict=True)
-    return join_regions([_split_one(*pair, each) for pair, each in zip(pairs, ignored, strict=False)])
+    bits, num_regions, start = masks.bits.cpu().numpy(), 0, 0
+    numbers = [torch.empty(0, dtype=torch.int64)]
+    for height, width in masks.sizes.view(-1, 2).tolist():
+        num_bytes = -(-height * width // 8)
+        mask = np.unpackbits(bits[start : start + num_bytes], count=height * width).view(bool).reshape(height, width)
+        in_mask, num_found = _label(mask)
+        numbers.append(in_mask + num_regions)
+        num_regions, start = num_regions + num_found, start + num_bytes
+    return torch.cat(numbers)
 
 
-def join_regions(parts: Sequence[RegionScores]) -> RegionScores:
-    """Join the scores of several sets of images."""
-    nothing = RegionScores(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
-    return RegionScores(*(torch.cat(pieces) for pieces in zip(*(parts or [nothing]), strict=True)))
+def shares_of_pixels(numbers: Tensor) -> tuple[Tensor, int]:
+    """Give each mask pixel its share of its region, one over the size: (T,) float64; and the number of regions."""
+    sizes = torch.bincount(numbers)
+    return sizes.double().reciprocal()[numbers], len(sizes)
 
 
-def as_pixel_scores(regions: RegionScores) -> PixelScores:
-    """Describe regions as images, so that the same code can score them.
-
-    All pixels outside of masks form one normal image, which comes first. Each region is an anomalous image.
-    """
-    sizes = torch.cat([regions.region_sizes.new_tensor([len(regions.normal)]), regions.region_sizes])
-    is_region = torch.ones_like(sizes, dtype=torch.bool)
-    is_region[0] = False
-    floor = regions.normal.new_tensor(-torch.inf)
-    return PixelScores(
-        normal_scores=regions.normal,
-        mask_scores=regions.in_regions,
-        num_kept=sizes,
-        num_pixels=sizes,
-        is_anomalous=is_region,
-        image_ids=torch.full_like(sizes, NO_ID),
-        floor=floor,
-        normal_min=floor,
-    )
-
-
-def _split_one(anomaly_map: Tensor, mask: Tensor, ignored: Tensor | None) -> RegionScores:
-    """Split the scores of one map (H, W) by the regions of its mask (H, W) bool."""
-    outside = ~mask if ignored is None else ~(mask | ignored)
-    if not bool(mask.any()):
-        nothing = anomaly_map.new_empty(0)
-        normal = anomaly_map.flatten() if ignored is None else anomaly_map[outside]
-        return RegionScores(normal, nothing, nothing.new_empty(0, dtype=torch.int64))
-    regions = _label(mask)[mask.cpu()].to(anomaly_map.device)
-    by_region = regions.argsort(stable=True)
-    return RegionScores(anomaly_map[outside], anomaly_map[mask][by_region], torch.bincount(regions)[1:])
-
-
-def _label(mask: Tensor) -> Tensor:
-    """Label each pixel of a mask (H, W) with the number of its region, from 1; 0 outside: (H, W) int64 on the CPU."""
+def _label(mask: NDArray[Any]) -> tuple[Tensor, int]:
+    """Number of the region of each pixel of a mask (H, W), from 0: (T,) int64 on the CPU; and how many regions."""
     require("scipy", extra="stats", needed_by="AUPRO")
     from scipy import ndimage  # noqa: PLC0415
 
-    labels, _ = ndimage.label(mask.cpu().numpy(), structure=torch.ones(3, 3).numpy())
-    return torch.from_numpy(labels).long()
+    labels, num_regions = ndimage.label(mask, structure=np.ones((3, 3)))
+    return torch.from_numpy(labels[mask].astype(np.int64) - 1), num_regions

@@ -270,22 +270,6 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
     return PixelTable(levels.scores, weights.clamp(0, 1))
 
 
-def area_table(levels: NormalLevels, fpr_limit: float) -> PixelTable:
-    """Tabulate the share of the FPR range from 0 to the limit `U` in which thresholds recall a pixel, without a log.
-
-    The mean over the pixels of a region, and then over the regions, is AUPRO. With `a` and `b` as in `exact_table`, the
-    share is `(U - b) / U`; a tie adds the area under its straight line from `a` to `min(b, U)`, divided by `U`.
-    """
-    at_least = levels.fpr
-    above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
-    between = fpr_limit - torch.cat([at_least, at_least.new_zeros(1)]).clamp(max=fpr_limit)
-    width = (at_least.clamp(max=fpr_limit) - above).clamp(min=0)
-    weights = at_least.new_empty(2 * len(at_least) + 1)
-    weights[0::2] = between
-    weights[1::2] = between[:-1] + width.square() / (2 * (at_least - above))
-    return PixelTable(levels.scores, weights / fpr_limit)
-
-
 def undefined_scoring(levels: NormalLevels) -> Scoring:
     """Give every pixel NaN: there is no normal pixel, or no threshold can be sampled."""
     weights = levels.fpr.new_full((2 * len(levels.scores) + 1,), math.nan)

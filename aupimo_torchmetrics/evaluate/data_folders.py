@@ -51,6 +51,8 @@ class LabelledImage(NamedTuple):
     """Why the image cannot be evaluated, as far as names and places of files say it; None if they are in order."""
     place: str | None = None
     """Row of the table that names the image, as `parts.csv, line 7`; None if no table does."""
+    score: float | None = None
+    """Score of the whole image that a table gives; None if none does."""
 
     @property
     def key(self) -> str:

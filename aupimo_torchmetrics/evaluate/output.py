@@ -125,13 +125,15 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, pixel_scores: Mapping[str, float]) -> None:
+def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, values: Mapping[str, float]) -> None:
     """Write the scores and curves of a category in the official places and formats; `where` is empty or ends with /."""
     with folder.writing(f"{where}aupimo/aupimos.json", f"{where}aupimo/aupimos.safetensors") as (path, _):
         result.save(path)
     with folder.writing(f"{where}aupimo/curves.pt") as (path,):
         result.curves().save(path, result.shared_fpr)
-    for name, value in pixel_scores.items():
+    for name, value in values.items():
+        if name == "aupimo":
+            continue
         folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
 
 

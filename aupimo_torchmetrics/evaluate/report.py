@@ -15,6 +15,7 @@ import torch
 import torchmetrics
 
 from aupimo_torchmetrics._exports import csv_text, json_text
+from aupimo_torchmetrics._pixel_scoring import PixelScore
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
@@ -67,7 +68,7 @@ class CategoryScores:
     Attributes:
         category: Name of the category.
         result: AUPIMO of its images, with their paths relative to the data set.
-        pixel_scores: AUROC, AUPR and AUPRO by name, as far as they were asked for.
+        other_scores: Metrics beside AUPIMO by name, as far as they were asked for.
         pairs: Images and maps in the order of the result.
         maps: What is known of their maps, in the same order.
         resized: Size of a map and size of its mask, for maps that were resized.
@@ -78,7 +79,7 @@ class CategoryScores:
 
     category: str
     result: AUPIMOResult
-    pixel_scores: dict[str, float]
+    other_scores: dict[str, PixelScore]
     pairs: list[Pair]
     maps: list[MapFacts]
     resized: set[tuple[Size, Size]]
@@ -96,8 +97,17 @@ class CategoryScores:
         return len(self.pairs) - self.num_anomalous
 
     def values(self) -> dict[str, float]:
-        """Return AUPIMO and the pixel scores by name; NaN where one is undefined."""
-        return {"aupimo": self.result.mean, **self.pixel_scores}
+        """Return AUPIMO and the other metrics by name; NaN where one is undefined."""
+        return {"aupimo": self.result.mean, **{name: score.value for name, score in self.other_scores.items()}}
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Return certain bounds of the metrics that are not exact, by name."""
+        scores = self.other_scores.items()
+        return {name: score.bounds for name, score in scores if score.bounds[0] < score.bounds[1]}
+
+    def thresholds(self) -> dict[str, float]:
+        """Return the thresholds at which metrics are reached, by name, as far as they are reached at one."""
+        return {name: each.threshold for name, each in self.other_scores.items() if not math.isnan(each.threshold)}
 
     def defects(self) -> list[DefectScores]:
         """Return the scores of each type of defect, sorted by name, of which there is an anomalous image."""
@@ -193,7 +203,7 @@ class Evaluation:
 
         """
         check_choice("by", by, RowsBy)
-        lines = [self._table(by), "", self.categories[0].result.protocol, self._resizing()]
+        lines = [self._table(by), "", self.categories[0].result.protocol, *self._notes(), self._resizing()]
         lines += [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
         lines += _warning_lines((scores.category, text) for scores in self.categories for text in scores.warnings)
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
@@ -225,6 +235,8 @@ class Evaluation:
                     "category": scores.category,
                     "folder": folders[scores.category],
                     **scores.values(),
+                    "bounds": {name: list(bounds) for name, bounds in scores.bounds().items()},
+                    "thresholds": scores.thresholds(),
                     "num_normal": scores.num_normal,
                     "num_anomalous": scores.num_anomalous,
                     "num_skipped": scores.num_skipped,
@@ -277,7 +289,7 @@ class Evaluation:
         folder = OutputFolder(out)
         try:
             for scores in self.categories:
-                write_scores(folder, where[scores.category], scores.result, scores.pixel_scores)
+                write_scores(folder, where[scores.category], scores.result, scores.values())
             folder.write_text(IMAGES_FILE, csv_text([row for scores in self.categories for row in scores.image_rows()]))
             folder.write_text(SUMMARY_FILE, f"{json_text(self.to_dict())}\n")
             for scores in self.categories:
@@ -290,7 +302,7 @@ class Evaluation:
     def _table(self, by: RowsBy) -> str:
         """Lay out a row for each category, and one for their mean if there are several."""
         means = self.means()
-        rows = [["category", "normal", "defect", *map(str.upper, means)]]
+        rows = [["category", "normal", "defect", *map(_title, means)]]
         for scores in self.categories:
             counts = [str(scores.num_normal), str(scores.num_anomalous)]
             rows.append([scores.category, *counts, *(f"{value:.4f}" for value in scores.values().values())])
@@ -303,6 +315,16 @@ class Evaluation:
                 rows.append(["mean of", "", "", *numbers])
         return text_table(rows, "<" + ">" * (2 + len(means)))
 
+    def _notes(self) -> list[str]:
+        """Say up to which FPR AUPRO is, and between which bounds metrics lie that are not exact."""
+        limit = self.settings.get("aupro_limit")
+        is_limited = limit is not None and "aupro" in self.categories[0].other_scores
+        lines = [f"AUPRO up to an FPR of {limit:g}"] if is_limited else []
+        for scores in self.categories:
+            bounds = [f"{_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
+            lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
+        return lines
+
     def _resizing(self) -> str:
         """Say in one line whether maps were resized to the size of their masks."""
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
@@ -310,6 +332,11 @@ class Evaluation:
             return "Maps have the size of their masks."
         shown = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:3])
         return f"Maps were resized bilinearly to the size of their masks: {shown}{', ...' if resized[3:] else ''}."
+
+
+def _title(metric: str) -> str:
+    """Name of a metric at the head of a column."""
+    return metric.upper().replace("_", " ")
 
 
 def _defect_row(defect: DefectScores, num_metrics: int) -> list[str]:

@@ -1,14 +1,15 @@
 """Score saved maps category by category.
 
-Maps are read in small batches, so AUPIMO needs the same memory for any number of maps. AUROC, AUPR and AUPRO depend on
-every pixel: they keep each score of a category, 4 bytes a pixel, and need several times that while they sort.
+Maps are read in small batches, so AUPIMO needs the same memory for any number of maps. Metrics of all pixels keep each
+score of a category, 4 bytes a pixel, or with bounded memory a histogram.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from numbers import Integral, Real
@@ -17,13 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from aupimo_torchmetrics._engine.regions import RegionScores, join_regions, split_by_regions
-from aupimo_torchmetrics._engine.sweep import mean_score, normal_levels, resolvable_bounds, resolves
+from aupimo_torchmetrics._engine.sweep import normal_levels, resolvable_bounds, resolves
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import existing_folder
-from aupimo_torchmetrics._scoring import score_regions
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -31,12 +29,14 @@ from aupimo_torchmetrics._settings import (
     MetricName,
     SharedFPR,
     check_choice,
+    check_fpr_limit,
 )
 from aupimo_torchmetrics._warnings import unresolved_bounds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
+from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
 from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation, MapFacts
@@ -68,6 +68,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     device: str | torch.device = "cpu",
     *,
     shared_fpr: SharedFPR = "mean",
+    aupro_limit: float = DEFAULT_FPR_LIMIT,
+    bounded_memory: bool = False,
     resize: bool = True,
     skip_bad: bool = False,
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
@@ -88,9 +90,14 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         layout: Layout of the data set.
         fpr_bounds: Lower and upper bound of the shared FPR; the default is that of the paper.
         num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.
-        metrics: What to compute: `"auroc"`, `"aupr"` and `"aupro"` beside `"aupimo"`, which is always computed.
+        metrics: What to compute beside `"aupimo"`, which is always computed: of all pixels `"auroc"`, `"aupr"` (average
+            precision), `"f1_max"` and `"aupro"`; of the images `"image_auroc"`, `"image_aupr"` and `"image_f1_max"`, by
+            the column `score` of the table, or else by the highest score of each map.
         device: Where to compute, `"cpu"`, `"cuda"` or another device of torch.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
+        aupro_limit: FPR up to which AUPRO is computed, in (0, 1].
+        bounded_memory: Whether metrics of all pixels keep a histogram of a few megabytes, which gives certain bounds,
+            instead of all scores of a category.
         resize: Whether to resize maps bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
         skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. All normal or all
@@ -143,10 +150,13 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     settings = {
         "maps": maps, "data": data, "table": table, "layout": layout, "fpr_bounds": fpr_bounds,
         "num_thresholds": num_thresholds, "metrics": metrics, "device": device, "shared_fpr": shared_fpr,
-        "resize": resize, "skip_bad": skip_bad, "mask_threshold": mask_threshold, "ignore_value": ignore_value,
+        "aupro_limit": aupro_limit, "bounded_memory": bounded_memory, "resize": resize, "skip_bad": skip_bad,
+        "mask_threshold": mask_threshold, "ignore_value": ignore_value,
         "map_suffix": map_suffix, "normal_folder": normal_folder, "follow_links": follow_links,
     }  # fmt: skip
-    pixel_metrics = _pixel_metrics(metrics)
+    for name in metrics:
+        check_choice("metrics", name, MetricName)
+    check_fpr_limit(aupro_limit, "aupro_limit")
     mask_rule = _mask_rule(mask_threshold, ignore_value)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
     _check_sources(maps, data, table, layout, map_suffix, normal_folder)
@@ -157,8 +167,14 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     with tqdm(total=len(pairs), unit="map", disable=quiet or None) as bar:  # None: no bar unless on a terminal
         for category, group in groupby(pairs, key=lambda pair: pair.image.category):
             bar.set_description(category)
-            loaded = _load(group, reader, bad_files, bar)
-            scores = _score_category(category, loaded, metric, pixel_metrics)
+            group_pairs = list(group)
+            loaded = _load(group_pairs, reader, bad_files, bar)
+            if not (quiet or bounded_memory) and set(PIXEL_METRICS) & set(metrics):
+                loaded = _with_memory_hint(loaded, category, len(group_pairs), bar)
+            scorer = PixelScorer(
+                metrics, aupro_limit, bounded_memory=bounded_memory, ignore_index=IGNORED, device=metric.device
+            )
+            scores = _score_category(category, loaded, metric, scorer, metrics)
             categories += [scores] if scores.pairs else []
     skipped = skipped_images(found.images, pairs, categories, bad_files)
     check_bad_files(bad_files, skipped, categories, skip_bad=skip_bad)
@@ -242,13 +258,6 @@ def _mask_rule(threshold: float | None, ignore_value: int | None) -> MaskRule:
     )
 
 
-def _pixel_metrics(metrics: Sequence[MetricName]) -> list[str]:
-    """The metrics beside AUPIMO, in the order of the report; raise if one is not known."""
-    for name in metrics:
-        check_choice("metrics", name, MetricName)
-    return [name for name in _PIXEL_METRICS if name in metrics]
-
-
 def _as_texts(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as JSON can hold them: texts for paths, a device, and a table in memory."""
     plain = {}
@@ -287,31 +296,48 @@ def _load(pairs: Iterable[Pair], reader: PairReader, bad_files: list[BadFile], b
         bar.update()
 
 
+def _with_memory_hint(
+    loaded: Iterator[LoadedPair], category: str, num_images: int, bar: tqdm[Any]
+) -> Iterator[LoadedPair]:
+    """Write a hint to standard error if the pixels of a category, as many as in its first map each, are too many."""
+    for index, each in enumerate(loaded):
+        hint = memory_hint(category, num_images * each.mask.numel()) if index == 0 else ""
+        if hint:
+            bar.write(hint, file=sys.stderr)
+        yield each
+
+
 def _score_category(
-    category: str, loaded: Iterator[LoadedPair], metric: AUPIMO, pixel_metrics: Sequence[str]
+    category: str,
+    loaded: Iterator[LoadedPair],
+    metric: AUPIMO,
+    scorer: PixelScorer,
+    metrics: Collection[str],
 ) -> CategoryScores:
     """Score the maps of one category, a batch at a time."""
     metric.reset()
-    pairs, facts, parts, resized = [], [], [], set()
+    pairs, facts, resized = [], [], set()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
-        metric.update(maps, [_target(each).to(metric.device) for each in batch])
-        if pixel_metrics:
-            masks = [each.mask.to(metric.device) for each in batch]
-            ignored = [None if each.ignored is None else each.ignored.to(metric.device) for each in batch]
-            parts.append(split_by_regions([each.float() for each in maps], masks, ignored))
+        targets = [_target(each).to(metric.device) for each in batch]
+        metric.update(maps, targets)
+        scorer.update(maps, targets)
         pairs += [each.pair for each in batch]
         facts += [_facts(each) for each in batch]
         resized |= {(each.map_size, size_of(each.mask)) for each in batch if each.map_size != size_of(each.mask)}
     # The report gives the warnings, each with its category.
     result = result_of(metric._images(), metric.fpr_bounds, metric.num_thresholds, metric.shared_fpr)  # noqa: SLF001
     result = replace(result, paths=[pair.image.name for pair in pairs])
-    regions = join_regions(parts)
-    pixel_scores, texts = {}, list(result.warnings)
-    for name in pixel_metrics:
-        pixel_scores[name], more = _PIXEL_METRICS[name](regions)
-        texts += more
-    return CategoryScores(category, result, pixel_scores, pairs, facts, resized, warnings=texts)
+    are_anomalous = [] if result.image_classes is None else (result.image_classes > 0).tolist()
+    image_scores = [_score_of(pair.image, each) for pair, each in zip(pairs, facts, strict=True)]
+    other_scores = {**scorer.scores(), **score_images(metrics, image_scores, are_anomalous)}
+    texts = dict.fromkeys([*result.warnings, *(text for each in other_scores.values() for text in each.warnings)])
+    return CategoryScores(category, result, other_scores, pairs, facts, resized, warnings=list(texts))
+
+
+def _score_of(image: LabelledImage, facts: MapFacts) -> float:
+    """Score of an image: that of its table, or the highest score of its map."""
+    return facts.max_score if image.score is None else image.score
 
 
 def _target(loaded: LoadedPair) -> Tensor:
@@ -339,45 +365,3 @@ def _advise_common_bounds(categories: Sequence[CategoryScores]) -> None:
             own = resolvable_bounds([whole[id(scored)]], bounds)
             old, new = (unresolved_bounds(scored.levels, bounds, shared_fpr, better) for better in (own, common))
             scores.warnings = [new if text == old else text for text in scores.warnings]
-
-
-def _auroc(regions: RegionScores) -> tuple[float, tuple[str, ...]]:
-    """Area under the ROC curve of all pixels, and what is to be warned of."""
-    if not _has_both_classes(regions):
-        return math.nan, ("AUROC is undefined (NaN): all pixels are of one class.",)
-    return float(binary_auroc(*_as_probabilities(regions), validate_args=False)), ()
-
-
-def _aupr(regions: RegionScores) -> tuple[float, tuple[str, ...]]:
-    """Average precision of all pixels, and what is to be warned of."""
-    if not _has_both_classes(regions):
-        return math.nan, ("AUPR is undefined (NaN): all pixels are of one class.",)
-    return float(binary_average_precision(*_as_probabilities(regions), validate_args=False)), ()
-
-
-def _aupro(regions: RegionScores) -> tuple[float, tuple[str, ...]]:
-    """Area under the per-region overlap curve, and what is to be warned of."""
-    scores, texts = score_regions(regions, DEFAULT_FPR_LIMIT)
-    return float(mean_score(scores)), texts
-
-
-_PIXEL_METRICS = {"auroc": _auroc, "aupr": _aupr, "aupro": _aupro}
-
-
-def _has_both_classes(regions: RegionScores) -> bool:
-    """Whether there are pixels in masks and pixels outside."""
-    return len(regions.normal) > 0 and len(regions.in_regions) > 0
-
-
-def _as_probabilities(regions: RegionScores) -> tuple[Tensor, Tensor]:
-    """All scores as float64 in [0, 1], in their order and with their ties, and targets.
-
-    torchmetrics puts scores outside of [0, 1] through a sigmoid, which ties large ones. The bits of float32 numbers,
-    read as integers, are in the order of the numbers.
-    """
-    scores = torch.cat([regions.normal, regions.in_regions]) + 0.0  # there is one zero only
-    bits = scores.view(torch.int32)
-    ranks = torch.where(bits >= 0, bits, bits ^ torch.iinfo(torch.int32).max)
-    target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-    target[len(regions.normal) :] = 1
-    return (ranks.double() + 2.0**31) / 2.0**32, target

@@ -8,6 +8,7 @@ A table has a row for each image and these columns, in any order; others are ign
 - `label` is 0 (normal) or 1 (with a defect); if it is not there, the mask says it.
 - `category` and `defect` (the type of defect) are texts. Without `category` it is the name of the table.
 - `name` names the image where its path should not.
+- `score` is the score of the whole image, for metrics of images; without it, it is the highest score of the map.
 - `mask_classes` is 1 if a mask holds a number for each type of defect, as in MVTec LOCO, so that all but 0 is a defect.
 
 Paths are relative to the folder of the table, or for a table in memory to the current folder.
@@ -17,9 +18,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PairedTable", "open_table", "write_table"]
 
-COLUMNS = ("image", "mask", "map", "label", "category", "defect", "name", "mask_classes")
+COLUMNS = ("image", "mask", "map", "label", "category", "defect", "name", "score", "mask_classes")
 """Columns that are read."""
 DELIMITERS = (",", ";", "\t", "|")
 """What may stand between cells: the first of these by which the header has a column `image`."""
@@ -91,7 +93,8 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
 
     Args:
         table: File of comma-separated values in UTF-8 with a header (`;`, `|` or tabs will do as well), or a pandas
-            DataFrame. Its columns are `image`, `mask`, `map`, `label`, `category`, `defect`, `name` and `mask_classes`.
+            DataFrame. Its columns are `image`, `mask`, `map`, `label`, `category`, `defect`, `name`, `score` and
+            `mask_classes`.
         maps: Maps that are matched to the images by their paths. If None, the column `map` names the map of each image.
 
     Returns:
@@ -285,7 +288,7 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
         cells = row.cells
         masks = _masks(cells["mask"], table.folder)
         label = LABELS.get(cells["label"].lower()) if cells["label"] else None if masks else False
-        problems = [*_contradictions(row, table.folder, masks)]
+        problems = [*_contradictions(row, table.folder, masks, table.columns)]
         problems += _named_twice("an image", row, same_names[name])
         if needs_map and not cells["map"]:
             problems.append("no map")
@@ -302,16 +305,19 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
             has_mask_classes=LABELS.get(cells["mask_classes"].lower(), False),
             problem="; ".join(problems) or None,
             place=row.place,
+            score=_number(cells["score"]),
         )
 
 
-def _contradictions(row: _Row, folder: Path, masks: Sequence[Path]) -> Iterator[str]:
+def _contradictions(row: _Row, folder: Path, masks: Sequence[Path], columns: Collection[str]) -> Iterator[str]:
     """Yield what is wrong with a row by itself."""
     label, category, map_file = row.cells["label"], row.cells["category"], row.cells["map"]
     if label and label.lower() not in LABELS:
         yield f"the label {label!r} is neither 0 (normal) nor 1 (with a defect)"
     elif label and LABELS[label.lower()] and not masks:
         yield f"the label {label} says that it has a defect, but there is no mask"
+    if "score" in columns and _number(row.cells["score"]) is None:
+        yield f"the score {row.cells['score']!r} is no number" if row.cells["score"] else "no score"
     classes = row.cells["mask_classes"]
     if classes and classes.lower() not in LABELS:
         yield f"mask_classes is {classes!r}, neither 0 nor 1"
@@ -324,6 +330,15 @@ def _contradictions(row: _Row, folder: Path, masks: Sequence[Path]) -> Iterator[
         yield "its map and its mask are one file"
     if map_file and not is_file(_file(map_file, folder)):
         yield f"its map {_file(map_file, folder)} is missing"
+
+
+def _number(text: str) -> float | None:
+    """Number that a text says; None if it says none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
 
 
 def _places(table: _Table, texts: Iterable[str]) -> dict[str, list[str]]:

@@ -1,0 +1,194 @@
+"""The metrics for anomalib's `Evaluator`: they take batches of anomalib, and AUPIMO knows each image by its path.
+
+Conventions: a metric is named, and takes `fields`, `prefix` and `strict`, as every metric of anomalib does. Whatever is
+not of anomalib is done by the class of the same name in `aupimo_torchmetrics`.
+
+This module needs the extra `anomalib`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
+
+from aupimo_torchmetrics import metrics, pixel_metrics
+from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
+from aupimo_torchmetrics._warnings import warn
+from aupimo_torchmetrics.results import result_of
+
+require("anomalib", extra="anomalib", needed_by="aupimo_torchmetrics.anomalib")
+
+from anomalib.data import Batch  # noqa: E402  after the error that says how to install it
+from anomalib.metrics import AnomalibMetric  # noqa: E402
+
+__all__ = ["AUPIMO", "AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
+
+
+class _PixelMetric(AnomalibMetric, Metric):
+    """Take maps and masks from a batch of anomalib; a subclass adds a metric, `class X(_PixelMetric, its.X)`."""
+
+    default_fields = ("anomaly_map", "gt_mask")
+    fields: Sequence[str]
+    strict: bool
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._has_told_of_empty_masks = False
+
+    def update(self, batch: Batch) -> None:
+        """Add a batch of anomalib.
+
+        Args:
+            batch: Batch with the fields that `fields` names. Its `image_path`, where it has one, gives the image ids
+                of AUPIMO.
+
+        Raises:
+            ValueError: If a field is missing and the metric is `strict`, or if maps and masks do not fit together.
+
+        """
+        super().update(batch, **self._ids(batch))  # type: ignore[safe-super]  # that of `AnomalibMetric`
+        if not self._has_told_of_empty_masks:
+            self._warn_of_empty_masks(batch)
+
+    def _ids(self, batch: Batch) -> dict[str, list[str] | None]:  # noqa: ARG002  not every metric takes ids
+        """What the metric gets of a batch beside maps and masks."""
+        return {}
+
+    def _warn_of_empty_masks(self, batch: Batch) -> None:
+        """Warn if an image is anomalous by its label and normal by its mask, the first time only."""
+        labels, masks = getattr(batch, "gt_label", None), getattr(batch, self.fields[1], None)
+        if labels is None or masks is None or len(labels.reshape(-1)) != len(masks):
+            return
+        is_empty = (labels.reshape(-1) != 0).to(masks.device) & ~(masks != 0).flatten(1).any(1)
+        if not bool(is_empty.any()):
+            return
+        self._has_told_of_empty_masks = True
+        index = int(is_empty.nonzero()[0])
+        paths = _paths(batch)
+        first = "" if paths is None else f", such as {paths[index]}"
+        warnings.warn(  # on every process: each sees other images
+            f"{type(self).__name__}: {int(is_empty.sum())} of {len(masks)} images in a batch have an empty mask, but "
+            f"their `gt_label` says anomalous{first}. Images with an empty mask count as normal. Small masks vanish "
+            "when anomalib resizes them: use a larger `image_size` in the pre-processor. This is said only once.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+    """Compute AUPIMO in anomalib: :class:`aupimo_torchmetrics.AUPIMO` for `Evaluator`.
+
+    It is logged as `AUPIMO`, with `prefix` before it, and updated with whole batches: maps and masks are what `fields`
+    names, `image_ids` are the batch's `image_path`. So images are in the order of their paths, :meth:`result` holds
+    `paths`, and an image that a `DistributedSampler` repeats counts once. The first time that `gt_label` says anomalous
+    and the mask is empty, a warning says so: small masks vanish when anomalib resizes them.
+
+    Scores are used as the model and the post-processor give them. anomalib's default `PostProcessor` normalises the
+    maps of a test and clamps them to [0, 1] by the range of the validation set. Scores outside of this range become
+    equal: use `PostProcessor(enable_normalization=False)`.
+
+    Lightning resets the metric at the end of an epoch; :class:`~aupimo_torchmetrics.lightning.AUPIMOCallback` keeps the
+    result. An evaluator is not part of a checkpoint: give it again,
+    `Padim.load_from_checkpoint(path, evaluator=evaluator)`.
+
+    Args:
+        num_thresholds: None for the exact score, or how many thresholds to sample, as in anomalib; 300000 there.
+        fpr_bounds: Bounds `(L, U)` of the shared FPR, as in anomalib.
+        return_average: anomalib's name for `reduction`: True is ``"mean"``, False is ``"none"``. In place of the pair
+            that anomalib then computes, use :meth:`curves` and :meth:`result`.
+        force: A setting of anomalib that changes nothing here, as every score is computed; a warning says so.
+        kwargs: Settings of all metrics of anomalib: `fields` (names of maps and masks in the batch), `prefix` (of the
+            name) and `strict` (False to pass over batches without maps or masks; if there is no other, nothing is
+            logged). Further settings of :class:`aupimo_torchmetrics.AUPIMO`. `reduction="none"` cannot be logged, so
+            an Engine with a logger refuses it.
+
+    Raises:
+        TypeError: If a setting is of the wrong type.
+        ValueError: If a setting is out of its range or not known, or if `return_average` and `reduction` contradict
+            each other.
+
+    Example:
+        >>> import torch
+        >>> from anomalib.data import ImageBatch
+        >>> from anomalib.metrics import Evaluator
+        >>> from aupimo_torchmetrics.anomalib import AUPIMO
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5), prefix="pixel_")
+        >>> evaluator = Evaluator(test_metrics=[metric])
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> paths = ["good/000.png", "crack/000.png"]
+        >>> metric.update(ImageBatch(torch.rand(2, 3, 4, 4), anomaly_map=maps, gt_mask=masks, image_path=paths))
+        >>> metric.name, metric.compute(), metric.result().paths
+        ('pixel_AUPIMO', tensor(1.), ['crack/000.png', 'good/000.png'])
+
+    """
+
+    def __init__(
+        self,
+        num_thresholds: int | None = None,
+        fpr_bounds: Sequence[float] = DEFAULT_FPR_BOUNDS,
+        *,
+        return_average: bool | None = None,
+        force: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if return_average is not None:
+            reduction = "mean" if return_average else "none"
+            if kwargs.setdefault("reduction", reduction) != reduction:
+                raise ValueError(
+                    f"Expected `return_average` and `reduction` to say the same, but got {return_average} and "
+                    f"{kwargs['reduction']!r}. Use `reduction` only."
+                )
+        super().__init__(num_thresholds=num_thresholds, fpr_bounds=fpr_bounds, **kwargs)
+        if force is not None:
+            warn(["AUPIMO: `force` changes nothing, leave it out. Warnings say which scores are uncertain."])
+
+    def _ids(self, batch: Batch) -> dict[str, list[str] | None]:
+        """Paths of the images, as their ids."""
+        return {"image_ids": _paths(batch)}
+
+    def compute(self) -> Tensor | None:  # type: ignore[override]  # None is what anomalib expects of "nothing"
+        """Compute what :class:`aupimo_torchmetrics.AUPIMO` computes.
+
+        None, which is not logged, if the metric is not `strict` and no batch of any process had maps and masks.
+        """
+        if self.strict or any(part.numel() for part in self.aupimo_num_kept):
+            return metrics.AUPIMO.compute(self)
+        self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
+        return None
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
+        """Plot as :meth:`aupimo_torchmetrics.AUPIMO.plot` does; the score is NaN where `compute` returns None."""
+        if val is None and self.reduction == "mean" and self.compute() is None:
+            val = torch.tensor(math.nan)
+        return super().plot(val, ax)
+
+
+class AUPRO(_PixelMetric, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+    """Compute AUPRO in anomalib: :class:`aupimo_torchmetrics.AUPRO` for `Evaluator`, with the same settings."""
+
+
+class PixelAUROC(_PixelMetric, pixel_metrics.PixelAUROC):  # type: ignore[misc]
+    """Compute the AUROC of all pixels in anomalib: :class:`aupimo_torchmetrics.PixelAUROC` for `Evaluator`."""
+
+
+class PixelAveragePrecision(_PixelMetric, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
+    """Compute the average precision of pixels: :class:`aupimo_torchmetrics.PixelAveragePrecision` for `Evaluator`."""
+
+
+class PixelF1Max(_PixelMetric, pixel_metrics.PixelF1Max):  # type: ignore[misc]
+    """Compute the highest F1 score of all pixels: :class:`aupimo_torchmetrics.PixelF1Max` for `Evaluator`."""
+
+
+def _paths(batch: Batch) -> list[str] | None:
+    """Paths of the images of a batch; None if it has none."""
+    paths = getattr(batch, "image_path", None)
+    return list(paths) if paths and all(paths) else None

@@ -1,0 +1,175 @@
+"""The metrics beside AUPIMO in `aupimo evaluate` are those of their definitions, of pixels and of images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate, other_metrics
+
+BOUNDS = (1e-2, 1e-1)
+ALL = ("auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max")
+ROUNDING = 1e-12
+"""The same numbers are added up in another order."""
+
+Arrays = list[NDArray[Any]]
+
+
+def make_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
+    """Write a table of images with maps and masks, among them ties and large offsets; return maps and masks."""
+    random = np.random.default_rng(0)
+    maps, masks, rows = [], [], []
+    for number in range(num_normal + num_anomalous):
+        mask = np.zeros((14, 17), dtype=bool)
+        if number >= num_normal:
+            mask[2 : 4 + number, 3:9] = mask[-1, -2:] = True
+        scores = (100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32)
+        tifffile.imwrite(folder / f"{number}.tiff", scores)
+        if mask.any():
+            Image.fromarray(mask).save(folder / f"{number}.png")
+        rows.append([f"{number}.jpg", f"{number}.png" if mask.any() else "", f"{number}.tiff", str(random.normal())])
+        maps.append(scores)
+        masks.append(mask)
+    with (folder / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "mask", "map", "own"], *rows])
+    return maps, masks
+
+
+def expected(maps: Arrays, masks: Arrays, image_scores: list[float] | None = None) -> dict[str, float]:
+    """Every metric by the definitions."""
+    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
+    maxima = [float(each.max()) for each in maps] if image_scores is None else image_scores
+    images = np.array(maxima), np.array([each.any() for each in masks])
+    regions = reference.aupro(maps, masks, 0.3)
+    found = {"aupro": sum(regions) / len(regions)}
+    for prefix, both in (("", pixels), ("image_", images)):
+        found[f"{prefix}auroc"] = reference.auroc(*both)
+        found[f"{prefix}aupr"] = reference.average_precision(*both)
+        found[f"{prefix}f1_max"] = reference.f1_max(*both)[0]
+    return found
+
+
+def values_of(evaluation: Evaluation) -> dict[str, float]:
+    """Metrics beside AUPIMO of the only category."""
+    (scores,) = evaluation.categories
+    return {name: value for name, value in scores.values().items() if name != "aupimo"}
+
+
+def test_metrics_are_those_of_the_definitions(tmp_path: Path) -> None:
+    """All metrics equal slow loops, and come in one order, whatever order they are asked for in."""
+    wanted = expected(*make_data(tmp_path))
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL[::-1])
+    assert tuple(values_of(evaluation)) == ALL
+    assert values_of(evaluation) == pytest.approx(wanted, abs=ROUNDING)
+    assert evaluation.categories[0].bounds() == {}
+
+
+def test_limit_of_aupro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """AUPRO is up to the limit that was asked for, and the summary says to which."""
+    maps, masks = make_data(tmp_path)
+    regions = reference.aupro(maps, masks, 0.05)
+    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
+    assert main([*arguments, "--metrics", "aupro", "--aupro-limit", "0.05", "--json"]) == 0
+    (category,) = json.loads(capsys.readouterr().out)["categories"]
+    assert category["aupro"] == pytest.approx(sum(regions) / len(regions), abs=ROUNDING)
+    assert main([*arguments, "--metrics", "aupro", "--aupro-limit", "0.05"]) == 0
+    assert "AUPRO up to an FPR of 0.05\n" in capsys.readouterr().out
+    assert main([*arguments, "--metrics", "aupro", "--aupro-limit", "2"]) == 2
+    assert "Expected `--aupro-limit` to be in (0, 1], but got 2" in capsys.readouterr().err
+
+
+def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exact values lie between the bounds, which are printed and written; metrics of images stay exact."""
+    wanted = expected(*make_data(tmp_path))
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL, bounded_memory=True)
+    (scores,) = evaluation.categories
+    for name, score in scores.other_scores.items():
+        assert score.bounds[0] - ROUNDING <= wanted[name] <= score.bounds[1] + ROUNDING
+        assert score.bounds[0] <= score.value <= score.bounds[1]
+    assert {name: scores.values()[name] for name in ALL[4:]} == pytest.approx(
+        {name: wanted[name] for name in ALL[4:]}, abs=ROUNDING
+    )
+    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--bounded-memory"]
+    assert main([*arguments, "--metrics", *ALL, "--out", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["categories"][0]["bounds"] == {name: list(bounds) for name, bounds in scores.bounds().items()}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("certain bounds: table: ")]
+    for name, (low, high) in scores.bounds().items():
+        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in line
+
+
+def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
+    """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
+    maps, masks = make_data(tmp_path)
+    text = (tmp_path / "table.csv").read_text()
+    (tmp_path / "table.csv").write_text(text.replace("own", "score"))
+    own = [float(row["own"]) for row in csv.DictReader(text.splitlines())]
+    names = ("image_auroc", "image_aupr", "image_f1_max")
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=names)
+    wanted = expected(maps, masks, own)
+    assert values_of(evaluation) == pytest.approx({name: wanted[name] for name in names}, abs=ROUNDING)
+
+    first, second, *rows = text.replace("own", "score").splitlines()
+    for cell, reason in (("", "no score"), ("high", "the score 'high' is no number"), ("nan", "'nan' is no number")):
+        spoilt = [first, ",".join([*second.split(",")[:-1], cell]), *rows]
+        (tmp_path / "table.csv").write_text("\n".join(spoilt))
+        with pytest.raises(BadFilesError, match=f"table.csv, line 2: 0.jpg: .*{reason}"):
+            evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=names)
+
+
+@pytest.mark.parametrize(("num_normal", "num_anomalous"), [(0, 3), (4, 0)])
+def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num_anomalous: int) -> None:
+    """What is undefined is NaN, with one text that names the metrics and the class that is missing."""
+    make_data(tmp_path, num_normal, num_anomalous)
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL)
+    are_undefined = {name: math.isnan(value) for name, value in values_of(evaluation).items()}
+    assert are_undefined == {name: name.startswith("image_") or num_anomalous == 0 for name in ALL}
+    missing = "anomalous" if num_normal else "normal"
+    (text,) = [text for text in evaluation.categories[0].warnings if "image_auroc" in text]
+    count = num_normal + num_anomalous
+    assert text.startswith(
+        f"image_auroc, image_aupr, image_f1_max: undefined (NaN), as none of the {count} images is {missing}"
+    )
+
+
+def test_thresholds_of_f1_are_written(tmp_path: Path) -> None:
+    """`summary.json` holds the threshold that reaches the highest F1 score, of pixels and of images."""
+    maps, masks = make_data(tmp_path)
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=["f1_max", "image_f1_max", "auroc"])
+    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
+    images = np.array([each.max() for each in maps]), np.array([each.any() for each in masks])
+    wanted = {"f1_max": reference.f1_max(*pixels)[1], "image_f1_max": reference.f1_max(*images)[1]}
+    assert evaluation.to_dict()["categories"][0]["thresholds"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_hint_if_memory_may_not_suffice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exact metrics of pixels that need more than half of the memory are told of, while there is time."""
+    maps, _ = make_data(tmp_path)
+    needed = other_metrics.BYTES_PER_PIXEL * len(maps) * maps[0].size
+    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--metrics"]
+    for memory, options, is_told in (
+        (2 * needed - 2, ["auroc"], True),
+        (2 * needed, ["auroc"], False),
+        (None, ["auroc"], False),
+        (1, ["auroc", "--bounded-memory"], False),
+        (1, ["image_auroc"], False),
+        (1, ["auroc", "--quiet"], False),
+    ):
+        monkeypatch.setattr(other_metrics, "_physical_memory", lambda memory=memory: memory)
+        assert main([*arguments, *options]) == 0
+        assert (
+            "more than half of the memory. `bounded_memory=True` (--bounded-memory)" in capsys.readouterr().err
+        ) is is_told

@@ -1,0 +1,362 @@
+"""What the callback logs stands beside the score: under its name, at its step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import run_ranks
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from loops import (
+    SCORES,
+    Batch,
+    Detector,
+    advice_of_lightning,
+    fit,
+    loader,
+    make_trainer,
+    new_metric,
+    read_events,
+    update_and_log,
+)
+from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.wrappers import MinMaxMetric
+
+from aupimo_torchmetrics import AUPIMO
+from aupimo_torchmetrics.lightning import AUPIMOCallback, _names
+
+pytestmark = advice_of_lightning
+
+FIGURES = ("curves", "distribution")
+
+
+def names_of_figures(folder: Path) -> set[str]:
+    """Beginnings of the names of all figures."""
+    return {tag.rpartition("/")[0] for tag in read_events(folder).Tags()["images"]}
+
+
+def log_by_another_name(model: Detector, batch: Batch, _: int) -> None:
+    """Log the metric by a name that has nothing to do with its attribute."""
+    model.aupimo.update(batch["scores"], batch["truth"])
+    model.log("quality of the detector", model.aupimo)
+
+
+def log_for_bar_and_step(model: Detector, batch: Batch, _: int) -> None:
+    """Log the metric with all that Lightning can do with it."""
+    model.aupimo.update(batch["scores"], batch["truth"])
+    model.log("val/aupimo", model.aupimo, prog_bar=True, on_step=False, on_epoch=True, batch_size=2)
+
+
+def log_collection(model: Detector, batch: Batch, _: int) -> None:
+    """Log a collection as a dictionary."""
+    model.metrics.update(batch["scores"], batch["truth"])
+    model.log_dict(model.metrics)
+
+
+def log_values(model: Detector, batch: Batch, _: int) -> None:
+    """Update, and log no object."""
+    model.aupimo.update(batch["scores"], batch["truth"])
+
+
+class AtEpochEnd(Detector):
+    """A model that logs its metric when the epoch ends, after the hooks of callbacks."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the object."""
+        self.log("val/late", self.aupimo)
+
+
+class Values(Detector):
+    """A model that logs the value, and resets the metric itself."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the value."""
+        self.log("val/value", self.aupimo.compute())
+        self.aupimo.reset()
+
+
+class Named(AUPIMO):
+    """A metric with a name, as those of anomalib have."""
+
+    name = "pixel_AUPIMO"
+
+
+class Evaluator(pl.Callback, nn.Module):
+    """A callback that owns metrics, updates and logs them, as that of anomalib does."""
+
+    def __init__(self, **settings: Any) -> None:
+        nn.Module.__init__(self)
+        self.val_metrics = nn.ModuleList([Named(**settings)])
+        self.test_metrics = nn.ModuleList([Named(**settings)])
+
+    def on_validation_batch_end(self, _: Any, __: Any, outputs: Any, batch: Batch, *___: Any) -> None:
+        """Update with the maps as they are by now."""
+        self.val_metrics[0].update(outputs["anomaly_map"], batch["truth"])
+
+    def on_validation_epoch_end(self, _: Any, pl_module: Any) -> None:
+        """Log each metric under its name."""
+        pl_module.log(self.val_metrics[0].name, self.val_metrics[0])
+
+    def on_test_batch_end(self, _: Any, __: Any, outputs: Any, batch: Batch, *___: Any) -> None:
+        """Update with the maps as they are by now."""
+        self.test_metrics[0].update(outputs["anomaly_map"], batch["truth"])
+
+    def on_test_epoch_end(self, _: Any, pl_module: Any) -> None:
+        """Log each metric under its name."""
+        pl_module.log(self.test_metrics[0].name, self.test_metrics[0])
+
+
+def with_evaluator() -> tuple[Detector, Evaluator]:
+    """Return a model that has an evaluator, and the evaluator."""
+    evaluator = Evaluator(fpr_bounds=new_metric().fpr_bounds)
+    return Detector(lambda _, batch, __: {"anomaly_map": batch["scores"]}, evaluator=evaluator), evaluator
+
+
+def collection(**names: Any) -> MetricCollection:
+    """Return two metrics that share their states."""
+    return MetricCollection({"strict": new_metric(), "other": new_metric(num_thresholds=20_000)}, **names)
+
+
+CASES: dict[str, tuple[Any, set[str]]] = {
+    "another name": (lambda: Detector(log_by_another_name), {"quality of the detector"}),
+    "all arguments": (lambda: Detector(log_for_bar_and_step), {"val/aupimo"}),
+    "collection with a prefix": (
+        lambda: Detector(log_collection, metrics=collection(prefix="val/")),
+        {"val/strict", "val/other"},
+    ),
+    "collection with a postfix": (
+        lambda: Detector(log_collection, metrics=collection(postfix="_val")),
+        {"strict_val", "other_val"},
+    ),
+    "collection without names": (lambda: Detector(log_collection, metrics=collection()), {"strict", "other"}),
+    "when the epoch ends": (lambda: AtEpochEnd(log_values), {"val/late"}),
+    "as a value": (lambda: Values(log_values), {"val/aupimo"}),
+    "not at all": (lambda: Detector(log_values), {"val/aupimo"}),
+}
+
+
+@pytest.mark.parametrize("num_sanity_val_steps", [0, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_all_is_logged_beside_the_score(tmp_path: Path, case: str, num_sanity_val_steps: int) -> None:
+    """Figures, shares, histogram and result have the name under which the metric is logged, in each epoch."""
+    make_model, names = CASES[case]
+    callback = AUPIMOCallback(num_heatmaps=0)
+    trainer = fit(tmp_path, make_model(), callback, num_sanity_val_steps=num_sanity_val_steps)
+    events = read_events(tmp_path)
+    assert names_of_figures(tmp_path) == set(callback.results) == names
+    assert {f"{name}/scores" for name in names} == set(events.Tags()["histograms"])
+    shares = {f"{name}/share_at_{score}" for name in names for score in (0, 1)}
+    assert shares == {tag for tag in events.Tags()["scalars"] if "share_at" in tag}
+    assert shares <= set(trainer.callback_metrics)
+    scalar_steps = [event.step for event in events.Scalars("epoch")][-2:]
+    for name in names:
+        for figure in FIGURES:
+            assert [event.step for event in events.Images(f"{name}/{figure}")] == [4, 9]
+        assert [event.step for event in events.Scalars(f"{name}/share_at_0")] == [4, 9]
+    assert scalar_steps[-1] == 9
+
+
+def test_names_in_an_evaluator(tmp_path: Path) -> None:
+    """A metric that a callback owns is found, and named as it is logged, in validation and test."""
+    model, evaluator = with_evaluator()
+    callback = AUPIMOCallback()
+    trainer = fit(tmp_path, model, callback, evaluator)
+    assert names_of_figures(tmp_path) == set(callback.results) == {"pixel_AUPIMO"}
+    assert "pixel_AUPIMO/share_at_0" in trainer.callback_metrics
+    (values,) = trainer.test(model, loader(), verbose=False)
+    assert set(values) == {"pixel_AUPIMO", "pixel_AUPIMO/share_at_0", "pixel_AUPIMO/share_at_1"}
+    assert names_of_figures(tmp_path) == {"pixel_AUPIMO"}
+
+
+@pytest.mark.parametrize("name", ["aupimo", "val/aupimo"])
+def test_a_metric_is_chosen_by_its_attribute_or_its_name(tmp_path: Path, name: str) -> None:
+    """`metric` is the attribute or the name under which the metric is logged, and others are not drawn."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+        model.other.update(batch["scores"], batch["truth"])
+        model.log("val/other", model.other)
+        return update_and_log(model, batch, dataloader_idx)
+
+    callback = AUPIMOCallback(name)
+    model = Detector(step, aupimo=new_metric(), other=new_metric())
+    trainer = fit(tmp_path, model, callback)
+    assert names_of_figures(tmp_path) == set(callback.results) == {"val/aupimo"}
+    trainer.test(model, loader(), verbose=False)
+    assert set(callback.results) == {"val/aupimo"}
+
+
+def test_a_name_is_remembered_in_a_test(tmp_path: Path) -> None:
+    """A metric that was chosen by its name in a validation is drawn in a test, where it has another name."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(batch["scores"], batch["truth"])
+        model.log("test_score" if model.trainer.testing else "val_score", model.aupimo)
+
+    callback, model = AUPIMOCallback("val_score", num_heatmaps=0), Detector(step)
+    fit(tmp_path, model, callback).test(model, loader(), verbose=False)
+    assert set(callback.results) == {"val_score", "test_score"}
+
+
+def test_a_name_that_is_not_there_ends_the_sanity_check(tmp_path: Path) -> None:
+    """A wrong name is an error before training, which lists attributes and names."""
+    model = Detector()
+    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'val/pimo', but got aupimo, val/aupimo"):
+        fit(tmp_path, model, AUPIMOCallback("val/pimo"))
+    assert model.trainer.global_step == 0
+
+
+def test_two_metrics_with_one_name(tmp_path: Path) -> None:
+    """Metrics that say the same name of themselves are told apart by their attributes."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.first.update(batch["scores"], batch["truth"])
+        model.second.update(batch["scores"], batch["truth"])
+
+    settings = {"fpr_bounds": new_metric().fpr_bounds}
+    callback = AUPIMOCallback(num_heatmaps=0)
+    fit(tmp_path, Detector(step, first=Named(**settings), second=Named(**settings)), callback)
+    assert set(callback.results) == {"pixel_AUPIMO", "pixel_AUPIMO/second"}
+
+
+class Gan(Detector):
+    """A model with two optimizers, whose steps both count in `global_step`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Batch, _: int) -> None:
+        """Make a step with each optimizer."""
+        for optimizer in self.optimizers():
+            self.manual_backward(self.layer(batch["image"][:, :1, 0, 0]).sum())
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        """Return two optimizers."""
+        return [torch.optim.SGD(self.parameters(), lr=0.0) for _ in range(2)]
+
+
+class OwnSteps(Detector):
+    """A model that logs its scalars by epochs."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Set the step of what is logged in this validation."""
+        self.log("step", float(100 * self.current_epoch))
+
+
+STEPS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "plain": (Detector, {}),
+    "two validations an epoch": (Detector, {"val_check_interval": 0.5}),
+    "accumulated gradients": (Detector, {"accumulate_grad_batches": 2}),
+    "two optimizers": (Gan, {}),
+    "steps of the user": (OwnSteps, {}),
+    "every second epoch": (Detector, {"check_val_every_n_epoch": 2}),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_figures_have_the_step_of_the_scalars(tmp_path: Path, case: str) -> None:
+    """In each validation, figures and histogram are logged at the step of the score."""
+    make_model, settings = STEPS[case]
+    fit(tmp_path, make_model(), AUPIMOCallback(), **settings)
+    events = read_events(tmp_path)
+    steps = [event.step for event in events.Scalars("val/aupimo")]
+    assert len(steps) in {1, 2, 4}
+    assert [event.step for event in events.Scalars("val/aupimo/share_at_1")] == steps
+    assert [event.step for event in events.Histograms("val/aupimo/scores")] == steps
+    for figure in ("curves", "distribution", "heatmaps"):
+        assert [event.step for event in events.Images(f"val/aupimo/{figure}")] == steps
+
+
+def test_shares_are_watched_where_the_score_is_logged_late(tmp_path: Path) -> None:
+    """`EarlyStopping` and `ModelCheckpoint` find the shares when the score is logged only when the epoch ends."""
+    callbacks = [
+        AUPIMOCallback(num_heatmaps=0),
+        EarlyStopping("val/late/share_at_1", mode="max", patience=5),
+        ModelCheckpoint(tmp_path / "best", monitor="val/late/share_at_0", mode="min"),
+    ]
+    trainer = fit(tmp_path, AtEpochEnd(log_values), *callbacks, enable_checkpointing=True, num_sanity_val_steps=0)
+    assert trainer.current_epoch == 2
+    assert float(callbacks[2].best_model_score) == float((SCORES[~SCORES.isnan()] == 0).float().mean())
+
+
+def test_one_metric_of_two_loaders(tmp_path: Path) -> None:
+    """A metric that is updated by two loaders has the plain name, and a warning says once that the score is of both."""
+    callback = AUPIMOCallback()
+    with pytest.warns(
+        UserWarning, match=r"AUPIMO of `self.aupimo` .* 2 dataloaders together.*a metric for each"
+    ) as caught:
+        fit(tmp_path, Detector(), callback, loaders=[loader(range(4)), loader(range(4, 10))])
+    assert len([each for each in caught if "dataloaders together" in str(each.message)]) == 1
+    assert set(callback.results) == {"val/aupimo"}
+    assert torch.equal(callback.results["val/aupimo"].aupimos.float().nan_to_num(), SCORES.nan_to_num())
+
+
+@pytest.mark.parametrize("add_index", [True, False])
+def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
+    """The remedy of the warning: a metric for each loader has its own score, name and heat maps, and nothing warns."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+        metric = model.aupimos[dataloader_idx]
+        metric.update(batch["scores"], batch["truth"], batch["index"])
+        name = "val/aupimo" if add_index else f"val/aupimo_{dataloader_idx}"
+        model.log(name, metric, add_dataloader_idx=add_index)
+        return {"anomaly_map": batch["scores"], "mask": batch["truth"]}
+
+    callback = AUPIMOCallback()
+    model = Detector(step, aupimos=nn.ModuleList([new_metric(), new_metric()]))
+    trainer = fit(tmp_path, model, callback, loaders=[loader(range(4)), loader(range(4, 10))])
+    names = [f"val/aupimo/dataloader_idx_{i}" if add_index else f"val/aupimo_{i}" for i in range(2)]
+    assert list(callback.results) == names
+    assert [len(result.aupimos) for result in callback.results.values()] == [4, 6]
+    assert set(names_of_figures(tmp_path)) == set(names)
+    assert {f"{name}/share_at_0" for name in names} < set(trainer.callback_metrics)
+
+
+def test_metrics_in_wrappers_and_twice_in_a_module() -> None:
+    """Copies in wrappers are not found, and a metric with two attributes only once."""
+    metric = new_metric()
+    model = Detector(aupimo=metric, again=metric, wrapped=MinMaxMetric(new_metric()))
+    assert list(_names.find_metrics(model)) == ["aupimo"]
+
+
+def log_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
+    """Train as one of several processes that are there already, with a score that is logged late."""
+    import os  # noqa: PLC0415
+    import warnings  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
+    note("training")
+    callback = AUPIMOCallback(save_to=Path(folder, "saved"))
+    settings = {"devices": world_size, "strategy": "ddp", "num_sanity_val_steps": 0}
+    trainer = fit(Path(folder), AtEpochEnd(log_values), callback, **settings)
+    return sorted(callback.results), float(trainer.callback_metrics["val/late/share_at_0"])
+
+
+@pytest.mark.slow
+def test_two_processes_log_late(tmp_path: Path) -> None:
+    """Under DDP all ranks know the result and the shares of a score that is logged when the epoch ends."""
+    from functools import partial  # noqa: PLC0415
+
+    expected = float((SCORES[~SCORES.isnan()] == 0).float().mean())
+    assert run_ranks([(partial(log_on_rank, str(tmp_path)), 2)])[0] == [(["val/late"], expected)] * 2
+    assert names_of_figures(tmp_path) == {"val/late"}
+    assert Path(tmp_path, "saved/val/late/aupimos.json").is_file()
+
+
+def test_barebones(tmp_path: Path) -> None:
+    """A trainer that logs nothing gets no warning, and the result is there."""
+    callback = AUPIMOCallback()
+    trainer = pl.Trainer(barebones=True, max_epochs=1, accelerator="cpu", devices=1, callbacks=[callback])
+    trainer.validate(Detector(log_values), loader(), verbose=False)
+    assert set(callback.results) == {"val/aupimo"}
+    assert make_trainer(tmp_path).logger is not None

@@ -1,0 +1,511 @@
+"""AUPRO, pixel AUROC, average precision and F1-max as metrics: they agree with functions and references, and behave."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from helpers import (
+    BATCHES,
+    COPIES,
+    Batch,
+    Subclass,
+    as_arrays,
+    assert_same,
+    join,
+    make_batch,
+    make_image_list,
+    make_ragged,
+    run_ranks,
+    states_of,
+    updated,
+)
+from test_packaging import HIDE_EXTRAS, run_python
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+import aupimo_torchmetrics
+from aupimo_torchmetrics import AUPIMO, AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, functional
+from aupimo_torchmetrics._engine import ranking
+
+EXACT = 1e-12
+"""Sums of float64 in another order."""
+
+NUM_BINS = 2**18
+
+FUNCTIONS: dict[type[Any], Callable[..., Any]] = {
+    AUPRO: functional.aupro,
+    PixelAUROC: functional.pixel_auroc,
+    PixelAveragePrecision: functional.pixel_average_precision,
+    PixelF1Max: functional.pixel_f1_max,
+}
+each_metric = pytest.mark.parametrize("metric_class", FUNCTIONS)
+each_num_bins = pytest.mark.parametrize("num_bins", [None, NUM_BINS])
+ignoring_uncertainty = pytest.mark.filterwarnings("ignore:.* is uncertain:UserWarning")
+"""A few thousand pixels with two of them in a bin leave a metric uncertain by more than 1e-3."""
+
+
+def by_reference(metric_class: type[Any], maps: Any, masks: Any) -> float:
+    """Value by slow loops."""
+    maps, masks = as_arrays(maps), [np.asarray(mask, dtype=bool) for mask in masks]
+    if metric_class is AUPRO:
+        scores = reference.aupro(maps, masks, 0.3)
+        return sum(scores) / len(scores)
+    flat, is_anomalous = (np.concatenate([each.ravel() for each in images]) for images in (maps, masks))
+    if metric_class is PixelF1Max:
+        return reference.f1_max(flat, is_anomalous)[0]
+    by_loops = reference.auroc if metric_class is PixelAUROC else reference.average_precision
+    return by_loops(flat, is_anomalous)
+
+
+def make_four(**settings: Any) -> MetricCollection:
+    """All four in a collection."""
+    return MetricCollection({each.__name__: each(**settings) for each in FUNCTIONS})
+
+
+def expected_four(batches: list[Batch]) -> dict[str, Tensor]:
+    """What the functions answer for all batches together."""
+    preds, target = join(batches)
+    return {each.__name__: function(preds, target) for each, function in FUNCTIONS.items()}
+
+
+@each_metric
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+@pytest.mark.parametrize("seed", range(2))
+def test_functions_are_the_definitions(metric_class: type[Any], decimals: int | None, seed: int) -> None:
+    """A function of float64 maps of different sizes gives the value of slow loops, whatever the ties."""
+    maps, masks = make_image_list(seed, decimals=decimals)
+    value = FUNCTIONS[metric_class](maps, masks)
+    assert value.dtype == torch.float64
+    assert float(value) == pytest.approx(by_reference(metric_class, maps, masks), abs=EXACT)
+
+
+@each_metric
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_metrics_are_the_functions(metric_class: type[Any], dtype: torch.dtype) -> None:
+    """A metric gives the value of the function for all batches at once, to the last bit, in each precision."""
+    batches = [(preds.to(dtype), target) for preds, target in [*BATCHES, make_batch("", 3)]]
+    value = updated(metric_class(), batches).compute()
+    assert value.dtype == torch.float32
+    assert_same(value, FUNCTIONS[metric_class](*join(batches)))
+    assert_same(value, FUNCTIONS[metric_class](*(each.float() for each in join(batches))))
+    expected = by_reference(metric_class, join(batches)[0].float(), join(batches)[1])
+    assert float(value) == pytest.approx(expected, abs=1e-7)  # half a unit in the last place of float32
+
+
+@each_metric
+def test_kinds_of_input_agree(metric_class: type[Any]) -> None:
+    """A channel axis, lists, arrays, dtypes of masks, subclasses and strides change nothing."""
+    function, (preds, target) = FUNCTIONS[metric_class], BATCHES[0]
+    expected = function(preds, target)
+    strided = preds.transpose(1, 2).contiguous().transpose(1, 2)
+    for maps, masks in (
+        (preds[:, None], target[:, None].long()),
+        (list(preds), list(target.double())),
+        (preds.as_subclass(Subclass), target.as_subclass(Subclass)),
+        (strided, (target.view(torch.uint8) * 255).view(torch.bool)),
+        (preds.clone().requires_grad_(), target.to(torch.bfloat16)),
+    ):
+        value = function(maps, masks)
+        assert type(value) is Tensor
+        assert not value.requires_grad
+        assert_same(value, expected)
+        assert_same(updated(metric_class(), [(maps, masks)]).compute(), expected)
+    array = function(preds.numpy(), target.numpy())
+    assert isinstance(array, np.ndarray | np.float32)
+    assert_same(torch.as_tensor(array), expected)
+    assert_same(function(list(preds.numpy()), list(target.numpy())).item(), expected.item())
+
+
+@each_metric
+@each_num_bins
+@ignoring_uncertainty
+def test_ignored_pixels_do_not_count(metric_class: type[Any], num_bins: int | None) -> None:
+    """Rows of ignored pixels are as if they were not there, and an image of nothing else is skipped, with a warning."""
+    preds, target = join(BATCHES)
+    marked = target.long()
+    marked[:, :5] = 255
+    rest = preds[:, 5:], target[:, 5:]
+    metric = metric_class(ignore_index=255, num_bins=num_bins)
+    metric.update(preds, marked)
+    assert_same(metric.compute(), updated(metric_class(num_bins=num_bins), [rest]).compute())
+    assert_same(FUNCTIONS[metric_class](preds, marked, ignore_index=255), FUNCTIONS[metric_class](*rest))
+    with pytest.warns(UserWarning, match="^1 of the images were skipped"):
+        metric.update(preds[:1], torch.full_like(marked[:1], 255))
+    assert_same(metric.compute(), updated(metric_class(num_bins=num_bins), [rest]).compute())
+
+
+@each_metric
+@each_num_bins
+@ignoring_uncertainty
+def test_undefined_values_are_nan(metric_class: type[Any], num_bins: int | None) -> None:
+    """Without a mask pixel or without a normal one the value is NaN, and one warning begins with the metric's name."""
+    maps = torch.rand(2, 4, 4)
+    for target in (torch.zeros(2, 4, 4), torch.ones(2, 4, 4), torch.zeros(0, 4, 4)):
+        metric = updated(metric_class(num_bins=num_bins), [(maps[: len(target)], target)])
+        with pytest.warns(UserWarning, match=rf"^{metric_class.__name__} is undefined \(NaN\): there is no") as caught:
+            assert metric.compute().isnan()
+        assert len(caught) == 1
+        assert all(bound.isnan() for bound in metric.bounds())
+        with pytest.warns(UserWarning, match=f"^{metric_class.__name__} is undefined") as caught:
+            assert FUNCTIONS[metric_class](maps[: len(target)], target).isnan()
+        assert len(caught) == 1
+    metric.update(*BATCHES[0])  # it goes on
+    assert not metric.compute().isnan()
+
+
+@each_metric
+@each_num_bins
+@ignoring_uncertainty
+def test_invalid_batches_change_nothing(metric_class: type[Any], num_bins: int | None) -> None:
+    """Each error says what was expected, and leaves the metric as it was, in `update` and in `forward`."""
+    preds, target = BATCHES[0]
+    metric = updated(metric_class(num_bins=num_bins), BATCHES)
+    before, value = copy.deepcopy(states_of(metric)), metric.compute()
+    nan = preds.clone()
+    nan[-1, -1, -1] = math.nan
+    cases: list[tuple[Any, Any, type[Exception], str]] = [
+        (nan, target, ValueError, "NaN in 1 of the maps"),
+        (list(nan), list(target), ValueError, "NaN in 1 of the maps"),
+        (preds, target.long() * 255, ValueError, "to hold only 0 and 1"),
+        (preds, target[1:], ValueError, "same shape"),
+        (preds[0], target[0], ValueError, r"pass `preds\[None\]`"),
+        (preds.long(), target, TypeError, "to be scores of dtype"),
+        (preds, list(target), TypeError, "both tensors or both lists"),
+        (preds.numpy(), target.numpy(), TypeError, "torch.from_numpy"),
+    ]
+    for maps, masks, error, text in cases:
+        for method in (metric.update, metric.forward):
+            with pytest.raises(error, match=text):
+                method(maps, masks)
+            assert_same(states_of(metric), before)
+    metric._computed = None
+    assert_same(metric.compute(), value)
+
+
+@each_metric
+@ignoring_uncertainty
+def test_settings_are_checked(metric_class: type[Any]) -> None:
+    """A wrong setting raises an error that names it; valid ones are kept."""
+    for wrong in (0, 1, 3, 1000, 2**25, -4):
+        with pytest.raises(ValueError, match=r"`num_bins` to be None or a power of two from 2 to 2\*\*24, but got"):
+            metric_class(num_bins=wrong)
+    for wrong in (2.0, "16", True):
+        with pytest.raises(TypeError, match="`num_bins` to be None or an integer"):
+            metric_class(num_bins=wrong)
+    with pytest.raises(ValueError, match="`ignore_index` to be"):
+        metric_class(ignore_index=1)
+    with pytest.raises(ValueError, match="Unexpected keyword arguments"):
+        metric_class(bins=16)
+    assert metric_class(num_bins=np.int64(16)).num_bins == 16
+    unchecked = metric_class(validate_args=False)
+    unchecked.update(*BATCHES[0])
+    assert_same(unchecked.compute(), FUNCTIONS[metric_class](*BATCHES[0], validate_args=False))
+    for limit in (0, 1.1, math.nan):
+        with pytest.raises(ValueError, match="`fpr_limit` to be in"):
+            AUPRO(limit)
+
+
+@each_num_bins
+@ignoring_uncertainty
+def test_limit_of_aupro(num_bins: int | None) -> None:
+    """Each limit has its own value, that of the function; metrics of different limits share their states."""
+    collection = MetricCollection({f"at {limit:.0%}": AUPRO(limit, num_bins=num_bins) for limit in (0.05, 0.3, 1)})
+    updated(collection, BATCHES)
+    assert len(collection.compute_groups) == 1
+    values = collection.compute()
+    for limit in (0.05, 0.3, 1):
+        expected = functional.aupro(*join(BATCHES), limit)
+        assert_same(values[f"at {limit:.0%}"], expected, atol=0.0 if num_bins is None else 1e-3)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_four_keep_their_states_once_and_rank_once(by_hand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they are one compute group with the same tensors, and one of them ranks for all, after each change."""
+    calls: list[int] = []
+    rank = ranking.rank
+
+    def counted(*parts: Any) -> ranking.Ranks:
+        calls.append(1)
+        return rank(*parts)
+
+    monkeypatch.setattr(ranking, "rank", counted)
+    collection = MetricCollection([each() for each in FUNCTIONS], compute_groups=True)
+    for i in range(len(BATCHES)):
+        collection.update(*BATCHES[i])
+        calls.clear()
+        values = (
+            {name: m.compute() for name, m in collection.items(copy_state=False)} if by_hand else collection.compute()
+        )
+        assert len(calls) == 1
+        monkeypatch.setattr(ranking, "rank", rank)
+        assert_same(values, expected_four(BATCHES[: i + 1]))
+        monkeypatch.setattr(ranking, "rank", counted)
+    assert [sorted(each) for each in collection.compute_groups.values()] == [sorted(c.__name__ for c in FUNCTIONS)]
+    members = [member for _, member in collection.items(copy_state=False)]
+    for name in members[0]._defaults:
+        assert all(getattr(member, name) is getattr(members[0], name) for member in members)
+
+
+def test_values_of_a_group_follow_its_states() -> None:
+    """After reset, merge, load, and in a second group with other data of the same size, no rank is a stale one."""
+    one, other = make_four(), make_four()
+    for i, batch in enumerate(BATCHES[:2]):
+        (one, other)[i].update(*batch)
+    for _ in range(2):
+        assert_same(one.compute(), expected_four(BATCHES[:1]))
+        assert_same(other.compute(), expected_four(BATCHES[1:2]))
+    member = one["PixelAUROC"]
+    member.merge_state(other["PixelAUROC"])
+    assert_same(member.compute(), expected_four(BATCHES[1::-1])["PixelAUROC"])
+    one.reset()
+    for batch in BATCHES[1:]:
+        one.update(*batch)
+    assert_same(one.compute(), expected_four(BATCHES[1:]))
+    clone = one.clone(prefix="val/")
+    one.reset()
+    assert_same(clone.compute(), {f"val/{name}": value for name, value in expected_four(BATCHES[1:]).items()})
+
+
+@ignoring_uncertainty
+def test_histograms_of_three_are_one() -> None:
+    """As histograms, AUROC, AP and F1-max are one group; AUPRO adds up regions and is another; all are right."""
+    collection = make_four(num_bins=NUM_BINS)
+    updated(collection, BATCHES)
+    groups = sorted(sorted(each) for each in collection.compute_groups.values())
+    assert groups == [["AUPRO"], ["PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]]
+    for name, exact in expected_four(BATCHES).items():
+        low, high = collection[name].bounds()
+        assert low <= exact <= high
+        assert low <= collection[name].compute() <= high
+    leaders = [collection[each[0]] for each in groups]
+    assert sum(state.nbytes for metric in leaders for state in metric.metric_state.values()) < 16e6
+
+
+@pytest.mark.parametrize("settings", [{"ignore_index": 255}, {"num_bins": 2**10}])
+@ignoring_uncertainty
+def test_other_settings_stay_apart(settings: dict[str, Any]) -> None:
+    """Metrics that keep other scores share no states, and AUPIMO beside them neither."""
+    collection = MetricCollection({"a": PixelAUROC(), "b": PixelAUROC(**settings), "c": AUPIMO()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        updated(collection, [make_batch("NN", 1), *BATCHES]).compute()
+    assert len(collection.compute_groups) == 3
+
+
+@each_metric
+@each_num_bins
+@ignoring_uncertainty
+def test_batches_split_and_order_do_not_matter(metric_class: type[Any], num_bins: int | None) -> None:
+    """Many updates of single images of different sizes, in any order, give what one update of all gives."""
+    maps, masks = make_ragged("NANANAAN" * 5, 3)
+    expected = updated(metric_class(num_bins=num_bins), [(maps, masks)]).compute()
+    batches = [([maps[i]], [masks[i]]) for i in torch.randperm(len(maps)).tolist()]
+    metric = updated(metric_class(num_bins=num_bins), batches)
+    assert_same(metric.compute(), expected, atol=1e-7)  # order of summation
+    assert all(len(parts) < 12 for parts in states_of(metric).values())
+    if num_bins is None:
+        assert_same(expected, FUNCTIONS[metric_class](maps, masks))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torchmetrics still tests it
+@pytest.mark.filterwarnings("ignore:This property will be removed in 2.0.0:DeprecationWarning")  # one of torchmetrics
+@each_metric
+@each_num_bins
+@ignoring_uncertainty
+def test_life_of_a_metric(metric_class: type[Any], num_bins: int | None) -> None:
+    """Copies, saved states, merged states, casts, scripting and forward give the value of all batches."""
+    make = partial(metric_class, num_bins=num_bins)
+    metric = updated(make(), BATCHES)
+    expected = metric.compute()
+    for copied in COPIES.values():
+        twin = copied(metric)
+        assert_same(twin.compute(), expected)
+        twin.update(*BATCHES[0])
+        assert_same(metric.compute(), expected)
+    assert metric.state_dict() == {}
+    metric.persistent(mode=True)
+    loaded = make()
+    loaded.persistent(mode=True)
+    loaded.load_state_dict(pickle.loads(pickle.dumps(metric.state_dict())))  # noqa: S301
+    assert_same(loaded.compute(), expected)
+    merged = updated(make(), BATCHES[1:])
+    merged.merge_state(updated(make(), BATCHES[:1]))
+    assert_same(merged.compute(), expected, atol=1e-7)  # order of summation
+    for other in (make(ignore_index=9), metric_class(num_bins=2**8)):
+        with pytest.raises(ValueError, match=r"the same `num_bins` and `ignore_index`|lacks aupimo"):
+            merged.merge_state(other)
+    for cast in (metric.half(), metric.double(), metric.set_dtype(torch.bfloat16), metric.to("cpu")):
+        assert_same(cast.compute(), expected)
+    torch.jit.script(make())
+    forward = make()
+    for i, batch in enumerate(BATCHES):
+        assert_same(forward(*batch), updated(make(), [batch]).compute())
+        assert_same(forward.compute(), updated(make(), BATCHES[: i + 1]).compute(), atol=1e-7)
+    metric.reset()
+    with pytest.warns(UserWarning, match="undefined"), pytest.warns(match="before the ``update`` method"):
+        assert metric.compute().isnan()
+    on_cpu = updated(make(compute_on_cpu=True), BATCHES)
+    assert_same(on_cpu.compute(), expected)
+    with pytest.raises(RuntimeError, match="Can't change const"):
+        metric.higher_is_better = False
+    with torch.inference_mode():
+        inferred = updated(make(), BATCHES)
+    inferred.update(*BATCHES[0])
+    assert_same(inferred.compute(), updated(make(), [*BATCHES, BATCHES[0]]).compute())
+    figure, axis = metric.plot(expected)
+    assert figure is not None
+    assert axis.get_ylim()[1] >= 1
+
+
+@pytest.mark.parametrize(("dtype", "bytes_of_a_pixel"), [(torch.float32, 4), (torch.float16, 2), (torch.bfloat16, 2)])
+def test_each_score_is_kept_once(dtype: torch.dtype, bytes_of_a_pixel: int) -> None:
+    """The exact states are the scores in their precision, and a bit for each pixel near a mask."""
+    preds, target = join([make_batch("NNA" * 20, 0)])
+    metric = updated(PixelAUROC(), [(preds.to(dtype), target)] * 3)
+    kept = sum(part.nbytes for parts in states_of(metric).values() for part in parts)
+    assert 3 * bytes_of_a_pixel * preds.numel() <= kept <= 3 * (bytes_of_a_pixel + 0.02) * preds.numel()
+    metric.compute()
+    assert sum(part.nbytes for parts in states_of(metric).values() for part in parts) == kept
+
+
+def test_threshold_reaches_the_highest_f1() -> None:
+    """The lowest threshold with the highest F1 is known after `compute`, and reaches it, exactly and by bins."""
+    preds, target = join(BATCHES)
+    for num_bins in (None, NUM_BINS):
+        metric = PixelF1Max(num_bins=num_bins)
+        assert metric.threshold.isnan()
+        metric.update(preds, target)
+        value, found = metric.compute(), preds >= metric.threshold
+        f1 = 2 * (found & target).sum() / (found.sum() + target.sum())
+        assert_same(f1, value, atol=1e-7)
+        metric.reset()
+        assert metric.threshold.isnan()
+    expected = reference.f1_max(preds.numpy().ravel(), target.numpy().ravel())
+    assert functional.pixel_f1_max(preds.double(), target, return_threshold=True)[0] == pytest.approx(expected[0])
+    assert functional.pixel_f1_max(preds, target, return_threshold=True)[1] == np.float32(expected[1])
+    value, threshold = functional.pixel_f1_max(preds.numpy(), target.numpy(), return_threshold=True)
+    assert (value, threshold) == (pytest.approx(expected[0]), np.float32(expected[1]))
+
+
+@each_metric
+def test_bounds_tell_how_certain_a_histogram_is(metric_class: type[Any]) -> None:
+    """A wide interval causes one warning with both ends; without bins both bounds are the value."""
+    exact = updated(metric_class(), BATCHES)
+    assert_same(exact.bounds(), (exact.compute(), exact.compute()))
+    crowded = updated(metric_class(num_bins=NUM_BINS), [(preds + 1e5, target) for preds, target in BATCHES])
+    with pytest.warns(UserWarning, match=rf"^{metric_class.__name__} is uncertain.*`num_bins=None`") as caught:
+        value = crowded.compute()
+    assert len(caught) == 1
+    low, high = crowded.bounds()
+    assert f"{float(low):.4f}" in str(caught[0].message)
+    assert low < value <= high or low <= value < high
+    assert low <= updated(metric_class(), [(preds + 1e5, target) for preds, target in BATCHES]).compute() <= high
+
+
+@each_metric
+@each_num_bins
+@ignoring_uncertainty
+def test_one_hot_pixel_moves_nothing(metric_class: type[Any], num_bins: int | None) -> None:
+    """A single normal pixel with a huge score changes a value by its own rank only."""
+    preds, target = join(BATCHES)
+    value = updated(metric_class(num_bins=num_bins), [(preds, target)]).compute()
+    hot = preds.clone()
+    hot[0, 0, 0] = 1e30
+    assert not target[0, 0, 0]
+    assert_same(updated(metric_class(num_bins=num_bins), [(hot, target)]).compute(), value, atol=0.03)
+
+
+def test_metrics_without_scipy() -> None:
+    """AUPRO says at its first update that it needs scipy, the others do without."""
+    code = """
+import torch
+from aupimo_torchmetrics import AUPRO, PixelAUROC
+from aupimo_torchmetrics.functional import aupro, pixel_f1_max
+maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+masks[1, 3] = True
+metric = PixelAUROC()
+metric.update(maps, masks)
+print(metric.compute().item(), pixel_f1_max(maps, masks).item())
+for call in (AUPRO().update, aupro):
+    try:
+        call(maps, masks)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    lines = run_python(HIDE_EXTRAS + code).splitlines()
+    assert lines[0] == "1.0 1.0"
+    assert len(lines) == 3
+    assert all("AUPRO expects `scipy`" in line and "[stats]" in line for line in lines[1:])
+
+
+def rank_batches(rank: int, world_size: int) -> list[Batch]:
+    """Batches of a rank: the first has most, the last none; sizes and precisions differ."""
+    if rank == world_size - 1:
+        return []
+    maps, masks = make_ragged("NAANA"[: 5 - rank], rank)
+    half = [(each.half(), mask) for each, mask in (BATCHES[rank],)]
+    return [(maps, masks), *half] if rank == 0 else half
+
+
+def value_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[str, Any]:
+    """Values and bounds of all metrics on a rank, before and after it has more."""
+    torch.set_num_threads(1)
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for num_bins in (None, NUM_BINS):
+            four = make_four(num_bins=num_bins)
+            for batch in rank_batches(rank, world_size):
+                four.update(*batch)
+            note(f"compute with {num_bins} bins")
+            found[str(num_bins)] = four.compute()
+            found[f"{num_bins} again"] = four.compute()
+            lone = AUPRO(num_bins=num_bins)
+            for batch in rank_batches(rank, world_size):
+                lone.update(*batch)
+            before = states_of(lone)
+            found[f"{num_bins} bounds"] = lone.bounds()
+            assert_same(states_of(lone), before)
+            found[f"{num_bins} nothing"] = PixelAUROC(num_bins=num_bins).compute()
+    return found
+
+
+@pytest.mark.parametrize("world_sizes", [(2, 3)])
+def test_several_processes_are_as_one(world_sizes: tuple[int, ...]) -> None:
+    """Each rank gets the values of the data of all, also of uneven, ragged, 16-bit or no data, exactly or by bins."""
+    for found, world_size in zip(run_ranks([(value_of_rank, each) for each in world_sizes]), world_sizes, strict=True):
+        batches = [batch for rank in range(world_size) for batch in rank_batches(rank, world_size)]
+        lists = [([*maps], [*masks]) for maps, masks in batches]
+        maps, masks = ([image for pair in lists for image in pair[i]] for i in (0, 1))
+        expected = {each.__name__: function([m.float() for m in maps], masks) for each, function in FUNCTIONS.items()}
+        for on_rank in found:
+            assert_same(on_rank["None"], expected)
+            assert_same(on_rank["None again"], expected)
+            assert_same(on_rank["None bounds"], (expected["AUPRO"], expected["AUPRO"]))
+            low, high = on_rank[f"{NUM_BINS} bounds"]
+            assert low <= expected["AUPRO"] <= high
+            assert_same(on_rank[str(NUM_BINS)], found[0][str(NUM_BINS)])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                binned = updated(make_four(num_bins=NUM_BINS), [(maps, masks)]).compute()
+            assert_same(on_rank[str(NUM_BINS)], binned, atol=1e-7)
+            assert on_rank["None nothing"].isnan()
+            assert on_rank[f"{NUM_BINS} nothing"].isnan()
+
+
+def test_they_are_exported() -> None:
+    """Metrics and functions have the names that the design gives them."""
+    assert {each.__name__ for each in FUNCTIONS} <= {*aupimo_torchmetrics.__all__}
+    names = {"aupro", "pixel_auroc", "pixel_average_precision", "pixel_f1_max"}
+    assert names <= {*functional.__all__}
+    assert names == {function.__name__ for function in FUNCTIONS.values()}
