@@ -33,8 +33,11 @@ class ListStatesMetric(Metric):
     """Dtype of each list state that the metric may have, when it is one tensor."""
     _settings_of_states: ClassVar[str] = ""
     """The settings in `aupimo_config`, on which the states depend, as a text."""
-    _is_scoring_batch = False
-    _has_warned_of_batches = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._is_scoring_batch = False
+        self._has_warned_of_batches = False
 
     def _add_states(self) -> None:
         """Register the states, without any image; among them `aupimo_config`, a code of the settings of `update`."""

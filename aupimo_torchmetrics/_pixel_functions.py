@@ -117,7 +117,7 @@ def aupro(
     check_fpr_limit(fpr_limit)
     check_choice("reduction", reduction, Reduction)
     require("scipy", extra="stats", needed_by="AUPRO")
-    pixels = _rank(preds, target, ignore_index, validate_args=validate_args)
+    pixels = _rank(preds, target, ignore_index, name="AUPRO", validate_args=validate_args)
     numbers = number_regions(pixels.packed)
     scored = score_aupro(pixels.ranks, fpr_limit, pixel_means(pixels.ranks, pixels.mask_scores, numbers))
     warn(scored.warnings)
@@ -178,7 +178,7 @@ def pixel_auroc(
         tensor(0.6741)
 
     """
-    return _score(score_auroc, preds, target, ignore_index, validate_args=validate_args)
+    return _score(score_auroc, preds, target, ignore_index, name="PixelAUROC", validate_args=validate_args)
 
 
 @overload
@@ -232,7 +232,8 @@ def pixel_average_precision(
         tensor(0.3895)
 
     """
-    return _score(score_average_precision, preds, target, ignore_index, validate_args=validate_args)
+    name = "PixelAveragePrecision"
+    return _score(score_average_precision, preds, target, ignore_index, name=name, validate_args=validate_args)
 
 
 @overload
@@ -324,7 +325,7 @@ def pixel_f1_max(
         (tensor(0.4762), tensor(16.))
 
     """
-    pixels = _rank(preds, target, ignore_index, validate_args=validate_args)
+    pixels = _rank(preds, target, ignore_index, name="PixelF1Max", validate_args=validate_args)
     scored = score_f1_max(pixels.ranks)
     warn(scored.warnings)
     value, threshold = (
@@ -358,19 +359,20 @@ def _score(
     target: Maps | ArrayMaps,
     ignore_index: int | None,
     *,
+    name: str,
     validate_args: bool,
 ) -> Tensor | Array:
     """Score by a function of ranks, and warn."""
-    pixels = _rank(preds, target, ignore_index, validate_args=validate_args)
+    pixels = _rank(preds, target, ignore_index, name=name, validate_args=validate_args)
     scored = score(pixels.ranks)
     warn(scored.warnings)
     return pixels.output(torch.tensor(scored.value, dtype=torch.float64))
 
 
 def _rank(
-    preds: Maps | ArrayMaps, target: Maps | ArrayMaps, ignore_index: int | None, *, validate_args: bool
+    preds: Maps | ArrayMaps, target: Maps | ArrayMaps, ignore_index: int | None, *, name: str, validate_args: bool
 ) -> _RankedPixels:
-    """Rank the mask pixels of a batch; warn of images that are skipped."""
+    """Rank the mask pixels of a batch; warn of images that are skipped by the metric of a name."""
     ignore_index = check_ignore_index(ignore_index)
     maps = as_tensors(preds)
     parted = list(
@@ -378,7 +380,8 @@ def _rank(
             maps, as_tensors(target), validate_args=validate_args, ignore_index=ignore_index, dtype=torch.float64
         )
     )
-    warn(filter(None, [ignored_images(sum(int(each.num_ignored_images) for each in parted), ignore_index)]))
+    num_ignored = sum(int(each.num_ignored_images) for each in parted)
+    warn(filter(None, [ignored_images(name, num_ignored, ignore_index)]))
     ranks = ranking.rank([each.normal for each in parted], [each.mask for each in parted])
     is_double = any(each.dtype == torch.float64 for each in maps)
     device = next((each.device for each in maps), torch.device("cpu"))

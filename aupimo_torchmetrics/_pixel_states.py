@@ -104,7 +104,7 @@ class PixelMetric(ListStatesMetric):
         with self._as_before_if_it_fails():
             parted = part_pixels(preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index)
             num_ignored = self._keep(list(parted)) if self.num_bins is None else self._count(parted)
-            warn(filter(None, [ignored_images(num_ignored, self.ignore_index)]))
+            warn(filter(None, [ignored_images(type(self).__name__, num_ignored, self.ignore_index)]))
 
     def _keep(self, parted: list[Pixels]) -> int:
         """Keep all scores; return the number of images whose every pixel is ignored."""

@@ -113,7 +113,7 @@ class PixelScoresMetric(ListStatesMetric):
             )
             if self.ignore_index is not None:
                 kept, id_list, num_dropped = drop_ignored(kept, id_list)
-                warn(filter(None, [ignored_images(num_dropped, self.ignore_index)]))
+                warn(filter(None, [ignored_images("AUPIMO", num_dropped, self.ignore_index)]))
             has_texts = ids.are_texts(id_list)
             lengths, text = ids.encode(id_list) if has_texts else ids.no_texts(kept.num_kept)
             parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}

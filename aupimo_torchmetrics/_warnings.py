@@ -41,12 +41,12 @@ def repeated_ids(num_conflicts: int) -> str:
     )
 
 
-def ignored_images(num_dropped: int, ignore_index: int | None) -> str:
+def ignored_images(name: str, num_dropped: int, ignore_index: int | None) -> str:
     """Say that images were dropped because every pixel of theirs is ignored."""
     if num_dropped == 0:
         return ""
     return (
-        f"AUPIMO does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
+        f"{name} does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
         f"their `target` is {ignore_index}, which is `ignore_index`. Remove these images from the data, or correct "
         "their masks."
     )

@@ -245,5 +245,5 @@ def _select(
     if ignore_index is not None:
         kept, image_ids, num_dropped = drop_ignored(kept, image_ids)
     images = distinct_images(kept, cast("Sequence[str]", image_ids) if are_texts(image_ids) else None)
-    texts = (ignored_images(num_dropped, ignore_index), *images.warnings)
+    texts = (ignored_images("AUPIMO", num_dropped, ignore_index), *images.warnings)
     return kept, images._replace(warnings=tuple(filter(None, texts)))

@@ -520,7 +520,9 @@ def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
     maps, data = write_set(tmp_path, {f"part{number}": {"good": 2 + number, "crack": 1} for number in range(6)})
     evaluation = evaluate(maps, data)
     (line,) = [line for line in evaluation.summary().splitlines() if line.startswith("warning: ")]
-    assert line.startswith("warning: part0, part1, part2, ... (and 3 more): The FPR bounds (1e-05, 0.0001) cannot be")
+    assert line.startswith(
+        "warning: part0, part1, part2, ... (and 3 more): AUPIMO is uncertain. The FPR bounds (1e-05,"
+    )
     assert line.endswith("(The numbers are those of part0.)")
     assert len(evaluation.to_dict()["warnings"]) == 6
 

@@ -172,19 +172,19 @@ def test_all_warnings_begin_with_the_metric() -> None:
     samples = Samples(*(torch.tensor([1e-3, 1e-2]) for _ in Samples._fields))._replace(first=0, last=1, num_points=1)
     texts = [
         _warnings.repeated_ids(1),
-        _warnings.ignored_images(2, 255),
+        *(_warnings.ignored_images(name, 2, 255) for name in ("AUPIMO", "AUPRO", "PixelAUROC")),
         _warnings.mixed_ids(),
         *(_warnings.missing_class(name, n, a) for name in ("AUPIMO", "PIMO") for n, a in ((0, 0), (2, 2), (2, 0))),
-        _warnings.missing_pixels(0, 1),
-        _warnings.missing_pixels(1, 0),
+        *(_warnings.missing_pixels("AUPRO", num_mask=m, num_normal=n) for m, n in ((0, 1), (1, 0))),
+        _warnings.wide_bounds("PixelF1Max", 0.1, 0.9),
         *map(_warnings.infinite_scores, ("AUPIMO", "PIMO")),
         _warnings.lower_bound(1e-5, 1e-4, 0.1),
-        _warnings.unresolved_bounds(LEVELS._replace(fpr=torch.tensor([1.0])), (1e-5, 1e-4), "mean"),
+        _warnings.unresolved_bounds(LEVELS._replace(fpr=torch.tensor([1.0])), (1e-5, 1e-4), "mean", None),
         _warnings.few_samples(samples, (1e-5, 1e-4)),
         _warnings.unknown_thresholds(),
         _warnings.batch_scores("AUPIMO is undefined."),
     ]
-    assert all(text.startswith(("AUPIMO", "PIMO", "AUPRO")) for text in texts), texts
+    assert all(text.startswith(("AUPIMO", "PIMO", "AUPRO", "Pixel")) for text in texts), texts
 
 
 def test_a_copy_remembers_what_was_said() -> None:
