@@ -181,7 +181,7 @@ class PixelScoresMetric(ListStatesMetric):
             self._join_small_parts()
         if self.normal_buffer is None:
             return
-        sizes = [len(scores) for scores in self.aupimo_normal_scores]
+        sizes = [part.numel() for part in self.aupimo_normal_scores]
         if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
             self._compact()
 
@@ -191,7 +191,7 @@ class PixelScoresMetric(ListStatesMetric):
         The first part, which is what the last pruning left, is joined when the others are together as large: so each
         score is copied few times, however many updates there are.
         """
-        sizes = [len(part) for part in self.aupimo_normal_scores]
+        sizes = [part.numel() for part in self.aupimo_normal_scores]
         first = 0 if self.normal_buffer is None and sum(sizes[1:]) >= sizes[0] else 1
         for name in self._list_dtypes:
             parts = getattr(self, name)
