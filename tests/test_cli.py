@@ -304,6 +304,7 @@ def test_module_runs_as_a_program() -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.slow
 def test_closed_streams_are_no_crash(tmp_path: Path, closed: str) -> None:
     """A service may have closed the streams: there is no traceback, and the exit code is that of the command."""
     np.save(tmp_path / "a.npy", np.arange(4.0).reshape(2, 2))

@@ -280,6 +280,7 @@ def test_quiet_says_no_more_than_the_result(
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.slow
 def test_a_closed_pipe_loses_nothing(tmp_path: Path, more: list[str]) -> None:
     """Who reads no line of the output gets all files, no traceback and code 0."""
     maps, data = write_set(tmp_path, TWO)
@@ -348,6 +349,7 @@ def renamed(evaluation: Evaluation, names: list[str]) -> Evaluation:
         ["a\0b", "a\nb"],
     ],
 )
+@pytest.mark.slow
 def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, names: list[str]) -> None:
     """Whatever categories are called, each has one folder of its own inside of `out`, and `summary.json` says which."""
     maps, data = write_set(tmp_path / "in", TWO)

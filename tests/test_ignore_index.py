@@ -340,6 +340,7 @@ def _rank(rank: int, _: int, note: Any) -> dict[str, Any]:
     return answers
 
 
+@pytest.mark.slow
 def test_two_processes() -> None:
     """Ranks that ignore pixels and skip images answer what one process answers for the pixels that remain."""
     maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))

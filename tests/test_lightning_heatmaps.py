@@ -121,6 +121,7 @@ def test_heat_maps_are_of_the_scored_maps(
 @pytest.mark.filterwarnings("ignore:AUPIMO of `self.aupimo` is that of the images of 2 dataloaders")
 @pytest.mark.parametrize("loaders", [2, 1])
 @pytest.mark.parametrize("late", [True, False])
+@pytest.mark.slow
 def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> None:
     """Of all that steps return, at most what one batch needs is held, and nothing after the epoch or an error."""
     alive: list[weakref.ref[Tensor]] = []
@@ -259,6 +260,7 @@ def test_a_source_is_three_names_or_a_function(source: Any) -> None:
 
 @pytest.mark.parametrize("order", [range(10), range(9, -1, -1), [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]])
 @pytest.mark.parametrize("kind", ["paths", "integers", "none"])
+@pytest.mark.slow
 def test_heat_maps_are_titled_by_their_image(
     tmp_path: Path, drawn: list[dict[str, Any]], kind: str, order: Any
 ) -> None:
@@ -326,6 +328,7 @@ def test_a_metric_that_is_updated_when_the_epoch_ends(tmp_path: Path, drawn: lis
     assert set(callback.results) == {"val/aupimo"}
 
 
+@pytest.mark.slow
 def test_each_metric_has_the_heat_maps_of_its_images(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
     """Of two metrics that get different batches, each is drawn with its own."""
 
@@ -341,6 +344,7 @@ def test_each_metric_has_the_heat_maps_of_its_images(tmp_path: Path, drawn: list
     assert [call["indices"] for call in drawn[:2]] == [(1, 3, 5), (1, 3)]
 
 
+@pytest.mark.slow
 def test_many_images_stand_in_rows(tmp_path: Path) -> None:
     """Images beyond those that fit beside each other stand in further rows, all in one figure."""
     fit(tmp_path, Detector(), AUPIMOCallback(heatmap_images=range(9)))
@@ -349,6 +353,7 @@ def test_many_images_stand_in_rows(tmp_path: Path) -> None:
     assert images[0].height > 1.5 * images[0].width
 
 
+@pytest.mark.slow
 def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> None:
     """A metric that is made or reset within an epoch is drawn as far as possible, and is no error."""
 

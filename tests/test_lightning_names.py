@@ -145,6 +145,7 @@ CASES: dict[str, tuple[Any, set[str]]] = {
 
 @pytest.mark.parametrize("num_sanity_val_steps", [0, 2])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_all_is_logged_beside_the_score(tmp_path: Path, case: str, num_sanity_val_steps: int) -> None:
     """Figures, shares, histogram and result have the name under which the metric is logged, in each epoch."""
     make_model, names = CASES[case]

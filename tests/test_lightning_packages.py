@@ -98,6 +98,7 @@ def test_either_package(tmp_path: Path, case: str) -> None:
     assert package.split(".")[0] in answers["bases"] or case == "callback first"
 
 
+@pytest.mark.slow
 def test_without_lightning() -> None:
     """Where neither is installed, the error says what to install."""
     hide = HIDE.format("lightning") + HIDE.format("pytorch_lightning")
@@ -171,6 +172,7 @@ print("source", cli.trainer.callbacks[0].heatmap_source)
 
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
 @pytest.mark.parametrize("kind", ["names", "function"])
+@pytest.mark.slow
 def test_command_line_of_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, kind: str) -> None:
     """A configuration with metric and callback by class path runs, and so does the one that Lightning writes."""
     if find_spec("jsonargparse") is None or find_spec(package.split(".", maxsplit=1)[0]) is None:

@@ -324,6 +324,7 @@ def fit_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
     return {tag: [result.mean, result.paths] for tag, result in callback.results.items()}
 
 
+@pytest.mark.slow
 def test_two_processes_have_one_result(tmp_path: Path) -> None:
     """Under DDP every rank has the result of all images, and rank 0 alone saves and logs."""
     first, second = run_ranks([(partial(fit_on_rank, str(tmp_path)), 2)])[0]

@@ -481,6 +481,7 @@ def value_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> dic
 
 
 @pytest.mark.parametrize("world_sizes", [(2, 3)])
+@pytest.mark.slow
 def test_several_processes_are_as_one(world_sizes: tuple[int, ...]) -> None:
     """Each rank gets the values of the data of all, also of uneven, ragged, 16-bit or no data, exactly or by bins."""
     for found, world_size in zip(run_ranks([(value_of_rank, each) for each in world_sizes]), world_sizes, strict=True):

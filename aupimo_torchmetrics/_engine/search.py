@@ -110,7 +110,7 @@ class BlockSearch:
             return blocks
         num_pixels, first_pixels = self.group.maps.shape[1], blocks.numpy() * BLOCK_SIZE
         first, last = first_pixels // num_pixels, (first_pixels + BLOCK_SIZE - 1) // num_pixels
-        num_normal = np.append(0, np.cumsum(~self.is_anomalous.numpy()))  # before each image
+        num_normal = np.append(0, np.cumsum(~self.is_anomalous.numpy(), dtype=np.int64))  # before each image
         return blocks[torch.from_numpy(num_normal[last + 1] > num_normal[first])]
 
     def _find_masked(self) -> tuple[Tensor, Tensor, Tensor]:
