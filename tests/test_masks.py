@@ -34,6 +34,12 @@ def read(path: Path, *, has_classes: bool = False, **rule: Any) -> tuple[NDArray
     return mask.numpy(), None if ignored is None else ignored.numpy()
 
 
+def wide_pgm(pixels: NDArray[Any]) -> Write:
+    """Write a PGM of 16 bits, which old versions of Pillow read but do not write."""
+    head = f"P5 {pixels.shape[1]} {pixels.shape[0]} 65535\n".encode()
+    return lambda path: path.write_bytes(head + pixels.astype(">u2").tobytes())
+
+
 def picture(pixels: NDArray[Any], **options: Any) -> Write:
     """Write an image of Pillow."""
     return lambda path: Image.fromarray(pixels).save(path, **options)
@@ -124,7 +130,7 @@ CLEAR: dict[str, tuple[str, Write]] = {
     "GIF, black and red": (".gif", palette(BYTES, (0, 0, 0), (255, 0, 0))),
     "PBM": (".pbm", picture(DEFECT)),
     "PGM": (".PGM", picture(7 * BYTES)),
-    "PGM, 16 bits": (".pgm", picture(BYTES.astype(np.uint16) * 65535)),
+    "PGM, 16 bits": (".pgm", wide_pgm(BYTES.astype(np.uint16) * 65535)),
     "PPM": (".ppm", picture(RED)),
     "JPEG by another suffix, without a trace": (
         ".jfif",
