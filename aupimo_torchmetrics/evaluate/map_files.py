@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,10 +42,6 @@ class MapFiles(NamedTuple):
     """Path of each map's image or of the map itself, as it was given."""
     read: Callable[[int], Tensor]
     """Returns the map (H, W) floating of an index in `names`; raises a BadDataError if it cannot be read."""
-
-    def keys(self) -> list[PurePosixPath]:
-        """Return the path of each map without suffix."""
-        return [PurePosixPath(name.replace("\\", "/")).with_suffix("") for name in self.names]
 
 
 def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:

@@ -260,7 +260,7 @@ def _advice(values: list[float], *, may_ignore: bool) -> list[str]:
 
 
 def _advice_on_two(*texts: str) -> str:
-    """Name the option that leaves out the larger of two values of defects; colours cannot be left out."""
+    """Name the option that ignores the larger of two values of defects; colours cannot be ignored."""
     if not all(text.isdigit() for text in texts):
         return ""
     label = max(texts, key=int)

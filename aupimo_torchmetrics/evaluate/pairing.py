@@ -1,7 +1,7 @@
 """Which map belongs to which image.
 
 A map is matched by its path: the folders and the name that it has in common with the image, counted from the end. All
-maps follow one way: the same number of leading folders is left out everywhere, and what the names of maps have more
+maps follow one way: the same number of leading folders is ignored everywhere, and what the names of maps have more
 than those of images, as `_map`, is the same everywhere. What fits in another way than the rest is not matched.
 """
 
@@ -184,9 +184,9 @@ class _Way(NamedTuple):
 
     pattern: Pattern
     num_map_folders: int
-    """Leading folders of maps that are left out."""
+    """How many leading folders of maps are ignored."""
     num_image_folders: int
-    """Leading folders of images that are left out."""
+    """How many leading folders of images are ignored."""
     num_matches: int
     """Maps that fit one image."""
     num_fitting: int
@@ -283,7 +283,7 @@ class _Matcher:
     def _numbers_of_folders(self) -> Iterator[tuple[int, int]]:
         """Yield how many leading folders to leave out of the paths of images and of maps, the fewest first.
 
-        Folders are left out of both only if all maps begin alike and all images do, and not as far as the folders of a
+        Folders are ignored in both only if all maps begin alike and all images do, and not as far as the folders of a
         type of defect, or of a category unless paths are absolute: `good/000` is no map of `crack/000`.
         """
         max_maps = max((len(parts) - 1 for parts in self._maps), default=0)

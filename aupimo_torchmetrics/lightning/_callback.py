@@ -86,7 +86,7 @@ class AUPIMOCallback(Callback):
     Both may be dictionaries or objects with the usual names, as in
     `return {"image": images, "anomaly_map": maps, "mask": masks}`. If the batch is a tuple or a list, its first tensor
     is taken for the images, and the first other one with the shape of the maps and only 0 and 1 in it for the masks.
-    What does not fit together is passed by, with one hint. By default anomalous images are drawn, spread evenly over
+    What does not fit together is skipped, with one hint. By default anomalous images are drawn, spread evenly over
     those that rank 0 sees. They are the same in each epoch if the data is not shuffled. At most twice as many as are
     drawn are held in memory, and one batch.
 

@@ -1,6 +1,6 @@
 """Images, anomaly maps and masks of a batch: where the user says they are, or where they usually are.
 
-What was only guessed is never an error: whatever does not fit together is passed by. A source that was given must fit.
+What was only guessed is never an error: whatever does not fit together is skipped. A source that was given must fit.
 """
 
 from __future__ import annotations
