@@ -4,6 +4,14 @@ Conventions: a metric is named, and takes `fields`, `prefix` and `strict`, as ev
 not of anomalib is done by the class of the same name in `aupimo_torchmetrics`.
 
 This module needs the extra `anomalib`.
+
+- **Normalisation.** The default post-processor clamps test maps to [0, 1] by the range of the validation set. If that
+  holds normal images only, many scores become equal and the result is wrong, in either direction.
+  `PostProcessor(enable_normalization=False)` scores the maps as they are.
+- **No masks.** `AUPIMO(strict=False)` passes over batches without masks.
+- **One score an image.** An Engine cannot log `reduction="none"`. Take `callback.results` instead.
+- **Checkpoints.** `load_from_checkpoint` loses the evaluator: give it again, `evaluator=...`.
+- **Small masks** vanish when anomalib resizes them. A warning says so; a larger `image_size` helps.
 """
 
 from __future__ import annotations

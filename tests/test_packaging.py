@@ -161,8 +161,9 @@ def test_there_are_notebooks() -> None:
 
 
 def readme_blocks() -> list[Any]:
-    """Python blocks of the README, in order; that of Dask, which starts workers, is slow, anomalib's run elsewhere."""
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    """Python blocks of the README and of `metrics`, in order; Dask's is slow, and anomalib's run elsewhere."""
+    text = README + str(aupimo_torchmetrics.metrics.__doc__)
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     blocks = [block for block in blocks if "aupimo_torchmetrics.anomalib" not in block]  # see test_anomalib_engine.py
     return [
         pytest.param(block, marks=pytest.mark.slow if "dask" in block else (), id=block.strip().splitlines()[-1][:40])
@@ -170,11 +171,16 @@ def readme_blocks() -> list[Any]:
     ]
 
 
+def test_the_readme_is_short() -> None:
+    """The README has at most 300 lines; what is longer stands where it is looked for."""
+    assert len(README.splitlines()) <= 300
+
+
 @pytest.mark.parametrize("block", readme_blocks())
 def test_readme_block(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each Python block of the README runs, and prints what the comment behind each `print` says."""
+    """Each Python block of the README and of `metrics` runs, and prints what the comments behind `print` say."""
     monkeypatch.chdir(tmp_path)
     if "dask" in block:
         pytest.importorskip("distributed")

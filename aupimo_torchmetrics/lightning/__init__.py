@@ -5,6 +5,41 @@ images (`_epoch`, `_sources`, `_gallery`), knows under which name Lightning logs
 draws figures (`_figures`), and gives them to loggers and files (`_loggers`).
 
 It works with both names of Lightning, `lightning` and `pytorch_lightning`. It needs the extras `lightning` and `plot`.
+
+## Questions that come up
+
+- **What must the validation set hold?** Normal *and* anomalous images. False positives are counted on the normal ones:
+  they need `1 / L` pixels in all (100,000 at the default bounds) for any threshold to reach the lower bound, and a few
+  million for a fine answer. With less, the score is that of an interpolated curve, and a warning says so.
+- **Which bounds for small images or few of them?** Ten normal pixels or more at the lower bound: `L >= 10 / P` for `P`
+  normal pixels in all, and `U = 10 * L`. 20 normal images of 64 x 64 have 81,920 pixels: `fpr_bounds=(1e-3, 1e-2)`.
+  Say the bounds beside the score; scores of other bounds cannot be compared.
+- **Must no normal image show more false positives?** The shared FPR is the mean over the normal images, so one of them
+  may show many if the others show none. `AUPIMO(shared_fpr="max")` goes by the normal image with the most, which is
+  stricter. Each normal image then needs `1 / L` pixels or more; more images do not help. Both metrics in one
+  `MetricCollection` keep their scores once.
+- **What happens in the sanity check?** Lightning looks at two batches before training, usually of one class only. The
+  score is NaN there, with a warning, and nothing is logged. `num_sanity_val_steps=-1` checks with all of the data.
+- **Why no sigmoid, clamping or normalisation of the maps?** Only the order of the scores counts. Whatever makes the
+  highest scores equal (clamping to [0, 1], a sigmoid that saturates) hides which are higher. anomalib clamps at test
+  time: `PostProcessor(enable_normalization=False)`.
+- **When can I call `result()`?** In your own hooks up to `on_validation_epoch_end`. Then Lightning resets the metric;
+  `callback.results` keeps the result.
+- **Two validation loaders?** Lightning gives the batches of both to one metric. Use a metric for each:
+  `self.log(f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], add_dataloader_idx=False)`.
+- **Why is `self.log("val/aupimo", self.aupimo(maps, masks))` NaN?** That is the mean of the scores of single batches,
+  and a batch without normal or without anomalous images has none. Call `update`, and log the metric itself.
+- **`MetricTracker`** takes a NaN of the sanity check for the best value for ever. Set `num_sanity_val_steps=0`, or
+  neither increment nor update the tracker while `self.trainer.sanity_checking`.
+- **What of several processes?** Every rank gets the score of all data. A `DistributedSampler` repeats some images to
+  fill up the ranks. Pass an id for each image, its index in the data set or its path, `self.aupimo.update(maps, masks,
+  image_ids=paths)`: repeated images count once, and `result()` is in the order of the ids. Without ids they count
+  twice, and the order is that of the ranks, then of the updates. Call `result()` on every rank.
+- **What if a validation is broken off** (Ctrl-C in a notebook, an error)? The images seen so far stay in the metric,
+  as with any metric of torchmetrics, and Lightning resets it at the end of an epoch or of a sanity check. Call
+  `model.aupimo.reset()` before a further `Trainer.validate`, or `fit` without sanity check.
+- **EarlyStopping stops on NaN.** A validation epoch without normal or without anomalous images has no score; the
+  warning before says which is missing. `EarlyStopping(..., check_finite=False)` goes on.
 """
 
 from __future__ import annotations
