@@ -1,6 +1,7 @@
 """The main job from the shell, and the demo behind it."""
 
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from aupimo_torchmetrics import AUPIMOResult, __version__, cli
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.demo.detector import overwrite_regions
+from aupimo_torchmetrics.demo.detector import TextureDetector, overwrite_regions
 from aupimo_torchmetrics.demo.run import DemoReport, run_demo
 from aupimo_torchmetrics.demo.textures import load_texture
 
@@ -76,7 +77,7 @@ def test_summary_says_what_was_found(report: DemoReport) -> None:
     summary = report.summary()
     assert f"{report.before.mean:.3f} before training, {report.after.mean:.3f} after (chance 0.0039" in summary
     for index in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
-        key = f"{report.tiles.defects[index]}/{int(index):03}"
+        key = f"test/{report.tiles.defects[index]}/{int(index):03}.png"
         row = next(line.split() for line in summary.splitlines() if key in line)
         assert row[-3:] == [key, str(int(report.tiles.masks[index].sum())), f"{report.after.aupimos[index]:.3f}"]
     assert f"{report.after.threshold_bounds[1]:.3f} at FPR 0.001" in summary
@@ -316,3 +317,36 @@ def test_closed_streams_are_no_crash(tmp_path: Path, closed: str) -> None:
     assert done.returncode == 0
     assert "Traceback" not in done.stdout + done.stderr
     assert ("category" in done.stdout) == (closed == "2>&-")
+
+
+def test_an_interrupted_demo_says_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the demo's training is one line with the folder that was written, and exit code 1."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(TextureDetector, "training_step", stop)
+    try:
+        assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning changes it
+    saved = tmp_path / "tensorboard" / "version_0"
+    assert saved.is_dir()
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == f"aupimo demo: stopped; saved: {saved}"
+    assert "AUPIMO on" not in out
+
+
+def test_a_demo_without_a_terminal_shows_no_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Redirected output of the demo holds no progress lines, and names images by their paths."""
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "it/s" not in out + err
+    assert "\r" not in out + err
+    paths = AUPIMOResult.load(tmp_path / "aupimos.json").paths
+    assert paths is not None
+    listed = [word for line in out.splitlines() for word in line.split() if word in paths]
+    assert len(listed) == 6

@@ -144,6 +144,9 @@ def train_detector(
     Returns:
         The trained detector, whose `results` are those of all validations.
 
+    Raises:
+        KeyboardInterrupt: If training is stopped by Ctrl-C.
+
     """
     has_bar = any(isinstance(callback, TQDMProgressBar) for callback in callbacks)
     with torch.random.fork_rng(devices=[]), _quiet_lightning():
@@ -164,8 +167,11 @@ def train_detector(
         train_tiles = TensorDataset(tiles.train_images)
         train_loader = DataLoader(train_tiles, TRAIN_BATCH_SIZE, shuffle=True, drop_last=True)
         validation_loader = DataLoader(TensorDataset(tiles.images, tiles.masks), VALIDATION_BATCH_SIZE)
-        trainer.validate(detector, validation_loader, verbose=False)
-        trainer.fit(detector, train_loader, validation_loader)
+        try:
+            trainer.validate(detector, validation_loader, verbose=False)
+            trainer.fit(detector, train_loader, validation_loader)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from error
     return detector
 
 

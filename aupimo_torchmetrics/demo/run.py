@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,7 @@ def run_demo(
         ValueError: If there is no such texture or `epochs` is less than 1.
         ModuleNotFoundError: If a package of the extra `demo` is not installed.
         OSError: If a file cannot be written.
+        KeyboardInterrupt: If the demo is stopped by Ctrl-C; its text says what had been written.
 
     """
     require("matplotlib", "PIL", "skimage", "tifffile", extra="demo", needed_by="run_demo")
@@ -114,11 +117,11 @@ def run_demo(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     run_time = Stopwatch()
-    with run_time:
+    with run_time, _saying_what_is_saved(out):
         tiles = texture_tiles(texture, seed)
         logger = TensorBoardLogger(out, name="tensorboard", default_hp_metric=False)
         logger.log_hyperparams({"texture": texture, "epochs": epochs, "seed": seed})
-        callbacks = [_ProgressBar(refresh_rate=4), AUPIMOCallback(every_n_epochs=EPOCHS_BETWEEN_PICTURES)]
+        callbacks = [AUPIMOCallback(every_n_epochs=EPOCHS_BETWEEN_PICTURES), *_progress_bar()]
         detector = train_detector(tiles, epochs, seed, logger=logger, callbacks=callbacks)
         paths = [f"test/{key}.png" for key in tile_keys(tiles)]
         before, after = (replace(detector.results[index], paths=paths) for index in (0, -1))
@@ -128,6 +131,27 @@ def run_demo(
         if save_maps:
             _write_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
     return DemoReport(texture, out, tiles, before, after, detector.metric_time.seconds, run_time.seconds)
+
+
+@contextmanager
+def _saying_what_is_saved(out: Path) -> Iterator[None]:
+    """Name the files that an interrupted run has written, those of TensorBoard by their folder."""
+    before = {path: path.stat().st_mtime_ns for path in _files_of_a_run(out)}
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        saved = [str(path) for path in _files_of_a_run(out) if path.stat().st_mtime_ns != before.get(path)]
+        raise KeyboardInterrupt(f"stopped; saved: {', '.join(saved) or 'nothing'}") from error
+
+
+def _files_of_a_run(out: Path) -> list[Path]:
+    """Files and folders that a run writes, as far as they are there."""
+    return [*sorted(out.glob("tensorboard/*")), *filter(Path.exists, (out / SCORES_FILE, out / PICTURE_FILE))]
+
+
+def _progress_bar() -> list[TQDMProgressBar]:
+    """Return a bar for a terminal, and none for a file, in which it would be a line for each step."""
+    return [_ProgressBar(refresh_rate=4)] if sys.stdout.isatty() else []
 
 
 class _ProgressBar(TQDMProgressBar):
@@ -141,12 +165,12 @@ def _table_of_images(result: AUPIMOResult, tiles: TextureTiles) -> str:
     """Lines with the best and the worst images of all."""
     by_score = _by_score(result)
     num_listed = min(NUM_LISTED_IMAGES, len(by_score) // 2)
-    keys = tile_keys(tiles)
+    paths = result.paths or []
     rows = [["", "image", "mask pixels", "AUPIMO"]]
     for title, indices in (("best", by_score[::-1][:num_listed]), ("worst", by_score[:num_listed])):
         for rank, index in enumerate(indices):
             num_pixels, score = int(tiles.masks[index].sum()), float(result.aupimos[index])
-            rows.append([title if rank == 0 else "", keys[index], str(num_pixels), f"{score:.3f}"])
+            rows.append([title if rank == 0 else "", paths[index], str(num_pixels), f"{score:.3f}"])
     return text_table(rows, "<<>>")
 
 
