@@ -75,11 +75,12 @@ of the given folders.
 
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
+from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores, MapFacts
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.output import SavedFiles
-from aupimo_torchmetrics.evaluate.report import CategoryScores, DefectScores, Evaluation, MapFacts
+from aupimo_torchmetrics.evaluate.report import Evaluation
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 
 __all__ = [

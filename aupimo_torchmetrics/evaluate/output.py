@@ -15,15 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from aupimo_torchmetrics._files import replacing, write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
-from aupimo_torchmetrics.evaluate.map_files import read_image
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, resized
+from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -35,8 +32,6 @@ PICTURES = ("distribution", "curves", "heatmaps")
 PICTURE_DPI = 100
 CAPTION_WIDTH = 28
 """Characters above a photograph."""
-MISSING_PHOTOGRAPH = 0.5
-"""Grey level that stands for a photograph that is not on disk."""
 
 
 class SavedFiles(NamedTuple):
@@ -170,11 +165,5 @@ def _heatmaps(result: AUPIMOResult, reader: PairReader, pairs: Sequence[Pair]) -
     maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
     figure = figure_without_pyplot(heatmaps_size(len(roles)))
     captions = [textwrap.fill(role, CAPTION_WIDTH) for role in roles.values()]
-    plot_heatmaps(list(map(_photograph, loaded)), maps, result, masks, list(roles), captions, figure)
+    plot_heatmaps(list(map(photograph, loaded)), maps, result, masks, list(roles), captions, figure)
     return figure
-
-
-def _photograph(loaded: LoadedPair) -> Tensor:
-    """The image (C, H, W) of a map, in the size of its mask; grey if it is not on disk."""
-    path, size = loaded.pair.image.path, loaded.mask.shape
-    return torch.full((1, *size), MISSING_PHOTOGRAPH) if path is None else resized(read_image(path), size)

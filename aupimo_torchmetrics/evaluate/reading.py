@@ -14,17 +14,20 @@ from torch.nn.functional import interpolate
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turned
+from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turned, read_image
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 
-__all__ = ["LoadedPair", "PairReader", "Size", "resized", "size_of"]
+__all__ = ["LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 MIN_WEIGHT = 1e-9
 """Weights of infinite scores that are smaller come from rounding, and are none."""
+
+MISSING_PHOTOGRAPH = 0.5
+"""Grey level that stands for a photograph that is not on disk."""
 
 _Arguments = ParamSpec("_Arguments")
 _Content = TypeVar("_Content")
@@ -141,6 +144,12 @@ class PairReader:
     def _file_size(image: LabelledImage) -> Size:
         """Size of an image that is on disk."""
         return _named(str(image.path), image_size, str(image.path))
+
+
+def photograph(loaded: LoadedPair) -> Tensor:
+    """Read the image of a map, (1, H, W) float32 in [0, 1], in the size of its mask; grey if it is not on disk."""
+    path, size = loaded.pair.image.path, loaded.mask.shape
+    return torch.full((1, *size), MISSING_PHOTOGRAPH) if path is None else resized(read_image(path), size)
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:

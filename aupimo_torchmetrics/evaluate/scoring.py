@@ -33,13 +33,14 @@ from aupimo_torchmetrics._settings import (
 )
 from aupimo_torchmetrics._warnings import unresolved_bounds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
+from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
 from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
-from aupimo_torchmetrics.evaluate.report import CategoryScores, Evaluation, MapFacts
+from aupimo_torchmetrics.evaluate.report import Evaluation
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
 from aupimo_torchmetrics.evaluate.tables import open_table
 from aupimo_torchmetrics.metrics import AUPIMO
