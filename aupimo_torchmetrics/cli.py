@@ -60,7 +60,7 @@ MAX_SEED = 2**63 - 1
 MAX_LISTED = 5
 """How many files a hint names."""
 DEMO_PACKAGES = frozenset({"lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile"})
-EVALUATE_PACKAGES = frozenset({"matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
+EVALUATE_PACKAGES = frozenset({"jinja2", "matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
 STATISTICS_PACKAGES = frozenset({"scipy"})
 PICTURE_PACKAGES = frozenset({"matplotlib"})
 
@@ -268,6 +268,7 @@ def _add_outputs(parser: _Parser) -> None:
         "--out", type=Path, metavar="DIR", help="folder to write to (default: beside asmaps.pt, or none)"
     )
     group.add_argument("--heatmaps", action="store_true", help="draw heat maps of images that stand for the scores")
+    group.add_argument("--report", action="store_true", help="write report.html too, a page that shows every image")
     group.add_argument(
         "--format",
         dest="picture_format",
@@ -298,6 +299,8 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
     out = arguments.maps.parent if is_beside_maps else arguments.out
     if out is not None:
         _check_folder(out)
+    elif arguments.report:
+        raise ValueError("Expected `out` with `report`, but got none: the page is written there.")
     names = (
         "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "aupro_limit",
         "bounded_memory", "skip_bad", "table", "mask_threshold", "ignore_value", "map_suffix", "normal_folder",
@@ -312,9 +315,15 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
     if out is not None:
         has_folders = not is_beside_maps or len(evaluation.categories) > 1
         saved = evaluation.save(
-            out, has_folders=has_folders, heatmaps=arguments.heatmaps, picture_format=arguments.picture_format
+            out,
+            has_folders=has_folders,
+            heatmaps=arguments.heatmaps,
+            picture_format=arguments.picture_format,
+            report=arguments.report,
+            quiet=arguments.quiet,
         )
         notes, hints = _earlier_files(saved.replaced, saved.left), [f"Scores, curves, tables and pictures: {out}"]
+        hints += [f"Open in a browser: {out / 'report.html'}"] if arguments.report else []
     if arguments.json:
         _print(json_text(evaluation.to_dict()))
     else:
@@ -430,6 +439,11 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         default="png",
         help="of the pictures (default: %(default)s)",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write report.html too, a page that shows the images of all models side by side",
+    )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of tables")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, and nothing but the tables")
     parser.set_defaults(run=_run_compare)
@@ -438,10 +452,14 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _run_compare(arguments: argparse.Namespace) -> int:
     """Run `aupimo compare`."""
     _require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
+    if arguments.report:
+        _require(EVALUATE_PACKAGES, "evaluate")
     from aupimo_torchmetrics.compare import compare_paths  # noqa: PLC0415
 
     if arguments.out is not None:
         _check_folder(arguments.out)
+    elif arguments.report:
+        raise ValueError("Expected `out` with `report`, but got none: the page is written there.")
     comparison = compare_paths(
         arguments.paths,
         arguments.names,
@@ -453,7 +471,7 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     hint = "`--out DIR` writes the comparison in each category, and pictures" if comparison.ranking is not None else ""
     if arguments.out is not None:  # before anything is printed, so that a closed pipe loses nothing
         out = arguments.out
-        written = comparison.save(out, arguments.picture_format, quiet=arguments.quiet)
+        written = comparison.save(out, arguments.picture_format, report=arguments.report, quiet=arguments.quiet)
         files = dict.fromkeys(path.name if path.parent == out else f"CATEGORY/{path.name}" for path in written)
         hint = f"written to {out}: {', '.join(files)}"
     if arguments.json:

@@ -302,7 +302,7 @@ def test_a_folder_with_other_results_is_told(tmp_path: Path, capsys: pytest.Capt
     maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2, "crack": 2}})
     out = ["--out", str(tmp_path / "out")]
     arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, *out]
-    assert main([*arguments, "--metrics", "auroc"]) == 0
+    assert main([*arguments, "--metrics", "auroc", "--report"]) == 0
     assert "earlier" not in capsys.readouterr().out
     for path in (maps / "tile").rglob("*.tiff"):
         path.unlink()
@@ -313,7 +313,7 @@ def test_a_folder_with_other_results_is_told(tmp_path: Path, capsys: pytest.Capt
     saved = evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out", picture_format="svg")
     kept = [f"{name}/{file}" for name in ("bottle", "screw") for file in ("aupimo/curves.png", "auroc.json")]
     kept += [f"{name}/aupimo/distribution.png" for name in ("bottle", "screw")]
-    assert saved.left == sorted([*kept, "tile/aupimo/aupimos.json"])
+    assert saved.left == sorted([*kept, "report.html", "tile/aupimo/aupimos.json"])
     assert sorted(saved.replaced) == sorted(saved.written)
 
 

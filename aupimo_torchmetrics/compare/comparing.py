@@ -14,7 +14,7 @@ from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._result_files import UNKNOWN
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName
 from aupimo_torchmetrics.compare._progress import progress
-from aupimo_torchmetrics.compare.finding import FoundResults, find_results
+from aupimo_torchmetrics.compare.finding import NO_SEED, FoundResults, find_results
 from aupimo_torchmetrics.compare.report import Comparison
 from aupimo_torchmetrics.results import AUPIMOResult, load_scores
 from aupimo_torchmetrics.statistics import ModelComparison, compare_models, rank_models
@@ -102,7 +102,11 @@ def compare_paths(
         comparisons = {
             category: _compare_category(category, results[category], test, alternative, atol) for category in categories
         }
-    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol)
+    files = {
+        category: {model: by_seed[NO_SEED] for model, by_seed in by_model.items() if NO_SEED in by_seed}
+        for category, by_model in found.files.items()
+    }
+    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, files)
 
 
 def _load_all(found: FoundResults) -> dict[str, dict[str, BySeed]]:

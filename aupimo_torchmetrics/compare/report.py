@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison"]
 
 TEXT_FILE, CSV_FILE, LATEX_FILE = "comparison.txt", "comparison.csv", "comparison.tex"
+REPORT_FILE = "report.html"
 CONFIDENCE, DISTRIBUTION, RANKS = "confidence", "distribution", "ranks"
 """Names of pictures, without the suffix of their format."""
 PICTURE_DPI = 150
@@ -53,6 +54,7 @@ class Comparison:
         missing: Categories that were skipped, and the models, as `MODEL` or `MODEL/SEED`, that lack each.
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
+        files: Result file of each model without seeds, `files[category][model]`.
 
     """
 
@@ -62,6 +64,7 @@ class Comparison:
     missing: dict[str, tuple[str, ...]]
     seed_means: dict[str, SeedMeans]
     atol: float
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     @property
     def skipped(self) -> str:
@@ -189,7 +192,12 @@ class Comparison:
         }
 
     def save(
-        self, out: str | os.PathLike[str], picture_format: PictureFormat = "png", *, quiet: bool = False
+        self,
+        out: str | os.PathLike[str],
+        picture_format: PictureFormat = "png",
+        *,
+        report: bool = False,
+        quiet: bool = False,
     ) -> list[Path]:
         """Write the summary, tables and pictures.
 
@@ -200,6 +208,9 @@ class Comparison:
         Args:
             out: Folder to write to. It is made if need be.
             picture_format: Format and suffix of the pictures: `"png"`, `"svg"` or `"pdf"`.
+            report: Whether to write `report.html`, too: a page for a browser with the anomalous images of all models
+                side by side, those on which they differ most first. Pictures of a model need the maps and images that
+                `aupimo evaluate --out` scored, in the places that it saw them in.
             quiet: Whether to show no progress bar.
 
         Returns:
@@ -207,12 +218,15 @@ class Comparison:
 
         Raises:
             ValueError: If the format is not known.
-            ModuleNotFoundError: If matplotlib is not installed. Nothing is written then.
+            ModuleNotFoundError: If matplotlib is not installed, or for `report` a package of the extra `evaluate`.
+                Nothing is written then.
             OSError: If the folder or a file cannot be written.
 
         """
         check_choice("picture_format", picture_format, PictureFormat)
         require("matplotlib", extra="plot", needed_by="Comparison.save")
+        if report:
+            require("jinja2", "PIL", "tifffile", "tqdm", extra="evaluate", needed_by="Comparison.save with `report`")
         out = Path(out)
         details = [f"{category}\n{comparison}" for category, comparison in self.comparisons.items()]
         text = "\n\n".join([self.summary(), *(details if self.ranking is not None else [])])
@@ -228,7 +242,26 @@ class Comparison:
                 with replacing(path) as unfinished:
                     pictures[name]().savefig(unfinished, dpi=PICTURE_DPI, format=picture_format)
                 written.append(path)
+        if report:
+            self._write_page(out / REPORT_FILE, quiet=quiet)
+            written.append(out / REPORT_FILE)
         return written
+
+    def _write_page(self, path: Path, *, quiet: bool) -> None:
+        """Write the page."""
+        from aupimo_torchmetrics.compare.page import PageContent, write_comparison_page  # noqa: PLC0415
+
+        content = PageContent(
+            title=f"Comparison of {len(self.order)} models: {self._title()}",
+            order=self.order,
+            results=self.results,
+            files=self.files,
+            rows=list(self._rows()),
+            figures=self._pictures(),
+            notes=[note for note in (self._position_note(), self.skipped) if note],
+            facts={name: str(value) for name, value in self.to_dict()["settings"].items()} | {"version": __version__},
+        )
+        write_comparison_page(path, content, quiet=quiet)
 
     def _title(self) -> str:
         """What the scores are, and for several categories how the models are ordered."""

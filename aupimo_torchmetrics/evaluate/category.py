@@ -11,7 +11,19 @@ from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import Size
 from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["CategoryScores", "DefectScores", "MapFacts"]
+__all__ = ["CategoryScores", "DefectScores", "MapFacts", "metric_title"]
+
+
+def metric_title(metric: str) -> str:
+    """Name a metric at the head of a column.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate.category import metric_title
+        >>> metric_title("f1_max")
+        'F1 MAX'
+
+    """
+    return metric.upper().replace("_", " ")
 
 
 class MapFacts(NamedTuple):

@@ -27,7 +27,7 @@ from aupimo_torchmetrics.results import AUPIMOResult
 
 __all__ = ["OutputFolder", "SavedFiles", "folder_names", "write_pictures", "write_scores"]
 
-IMAGES_FILE, SUMMARY_FILE = "images.csv", "summary.json"
+IMAGES_FILE, SUMMARY_FILE, REPORT_FILE = "images.csv", "summary.json", "report.html"
 PICTURES = ("distribution", "curves", "heatmaps")
 PICTURE_DPI = 100
 CAPTION_WIDTH = 28
@@ -79,7 +79,7 @@ class OutputFolder:
         """Return what was written, and what is left of an earlier evaluation."""
         results = [path.parent for path in self.path.glob("*/aupimo/aupimos.json")]
         own = {(self.path / name).parent for name in self.written if name.endswith("aupimos.json")}
-        left = [folder / "aupimos.json" for folder in results if folder not in own]
+        left = [self.path / REPORT_FILE, *(folder / "aupimos.json" for folder in results if folder not in own)]
         for folder in own:
             left += [folder.parent / f"{metric}.json" for metric in get_args(MetricName)]
             left += [folder / f"{picture}.{suffix}" for picture in PICTURES for suffix in get_args(PictureFormat)]
@@ -107,7 +107,7 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
         {'bottle': 'bottle', '..': '__', 'a/b': 'a_b', 'a_b': 'a_b-2'}
 
     """
-    taken = {IMAGES_FILE, SUMMARY_FILE}
+    taken = {IMAGES_FILE, SUMMARY_FILE, REPORT_FILE}
     names = {}
     for category in categories:
         # What Windows allows in no name; its names do not end with a dot or a space either.

@@ -18,7 +18,7 @@ from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turn
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 
-__all__ = ["LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
+__all__ = ["LoadedPair", "PairReader", "Size", "missing_photograph", "photograph", "resized", "size_of"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -147,9 +147,25 @@ class PairReader:
 
 
 def photograph(loaded: LoadedPair) -> Tensor:
-    """Read the image of a map, (1, H, W) float32 in [0, 1], in the size of its mask; grey if it is not on disk."""
-    path, size = loaded.pair.image.path, loaded.mask.shape
-    return torch.full((1, *size), MISSING_PHOTOGRAPH) if path is None else resized(read_image(path), size)
+    """Read the image of a map in the size of its mask.
+
+    Args:
+        loaded: Map and mask.
+
+    Returns:
+        (1, H, W) float32 in [0, 1], grey; of one level if the image is not on disk.
+
+    Raises:
+        BadDataError: If the image cannot be read.
+
+    """
+    path = loaded.pair.image.path
+    return missing_photograph(loaded) if path is None else resized(read_image(path), loaded.mask.shape)
+
+
+def missing_photograph(loaded: LoadedPair) -> Tensor:
+    """Return what stands for a photograph that is not there, (1, H, W) float32, of one grey level."""
+    return torch.full((1, *loaded.mask.shape), MISSING_PHOTOGRAPH)
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -15,13 +15,15 @@ import torch
 import torchmetrics
 
 from aupimo_torchmetrics._exports import csv_text, json_text
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
-from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores
+from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores, metric_title
 from aupimo_torchmetrics.evaluate.output import (
     IMAGES_FILE,
+    REPORT_FILE,
     SUMMARY_FILE,
     OutputFolder,
     SavedFiles,
@@ -29,6 +31,7 @@ from aupimo_torchmetrics.evaluate.output import (
     write_pictures,
     write_scores,
 )
+from aupimo_torchmetrics.evaluate.page import PageTexts, write_evaluation_page
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
 __all__ = ["Evaluation"]
@@ -79,8 +82,7 @@ class Evaluation:
         """
         check_choice("by", by, RowsBy)
         lines = [self._table(by), "", self.categories[0].result.protocol, *self._notes(), self._resizing()]
-        lines += [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
-        lines += _warning_lines((scores.category, text) for scores in self.categories for text in scores.warnings)
+        lines += [*self._without_maps(), *(f"warning: {text}" for text in self._warnings())]
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
 
@@ -134,6 +136,8 @@ class Evaluation:
         has_folders: bool = True,
         heatmaps: bool = False,
         picture_format: PictureFormat = "png",
+        report: bool = False,
+        quiet: bool = False,
     ) -> SavedFiles:
         """Write the scores of each category in the official places and formats, tables of all, and pictures.
 
@@ -144,12 +148,17 @@ class Evaluation:
             has_folders: Whether each category has a folder of its own. If not, its files lie in `out` itself.
             heatmaps: Whether to draw `heatmaps.png` of the images that stand for the distribution, too.
             picture_format: `"png"`, `"svg"` or `"pdf"` for all pictures.
+            report: Whether to write `report.html`, too: a page for a browser with the scores and every anomalous image,
+                where what each threshold finds can be seen. It is one file, which needs no network.
+            quiet: Whether to show no progress bar of the page. There is none either unless standard error is a
+                terminal.
 
         Returns:
             The files that were written, and which of them had been there before. Each is complete.
 
         Raises:
             ValueError: If `picture_format` is not one of the choices, or `has_folders` is false for several categories.
+            ModuleNotFoundError: If `report` is true and jinja2 is not installed. Nothing is written then.
             OSError: If a file cannot be written.
             BadDataError: If a map, mask or image for `heatmaps` can no longer be read, or the image never could. All
                 else is written then, but for pictures.
@@ -159,6 +168,8 @@ class Evaluation:
         check_choice("picture_format", picture_format, PictureFormat)
         if not has_folders and len(self.categories) > 1:
             raise ValueError(f"Expected `has_folders=True` for {len(self.categories)} categories, but got False.")
+        if report:
+            require("jinja2", extra="evaluate", needed_by="Evaluation.save with `report`")
         names = folder_names(scores.category for scores in self.categories)
         where = {scores.category: f"{names[scores.category]}/" if has_folders else "" for scores in self.categories}
         folder = OutputFolder(out)
@@ -170,14 +181,34 @@ class Evaluation:
             for scores in self.categories:
                 heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
                 write_pictures(folder, where[scores.category], scores.result, picture_format, heatmaps_of)
+            if report:
+                self._write_page(folder, quiet=quiet)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(folder.interruption()) from error
         return folder.saved()
 
+    def _write_page(self, folder: OutputFolder, *, quiet: bool) -> None:
+        """Write the page, under a progress bar."""
+        from tqdm import tqdm  # noqa: PLC0415
+
+        document = self.to_dict()
+        texts = PageTexts(
+            means=self.means(),
+            notes=[*self._notes(), self._resizing(), *self._without_maps()],
+            warnings=self._warnings(),
+            skipped=bad_file_lines(self.bad_files),
+            facts={name: str(value) for name, value in (document["settings"] | document["versions"]).items()},
+        )
+        with (
+            folder.writing(REPORT_FILE) as (path,),
+            tqdm(desc=REPORT_FILE, unit="image", disable=quiet or None) as bar,
+        ):
+            write_evaluation_page(path, self.categories, texts, self.reader, bar)
+
     def _table(self, by: RowsBy) -> str:
         """Lay out a row for each category, and one for their mean if there are several."""
         means = self.means()
-        rows = [["category", "normal", "defect", *map(_title, means)]]
+        rows = [["category", "normal", "defect", *map(metric_title, means)]]
         for scores in self.categories:
             counts = [str(scores.num_normal), str(scores.num_anomalous)]
             rows.append([scores.category, *counts, *(f"{value:.4f}" for value in scores.values().values())])
@@ -196,9 +227,17 @@ class Evaluation:
         is_limited = limit is not None and "aupro" in self.categories[0].other_scores
         lines = [f"AUPRO up to an FPR of {limit:g}"] if is_limited else []
         for scores in self.categories:
-            bounds = [f"{_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
+            bounds = [f"{metric_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
             lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
         return lines
+
+    def _without_maps(self) -> list[str]:
+        """Say in a line of which categories there is no map, if there are any."""
+        return [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
+
+    def _warnings(self) -> list[str]:
+        """Warnings with their categories."""
+        return _warning_lines((scores.category, text) for scores in self.categories for text in scores.warnings)
 
     def _resizing(self) -> str:
         """Say in one line whether maps were resized to the size of their masks."""
@@ -207,11 +246,6 @@ class Evaluation:
             return "Maps have the size of their masks."
         shown = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:3])
         return f"Maps were resized bilinearly to the size of their masks: {shown}{', ...' if resized[3:] else ''}."
-
-
-def _title(metric: str) -> str:
-    """Name of a metric at the head of a column."""
-    return metric.upper().replace("_", " ")
 
 
 def _defect_row(defect: DefectScores, num_metrics: int) -> list[str]:
@@ -231,7 +265,7 @@ def _warning_lines(warnings: Iterable[tuple[str, str]]) -> list[str]:
         categories, texts = [category for category, _ in group], {text for _, text in group}
         named = _first_names(categories)
         numbers = f" (The numbers are those of {categories[0]}.)" if len(texts) > 1 else ""
-        lines.append(f"warning: {named}: {group[0][1]}{numbers}")
+        lines.append(f"{named}: {group[0][1]}{numbers}")
     return lines
 
 

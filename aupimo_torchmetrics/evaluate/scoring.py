@@ -6,22 +6,18 @@ score of a category, 4 bytes a pixel, or with bounded memory a histogram.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
-from numbers import Integral, Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.sweep import normal_levels, resolvable_bounds, resolves
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import existing_folder
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -34,15 +30,13 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._warnings import unresolved_bounds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
-from aupimo_torchmetrics.evaluate.masks import MaskRule
+from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
-from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
+from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.report import Evaluation
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
-from aupimo_torchmetrics.evaluate.tables import open_table
+from aupimo_torchmetrics.evaluate.sources import check_sources, find_pairs, make_mask_rule
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
 
@@ -158,10 +152,10 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     for name in metrics:
         check_choice("metrics", name, MetricName)
     check_fpr_limit(aupro_limit, "aupro_limit")
-    mask_rule = _mask_rule(mask_threshold, ignore_value)
+    mask_rule = make_mask_rule(mask_threshold, ignore_value)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
-    _check_sources(maps, data, table, layout, map_suffix, normal_folder)
-    found = _find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
+    check_sources(maps, data, table, layout, map_suffix, normal_folder)
+    found = find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
     reader = PairReader(found.maps, resize, mask_rule)
     categories, bad_files = [], list(found.bad_files)
     pairs = sorted(found.pairs, key=lambda pair: pair.image.category)
@@ -184,79 +178,6 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     _advise_common_bounds(categories)
     without_maps = sorted({image.category for image in found.images} - set(skipped))
     return Evaluation(categories, bad_files, reader, without_maps, _as_texts(settings))
-
-
-class _Found(NamedTuple):
-    """Maps and images that were found, before any is read."""
-
-    maps: MapFiles
-    images: list[LabelledImage]
-    pairs: list[Pair]
-    bad_files: list[BadFile]
-
-
-def _find_pairs(  # noqa: PLR0917  the settings of the command
-    maps: str | os.PathLike[str] | None,
-    data: str | os.PathLike[str] | None,
-    table: Any,
-    layout: Layout,
-    map_suffix: str | None,
-    normal_folder: Sequence[str],
-    follow_links: bool,
-) -> _Found:
-    """Find the map of each image of a table, or else of a data set."""
-    map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
-    if table is not None:
-        pairs, bad_files, map_files, images = open_table(table, map_files)
-        return _Found(map_files, images, pairs, bad_files)
-    if map_files is None or data is None:
-        raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
-    images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
-    return _Found(map_files, images, *pair_maps(map_files, images))
-
-
-def _check_sources(  # noqa: PLR0917  the settings of the command
-    maps: str | os.PathLike[str] | None,
-    data: str | os.PathLike[str] | None,
-    table: Any,
-    layout: Layout,
-    map_suffix: str | None,
-    normal_folder: Sequence[str],
-) -> None:
-    """Raise unless there are maps, and a data set or a table, with settings that go together."""
-    check_choice("layout", layout, Layout)
-    if (data is None) == (table is None):
-        found = "neither" if data is None else "both"
-        raise ValueError(f"Expected exactly one of `data` and `table`, but got {found}.")
-    if table is not None and (layout != "auto" or normal_folder):
-        raise ValueError(
-            "Expected `layout` and `normal_folder` with `data` only, but got `table`, which says itself which images "
-            "are normal."
-        )
-    if maps is None and table is None:
-        raise ValueError("Expected `maps`, as only a `table` can name the map of each image, but got none.")
-    if maps is None and map_suffix is not None:
-        raise ValueError("Expected `map_suffix` with `maps` only, but got a `table` that names the map of each image.")
-    if maps is not None and not Path(maps).exists():
-        raise ValueError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
-    if data is not None:
-        existing_folder("data", data)
-    if isinstance(table, (str, os.PathLike)) and not Path(table).is_file():
-        raise ValueError(f"Expected `table` to be a file, but there is no file {table}.")
-
-
-def _mask_rule(threshold: float | None, ignore_value: int | None) -> MaskRule:
-    """Make the rule for masks; raise unless its values are numbers."""
-    if threshold is not None:
-        if not isinstance(threshold, Real) or isinstance(threshold, bool):
-            raise TypeError(f"Expected `mask_threshold` to be None or a number, but got {type(threshold).__name__}.")
-        if not math.isfinite(threshold):
-            raise ValueError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
-    if ignore_value is not None and (not isinstance(ignore_value, Integral) or isinstance(ignore_value, bool)):
-        raise TypeError(f"Expected `ignore_value` to be None or an integer, but got {type(ignore_value).__name__}.")
-    return MaskRule(
-        None if threshold is None else float(threshold), None if ignore_value is None else int(ignore_value)
-    )
 
 
 def _as_texts(settings: dict[str, Any]) -> dict[str, Any]:

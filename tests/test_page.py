@@ -1,0 +1,499 @@
+"""The pages `report.html`: what they say is what was scored, whatever files are called, and a browser shows it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+import re
+import shutil
+import weakref
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from aupimo_torchmetrics._html.page import NUM_STEPS, characters_for_each, fprs_between, thresholds_of
+from aupimo_torchmetrics._html.pictures import ImageContent, view_image
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.compare import compare_paths
+from aupimo_torchmetrics.evaluate import evaluate
+from aupimo_torchmetrics.evaluate.page import NUM_NORMAL
+from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader
+
+BOUNDS = (1e-2, 1e-1)
+SIZES = {"bottle": (40, 60), "screw": (64, 48)}
+HOSTILE = "<script>document.title='run'<&\"'.png"
+"""Name of a file that would run if it were not escaped."""
+BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def write_data(folder: Path, *, offset: float = 0.0, hostile: bool = False) -> tuple[Path, Path]:
+    """Write two categories with normal images and two types of defects; return the folders of maps and of data."""
+    random = np.random.default_rng(0)
+    maps, data = folder / "maps", folder / "data"
+    for category, size in SIZES.items():
+        for defect, count in (("good", 4), ("crack", 6), ("hole", 3)):
+            for number in range(count):
+                name = f"{number:03}.png"
+                if hostile and category == "screw" and (defect, number) == ("hole", 0):
+                    name = HOSTILE
+                mask = np.zeros(size, dtype=np.uint8)
+                if defect != "good":
+                    mask[5:12, 8 : 14 + 2 * number] = 255
+                    write_image(data / category / "ground_truth" / defect / name, mask)
+                photograph = random.integers(0, 255, (*size, 3), dtype=np.uint8)
+                write_image(data / category / "test" / defect / name, photograph)
+                scores = random.normal(size=size) + (1.5 + 0.3 * number + offset) * (mask > 0)
+                path = maps / category / "test" / defect / name.replace(".png", ".tiff")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                tifffile.imwrite(path, scores.astype(np.float32))
+    return maps, data
+
+
+def write_image(path: Path, pixels: NDArray[Any]) -> None:
+    """Write a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+class Parsed(HTMLParser):
+    """The tags and attributes of a page, and its texts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember a tag."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Remember a text."""
+        self.text += data
+
+    def cards(self) -> list[dict[str, str | None]]:
+        """Return the attributes of the cards."""
+        return [attributes for tag, attributes in self.tags if tag == "li" and attributes.get("class") == "card"]
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Return what the slider knows of each view."""
+        views = [attributes for tag, attributes in self.tags if tag == "div" and attributes.get("class") == "view"]
+        return [json.loads(str(attributes["data-steps"])) for attributes in views]
+
+
+def opened(address: str) -> NDArray[np.uint8]:
+    """Read a picture from its address."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, `scores` of one model and `better` of another, and their pages."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name, offset in (("scores", 0.0), ("better", 1.0)):
+        maps, data = write_data(folder / f"{name}_data", offset=offset, hostile=True)
+        evaluate(maps, data, fpr_bounds=BOUNDS).save(folder / name, report=True)
+    compare_paths([folder / "scores", folder / "better"]).save(folder / "comparison", report=True)
+    return folder
+
+
+@pytest.mark.parametrize("has_ignored", [False, True])
+def test_slider_counts_pixels_as_a_loop_does(has_ignored: bool) -> None:
+    """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel."""
+    torch.manual_seed(0)
+    maps, masks = torch.randn(3, 12, 9).round(decimals=1), torch.zeros(3, 12, 9, dtype=torch.bool)
+    masks[2, 3:7, 2:8] = True
+    result = evaluate_tensors(maps, masks)
+    thresholds = thresholds_of(result)
+    ignored = torch.rand(12, 9) < 0.2 if has_ignored else None
+    mask = masks[2] if ignored is None else masks[2] & ~ignored
+    view = view_image(ImageContent(torch.rand(1, 12, 9), maps[2], mask, ignored), result, thresholds, math.inf)
+    counts = np.zeros((2, len(thresholds)), dtype=int)
+    levels = np.zeros((12, 9, 2), dtype=int)
+    for y in range(12):
+        for x in range(9):
+            for step, threshold in enumerate(thresholds):
+                if float(maps[2, y, x]) >= threshold and (ignored is None or not ignored[y, x]):
+                    where = 0 if mask[y, x] else 1
+                    counts[where, step] += 1
+                    levels[y, x, where] += 1
+    assert len(thresholds) == NUM_STEPS
+    assert counts.sum() > 0
+    assert view.tprs == [int(number) / int(mask.sum()) for number in counts[0]]
+    assert view.num_false_positives == counts[1].tolist()
+    picture = opened(view.picture.levels)
+    assert (picture[:, :, :2] == levels).all()
+    assert ((picture[:, :, 2] > 0) == mask.numpy()).all()
+
+
+def evaluate_tensors(maps: torch.Tensor, masks: torch.Tensor) -> Any:
+    """Score maps in memory."""
+    from aupimo_torchmetrics import AUPIMO  # noqa: PLC0415
+
+    metric = AUPIMO(fpr_bounds=BOUNDS)
+    metric.update(maps, masks)
+    return metric.result()
+
+
+def test_single_pixels_survive_when_a_picture_shrinks() -> None:
+    """One falsely found pixel of a large image is still one on its small picture, which takes no more than allowed."""
+    torch.manual_seed(0)
+    maps, masks = torch.zeros(2, 900, 1500), torch.zeros(2, 900, 1500, dtype=torch.bool)
+    maps[0] = torch.rand(900, 1500)
+    maps[1, 333, 777] = 2.0
+    masks[1, 100:110, 100:110] = True
+    result = evaluate_tensors(maps, masks)
+    content = ImageContent(torch.rand(1, 900, 1500), maps[1], masks[1], None)
+    for allowed in (characters_for_each(1), characters_for_each(500)):
+        view = view_image(content, result, thresholds_of(result), allowed)
+        assert view.picture.num_characters <= allowed
+        assert (opened(view.picture.levels)[:, :, 1] > 0).sum() == 1
+        assert view.num_false_positives == [1] * NUM_STEPS
+    assert 500 * characters_for_each(500) < 15e6
+
+
+def test_a_picture_never_exceeds_what_the_smallest_takes() -> None:
+    """Where even the smallest pictures are too large, these are taken, and no error comes."""
+    masks = torch.zeros(2, 200, 200, dtype=torch.bool)
+    masks[1, 0] = True
+    result = evaluate_tensors(torch.rand(2, 200, 200), masks)
+    content = ImageContent(torch.rand(1, 200, 200), torch.rand(200, 200), masks[1], None)
+    assert max(view_image(content, result, thresholds_of(result), 10).picture[:2]) == 96
+
+
+def test_page_holds_every_anomalous_image_worst_first(folder: Path) -> None:
+    """Each anomalous image is a card with its name, score, type of defect and mask, the worst first."""
+    page = Parsed(folder / "scores/report.html")
+    evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
+    rows = [row for scores in evaluation.categories for row in scores.image_rows() if row["is_anomalous"]]
+    rows.sort(key=lambda row: row["aupimo"])
+    cards = [card for card in page.cards() if card["data-value"]]
+    assert [card["data-name"] for card in cards] == [row["path"] for row in rows]
+    assert [float(str(card["data-value"])) for card in cards] == pytest.approx(
+        [row["aupimo"] for row in rows], abs=1e-12
+    )
+    assert [int(str(card["data-size"])) for card in cards] == [row["mask_pixels"] for row in rows]
+    assert {card["data-defect"] for card in cards} == {"crack", "hole"}
+    for text in (evaluation.categories[0].result.protocol, "screw", "fpr_bounds", "torchmetrics"):
+        assert text in page.text
+
+
+def test_normal_images_come_with_their_false_positives(folder: Path) -> None:
+    """Normal images are sorted by the share of their pixels that are called anomalous at the upper FPR bound."""
+    cards = [card for card in Parsed(folder / "scores/report.html").cards() if not card["data-value"]]
+    evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
+    shares = {}
+    for scores in evaluation.categories:
+        for pair in scores.pairs:
+            if "/good/" in pair.image.name:
+                share = (evaluation.reader.read(pair).anomaly_map >= scores.result.threshold_bounds[0]).float().mean()
+                shares[pair.image.name] = float(share)
+    assert 0 < len(shares) <= NUM_NORMAL
+    expected = sorted((name for name, share in shares.items() if share > 0), key=lambda name: -shares[name])
+    assert [shares[str(card["data-name"])] for card in cards] == [shares[name] for name in expected]
+
+
+@pytest.mark.parametrize("name", ["scores", "comparison"])
+def test_page_needs_nothing_else_and_runs_no_name(folder: Path, name: str) -> None:
+    """A page loads nothing, and holds no script, handler or style but its own, though a file is called `<script>`."""
+    page = Parsed(folder / name / "report.html")
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert [tag for tag, _ in page.tags].count("style") == 1
+    for tag, attributes in page.tags:
+        assert not any(attribute.startswith("on") or attribute == "style" for attribute in attributes)
+        for attribute in ("src", "href", "data", "action", "srcset"):
+            assert (attributes.get(attribute) or "#").startswith(("data:image/", "#")), (tag, attributes)
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in str(policy)
+    assert "<script>document" not in page.source
+    assert any(str(card["data-name"]).endswith(HOSTILE) for card in page.cards())
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    """A broken photograph, and a map that has gone since, cost their pictures only, and the page says why."""
+    maps, data = write_data(tmp_path)
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+    (data / "bottle/test/crack/001.png").write_bytes(b"no image")
+    (maps / "bottle/test/crack/002.tiff").unlink()
+    evaluation.save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    assert page.text.count("The image cannot be read") == 1
+    assert page.text.count("No picture: ") == 1
+    assert sum(not steps for steps in page.steps()) == 1
+    assert len([card for card in page.cards() if card["data-value"]]) == 18
+
+
+def test_page_without_a_score_says_why(tmp_path: Path) -> None:
+    """Without normal images there is a page all the same, with the warning and without pictures."""
+    maps, data = write_data(tmp_path)
+    for root in (maps, data):
+        for category in SIZES:
+            shutil.rmtree(root / category / "test/good")
+    evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    assert "none of the 9 images is normal" in page.text
+    assert len(page.cards()) == 18
+    assert not any(page.steps())
+
+
+def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the page is written, no more than the map of one image is held beside the one that is read."""
+    maps, data = write_data(tmp_path)
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+    read, seen = PairReader.read, list[weakref.ref[torch.Tensor]]()
+
+    def watched(self: PairReader, pair: Any) -> LoadedPair:
+        assert sum(reference() is not None for reference in seen) <= 1
+        loaded = read(self, pair)
+        seen.append(weakref.ref(loaded.anomaly_map))
+        return loaded
+
+    monkeypatch.setattr(PairReader, "read", watched)
+    evaluation.save(tmp_path / "out", report=True)
+    assert len(seen) >= 18
+
+
+def test_the_same_scores_give_the_same_page(folder: Path, tmp_path: Path) -> None:
+    """A page holds no time and no random name."""
+    evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS).save(tmp_path, report=True)
+    assert (tmp_path / "report.html").read_bytes() == (folder / "scores/report.html").read_bytes()
+
+
+def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) -> None:
+    """Each image has a view of each model; within a category the one with the largest difference comes first."""
+    page = Parsed(folder / "comparison/report.html")
+    differences: dict[str, list[float]] = {}
+    for card in page.cards():
+        differences.setdefault(str(card["data-category"]), []).append(float(str(card["data-value"])))
+    assert {category: len(values) for category, values in differences.items()} == {"bottle": 9, "screw": 9}
+    assert all(values == sorted(values, reverse=True) for values in differences.values())
+    views = [attributes for tag, attributes in page.tags if tag == "div" and attributes.get("class") == "view"]
+    assert [view["data-model"] for view in views[:2]] == ["better", "scores"]
+    assert len(views) == 36
+    assert all(page.steps())
+    assert {card["data-defect"] for card in page.cards()} == {"crack", "hole"}
+
+
+def test_comparison_without_maps_says_so_and_shows_scores(folder: Path, tmp_path: Path) -> None:
+    """A model whose maps are not there has scores but no pictures, and the page says why."""
+    shutil.copytree(folder / "better", tmp_path / "better")
+    (tmp_path / "better/summary.json").unlink()
+    shutil.copytree(folder / "scores", tmp_path / "moved")
+    summary = json.loads((tmp_path / "moved/summary.json").read_text())
+    summary["settings"]["maps"] = str(tmp_path / "nowhere")
+    (tmp_path / "moved/summary.json").write_text(json.dumps(summary))
+    compare_paths([folder / "scores", tmp_path / "better", tmp_path / "moved"]).save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    assert "there is no summary.json of `aupimo evaluate --out`" in page.text
+    assert re.search(r"No pictures of .*moved: .*there is no .*nowhere", page.text)
+    assert [bool(steps) for steps in page.steps()].count(True) == 18
+    assert len(page.steps()) == 54
+
+
+def test_comparison_of_official_files_and_seeds_has_no_pictures(folder: Path, tmp_path: Path) -> None:
+    """Files that hold only scores, and means over seeds, are shown by their scores."""
+    for name in ("a/seed0", "a/seed1", "b"):
+        shutil.copytree(folder / "scores", tmp_path / name)
+    for file in (tmp_path / "b").rglob("aupimos.safetensors"):
+        file.unlink()
+    compare_paths([tmp_path / "a", tmp_path / "b"]).save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    assert "No pictures of a: a model with seeds" in page.text
+    assert "no threshold is known" in page.text
+    assert not any(page.steps())
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_report_needs_a_folder(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--report` without `--out` is a wrong command, and says so before anything is read."""
+    arguments = {
+        "evaluate": [folder / "scores_data/maps", "--data", folder / "scores_data/data"],
+        "compare": [folder / "scores", folder / "better"],
+    }
+    assert main([command, *map(str, arguments[command]), "--report"]) == 2
+    assert "Expected `--out` with `--report`" in capsys.readouterr().err
+
+
+def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`aupimo evaluate --report` and `aupimo compare --report` write `report.html` and name it."""
+    maps, data = folder / "scores_data/maps", folder / "scores_data/data"
+    bounds = ("--fpr-bounds", "1e-2", "1e-1")
+    assert main(["evaluate", str(maps), "--data", str(data), *bounds, "--out", str(tmp_path / "a"), "--report"]) == 0
+    assert f"Open in a browser: {tmp_path / 'a/report.html'}" in capsys.readouterr().out
+    models = [str(tmp_path / "a"), str(folder / "better")]
+    assert main(["compare", *models, "--out", str(tmp_path / "c"), "--report"]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
+
+
+def test_slider_reaches_from_bound_to_bound() -> None:
+    """The slider starts at the upper FPR bound, ends at the lower one, and is evenly spaced in log between."""
+    fprs = fprs_between((1e-5, 1e-4))
+    assert (fprs[0], fprs[-1], len(fprs)) == (1e-4, 1e-5, NUM_STEPS)
+    assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    if BROWSER is None:
+        pytest.skip("needs Chromium, in the PATH or at the path that the variable CHROMIUM says")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a page, which may neither complain nor ask for anything."""
+    complaints: list[str] = []
+
+    def visit(path: Path, **settings: Any) -> Any:
+        page = browser.new_context(**settings).new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url) if is_foreign(request.url, path) else None)
+        page.goto(path.as_uri())
+        return page
+
+    yield visit
+    assert complaints == []
+
+
+def is_foreign(address: str, path: Path) -> bool:
+    """Whether an address is neither the page nor a part of it."""
+    return not address.startswith("data:") and address.split("#", maxsplit=1)[0] != path.as_uri()
+
+
+def shown_names(page: Any) -> list[str]:
+    """Names of the anomalous images that a page shows, in their order."""
+    names = page.eval_on_selector_all("#images .card:not([hidden])", "cards => cards.map(card => card.dataset.name)")
+    return [str(name) for name in names]
+
+
+@pytest.mark.slow
+def test_browser_sorts_and_filters(folder: Path, visit: Any) -> None:
+    """A click leads to the worst images of a type of defect, by name; other filters and orders do as they say."""
+    page = visit(folder / "scores/report.html")
+    assert page.title() == "AUPIMO of 2 categories"
+    everything = shown_names(page)
+    assert len(everything) == 18
+    page.get_by_role("button", name="Show the images of screw hole").click()
+    assert shown_names(page) == [name for name in everything if name.startswith("screw/test/hole/")]
+    page.get_by_role("button", name="Show all").click()
+    page.wait_for_function("document.querySelectorAll('#images .card:not([hidden])').length === 18")
+    page.get_by_label("Type of defect").select_option("crack")
+    assert shown_names(page) == [name for name in everything if "/crack/" in name]
+    page.get_by_label("Sort by").select_option("-value")
+    assert shown_names(page) == [name for name in reversed(everything) if "/crack/" in name]
+    page.get_by_label("Name contains").fill("bottle")
+    assert shown_names(page) == [name for name in reversed(everything) if "bottle/test/crack/" in name]
+    assert page.get_by_role("status").inner_text() == "6 of 18 images"
+    scores = page.eval_on_selector_all("#images .card", "cards => cards.map(card => Number(card.dataset.value))")
+    page.get_by_role("button", name="Show all").click()
+    page.get_by_label("AUPIMO from").fill("0.5")
+    assert page.get_by_role("status").inner_text() == f"{sum(score >= 0.5 for score in scores)} of 18 images"
+
+
+@pytest.mark.slow
+def test_browser_sorts_tables(folder: Path, visit: Any) -> None:
+    """A click on a heading sorts the rows, a second one the other way round, and a reader of screens is told."""
+    page = visit(folder / "scores/report.html")
+    heading = page.get_by_role("columnheader", name="AUPIMO")
+    for order in ("ascending", "descending"):
+        heading.get_by_role("button").click()
+        scores = [float(text) for text in page.locator("tbody tr td:nth-child(5)").all_inner_texts()]
+        assert scores == sorted(scores, reverse=order == "descending")
+        assert heading.get_attribute("aria-sort") == order
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["scores", "comparison"])
+def test_browser_shows_an_image_large_with_a_slider(folder: Path, visit: Any, name: str) -> None:
+    """By keyboard alone an image opens, the slider says and draws what each threshold finds, and Escape leads back."""
+    page = visit(folder / name / "report.html")
+    card = page.locator("#images .card").first
+    texts = card.locator(".view").evaluate_all("views => views.map(view => view.dataset.steps)")
+    views = [json.loads(text) for text in texts]
+    card.locator(".open").first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    assert dialog.locator("h2").inner_text() == card.get_attribute("data-name")
+    drawn = []
+    for step, key in ((0, "Home"), (NUM_STEPS - 1, "End")):
+        dialog.get_by_role("slider").focus()
+        page.keyboard.press(key)
+        for place, view in enumerate(views):
+            caption = dialog.locator("figcaption").nth(place).inner_text()
+            assert f"threshold {view['thresholds'][step]}" in caption
+            assert f"{100 * view['tprs'][step]:.1f} % of the defect found" in caption
+            assert f"{view['numFalsePositives'][step]} pixel" in caption
+        page.wait_for_function("document.querySelector('dialog canvas').width > 0")
+        drawn.append([num_drawn(dialog, place) for place in range(len(views))])
+    for place, view in enumerate(views):
+        levels = opened(view["levels"]).astype(int)
+        for step, counts in ((0, drawn[0][place]), (NUM_STEPS - 1, drawn[1][place])):
+            assert counts["found"] == int(((levels[:, :, 0] > step) & (levels[:, :, 1] <= step)).sum())
+            assert counts["falselyFound"] == int((levels[:, :, 1] > step).sum())
+    dialog.get_by_role("button", name="Next").click()
+    assert dialog.locator("h2").inner_text() == page.locator("#images .card").nth(1).get_attribute("data-name")
+    page.keyboard.press("ArrowLeft")
+    assert dialog.locator("h2").inner_text() == card.get_attribute("data-name")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert page.evaluate("document.activeElement.className") == "open"
+
+
+def num_drawn(dialog: Any, place: int) -> dict[str, int]:
+    """Count the pixels of each colour on a canvas of the dialog."""
+    script = """canvas => {
+        const context = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+        context.drawImage(canvas, 0, 0);
+        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+        const counts = { found: 0, falselyFound: 0 };
+        for (let at = 0; at < data.length; at += 4) {
+            if (data[at + 3] > 0 && data[at] < 60) counts.found += 1;
+            if (data[at + 3] > 0 && data[at] > 200 && data[at + 2] < 60) counts.falselyFound += 1;
+        }
+        return counts;
+    }"""
+    dialog.page.wait_for_timeout(100)
+    return dict(dialog.locator("canvas").nth(place).evaluate(script))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_browser_fits_the_page_into_its_window(folder: Path, visit: Any, scheme: str, width: int) -> None:
+    """Nothing is wider than the window, and the background is dark where the reader wants it dark."""
+    for name in ("scores", "comparison"):
+        page = visit(folder / name / "report.html", viewport={"width": width, "height": 800}, color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        red = int(page.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0])
+        assert (red < 60) == (scheme == "dark")
+
+
+@pytest.mark.slow
+def test_browser_prints_all_images(folder: Path, visit: Any) -> None:
+    """A print has every image, and no filter."""
+    page = visit(folder / "scores/report.html")
+    page.emulate_media(media="print")
+    assert not page.locator(".filter").is_visible()
+    assert page.locator("#images .card").count() == 18
+    assert page.pdf().startswith(b"%PDF")
