@@ -156,7 +156,7 @@ def test_notebooks_are_stored_with_their_outputs(path: Path) -> None:
 
 def test_there_are_notebooks() -> None:
     """The README names each notebook."""
-    assert len(NOTEBOOKS) == 4
+    assert len(NOTEBOOKS) == 6
     assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
 
 
