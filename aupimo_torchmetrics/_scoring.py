@@ -94,7 +94,7 @@ def score_images(
         scoring, text = _score_by_samples(kept, levels, fpr_bounds, num_thresholds, shared_fpr)
     undefined = _warnings.missing_class("AUPIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
     aupimos = sweep.per_image_scores(kept, scoring.table)
-    return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined or text))
+    return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined, text))
 
 
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:

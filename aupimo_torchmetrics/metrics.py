@@ -190,11 +190,19 @@ class AUPIMO(PixelScoresMetric):
         self.reduction = reduction
         self.shared_fpr = shared_fpr
         self._result: AUPIMOResult | None = None
+        self._is_for_thresholds = False
 
     def compute(self) -> Tensor:
         """Compute the mean score (), or with ``reduction="none"`` the score of each image (N,), in float32."""
-        self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
-        self._warn(self._result.warnings)
+        images = self._images()
+        self._result = result_of(images, self.fpr_bounds, self.num_thresholds, self.shared_fpr)
+        texts = self._result.warnings
+        if self._has_only_normal_images():
+            # The score is undefined, and its thresholds are known: each is told to who asks for it.
+            place = len(images.warnings)
+            own = texts[place + 1 :] if self._is_for_thresholds else texts[place : place + 1]
+            texts = (*images.warnings, *own)
+        self._warn(texts)
         scores = self._result.aupimos
         score = mean_score(scores) if self.reduction == "mean" else scores
         return score.to(torch.float32).to(self.device)
@@ -203,7 +211,8 @@ class AUPIMO(PixelScoresMetric):
         """Return the scores of all images with all that is known of them.
 
         With several processes call it on every rank. It calls ``compute`` and shares its cache, so that nothing is
-        computed or gathered twice.
+        computed or gathered twice. Of normal images alone it gives thresholds, without a warning that no image is
+        anomalous.
 
         Example:
             >>> import torch
@@ -219,8 +228,20 @@ class AUPIMO(PixelScoresMetric):
             AUPIMO, exact, shared FPR 0.1 to 0.5 (mean of per-image FPRs), aupimo-torchmetrics ...
 
         """
-        self.compute()
+        has_score = self._computed is not None
+        self._is_for_thresholds = True
+        try:
+            self.compute()
+        finally:
+            self._is_for_thresholds = False
+        if not has_score and self._has_only_normal_images():
+            self._computed = None  # so that `compute` still warns of its NaN
         return cast("AUPIMOResult", self._result)
+
+    def _has_only_normal_images(self) -> bool:
+        """Whether the result is of normal images, and of no anomalous one."""
+        classes = None if self._result is None else self._result.image_classes
+        return classes is not None and len(classes) > 0 and not bool(classes.any())
 
     def curves(self) -> PIMOResult:
         """Return the PIMO curves of all images around the FPR bounds; the same as `self.result().curves()`.

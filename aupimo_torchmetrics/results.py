@@ -117,8 +117,8 @@ class AUPIMOResult:
             None if no image has one.
         version: Version of this library that computed the scores; None if another program did.
         mask_sizes: (N,) int64, element i is the number of mask pixels of image i, 0 if it is normal; None if not known.
-        warnings: Texts that say why scores are undefined or uncertain, the same that were warned of when the scores
-            were computed. Empty if there was no warning.
+        warnings: Texts that say why scores or thresholds are undefined or uncertain, of which those that concern what
+            was asked for were warned of. Empty if there are none.
 
     Example:
         >>> import torch

@@ -57,6 +57,30 @@ def test_result_and_value_are_computed_once(first: str) -> None:
     assert gathering.num_states == num_states
 
 
+def test_thresholds_of_normal_images_come_without_a_warning() -> None:
+    """`result` of normal images alone gives thresholds and says nothing, but keeps why there is no score."""
+    metric = updated(make_aupimo(), [make_batch("NNN", 0)])
+    result = metric.result()  # a warning would be an error
+    assert result.threshold_at(FPR_BOUNDS[1]) == result.threshold_bounds[0]
+    assert result.operating_point(threshold=result.threshold_bounds[0]).share_of_normal_images_with_alarm > 0
+    assert "is anomalous" in result.warnings[0]
+    with pytest.warns(UserWarning, match="is anomalous"):
+        assert metric.compute().isnan()
+    metric.result()  # the score has been told of
+
+
+def test_doubt_of_thresholds_of_normal_images_is_told() -> None:
+    """Bounds that normal images cannot resolve are told by `result`; `compute` says why there is no score."""
+    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8)), [make_batch("NNN", 0)])
+    with pytest.warns(UserWarning, match="cannot be resolved") as caught:
+        result = metric.result()
+    assert len(caught) == 1
+    assert len(result.warnings) == 2
+    with pytest.warns(UserWarning, match="is anomalous") as caught:
+        metric.compute()
+    assert len(caught) == 1
+
+
 def test_result_and_value_follow_new_data() -> None:
     """After an update or a `forward` neither the value nor the result is an old one."""
     metric = updated(make_aupimo())
