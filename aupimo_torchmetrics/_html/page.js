@@ -25,7 +25,7 @@ function element(tag, properties = {}, children = []) {
 function sortTable(button) {
   const head = button.closest("th");
   const table = head.closest("table");
-  const isDescending = head.ariaSort === "ascending";
+  const isDescending = head.getAttribute("aria-sort") === "ascending";
   for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
   const rows = [...table.tBodies[0].rows];

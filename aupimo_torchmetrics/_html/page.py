@@ -127,7 +127,7 @@ class Card(NamedTuple):
     num_mask_pixels: int | None
     """None if it is not known."""
     sort_value: float
-    """Cards come in ascending order of this: a score, or a difference of scores."""
+    """What cards are sorted by: a score, or a difference of scores; NaN for a normal image."""
     facts: list[str]
     """Short texts below the name."""
     views: list[ModelView]
