@@ -216,7 +216,7 @@ class AUPIMOResult:
         """Draw the PIMO curves of all images around the FPR bounds.
 
         They reach from the shared FPR of one normal pixel to that of the lowest normal score that was kept. For whole
-        curves use :class:`~aupimo_torchmetrics.PIMO`, which keeps every normal score.
+        curves use `aupimo_torchmetrics.PIMO`, which keeps every normal score.
 
         Returns:
             `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in the dtype of the scores that were kept,
@@ -245,7 +245,7 @@ class AUPIMOResult:
         """Say what one threshold does. Give either the threshold or a shared FPR.
 
         Args:
-            fpr: Shared FPR in (0, U], for which the threshold is that of :meth:`threshold_at`.
+            fpr: Shared FPR in (0, U], for which the threshold is that of `threshold_at`.
             threshold: The threshold, in the unit of the anomaly maps.
 
         Returns:
@@ -386,7 +386,7 @@ class AUPIMOResult:
         return shares.to(dtype).to(anomaly_map.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to two files, from which :meth:`load` restores it exactly.
+        """Write the result to two files, from which `load` restores it exactly.
 
         `aupimos.json` holds the scores in the format of the official package, which can read it. That format accepts no
         other keys. So a second file beside it, `aupimos.safetensors`, holds the settings and what was kept of the
@@ -434,7 +434,7 @@ class AUPIMOResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AUPIMOResult:
-        """Read what :meth:`save` wrote, or scores of the official package.
+        """Read what `save` wrote, or scores of the official package.
 
         Args:
             path: File `aupimos.json` or `aupimos.safetensors`.

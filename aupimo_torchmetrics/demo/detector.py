@@ -135,7 +135,7 @@ def train_detector(
     """Validate a detector, train it, and validate it after each epoch.
 
     Args:
-        tiles: Tiles to train and validate on, as :func:`~aupimo_torchmetrics.demo.textures.texture_tiles` returns them.
+        tiles: Tiles to train and validate on, as `aupimo_torchmetrics.demo.textures.texture_tiles` returns them.
         epochs: How often to go through the training tiles, at least 1; about a second each on two CPU cores.
         seed: Fixes initial weights and training. The state of torch's own generator is left as it was.
         logger: Logger of Lightning. None for none.

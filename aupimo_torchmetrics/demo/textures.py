@@ -183,10 +183,10 @@ def texture_tiles(
 
 
 def tile_keys(tiles: TextureTiles) -> list[str]:
-    """Name the validation tiles by their defects and indices, as :func:`save_tiles` writes them.
+    """Name the validation tiles by their defects and indices, as `save_tiles` writes them.
 
     Args:
-        tiles: Tiles, as :func:`texture_tiles` returns them.
+        tiles: Tiles, as `texture_tiles` returns them.
 
     Returns:
         N texts such as `good/000` or `scratch/001`: path of each tile relative to the folder `test`, without suffix.
@@ -204,7 +204,7 @@ def save_tiles(tiles: TextureTiles, category: str | os.PathLike[str]) -> list[st
     """Write the validation tiles to a folder in the layout of MVTec AD, to try things on that read a data set.
 
     Args:
-        tiles: Tiles, as :func:`texture_tiles` returns them.
+        tiles: Tiles, as `texture_tiles` returns them.
         category: Folder of the category, made if need be: `test/DEFECT/000.png` and `ground_truth/DEFECT/000_mask.png`.
 
     Returns:

@@ -54,7 +54,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
             `asmaps.pt` of the official package, `{"asmaps": (N, H, W), "paths": [...]}`, or an `.npz` or `.npy` of the
-            kind, see :func:`~aupimo_torchmetrics.evaluate.map_sets.open_map_set`.
+            kind, see `aupimo_torchmetrics.evaluate.map_sets.open_map_set`.
         map_suffix: Only files of the folder with this ending, in any case, are maps, as `.tiff`; None for every file
             that can be one.
         follow_links: Whether links may lead out of the folder.

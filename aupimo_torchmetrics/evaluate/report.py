@@ -49,7 +49,7 @@ class Evaluation:
         bad_files: Files that were skipped.
         reader: Reads the maps, and is asked again for heat maps.
         without_maps: Categories of the data set of which there is no map.
-        settings: Parameters of :func:`~aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
+        settings: Parameters of `aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
 
     """
 

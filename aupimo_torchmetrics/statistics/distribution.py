@@ -52,7 +52,7 @@ def per_image_statistics(
     equal.
 
     Args:
-        result: Scores, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores, as `aupimo_torchmetrics.AUPIMO.result` returns them.
         outliers: Which outliers to list too: `"none"`, `"low"`, `"high"` or `"both"`.
         tolerance: If the nearest image already stands for another statistic, the next nearest image takes its place,
             but only if its score is at most this far from the value. With 0 its score must be the value itself.
@@ -138,7 +138,7 @@ def bootstrap_interval(
     Memory does not grow with `num_resamples` times the number of images.
 
     Args:
-        result: Scores, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores, as `aupimo_torchmetrics.AUPIMO.result` returns them.
         confidence: Share of the means that the interval holds, in (0, 1).
         num_resamples: How often to draw, at least 1.
         seed: Fixes the draws: one seed gives one interval.

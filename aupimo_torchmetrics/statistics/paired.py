@@ -38,7 +38,7 @@ class ModelComparison:
         order: Names of the models, the best first: by average rank for the Wilcoxon test, by mean for the t-test.
         means: Mean score of each model.
         intervals: Lower and upper end of the 95 % bootstrap interval of each mean, as
-            :func:`~aupimo_torchmetrics.statistics.bootstrap_interval` gives it.
+            `aupimo_torchmetrics.statistics.bootstrap_interval` gives it.
         average_ranks: Rank of each model, averaged over the images: 1 for a model that is the best on every image.
             Models with equal scores on an image share the average of their ranks.
         confidence: `confidence[a, b]` is 1 - p of the test whose alternative hypothesis is, if `"greater"`, that the
@@ -72,7 +72,7 @@ class ModelComparison:
 
     @property
     def title(self) -> str:
-        """One line that says what the table of :meth:`rows` shows."""
+        """One line that says what the table of `rows` shows."""
         claim = f"confidence (1 - p, {self.test}) that a row's model is {self.relation} a column's"
         by_position = " matched by position" if self.matched_by == "position" else ""
         return f"{self.num_images} images{by_position}; {claim}; ordered by {self.ordered_by}"
