@@ -109,7 +109,7 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample, as in anomalib; 300000 there.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, as in anomalib.
-        return_average: anomalib's name for `reduction`: True is ``"mean"``, False is ``"none"``. In place of the pair
+        return_average: anomalib's name for `reduction`: True is `"mean"`, False is `"none"`. In place of the pair
             that anomalib then computes, use `curves` and `result`.
         force: A setting of anomalib that changes nothing here, as every score is computed; a warning says so.
         kwargs: Settings of all metrics of anomalib: `fields` (names of maps and masks in the batch), `prefix` (of the

@@ -6,8 +6,6 @@ Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection B
 Tolerance", BMVC 2024, arXiv 2401.01984.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass, field
@@ -65,7 +63,7 @@ class PIMOResult(NamedTuple):
         _result_files.write_curves(path, (torch.as_tensor(part).cpu() for part in self), shared_fpr)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PIMOResult:
+    def load(cls, path: str | os.PathLike[str]) -> "PIMOResult":
         """Read curves from a `.pt` file of this or of the official package; code in the file is never run.
 
         Args:
@@ -285,7 +283,7 @@ class AUPIMOResult:
             )
         return OperatingPoint(threshold, *sweep.rates_at(scored.kept, threshold, self.shared_fpr))
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self) -> "pd.DataFrame":
         """Return a table with one row per image.
 
         Returns:
@@ -433,7 +431,7 @@ class AUPIMOResult:
         _result_files.write_result(path, details)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> AUPIMOResult:
+    def load(cls, path: str | os.PathLike[str]) -> "AUPIMOResult":
         """Read what `save` wrote, or scores of the official package.
 
         Args:

@@ -5,8 +5,6 @@ of the same shape, true exactly where a planted defect has changed the photograp
 holds the photographs.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

@@ -6,8 +6,6 @@ only in the normal form of Unicode, in which operating systems write accents, ar
 are no data. Images and masks are listed here, not read.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence

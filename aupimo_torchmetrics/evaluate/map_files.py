@@ -4,8 +4,6 @@ Files come from other people: they are read by `_untrusted`, and whatever is wro
 says what. This module needs the extra `evaluate`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence
