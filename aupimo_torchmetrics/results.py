@@ -36,7 +36,20 @@ __all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult"]
 
 
 class PIMOResult(NamedTuple):
-    """PIMO curves of N images at K thresholds: tensors, or NumPy arrays if the maps were NumPy arrays."""
+    """PIMO curves of N images at K thresholds: tensors, or NumPy arrays if the maps were NumPy arrays.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import PIMO, PIMOResult
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = PIMO(num_thresholds=4)
+        >>> metric.update(maps, masks)
+        >>> thresholds, shared_fpr, per_image_tprs = metric.compute()
+        >>> thresholds, shared_fpr
+        (tensor([ 0.,  5., 10., 15.]), tensor([1.0000, 0.6875, 0.3750, 0.0625]))
+
+    """
 
     thresholds: Tensor
     """(K,) ascending, in the unit of the anomaly maps."""
@@ -57,6 +70,16 @@ class PIMOResult(NamedTuple):
         Raises:
             ValueError: If `shared_fpr` is neither `"mean"` nor `"max"`.
             OSError: If the file cannot be written.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from aupimo_torchmetrics import PIMOResult
+            >>> curves = PIMOResult(torch.tensor([0.2, 0.6]), torch.tensor([1.0, 0.1]), torch.tensor([[1.0, 0.5]]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     curves.save(f"{folder}/curves.pt")
+            ...     loaded = PIMOResult.load(f"{folder}/curves.pt")
+            >>> loaded.per_image_tprs
+            tensor([[1.0000, 0.5000]])
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
@@ -81,7 +104,20 @@ class PIMOResult(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """What one threshold does: how much of each defect it finds, and on how many normal images it raises an alarm."""
+    """What one threshold does: how much of each defect it finds, and on how many normal images it raises an alarm.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+        >>> metric.update(maps, masks)
+        >>> metric.result().operating_point(fpr=0.25)  # doctest: +NORMALIZE_WHITESPACE
+        OperatingPoint(threshold=12.0, shared_fpr=0.25, per_image_tprs=tensor([nan, 1.], dtype=torch.float64),
+                       share_of_normal_images_with_alarm=1.0)
+
+    """
 
     threshold: float
     """In the unit of the anomaly maps; pixels with at least this score are called anomalous."""

@@ -43,7 +43,18 @@ MAX_LEVEL = 255
 
 
 class TextureTiles(NamedTuple):
-    """Tiles of one photograph: normal ones to train on, and others, some with a defect, to validate on."""
+    """Tiles of one photograph: normal ones to train on, and others, some with a defect, to validate on.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.demo.textures import texture_tiles
+        >>> tiles = texture_tiles("grass")
+        >>> tiles.train_images.shape, tiles.images.shape
+        (torch.Size([261, 1, 64, 64]), torch.Size([40, 1, 64, 64]))
+        >>> [defect == "normal" for defect in tiles.defects] == [not mask.any() for mask in tiles.masks]
+        True
+
+    """
 
     train_images: Tensor
     """(n, 1, H, W) float32 in [0, 1], normal tiles, which overlap each other but no validation tile."""

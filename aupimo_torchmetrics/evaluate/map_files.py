@@ -34,7 +34,17 @@ require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.eval
 
 
 class MapFiles(NamedTuple):
-    """Anomaly maps that lie on disk."""
+    """Anomaly maps that lie on disk.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.evaluate import MapFiles
+        >>> stack = torch.zeros(2, 4, 6)
+        >>> maps = MapFiles(["good/000.png", "crack/000.png"], lambda index: stack[index])
+        >>> maps.read(1).shape
+        torch.Size([4, 6])
+
+    """
 
     names: list[str]
     """Path of each map's image or of the map itself, as it was given."""

@@ -29,7 +29,18 @@ Indices = NDArray[np.intp]
 
 
 class ImageStatistic(NamedTuple):
-    """One statistic of the per-image scores, and the image that is nearest to it."""
+    """One statistic of the per-image scores, and the image that is nearest to it.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import per_image_statistics
+        >>> result = AUPIMOResult(torch.tensor([0.25, 0.5, 0.875]), (1e-5, 1e-4), (0.0, 1.0))
+        >>> [lowest, *_] = per_image_statistics(result)
+        >>> lowest
+        ImageStatistic(name='low whisker', value=0.25, image=0, score=0.25)
+
+    """
 
     name: str
     """`"low whisker"`, `"first quartile"`, `"median"`, `"mean"`, `"third quartile"`, `"high whisker"`, or, if they were

@@ -48,6 +48,18 @@ class ModelComparison:
         num_images: Number of images with a score.
         matched_by: What said which scores are of the same image: its `"path"`, its `"image id"`, or its `"position"`.
 
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import compare_models
+        >>> scores, paths = torch.linspace(0, 0.9, 10), [f"crack/00{index}.png" for index in range(10)]
+        >>> old, new = (AUPIMOResult(each, (1e-5, 1e-4), (0.0, 1.0), paths=paths) for each in (scores, scores + 0.1))
+        >>> print(compare_models({"old": old, "new": new}))
+        10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's; ordered by average rank
+            model   mean  rank     #1     #2  95% interval of the mean
+        #1  new    0.550  1.00      -  0.999  0.370 to 0.730
+        #2  old    0.450  2.00  0.000      -  0.270 to 0.630
+
     """
 
     order: tuple[str, ...]

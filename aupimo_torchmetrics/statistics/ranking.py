@@ -37,6 +37,17 @@ class ModelRanking:
         alpha: Probability that the Nemenyi test tells models apart although all are alike.
         num_datasets: Number of datasets.
 
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import rank_models
+        >>> low, high = (AUPIMOResult(torch.tensor([score]), (1e-5, 1e-4), (0.0, 1.0)) for score in (0.2, 0.7))
+        >>> ranking = rank_models({"tile": {"old": low, "new": high}, "wood": {"old": low, "new": high}})
+        >>> ranking.average_ranks
+        {'old': 2.0, 'new': 1.0}
+        >>> ranking.groups  # two datasets are too few to tell the models apart
+        [('new', 'old')]
+
     """
 
     order: tuple[str, ...]
