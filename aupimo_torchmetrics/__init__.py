@@ -20,7 +20,7 @@ Modules:
 - `aupimo_torchmetrics.pixel_metrics`: the metrics that are reported beside AUPIMO.
 - `aupimo_torchmetrics.functional`: the same metrics as functions of tensors or NumPy arrays.
 - `aupimo_torchmetrics.results`: what the metrics return.
-- `aupimo_torchmetrics.statistics`: images that stand for a distribution, and tests of models, which need the extra `stats`.
+- `aupimo_torchmetrics.statistics`: images that stand for a distribution, and tests of models, with the extra `stats`.
 - `aupimo_torchmetrics.plotting`: pictures of scores, curves, heat maps and models; needs the extra `plot`.
 - `aupimo_torchmetrics.lightning`: a callback that logs where a score comes from; needs the extras `lightning`, `plot`.
 - `aupimo_torchmetrics.anomalib`: the metrics in the `Evaluator` of anomalib; needs the extra `anomalib`.

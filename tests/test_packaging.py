@@ -125,7 +125,8 @@ WITHOUT_EXAMPLE = {f"{PACKAGE}.demo.run.run_demo"}  # trains for several seconds
 @pytest.mark.parametrize("module", PUBLIC_MODULES)
 def test_public_names_have_examples(module: str) -> None:
     """The docstring of each public class and function holds an example, which the doctests run."""
-    public = {name: getattr(import_module(module), name) for name in import_module(module).__all__}
+    imported = import_module(module)
+    public = {name: each for name, each in vars(imported).items() if name in imported.__all__}
     documented = {name: each for name, each in public.items() if inspect.isclass(each) or inspect.isfunction(each)}
     examples = {name: doctest.DocTestParser().get_examples(each.__doc__ or "") for name, each in documented.items()}
     run = {name for name, parts in examples.items() if any(doctest.SKIP not in part.options for part in parts)}
