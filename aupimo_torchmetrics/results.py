@@ -166,6 +166,10 @@ class AUPIMOResult:
         tensor([nan, 1.], dtype=torch.float64)
         >>> result.threshold_bounds
         (8.0, 15.0)
+        >>> result.mean, round(result.chance, 3)
+        (1.0, 0.249)
+        >>> print(result.protocol)  # doctest: +ELLIPSIS
+        AUPIMO, exact, shared FPR 0.1 to 0.5 (mean of per-image FPRs), aupimo-torchmetrics ...
 
     """
 

@@ -1,4 +1,4 @@
-"""The package as it is installed: without extras, star-imported, optimized, and documented by blocks that run."""
+"""The package as it is installed: without extras, star-imported, optimized, and documented by what runs."""
 
 import doctest
 import inspect
@@ -138,6 +138,16 @@ def test_the_package_docstring_is_an_index() -> None:
     listed = re.findall(r"^- `([\w.]+)`: .+[.]$", str(aupimo_torchmetrics.__doc__), flags=re.MULTILINE)
     public = {*aupimo_torchmetrics.__all__, *MODULES_OF_THE_PACKAGE} - {"__version__"}
     assert sorted(listed) == sorted(public)
+
+
+def test_docstrings_are_plain() -> None:
+    """No file of the package holds roles or directives of Sphinx, which neither `help` nor the API pages render."""
+    texts = {
+        path: path.read_text(encoding="utf-8") for path in Path(str(aupimo_torchmetrics.__file__)).parent.rglob("*.py")
+    }
+    assert not [
+        path for path, text in texts.items() if re.search(r":[a-z]+:`|^ *\.\. [a-z]+::", text, flags=re.MULTILINE)
+    ]
 
 
 def test_the_version_has_one_source() -> None:
