@@ -61,7 +61,7 @@ class AUPRO(PixelMetric):
     Args:
         fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
         num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 6 MB for 2**18
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 6 MB for `2**18`
             whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
@@ -134,7 +134,7 @@ class PixelAUROC(PixelMetric):
 
     Args:
         num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 4 MB for 2**18
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
             whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
@@ -187,7 +187,7 @@ class PixelAveragePrecision(PixelMetric):
 
     Args:
         num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 4 MB for 2**18
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
             whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
@@ -243,7 +243,7 @@ class PixelF1Max(PixelMetric):
 
     Args:
         num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 4 MB for 2**18
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
             whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the F1 score
             at the best lower edge of a bin, with a warning if they are more than 1e-3 apart.

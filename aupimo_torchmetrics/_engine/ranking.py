@@ -4,8 +4,9 @@ Of each mask score, `above` normal pixels lie above, `at_least` lie at or above,
 it. With P normal pixels and T mask pixels, a threshold at the score has the false positive rate `at_least / P`, the
 recall `found / T` and the precision `found / (found + at_least)`, so that
 
-    AUROC  = mean of 1 - (above + at_least) / (2 * P) AP     = mean of found / (found + at_least) F1-max = maximum of 2
-    * found / (T + found + at_least)
+    AUROC  = mean of 1 - (above + at_least) / (2 * P)
+    AP     = mean of found / (found + at_least)
+    F1-max = maximum of 2 * found / (T + found + at_least)
 
 over the mask pixels. AUPRO is the mean over the regions of the mean over their pixels of `area_shares`. No index of a
 pixel is needed, and nothing is sorted but mask scores and the normal scores near to them.
