@@ -147,7 +147,7 @@ class CategoryScores:
         return rows
 
     def image_rows(self) -> list[dict[str, Any]]:
-        """Return what is known of each image, with the names of :meth:`~aupimo_torchmetrics.AUPIMOResult.to_dataframe`.
+        """Return what is known of each image, with the names of `aupimo_torchmetrics.AUPIMOResult.to_dataframe`.
 
         Returns:
             `path`, `category`, `defect`, `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower`, `tpr_at_upper`,
