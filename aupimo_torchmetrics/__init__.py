@@ -1,8 +1,33 @@
 """AUPIMO for torchmetrics: exact per-image scores of anomaly maps, in little time and memory.
 
-`metrics` holds AUPIMO and PIMO, `pixel_metrics` what is reported beside them, `functional` the same as functions, and
-`results` what they return. Further modules need an extra: `statistics`, `plotting`, `lightning`, `anomalib`,
-`evaluate`, `compare` and `demo`.
+Metrics, to use as any metric of torchmetrics:
+
+- `AUPIMO`: how much of each defect is found while normal images show (nearly) no false positive.
+- `PIMO`: the curves whose area AUPIMO is.
+- `AUPRO`: the area under the per-region overlap curve, for comparison.
+- `PixelAUROC`: the area under the ROC curve of all pixels.
+- `PixelAveragePrecision`: the average precision of all pixels, AP or AUPR.
+- `PixelF1Max`: the highest F1 score of any threshold on all pixels.
+
+What they return:
+
+- `AUPIMOResult`: the scores of all images, with thresholds, curves, operating points, files and tables.
+- `PIMOResult`: curves of images.
+
+Modules:
+
+- `aupimo_torchmetrics.metrics`: `AUPIMO` and `PIMO`, and how to score parts of a data set in several processes.
+- `aupimo_torchmetrics.pixel_metrics`: the metrics that are reported beside AUPIMO.
+- `aupimo_torchmetrics.functional`: the same metrics as functions of tensors or NumPy arrays.
+- `aupimo_torchmetrics.results`: what the metrics return.
+- `aupimo_torchmetrics.statistics`: images that stand for a distribution, and tests of models, with the extra `stats`.
+- `aupimo_torchmetrics.plotting`: pictures of scores, curves, heat maps and models; needs the extra `plot`.
+- `aupimo_torchmetrics.lightning`: a callback that logs where a score comes from; needs the extras `lightning`, `plot`.
+- `aupimo_torchmetrics.anomalib`: the metrics in the `Evaluator` of anomalib; needs the extra `anomalib`.
+- `aupimo_torchmetrics.evaluate`: scores of maps that were saved to disk; needs the extra `evaluate`.
+- `aupimo_torchmetrics.compare`: which of several models is better, by saved scores; needs the extra `stats`.
+- `aupimo_torchmetrics.demo`: a small detector to try all this with; needs the extra `demo`.
+- `aupimo_torchmetrics.cli`: the command `aupimo`.
 """
 
 from aupimo_torchmetrics._version import __version__

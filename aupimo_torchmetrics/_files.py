@@ -9,7 +9,19 @@ from pathlib import Path
 
 
 class BadDataError(ValueError):
-    """Files or data that cannot be used."""
+    """Files or data that cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from aupimo_torchmetrics.evaluate import BadDataError, open_maps
+        >>> with tempfile.TemporaryDirectory() as empty:
+        ...     try:
+        ...         open_maps(empty)
+        ...     except BadDataError as error:
+        ...         print(str(error).replace(empty, "FOLDER"))
+        Expected FOLDER to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth), but found none.
+
+    """
 
 
 @contextmanager

@@ -72,10 +72,9 @@ def aupro(
     ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> Tensor | Array:
-    r"""Compute AUPRO, the Area Under the Per-Region Overlap curve, exactly.
+    """Compute AUPRO, the Area Under the Per-Region Overlap curve, exactly.
 
-    .. math::
-        \text{AUPRO} = \frac{1}{U} \int_0^U \text{PRO}(F = z) \, dz
+        AUPRO = 1 / U * integral from 0 to U of PRO(F) dF
 
     is the recall within a connected region of the masks, averaged over the regions of all images and over the false
     positive rates `F` from 0 to the limit `U`. Every region counts the same, whatever its size. `F` is the share of the
@@ -143,10 +142,9 @@ def pixel_auroc(
 def pixel_auroc(
     preds: Maps | ArrayMaps, target: Maps | ArrayMaps, *, ignore_index: int | None = None, validate_args: bool = True
 ) -> Tensor | Array:
-    r"""Compute the area under the ROC curve of all pixels.
+    """Compute the area under the ROC curve of all pixels.
 
-    .. math::
-        \text{AUROC} = P(s_{\text{mask}} > s_{\text{normal}}) + \tfrac{1}{2} P(s_{\text{mask}} = s_{\text{normal}})
+        AUROC = P(mask score > normal score) + P(mask score = normal score) / 2
 
     is the chance that a random pixel in a mask has a higher score than a random pixel outside; a tie counts half. A
     model without any skill scores 0.5. It equals scikit-learn's `roc_auc_score`.
@@ -196,10 +194,9 @@ def pixel_average_precision(
 def pixel_average_precision(
     preds: Maps | ArrayMaps, target: Maps | ArrayMaps, *, ignore_index: int | None = None, validate_args: bool = True
 ) -> Tensor | Array:
-    r"""Compute the average precision of all pixels, also called AP or AUPR.
+    """Compute the average precision of all pixels, also called AP or AUPR.
 
-    .. math::
-        \text{AP} = \sum_k (R_k - R_{k-1}) P_k
+        AP = sum over k of (R_k - R_(k-1)) * P_k
 
     is the precision `P` at each score as a threshold, weighted by the recall `R` of mask pixels that the threshold
     adds. There is no interpolation. A model without any skill scores the share of the pixels that are in masks. It
@@ -288,10 +285,9 @@ def pixel_f1_max(
     ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> Tensor | Array | tuple[Tensor, Tensor] | tuple[Array, Array]:
-    r"""Compute the highest F1 score of any threshold on all pixels.
+    """Compute the highest F1 score of any threshold on all pixels.
 
-    .. math::
-        \text{F1-max} = \max_t \frac{2 \, P(t) \, R(t)}{P(t) + R(t)}
+        F1-max = maximum over t of 2 * P(t) * R(t) / (P(t) + R(t))
 
     with the precision `P` and the recall `R` of the mask pixels at the threshold `t`, of which every score is tried. A
     threshold calls a pixel anomalous iff its score is at least the threshold. Chosen on the test set, it flatters the

@@ -2,7 +2,7 @@
 
 What the libraries behind promise is not checked again: `torch.load` with `weights_only=True` runs no code from torch
 2.6 on, and Pillow and NumPy check what they read against the size that a file states. What they do not promise is
-checked here. A file that is refused is a :class:`~aupimo_torchmetrics._files.BadDataError` that says why.
+checked here. A file that is refused is a `BadDataError` that says why.
 
 Pillow and tifffile are imported where they are used, as they come with the extras `evaluate` and `demo`.
 """

@@ -92,31 +92,30 @@ class _PixelMetric(AnomalibMetric, Metric):
 
 
 class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
-    """Compute AUPIMO in anomalib: :class:`aupimo_torchmetrics.AUPIMO` for `Evaluator`.
+    """Compute AUPIMO in anomalib: `aupimo_torchmetrics.AUPIMO` for `Evaluator`.
 
     It is logged as `AUPIMO`, with `prefix` before it, and updated with whole batches: maps and masks are what `fields`
-    names, `image_ids` are the batch's `image_path`. So images are in the order of their paths, :meth:`result` holds
-    `paths`, and an image that a `DistributedSampler` repeats counts once. The first time that `gt_label` says anomalous
-    and the mask is empty, a warning says so: small masks vanish when anomalib resizes them.
+    names, `image_ids` are the batch's `image_path`. So images are in the order of their paths, `result` holds `paths`,
+    and an image that a `DistributedSampler` repeats counts once. The first time that `gt_label` says anomalous and the
+    mask is empty, a warning says so: small masks vanish when anomalib resizes them.
 
     Scores are used as the model and the post-processor give them. anomalib's default `PostProcessor` normalises the
     maps of a test and clamps them to [0, 1] by the range of the validation set. Scores outside of this range become
     equal: use `PostProcessor(enable_normalization=False)`.
 
-    Lightning resets the metric at the end of an epoch; :class:`~aupimo_torchmetrics.lightning.AUPIMOCallback` keeps the
-    result. An evaluator is not part of a checkpoint: give it again,
-    `Padim.load_from_checkpoint(path, evaluator=evaluator)`.
+    Lightning resets the metric at the end of an epoch; `aupimo_torchmetrics.lightning.AUPIMOCallback` keeps the result.
+    An evaluator is not part of a checkpoint: give it again, `Padim.load_from_checkpoint(path, evaluator=evaluator)`.
 
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample, as in anomalib; 300000 there.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, as in anomalib.
-        return_average: anomalib's name for `reduction`: True is ``"mean"``, False is ``"none"``. In place of the pair
-            that anomalib then computes, use :meth:`curves` and :meth:`result`.
+        return_average: anomalib's name for `reduction`: True is `"mean"`, False is `"none"`. In place of the pair
+            that anomalib then computes, use `curves` and `result`.
         force: A setting of anomalib that changes nothing here, as every score is computed; a warning says so.
         kwargs: Settings of all metrics of anomalib: `fields` (names of maps and masks in the batch), `prefix` (of the
             name) and `strict` (False to pass over batches without maps or masks; if there is no other, nothing is
-            logged). Further settings of :class:`aupimo_torchmetrics.AUPIMO`. `reduction="none"` cannot be logged, so
-            an Engine with a logger refuses it.
+            logged). Further settings of `aupimo_torchmetrics.AUPIMO`. `reduction="none"` cannot be logged, so an Engine
+            with a logger refuses it.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -164,7 +163,7 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
         return {"image_ids": _paths(batch)}
 
     def compute(self) -> Tensor | None:  # type: ignore[override]  # None is what anomalib expects of "nothing"
-        """Compute what :class:`aupimo_torchmetrics.AUPIMO` computes.
+        """Compute what `aupimo_torchmetrics.AUPIMO` computes.
 
         None, which is not logged, if the metric is not `strict` and no batch of any process had maps and masks.
         """
@@ -174,26 +173,26 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
         return None
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
-        """Plot as :meth:`aupimo_torchmetrics.AUPIMO.plot` does; the score is NaN where `compute` returns None."""
+        """Plot as `aupimo_torchmetrics.AUPIMO.plot` does; the score is NaN where `compute` returns None."""
         if val is None and self.reduction == "mean" and self.compute() is None:
             val = torch.tensor(math.nan)
         return super().plot(val, ax)
 
 
 class AUPRO(_PixelMetric, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
-    """Compute AUPRO in anomalib: :class:`aupimo_torchmetrics.AUPRO` for `Evaluator`, with the same settings."""
+    """Compute AUPRO in anomalib: `aupimo_torchmetrics.AUPRO` for `Evaluator`, with the same settings."""
 
 
 class PixelAUROC(_PixelMetric, pixel_metrics.PixelAUROC):  # type: ignore[misc]
-    """Compute the AUROC of all pixels in anomalib: :class:`aupimo_torchmetrics.PixelAUROC` for `Evaluator`."""
+    """Compute the AUROC of all pixels in anomalib: `aupimo_torchmetrics.PixelAUROC` for `Evaluator`."""
 
 
 class PixelAveragePrecision(_PixelMetric, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
-    """Compute the average precision of pixels: :class:`aupimo_torchmetrics.PixelAveragePrecision` for `Evaluator`."""
+    """Compute the average precision of pixels: `aupimo_torchmetrics.PixelAveragePrecision` for `Evaluator`."""
 
 
 class PixelF1Max(_PixelMetric, pixel_metrics.PixelF1Max):  # type: ignore[misc]
-    """Compute the highest F1 score of all pixels: :class:`aupimo_torchmetrics.PixelF1Max` for `Evaluator`."""
+    """Compute the highest F1 score of all pixels: `aupimo_torchmetrics.PixelF1Max` for `Evaluator`."""
 
 
 def _paths(batch: Batch) -> list[str] | None:

@@ -81,10 +81,9 @@ def aupimo(
     ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> Tensor | Array:
-    r"""Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of anomaly maps.
+    """Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of anomaly maps.
 
-    .. math::
-        \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
+        AUPIMO_i = 1 / log(U / L) * integral from L to U of TPR_i(F) / F dF
 
     is the score of the anomalous image `i`: how much of its defect is found at thresholds so strict that normal images
     show (nearly) no false positive. `TPR_i` is the recall within the mask of the image. It is averaged over the

@@ -75,10 +75,9 @@ if not _MATPLOTLIB_AVAILABLE:
 
 
 class AUPIMO(PixelScoresMetric):
-    r"""Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of an anomaly detector's maps.
+    """Compute AUPIMO, the Area Under the Per-IMage Overlap curve, of an anomaly detector's maps.
 
-    .. math::
-        \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
+        AUPIMO_i = 1 / log(U / L) * integral from L to U of TPR_i(F) / F dF
 
     is the score of the anomalous image `i`: how much of its defect is found at thresholds so strict that normal images
     show (nearly) no false positive. `TPR_i` is the recall within the mask of the image. It is averaged over the
@@ -86,62 +85,58 @@ class AUPIMO(PixelScoresMetric):
     positive rate of the normal images (or the highest, see `shared_fpr`). An image is normal iff its mask is empty. A
     model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
 
-    As input to ``forward`` and ``update`` the metric accepts:
+    As input to `forward` and `update` the metric accepts:
 
-    - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
-      are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
-      holding only 0 (normal) and 1 (anomalous), and ``ignore_index`` if one is set.
-    - ``image_ids`` (optional): one id for each image, unique in the data set: integers of at least 0 (a list or
-      :class:`~torch.Tensor`), or a list of texts such as file paths. Texts become the ``paths`` of the result. An image
-      whose id was seen before is not counted again; a ``DistributedSampler`` repeats images, to give all ranks equally
-      many. If images with the same id differ, the first counts, and a warning says so.
+    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
+      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
+      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
+      (normal) and 1 (anomalous), and `ignore_index` if one is set.
+    - `image_ids` (optional): one id for each image, unique in the data set: integers of at least 0 (a list or
+      `Tensor`), or a list of texts such as file paths. Texts become the `paths` of the result. An image whose id was
+      seen before is not counted again; a `DistributedSampler` repeats images, to give all ranks equally many. If images
+      with the same id differ, the first counts, and a warning says so.
 
-    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor`: the mean score of the
-    anomalous images, or with ``reduction="none"`` one score per image (N,), NaN for a normal image. For a single image
-    the shape is (), because torchmetrics squeezes it. :meth:`result` gives scores and thresholds by name.
+    As output of `forward` and `compute` the metric returns a float32 `Tensor`: the mean score of the anomalous images,
+    or with `reduction="none"` one score per image (N,), NaN for a normal image. For a single image the shape is (),
+    because torchmetrics squeezes it. `result` gives scores and thresholds by name.
 
     Images are in ascending order of their ids. Without ids they are in the order of the updates; with several
     processes, in the order of the ranks, and for each rank in the order of its updates.
 
-    ``update`` raises a ``TypeError`` or ``ValueError`` if maps, masks or ids are not of this form, before it keeps
-    anything. It keeps a few megabytes: the scores in the masks, and the highest scores of the normal images.
-    ``forward`` also scores each batch alone. This takes time, and the score of a batch is often undefined (a warning
-    says so once): prefer ``update``.
+    `update` raises a `TypeError` or `ValueError` if maps, masks or ids are not of this form, before it keeps anything.
+    It keeps a few megabytes: the scores in the masks, and the highest scores of the normal images. `forward` also
+    scores each batch alone. This takes time, and the score of a batch is often undefined (a warning says so once):
+    prefer `update`.
 
-    ==========================================  ======================================================================
-    Data                                        Result
-    ==========================================  ======================================================================
-    no image, no normal or no anomalous image   NaN and a warning
-    fewer than ``1 / L`` normal pixels          the score of the curve, interpolated below the FPR of one pixel, and a
-                                                warning
-    tied scores, so that no threshold reaches   the score of the curve, interpolated across the tie, and a warning;
-    the FPR bounds (saturated, constant maps)   for constant maps the score of chance, ``(U - L) / log(U / L)``
-    infinite scores, outliers, a large offset   the exact score: only the order of the scores counts
-    half precision                              the exact score of the rounded scores
-    NaN in a map                                ``ValueError`` in ``update``; what was collected before stays
-    pixels with the value ``ignore_index``      count neither as normal nor as mask pixels; an image without any other
-                                                pixel is skipped, with a warning
-    more normal scores matter than              a lower bound and a warning, unless the score is certified to be
-    ``normal_buffer`` keeps                     exact all the same
-    ==========================================  ======================================================================
+    | data                                       | result                                                              |
+    |--------------------------------------------|---------------------------------------------------------------------|
+    | no image, no normal or no anomalous image  | NaN and a warning                                                   |
+    | fewer than `1 / L` normal pixels           | the score of the curve, interpolated below one pixel, and a warning |
+    | scores tied at the FPR bounds (saturated)  | the score of the curve, interpolated across the tie, and a warning  |
+    | constant maps                              | the score of chance, `(U - L) / log(U / L)`, and a warning          |
+    | infinite scores, outliers, a large offset  | the exact score: only the order of the scores counts                |
+    | half precision                             | the exact score of the rounded scores                               |
+    | NaN in a map                               | `ValueError` in `update`; what was collected before stays           |
+    | pixels with the value `ignore_index`       | count neither as normal nor as mask pixels                          |
+    | an image without any other pixel           | is skipped, with a warning                                          |
+    | normal scores that `normal_buffer` dropped | the exact score if certified, else a lower bound and a warning      |
 
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score, at least 2. 300000 is the protocol of the paper and reproduces published scores.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
-        reduction: ``"mean"`` for the mean over the anomalous images, ``"none"`` for one score per image.
-        shared_fpr: How the FPRs of the normal images make one shared FPR. ``"mean"``: their mean, so every normal image
-            counts the same, whatever its size. ``"max"``: their maximum, which is stricter.
+        reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score per image.
+        shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
+            counts the same, whatever its size. `"max"`: their maximum, which is stricter.
         normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. With the
-            default, scores at the default bounds are exact for up to 655 million normal pixels in any order, and
-            almost always for more. With ``shared_fpr="max"`` they are exact for any number, with any buffer.
+            default, scores at the default bounds are exact for up to 655 million normal pixels in any order, and almost
+            always for more. With `shared_fpr="max"` they are exact for any number, with any buffer.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
             but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
             a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in ``update``.
-        kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
+        validate_args: Whether to check maps and masks in `update`.
+        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -193,7 +188,7 @@ class AUPIMO(PixelScoresMetric):
         self._is_for_thresholds = False
 
     def compute(self) -> Tensor:
-        """Compute the mean score (), or with ``reduction="none"`` the score of each image (N,), in float32."""
+        """Compute the mean score (), or with `reduction="none"` the score of each image (N,), in float32."""
         images = self._images()
         self._result = result_of(images, self.fpr_bounds, self.num_thresholds, self.shared_fpr)
         texts = self._result.warnings
@@ -210,7 +205,7 @@ class AUPIMO(PixelScoresMetric):
     def result(self) -> AUPIMOResult:
         """Return the scores of all images with all that is known of them.
 
-        With several processes call it on every rank. It calls ``compute`` and shares its cache, so that nothing is
+        With several processes call it on every rank. It calls `compute` and shares its cache, so that nothing is
         computed or gathered twice. Of normal images alone it gives thresholds, without a warning that no image is
         anomalous.
 
@@ -250,7 +245,7 @@ class AUPIMO(PixelScoresMetric):
 
         Returns:
             `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in float32, at K = 1,000 thresholds whose
-            shared FPRs are evenly spaced in log, see :meth:`AUPIMOResult.curves`.
+            shared FPRs are evenly spaced in log, see `AUPIMOResult.curves`.
 
         """
         return self.result().curves()
@@ -261,10 +256,10 @@ class AUPIMO(PixelScoresMetric):
         self._result = None
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
-        """Plot the score, or several scores over steps; with ``reduction="none"`` the distribution of the scores.
+        """Plot the score, or several scores over steps; with `reduction="none"` the distribution of the scores.
 
         Args:
-            val: What ``forward`` or ``compute`` returned, or a list of these, one per step. None for the score of this
+            val: What `forward` or `compute` returned, or a list of these, one per step. None for the score of this
                 metric; with several processes then call it on every rank.
             ax: A matplotlib axis to draw on; None for a new figure.
 
@@ -302,23 +297,23 @@ class AUPIMO(PixelScoresMetric):
 class PIMO(PixelScoresMetric):
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
 
-    As input to ``forward`` and ``update`` the metric accepts what :class:`AUPIMO` accepts. As output of ``forward`` and
-    ``compute`` it returns a :class:`PIMOResult`, a named tuple of ``thresholds`` (K,), ``shared_fpr`` (K,) and
-    ``per_image_tprs`` (N, K) in float32; all NaN, with a warning, if there is no normal image.
+    As input to `forward` and `update` the metric accepts what `AUPIMO` accepts. As output of `forward` and `compute` it
+    returns a `PIMOResult`, a named tuple of `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in
+    float32; all NaN, with a warning, if there is no normal image.
 
     The curves reach up to a shared FPR of 1, so every score of the normal images is kept, 4 bytes per pixel. If curves
-    around the FPR bounds are enough, :meth:`AUPIMO.curves` draws them from a small part of that.
+    around the FPR bounds are enough, `AUPIMO.curves` draws them from a small part of that.
 
     Args:
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs are evenly spaced in log, from that of one normal pixel to 1.
-        shared_fpr: How the FPRs of the normal images make one shared FPR. ``"mean"``: their mean, so every normal image
-            counts the same, whatever its size. ``"max"``: their maximum, which is stricter.
+        shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
+            counts the same, whatever its size. `"max"`: their maximum, which is stricter.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
             but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
             a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in ``update``.
-        kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
+        validate_args: Whether to check maps and masks in `update`.
+        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -365,11 +360,11 @@ class PIMO(PixelScoresMetric):
         """Plot the curves of some images from the worst to the best, and the mean curve.
 
         Args:
-            val: What ``forward`` or ``compute`` returned. None for the curves of this metric; with several processes
-                then call it on every rank.
+            val: What `forward` or `compute` returned. None for the curves of this metric; with several processes then
+                call it on every rank.
             ax: A matplotlib axis to draw on; None for a new figure.
-            result: Scores of the same images, as :meth:`AUPIMO.result` returns them. Then the FPR range is shaded, and
-                the scores decide which images are drawn and in which colours.
+            result: Scores of the same images, as `AUPIMO.result` returns them. Then the FPR range is shaded, and the
+                scores decide which images are drawn and in which colours.
 
         Returns:
             Figure and axis.

@@ -35,10 +35,9 @@ __all__ = ["AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
 
 
 class AUPRO(PixelMetric):
-    r"""Compute AUPRO, the Area Under the Per-Region Overlap curve, of an anomaly detector's maps.
+    """Compute AUPRO, the Area Under the Per-Region Overlap curve, of an anomaly detector's maps.
 
-    .. math::
-        \text{AUPRO} = \frac{1}{U} \int_0^U \text{PRO}(F = z) \, dz
+        AUPRO = 1 / U * integral from 0 to U of PRO(F) dF
 
     is the recall within a connected region of the masks, averaged over the regions of all images and over the false
     positive rates `F` from 0 to the limit `U`. Every region counts the same, whatever its size; mask pixels that touch
@@ -46,35 +45,35 @@ class AUPRO(PixelMetric):
     in anomalous images, that are called anomalous. No threshold is sampled: the curve has a point for every score, with
     straight lines between, up to `U` itself. A model without any skill scores `U / 2`.
 
-    As input to ``forward`` and ``update`` the metric accepts:
+    As input to `forward` and `update` the metric accepts:
 
-    - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
-      are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
-      holding only 0 (normal) and 1 (anomalous), and ``ignore_index`` if one is set.
+    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
+      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
+      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
+      (normal) and 1 (anomalous), and `ignore_index` if one is set.
 
-    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor` () in [0, 1]; NaN, with
-    a warning, if there is no region in the masks or no pixel outside of them. An image that a ``DistributedSampler``
-    repeats counts twice, as for other metrics of pixels. ``update`` raises a ``TypeError`` or ``ValueError`` if maps or
-    masks are not of this form, before it keeps anything.
+    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if
+    there is no region in the masks or no pixel outside of them. An image that a `DistributedSampler` repeats counts
+    twice, as for other metrics of pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of
+    this form, before it keeps anything.
 
     Args:
         fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits.
-            Or the number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 6 MB
-            for 2**18 whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the
-            range of the scores nor an outlier matters. :meth:`bounds` gives the certain bounds of the exact value,
-            ``compute`` the value as if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
+        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 6 MB for `2**18`
+            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
+            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
+            if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
             but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
-        validate_args: Whether to check maps and masks in ``update``.
-        kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
+        validate_args: Whether to check maps and masks in `update`.
+        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
         ValueError: If a setting is out of its range or not known.
-        ModuleNotFoundError: If scipy, which finds the regions, is not installed, in ``update``.
+        ModuleNotFoundError: If scipy, which finds the regions, is not installed, in `update`.
 
     Example:
         >>> import torch
@@ -104,7 +103,7 @@ class AUPRO(PixelMetric):
         self.fpr_limit = float(fpr_limit)
 
     def update(self, preds: Maps, target: Maps) -> None:
-        """Add a batch of anomaly maps and masks, see :meth:`PixelAUROC.update`; scipy must be installed."""
+        """Add a batch of anomaly maps and masks, see `PixelAUROC.update`; scipy must be installed."""
         require("scipy", extra="stats", needed_by="AUPRO")
         super().update(preds, target)
 
@@ -113,37 +112,36 @@ class AUPRO(PixelMetric):
 
 
 class PixelAUROC(PixelMetric):
-    r"""Compute the area under the ROC curve of all pixels of an anomaly detector's maps.
+    """Compute the area under the ROC curve of all pixels of an anomaly detector's maps.
 
-    .. math::
-        \text{AUROC} = P(s_{\text{mask}} > s_{\text{normal}}) + \tfrac{1}{2} P(s_{\text{mask}} = s_{\text{normal}})
+        AUROC = P(mask score > normal score) + P(mask score = normal score) / 2
 
     is the chance that a random pixel in a mask has a higher score than a random pixel outside; a tie counts half. A
-    model without any skill scores 0.5. It equals scikit-learn's ``roc_auc_score``.
+    model without any skill scores 0.5. It equals scikit-learn's `roc_auc_score`.
 
-    As input to ``forward`` and ``update`` the metric accepts:
+    As input to `forward` and `update` the metric accepts:
 
-    - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
-      are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
-      holding only 0 (normal) and 1 (anomalous), and ``ignore_index`` if one is set.
+    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
+      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
+      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
+      (normal) and 1 (anomalous), and `ignore_index` if one is set.
 
-    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor` () in [0, 1]; NaN, with
-    a warning, if all pixels are in masks or none is. An image that a ``DistributedSampler``
-    repeats counts twice, as for other metrics of pixels. ``update`` raises a ``TypeError`` or ``ValueError`` if maps or
-    masks are not of this form, before it keeps anything.
+    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all
+    pixels are in masks or none is. An image that a `DistributedSampler` repeats counts twice, as for other metrics of
+    pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of this form, before it keeps
+    anything.
 
     Args:
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits.
-            Or the number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 4 MB
-            for 2**18 whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the
-            range of the scores nor an outlier matters. :meth:`bounds` gives the certain bounds of the exact value,
-            ``compute`` the value as if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
+        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
+            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
+            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
+            if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
             but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
-        validate_args: Whether to check maps and masks in ``update``.
-        kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
+        validate_args: Whether to check maps and masks in `update`.
+        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -166,38 +164,37 @@ class PixelAUROC(PixelMetric):
 
 
 class PixelAveragePrecision(PixelMetric):
-    r"""Compute the average precision of all pixels of an anomaly detector's maps, also called AP or AUPR.
+    """Compute the average precision of all pixels of an anomaly detector's maps, also called AP or AUPR.
 
-    .. math::
-        \text{AP} = \sum_k (R_k - R_{k-1}) P_k
+        AP = sum over k of (R_k - R_(k-1)) * P_k
 
     is the precision `P` at each score as a threshold, weighted by the recall `R` of mask pixels that the threshold
     adds. There is no interpolation. A model without any skill scores the share of the pixels that are in masks. It
-    equals scikit-learn's ``average_precision_score``.
+    equals scikit-learn's `average_precision_score`.
 
-    As input to ``forward`` and ``update`` the metric accepts:
+    As input to `forward` and `update` the metric accepts:
 
-    - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
-      are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
-      holding only 0 (normal) and 1 (anomalous), and ``ignore_index`` if one is set.
+    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
+      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
+      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
+      (normal) and 1 (anomalous), and `ignore_index` if one is set.
 
-    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor` () in [0, 1]; NaN, with
-    a warning, if all pixels are in masks or none is. An image that a ``DistributedSampler``
-    repeats counts twice, as for other metrics of pixels. ``update`` raises a ``TypeError`` or ``ValueError`` if maps or
-    masks are not of this form, before it keeps anything.
+    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all
+    pixels are in masks or none is. An image that a `DistributedSampler` repeats counts twice, as for other metrics of
+    pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of this form, before it keeps
+    anything.
 
     Args:
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits.
-            Or the number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 4 MB
-            for 2**18 whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the
-            range of the scores nor an outlier matters. :meth:`bounds` gives the certain bounds of the exact value,
-            ``compute`` the value as if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
+        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
+            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
+            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
+            if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
             but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
-        validate_args: Whether to check maps and masks in ``update``.
-        kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
+        validate_args: Whether to check maps and masks in `update`.
+        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -220,41 +217,40 @@ class PixelAveragePrecision(PixelMetric):
 
 
 class PixelF1Max(PixelMetric):
-    r"""Compute the highest F1 score of any threshold on all pixels of an anomaly detector's maps.
+    """Compute the highest F1 score of any threshold on all pixels of an anomaly detector's maps.
 
-    .. math::
-        \text{F1-max} = \max_t \frac{2 \, P(t) \, R(t)}{P(t) + R(t)}
+        F1-max = maximum over t of 2 * P(t) * R(t) / (P(t) + R(t))
 
     with the precision `P` and the recall `R` of the mask pixels at the threshold `t`, of which every score is tried.
     Chosen on the test set, it flatters the model.
 
-    ``compute`` also sets the attribute ``threshold``, a float32 :class:`~torch.Tensor` (): the lowest threshold that
-    reaches the value. Pixels at or above it are called anomalous. It is NaN if the value is, and before ``compute``.
-    With ``num_bins`` it is the lower edge of a bin.
+    `compute` also sets the attribute `threshold`, a float32 `Tensor` (): the lowest threshold that reaches the value.
+    Pixels at or above it are called anomalous. It is NaN if the value is, and before `compute`. With `num_bins` it is
+    the lower edge of a bin.
 
-    As input to ``forward`` and ``update`` the metric accepts:
+    As input to `forward` and `update` the metric accepts:
 
-    - ``preds`` (:class:`~torch.Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or
-      float64, or a list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they
-      are, without sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - ``target`` (:class:`~torch.Tensor`): masks in the same form and of the same shape, bool, integer or floating,
-      holding only 0 (normal) and 1 (anomalous), and ``ignore_index`` if one is set.
+    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
+      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
+      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
+    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
+      (normal) and 1 (anomalous), and `ignore_index` if one is set.
 
-    As output of ``forward`` and ``compute`` the metric returns a float32 :class:`~torch.Tensor` () in [0, 1]; NaN, with
-    a warning, if all pixels are in masks or none is. An image that a ``DistributedSampler``
-    repeats counts twice, as for other metrics of pixels. ``update`` raises a ``TypeError`` or ``ValueError`` if maps or
-    masks are not of this form, before it keeps anything.
+    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all
+    pixels are in masks or none is. An image that a `DistributedSampler` repeats counts twice, as for other metrics of
+    pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of this form, before it keeps
+    anything.
 
     Args:
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits.
-            Or the number of bins of a histogram, a power of two from 2 to 2**24, which is kept instead, 4 MB
-            for 2**18 whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the
-            range of the scores nor an outlier matters. :meth:`bounds` gives the certain bounds of the exact value,
-            ``compute`` the F1 score at the best lower edge of a bin, with a warning if they are more than 1e-3 apart.
+        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
+            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
+            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
+            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the F1 score
+            at the best lower edge of a bin, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
             but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
-        validate_args: Whether to check maps and masks in ``update``.
-        kwargs: Additional keyword arguments, see :ref:`Metric kwargs` of torchmetrics.
+        validate_args: Whether to check maps and masks in `update`.
+        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
     Raises:
         TypeError: If a setting is of the wrong type.

@@ -6,8 +6,6 @@ Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection B
 Tolerance", BMVC 2024, arXiv 2401.01984.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass, field
@@ -38,7 +36,20 @@ __all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult"]
 
 
 class PIMOResult(NamedTuple):
-    """PIMO curves of N images at K thresholds: tensors, or NumPy arrays if the maps were NumPy arrays."""
+    """PIMO curves of N images at K thresholds: tensors, or NumPy arrays if the maps were NumPy arrays.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import PIMO, PIMOResult
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = PIMO(num_thresholds=4)
+        >>> metric.update(maps, masks)
+        >>> thresholds, shared_fpr, per_image_tprs = metric.compute()
+        >>> thresholds, shared_fpr
+        (tensor([ 0.,  5., 10., 15.]), tensor([1.0000, 0.6875, 0.3750, 0.0625]))
+
+    """
 
     thresholds: Tensor
     """(K,) ascending, in the unit of the anomaly maps."""
@@ -60,12 +71,22 @@ class PIMOResult(NamedTuple):
             ValueError: If `shared_fpr` is neither `"mean"` nor `"max"`.
             OSError: If the file cannot be written.
 
+        Example:
+            >>> import tempfile, torch
+            >>> from aupimo_torchmetrics import PIMOResult
+            >>> curves = PIMOResult(torch.tensor([0.2, 0.6]), torch.tensor([1.0, 0.1]), torch.tensor([[1.0, 0.5]]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     curves.save(f"{folder}/curves.pt")
+            ...     loaded = PIMOResult.load(f"{folder}/curves.pt")
+            >>> loaded.per_image_tprs
+            tensor([[1.0000, 0.5000]])
+
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
         _result_files.write_curves(path, (torch.as_tensor(part).cpu() for part in self), shared_fpr)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PIMOResult:
+    def load(cls, path: str | os.PathLike[str]) -> "PIMOResult":
         """Read curves from a `.pt` file of this or of the official package; code in the file is never run.
 
         Args:
@@ -83,7 +104,20 @@ class PIMOResult(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """What one threshold does: how much of each defect it finds, and on how many normal images it raises an alarm."""
+    """What one threshold does: how much of each defect it finds, and on how many normal images it raises an alarm.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+        >>> metric.update(maps, masks)
+        >>> metric.result().operating_point(fpr=0.25)  # doctest: +NORMALIZE_WHITESPACE
+        OperatingPoint(threshold=12.0, shared_fpr=0.25, per_image_tprs=tensor([nan, 1.], dtype=torch.float64),
+                       share_of_normal_images_with_alarm=1.0)
+
+    """
 
     threshold: float
     """In the unit of the anomaly maps; pixels with at least this score are called anomalous."""
@@ -132,6 +166,10 @@ class AUPIMOResult:
         tensor([nan, 1.], dtype=torch.float64)
         >>> result.threshold_bounds
         (8.0, 15.0)
+        >>> result.mean, round(result.chance, 3)
+        (1.0, 0.249)
+        >>> print(result.protocol)  # doctest: +ELLIPSIS
+        AUPIMO, exact, shared FPR 0.1 to 0.5 (mean of per-image FPRs), aupimo-torchmetrics ...
 
     """
 
@@ -216,7 +254,7 @@ class AUPIMOResult:
         """Draw the PIMO curves of all images around the FPR bounds.
 
         They reach from the shared FPR of one normal pixel to that of the lowest normal score that was kept. For whole
-        curves use :class:`~aupimo_torchmetrics.PIMO`, which keeps every normal score.
+        curves use `aupimo_torchmetrics.PIMO`, which keeps every normal score.
 
         Returns:
             `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in the dtype of the scores that were kept,
@@ -245,7 +283,7 @@ class AUPIMOResult:
         """Say what one threshold does. Give either the threshold or a shared FPR.
 
         Args:
-            fpr: Shared FPR in (0, U], for which the threshold is that of :meth:`threshold_at`.
+            fpr: Shared FPR in (0, U], for which the threshold is that of `threshold_at`.
             threshold: The threshold, in the unit of the anomaly maps.
 
         Returns:
@@ -285,7 +323,7 @@ class AUPIMOResult:
             )
         return OperatingPoint(threshold, *sweep.rates_at(scored.kept, threshold, self.shared_fpr))
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self) -> "pd.DataFrame":
         """Return a table with one row per image.
 
         Returns:
@@ -386,7 +424,7 @@ class AUPIMOResult:
         return shares.to(dtype).to(anomaly_map.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to two files, from which :meth:`load` restores it exactly.
+        """Write the result to two files, from which `load` restores it exactly.
 
         `aupimos.json` holds the scores in the format of the official package, which can read it. That format accepts no
         other keys. So a second file beside it, `aupimos.safetensors`, holds the settings and what was kept of the
@@ -433,8 +471,8 @@ class AUPIMOResult:
         _result_files.write_result(path, details)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> AUPIMOResult:
-        """Read what :meth:`save` wrote, or scores of the official package.
+    def load(cls, path: str | os.PathLike[str]) -> "AUPIMOResult":
+        """Read what `save` wrote, or scores of the official package.
 
         Args:
             path: File `aupimos.json` or `aupimos.safetensors`.

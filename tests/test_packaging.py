@@ -1,15 +1,20 @@
-"""The package as it is installed: without extras, star-imported, optimized, and documented by blocks that run."""
+"""The package as it is installed: without extras, star-imported, optimized, and documented by what runs."""
 
+import doctest
+import inspect
 import json
+import pkgutil
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import aupimo_torchmetrics
+import aupimo_torchmetrics.demo
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,22 +98,18 @@ def test_docstrings_are_not_needed() -> None:
     assert run_python(imports + SCORE, "-OO").split() == ["1.0", "1.0"]
 
 
-PUBLIC_MODULES = (
-    "",
-    ".metrics",
-    ".pixel_metrics",
-    ".functional",
-    ".results",
-    ".statistics",
-    ".plotting",
-    ".lightning",
-    ".evaluate",
-    ".compare",
-    ".demo",
-)
+PACKAGE = "aupimo_torchmetrics"
+MODULES_OF_THE_PACKAGE = [
+    f"{PACKAGE}.{module.name}"
+    for module in pkgutil.iter_modules(aupimo_torchmetrics.__path__)
+    if not module.name.startswith("_")
+]
+DEMO_MODULES = [f"{PACKAGE}.demo.{name}" for name in aupimo_torchmetrics.demo.__all__]
+# The module for anomalib can only be imported beside anomalib, see test_anomalib.py.
+PUBLIC_MODULES = [name for name in (PACKAGE, *MODULES_OF_THE_PACKAGE, *DEMO_MODULES) if name != f"{PACKAGE}.anomalib"]
 
 
-@pytest.mark.parametrize("module", [f"aupimo_torchmetrics{name}" for name in PUBLIC_MODULES])
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
 def test_star_import(module: str) -> None:
     """A star-import gives what a module names as public, all of which is there, and nothing else."""
     names: dict[str, object] = {}
@@ -116,6 +117,37 @@ def test_star_import(module: str) -> None:
     public = sys.modules[module].__all__
     assert public
     assert {*names} - {"__builtins__"} == {*public}
+
+
+WITHOUT_EXAMPLE = {f"{PACKAGE}.demo.run.run_demo"}  # trains for several seconds; test_cli.py runs it
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_public_names_have_examples(module: str) -> None:
+    """The docstring of each public class and function holds an example, which the doctests run."""
+    imported = import_module(module)
+    public = {name: each for name, each in vars(imported).items() if name in imported.__all__}
+    documented = {name: each for name, each in public.items() if inspect.isclass(each) or inspect.isfunction(each)}
+    examples = {name: doctest.DocTestParser().get_examples(each.__doc__ or "") for name, each in documented.items()}
+    run = {name for name, parts in examples.items() if any(doctest.SKIP not in part.options for part in parts)}
+    assert {f"{module}.{name}" for name in {*documented} - run} <= WITHOUT_EXAMPLE
+
+
+def test_the_package_docstring_is_an_index() -> None:
+    """The docstring of the package says of each public name and module of it, in one line, what it is."""
+    listed = re.findall(r"^- `([\w.]+)`: .+[.]$", str(aupimo_torchmetrics.__doc__), flags=re.MULTILINE)
+    public = {*aupimo_torchmetrics.__all__, *MODULES_OF_THE_PACKAGE} - {"__version__"}
+    assert sorted(listed) == sorted(public)
+
+
+def test_docstrings_are_plain() -> None:
+    """No file of the package holds roles or directives of Sphinx, which neither `help` nor the API pages render."""
+    texts = {
+        path: path.read_text(encoding="utf-8") for path in Path(str(aupimo_torchmetrics.__file__)).parent.rglob("*.py")
+    }
+    assert not [
+        path for path, text in texts.items() if re.search(r":[a-z]+:`|^ *\.\. [a-z]+::", text, flags=re.MULTILINE)
+    ]
 
 
 def test_the_version_has_one_source() -> None:

@@ -7,7 +7,7 @@ pixels at or above the floor are kept; the others are only counted. The floor ma
 - A score outside the highest k of a part of the data is outside the highest k of all data.
 - A mask pixel below the floor adds 0 to a score, whatever follows, because the floor never falls.
 
-So a pruning keeps at least as many of the highest normal scores as :func:`required_capacity` says.
+So a pruning keeps at least as many of the highest normal scores as `required_capacity` says.
 
 Conventions: N images, S kept scores in all. An image is *normal* iff its mask is empty.
 """

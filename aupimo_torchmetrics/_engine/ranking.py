@@ -1,13 +1,12 @@
-r"""Pixel AUROC, average precision, F1-max and AUPRO: means and maxima over the ranks of the mask pixels.
+"""Pixel AUROC, average precision, F1-max and AUPRO: means and maxima over the ranks of the mask pixels.
 
 Of each mask score, `above` normal pixels lie above, `at_least` lie at or above, and `found` mask pixels lie at or above
 it. With P normal pixels and T mask pixels, a threshold at the score has the false positive rate `at_least / P`, the
 recall `found / T` and the precision `found / (found + at_least)`, so that
 
-.. math::
-    \text{AUROC} = \text{mean} \Bigl(1 - \frac{above + at\_least}{2P}\Bigr), \quad
-    \text{AP} = \text{mean} \, \frac{found}{found + at\_least}, \quad
-    \text{F1-max} = \max \frac{2 \, found}{T + found + at\_least}
+    AUROC  = mean of 1 - (above + at_least) / (2 * P)
+    AP     = mean of found / (found + at_least)
+    F1-max = maximum of 2 * found / (T + found + at_least)
 
 over the mask pixels. AUPRO is the mean over the regions of the mean over their pixels of `area_shares`. No index of a
 pixel is needed, and nothing is sorted but mask scores and the normal scores near to them.

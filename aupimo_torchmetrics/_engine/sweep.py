@@ -1,10 +1,9 @@
-r"""Shared FPR, what one pixel contributes to a score, per-image scores and curves.
+"""Shared FPR, what one pixel contributes to a score, per-image scores and curves.
 
 A threshold `t` calls a pixel anomalous iff its score is at least `t`. With the *shared FPR* `F(t)`, the mean or the
 maximum over the normal images of the share of their pixels at or above `t`, and `L, U` the FPR bounds,
 
-.. math::
-    \text{AUPIMO}_i = \frac{1}{\log(U/L)} \int_L^U \text{TPR}_i(F = z) \, \frac{dz}{z}
+    AUPIMO_i = 1 / log(U / L) * integral from L to U of TPR_i(F) / F dF
 
 TPR is a mean over mask pixels, so sum and integral can be exchanged: the AUPIMO of an image is the mean over its mask
 pixels of `w(s)`, the share of the log-FPR range in which thresholds recall a pixel with score `s`. `w` is a step

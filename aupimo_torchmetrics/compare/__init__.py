@@ -1,12 +1,11 @@
 """Which model is better, and how sure one may be, of result files: what `aupimo compare` does.
 
-:func:`compare_paths` finds and loads the results and compares them, in :mod:`~aupimo_torchmetrics.compare.finding` and
-:mod:`~aupimo_torchmetrics.compare.comparing`. The :class:`Comparison` that it returns is written as text, tables and
-pictures by :mod:`~aupimo_torchmetrics.compare.report`.
+`compare_paths` finds and loads the results and compares them, in `finding` and `comparing`. The `Comparison` that it
+returns is written as text, tables and pictures by `report`.
 
-Conventions: a result file is an `aupimos.json`, as :meth:`~aupimo_torchmetrics.AUPIMOResult.save` or the official
-package writes it. Errors have one line. If the files are the reason, the error is a BadDataError; if the call is, it is
-another ValueError.
+Conventions: a result file is an `aupimos.json`, as `aupimo_torchmetrics.AUPIMOResult.save` or the official package
+writes it. Errors have one line. If the files are the reason, the error is a BadDataError; if the call is, it is another
+ValueError.
 
 This package needs the extra `stats`, and to write pictures the extra `plot`.
 """

@@ -48,7 +48,7 @@ def compare_paths(
             `MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json` or `MODEL/CATEGORY/aupimo/aupimos.json`.
         names: Names of the models, one for each file or folder. None for the parts in which the paths differ. A
             benchmark folder has names of its own.
-        test: Paired test, as of :func:`~aupimo_torchmetrics.statistics.compare_models`, which also says how images of
+        test: Paired test, as of `aupimo_torchmetrics.statistics.compare_models`, which also says how images of
             different results are matched.
         alternative: What the confidence is in, as of the same.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.

@@ -56,6 +56,19 @@ class Comparison:
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
         files: Result file of each model without seeds, `files[category][model]`.
 
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.compare import Comparison
+        >>> from aupimo_torchmetrics.statistics import compare_models
+        >>> scores = torch.linspace(0, 0.9, 10)
+        >>> results = {
+        ...     name: AUPIMOResult(scores + more, (1e-5, 1e-4), (0.0, 1.0)) for name, more in (("a", 0), ("b", 0.1))
+        ... }
+        >>> comparison = Comparison({"": results}, {"": compare_models(results)}, None, {}, {"": {}}, 1e-3)
+        >>> comparison.order
+        ('b', 'a')
+
     """
 
     results: dict[str, ModelResults]

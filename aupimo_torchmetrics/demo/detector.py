@@ -48,7 +48,19 @@ LEARNING_RATE = 5e-3
 
 
 class Stopwatch:
-    """Adds up the seconds spent in its `with` blocks."""
+    """Adds up the seconds spent in its `with` blocks.
+
+    Example:
+        >>> import time
+        >>> from aupimo_torchmetrics.demo.detector import Stopwatch
+        >>> stopwatch = Stopwatch()
+        >>> for _ in range(2):
+        ...     with stopwatch:
+        ...         time.sleep(0.01)
+        >>> stopwatch.seconds >= 0.02
+        True
+
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -67,6 +79,12 @@ class TextureDetector(LightningModule):
         aupimo: The metric, updated and logged in `validation_step`.
         results: Results of the validations so far, the first that of the untrained detector.
         metric_time: Seconds spent in the metric, all validations together.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.demo.detector import TextureDetector
+        >>> TextureDetector()(torch.rand(2, 1, 64, 64)).shape
+        torch.Size([2, 1, 64, 64])
 
     """
 
@@ -135,7 +153,7 @@ def train_detector(
     """Validate a detector, train it, and validate it after each epoch.
 
     Args:
-        tiles: Tiles to train and validate on, as :func:`~aupimo_torchmetrics.demo.textures.texture_tiles` returns them.
+        tiles: Tiles to train and validate on, as `aupimo_torchmetrics.demo.textures.texture_tiles` returns them.
         epochs: How often to go through the training tiles, at least 1; about a second each on two CPU cores.
         seed: Fixes initial weights and training. The state of torch's own generator is left as it was.
         logger: Logger of Lightning. None for none.
@@ -146,6 +164,15 @@ def train_detector(
 
     Raises:
         KeyboardInterrupt: If training is stopped by Ctrl-C.
+
+    Example:
+        >>> from aupimo_torchmetrics.demo.detector import train_detector
+        >>> from aupimo_torchmetrics.demo.textures import texture_tiles
+        >>> tiles = texture_tiles("brick")
+        >>> few = tiles._replace(train_images=tiles.train_images[:32])
+        >>> detector = train_detector(few, epochs=1)
+        >>> len(detector.results)  # before training, and after the epoch
+        2
 
     """
     has_bar = any(isinstance(callback, TQDMProgressBar) for callback in callbacks)

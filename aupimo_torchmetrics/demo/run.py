@@ -38,7 +38,24 @@ SCORES_FILE, PICTURE_FILE = "aupimos.json", "aupimo.png"
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What a run of the demo found."""
+    """What a run of the demo found.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.demo.run import DemoReport
+        >>> from aupimo_torchmetrics.demo.textures import texture_tiles
+        >>> tiles = texture_tiles("brick")
+        >>> scores = torch.where(tiles.masks.any(3).any(2).any(1), 0.25, torch.nan)
+        >>> paths = [f"test/{index}.png" for index in range(40)]
+        >>> before = AUPIMOResult(scores, (1e-3, 1e-2), (0.5, 0.6), paths=paths)
+        >>> after = AUPIMOResult(3 * scores, (1e-3, 1e-2), (0.5, 0.6), paths=paths)
+        >>> report = DemoReport("brick", Path("aupimo_demo"), tiles, before, after, metric_seconds=0.5, seconds=25)
+        >>> print(report.summary().splitlines()[1])
+        AUPIMO on brick: 0.250 before training, 0.750 after (chance 0.0039, best 1)
+
+    """
 
     texture: Texture
     out: Path

@@ -5,8 +5,6 @@ of the same shape, true exactly where a planted defect has changed the photograp
 holds the photographs.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -45,7 +43,18 @@ MAX_LEVEL = 255
 
 
 class TextureTiles(NamedTuple):
-    """Tiles of one photograph: normal ones to train on, and others, some with a defect, to validate on."""
+    """Tiles of one photograph: normal ones to train on, and others, some with a defect, to validate on.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.demo.textures import texture_tiles
+        >>> tiles = texture_tiles("grass")
+        >>> tiles.train_images.shape, tiles.images.shape
+        (torch.Size([261, 1, 64, 64]), torch.Size([40, 1, 64, 64]))
+        >>> [defect == "normal" for defect in tiles.defects] == [not mask.any() for mask in tiles.masks]
+        True
+
+    """
 
     train_images: Tensor
     """(n, 1, H, W) float32 in [0, 1], normal tiles, which overlap each other but no validation tile."""
@@ -183,10 +192,10 @@ def texture_tiles(
 
 
 def tile_keys(tiles: TextureTiles) -> list[str]:
-    """Name the validation tiles by their defects and indices, as :func:`save_tiles` writes them.
+    """Name the validation tiles by their defects and indices, as `save_tiles` writes them.
 
     Args:
-        tiles: Tiles, as :func:`texture_tiles` returns them.
+        tiles: Tiles, as `texture_tiles` returns them.
 
     Returns:
         N texts such as `good/000` or `scratch/001`: path of each tile relative to the folder `test`, without suffix.
@@ -204,7 +213,7 @@ def save_tiles(tiles: TextureTiles, category: str | os.PathLike[str]) -> list[st
     """Write the validation tiles to a folder in the layout of MVTec AD, to try things on that read a data set.
 
     Args:
-        tiles: Tiles, as :func:`texture_tiles` returns them.
+        tiles: Tiles, as `texture_tiles` returns them.
         category: Folder of the category, made if need be: `test/DEFECT/000.png` and `ground_truth/DEFECT/000_mask.png`.
 
     Returns:

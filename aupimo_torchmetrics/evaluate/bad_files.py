@@ -17,7 +17,14 @@ NUM_SHOWN = 3
 
 
 class BadFile(NamedTuple):
-    """A file that cannot be evaluated."""
+    """A file that cannot be evaluated.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate import BadFile
+        >>> BadFile("good/000.png", "an image without a map")
+        BadFile(path='good/000.png', reason='an image without a map')
+
+    """
 
     path: str
     """Path of the file."""
@@ -43,6 +50,15 @@ class BadFilesError(BadDataError):
 
     Attributes:
         bad_files: All these files, with the reasons.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate import BadFile, BadFilesError
+        >>> error = BadFilesError([BadFile("good/000.png", "an image without a map")], "skip them by `skip_bad=True`")
+        >>> print(error)
+        1 file cannot be evaluated (skip them by `skip_bad=True`):
+          good/000.png: an image without a map
+        >>> error.bad_files[0].path
+        'good/000.png'
 
     """
 

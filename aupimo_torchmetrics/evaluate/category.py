@@ -27,7 +27,14 @@ def metric_title(metric: str) -> str:
 
 
 class MapFacts(NamedTuple):
-    """What is known of the map of an image beside its scores."""
+    """What is known of the map of an image beside its scores.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate import MapFacts
+        >>> MapFacts(num_pixels=16, max_score=15.0)
+        MapFacts(num_pixels=16, max_score=15.0)
+
+    """
 
     num_pixels: int
     """Pixels that count, which are all that are not ignored."""
@@ -36,7 +43,15 @@ class MapFacts(NamedTuple):
 
 
 class DefectScores(NamedTuple):
-    """Scores of the images with one type of defect."""
+    """Scores of the images with one type of defect.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate import DefectScores
+        >>> rows = [DefectScores("crack", 0, 5, aupimo=0.75), DefectScores("scratch", 1, 8, aupimo=0.5)]
+        >>> min(rows, key=lambda row: row.aupimo).defect
+        'scratch'
+
+    """
 
     defect: str | None
     """Type of the defect, None if it is not known."""
@@ -61,6 +76,27 @@ class CategoryScores:
         resized: Size of a map and size of its mask, for maps that were resized.
         warnings: Warnings of the metrics.
         num_skipped: Images of the category that were not scored, as their files are bad.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate import evaluate
+        >>> scores = np.arange(16.0).reshape(4, 4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for kind in ("images", "masks", "maps"):
+        ...         Path(folder, kind).mkdir()
+        ...     for name, highest_normal in (("a", 15), ("b", 12)):
+        ...         Image.new("L", (4, 4)).save(Path(folder, f"images/{name}.png"))
+        ...         Image.fromarray(scores > highest_normal).save(Path(folder, f"masks/{name}.png"))
+        ...         np.save(Path(folder, f"maps/{name}.npy"), scores)
+        ...     evaluation = evaluate(f"{folder}/maps", folder, fpr_bounds=(0.1, 0.5))
+        >>> scores = evaluation.categories[0]
+        >>> scores.num_normal, scores.num_anomalous
+        (1, 1)
+        >>> [round(row["aupimo"], 3) for row in scores.image_rows()]
+        [nan, 0.899]
 
     """
 
@@ -111,7 +147,7 @@ class CategoryScores:
         return rows
 
     def image_rows(self) -> list[dict[str, Any]]:
-        """Return what is known of each image, with the names of :meth:`~aupimo_torchmetrics.AUPIMOResult.to_dataframe`.
+        """Return what is known of each image, with the names of `aupimo_torchmetrics.AUPIMOResult.to_dataframe`.
 
         Returns:
             `path`, `category`, `defect`, `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower`, `tpr_at_upper`,

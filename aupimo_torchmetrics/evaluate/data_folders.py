@@ -6,8 +6,6 @@ only in the normal form of Unicode, in which operating systems write accents, ar
 are no data. Images and masks are listed here, not read.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,7 +29,17 @@ NORMAL_FOLDERS = ("good", "ok", "normal", "defect_free", "defect-free")
 
 
 class LabelledImage(NamedTuple):
-    """A test image, and the masks of its defects."""
+    """A test image, and the masks of its defects.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from aupimo_torchmetrics.evaluate import LabelledImage
+        >>> name, mask = "tile/test/crack/000.png", Path("tile/ground_truth/crack/000_mask.png")
+        >>> image = LabelledImage(name, "tile", Path(name), (mask,), has_defect=True, defect="crack")
+        >>> image.key
+        'tile/test/crack/000'
+
+    """
 
     name: str
     """Path relative to the data set, with `/` between the parts. It names the image everywhere."""

@@ -4,8 +4,6 @@ Files come from other people: they are read by `_untrusted`, and whatever is wro
 says what. This module needs the extra `evaluate`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -36,7 +34,17 @@ require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.eval
 
 
 class MapFiles(NamedTuple):
-    """Anomaly maps that lie on disk."""
+    """Anomaly maps that lie on disk.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.evaluate import MapFiles
+        >>> stack = torch.zeros(2, 4, 6)
+        >>> maps = MapFiles(["good/000.png", "crack/000.png"], lambda index: stack[index])
+        >>> maps.read(1).shape
+        torch.Size([4, 6])
+
+    """
 
     names: list[str]
     """Path of each map's image or of the map itself, as it was given."""
@@ -54,7 +62,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
             `asmaps.pt` of the official package, `{"asmaps": (N, H, W), "paths": [...]}`, or an `.npz` or `.npy` of the
-            kind, see :func:`~aupimo_torchmetrics.evaluate.map_sets.open_map_set`.
+            kind, see `aupimo_torchmetrics.evaluate.map_sets.open_map_set`.
         map_suffix: Only files of the folder with this ending, in any case, are maps, as `.tiff`; None for every file
             that can be one.
         follow_links: Whether links may lead out of the folder.

@@ -31,7 +31,14 @@ MAX_SHOWN = 5
 
 
 class MaskRule(NamedTuple):
-    """What the values of mask files mean, where the files do not say it clearly themselves."""
+    """What the values of mask files mean, where the files do not say it clearly themselves.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate import MaskRule
+        >>> MaskRule(threshold=127)  # values above 127 are a defect
+        MaskRule(threshold=127, ignore_value=None)
+
+    """
 
     threshold: float | None = None
     """Values above it are a defect; None if the files themselves have to say it."""

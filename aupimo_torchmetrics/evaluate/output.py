@@ -35,7 +35,15 @@ CAPTION_WIDTH = 28
 
 
 class SavedFiles(NamedTuple):
-    """Files of an output folder, by their paths in it."""
+    """Files of an output folder, by their paths in it.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate import SavedFiles
+        >>> saved = SavedFiles(written=["images.csv", "summary.json"], replaced=["images.csv"], left=[])
+        >>> sorted({*saved.written} - {*saved.replaced})
+        ['summary.json']
+
+    """
 
     written: list[str]
     """All files that were written, in this order."""

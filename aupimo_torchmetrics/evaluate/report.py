@@ -49,7 +49,30 @@ class Evaluation:
         bad_files: Files that were skipped.
         reader: Reads the maps, and is asked again for heat maps.
         without_maps: Categories of the data set of which there is no map.
-        settings: Parameters of :func:`~aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
+        settings: Parameters of `aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate import evaluate
+        >>> scores = np.arange(16.0).reshape(4, 4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tile = Path(folder, "tile")
+        ...     for kind in ("images", "masks", "maps"):
+        ...         (tile / kind).mkdir(parents=True)
+        ...     for name, highest_normal in (("a", 15), ("b", 12)):
+        ...         Image.new("L", (4, 4)).save(tile / f"images/{name}.png")
+        ...         Image.fromarray(scores > highest_normal).save(tile / f"masks/{name}.png")
+        ...         np.save(tile / f"maps/{name}.npy", scores)
+        ...     evaluation = evaluate(tile / "maps", tile, fpr_bounds=(0.1, 0.5))
+        >>> print(evaluation.summary())  # doctest: +ELLIPSIS
+        category  normal  defect  AUPIMO
+        tile           1       1  0.8994
+        ...
+        >>> evaluation.means()["aupimo"][1]  # categories in which it is defined
+        1
 
     """
 

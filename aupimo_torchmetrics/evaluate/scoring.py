@@ -78,10 +78,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     """Score saved anomaly maps, category by category.
 
     Args:
-        maps: File `asmaps.pt` or folder of maps, see :func:`~aupimo_torchmetrics.evaluate.map_files.open_maps`. None if
-            `table` names the map of each image.
-        data: Folder of a data set, see :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`. None with
-            `table`.
+        maps: File `asmaps.pt` or folder of maps, see `aupimo_torchmetrics.evaluate.open_maps`. None if `table` names
+            the map of each image.
+        data: Folder of a data set, see `aupimo_torchmetrics.evaluate.find_test_images`. None with `table`.
         layout: Layout of the data set.
         fpr_bounds: Lower and upper bound of the shared FPR; the default is that of the paper.
         num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.

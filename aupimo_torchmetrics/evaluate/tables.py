@@ -99,7 +99,7 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
 
     Returns:
         Images with their maps. Bad files: rows that contradict themselves or each other, with their lines, and what
-        :func:`~aupimo_torchmetrics.evaluate.pairing.pair_maps` finds.
+        `aupimo_torchmetrics.evaluate.pairing.pair_maps` finds.
 
     Raises:
         TypeError: If the table is neither a path nor a DataFrame.
@@ -139,10 +139,10 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
 
 
 def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -> None:
-    """Write the table that a data set amounts to, for :func:`open_table`.
+    """Write the table that a data set amounts to, for `open_table`.
 
     Args:
-        images: Test images, as from :func:`~aupimo_torchmetrics.evaluate.layouts.find_test_images`.
+        images: Test images, as from `aupimo_torchmetrics.evaluate.find_test_images`.
         path: File to write, with paths relative to its folder as far as possible. The folder is made if need be.
 
     Raises:

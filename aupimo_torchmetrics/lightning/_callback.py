@@ -61,8 +61,8 @@ class _Scored(NamedTuple):
 class AUPIMOCallback(Callback):
     """Log what explains the AUPIMO of an epoch: distribution, curves and heat maps of the images.
 
-    At the end of each validation and test epoch, for each :class:`~aupimo_torchmetrics.AUPIMO` of the LightningModule
-    that was updated in it, beside the score that is logged as `val/aupimo`:
+    At the end of each validation and test epoch, for each `aupimo_torchmetrics.AUPIMO` of the LightningModule that was
+    updated in it, beside the score that is logged as `val/aupimo`:
 
     - `val/aupimo/share_at_0`: share of the anomalous images with a score of exactly 0 (nothing of the defect is found),
     - `val/aupimo/share_at_1`: share with a score of exactly 1 (the whole defect is found at every threshold); both are
@@ -79,8 +79,8 @@ class AUPIMOCallback(Callback):
     with a method `log_image`), MLflow and Comet; other loggers get only the scalars. Nothing is logged in Lightning's
     sanity check, and no figure if the score is undefined. The score is computed only once.
 
-    `callback.results["val/aupimo"]` is the :class:`~aupimo_torchmetrics.AUPIMOResult` of the last epoch, on all
-    processes. Lightning resets the metric itself when the epoch has ended.
+    `callback.results["val/aupimo"]` is the `aupimo_torchmetrics.AUPIMOResult` of the last epoch, on all processes.
+    Lightning resets the metric itself when the epoch has ended.
 
     Heat maps need images and anomaly maps. The callback looks for them in what the step returns, then in its batch.
     Both may be dictionaries or objects with the usual names, as in

@@ -67,7 +67,7 @@ def plot_distribution(
     the last score within 1.5 interquartile ranges. Each point is an anomalous image.
 
     Args:
-        results: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them, or several of them by name.
+        results: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them, or several of them by name.
         ax: Axis to draw on. None for a new figure.
         sort: Whether models stand in the order of their means, the best at the top, or in the order in which they are
             given. A model without any score stands last.
@@ -179,12 +179,12 @@ def plot_pimo_curves(
     or else by their index.
 
     Args:
-        curves: Curves of N images, as :meth:`~aupimo_torchmetrics.AUPIMO.curves` returns and
-            :class:`~aupimo_torchmetrics.PIMO` computes them.
-        result: Scores of the same images, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        curves: Curves of N images, as `aupimo_torchmetrics.AUPIMO.curves` returns and `aupimo_torchmetrics.PIMO`
+            computes them.
+        result: Scores of the same images, as `aupimo_torchmetrics.AUPIMO.result` returns them.
         images: Indices, from 0 to N - 1, of the anomalous images whose curves to draw. None for those that stand for
-            the distribution of the scores (:func:`~aupimo_torchmetrics.statistics.per_image_statistics`), or without a
-            result for five images from the worst to the best, evenly spread in rank.
+            the distribution of the scores (`aupimo_torchmetrics.statistics.per_image_statistics`), or without a result
+            for five images from the worst to the best, evenly spread in rank.
         ax: Axis to draw on. None for a new figure.
 
     Returns:
@@ -318,7 +318,7 @@ def representative_images(result: AUPIMOResult) -> dict[int, str]:
     """Choose the images nearest to the statistics of a box plot of the scores.
 
     Args:
-        result: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
 
     Returns:
         The names of the statistics that an image stands for, joined by commas, by the index of the image, worst first.
@@ -367,7 +367,7 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
         image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey. Values outside [0, 1],
             as of bytes or after a normalisation, are drawn from the darkest to the brightest.
         anomaly_map: (H, W) or (1, H, W) floating, in the unit of the maps that were scored.
-        result: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
         mask: (H, W) or (1, H, W) bool or 0 and 1, whose outline is drawn. None for no outline.
         index: Index of the image, for a title with its path (or else its index) and its score. Without it the title
             has only the score, computed from map and mask. Without index and mask there is no title.
@@ -421,12 +421,12 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
     captions: Sequence[str] | None = None,
     fig: Figure | SubFigure | None = None,
 ) -> tuple[Figure | SubFigure, NDArray[Any]]:
-    """Plot the photographs of some images, and below each the heat map that :func:`plot_heatmap` draws.
+    """Plot the photographs of some images, and below each the heat map that `plot_heatmap` draws.
 
     Args:
-        images: n photographs as of :func:`plot_heatmap`, which may differ in size.
+        images: n photographs as of `plot_heatmap`, which may differ in size.
         anomaly_maps: Their n maps.
-        result: Scores as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
         masks: Their n masks. None for no outlines.
         indices: Their n indices, for the titles of the heat maps.
         captions: Titles of the n photographs.
@@ -438,8 +438,7 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
         TypeError: If a map is not a floating tensor.
-        ValueError: If there is no image, if there is not the same number of each, and where :func:`plot_heatmap` raises
-            it.
+        ValueError: If there is no image, if there is not the same number of each, and where `plot_heatmap` raises it.
 
     Example:
         >>> import torch

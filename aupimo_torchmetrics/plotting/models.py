@@ -45,7 +45,7 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
     datasets.
 
     Args:
-        ranking: Ranks, as :func:`~aupimo_torchmetrics.statistics.rank_models` returns them.
+        ranking: Ranks, as `aupimo_torchmetrics.statistics.rank_models` returns them.
         ax: Axis to draw on. None for a new figure.
 
     Returns:
@@ -117,7 +117,7 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
     Numbers are rounded down: 0.95 means 0.95 or more, and 1.00 that p is practically 0.
 
     Args:
-        comparison: Confidences, as :func:`~aupimo_torchmetrics.statistics.compare_models` returns them.
+        comparison: Confidences, as `aupimo_torchmetrics.statistics.compare_models` returns them.
         ax: Axis to draw on. None for a new figure.
 
     Returns:

@@ -44,8 +44,8 @@ class AlignedScores(NamedTuple):
 def align_scores(results: Mapping[str, AUPIMOResult]) -> AlignedScores:
     """Put the scores of several models in the order of the first model's images.
 
-    Images are matched by their paths if all results have them (see :func:`match_images`), else by their image ids if
-    all results have these, else by their positions.
+    Images are matched by their paths if all results have them (see `match_images`), else by their image ids if all
+    results have these, else by their positions.
 
     Args:
         results: One result or more, by the name of the model.

@@ -29,7 +29,18 @@ Indices = NDArray[np.intp]
 
 
 class ImageStatistic(NamedTuple):
-    """One statistic of the per-image scores, and the image that is nearest to it."""
+    """One statistic of the per-image scores, and the image that is nearest to it.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import per_image_statistics
+        >>> result = AUPIMOResult(torch.tensor([0.25, 0.5, 0.875]), (1e-5, 1e-4), (0.0, 1.0))
+        >>> [lowest, *_] = per_image_statistics(result)
+        >>> lowest
+        ImageStatistic(name='low whisker', value=0.25, image=0, score=0.25)
+
+    """
 
     name: str
     """`"low whisker"`, `"first quartile"`, `"median"`, `"mean"`, `"third quartile"`, `"high whisker"`, or, if they were
@@ -52,7 +63,7 @@ def per_image_statistics(
     equal.
 
     Args:
-        result: Scores, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores, as `aupimo_torchmetrics.AUPIMO.result` returns them.
         outliers: Which outliers to list too: `"none"`, `"low"`, `"high"` or `"both"`.
         tolerance: If the nearest image already stands for another statistic, the next nearest image takes its place,
             but only if its score is at most this far from the value. With 0 its score must be the value itself.
@@ -138,7 +149,7 @@ def bootstrap_interval(
     Memory does not grow with `num_resamples` times the number of images.
 
     Args:
-        result: Scores, as :meth:`~aupimo_torchmetrics.AUPIMO.result` returns them.
+        result: Scores, as `aupimo_torchmetrics.AUPIMO.result` returns them.
         confidence: Share of the means that the interval holds, in (0, 1).
         num_resamples: How often to draw, at least 1.
         seed: Fixes the draws: one seed gives one interval.

@@ -38,7 +38,7 @@ class ModelComparison:
         order: Names of the models, the best first: by average rank for the Wilcoxon test, by mean for the t-test.
         means: Mean score of each model.
         intervals: Lower and upper end of the 95 % bootstrap interval of each mean, as
-            :func:`~aupimo_torchmetrics.statistics.bootstrap_interval` gives it.
+            `aupimo_torchmetrics.statistics.bootstrap_interval` gives it.
         average_ranks: Rank of each model, averaged over the images: 1 for a model that is the best on every image.
             Models with equal scores on an image share the average of their ranks.
         confidence: `confidence[a, b]` is 1 - p of the test whose alternative hypothesis is, if `"greater"`, that the
@@ -47,6 +47,18 @@ class ModelComparison:
         alternative: `"greater"`, `"less"` or `"two-sided"`.
         num_images: Number of images with a score.
         matched_by: What said which scores are of the same image: its `"path"`, its `"image id"`, or its `"position"`.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import compare_models
+        >>> scores, paths = torch.linspace(0, 0.9, 10), [f"crack/00{index}.png" for index in range(10)]
+        >>> old, new = (AUPIMOResult(each, (1e-5, 1e-4), (0.0, 1.0), paths=paths) for each in (scores, scores + 0.1))
+        >>> print(compare_models({"old": old, "new": new}))
+        10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's; ordered by average rank
+            model   mean  rank     #1     #2  95% interval of the mean
+        #1  new    0.550  1.00      -  0.999  0.370 to 0.730
+        #2  old    0.450  2.00  0.000      -  0.270 to 0.630
 
     """
 
@@ -72,7 +84,7 @@ class ModelComparison:
 
     @property
     def title(self) -> str:
-        """One line that says what the table of :meth:`rows` shows."""
+        """One line that says what the table of `rows` shows."""
         claim = f"confidence (1 - p, {self.test}) that a row's model is {self.relation} a column's"
         by_position = " matched by position" if self.matched_by == "position" else ""
         return f"{self.num_images} images{by_position}; {claim}; ordered by {self.ordered_by}"

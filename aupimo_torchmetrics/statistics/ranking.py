@@ -37,6 +37,17 @@ class ModelRanking:
         alpha: Probability that the Nemenyi test tells models apart although all are alike.
         num_datasets: Number of datasets.
 
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.statistics import rank_models
+        >>> low, high = (AUPIMOResult(torch.tensor([score]), (1e-5, 1e-4), (0.0, 1.0)) for score in (0.2, 0.7))
+        >>> ranking = rank_models({"tile": {"old": low, "new": high}, "wood": {"old": low, "new": high}})
+        >>> ranking.average_ranks
+        {'old': 2.0, 'new': 1.0}
+        >>> ranking.groups  # two datasets are too few to tell the models apart
+        [('new', 'old')]
+
     """
 
     order: tuple[str, ...]
@@ -83,16 +94,16 @@ class ModelRanking:
 
 
 def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float = RANKING_ALPHA) -> ModelRanking:
-    r"""Rank models over many datasets by their mean scores, as for a critical-difference diagram.
+    """Rank models over many datasets by their mean scores, as for a critical-difference diagram.
 
     The Friedman test asks whether the models differ at all, and the Nemenyi test which of them do: those whose average
-    ranks over :math:`N` datasets differ by the critical difference or more,
+    ranks over N datasets differ by the critical difference or more,
 
-    .. math:: q_\alpha \sqrt{k (k + 1) / (6 N)}
+        q_alpha * sqrt(k * (k + 1) / (6 * N))
 
-    for :math:`k` models, where :math:`q_\alpha` is the quantile of the studentized range over :math:`\sqrt 2`. Source:
-    J. Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006.
-    Mean scores that differ by less than 1e-12 are equal.
+    for k models, where `q_alpha` is the quantile of the studentized range over the square root of 2. Source: J. Demšar,
+    "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006. Mean scores that differ by less than
+    1e-12 are equal.
 
     Args:
         results: Scores of the same two or more models on each dataset, by the name of the dataset, then of the model.
