@@ -165,6 +165,18 @@ def test_single_pixels_survive_when_a_picture_shrinks() -> None:
     assert 500 * characters_for_each(500) < 15e6
 
 
+def test_a_busy_map_makes_the_picture_smaller() -> None:
+    """What counts is all that the page holds of an image: levels of a busy map take more than a plain photograph."""
+    torch.manual_seed(0)
+    maps, masks = torch.rand(2, 600, 600), torch.zeros(2, 600, 600, dtype=torch.bool)
+    masks[1, :10] = True
+    result = evaluate_tensors(maps, masks)
+    content = ImageContent(torch.full((1, 600, 600), 0.5), 0.8 + 0.2 * maps[1], masks[1], None)
+    allowed = characters_for_each(500)
+    assert view_image(content, result, thresholds_of(result), math.inf).picture.num_characters > allowed
+    assert view_image(content, result, thresholds_of(result), allowed).picture.num_characters <= allowed
+
+
 def test_a_picture_never_exceeds_what_the_smallest_takes() -> None:
     """Where even the smallest pictures are too large, these are taken, and no error comes."""
     masks = torch.zeros(2, 200, 200, dtype=torch.bool)
@@ -250,20 +262,23 @@ def test_page_without_a_score_says_why(tmp_path: Path) -> None:
 
 
 def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the page is written, no more than the map of one image is held beside the one that is read."""
+    """No more than the map of one image is held beside the one that is read, and what is ready is written."""
     maps, data = write_data(tmp_path)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
-    read, seen = PairReader.read, list[weakref.ref[torch.Tensor]]()
+    read, seen, sizes = PairReader.read, list[weakref.ref[torch.Tensor]](), list[int]()
 
     def watched(self: PairReader, pair: Any) -> LoadedPair:
         assert sum(reference() is not None for reference in seen) <= 1
         loaded = read(self, pair)
+        (unfinished,) = (tmp_path / "out").glob(".report.html.*")
+        sizes.append(unfinished.stat().st_size)
         seen.append(weakref.ref(loaded.anomaly_map))
         return loaded
 
     monkeypatch.setattr(PairReader, "read", watched)
     evaluation.save(tmp_path / "out", report=True)
     assert len(seen) >= 18
+    assert sizes[-1] > (tmp_path / "out/report.html").stat().st_size / 2
 
 
 def test_the_same_scores_give_the_same_page(folder: Path, tmp_path: Path) -> None:
