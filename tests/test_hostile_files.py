@@ -132,9 +132,10 @@ TENSORS = {
 def test_tensors_that_are_no_maps(tmp_path: Path, kind: str) -> None:
     """Tensors of other kinds are refused when the file is opened."""
     torch.save({"asmaps": TENSORS[kind], "paths": ["a.png"]}, tmp_path / "asmaps.pt")
-    with pytest.raises(
-        ValueError, match=r"asmaps\.pt: ('asmaps' is not a dense tensor|an array of shape|no array of maps)"
-    ):
+    reason = "'asmaps' is not a dense tensor|an array of shape|no array of maps"
+    if kind == "sparse":
+        reason += "|broken, or not only tensors"  # of torch 2.14, which reads no sparse tensor from a file
+    with pytest.raises(ValueError, match=rf"asmaps\.pt: ({reason})"):
         map_files.open_maps(tmp_path / "asmaps.pt")
 
 

@@ -76,7 +76,7 @@ def test_update_has_the_usual_parameters(metric_class: type[Any]) -> None:
     assert list(inspect.signature(metric_class.update).parameters) == ["self", "preds", "target", "image_ids"]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torchmetrics still tests it
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torchmetrics still tests it
 @pytest.mark.filterwarnings("ignore:This property will be removed in 2.0.0:DeprecationWarning")  # one of torchmetrics
 @pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
 def test_metric_is_scriptable(metric_class: type[Any]) -> None:

@@ -317,7 +317,7 @@ def test_batches_split_and_order_do_not_matter(metric_class: type[Any], num_bins
         assert_same(expected, FUNCTIONS[metric_class](maps, masks))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torchmetrics still tests it
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torchmetrics still tests it
 @pytest.mark.filterwarnings("ignore:This property will be removed in 2.0.0:DeprecationWarning")  # one of torchmetrics
 @each_metric
 @each_num_bins
