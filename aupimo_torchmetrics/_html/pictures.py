@@ -32,7 +32,7 @@ SIDES = (640, 512, 384, 256, 192, 128, 96)
 JPEG_QUALITY = 80
 NUM_COLORS = 64
 """Colours of a heat map; one more is transparent, and one is for the outline of the mask."""
-OUTLINE_SHARE = 1 / 250
+OUTLINE_SHARE = 1 / 120
 """Width of the outline of a mask, as a share of the longest side."""
 
 
