@@ -16,7 +16,7 @@ from aupimo_torchmetrics import AUPIMOResult, __version__, cli
 from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.demo.detector import TextureDetector, overwrite_regions
-from aupimo_torchmetrics.demo.run import DemoReport, run_demo
+from aupimo_torchmetrics.demo.run import DemoReport, _saying_what_is_saved, run_demo
 from aupimo_torchmetrics.demo.textures import load_texture
 
 
@@ -338,6 +338,22 @@ def test_an_interrupted_demo_says_what_was_saved(
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == f"aupimo demo: stopped; saved: {saved}"
     assert "AUPIMO on" not in out
+
+
+def test_a_demo_that_is_interrupted_at_its_maps_names_what_came_before(tmp_path: Path) -> None:
+    """Ctrl-C while images and maps are written names their folders, also where an earlier run has written the same."""
+
+    @_saying_what_is_saved(tmp_path)
+    def write_and_stop() -> None:
+        for name in ("data/brick/test/good/000.png", "maps/brick/test/good/000.tiff"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            write_and_stop()
+        assert str(caught.value) == f"stopped; saved: {tmp_path / 'data/brick'}, {tmp_path / 'maps/brick'}"
 
 
 def test_a_demo_without_a_terminal_shows_no_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

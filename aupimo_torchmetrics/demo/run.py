@@ -152,18 +152,24 @@ def run_demo(
 
 @contextmanager
 def _saying_what_is_saved(out: Path) -> Iterator[None]:
-    """Name the files that an interrupted run has written, those of TensorBoard by their folder."""
-    before = {path: path.stat().st_mtime_ns for path in _files_of_a_run(out)}
+    """Name the files that an interrupted run has written; events, images and maps by their folders."""
+    before = {path: _last_change(path) for path in _files_of_a_run(out)}
     try:
         yield
     except KeyboardInterrupt as error:
-        saved = [str(path) for path in _files_of_a_run(out) if path.stat().st_mtime_ns != before.get(path)]
+        saved = [str(path) for path in _files_of_a_run(out) if _last_change(path) != before.get(path)]
         raise KeyboardInterrupt(f"stopped; saved: {', '.join(saved) or 'nothing'}") from error
 
 
 def _files_of_a_run(out: Path) -> list[Path]:
     """Files and folders that a run writes, as far as they are there."""
-    return [*sorted(out.glob("tensorboard/*")), *filter(Path.exists, (out / SCORES_FILE, out / PICTURE_FILE))]
+    folders = (path for name in ("tensorboard", "data", "maps") for path in sorted(out.glob(f"{name}/*")))
+    return [*folders, *filter(Path.exists, (out / SCORES_FILE, out / PICTURE_FILE))]
+
+
+def _last_change(path: Path) -> int:
+    """Time of the last change of a file, or of anything in a folder, in nanoseconds."""
+    return max(each.stat().st_mtime_ns for each in (path, *path.rglob("*")))
 
 
 def _progress_bar() -> list[TQDMProgressBar]:
