@@ -343,7 +343,7 @@ def test_an_interrupted_demo_says_what_was_saved(
 def test_a_demo_that_is_interrupted_at_its_maps_names_what_came_before(tmp_path: Path) -> None:
     """Ctrl-C while images and maps are written names their folders, also where an earlier run has written the same."""
 
-    @_saying_what_is_saved(tmp_path)
+    @_saying_what_is_saved(tmp_path, "brick")
     def write_and_stop() -> None:
         for name in ("data/brick/test/good/000.png", "maps/brick/test/good/000.tiff"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -134,7 +134,7 @@ def run_demo(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     run_time = Stopwatch()
-    with run_time, _saying_what_is_saved(out):
+    with run_time, _saying_what_is_saved(out, texture):
         tiles = texture_tiles(texture, seed)
         logger = TensorBoardLogger(out, name="tensorboard", default_hp_metric=False)
         logger.log_hyperparams({"texture": texture, "epochs": epochs, "seed": seed})
@@ -151,20 +151,20 @@ def run_demo(
 
 
 @contextmanager
-def _saying_what_is_saved(out: Path) -> Iterator[None]:
+def _saying_what_is_saved(out: Path, texture: Texture) -> Iterator[None]:
     """Name the files that an interrupted run has written; events, images and maps by their folders."""
-    before = {path: _last_change(path) for path in _files_of_a_run(out)}
+    before = {path: _last_change(path) for path in _files_of_a_run(out, texture)}
     try:
         yield
     except KeyboardInterrupt as error:
-        saved = [str(path) for path in _files_of_a_run(out) if _last_change(path) != before.get(path)]
+        saved = [str(path) for path in _files_of_a_run(out, texture) if _last_change(path) != before.get(path)]
         raise KeyboardInterrupt(f"stopped; saved: {', '.join(saved) or 'nothing'}") from error
 
 
-def _files_of_a_run(out: Path) -> list[Path]:
+def _files_of_a_run(out: Path, texture: Texture) -> list[Path]:
     """Files and folders that a run writes, as far as they are there."""
-    folders = (path for name in ("tensorboard", "data", "maps") for path in sorted(out.glob(f"{name}/*")))
-    return [*folders, *filter(Path.exists, (out / SCORES_FILE, out / PICTURE_FILE))]
+    others = (out / SCORES_FILE, out / PICTURE_FILE, out / "data" / texture, out / "maps" / texture)
+    return [*sorted(out.glob("tensorboard/*")), *filter(Path.exists, others)]
 
 
 def _last_change(path: Path) -> int:
