@@ -36,7 +36,15 @@ class ScoredImages(NamedTuple):
     scoring: sweep.Scoring
     aupimos: Tensor
     """(N,) float64, NaN for a normal image."""
-    warnings: tuple[str, ...]
+    undefined: tuple[str, ...]
+    """Why there is no score."""
+    uncertain: tuple[str, ...]
+    """Why thresholds, and the scores at them, are not certain."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All texts."""
+        return (*self.undefined, *self.uncertain)
 
     @property
     def table(self) -> sweep.PixelTable:
@@ -94,7 +102,7 @@ def score_images(
         scoring, text = _score_by_samples(kept, levels, fpr_bounds, num_thresholds, shared_fpr)
     undefined = _warnings.missing_class("AUPIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
     aupimos = sweep.per_image_scores(kept, scoring.table)
-    return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined, text))
+    return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined), _texts(text))
 
 
 def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:

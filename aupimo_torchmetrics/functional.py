@@ -140,7 +140,7 @@ def aupimo(
     ignore_index = check_ignore_index(ignore_index)
     kept, images = _select(preds, target, image_ids, bounds[1], ignore_index, validate_args=validate_args)
     scored = score_images(images.kept, bounds, num_thresholds, shared_fpr)
-    warn((*images.warnings, *scored.warnings[:1]))  # that a score is undefined says more than what else is uncertain
+    warn((*images.warnings, *(scored.undefined or scored.uncertain)))
     score = mean_score(scored.aupimos) if reduction == "mean" else scored.aupimos
     score = score.to(kept.floor)
     return score.numpy() if is_numpy(preds) else score

@@ -191,13 +191,11 @@ class AUPIMO(PixelScoresMetric):
         """Compute the mean score (), or with `reduction="none"` the score of each image (N,), in float32."""
         images = self._images()
         self._result = result_of(images, self.fpr_bounds, self.num_thresholds, self.shared_fpr)
-        texts = self._result.warnings
-        if self._has_only_normal_images():
-            # The score is undefined, and its thresholds are known: each is told to who asks for it.
-            place = len(images.warnings)
-            own = texts[place + 1 :] if self._is_for_thresholds else texts[place : place + 1]
-            texts = (*images.warnings, *own)
-        self._warn(texts)
+        scored = self._result._known()  # noqa: SLF001
+        # Of normal images alone there are thresholds, but no score: each is told to who asks for it.
+        asks_for_thresholds = self._is_for_thresholds and self._has_only_normal_images()
+        texts = scored.uncertain if asks_for_thresholds else scored.undefined or scored.uncertain
+        self._warn((*images.warnings, *texts))
         scores = self._result.aupimos
         score = mean_score(scores) if self.reduction == "mean" else scores
         return score.to(torch.float32).to(self.device)
