@@ -36,7 +36,7 @@ from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.report import Evaluation
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
-from aupimo_torchmetrics.evaluate.sources import check_sources, find_pairs, make_mask_rule
+from aupimo_torchmetrics.evaluate.sources import find_pairs, make_mask_rule
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
 
@@ -153,7 +153,6 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     check_fpr_limit(aupro_limit, "aupro_limit")
     mask_rule = make_mask_rule(mask_threshold, ignore_value)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
-    check_sources(maps, data, table, layout, map_suffix, normal_folder)
     found = find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
     reader = PairReader(found.maps, resize, mask_rule)
     categories, bad_files = [], list(found.bad_files)

@@ -20,7 +20,7 @@ from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
 from aupimo_torchmetrics.evaluate.reading import PairReader
 from aupimo_torchmetrics.evaluate.tables import open_table
 
-__all__ = ["EvaluatedPairs", "FoundPairs", "check_sources", "find_evaluated_pairs", "find_pairs", "make_mask_rule"]
+__all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs", "make_mask_rule"]
 
 
 class FoundPairs(NamedTuple):
@@ -42,6 +42,7 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     follow_links: bool,
 ) -> FoundPairs:
     """Find the map of each image of a table, or else of a data set."""
+    _check_sources(maps, data, table, layout, map_suffix, normal_folder)
     map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
     if table is not None:
         pairs, bad_files, map_files, images = open_table(table, map_files)
@@ -52,7 +53,7 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     return FoundPairs(map_files, images, *pair_maps(map_files, images))
 
 
-def check_sources(  # noqa: PLR0917  the settings of the command
+def _check_sources(  # noqa: PLR0917  the settings of the command
     maps: str | os.PathLike[str] | None,
     data: str | os.PathLike[str] | None,
     table: Any,
@@ -123,7 +124,6 @@ def find_evaluated_pairs(summary: Path) -> EvaluatedPairs:
         settings = json.loads(summary.read_text(encoding="utf-8"))["settings"]
         names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder")
         sources = {name: settings[name] for name in names}
-        check_sources(**sources)
         found = find_pairs(**sources, follow_links=settings["follow_links"])
         mask_rule = make_mask_rule(settings["mask_threshold"], settings["ignore_value"])
         reader = PairReader(found.maps, settings["resize"], mask_rule)
