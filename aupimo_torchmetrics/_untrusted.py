@@ -314,7 +314,7 @@ def _check_meaning(page: Any) -> None:
 
 
 def _read_tiff_by_pillow(path: str | os.PathLike[str], page: Any) -> NDArray[Any]:
-    """Read what tifffile cannot unpack without imagecodecs, if it is of a kind that Pillow reads without a fault."""
+    """Read what tifffile cannot unpack without imagecodecs, if it is of a kind that Pillow reads correctly."""
     dtype = page.dtype
     is_read_right = dtype in (_PILLOW_TYPES if page.parent.byteorder == "<" else _PILLOW_TYPES_BIG_ENDIAN)
     if not is_read_right or page.compression == _PACKBITS or sys.byteorder == "big":

@@ -331,6 +331,18 @@ def test_comparison_of_official_files_and_seeds_has_no_pictures(folder: Path, tm
     assert not any(page.steps())
 
 
+def test_comparison_with_a_damaged_file_shows_the_other_models(folder: Path, tmp_path: Path) -> None:
+    """A model whose thresholds cannot be read has scores and a reason, and costs the others no picture."""
+    shutil.copytree(folder / "better", tmp_path / "better")
+    for file in (tmp_path / "better").rglob("aupimos.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    folders = [folder / "scores", tmp_path / "better"]
+    compare_paths(folders, names=["scores", "better"]).save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    assert page.text.count("No picture: ") == 18
+    assert [bool(steps) for steps in page.steps()].count(True) == 18
+
+
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_report_needs_a_folder(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--report` without `--out` is a wrong command, and says so before anything is read."""

@@ -80,7 +80,7 @@ class _Image(NamedTuple):
     scores: dict[str, float]
     """AUPIMO by the name of the model."""
     indices: dict[str, int]
-    """Index of the image in the result of each model."""
+    """Index of the image in the result of each model; empty if images were not matched by their paths."""
     pairs: dict[str, Pair]
     """The image and its map, of each model of which these are known."""
 
@@ -174,41 +174,43 @@ def _images_of(category: str, content: PageContent, sources: Sources) -> list[_I
     results = content.results[category]
     (first_name, first), *_ = results.items()
     aligned = align_scores(results)
-    orders = {
-        name: match_images(first.paths or (), result.paths or (), first_name, name)
-        if aligned.matched_by == "path"
-        else list(range(len(result.aupimos)))
-        for name, result in results.items()
-    }
+    orders = {}
+    if aligned.matched_by == "path":
+        for name, result in results.items():
+            orders[name] = match_images(first.paths or (), result.paths or (), first_name, name)
     images = []
     for place in range(len(first.aupimos)):
         scores = {name: float(each[place]) for name, each in aligned.scores.items()}
         if any(map(math.isnan, scores.values())):
             continue
         indices = {name: order[place] for name, order in orders.items()}
-        pairs = {}
-        for model, index in indices.items():
-            path = (results[model].paths or [""] * (index + 1))[index]
-            if (category, model) in sources and path in sources[category, model].by_name:
-                pairs[model] = sources[category, model].by_name[path]
-        name = first.paths[place] if first.paths else f"image {place}"
-        images.append(_Image(category, name, scores, indices, pairs))
+        paths = {name: (results[name].paths or [])[index] for name, index in indices.items()}
+        pairs = {
+            name: sources[category, name].by_name[path]
+            for name, path in paths.items()
+            if (category, name) in sources and path in sources[category, name].by_name
+        }
+        images.append(_Image(category, paths.get(first_name, f"image {place}"), scores, indices, pairs))
     return sorted(images, key=lambda image: -image.difference)
 
 
 def _cards(images: Iterable[_Image], content: PageContent, sources: Sources, max_characters: float) -> Iterator[Card]:
     """Read images one by one, and show what each model finds in them."""
     for category, group in groupby(images, key=lambda image: image.category):
-        models = {
-            model: make_model(model, AUPIMOResult.load(content.files[category][model]), sources[category, model].reader)
-            for model in content.order
-            if (category, model) in sources
-        }
+        models, notes = dict[str, Model](), dict[str, str]()
+        for name in content.order:
+            if (category, name) in sources:
+                try:
+                    result = AUPIMOResult.load(content.files[category][name])
+                except (ValueError, OSError) as error:
+                    notes[name] = f"No picture: {error}"
+                else:
+                    models[name] = make_model(name, result, sources[category, name].reader)
         for image in group:
             views = [
                 model_view(models[name], image.indices[name], image.pairs[name], max_characters)
-                if name in image.pairs
-                else ModelView(name, image.scores[name], [], None)
+                if name in models and name in image.pairs
+                else ModelView(name, image.scores[name], [], None, notes.get(name, ""))
                 for name in content.order
             ]
             facts = [f"difference {image.difference:.4f}", image.category, image.defect]
@@ -225,7 +227,7 @@ def _cards(images: Iterable[_Image], content: PageContent, sources: Sources, max
 
 def _num_mask_pixels(image: _Image, models: Mapping[str, Model]) -> int | None:
     """Mask pixels of an image, if a model knows them."""
-    sizes = ((models[name].result.mask_sizes, image.indices[name]) for name in image.pairs)
+    sizes = ((models[name].result.mask_sizes, image.indices[name]) for name in image.indices if name in models)
     return next((int(each[index]) for each, index in sizes if each is not None), None)
 
 
