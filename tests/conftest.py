@@ -17,3 +17,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         module = item.dtest.globs
         if item.name.removeprefix(f"{module.get('__name__')}.") in module.get("__doctest_skip__", ()):
             item.add_marker(pytest.mark.skip(reason="needs a package that is not installed"))
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make and log figures without drawing on them, which takes longer than all else in a small training."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)

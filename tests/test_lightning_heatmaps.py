@@ -37,7 +37,7 @@ from aupimo_torchmetrics.lightning import AUPIMOCallback, _figures
 from aupimo_torchmetrics.lightning._sources import guessed_pictures
 from aupimo_torchmetrics.plotting import plot_heatmaps
 
-pytestmark = advice_of_lightning
+pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
 MIN_MAX_ERROR = 1e-6
 """A mean of float64 pixel weights against a score that is a sum in another order, rounded to float32."""

@@ -33,7 +33,7 @@ from torchmetrics.wrappers import MinMaxMetric
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.lightning import AUPIMOCallback, _names
 
-pytestmark = advice_of_lightning
+pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
 FIGURES = ("curves", "distribution")
 
