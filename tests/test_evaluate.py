@@ -607,7 +607,7 @@ def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytes
     """A map, a mask or an image with more pixels than the limit is refused before its pixels are read."""
     for suffix in (".tiff", ".npy", ".png"):
         write_map(tmp_path / f"map{suffix}", np.zeros((20, 20), dtype=np.uint8))
-    monkeypatch.setattr(_untrusted, "MAX_PIXELS", 399)
+    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", 399)
     maps = open_maps(tmp_path)
     assert len(maps.names) == 3
     for index in range(3):

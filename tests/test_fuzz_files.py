@@ -331,7 +331,7 @@ def peak_memory() -> int:
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse files of more than a million pixels."""
-    monkeypatch.setattr(_untrusted, "MAX_PIXELS", MAX_PIXELS)
+    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", MAX_PIXELS)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
 
 
@@ -407,7 +407,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds")
     arguments = parser.parse_args()
     logging.disable()
-    _untrusted.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    _untrusted.limits.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     counts = {kind: collections.Counter[str]() for kind in TARGETS}
     for number in rounds(arguments.minutes):
         for kind, count in counts.items():

@@ -333,7 +333,7 @@ def test_versions_of_torch_are_compared_as_numbers(
 def test_images_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     """An image above the limit of this library or of Pillow is refused unread, though Pillow's warning is muted."""
     ours, pillows = {"Pillow's": (1000, 300), "ours": (300, 1000), "none of Pillow's": (300, None)}[limit]
-    monkeypatch.setattr(_untrusted, "MAX_PIXELS", ours)
+    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", ours)
     monkeypatch.setattr(image_files, "MAX_IMAGE_PIXELS", pillows)
     paths = [tmp_path / f"000{suffix}" for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp")]
     for path in paths:

@@ -1,0 +1,33 @@
+"""How large a file may be, and how a refusal is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aupimo_torchmetrics._files import BadDataError
+
+MAX_PIXELS = 2**27
+"""Pixels of the largest file that is read, 11,585 x 11,585: more is taken for a mistake or an attack."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn whatever reading a file raises into a BadDataError with the first line of the reason.
+
+    Readers of broken files raise all kinds of errors.
+    """
+    try:
+        yield
+    except BadDataError:
+        raise
+    except Exception as error:
+        raise BadDataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def check_size(shape: tuple[int, ...], limit: int | None = None) -> None:
+    """Raise if there are more pixels than `limit`, by default `MAX_PIXELS`."""
+    limit = MAX_PIXELS if limit is None else limit
+    if math.prod(shape) > limit:
+        raise BadDataError(f"too large: {' x '.join(str(length) for length in shape)}, at most {limit:,} pixels")
