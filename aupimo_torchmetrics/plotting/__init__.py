@@ -7,14 +7,11 @@ as `scratch/005`, or by its index if the result has no paths. The pictures need 
 functions does not load matplotlib.
 """
 
-from aupimo_torchmetrics.plotting.images import (
-    plot_distribution,
-    plot_heatmap,
-    plot_heatmaps,
-    plot_pimo_curves,
-    representative_images,
-)
+from aupimo_torchmetrics.plotting.curves import plot_pimo_curves
+from aupimo_torchmetrics.plotting.distribution import plot_distribution
+from aupimo_torchmetrics.plotting.heatmaps import plot_heatmap, plot_heatmaps
 from aupimo_torchmetrics.plotting.models import plot_confidence, plot_ranks
+from aupimo_torchmetrics.plotting.representatives import representative_images
 
 __all__ = [
     "plot_confidence",

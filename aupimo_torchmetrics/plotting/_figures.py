@@ -1,9 +1,12 @@
-"""What the pictures share: sizes in inches, colours, markers, names of images, and new figures."""
+"""What the pictures share: sizes in inches, colours, markers, names and scores of images, and new figures."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -86,6 +89,12 @@ def image_name(result: AUPIMOResult | None, index: int) -> str:
     return next((name for name, end in names if not any(other.endswith(end) for other in others)), path[1:])
 
 
+def name_and_score(result: AUPIMOResult, index: int, score: float) -> str:
+    """Title of an image with a score, as `scratch/005 · 0.73`, or without paths `image 5: AUPIMO 0.73`."""
+    separator = ": AUPIMO " if result.paths is None else " · "
+    return f"{drawable(image_name(result, index))}{separator}{score:.2f}"
+
+
 def _with_slashes(path: str) -> str:
     """A path of any system, with one slash before each part."""
     return "/" + re.sub(r"[\\/]+", "/", path).strip("/")
@@ -94,6 +103,12 @@ def _with_slashes(path: str) -> str:
 def _without_suffix(path: str) -> str:
     """A path without its suffix, if that is one of letters."""
     return re.sub(r"(?<=[^/])\.[A-Za-z]+$", "", path)
+
+
+def known_scores(result: AUPIMOResult) -> NDArray[np.float64]:
+    """Scores (n,) of the anomalous images."""
+    scores = result.aupimos.double().cpu().numpy()
+    return np.asarray(scores[~np.isnan(scores)])
 
 
 def figure_and_axis(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -1,0 +1,208 @@
+"""Pictures of where in an image its score comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aupimo_torchmetrics.plotting._figures import (
+    HEATMAP_SIZE,
+    MASK_COLOR,
+    MAX_NAME_LENGTH,
+    SCORE_COLORS,
+    drawable,
+    figure_and_axis,
+    heatmaps_size,
+    image_name,
+    name_and_score,
+    new_figure,
+)
+from aupimo_torchmetrics.results import AUPIMOResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+__all__ = ["plot_heatmap", "plot_heatmaps"]
+
+HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
+"""What the colours of a heat map mean."""
+
+
+def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
+    image: Tensor,
+    anomaly_map: Tensor,
+    result: AUPIMOResult,
+    mask: Tensor | None = None,
+    index: int | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Plot where the score of one image comes from, over its photograph.
+
+    The colour of a pixel is its `AUPIMOResult.pixel_aupimo`: the share of the thresholds between the FPR bounds that
+    call it anomalous. It is 1 for pixels that all of them find, and pixels that none of them finds are transparent. The
+    mean in the mask is the score of the image. In a normal image the coloured pixels are the false positives at the
+    upper FPR bound.
+
+    Args:
+        image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey. Values outside [0, 1],
+            as of bytes or after a normalisation, are drawn from the darkest to the brightest.
+        anomaly_map: (H, W) or (1, H, W) floating, in the unit of the maps that were scored.
+        result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
+        mask: (H, W) or (1, H, W) bool or 0 and 1, whose outline is drawn. None for no outline.
+        index: Index of the image, for a title with its path (or else its index) and its score. Without it the title
+            has only the score, computed from map and mask. Without index and mask there is no title.
+        ax: Axis to draw on. None for a new figure, with a colour bar.
+
+    Returns:
+        Figure and axis.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        TypeError: If the map is not a floating tensor.
+        ValueError: If image, map and mask are not of one size or have no pixel, if the map holds NaN, if `index` is not
+            that of an image, or if the result was loaded from a file that holds only scores.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> from aupimo_torchmetrics.plotting import plot_heatmap
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+        >>> metric.update(maps, masks)
+        >>> fig, ax = plot_heatmap(maps[1] / 32, maps[1], metric.result(), masks[1], index=1)
+        >>> ax.get_title()
+        'image 1: AUPIMO 1.00'
+
+    """
+    weights = result.pixel_aupimo(anomaly_map).cpu()
+    _check_one_size(image, anomaly_map, mask)
+    weights = weights.reshape(anomaly_map.shape[-2:])
+    title = _heatmap_title(result, weights, mask, index)
+    is_new = ax is None
+    fig, ax = figure_and_axis(ax, HEATMAP_SIZE)
+    _draw_photograph(ax, image)
+    heat = ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
+    if mask is not None and bool(mask.any()):
+        outline = mask.detach().cpu().reshape(mask.shape[-2:]).float().numpy()
+        ax.contour(outline, levels=[0.5], colors=MASK_COLOR, linewidths=1.2)
+    ax.set_title(title, fontsize="medium")
+    if is_new:
+        fig.colorbar(heat, ax=ax, label=HEAT_LABEL)
+    return fig, ax
+
+
+def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in every plot function
+    images: Sequence[Tensor] | Tensor,
+    anomaly_maps: Sequence[Tensor] | Tensor,
+    result: AUPIMOResult,
+    masks: Sequence[Tensor] | Tensor | None = None,
+    indices: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    fig: Figure | SubFigure | None = None,
+) -> tuple[Figure | SubFigure, NDArray[Any]]:
+    """Plot the photographs of some images, and below each the heat map that `plot_heatmap` draws.
+
+    Args:
+        images: n photographs as of `plot_heatmap`, which may differ in size.
+        anomaly_maps: Their n maps.
+        result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
+        masks: Their n masks. None for no outlines.
+        indices: Their n indices, for the titles of the heat maps.
+        captions: Titles of the n photographs.
+        fig: Figure to draw on. None for a new one.
+
+    Returns:
+        Figure and axes (2, n).
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        TypeError: If a map is not a floating tensor.
+        ValueError: If there is no image, if there is not the same number of each, and where `plot_heatmap` raises it.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> from aupimo_torchmetrics.plotting import plot_heatmaps
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1, 0] = True
+        >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+        >>> metric.update(maps, masks)
+        >>> fig, axes = plot_heatmaps(maps / 32, maps, metric.result(), masks)
+        >>> axes.shape
+        (2, 2)
+
+    """
+    num_images = len(images)
+    for name, values in (
+        ("anomaly_maps", anomaly_maps),
+        ("masks", masks),
+        ("indices", indices),
+        ("captions", captions),
+    ):
+        if values is not None and len(values) != num_images:
+            raise ValueError(
+                f"Expected `{name}` to hold one item for each of {num_images} images, but got {len(values)}."
+            )
+    if num_images == 0:
+        raise ValueError("Expected `images` to hold at least one image, but got none.")
+    if fig is None:
+        fig = new_figure(heatmaps_size(num_images))
+    axes: NDArray[Any] = np.asarray(fig.subplots(2, num_images, squeeze=False))
+    for column, (image, anomaly_map) in enumerate(zip(images, anomaly_maps, strict=True)):
+        plain_ax, heat_ax = axes[:, column]
+        _draw_photograph(plain_ax, image)
+        plain_ax.set_title("" if captions is None else captions[column], fontsize="medium")
+        mask = None if masks is None else masks[column]
+        plot_heatmap(image, anomaly_map, result, mask, None if indices is None else indices[column], heat_ax)
+    fig.colorbar(axes[1, 0].images[-1], ax=axes, label=HEAT_LABEL)
+    return fig, axes
+
+
+def _draw_photograph(ax: Axes, image: Tensor) -> None:
+    """Draw an image (H, W) or (C, H, W) in grey."""
+    photograph = image.detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
+    darkest, brightest = float(photograph.min()), float(photograph.max())
+    levels = (0.0, 1.0) if darkest >= 0 and brightest <= 1 else (darkest, brightest)
+    ax.imshow(photograph.numpy(), cmap="gray", vmin=levels[0], vmax=levels[1])
+    ax.set_axis_off()
+
+
+def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, index: int | None) -> str:
+    """Score of an anomalous image, or share of false positives of a normal one with pixel weights (H, W)."""
+    if index is None and mask is None:
+        return ""
+    if index is None:
+        is_masked = torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0
+        score = float(weights[is_masked].mean())
+        title, normal = f"AUPIMO {score:.2f}", "normal"
+    else:
+        if not 0 <= index < len(result.aupimos):
+            raise ValueError(f"Expected `index` to be that of one of {len(result.aupimos)} images, but got {index}.")
+        score = float(result.aupimos[index])
+        title = name_and_score(result, index, score)
+        title = title if len(title) <= MAX_NAME_LENGTH else title.replace(" · ", "\n")
+        normal = f"{drawable(image_name(result, index))}{': ' if result.paths is None else ' · '}normal"
+    return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
+
+
+def _check_one_size(image: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> None:
+    """Raise unless photograph, map and mask have the same height and width, and one map is given."""
+    size = anomaly_map.shape[-2:]
+    if anomaly_map.numel() != math.prod(size):
+        raise ValueError(f"Expected `anomaly_map` to be of shape (H, W), but got {tuple(anomaly_map.shape)}.")
+    if anomaly_map.numel() == 0:
+        raise ValueError(f"Expected `anomaly_map` to hold pixels, but got none: its shape is {tuple(size)}.")
+    for name, other in (("image", image), ("mask", mask)):
+        if other is not None and other.shape[-2:] != size:
+            raise ValueError(
+                f"Expected `{name}` and `anomaly_map` to be of one height and width, "
+                f"but got {tuple(other.shape)} and {tuple(anomaly_map.shape)}."
+            )
