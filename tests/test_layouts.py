@@ -543,6 +543,18 @@ def test_what_auto_is_not_sure_of(tmp_path: Path, kind: str) -> None:
     assert "`layout`" in first or "`table`" in first
 
 
+@pytest.mark.parametrize("layout", ["mvtec", "mvtec_ad_2", "mvtec_3d", "loco", "visa", "btad", "real_iad"])
+def test_a_folder_of_data_sets(tmp_path: Path, layout: str) -> None:
+    """Of a folder that holds data sets each is named, and can be given as it is named."""
+    sets = [make_tree(tmp_path / "data sets" / name, layout) for name in ("a", "b")]
+    touch(tmp_path / "data sets", "c/notes.png", "d/e/0.png")
+    with pytest.raises(BadDataError, match="to be one data set, but it holds some") as caught:
+        find_test_images(tmp_path / "data sets")
+    named = [Path(line.strip()) for line in str(caught.value).splitlines()[1:]]
+    assert named == [path.resolve() for path in sets]
+    assert all(find_test_images(path) for path in named)
+
+
 def test_masks_among_the_images_of_a_named_layout(tmp_path: Path) -> None:
     """Even by name no layout takes the mask of another image for an image."""
     root = touch(make_tree(tmp_path / "data", "mvtec"), "bottle/test/broken/000_mask.png")

@@ -59,9 +59,9 @@ def find_test_images(
 
     Raises:
         ValueError: If a layout is not known, there is no such folder, or a `normal_folder` is not there.
-        BadDataError: If there is no image in that layout or `"auto"` finds none or several that fit, a table of the
+        BadDataError: If there is no image in that layout, `"auto"` finds no layout or several that fit, a table of the
             split cannot be read, an image or mask is reached by a link that leads out of the root or nowhere, or a
-            folder in a category is a link.
+            folder in a category is a link. If folders in the root are data sets, they are named.
 
     Example:
         >>> import tempfile
@@ -106,6 +106,12 @@ def _images_of_any_layout(data: DataFolder) -> list[LabelledImage]:
     fitting = _fitting_layouts(data)
     if len(fitting) == 1:
         return next(iter(fitting.values()))
+    if not fitting and (below := _data_sets_below(data)):
+        raise BadDataError(
+            "\n  ".join(
+                [f"Expected {data.root} to be one data set, but it holds some. Give one of them:", *map(str, below)]
+            )
+        )
     if fitting:
         found, remedy = f"it fits several: {', '.join(fitting)}", "Give the one that it is as `layout`"
     else:
@@ -129,6 +135,23 @@ def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
     fitting = {name: images for name, images in found.items() if images and _mask_among(images) is None}
     with_masks = {name: images for name, images in fitting.items() if any(map(_has_mask, images))}
     return with_masks or fitting
+
+
+def _data_sets_below(data: DataFolder) -> list[Path]:
+    """Folders in the root that are data sets with masks."""
+    return [
+        folder
+        for folder in data.folders(data.root)
+        if _is_data_set(DataFolder(folder, data.normal_folders, follow_links=data.follow_links))
+    ]
+
+
+def _is_data_set(data: DataFolder) -> bool:
+    """Whether there is a data set with masks in some layout."""
+    try:
+        return any(_has_mask(image) for images in _fitting_layouts(data).values() for image in images)
+    except BadDataError:
+        return False
 
 
 def _has_mask(image: LabelledImage) -> bool:
