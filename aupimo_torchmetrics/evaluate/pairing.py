@@ -1,39 +1,22 @@
-"""Which map belongs to which image.
-
-A map is matched by its path: the folders and the name that it has in common with the image, counted from the end. All
-maps follow one way: the same number of leading folders is ignored everywhere, and what the names of maps have more
-than those of images, as `_map`, is the same everywhere. What fits in another way than the rest is not matched.
-"""
+"""Which map belongs to which image, and what is wrong if that is not clear."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath, PureWindowsPath
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_key, is_file
+from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, is_file
 from aupimo_torchmetrics.evaluate.map_files import MapFiles
+from aupimo_torchmetrics.evaluate.ways import SEPARATORS, fitting_images
 
 __all__ = ["Pair", "bad_image", "pair_images", "pair_maps"]
 
-LAYOUT_FOLDERS = {"1cls", "data", "images", "rgb", "test", "test_public"}
-"""Folders of layouts, in any case, that a tree of maps may do without."""
-SEPARATORS = "._- "
-"""What stands between the name of an image and what a map appends to it."""
 MAX_NAMED = 4
 """How many maps of one image are named."""
 MAX_ENDINGS = 20
 """How many endings of maps are tried where images have several maps."""
-MAX_PATTERNS = 6
-"""How many ways to append to names are tried, the most frequent first."""
-
-Parts = tuple[str, ...]
-"""Folders of a path, and its name without suffix."""
-Pattern = Callable[[str], str | None]
-"""Gives the name of the image by that of its map, both without suffix; None if the name does not follow the pattern."""
 
 
 class Pair(NamedTuple):
@@ -63,7 +46,7 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
     """
     bad_files = []
     indices: dict[int, list[int]] = {}
-    for index, fitting in enumerate(_fitting_images(maps.names, images)):
+    for index, fitting in enumerate(fitting_images(maps.names, images)):
         if not fitting:
             bad_files.append(BadFile(maps.names[index], "a map without a test image"))
         elif len({images[number].key for number in fitting}) > 1:
@@ -177,179 +160,3 @@ def _endings(names: Sequence[str]) -> list[str]:
         start = max(common.rfind(letter) for letter in SEPARATORS)
     endings = [name[start:] for name in names] if start > 0 else []
     return [each for each in endings if "/" not in each and sum(name.endswith(each) for name in names) == 1]
-
-
-class _Way(NamedTuple):
-    """How paths of maps are read: all in the same way."""
-
-    pattern: Pattern
-    num_map_folders: int
-    """How many leading folders of maps are ignored."""
-    num_image_folders: int
-    """How many leading folders of images are ignored."""
-    num_matches: int
-    """Maps that fit one image."""
-    num_fitting: int
-    """Maps that fit one image or more."""
-
-
-def _fitting_images(names: Sequence[str], images: Sequence[LabelledImage]) -> list[list[int]]:
-    """Indices of the images that each map fits."""
-    map_parts = [_map_parts(name) for name in names]
-    image_parts = [tuple(image.key.split("/")) for image in images]
-    # On another machine the folder of a category may have another name.
-    has_categories = not all(map(_is_absolute, names))
-    meaningful = [_meaningful_folders(image, has_categories=has_categories) for image in images]
-    fitting = _match(map_parts, image_parts, meaningful)
-    if not any(fitting):
-        fitting = _match(_without_layout(map_parts), _without_layout(image_parts), meaningful)
-    return fitting
-
-
-def _match(map_parts: Sequence[Parts], image_parts: Sequence[Parts], meaningful: Sequence[set[str]]) -> list[list[int]]:
-    """Indices of the images that each map fits by the way that matches most maps."""
-    matcher = _Matcher(map_parts, image_parts, meaningful)
-    patterns = list(matcher.patterns())
-    ways = [matcher.best_way(patterns[0])]
-    if ways[0].num_matches < len(map_parts):
-        ways += [matcher.best_way(pattern) for pattern in patterns[1:]]
-    way = max(ways, key=lambda way: (way.num_matches, way.num_fitting))
-    fitting = [matcher.lookup(way, parts) for parts in map_parts]
-    matched = {image for each in fitting for image in each}
-    # A map that fits an image in another way than the rest is a second map of it, or none at all.
-    for index, parts in enumerate(map_parts):
-        if not fitting[index]:
-            others = [matcher.lookup(way._replace(pattern=pattern), parts) for pattern in patterns]
-            fitting[index] = next((each for each in others if len(each) == 1 and each[0] in matched), [])
-    return fitting
-
-
-class _Matcher:
-    """Looks up images by the ends of their paths.
-
-    Args:
-        map_parts: Paths of maps.
-        image_parts: Paths of images.
-        meaningful: Names of folders of each image that a map of it may not contradict.
-
-    """
-
-    def __init__(
-        self, map_parts: Sequence[Parts], image_parts: Sequence[Parts], meaningful: Sequence[set[str]]
-    ) -> None:
-        self._maps = map_parts
-        self._images = image_parts
-        self._meaningful = meaningful
-        self._by_end: dict[int, dict[Parts, list[int]]] = {}
-
-    def lookup(self, way: _Way, parts: Parts) -> list[int]:
-        """Return the indices of the images that a map fits."""
-        if len(parts) <= way.num_map_folders:
-            return []
-        stem = way.pattern(parts[-1])
-        if stem is None:
-            return []
-        return self._ends(way.num_image_folders).get((*parts[way.num_map_folders : -1], stem), [])
-
-    def best_way(self, pattern: Pattern) -> _Way:
-        """Return the numbers of leading folders by which most maps fit an image, and leave out as few as possible."""
-        best = _Way(pattern, 0, 0, 0, 0)
-        for num_image_folders, num_map_folders in self._numbers_of_folders():
-            way = _Way(pattern, num_map_folders, num_image_folders, 0, 0)
-            counts = Counter(min(len(self.lookup(way, parts)), 2) for parts in self._maps)
-            way = way._replace(num_matches=counts[1], num_fitting=counts[1] + counts[2])
-            if (way.num_matches, way.num_fitting) > (best.num_matches, best.num_fitting):
-                best = way
-            if best.num_matches == len(self._maps):
-                break
-        return best
-
-    def patterns(self) -> Iterator[Pattern]:
-        """Yield how names of maps may be made of those of images: equal, with the suffix of the image, or with more."""
-        yield lambda stem: stem
-        yield lambda stem: None if as_key(stem) == stem else as_key(stem)
-        stems = {parts[-1] for parts in self._images}
-        endings, beginnings = Counter[str](), Counter[str]()
-        for stem in {parts[-1] for parts in self._maps} - stems:
-            for position, letter in enumerate(stem):
-                if letter in SEPARATORS:
-                    endings[stem[position:]] += stem[:position] in stems
-                    beginnings[stem[: position + 1]] += stem[position + 1 :] in stems
-        for ending, _ in (+endings).most_common(MAX_PATTERNS):
-            yield _without_ending(ending)
-        for beginning, _ in (+beginnings).most_common(MAX_PATTERNS):
-            yield _without_beginning(beginning)
-
-    def _numbers_of_folders(self) -> Iterator[tuple[int, int]]:
-        """Yield how many leading folders to leave out of the paths of images and of maps, the fewest first.
-
-        Folders are ignored in both only if all maps begin alike and all images do, and not as far as the folders of a
-        type of defect, or of a category unless paths are absolute: `good/000` is no map of `crack/000`.
-        """
-        max_maps = max((len(parts) - 1 for parts in self._maps), default=0)
-        max_images = max((len(parts) - 1 for parts in self._images), default=0)
-        common_maps = _num_common_folders(self._maps)
-        common_images = min(
-            _num_common_folders(self._images),
-            min(map(_num_meaningless_folders, self._images, self._meaningful), default=0),
-        )
-        for num_images in range(max_images + 1):
-            yield num_images, 0
-            both = common_maps if num_images <= common_images else 0
-            for num_maps in range(1, (max_maps if num_images == 0 else both) + 1):
-                yield num_images, num_maps
-
-    def _ends(self, num_folders: int) -> dict[Parts, list[int]]:
-        """Indices of images by their paths without leading folders."""
-        if num_folders not in self._by_end:
-            ends: dict[Parts, list[int]] = {}
-            for index, parts in enumerate(self._images):
-                if len(parts) > num_folders:
-                    ends.setdefault(parts[num_folders:], []).append(index)
-            self._by_end[num_folders] = ends
-        return self._by_end[num_folders]
-
-
-def _map_parts(name: str) -> Parts:
-    """Parts of the path of a map, which may be absolute, and of another operating system."""
-    parts = [part for part in as_key(name.replace("\\", "/")).split("/") if part not in {"", "."}]
-    return tuple(parts) or ("",)
-
-
-def _without_layout(paths: Sequence[Parts]) -> list[Parts]:
-    """Paths without the folders that belong to a layout."""
-    return [(*(part for part in parts[:-1] if part.casefold() not in LAYOUT_FOLDERS), parts[-1]) for parts in paths]
-
-
-def _num_common_folders(paths: Sequence[Parts]) -> int:
-    """How many leading folders all paths have in common."""
-    if not paths:
-        return 0
-    first, last = min(paths), max(paths)
-    number = next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
-    return min(number, *(len(parts) - 1 for parts in (first, last)))
-
-
-def _is_absolute(name: str) -> bool:
-    """Whether the path of a map begins at the root of a machine, of whichever operating system."""
-    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
-
-
-def _meaningful_folders(image: LabelledImage, *, has_categories: bool) -> set[str]:
-    """Names of folders of an image that a map of it may not contradict: its type of defect, and maybe its category."""
-    return {*(image.defect or "").split("/"), *([image.category] if has_categories else [])}
-
-
-def _num_meaningless_folders(parts: Parts, meaningful: set[str]) -> int:
-    """How many leading folders of an image come before one that a map may not contradict."""
-    return next((i for i, part in enumerate(parts[:-1]) if part in meaningful), len(parts) - 1)
-
-
-def _without_ending(ending: str) -> Pattern:
-    """Pattern of names with something appended."""
-    return lambda stem: stem[: -len(ending)] if stem.endswith(ending) else None
-
-
-def _without_beginning(beginning: str) -> Pattern:
-    """Pattern of names with something before."""
-    return lambda stem: stem[len(beginning) :] if stem.startswith(beginning) else None
