@@ -52,6 +52,16 @@ WAYS: dict[str, Callable[[str], str]] = {
     "suffix and ending": lambda key: f"{key}.png_map.tiff",
     "beginning": lambda key: f"/{key}.tiff".replace("/0", "/map_0").lstrip("/"),
     "ending and folders": lambda key: f"runs/{key}_map.tiff",
+    "joined": lambda key: f"{key.replace('/', '_')}.tiff",
+    "joined by two": lambda key: f"{key.replace('/', '__')}.tiff",
+    "joined by hyphens": lambda key: f"{key.replace('/', '-')}.npy",
+    "joined by dots": lambda key: f"{key.replace('/', '.')}.npy",
+    "joined in a folder": lambda key: f"runs/seed 0/{key.replace('/', '_')}.npy",
+    "joined without the category": lambda key: f"{key.removeprefix('p/').replace('/', '_')}.npy",
+    "joined in a folder of the category": lambda key: f"p/{key.removeprefix('p/').replace('/', '_')}.npy",
+    "joined without the folder test": lambda key: f"{key.replace('/test', '').replace('/', '_')}.npy",
+    "joined with an ending": lambda key: f"{key.replace('/', '_')}_anomaly_map.npy",
+    "joined with the suffix of the image": lambda key: f"{key.replace('/', '_')}.png.npy",
 }
 """How maps may be named, by the key of their image."""
 
@@ -63,6 +73,31 @@ def test_ways_to_name_maps(way: str) -> None:
     names = [WAYS[way](each.key) for each in images]
     assert pair(names, images) == (dict(zip(NAMES, names, strict=True)), {})
     assert pair(names[::-1], images) == (dict(zip(NAMES, names, strict=True)), {})
+
+
+@pytest.mark.parametrize("folder", ["", "test_"])
+def test_joined_names_for_a_data_set_of_one_category(folder: str) -> None:
+    """Names of maps may begin with the category that is the data set, but with no other."""
+    images = [image(f"test/{end}.png", "p") for end in ("a_b/0", "a_b/1", "good/0", "good/1")]
+    names = [f"p_{folder}{end}.tiff" for end in ("a_b_0", "a_b_1", "good_0", "good_1")]
+    assert pair(names, images) == ({each.name: name for each, name in zip(images, names, strict=True)}, {})
+    assert pair([name.replace("p_", "q_") for name in names], images)[0] == {}
+
+
+def test_joined_names_that_fit_two_images() -> None:
+    """A joined name that may be that of two images is a bad file."""
+    images = [image(f"p/test/{end}.png") for end in ("a/b_0", "a_b/0", "good/1")]
+    found, bad_files = pair(["p_test_a_b_0.npy", "p_test_good_1.npy"], images)
+    assert found == {"p/test/good/1.png": "p_test_good_1.npy"}
+    assert "a map that fits several images, p/test/a/b_0.png, p/test/a_b/0.png" in bad_files["p_test_a_b_0.npy"]
+
+
+def test_joined_names_of_two_categories() -> None:
+    """Without the category, joined names fit an image of each category, and are bad files."""
+    images = [image(f"{category}/test/{end}.png") for category in "pq" for end in ("a/0", "good/1")]
+    found, bad_files = pair(["a_0.npy", "good_1.npy"], images)
+    assert found == {}
+    assert "fits several images, p/test/a/0.png, q/test/a/0.png" in bad_files["a_0.npy"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@ r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, AUROC, AUP
 
 In the order of the work: `layouts` lists the images of a data set, by `data_folders` and `published_layouts`, and
 `tables` those of a table; `map_files` opens maps, of which `map_sets` are many in one file; `pairing` finds the map of
-each image; `mask_files`, `masks` and `reading` read it with its mask; `scoring` scores them category by category;
-`skipping` decides whether they may be scored without bad files; `category` and `report` say what came out; `output`
-writes files and pictures, and `page` the page `report.html`. `bad_files` names what cannot be evaluated, and `sources`
-finds what is evaluated.
+each image, by the `ways` in which maps are named; `mask_files`, `masks` and `reading` read it with its mask; `scoring`
+scores them category by category; `skipping` decides whether they may be scored without bad files; `category` and
+`report` say what came out; `output` writes files and pictures, and `page` the page `report.html`. `bad_files` names
+what cannot be evaluated, and `sources` finds what is evaluated.
 
 This package needs the extra `evaluate`.
 
@@ -57,6 +57,7 @@ Maps are the official `asmaps.pt` (`{"asmaps": (N, h, w), "paths": [...]}`), or 
 |---|---|
 | paths with more or fewer folders, from another machine, with `\` | matched by the common end |
 | `000.png.npy`, `000_map.tiff`, `map_000.tiff`, all in one way | understood |
+| `bottle_test_crack_000.tiff` or `crack_000.tiff` for `bottle/test/crack/000.png`, all in one way | understood |
 | two maps of an image, such as pictures beside maps | bad file; `--map-suffix .tiff` says which |
 | a map that fits two images, or no image; an image without a map | bad file |
 | a set without paths | refused: the order of a set says nothing for sure |

@@ -36,7 +36,8 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
 
     Args:
         maps: Maps, whose paths have an end in common with those of the images: folders may be missing at the beginning
-            of either. Their names may go on after those of the images, or begin before them, all in the same way.
+            of either. Their names may go on after those of the images, or begin before them, or hold their folders,
+            all in the same way.
         images: Test images, sorted by category and key.
 
     Returns:

@@ -2,13 +2,14 @@
 
 A map is matched by its path: the folders and the name that it has in common with the image, counted from the end. All
 maps follow one way: the same number of leading folders is ignored everywhere, and what the names of maps have more
-than those of images, as `_map`, is the same everywhere. What fits in another way than the rest is not matched.
+than those of images, as `_map`, is the same everywhere. What fits in another way than the rest is not matched. Names of
+maps may hold the folders of their images, as `crack_000` for `crack/000`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ LAYOUT_FOLDERS = {"1cls", "data", "images", "rgb", "test", "test_public"}
 """Folders of layouts, in any case, that a tree of maps may do without."""
 SEPARATORS = "._- "
 """What stands between the name of an image and what a map appends to it."""
+JOINERS = ("_", "-", "__", ".")
+"""What may join folders and name of an image in the name of its map."""
 MAX_PATTERNS = 6
 """How many ways to append to names are tried, the most frequent first."""
 
@@ -53,12 +56,32 @@ def fitting_images(names: Sequence[str], images: Sequence[LabelledImage]) -> lis
     fitting = _match(map_parts, image_parts, meaningful)
     if not any(fitting):
         fitting = _match(_without_layout(map_parts), _without_layout(image_parts), meaningful)
-    return fitting
+    if all(len(each) == 1 for each in fitting):
+        return fitting
+    with_category = [_with_category(image) for image in images]
+    joiners = [joiner for joiner in JOINERS if any(joiner in parts[-1] for parts in map_parts)]
+    joined = [
+        _match(folders(map_parts), folders(with_category), meaningful, joiner)
+        for joiner in joiners
+        for folders in (list, _without_layout)
+    ]
+    return max([fitting, *joined], key=lambda fitting: _numbers_of_maps(map(len, fitting)))
 
 
-def _match(map_parts: Sequence[Parts], image_parts: Sequence[Parts], meaningful: Sequence[set[str]]) -> list[list[int]]:
+def _numbers_of_maps(numbers_of_images: Iterable[int]) -> tuple[int, int]:
+    """How many maps fit one image, and how many fit one or more."""
+    counts = Counter(min(number, 2) for number in numbers_of_images)
+    return counts[1], counts[1] + counts[2]
+
+
+def _match(
+    map_parts: Sequence[Parts],
+    image_parts: Sequence[Parts],
+    meaningful: Sequence[set[str]],
+    joiner: str | None = None,
+) -> list[list[int]]:
     """Indices of the images that each map fits by the way that matches most maps."""
-    matcher = _Matcher(map_parts, image_parts, meaningful)
+    matcher = _Matcher(map_parts, image_parts, meaningful, joiner)
     patterns = list(matcher.patterns())
     ways = [matcher.best_way(patterns[0])]
     if ways[0].num_matches < len(map_parts):
@@ -81,15 +104,21 @@ class _Matcher:
         map_parts: Paths of maps.
         image_parts: Paths of images.
         meaningful: Names of folders of each image that a map of it may not contradict.
+        joiner: What joins folders and name of the image in names of maps; None if these are names only.
 
     """
 
     def __init__(
-        self, map_parts: Sequence[Parts], image_parts: Sequence[Parts], meaningful: Sequence[set[str]]
+        self,
+        map_parts: Sequence[Parts],
+        image_parts: Sequence[Parts],
+        meaningful: Sequence[set[str]],
+        joiner: str | None,
     ) -> None:
         self._maps = map_parts
         self._images = image_parts
         self._meaningful = meaningful
+        self._joiner = joiner
         self._by_end: dict[int, dict[Parts, list[int]]] = {}
 
     def lookup(self, way: _Way, parts: Parts) -> list[int]:
@@ -99,15 +128,15 @@ class _Matcher:
         stem = way.pattern(parts[-1])
         if stem is None:
             return []
-        return self._ends(way.num_image_folders).get((*parts[way.num_map_folders : -1], stem), [])
+        return self._ends(way.num_image_folders).get(self._joined((*parts[way.num_map_folders : -1], stem)), [])
 
     def best_way(self, pattern: Pattern) -> _Way:
         """Return the numbers of leading folders by which most maps fit an image, and leave out as few as possible."""
         best = _Way(pattern, 0, 0, 0, 0)
         for num_image_folders, num_map_folders in self._numbers_of_folders():
             way = _Way(pattern, num_map_folders, num_image_folders, 0, 0)
-            counts = Counter(min(len(self.lookup(way, parts)), 2) for parts in self._maps)
-            way = way._replace(num_matches=counts[1], num_fitting=counts[1] + counts[2])
+            num_matches, num_fitting = _numbers_of_maps(len(self.lookup(way, parts)) for parts in self._maps)
+            way = way._replace(num_matches=num_matches, num_fitting=num_fitting)
             if (way.num_matches, way.num_fitting) > (best.num_matches, best.num_fitting):
                 best = way
             if best.num_matches == len(self._maps):
@@ -118,13 +147,13 @@ class _Matcher:
         """Yield how names of maps may be made of those of images: equal, with the suffix of the image, or with more."""
         yield lambda stem: stem
         yield lambda stem: None if as_key(stem) == stem else as_key(stem)
-        stems = {parts[-1] for parts in self._images}
+        stems = {stem for parts in self._images for stem in self._stems(parts)}
         endings, beginnings = Counter[str](), Counter[str]()
         for stem in {parts[-1] for parts in self._maps} - stems:
             for position, letter in enumerate(stem):
                 if letter in SEPARATORS:
                     endings[stem[position:]] += stem[:position] in stems
-                    beginnings[stem[: position + 1]] += stem[position + 1 :] in stems
+                    beginnings[stem[: position + 1]] += self._joiner is None and stem[position + 1 :] in stems
         for ending, _ in (+endings).most_common(MAX_PATTERNS):
             yield _without_ending(ending)
         for beginning, _ in (+beginnings).most_common(MAX_PATTERNS):
@@ -149,13 +178,21 @@ class _Matcher:
             for num_maps in range(1, (max_maps if num_images == 0 else both) + 1):
                 yield num_images, num_maps
 
+    def _joined(self, parts: Parts) -> Parts:
+        """Folders and name as one name, if names of maps hold folders."""
+        return parts if self._joiner is None else (self._joiner.join(parts),)
+
+    def _stems(self, parts: Parts) -> list[str]:
+        """Names that a map of an image may have, but for what is appended."""
+        return [parts[-1]] if self._joiner is None else [self._joined(parts[i:])[0] for i in range(len(parts) - 1)]
+
     def _ends(self, num_folders: int) -> dict[Parts, list[int]]:
         """Indices of images by their paths without leading folders."""
         if num_folders not in self._by_end:
             ends: dict[Parts, list[int]] = {}
             for index, parts in enumerate(self._images):
-                if len(parts) > num_folders:
-                    ends.setdefault(parts[num_folders:], []).append(index)
+                if len(parts) > num_folders + (self._joiner is not None):  # a joined name holds a folder
+                    ends.setdefault(self._joined(parts[num_folders:]), []).append(index)
             self._by_end[num_folders] = ends
         return self._by_end[num_folders]
 
@@ -169,6 +206,12 @@ def _map_parts(name: str) -> Parts:
 def _without_layout(paths: Sequence[Parts]) -> list[Parts]:
     """Paths without the folders that belong to a layout."""
     return [(*(part for part in parts[:-1] if part.casefold() not in LAYOUT_FOLDERS), parts[-1]) for parts in paths]
+
+
+def _with_category(image: LabelledImage) -> Parts:
+    """Parts of the path of an image, with its category also where the data set is one category."""
+    parts = tuple(image.key.split("/"))
+    return parts if parts[0] == image.category else (image.category, *parts)
 
 
 def _num_common_folders(paths: Sequence[Parts]) -> int:
