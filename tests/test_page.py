@@ -34,6 +34,7 @@ BOUNDS = (1e-2, 1e-1)
 SIZES = {"bottle": (40, 60), "screw": (64, 48)}
 HOSTILE = "<script>document.title='run'<&\"'.png"
 """Name of a file that would run if it were not escaped."""
+SHOWN = "#images .card:not([hidden])"
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -408,9 +409,16 @@ def is_foreign(address: str, path: Path) -> bool:
     return not address.startswith("data:") and address.split("#", maxsplit=1)[0] != path.as_uri()
 
 
+def wait_until(part: Any) -> Any:
+    """What to expect of a part of a page soon. Playwright's `wait_for_function` meets the page's rule for scripts."""
+    from playwright.sync_api import expect  # noqa: PLC0415
+
+    return expect(part)
+
+
 def shown_names(page: Any) -> list[str]:
     """Names of the anomalous images that a page shows, in their order."""
-    names = page.eval_on_selector_all("#images .card:not([hidden])", "cards => cards.map(card => card.dataset.name)")
+    names = page.eval_on_selector_all(SHOWN, "cards => cards.map(card => card.dataset.name)")
     return [str(name) for name in names]
 
 
@@ -424,7 +432,7 @@ def test_browser_sorts_and_filters(folder: Path, visit: Any) -> None:
     page.get_by_role("button", name="Show the images of screw hole").click()
     assert shown_names(page) == [name for name in everything if name.startswith("screw/test/hole/")]
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.querySelectorAll('#images .card:not([hidden])').length === 18")
+    wait_until(page.locator(SHOWN)).to_have_count(18)
     page.get_by_label("Type of defect").select_option("crack")
     assert shown_names(page) == [name for name in everything if "/crack/" in name]
     page.get_by_label("Sort by").select_option("-value")
@@ -471,7 +479,8 @@ def test_browser_shows_an_image_large_with_a_slider(folder: Path, visit: Any, na
             assert f"threshold {view['thresholds'][step]}" in caption
             assert f"{100 * view['tprs'][step]:.1f} % of the defect found" in caption
             assert f"{view['numFalsePositives'][step]} pixel" in caption
-        page.wait_for_function("document.querySelector('dialog canvas').width > 0")
+        for figure in dialog.locator("figure").all():
+            wait_until(figure).to_have_attribute("aria-busy", "false")
         drawn.append([num_drawn(dialog, place) for place in range(len(views))])
     for place, view in enumerate(views):
         levels = opened(view["levels"]).astype(int)
@@ -500,7 +509,6 @@ def num_drawn(dialog: Any, place: int) -> dict[str, int]:
         }
         return counts;
     }"""
-    dialog.page.wait_for_timeout(100)
     return dict(dialog.locator("canvas").nth(place).evaluate(script))
 
 

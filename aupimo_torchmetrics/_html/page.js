@@ -110,11 +110,13 @@ function enlarge(view) {
   const stack = element("span", { className: "stack" }, [photograph, canvas]);
   stack.style.maxWidth = `calc(65vh * ${photograph.getAttribute("width") / photograph.getAttribute("height")})`;
   const made = { steps, canvas, caption, view, levels: null, figure: element("figure", {}, [stack, caption]) };
+  made.figure.setAttribute("aria-busy", "true");
   readLevels(steps.levels, photograph.getAttribute("width"), photograph.getAttribute("height")).then((levels) => {
     made.levels = levels;
     canvas.width = levels.width;
     canvas.height = levels.height;
     drawOne(made);
+    made.figure.setAttribute("aria-busy", "false");
   });
   return made;
 }
