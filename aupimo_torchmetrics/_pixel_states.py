@@ -227,8 +227,9 @@ class _LatestRanks:
     def ranks(self, normal_parts: list[Tensor], mask_parts: list[Tensor]) -> Ranks:
         """Rank the mask scores among the normal scores, unless that was done last."""
         parts = (*normal_parts, *mask_parts)
-        if self._entry is not None and self._entry.is_of(parts, len(normal_parts)):
-            return self._entry.ranks
+        entry = self._entry  # read once: another thread may replace it at any moment
+        if entry is not None and entry.is_of(parts, len(normal_parts)):
+            return entry.ranks
         ranks = ranking.rank(normal_parts, mask_parts)
         refs = tuple(weakref.ref(part, self._forget) for part in parts)
         self._entry = _Entry(refs, len(normal_parts), ranks)

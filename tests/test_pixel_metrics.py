@@ -34,7 +34,15 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 import aupimo_torchmetrics
-from aupimo_torchmetrics import AUPIMO, AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, functional
+from aupimo_torchmetrics import (
+    AUPIMO,
+    AUPRO,
+    PixelAUROC,
+    PixelAveragePrecision,
+    PixelF1Max,
+    _pixel_states,
+    functional,
+)
 from aupimo_torchmetrics._engine import ranking
 
 EXACT = 1e-12
@@ -274,6 +282,21 @@ def test_values_of_a_group_follow_its_states() -> None:
     clone = one.clone(prefix="val/")
     one.reset()
     assert_same(clone.compute(), {f"val/{name}": value for name, value in expected_four(BATCHES[1:]).items()})
+
+
+def test_threads_share_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics that another thread computes at the worst moment, between a question and its answer, change no value."""
+    is_of = _pixel_states._Entry.is_of
+
+    def interrupted(*args: Any) -> bool:
+        is_same = is_of(*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(_pixel_states._Entry, "is_of", is_of)
+            assert_same(updated(make_four(), BATCHES[1:2]).compute(), expected_four(BATCHES[1:2]))
+        return is_same
+
+    monkeypatch.setattr(_pixel_states._Entry, "is_of", interrupted)
+    assert_same(updated(make_four(), BATCHES[:1]).compute(), expected_four(BATCHES[:1]))
 
 
 @ignoring_uncertainty
