@@ -420,6 +420,15 @@ def test_chosen_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [call["indices"] for call in calls] == [(0, 10)] * 2
 
 
+def test_chosen_images_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning says once which images cannot be drawn; the others are."""
+    calls = drawn(monkeypatch)
+    with pytest.warns(UserWarning, match=r"there is no image 13, 99\. This process had 13 images") as caught:
+        fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 13, 99])])
+    assert len([each for each in caught if "heatmap_images" in str(each.message)]) == 1
+    assert [call["indices"] for call in calls] == [(10,)] * 2
+
+
 def test_no_heat_maps(tmp_path: Path) -> None:
     """`num_heatmaps=0` looks at no batch."""
     fit(tmp_path, Detector(lambda *_: {"image": 1}), callbacks=[AUPIMOCallback(num_heatmaps=0)])
@@ -509,6 +518,12 @@ def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
         AUPIMOCallback(every_n_epochs=0)
     with pytest.raises(ValueError, match="`num_heatmaps` to be at least 0, but got -1"):
         AUPIMOCallback(num_heatmaps=-1)
+    for images in (3, [0, 1.5], "first"):
+        with pytest.raises(TypeError, match=r"`heatmap_images` to be a list of integers, such as `\[0, 5\]`, but got"):
+            AUPIMOCallback(heatmap_images=images)
+    with pytest.raises(ValueError, match="`heatmap_images` to be 0 or more, but got -1"):
+        AUPIMOCallback(heatmap_images=[2, -1])
+    assert AUPIMOCallback(heatmap_images=np.array([2, 1])).heatmap_images == [2, 1]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match="expects `matplotlib` to be installed"):
         AUPIMOCallback()

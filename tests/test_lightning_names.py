@@ -214,6 +214,38 @@ def test_a_name_that_is_not_there_ends_the_sanity_check(tmp_path: Path) -> None:
     assert model.trainer.global_step == 0
 
 
+def log_by_stage(model: Detector, batch: Batch, dataloader_idx: int) -> None:  # noqa: ARG001
+    """Log the metric under a name of its own in each stage."""
+    model.aupimo.update(batch["scores"], batch["truth"])
+    model.log("test/aupimo" if model.trainer.testing else "val/aupimo", model.aupimo)
+
+
+def test_a_name_that_is_not_there_costs_no_scores(tmp_path: Path) -> None:
+    """At the end of a run a wrong name is a warning, whose advice is right: the name of the attribute."""
+    trainer = make_trainer(tmp_path, AUPIMOCallback("val/aupimo"))
+    with pytest.warns(UserWarning, match=r"does nothing in this run.* but got aupimo, test/aupimo") as caught:
+        (scores,) = trainer.test(Detector(log_by_stage), loader(), verbose=False)
+    assert scores["test/aupimo"] == pytest.approx(float(SCORES.nanmean()))
+    (advice,) = {str(each.message) for each in caught if "does nothing" in str(each.message)}
+    assert 'AUPIMOCallback("aupimo")' in advice
+    callback = AUPIMOCallback("aupimo")
+    make_trainer(tmp_path, callback).test(Detector(log_by_stage), loader(), verbose=False)
+    assert set(callback.results) == {"test/aupimo"}
+
+
+def test_a_name_needs_no_index_of_a_loader(tmp_path: Path) -> None:
+    """With two loaders Lightning adds an index to the name under which a metric is logged; either name will do."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        if dataloader_idx == 0:
+            update_and_log(model, batch, dataloader_idx)
+
+    for name in ("val/aupimo", "val/aupimo/dataloader_idx_0"):
+        callback = AUPIMOCallback(name, num_heatmaps=0)
+        fit(tmp_path / name, Detector(step), callback, loaders=[loader(), loader(range(4))])
+        assert set(callback.results) == {"val/aupimo/dataloader_idx_0"}
+
+
 def test_two_metrics_with_one_name(tmp_path: Path) -> None:
     """Metrics that say the same name of themselves are told apart by their attributes."""
 
@@ -222,8 +254,8 @@ def test_two_metrics_with_one_name(tmp_path: Path) -> None:
         model.second.update(batch["scores"], batch["truth"])
 
     settings = {"fpr_bounds": new_metric().fpr_bounds}
-    callback = AUPIMOCallback(num_heatmaps=0)
-    fit(tmp_path, Detector(step, first=Named(**settings), second=Named(**settings)), callback)
+    callback, model = AUPIMOCallback(num_heatmaps=0), Detector(step, first=Named(**settings), second=Named(**settings))
+    fit(tmp_path, model, callback, max_epochs=1, num_sanity_val_steps=0)
     assert set(callback.results) == {"pixel_AUPIMO", "pixel_AUPIMO/second"}
 
 
@@ -275,6 +307,16 @@ def test_figures_have_the_step_of_the_scalars(tmp_path: Path, case: str) -> None
     assert [event.step for event in events.Histograms("val/aupimo/scores")] == steps
     for figure in ("curves", "distribution", "heatmaps"):
         assert [event.step for event in events.Images(f"val/aupimo/{figure}")] == steps
+
+
+@pytest.mark.parametrize(("model", "name"), [(Detector(), "val/aupimo"), (AtEpochEnd(log_values), "val/late")])
+def test_shares_are_logged_in_each_epoch(tmp_path: Path, model: Detector, name: str) -> None:
+    """A callback that watches a share finds it in each epoch, however seldom figures are drawn."""
+    watcher = EarlyStopping(f"{name}/share_at_1", mode="max", patience=9)
+    trainer = fit(tmp_path, model, AUPIMOCallback(every_n_epochs=5), watcher, num_sanity_val_steps=0)
+    assert trainer.current_epoch == 2
+    assert len(read_events(tmp_path).Scalars(f"{name}/share_at_1")) == 2
+    assert names_of_figures(tmp_path) == set()
 
 
 def test_shares_are_watched_where_the_score_is_logged_late(tmp_path: Path) -> None:

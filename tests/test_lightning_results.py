@@ -68,6 +68,91 @@ def test_results_hold_the_last_epoch(tmp_path: Path) -> None:
     assert len(callback.results["val/aupimo"].curves().per_image_tprs) == 10
 
 
+def log_value_of_forward(model: Detector, batch: Batch, _: int) -> None:
+    """Log the score of each batch, of which Lightning takes the mean."""
+    model.log("val/aupimo", model.aupimo(batch["scores"], batch["truth"]), batch_size=2)
+
+
+class ComputesItself(Detector):
+    """A model that logs a value in place of the metric."""
+
+    def __init__(self, *, is_reset: bool) -> None:
+        super().__init__(lambda model, batch, _: model.aupimo.update(batch["scores"], batch["truth"]))
+        self.is_reset = is_reset
+
+    def on_validation_epoch_start(self) -> None:
+        """Follow the advice, or do not."""
+        if self.is_reset:
+            self.aupimo.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the value."""
+        self.log("val/aupimo", self.aupimo.compute())
+
+
+@pytest.mark.parametrize("model", [Detector(log_value_of_forward), ComputesItself(is_reset=False)])
+def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector) -> None:
+    """A warning says once that a result holds earlier images, and what to do about it."""
+    callback = AUPIMOCallback(num_heatmaps=0)
+    with pytest.warns(UserWarning, match="AUPIMO of `self.aupimo` is not that of this epoch alone") as caught:
+        fit(tmp_path, model, callback, max_epochs=3, logger=False)
+    (advice,) = [str(each.message) for each in caught if "this epoch alone" in str(each.message)]
+    assert '`self.log("val/aupimo", self.aupimo)`' in advice
+    assert "in `on_validation_epoch_start`, `self.aupimo.reset()`" in advice
+    assert len(callback.results.popitem()[1].aupimos) == 4 + 3 * 10
+
+
+@pytest.mark.parametrize("model", [Detector(), ComputesItself(is_reset=True)])
+def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
+    """The remedies of the warning: each epoch has a result of its own, and nothing warns."""
+    callback = AUPIMOCallback(num_heatmaps=0)
+    fit(tmp_path, model, callback, max_epochs=3, logger=False)
+    assert len(callback.results.popitem()[1].aupimos) == 10
+    assert not [each for each in recwarn if "AUPIMO" in str(each.message)]
+
+
+class ResetsInFirstStep(Detector):
+    """A model that resets its metric in the first step of an epoch, whose score it does not log as an object."""
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+        """Reset and update."""
+        if batch_idx == 0:
+            self.aupimo.reset()
+        self.aupimo.update(batch["scores"], batch["truth"])
+
+
+def test_a_reset_in_the_first_step(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """A metric that is reset after the epoch began holds no earlier image, and is told from one that is not updated."""
+    callback = AUPIMOCallback(num_heatmaps=0)
+    fit(tmp_path, ResetsInFirstStep(), callback, max_epochs=3, logger=False)
+    assert len(callback.results["val/aupimo"].aupimos) == 10
+    assert not [each for each in recwarn if "AUPIMO" in str(each.message)]
+
+
+class Trains(Detector):
+    """A model with a metric of its training, which is logged where the training epoch ends."""
+
+    def __init__(self) -> None:
+        super().__init__(aupimo=new_metric(), train_aupimo=new_metric())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Update the metric of the training."""
+        self.train_aupimo.update(batch["scores"], batch["truth"])
+        self.log("train/aupimo", self.train_aupimo, on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_metric_of_the_training_is_none_of_the_validation(tmp_path: Path) -> None:
+    """A metric that was updated before a validation, and not in it, has no result, also between training steps."""
+    callback = AUPIMOCallback(num_heatmaps=0)
+    trainer = fit(tmp_path, Trains(), callback, val_check_interval=2)
+    assert set(callback.results) == {"val/aupimo"}
+    assert {name for name in trainer.callback_metrics if "share" in name} == {
+        "val/aupimo/share_at_0",
+        "val/aupimo/share_at_1",
+    }
+
+
 def test_the_sanity_check_has_no_result(tmp_path: Path) -> None:
     """What the sanity check sees is no result."""
     callback = AUPIMOCallback()
@@ -99,6 +184,27 @@ def test_the_best_is_remembered_in_a_checkpoint(tmp_path: Path) -> None:
     trainer.fit(Notes(worse_each_epoch), loader(), loader(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
     assert trainer.current_epoch == 3
     assert AUPIMOResult.load(tmp_path / "saved/val/aupimo/aupimos.json").mean == model.means[1]
+
+
+def test_the_best_of_another_training_is_forgotten(tmp_path: Path) -> None:
+    """A callback that is used again saves the best of the new training, though the old one was better."""
+    callback, offset = AUPIMOCallback(save_to=tmp_path, save="best", num_heatmaps=0), 1.0
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(batch["scores"] - offset * batch["truth"], batch["truth"])
+        model.log("val/aupimo", model.aupimo)
+
+    fit(tmp_path, Detector(), callback, logger=False)
+    better = callback.results["val/aupimo"].mean
+    trainer = fit(tmp_path, Detector(step), callback, logger=False)
+    saved = AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean
+    assert saved == callback.results["val/aupimo"].mean < better
+    offset = 2.0
+    trainer.fit_loop.max_epochs = 3  # the same training goes on, and gets worse
+    trainer.fit(trainer.lightning_module, loader(), loader())
+    assert trainer.current_epoch == 3
+    assert callback.results["val/aupimo"].mean < saved
+    assert AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean == saved
 
 
 def test_two_callbacks_in_a_trainer(tmp_path: Path) -> None:

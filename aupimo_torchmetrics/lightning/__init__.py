@@ -2,7 +2,7 @@
 
 The callback follows a validation or test epoch (`_callback`). It sees which batch updates which metric and keeps a few
 images (`_epoch`, `_sources`, `_gallery`), knows under which name Lightning logs a metric and at which step (`_names`),
-draws figures (`_figures`), and gives them to loggers and files (`_loggers`).
+draws figures (`_figures`), and gives them to loggers and files (`_loggers`). What it says is in `_texts`.
 
 It works with both names of Lightning, `lightning` and `pytorch_lightning`. It needs the extras `lightning` and `plot`.
 

@@ -36,7 +36,16 @@ from aupimo_torchmetrics.lightning._names import (
     unique_tags,
 )
 from aupimo_torchmetrics.lightning._packages import callback_bases
-from aupimo_torchmetrics.lightning._sources import HeatmapSource, checked_source
+from aupimo_torchmetrics.lightning._sources import HeatmapSource, checked_images, checked_source
+from aupimo_torchmetrics.lightning._texts import (
+    earlier_images,
+    impossible_images,
+    missing_metric,
+    no_figures,
+    no_heatmaps,
+    pooled_loaders,
+    unknown_name,
+)
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -80,7 +89,8 @@ class AUPIMOCallback(Callback):
     sanity check, and no figure if the score is undefined. The score is computed only once.
 
     `callback.results["val/aupimo"]` is the `aupimo_torchmetrics.AUPIMOResult` of the last epoch, on all processes.
-    Lightning resets the metric itself when the epoch has ended.
+    Lightning resets a metric that is logged as an object when the epoch has ended. If it is not, reset it yourself; a
+    warning says so if images of earlier epochs are in the result.
 
     Heat maps need images and anomaly maps. The callback looks for them in what the step returns, then in its batch.
     Both may be dictionaries or objects with the usual names, as in
@@ -91,9 +101,10 @@ class AUPIMOCallback(Callback):
     drawn are held in memory, and one batch.
 
     Args:
-        metric: Name under which the metric is logged, such as `"val/aupimo"`, or of its attribute, such as `"aupimo"`,
-            or `"metrics.aupimo"` in a collection. None for all.
-        every_n_epochs: Draw, log and save in every n-th epoch of a fit. Separate validation and test runs always do.
+        metric: Name of the metric's attribute, such as `"aupimo"`, or `"metrics.aupimo"` in a collection, or under
+            which it is logged, such as `"val/aupimo"`. None for all.
+        every_n_epochs: Draw figures and save in every n-th epoch of a fit; the two shares are logged in each. Separate
+            validation and test runs always do all.
         heatmap_source: Where to find images, maps and masks. Three names, such as `("image", "anomaly_map", "mask")`;
             or a function of what the step returns and of its batch. It returns images (N, C, H, W), maps and masks
             (N, H, W) or (N, 1, H, W), or None if nothing of the batch is to be drawn; the masks may be None. None for
@@ -109,10 +120,11 @@ class AUPIMOCallback(Callback):
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
-        ValueError: If a setting is out of its range or not known. When an epoch starts or, if the metric is only known
-            by the name under which it is logged, when it ends: if the module has no such metric. After a batch: if a
-            given `heatmap_source` finds no images, maps or masks in it, or if these do not fit together. The sanity
-            check finds both before the training.
+        TypeError: If `heatmap_images` are no integers.
+        ValueError: If a setting is out of its range or not known. When an epoch starts: if the module has no metric.
+            When the sanity check ends: if there is none of the name `metric`; without a sanity check that is a warning.
+            After a batch: if a given `heatmap_source` finds no images, maps or masks in it, or if these do not fit
+            together. The sanity check finds both before the training.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -141,7 +153,7 @@ class AUPIMOCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.heatmap_source = checked_source(heatmap_source)
         self.num_heatmaps = num_heatmaps
-        self.heatmap_images = heatmap_images
+        self.heatmap_images = checked_images(heatmap_images)
         self.save_to = None if save_to is None else Path(save_to)
         self.save: Saved = save
         self.results: dict[str, AUPIMOResult] = {}
@@ -152,7 +164,6 @@ class AUPIMOCallback(Callback):
         self._is_source_checked = False
         self._chosen: set[str] = set()  # attributes that `metric` was found to mean
         self._with_shares: set[str] = set()  # attributes whose shares are logged in this epoch
-        self._pooled: set[str] = set()
         self._told: set[str] = set()
 
     @property
@@ -168,11 +179,16 @@ class AUPIMOCallback(Callback):
         """Take over the best scores from a checkpoint."""
         self._best = dict(state_dict["best"])
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Forget the best scores of another training; those of a checkpoint come in after this."""
+        if stage == "fit" and trainer.current_epoch == 0 and trainer.global_step == 0:
+            self._best = {}
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise if there is no metric; start to follow the batches."""
         metrics = find_metrics(pl_module)
         if not metrics:
-            raise ValueError(_missing(pl_module, "an AUPIMO metric", []))
+            raise ValueError(missing_metric(pl_module))
         is_drawing = self._is_due(trainer) and trainer.is_global_zero
         is_check = not is_drawing and not self._is_source_checked
         num_heatmaps = self.num_heatmaps if is_drawing or is_check else 0
@@ -210,14 +226,17 @@ class AUPIMOCallback(Callback):
             return
         self._epoch.finish_batch()
         self._is_source_checked = True
-        self._warn_of_pooled_loaders(self._epoch)
+        for attribute, loaders in self._epoch.loaders.items():
+            if len(loaders) > 1:
+                self._warn_once(f"{attribute} pooled", pooled_loaders(attribute, len(loaders)))
         if trainer.sanity_checking:
             return
+        self._hint_at_images(self._epoch)
         metrics = find_metrics(pl_module)
         names = self._names(trainer, metrics)
         for attribute in self._selected(metrics, names):
             self._score(trainer, attribute, metrics[attribute].metric)
-        if self._is_due(trainer) and not getattr(trainer, "barebones", False):
+        if not getattr(trainer, "barebones", False):
             separator = _separator(trainer)
             for attribute, tag in unique_tags({each: names[each] for each in self._scored if each in names}).items():
                 if "/dataloader_idx_" in tag:  # Lightning 2.4 refuses to log these
@@ -237,9 +256,12 @@ class AUPIMOCallback(Callback):
         names.update(self._tags[stage_of(trainer)])
         selected = self._selected(metrics, names)
         self._chosen.update(selected)
-        if not self._chosen:
-            logged = self._tags[stage_of(trainer)].values()
-            raise ValueError(_missing(pl_module, f"the AUPIMO metric {self.metric!r}", [*metrics, *logged]))
+        if metrics and not self._chosen:
+            logged = [*self._tags[stage_of(trainer)].values()]
+            text = unknown_name(pl_module, str(self.metric), [*metrics], logged)
+            if trainer.sanity_checking:
+                raise ValueError(text)
+            self._warn_once("name", f"AUPIMOCallback does nothing in this run. {text}")
         if not trainer.sanity_checking:
             self._tags[stage_of(trainer)] = names
             for attribute in selected:
@@ -247,6 +269,8 @@ class AUPIMOCallback(Callback):
             step = logged_step(trainer)
             for attribute, tag in unique_tags({each: names[each] for each in self._scored}).items():
                 self.results[tag] = self._scored[attribute].result
+                if attribute not in self._with_shares:
+                    _log_late(trainer, _shares(f"{tag}{_separator(trainer)}", self.results[tag]), step)
                 if self._is_due(trainer):
                     self._finish(trainer, attribute, tag, step)
         self._let_go()
@@ -284,16 +308,21 @@ class AUPIMOCallback(Callback):
         """Attributes of the metrics to log, as far as their names are known."""
         if self.metric is None or self.metric in metrics:
             return [attribute for attribute in metrics if self.metric in {None, attribute}]
-        named = [attribute for attribute in metrics if names.get(attribute) == self.metric]
+        named = [attribute for attribute in metrics if _is_named(names.get(attribute), self.metric)]
         return named or [attribute for attribute in metrics if attribute in self._chosen]
 
     def _score(self, trainer: Trainer, attribute: str, metric: AUPIMO) -> None:
         """Ask a metric for its result, unless nothing came in since; on all ranks alike."""
-        known = self._scored.get(attribute)
-        is_new = metric.update_called and (known is None or known.update_count != metric.update_count)
-        # A rank without a batch must take part in the gathering, too.
-        if self._epoch is None or not trainer.strategy.reduce_boolean_decision(is_new, all=False):
+        if self._epoch is None:
             return
+        known = self._scored.get(attribute)
+        is_new = metric.update_called and self._epoch.has_updated(attribute, metric)
+        is_new = is_new and (known is None or known.update_count != metric.update_count)
+        # A rank without a batch must take part in the gathering, too.
+        if not trainer.strategy.reduce_boolean_decision(is_new, all=False):
+            return
+        if attribute in self._epoch.with_earlier_images:
+            self._warn_once(f"{attribute} earlier", earlier_images(attribute))
         result = metric.result()
         is_drawing = self._is_due(trainer) and trainer.is_global_zero and _has_scores(result)
         pictures = self._epoch.pictures(attribute, metric, result) if is_drawing else []
@@ -302,8 +331,6 @@ class AUPIMOCallback(Callback):
     def _finish(self, trainer: Trainer, attribute: str, tag: str, step: int) -> None:
         """Log and save what there is of a metric."""
         scored = self._scored[attribute]
-        if attribute not in self._with_shares:
-            _log_late(trainer, _shares(f"{tag}{_separator(trainer)}", scored.result), step)
         is_saved = self.save_to is not None and self._is_to_save(tag, scored.result)
         if not trainer.is_global_zero or not _has_scores(scored.result):
             return
@@ -334,22 +361,19 @@ class AUPIMOCallback(Callback):
         """Loggers that accept figures; say once if figures go nowhere because a logger does not."""
         without = sorted({type(logger).__name__ for logger in trainer.loggers if not can_log_figures(logger)})
         if without and self.save_to is None:
-            self._tell(
-                "loggers",
-                f"AUPIMOCallback draws figures, but {' and '.join(without)} cannot take any: there they go nowhere. "
-                "TensorBoardLogger, WandbLogger, MLFlowLogger and CometLogger can, and `save_to` writes files.",
-            )
+            self._tell("loggers", no_figures(without))
         return [logger for logger in trainer.loggers if can_log_figures(logger)]
+
+    def _hint_at_images(self, epoch: Epoch) -> None:
+        """Say once which of the given images were not in the epoch, if images were looked for."""
+        missing = [index for index in self.heatmap_images or () if index >= epoch.num_images]
+        if missing and epoch.has_found_images:
+            self._warn_once("images", impossible_images(missing, epoch.num_images))
 
     def _hint_at_heatmaps(self) -> None:
         """Say once how to get heat maps, if images and maps were looked for and not found."""
         if self._epoch is not None and self._epoch.is_looking and not self._epoch.has_found_images:
-            self._tell(
-                "heatmaps",
-                "AUPIMOCallback found no images and anomaly maps to draw heat maps of. Return them from the step, "
-                '`return {"image": images, "anomaly_map": maps, "mask": masks}`, or set `heatmap_source`.'
-                + self._epoch.problem,
-            )
+            self._tell("heatmaps", no_heatmaps(self._epoch.problem))
 
     def _tell(self, key: str, text: str) -> None:
         """Say something once."""
@@ -357,22 +381,20 @@ class AUPIMOCallback(Callback):
             self._told.add(key)
             rank_zero_info(text)
 
-    def _warn_of_pooled_loaders(self, epoch: Epoch) -> None:
-        """Say once if a metric was updated with the batches of several loaders."""
-        for attribute, loaders in epoch.loaders.items():
-            if len(loaders) > 1 and attribute not in self._pooled:
-                self._pooled.add(attribute)
-                rank_zero_warn(
-                    f"AUPIMO of `self.{attribute}` is that of the images of {len(loaders)} dataloaders together: the "
-                    "metric was updated with the batches of all of them. For a score of each use a metric for each, "
-                    "`self.aupimos = torch.nn.ModuleList(AUPIMO() for _ in loaders)`, and log it with "
-                    '`self.log(f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], '
-                    "add_dataloader_idx=False)`."
-                )
+    def _warn_once(self, key: str, text: str) -> None:
+        """Warn once of something."""
+        if key not in self._told:
+            self._told.add(key)
+            rank_zero_warn(text)
 
     def _let_go(self) -> None:
         """Forget what belongs to one epoch."""
         self._epoch, self._scored, self._with_shares = None, {}, set()
+
+
+def _is_named(name: str | None, wanted: str) -> bool:
+    """Whether a metric is logged under a name, which Lightning may have given the index of a loader."""
+    return name is not None and wanted in {name, name.partition("/dataloader_idx_")[0]}
 
 
 def _has_scores(result: AUPIMOResult) -> bool:
@@ -399,11 +421,3 @@ def _log_late(trainer: Trainer, values: Mapping[str, Tensor], step: int) -> None
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in values.items()}, step=step)
-
-
-def _missing(module: Any, asked: str, found: Sequence[str]) -> str:
-    """Say that a module has no such metric, and which it has."""
-    return (
-        f"Expected {type(module).__name__} to hold {asked}, but got {', '.join(found) or 'none'}. "
-        "Assign it to an attribute, `self.aupimo = AUPIMO()`, in `__init__` or `configure_model`."
-    )

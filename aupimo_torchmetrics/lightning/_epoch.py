@@ -52,12 +52,17 @@ class Epoch:
         metrics = find_metrics(module)
         self.loaders: dict[str, set[int]] = {name: set() for name in metrics}
         """Indices of the loaders whose batches updated each metric."""
+        self.with_earlier_images: set[str] = set()
+        """Names of the metrics that held images when the epoch began, and keep them."""
+        self.num_images = 0
+        """Number of images so far, on this process."""
         self.has_found_images = False
         self.problem = ""
         """Why images and maps that were only guessed cannot be drawn."""
         self._galleries = {name: Gallery(num_heatmaps, indices) for name in metrics}
         self._unclaimed = Gallery(num_heatmaps, indices)  # of batches that no metric was updated with
-        self._num_images = 0
+        self._at_start = _parts_of(metrics)
+        self._before_batch = self._at_start
         self._loader: int | None = None  # of the batch that is not finished
         self._held: tuple[Any, Any] | None = None
         self._update_counts: dict[str, int] = {}
@@ -72,6 +77,7 @@ class Epoch:
         self._loader = loader
         self._update_counts = {name: each.metric.update_count for name, each in metrics.items()}
         self._positions = {name: _num_images(each.metric) for name, each in metrics.items()}
+        self._before_batch = _parts_of(metrics)
 
     def end_step(self, outputs: Any, batch: Any) -> None:
         """Look at the batch for the metrics that were updated in the step, and hold it for the others."""
@@ -94,13 +100,19 @@ class Epoch:
         metrics = find_metrics(self.module)
         updated = self._updated(metrics)
         for name in updated:
+            if self._positions[name] > 0 and _are_same(self._before_batch[name], self._at_start[name]):
+                self.with_earlier_images.add(name)  # the first update since, without a reset
             self.loaders[name].add(self._loader)
         held, self._held = self._held, None
         if held is not None and (updated - self._seen or not updated):
             self._look(*held, {name: metrics[name].metric for name in updated - self._seen})
         sizes = (_num_images(metrics[name].metric) - self._positions[name] for name in updated)
-        self._num_images += max(self._batch_size, *sizes, 0)
+        self.num_images += max(self._batch_size, *sizes, 0)
         self._loader, self._seen, self._batch_size = None, set(), 0
+
+    def has_updated(self, name: str, metric: AUPIMO) -> bool:
+        """Whether a metric holds something that it did not hold when the epoch began."""
+        return not _are_same(_parts(metric), self._at_start.get(name, []))
 
     def pictures(self, name: str, metric: AUPIMO, result: AUPIMOResult) -> list[tuple[Kept, int | None]]:
         """Return the pictures to draw for a metric, each with its index in the result, or None if it is not known."""
@@ -108,7 +120,7 @@ class Epoch:
         if not kept:
             return []
         ids = metric._ids_in_order()  # noqa: SLF001  of the same package
-        is_whole = len(ids) == self._num_images
+        is_whole = len(ids) == self.num_images
         indices = _indices_in(result)
         chosen = []
         for each in kept:
@@ -140,10 +152,10 @@ class Epoch:
         for name, metric in metrics.items():
             position = self._place(name, metric, len(images))
             flags = _are_anomalous(masks, metric, position, len(images))
-            self._galleries[name].offer(flags, make_picture, self._num_images, position)
+            self._galleries[name].offer(flags, make_picture, self.num_images, position)
         if not metrics:
             flags = _are_anomalous(masks, None, None, len(images))
-            self._unclaimed.offer(flags, make_picture, self._num_images, None)
+            self._unclaimed.offer(flags, make_picture, self.num_images, None)
         return True
 
     def _find(self, outputs: Any, batch: Any, ignored: Sequence[int]) -> Pictures | None:
@@ -160,6 +172,21 @@ class Epoch:
         """Position in the metric of the first image of the batch; None if the metric did not get all of its images."""
         position = self._positions.get(name, 0)
         return position if _num_images(metric) - position == num_images else None
+
+
+def _parts_of(metrics: Mapping[str, FoundMetric]) -> dict[str, list[torch.Tensor]]:
+    """What each metric holds of its images."""
+    return {name: _parts(each.metric) for name, each in metrics.items()}
+
+
+def _parts(metric: AUPIMO) -> list[torch.Tensor]:
+    """What a metric holds of its images: tensors, of which each update, merge or reset makes others."""
+    return [*metric.aupimo_num_kept]
+
+
+def _are_same(parts: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    """Whether these are the very same tensors."""
+    return len(parts) == len(others) and all(part is other for part, other in zip(parts, others, strict=True))
 
 
 def _num_images(metric: AUPIMO) -> int:

@@ -5,13 +5,14 @@ What was only guessed is never an error: whatever does not fit together is skipp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["HeatmapSource", "Pictures", "checked_source", "given_pictures", "guessed_pictures"]
+__all__ = ["HeatmapSource", "Pictures", "checked_images", "checked_source", "given_pictures", "guessed_pictures"]
 
 IMAGE_KEYS = ("image", "images")
 MAP_KEYS = ("anomaly_map", "anomaly_maps", "maps", "preds")
@@ -40,6 +41,21 @@ def checked_source(source: Any) -> HeatmapSource | None:
         "Expected `heatmap_source` to be a function or three names, of images, anomaly maps and masks, "
         f'but got {source!r}. For example `heatmap_source=("image", "anomaly_map", "mask")`.'
     )
+
+
+def checked_images(images: Iterable[Any] | None) -> list[int] | None:
+    """Return indices of images as a list of integers; raise unless they are integers of at least 0, or None."""
+    if images is None:
+        return None
+    try:
+        indices = [operator.index(each) for each in images]
+    except TypeError as error:
+        raise TypeError(
+            f"Expected `heatmap_images` to be a list of integers, such as `[0, 5]`, but got {images!r}."
+        ) from error
+    if min(indices, default=0) < 0:
+        raise ValueError(f"Expected `heatmap_images` to be 0 or more, but got {min(indices)}. They count from 0.")
+    return indices
 
 
 def given_pictures(source: HeatmapSource, outputs: Any, batch: Any, ignored: Collection[int] = ()) -> Pictures | None:
