@@ -221,7 +221,8 @@ class AUPIMOResult:
         Returns:
             The smallest normal score whose shared FPR, as a threshold, is at most `fpr`. If there is none, the next
             float above the highest normal score. With `num_thresholds`, the sampled threshold whose shared FPR is
-            nearest to `fpr`. NaN if there is no normal image, or if the threshold is not known.
+            nearest to `fpr`. NaN if there is no normal image, if the threshold is not known, or if every threshold has
+            a larger shared FPR, because too many normal scores are +inf.
 
         Raises:
             ValueError: If `fpr` is outside (0, U], or the result was loaded from a file that holds only scores.
@@ -248,7 +249,7 @@ class AUPIMOResult:
             return samples.threshold_at(fpr)
         if len(scored.levels.scores) == 0 or math.isnan(self.threshold_bounds[0]):
             return math.nan
-        return float(sweep.thresholds_at(scored.levels, scored.levels.fpr.new_tensor([fpr])))
+        return float(sweep.thresholds_within(scored.levels, scored.levels.fpr.new_tensor([fpr])))
 
     def curves(self) -> PIMOResult:
         """Draw the PIMO curves of all images around the FPR bounds.
@@ -288,8 +289,8 @@ class AUPIMOResult:
 
         Returns:
             The threshold, its shared FPR, the share of each image's mask that it finds, and the share of the normal
-            images with an alarm. The shared FPR may be lower than `fpr`, because scores may be tied. All NaN if the
-            threshold for `fpr` is not known.
+            images with an alarm. The shared FPR may be lower than `fpr`, because scores may be tied. All NaN if there
+            is no threshold for `fpr`, or if it is not known.
 
         Raises:
             ValueError: If not exactly one of `fpr` and `threshold` is given, `fpr` is outside (0, U], `threshold` is

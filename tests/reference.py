@@ -104,13 +104,13 @@ def sampled_aupimo(
 
 
 def threshold_at(maps: Images, masks: Images, fpr: float, shared_by: str = "mean") -> float:
-    """Smallest normal score with a shared FPR of at most `fpr`, or the next float above the highest normal score."""
+    """Smallest normal score with a shared FPR of at most `fpr`, or the next float above the highest; NaN above +inf."""
     normal_maps = [anomaly_map for anomaly_map, mask in zip(maps, masks, strict=True) if not mask.any()]
     candidates = [score for score in distinct_scores(normal_maps) if shared_fpr(maps, masks, score, shared_by) <= fpr]
     if candidates:
         return min(candidates)
     highest = max(anomaly_map.max() for anomaly_map in normal_maps)
-    return float(np.nextafter(highest, highest.dtype.type(math.inf)))
+    return math.nan if highest == math.inf else float(np.nextafter(highest, highest.dtype.type(math.inf)))
 
 
 def regions(mask: NDArray[Any]) -> list[set[tuple[int, int]]]:

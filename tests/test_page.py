@@ -166,6 +166,21 @@ def test_single_pixels_survive_when_a_picture_shrinks() -> None:
     assert 500 * characters_for_each(500) < 15e6
 
 
+@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
+def test_infinite_normal_scores_cost_no_picture() -> None:
+    """Where no threshold is strict enough, as too many normal scores are +inf, the slider counts the infinite ones."""
+    torch.manual_seed(0)
+    maps, masks = torch.rand(2, 100, 100), torch.zeros(2, 100, 100, dtype=torch.bool)
+    maps[0, :2] = math.inf  # an FPR of 0.02, between the bounds
+    masks[1, :10] = True
+    thresholds = thresholds_of(evaluate_tensors(maps, masks))
+    assert 0 < thresholds[0] < 1
+    assert thresholds[-1] == math.inf
+    assert thresholds == sorted(thresholds)
+    maps[0] = math.inf
+    assert thresholds_of(evaluate_tensors(maps, masks)) == []
+
+
 def test_a_busy_map_makes_the_picture_smaller() -> None:
     """What counts is all that the page holds of an image: levels of a busy map take more than a plain photograph."""
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import as_arrays, keep, make_image_list, make_images, score
+from helpers import as_arrays, assert_same, keep, make_image_list, make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics._engine import sweep
@@ -212,8 +212,9 @@ def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(
     maps = [each.to(dtype) for each in maps]
     result = score(maps, masks, (0.01, 1.0), dtype=dtype, shared_fpr=shared_fpr)
     for fpr in (1e-6, 0.0101, 0.0503, 0.1001, 0.301, 0.7003, 0.9999):  # none is reached by a score
-        assert result.threshold_at(fpr) == reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr, shared_fpr)
-    assert result.threshold_bounds == (result.threshold_at(1.0), result.threshold_at(0.01))
+        expected = float(reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr, shared_fpr))
+        assert_same(result.threshold_at(fpr), expected)
+    assert_same(result.threshold_bounds, (result.threshold_at(1.0), result.threshold_at(0.01)))
 
 
 def test_threshold_at_an_fpr_that_a_score_reaches_is_that_score() -> None:
@@ -223,6 +224,27 @@ def test_threshold_at_an_fpr_that_a_score_reaches_is_that_score() -> None:
     result = score(maps, masks, (0.01, 1.0))
     for k in (1, 2, 3, 7, 60, 199, 200):
         assert result.threshold_at(k / 200) == float(falling[k - 1])
+
+
+@mean_and_max
+def test_no_threshold_is_above_infinite_scores(shared_fpr: str) -> None:
+    """Where too many normal scores are +inf for an FPR, there is no threshold: NaN, and never one with a higher FPR."""
+    maps, masks = make_images(0, 3, size=(10, 10), anomalous=(1,))
+    maps[0].flatten()[:6] = math.inf
+    result = score(maps, masks, (0.02, 0.5), shared_fpr=shared_fpr)
+    lowest = 0.06 if shared_fpr == "max" else 0.03
+    assert result.operating_point(threshold=math.inf).shared_fpr == pytest.approx(lowest)
+    for fpr in (0.001, 0.02, lowest - 1e-6):
+        assert math.isnan(result.threshold_at(fpr))
+        point = result.operating_point(fpr=fpr)
+        assert math.isnan(point.shared_fpr)
+        assert math.isnan(point.share_of_normal_images_with_alarm)
+    for fpr in (lowest + 1e-6, 0.2):
+        threshold = result.threshold_at(fpr)
+        assert threshold == reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr, shared_fpr)
+        assert result.operating_point(threshold=threshold).shared_fpr <= fpr
+    assert result.threshold_bounds[0] == result.threshold_at(0.5)
+    assert math.isnan(result.threshold_bounds[1])
 
 
 def test_threshold_at_a_maximum_that_lasts_is_the_smallest_score_of_it() -> None:
@@ -287,16 +309,19 @@ def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(
     normal = [each for each, mask in zip(maps, masks, strict=True) if not mask.any()]
     num_pixels = max(each.numel() for each in normal) * (1 if shared_fpr == "max" else len(normal))
     levels = np.geomspace(1.0, 1 / num_pixels, sweep.NUM_CURVE_LEVELS)
+
+    def highest_at(fpr: float) -> float:
+        threshold = reference.threshold_at(*arrays, fpr, shared_fpr)
+        return math.inf if math.isnan(threshold) else threshold  # a curve ends at the highest normal score
+
     curves = pimo(maps, masks, shared_fpr=shared_fpr)
     assert bool((curves.thresholds[1:] >= curves.thresholds[:-1]).all())
     # A level may coincide with an FPR, whose rounding then decides between two neighbours: the ends always do.
     for k in range(1, sweep.NUM_CURVE_LEVELS - 1, 83):
         nearby = [levels[k] * (1 + sign * SUM_TOLERANCE) for sign in (-1, 1)]
-        around = {reference.threshold_at(*arrays, fpr, shared_fpr) for fpr in nearby}
-        assert float(curves.thresholds[k]) in around
+        assert float(curves.thresholds[k]) in {highest_at(fpr) for fpr in nearby}
     assert float(curves.thresholds[0]) == min(float(each.min()) for each in normal)
-    last = reference.threshold_at(*arrays, levels[-1] * (1 + SUM_TOLERANCE), shared_fpr)
-    assert float(curves.thresholds[-1]) == last
+    assert float(curves.thresholds[-1]) == highest_at(levels[-1] * (1 + SUM_TOLERANCE))
 
 
 @mean_and_max

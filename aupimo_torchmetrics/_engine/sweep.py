@@ -242,6 +242,12 @@ def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
     return candidates[torch.searchsorted(-levels.fpr, -fpr)]
 
 
+def thresholds_within(levels: NormalLevels, fpr: Tensor) -> Tensor:
+    """Like `thresholds_at`, but NaN if every threshold has a larger shared FPR, as too many normal scores are +inf."""
+    is_within = (levels.scores[-1] < math.inf) | (levels.fpr[-1] <= fpr)
+    return thresholds_at(levels, fpr).where(is_within, math.nan)
+
+
 def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelTable:
     """Tabulate `w` by the closed form.
 
@@ -284,7 +290,7 @@ def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scor
         max_missing = share_of_range(float(levels.fpr[0]), upper, fpr_bounds)
     if max_missing > 0:
         table.weights[0] = 0
-    low, high = thresholds_at(levels, levels.fpr.new_tensor([upper, lower])).tolist()
+    low, high = thresholds_within(levels, levels.fpr.new_tensor([upper, lower])).tolist()
     return Scoring(table, (low, high), max_missing)
 
 

@@ -183,12 +183,17 @@ def fprs_between(bounds: tuple[float, float]) -> list[float]:
 
 
 def thresholds_of(result: AUPIMOResult) -> list[float]:
-    """Return the thresholds at the steps of the slider, ascending; none if a result does not know them."""
+    """Return the thresholds at the steps of the slider, ascending; none if a result does not know them.
+
+    Where there is no threshold, because too many normal scores are +inf, it is +inf.
+    """
     try:
         values = [result.threshold_at(fpr) for fpr in fprs_between(result.fpr_bounds)]
     except ValueError:  # a file of the official package holds only scores
         return []
-    return [] if any(map(math.isnan, values)) else values
+    if math.isnan(values[0]):
+        return []
+    return [math.inf if math.isnan(value) else value for value in values]
 
 
 def characters_for_each(num_pictures: int) -> float:
