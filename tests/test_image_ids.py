@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_ids_of_different_images_conflict(classes: str) -> None:
     metric.update(3 * other_preds, other_target, image_ids=[0, 1])
     with pytest.warns(UserWarning, match="under the same id, for 2 of the `image_ids`"):
         assert_same(metric.compute(), by_function(metric, preds, target))
+
+
+def test_a_repeat_does_not_set_the_sampled_thresholds() -> None:
+    """Sampled thresholds begin at the lowest normal score of the images that count, not at that of a repeated one."""
+    preds, target = make_batch("NNA", 0)
+    metric = make_aupimo(1000)
+    metric.update(preds, target, image_ids=[0, 1, 2])
+    repeat = preds[:2].clone()
+    repeat[:, 2, 2] = -500.0
+    metric.update(repeat, target[:2], image_ids=[0, 1])
+    expected = make_aupimo(1000)
+    expected.update(preds, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_same(metric.compute(), expected.compute())
+    assert metric.result().threshold_bounds == expected.result().threshold_bounds
 
 
 def test_texts_order_images_and_count_them_once() -> None:

@@ -214,6 +214,8 @@ def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, i
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     """Keep the first image of each id, in the order of the ids; images without an id follow in their order.
 
+    The lowest normal score is that of the distinct images if all scores were kept. Otherwise it may be that of a repeat.
+
     Returns:
         The distinct images, and the number of ids that were given to images with different content.
 
@@ -229,7 +231,10 @@ def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     in_order = take_images(kept, order)
     conflicts = repeats_previous & _differs_from_previous(in_order)
     num_conflicts = len(torch.unique_consecutive(in_order.image_ids[conflicts]))
-    return take_images(in_order, true_indices(~repeats_previous)), num_conflicts
+    distinct = take_images(in_order, true_indices(~repeats_previous))
+    if bool(kept.floor == -math.inf) and len(distinct.normal_scores):
+        distinct = distinct._replace(normal_min=distinct.normal_scores.amin())
+    return distinct, num_conflicts
 
 
 def _differs_from_previous(kept: PixelScores) -> Tensor:
