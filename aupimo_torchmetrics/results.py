@@ -19,7 +19,7 @@ from torchmetrics.utilities import rank_zero_warn
 
 from aupimo_torchmetrics import _result_files
 from aupimo_torchmetrics._engine import sweep
-from aupimo_torchmetrics._engine.kept import NO_ID
+from aupimo_torchmetrics._engine.kept import NO_ID, with_ids
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._result_files import UNKNOWN
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
@@ -436,6 +436,7 @@ class AUPIMOResult:
                 other file is written beside it. Existing files are replaced only when the new ones are complete.
 
         Raises:
+            ValueError: If there is not one path, id, class or mask size for each score, as far as they are known.
             OSError: If a file cannot be written.
 
         Example:
@@ -452,6 +453,12 @@ class AUPIMOResult:
             (tensor([nan, 1.], dtype=torch.float64), 12.0)
 
         """
+        known = {"image_classes": self.image_classes, "image_ids": self.image_ids, "mask_sizes": self.mask_sizes}
+        for name, values in {"paths": self.paths, **known}.items():
+            if values is not None and len(values) != len(self.aupimos):
+                raise ValueError(
+                    f"Expected `{name}` to hold one for each of {len(self.aupimos)} scores, but got {len(values)}."
+                )
         scores = _result_files.Scores(
             aupimos=self.aupimos.cpu(),
             fpr_bounds=self.fpr_bounds,
@@ -460,10 +467,9 @@ class AUPIMOResult:
             shared_fpr=self.shared_fpr,
             paths=self.paths,
         )
-        known = {"image_classes": self.image_classes, "image_ids": self.image_ids, "mask_sizes": self.mask_sizes}
         details = _result_files.Details(
             scores=scores,
-            kept=None if self._scoring is None else self._scoring.kept,
+            kept=None if self._scoring is None else with_ids(self._scoring.kept, self.image_ids),
             known={name: each for name, each in known.items() if self._scoring is None and each is not None},
             num_thresholds=self.num_thresholds,
             version=self.version,

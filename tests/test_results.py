@@ -42,6 +42,36 @@ def make_result(num_thresholds: int | None = None, shared_fpr: str = "mean") -> 
     return metric.result()
 
 
+@pytest.mark.parametrize("paths", [None, [f"image_{i}.png" for i in range(8)]])
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_ids_that_were_set_come_back(tmp_path: Path, with_ids: bool, paths: list[str] | None) -> None:
+    """Ids that were set in a result, or removed, are saved in place of those of the images, with paths and without."""
+    before = make_result()
+    ids = torch.arange(8, 0, -1) if with_ids else None
+    if not with_ids:
+        before = replace(before, image_ids=torch.arange(8))
+        before.save(tmp_path / "aupimos.json")
+        before = AUPIMOResult.load(tmp_path / "aupimos.json")
+        assert before.image_ids.tolist() == [*range(8)]
+    result = replace(before, image_ids=ids, paths=paths)
+    result.save(tmp_path / "aupimos.json")
+    loaded = AUPIMOResult.load(tmp_path / "aupimos.json")
+    assert (None if loaded.image_ids is None else loaded.image_ids.tolist()) == (None if ids is None else ids.tolist())
+    assert loaded.paths == paths
+    assert loaded.threshold_at(0.05) == result.threshold_at(0.05)
+
+
+@pytest.mark.parametrize("name", ["paths", "image_ids", "image_classes", "mask_sizes"])
+def test_a_result_that_could_not_be_read_is_not_saved(tmp_path: Path, name: str) -> None:
+    """A wrong number of names or ids is an error that names them, and leaves the files as they were."""
+    result = make_result()
+    result.save(tmp_path / "aupimos.json")
+    wrong = replace(result, **{name: ["a.png"] * 7 if name == "paths" else torch.ones(7, dtype=torch.int64)})
+    with pytest.raises(ValueError, match=f"Expected `{name}` to hold one for each of 8 scores, but got 7"):
+        wrong.save(tmp_path / "aupimos.json")
+    assert AUPIMOResult.load(tmp_path / "aupimos.json").mean == result.mean
+
+
 def test_saved_scores_come_back(tmp_path: Path) -> None:
     """Scores, NaN of normal images included, bounds, classes and paths survive a round trip to the last bit."""
     result = make_result()
@@ -117,7 +147,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     result.save(path)
     before = path.read_bytes()
     with pytest.raises(TypeError, match="not JSON serializable"):
-        replace(result, paths=[object()]).save(path)
+        replace(result, paths=8 * [object()]).save(path)
     with pytest.raises(TypeError, match="not JSON serializable"):
         replace(result, warnings=(object(),)).save(path)
     assert path.read_bytes() == before

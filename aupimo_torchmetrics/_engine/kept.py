@@ -177,6 +177,13 @@ def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> Pix
     )
 
 
+def with_ids(kept: PixelScores, image_ids: Tensor | None) -> PixelScores:
+    """Replace the ids (N,) of the images; None for no ids."""
+    if image_ids is None:
+        return kept._replace(image_ids=torch.full_like(kept.image_ids, NO_ID))
+    return kept._replace(image_ids=image_ids.to(kept.image_ids))
+
+
 def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
     """Return what is kept of the images at the given indices (n,), in that order."""
     return kept._replace(
@@ -214,7 +221,7 @@ def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, i
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     """Keep the first image of each id, in the order of the ids; images without an id follow in their order.
 
-    The lowest normal score is that of the distinct images if all scores were kept. Otherwise it may be that of a repeat.
+    The lowest normal score is that of the distinct images if all scores were kept; else it may be that of a repeat.
 
     Returns:
         The distinct images, and the number of ids that were given to images with different content.
