@@ -27,7 +27,12 @@ def is_numpy(maps: Maps | ArrayMaps) -> bool:
 
 
 def as_tensors(maps: Maps | ArrayMaps) -> Maps:
-    """Turn NumPy arrays into tensors that share their memory if possible; return anything else as it is."""
+    """Turn NumPy arrays into tensors that share their memory if possible; return anything else as it is.
+
+    Raises:
+        TypeError: If an array does not hold numbers.
+
+    """
     if isinstance(maps, np.ndarray):
         return _as_tensor(maps)
     if isinstance(maps, list | tuple):
@@ -36,4 +41,9 @@ def as_tensors(maps: Maps | ArrayMaps) -> Maps:
 
 
 def _as_tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    """Turn an array of any byte order and layout into a tensor."""
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    try:
+        return torch.from_numpy(np.require(native, requirements=["C", "W"]))
+    except TypeError as error:
+        raise TypeError(f"Expected maps and masks of numbers, but got an array of dtype {array.dtype}.") from error

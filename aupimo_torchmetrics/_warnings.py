@@ -150,7 +150,8 @@ def unresolved_bounds(
     lower, upper = fpr_bounds
     cause, remedy = "tied scores make", "more normal pixels"
     if shared_fpr == "max":  # more images do not help: a single one decides
-        cause, remedy = "tied scores or small images make", f"normal images of {math.ceil(1 / lower)} pixels or more"
+        num_pixels = math.ceil(1 / min(lower, upper - lower))  # a step below the lower bound, and one between the two
+        cause, remedy = "tied scores or small images make", f"normal images of {num_pixels} pixels or more"
     lowest = float(levels.fpr[-1])
     if lowest > lower:
         fact = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"

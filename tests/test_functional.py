@@ -126,6 +126,7 @@ def _array_forms(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]
         "read-only": read_only,
         "negative strides": images[:, ::-1, ::-1].copy()[:, ::-1, ::-1],
         "Fortran order": np.asfortranarray(images),
+        "other byte order": images.astype(images.dtype.newbyteorder()),
         "transposed": images.transpose(0, 2, 1).copy().transpose(0, 2, 1),
         "broadcast": np.broadcast_to(images, images.shape),
         "with channel": images[:, None],
@@ -256,6 +257,30 @@ def test_maximum_that_cannot_be_resolved_asks_for_larger_images() -> None:
         UserWarning, match=rf"{lowest}\. .* Use normal images of 1000 pixels or more, larger `fpr_bounds`"
     ):
         aupimo(maps, masks, fpr_bounds=(1e-3, 1e-1), shared_fpr="max")
+
+
+@pytest.mark.parametrize("dtype", [object, "U1", "M8[s]"])
+def test_arrays_of_something_else_are_refused(dtype: Any) -> None:
+    """Arrays that hold no numbers are an error that names their dtype."""
+    maps, masks = (part.numpy() for part in make_images(0, 3, size=(10, 10)))
+    for arrays in ((maps.astype("i4").astype(dtype), masks), (maps, masks.astype("i4").astype(dtype))):
+        with pytest.raises(TypeError, match="Expected maps and masks of numbers, but got an array of dtype"):
+            aupimo(*arrays, fpr_bounds=BOUNDS)
+
+
+def test_larger_images_resolve_narrow_bounds() -> None:
+    """Images of as many pixels as the warning says have a step below the lower bound, and one between the two."""
+    bounds = (1.1e-3, 1.8e-3)
+
+    def update(num_pixels: int) -> None:
+        maps = torch.arange(3.0 * num_pixels).view(3, 1, num_pixels)
+        aupimo(
+            maps, torch.tensor([False, False, True])[:, None, None].expand_as(maps), fpr_bounds=bounds, shared_fpr="max"
+        )
+
+    with pytest.warns(UserWarning, match="Use normal images of 1429 pixels or more"):
+        update(1000)
+    update(1429)
 
 
 def test_maximum_that_steps_over_the_bounds_names_small_images() -> None:
