@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,6 +49,12 @@ class ListStatesMetric(Metric):
     def _lists(self) -> dict[str, torch.dtype]:
         """Names and dtypes of the list states that the metric has."""
         return {name: dtype for name, dtype in self._list_dtypes.items() if name in self._defaults}
+
+    @staticmethod
+    def _check_plotted(val: Any) -> None:
+        """Raise if the values to plot are an empty list."""
+        if isinstance(val, Sequence) and len(val) == 0:
+            raise ValueError("Expected `val` to hold at least one value, but got none. Without it the own is plotted.")
 
     def _compact(self) -> None:
         """Replace each list state by one tensor of its dtype on the device of the metric."""

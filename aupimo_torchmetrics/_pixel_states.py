@@ -174,8 +174,10 @@ class PixelMetric(ListStatesMetric):
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
+            ValueError: If `val` is an empty list.
 
         """
+        self._check_plotted(val)
         return self._plot(val, ax)
 
     def _score(self, ranks: Ranks) -> PixelScore:

@@ -64,8 +64,8 @@ def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
     """Say which class of images is missing, so that every score is NaN."""
     if num_images == 0:
         return (
-            f"{name} is undefined (NaN): there is no image. "
-            "Call `update` with normal and anomalous images before `compute`."
+            f"{name} is undefined (NaN): there is no image. Give normal and anomalous images; a metric takes them by "
+            "`update`, before `compute`."
         )
     if num_anomalous == num_images:
         return (

@@ -277,8 +277,7 @@ class AUPIMO(PixelScoresMetric):
         """
         from aupimo_torchmetrics.plotting import plot_distribution  # noqa: PLC0415
 
-        if isinstance(val, Sequence) and len(val) == 0:
-            raise ValueError("Expected `val` to hold at least one value, but got none. Without it the own is plotted.")
+        self._check_plotted(val)
         if self.reduction == "mean":
             axis = cast("Axes", self._plot(val, ax)[1])
             return axis.get_figure(), axis

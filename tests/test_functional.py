@@ -296,7 +296,7 @@ def test_maximum_that_steps_over_the_bounds_names_small_images() -> None:
 
 
 UNDEFINED = [
-    ("there is no image", ()),
+    ("there is no image. Give normal and anomalous images", ()),
     ("none of the 3 images is normal", (0, 1, 2)),
     ("none of the 3 images is anomalous", None),
 ]

@@ -34,6 +34,13 @@ def test_plot_draws_any_value(value: str, axis: Any) -> None:
     assert axis.lines
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_plot_of_nothing(reduction: Any, axis: Any) -> None:
+    """A plot of an empty list is an error, and not a plot of the own value."""
+    with pytest.raises(ValueError, match="Expected `val` to hold at least one value"):
+        make_aupimo(reduction=reduction).plot([], axis)
+
+
 def test_plot_of_each_image_is_the_distribution(axis: Any) -> None:
     """With `reduction="none"` the points are the own scores, given ones, or those of each step in turn."""
     metric = updated(make_aupimo(reduction="none"))

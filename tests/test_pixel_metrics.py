@@ -388,6 +388,8 @@ def test_life_of_a_metric(metric_class: type[Any], num_bins: int | None) -> None
     figure, axis = metric.plot(expected)
     assert figure is not None
     assert axis.get_ylim()[1] >= 1
+    with pytest.raises(ValueError, match="Expected `val` to hold at least one value"):
+        metric.plot([])
 
 
 @pytest.mark.parametrize(("dtype", "bytes_of_a_pixel"), [(torch.float32, 4), (torch.float16, 2), (torch.bfloat16, 2)])
