@@ -23,6 +23,9 @@ advice_of_lightning = [
 ]
 """Marks of a module: what Lightning says of speed and of itself, which a test has no use for."""
 
+unlogged = pytest.mark.filterwarnings("ignore:AUPIMO of .* is not that of this epoch alone")
+"""Mark of a test in which nobody resets a metric: it is not logged as an object."""
+
 MAPS, MASKS = make_batch("NANANANANA", 3)
 """Each batch has a normal and an anomalous image, so that a sanity check has a score, too."""
 IMAGES = torch.rand(len(MAPS), 3, *MAPS.shape[1:], generator=torch.Generator().manual_seed(1))

@@ -29,6 +29,7 @@ from loops import (
     make_trainer,
     new_metric,
     read_events,
+    unlogged,
     update_and_log,
 )
 from torch import Tensor
@@ -328,6 +329,7 @@ def test_a_metric_that_is_updated_when_the_epoch_ends(tmp_path: Path, drawn: lis
     assert set(callback.results) == {"val/aupimo"}
 
 
+@unlogged
 @pytest.mark.slow
 def test_each_metric_has_the_heat_maps_of_its_images(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
     """Of two metrics that get different batches, each is drawn with its own."""
@@ -353,6 +355,7 @@ def test_many_images_stand_in_rows(tmp_path: Path) -> None:
     assert images[0].height > 1.5 * images[0].width
 
 
+@unlogged
 @pytest.mark.slow
 def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> None:
     """A metric that is made or reset within an epoch is drawn as far as possible, and is no error."""
