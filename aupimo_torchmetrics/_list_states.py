@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +13,21 @@ from torchmetrics import Metric
 
 from aupimo_torchmetrics._warnings import batch_scores, warn
 
-__all__ = ["ListStatesMetric"]
+__all__ = ["ListStatesMetric", "fingerprint"]
+
+
+def fingerprint(form: str, *settings: float) -> Tensor:
+    """Code of the settings of `update`, of int64: only metrics that keep the same scores may share a compute group.
+
+    The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
+
+    Args:
+        form: Type of each setting, as in `struct`: `q` for an integer, `d` for a float.
+        settings: The settings.
+
+    """
+    packed = struct.pack(f"<{form}", *settings)
+    return torch.tensor(struct.unpack(f"<{len(packed) // 2}H", packed), dtype=torch.int64)
 
 
 class ListStatesMetric(Metric):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
@@ -17,7 +16,7 @@ from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.pixels import SLICE_SIZE, Pixels, part_pixels
 from aupimo_torchmetrics._engine.ranking import Ranks
 from aupimo_torchmetrics._engine.regions import PackedMasks
-from aupimo_torchmetrics._list_states import ListStatesMetric
+from aupimo_torchmetrics._list_states import ListStatesMetric, fingerprint
 from aupimo_torchmetrics._pixel_scoring import PixelScore, outward, pixel_means
 from aupimo_torchmetrics._settings import check_ignore_index, check_num_bins
 from aupimo_torchmetrics._warnings import ignored_images, warn
@@ -84,7 +83,7 @@ class PixelMetric(ListStatesMetric):
             if self._is_of_regions:
                 self.add_state("aupimo_pixel_region_shares", default=zeros.double(), dist_reduce_fx="sum")
                 self.add_state("aupimo_pixel_num_regions", default=zeros[0].clone(), dist_reduce_fx="sum")
-        config = _fingerprint(self.num_bins, self.ignore_index)
+        config = fingerprint("qq", self.num_bins or 0, self.ignore_index or 0)
         self.add_state("aupimo_config", default=config, dist_reduce_fx="max")
 
     def update(self, preds: Maps, target: Maps) -> None:
@@ -269,12 +268,3 @@ def _join_small_parts(parts: list[Tensor]) -> None:
         if not is_alike or len(before) > len(last) or len(before) + len(last) > SLICE_SIZE:
             return
         parts[-2:] = [torch.cat([before, last])]
-
-
-def _fingerprint(num_bins: int | None, ignore_index: int | None) -> Tensor:
-    """(8,) int64 code of the settings of `update`: only metrics that keep the same may share a compute group.
-
-    The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
-    """
-    settings = struct.pack("<qq", num_bins or 0, 0 if ignore_index is None else ignore_index)
-    return torch.tensor(struct.unpack("<8H", settings), dtype=torch.int64)

@@ -55,8 +55,6 @@ _KEPT = {
 _KNOWN = ("image_classes", "image_ids", "mask_sizes")
 """Tensors (N,) int64 of a result of which it is not known what was kept."""
 _DTYPES = {**dict.fromkeys(_KNOWN, (torch.int64,)), **_KEPT, "aupimos": (torch.float64,)}
-_OF_IMAGES = ("num_kept", "num_pixels", "is_anomalous", "image_ids")
-"""Tensors with one item for each image."""
 _SETTINGS = (
     "fpr_bounds",
     "threshold_bounds",

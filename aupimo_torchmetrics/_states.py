@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,7 +15,7 @@ from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
-from aupimo_torchmetrics._list_states import ListStatesMetric
+from aupimo_torchmetrics._list_states import ListStatesMetric, fingerprint
 from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
@@ -72,7 +71,8 @@ class PixelScoresMetric(ListStatesMetric):
         """Register the states, without any image."""
         for name in self._list_dtypes:
             self.add_state(name, default=[], dist_reduce_fx="cat")
-        config = _fingerprint(self.normal_buffer, self._upper_fpr, self.ignore_index)
+        buffer = (-1, 0.0) if self.normal_buffer is None else (self.normal_buffer, self._upper_fpr)
+        config = fingerprint("qdq", *buffer, self.ignore_index or 0)
         kinds = torch.zeros(2, dtype=torch.int64)  # 1 if there are integer ids, 1 if there are text ids
         self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
         self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
@@ -216,13 +216,3 @@ def _is_resampled() -> bool:
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return frame is not None
-
-
-def _fingerprint(normal_buffer: int | None, upper_fpr: float, ignore_index: int | None) -> Tensor:
-    """(12,) int64 code of the settings of `update`: only metrics that keep the same scores may share a compute group.
-
-    The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
-    """
-    buffer = (-1, 0.0) if normal_buffer is None else (normal_buffer, upper_fpr)
-    settings = struct.pack("<qdq", *buffer, 0 if ignore_index is None else ignore_index)
-    return torch.tensor(struct.unpack("<12H", settings), dtype=torch.int64)

@@ -8,7 +8,7 @@ This module needs the extra `anomalib`.
 - **Normalisation.** The default post-processor clamps test maps to [0, 1] by the range of the validation set. If that
   holds normal images only, many scores become equal and the result is wrong, in either direction.
   `PostProcessor(enable_normalization=False)` scores the maps as they are.
-- **No masks.** `AUPIMO(strict=False)` passes over batches without masks.
+- **No masks.** `AUPIMO(strict=False)` skips batches without masks.
 - **One score an image.** An Engine cannot log `reduction="none"`. Take `callback.results` instead.
 - **Checkpoints.** `load_from_checkpoint` loses the evaluator: give it again, `evaluator=...`.
 - **Small masks** vanish when anomalib resizes them. A warning says so; a larger `image_size` helps.
@@ -113,7 +113,7 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
             that anomalib then computes, use `curves` and `result`.
         force: A setting of anomalib that changes nothing here, as every score is computed; a warning says so.
         kwargs: Settings of all metrics of anomalib: `fields` (names of maps and masks in the batch), `prefix` (of the
-            name) and `strict` (False to pass over batches without maps or masks; if there is no other, nothing is
+            name) and `strict` (False to skip batches without maps or masks; if all are skipped, nothing is
             logged). Further settings of `aupimo_torchmetrics.AUPIMO`. `reduction="none"` cannot be logged, so an Engine
             with a logger refuses it.
 

@@ -6,8 +6,7 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 ## Shards of a data set
 
 States are pickled and merged, so any engine that maps can score parts of a data set; `multiprocessing` and Dask are
-tested. Dask comes with
-`pip install distributed`.
+tested. Dask comes with `pip install distributed`.
 
 ```python
 import torch
@@ -266,7 +265,7 @@ class AUPIMO(PixelScoresMetric):
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
-            ValueError: If `val` is an empty list.
+            ValueError: If `val` is an empty list, or with `reduction="none"` if there is no image.
 
         Example:
             >>> import torch
@@ -368,7 +367,7 @@ class PIMO(PixelScoresMetric):
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
-            ValueError: If curves and scores have different numbers of images.
+            ValueError: If there is no image, or if curves and scores have different numbers of images.
 
         Example:
             >>> import torch

@@ -66,7 +66,8 @@ class AUPRO(PixelMetric):
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks in `update`.
         kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
@@ -139,7 +140,8 @@ class PixelAUROC(PixelMetric):
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks in `update`.
         kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
@@ -192,7 +194,8 @@ class PixelAveragePrecision(PixelMetric):
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks in `update`.
         kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
@@ -248,7 +251,8 @@ class PixelF1Max(PixelMetric):
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the F1 score
             at the best lower edge of a bin, with a warning if they are more than 1e-3 apart.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
+            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
+            a warning. None if every pixel counts.
         validate_args: Whether to check maps and masks in `update`.
         kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 

@@ -151,8 +151,8 @@ class AUPIMOResult:
             None if no image has one.
         version: Version of this library that computed the scores; None if another program did.
         mask_sizes: (N,) int64, element i is the number of mask pixels of image i, 0 if it is normal; None if not known.
-        warnings: Texts that say why scores or thresholds are undefined or uncertain, of which those that concern what
-            was asked for were warned of. Empty if there are none.
+        warnings: Texts that say why scores or thresholds are undefined or uncertain. Those that concern what was asked
+            for were also given as warnings. Empty if there are none.
 
     Example:
         >>> import torch

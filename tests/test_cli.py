@@ -12,9 +12,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aupimo_torchmetrics import AUPIMOResult, __version__, cli
+from aupimo_torchmetrics import AUPIMOResult, __version__, _extras, cli
 from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics.cli import _arguments, main
+from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.demo.detector import TextureDetector, overwrite_regions
 from aupimo_torchmetrics.demo.run import DemoReport, _saying_what_is_saved, run_demo
 from aupimo_torchmetrics.demo.textures import load_texture
@@ -183,10 +183,11 @@ def test_missing_packages_are_one_line_and_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the extra the command names the missing packages and the remedy, without a traceback."""
-    monkeypatch.setattr(_arguments, "find_spec", lambda name: None if name in {"lightning", "skimage"} else object())
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name in {"lightning", "skimage"} else object())
     assert main(["demo"]) == 1
     expected = (
-        'aupimo demo: needs lightning, scikit-image; please install with `pip install "aupimo-torchmetrics[demo]"`\n'
+        "aupimo demo: this command expects `lightning`, `scikit-image` to be installed. "
+        'Please install with `pip install "aupimo-torchmetrics[demo]"`\n'
     )
     assert capsys.readouterr() == ("", expected)
 

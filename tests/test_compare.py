@@ -15,8 +15,8 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics.cli import _arguments, main
+from aupimo_torchmetrics import AUPIMOResult, _extras
+from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.compare.finding import distinguishing_names
 from aupimo_torchmetrics.statistics import compare_models, rank_models
@@ -315,10 +315,11 @@ def test_missing_packages_are_one_line_and_code_1(
     hidden: str, out: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Without scipy, or for pictures matplotlib, the command names the package and the remedy."""
-    monkeypatch.setattr(_arguments, "find_spec", lambda name: None if name == hidden else object())
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name == hidden else object())
     argv = [BENCHMARK, *(["--out", tmp_path / "out"] if out else [])]
     line = refused(capsys, *argv, code=1)
-    assert f'needs {hidden}; please install with `pip install "aupimo-torchmetrics[stats,plot]"`' in line
+    assert f"expects `{hidden}` to be installed" in line
+    assert '`pip install "aupimo-torchmetrics[stats,plot]"`' in line
     assert not (tmp_path / "out").exists()
 
 
@@ -326,7 +327,7 @@ def test_tables_need_no_matplotlib(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: Path
 ) -> None:
     """Without `--out`, matplotlib may be missing."""
-    monkeypatch.setattr(_arguments, "find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name == "matplotlib" else object())
     assert run(capsys, benchmark)
 
 

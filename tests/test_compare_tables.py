@@ -250,7 +250,7 @@ def test_the_tables_say_by_what_models_are_ordered(files: list[Path], benchmark:
     for test in ("wilcoxon", "ttest"):
         lines = compare_paths(benchmark, test=test).summary().splitlines()  # type: ignore[arg-type]
         assert lines[0].endswith("; ordered by average rank over 2 categories")
-        assert [line for line in lines if line.startswith("2 datasets") and line.endswith("; ordered by average rank")]
+        assert [line for line in lines if line.startswith("2 data sets") and line.endswith("; ordered by average rank")]
 
 
 def test_categories_matched_by_position_are_named(benchmark: Path) -> None:

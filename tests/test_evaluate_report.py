@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,6 @@ SIZE = (20, 24)
 
 Types = Mapping[str, int]
 """How many images there are of each type of defect, or of `good`."""
-
-MakeData = Callable[..., tuple[Path, Path]]
 
 
 def write_set(

@@ -354,7 +354,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-ANOMALOUS = [6, 7, 9, 10, 11]
 SOURCES: dict[str, tuple[Any, Any]] = {
     "usual names": (None, None),
     "other usual names": (None, lambda images, maps, masks: {"images": images, "preds": maps, "gt_mask": masks}),

@@ -441,7 +441,7 @@ def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
 
 
 def _ranking() -> ModelRanking:
-    """Four models on 13 datasets: two that take turns at the top, and two far behind."""
+    """Four models on 13 data sets: two that take turns at the top, and two far behind."""
     orders = [("a", "b", "c", "d") if number % 2 else ("b", "a", "c", "d") for number in range(13)]
     return rank_models(
         {
@@ -476,7 +476,7 @@ def test_ranks_show_models_critical_difference_and_groups() -> None:
         assert np.round(group.get_ydata()).tolist() == [first, last]
     assert np.diff(scale.get_xdata()) == pytest.approx(critical)
     assert ax.texts[0].get_text() == f"critical difference {critical:.2f}"
-    assert "over 13 datasets (1 is best)" in ax.get_xlabel()
+    assert "over 13 data sets (1 is best)" in ax.get_xlabel()
     assert "alpha 0.05" in ax.get_xlabel()
 
 

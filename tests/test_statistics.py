@@ -465,7 +465,7 @@ def test_a_ranking_prints_as_a_table() -> None:
     """The table has a row a model, the best first, with mean, rank and the rows of those not told apart from it."""
     scores = {"a": 0.25, "b": 0.5, "c": 0.75}
     lines = str(rank_models(made_up_datasets(*[scores] * 5))).splitlines()
-    assert lines[0].startswith("5 datasets; Friedman test: p = 0.0067; critical difference of ranks: 1.48")
+    assert lines[0].startswith("5 data sets; Friedman test: p = 0.0067; critical difference of ranks: 1.48")
     assert [line.split() for line in lines[2:]] == [
         ["#1", "c", "0.750", "1.00", "#1", "to", "#2"],
         ["#2", "b", "0.500", "2.00", "#1", "to", "#3"],
@@ -481,7 +481,7 @@ UNRANKED: dict[str, Any] = {
         "0": {"a": make_result([0.1]), "b": make_result([0.2])},
         "1": {"a": make_result([0.1]), "b": make_result([0.2], shared_fpr="max")},
     },
-    "one dataset or more, but got none": {},
+    "one data set or more, but got none": {},
     "two models or more, but got 1": made_up_datasets({"a": 0.1}),
     "'b' is missing on '1'": made_up_datasets({"a": 0.1, "b": 0.2}, {"a": 0.1}),
     "'c' is missing on '0'": made_up_datasets({"a": 0.1, "b": 0.2}, {"a": 0.1, "b": 0.2, "c": 0.3}),

@@ -1,8 +1,8 @@
 """Read files that other people wrote: no code in them is run, the memory is not filled, no other file is opened.
 
-What the libraries behind promise is not checked again: `torch.load` with `weights_only=True` runs no code from torch
-2.6 on, and Pillow and NumPy check what they read against the size that a file states. What they do not promise is
-checked here. A file that is refused is a `BadDataError` that says why.
+What the libraries behind promise is not checked again: from torch 2.6 on `torch.load` with `weights_only=True` runs no
+code, and Pillow and NumPy check what they read against the size that a file states. What they do not promise is checked
+here. A file that is refused is a `BadDataError` that says why.
 """
 
 from __future__ import annotations

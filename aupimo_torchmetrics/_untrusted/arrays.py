@@ -51,7 +51,7 @@ class ArchivedArray:
         if self.dtype.kind not in "fiubUS":
             raise BadDataError(f"`{self._member.removesuffix('.npy')}` of dtype {self.dtype}")
         if self.dtype.kind in "US":
-            check_size((*self.shape, self.dtype.itemsize), MAX_TEXTS)
+            check_size((*self.shape, self.dtype.itemsize), MAX_TEXTS, "bytes")
         if isinstance(index, int):
             return self._entry(index)
         check_size(self.shape)

@@ -26,8 +26,8 @@ def refusing() -> Iterator[None]:
         raise BadDataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
-def check_size(shape: tuple[int, ...], limit: int | None = None) -> None:
-    """Raise if there are more pixels than `limit`, by default `MAX_PIXELS`."""
+def check_size(shape: tuple[int, ...], limit: int | None = None, unit: str = "pixels") -> None:
+    """Raise if there are more pixels, or what the unit is, than `limit`, by default `MAX_PIXELS`."""
     limit = MAX_PIXELS if limit is None else limit
     if math.prod(shape) > limit:
-        raise BadDataError(f"too large: {' x '.join(str(length) for length in shape)}, at most {limit:,} pixels")
+        raise BadDataError(f"too large: {' x '.join(str(length) for length in shape)}, at most {limit:,} {unit}")

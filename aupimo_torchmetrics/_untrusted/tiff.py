@@ -47,13 +47,14 @@ def read_tiff(path: str | os.PathLike[str], *, may_invert: bool = False) -> NDAr
 
     Args:
         path: File to read.
-        may_invert: Whether it is read, too, if 0 is white by its tags, for which some readers invert the numbers.
+        may_invert: Whether to read a file whose tags say that 0 is white, too. Some readers invert its numbers.
 
     Returns:
         The pixels, in the shape of the page.
 
     Raises:
-        BadDataError: If there are several pages, too many pixels, or numbers of which readers do not say the same.
+        BadDataError: If there are several pages or too many pixels, if readers disagree about the numbers, if the
+            compression is not known or unpacks to more than the pixels, or if it needs imagecodecs, which is missing.
 
     """
     import tifffile  # noqa: PLC0415

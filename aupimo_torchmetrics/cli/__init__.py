@@ -1,9 +1,10 @@
 """The command `aupimo`, also `python -m aupimo_torchmetrics`.
 
-Conventions: results go to standard output. An error is one line on standard error, and a line for each bad file. Exit
-codes are those of `EXIT_CODES`, for all subcommands. A subcommand is a module: its `add` makes a parser, and its
-`run` returns an exit code or raises what the library raises. Errors of the library name parameters in backticks; the
-command names its options instead. No subject of the library is imported before its subcommand runs.
+Conventions: results go to standard output. An error is one line on standard error, with an indented line for each thing
+that it lists, such as bad files or layouts. Exit codes are those of `EXIT_CODES`, for all subcommands. A subcommand is
+a module: its `add` makes a parser, and its `run` returns an exit code or raises what the library raises. Errors of the
+library name parameters in backticks; the command names its options instead. No subject of the library is imported
+before its subcommand runs.
 """
 
 from __future__ import annotations

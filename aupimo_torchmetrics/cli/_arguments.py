@@ -1,16 +1,14 @@
-"""What the subcommands share of their arguments: the parser, numbers, and what must be there before work begins."""
+"""What the subcommands share of their arguments: the parser, numbers, and what is checked before work begins."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from aupimo_torchmetrics._extras import package_of
-
+COMMAND = "this command"
+"""What needs packages, in an error that begins with the name of the command."""
 MAX_SEED = 2**63 - 1
 EVALUATE_PACKAGES = frozenset({"jinja2", "matplotlib", "PIL", "scipy", "tifffile", "tqdm"})
 """What an evaluation and the page `report.html` import."""
@@ -47,15 +45,6 @@ def seed(text: str) -> int:
     if not 0 <= value <= MAX_SEED:
         raise argparse.ArgumentTypeError(f"expected an integer from 0 to {MAX_SEED}, but got {text!r}")
     return value
-
-
-def require(modules: Collection[str], extras: str) -> None:
-    """Raise with the remedy unless modules are installed; none of them is imported."""
-    missing = sorted(package_of(module) for module in modules if find_spec(module) is None)
-    if missing:
-        raise ModuleNotFoundError(
-            f'needs {", ".join(missing)}; please install with `pip install "aupimo-torchmetrics[{extras}]"`'
-        )
 
 
 def check_folder(out: Path) -> None:

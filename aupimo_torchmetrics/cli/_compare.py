@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import get_args
 
 from aupimo_torchmetrics._exports import json_text
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat
-from aupimo_torchmetrics.cli._arguments import EVALUATE_PACKAGES, Parser, check_folder, require
+from aupimo_torchmetrics.cli._arguments import COMMAND, EVALUATE_PACKAGES, Parser, check_folder
 from aupimo_torchmetrics.cli._output import print_text
 
 EXAMPLES = """PATH is
@@ -53,7 +54,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "--alternative",
         choices=get_args(Alternative),
         default="greater",
-        help="what the confidence is in: that a row's model is ... than a column's (default: %(default)s)",
+        help="what the confidence is in: that a row's model is better (greater), worse (less) or different (two-sided) "
+        "than a column's (default: %(default)s)",
     )
     parser.add_argument(
         "--atol",
@@ -84,9 +86,10 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `aupimo compare`."""
-    require(STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES, "stats,plot")
+    packages = STATISTICS_PACKAGES if arguments.out is None else STATISTICS_PACKAGES | PICTURE_PACKAGES
+    require(*sorted(packages), extra="stats,plot", needed_by=COMMAND)
     if arguments.report:
-        require(EVALUATE_PACKAGES, "evaluate")
+        require(*sorted(EVALUATE_PACKAGES), extra="evaluate", needed_by=COMMAND)
     from aupimo_torchmetrics.compare import compare_paths  # noqa: PLC0415
 
     if arguments.out is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Texture
-from aupimo_torchmetrics.cli._arguments import Parser, positive, require, seed
+from aupimo_torchmetrics.cli._arguments import COMMAND, Parser, positive, seed
 from aupimo_torchmetrics.cli._output import code_of_scores, print_text
 
 PACKAGES = frozenset({"lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile"})
@@ -28,7 +29,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `aupimo demo`."""
-    require(PACKAGES, "demo")
+    require(*sorted(PACKAGES), extra="demo", needed_by=COMMAND)
     print("Loading PyTorch Lightning ...", flush=True)  # noqa: T201
     from aupimo_torchmetrics.demo.detector import DEFAULT_EPOCHS  # noqa: PLC0415
     from aupimo_torchmetrics.demo.run import run_demo  # noqa: PLC0415

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from aupimo_torchmetrics._exports import json_text
+from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import existing_folder
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
@@ -18,7 +19,13 @@ from aupimo_torchmetrics._settings import (
     RowsBy,
     SharedFPR,
 )
-from aupimo_torchmetrics.cli._arguments import EVALUATE_PACKAGES, Parser, check_folder, integer_or_none, require
+from aupimo_torchmetrics.cli._arguments import (
+    COMMAND,
+    EVALUATE_PACKAGES,
+    Parser,
+    check_folder,
+    integer_or_none,
+)
 from aupimo_torchmetrics.cli._output import code_of_scores, print_text, with_options
 
 MAX_LISTED = 5
@@ -30,9 +37,20 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     about = "score saved anomaly maps against the masks of a data set"
     parser = commands.add_parser("evaluate", help=about, description=about[0].upper() + about[1:] + ".")
     _add_sources(parser)
-    parser.add_argument("--fpr-bounds", nargs=2, type=float, default=DEFAULT_FPR_BOUNDS, metavar=("L", "U"))
     parser.add_argument(
-        "--shared-fpr", choices=get_args(SharedFPR), default="mean", help="of the normal images (default: mean)"
+        "--fpr-bounds",
+        nargs=2,
+        type=float,
+        default=DEFAULT_FPR_BOUNDS,
+        metavar=("L", "U"),
+        help="bounds of the shared FPR (default: 1e-5 1e-4)",
+    )
+    parser.add_argument(
+        "--shared-fpr",
+        choices=get_args(SharedFPR),
+        default="mean",
+        help="how the FPRs of the normal images make one: by their mean, or their maximum, which is stricter "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--num-thresholds",
@@ -94,7 +112,7 @@ def _add_outputs(parser: Parser) -> None:
         "--out", type=Path, metavar="DIR", help="folder to write to (default: beside asmaps.pt, or none)"
     )
     group.add_argument("--heatmaps", action="store_true", help="draw heat maps of images that stand for the scores")
-    group.add_argument("--report", action="store_true", help="write report.html too, a page that shows every image")
+    group.add_argument("--report", action="store_true", help="write report.html too, a page with every anomalous image")
     group.add_argument(
         "--format",
         dest="picture_format",
@@ -114,7 +132,7 @@ def _add_outputs(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `aupimo evaluate`."""
-    require(EVALUATE_PACKAGES, "evaluate")
+    require(*sorted(EVALUATE_PACKAGES), extra="evaluate", needed_by=COMMAND)
     from aupimo_torchmetrics.evaluate import evaluate  # noqa: PLC0415
 
     if arguments.write_table is not None:

@@ -1,11 +1,11 @@
-r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, AUROC, AUPR and AUPRO.
+r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by other metrics of pixels and of images.
 
 In the order of the work: `layouts` lists the images of a data set, by `data_folders` and `published_layouts`, and
 `tables` those of a table; `map_files` opens maps, of which `map_sets` are many in one file; `pairing` finds the map of
 each image, by the `ways` in which maps are named; `mask_files`, `masks` and `reading` read it with its mask; `scoring`
-scores them category by category; `skipping` decides whether they may be scored without bad files; `category` and
-`report` say what came out; `output` writes files and pictures, and `page` the page `report.html`. `bad_files` names
-what cannot be evaluated, and `sources` finds what is evaluated.
+scores them category by category, with `other_metrics` beside AUPIMO; `skipping` decides whether they may be scored
+without bad files; `category` and `report` say what came out; `output` writes files and pictures, and `page` the page
+`report.html`. `bad_files` names what cannot be evaluated, and `sources` finds what is evaluated.
 
 This package needs the extra `evaluate`.
 
@@ -42,7 +42,7 @@ and the option that settles it:
 | several classes where the layout says so (MVTec LOCO, VisA) | each value but 0 is a defect |
 | several classes elsewhere, several colours and black | bad file; `--mask-threshold 0` takes each for a defect |
 | noise of JPEG, grey edges of resizing | bad file; `--mask-threshold 127` takes values above 127 |
-| a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-value 255` leaves these pixels out |
+| a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-value 255`: these do not count |
 | 1 in some masks of a category, 255 in others | bad file; `--mask-threshold 0`, or `--ignore-value 255` |
 | two values without 0 | bad file; `--mask-threshold` with the lower one |
 | transparency, a palette in disorder, several frames, NaN, turned by EXIF | bad file; save it as plain grey |

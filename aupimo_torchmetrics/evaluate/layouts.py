@@ -40,16 +40,8 @@ def find_test_images(
 
     Args:
         root: Folder of a collection, or of a single category of it.
-        layout: `"mvtec"`: `CATEGORY/test/DEFECT/000.png` and `CATEGORY/ground_truth/DEFECT/000_mask.png`, or masks
-            named as the images, as VisA's prepared form and BTAD (`"btad"`) have them; `"mvtec_ad_2"`: as MVTec AD,
-            with `test_public` and `test_public/ground_truth`; `"mvtec_3d"`: `CATEGORY/test/DEFECT/rgb/000.png` and
-            `CATEGORY/test/DEFECT/gt/000.png`; `"loco"`: as MVTec AD with several masks an image,
-            `CATEGORY/ground_truth/DEFECT/000/*.png`; `"visa"`: `CATEGORY/Data/Images/Anomaly/000.JPG` and
-            `CATEGORY/Data/Masks/Anomaly/000.png` with the test split of `split_csv/1cls.csv`, or the prepared form;
-            `"ksdd2"`: `test/20000.png` and `test/20000_GT.png`; `"real_iad"`: `CATEGORY/{OK,NG}/...` with the test
-            split of `realiad_jsons/CATEGORY.json`, or without it all images, with masks beside them;
-            `"anomalib_folder"`: `good/`, `DEFECT/` and `mask/DEFECT/`; `"folder"`: `images/...` and `masks/...` with
-            equal names; `"auto"` for whichever of these is there.
+        layout: Name of the layout, such as `"mvtec"`; the table in `aupimo_torchmetrics.evaluate` has all of them.
+            `"auto"` for whichever of these is there.
         normal_folder: Names of more folders of normal images, in any case, beside `good` and its like.
         follow_links: Whether links may lead out of the folder, and to folders.
 

@@ -113,8 +113,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             and `table` is given, settings do not go together, or there is no such device.
         BadDataError: If there is no map in `maps` or no test image in `data`, or if `maps` or `table` cannot be read.
         BadFilesError: If there are bad files, unless they can be skipped; it names all of them.
-        ImportError: If a package of the extra `evaluate` is not installed, or `maps` is a file and the installed torch
-            is older than 2.6.
+        ImportError: If a package of the extra `evaluate` is not installed, or there is a file of torch in `maps`
+            and the installed torch is older than 2.6.
 
     Example:
         >>> import tempfile

@@ -1,9 +1,9 @@
 """How paths of maps are read, so that each map belongs to the image that its path says.
 
 A map is matched by its path: the folders and the name that it has in common with the image, counted from the end. All
-maps follow one way: the same number of leading folders is ignored everywhere, and what the names of maps have more
-than those of images, as `_map`, is the same everywhere. What fits in another way than the rest is not matched. Names of
-maps may hold the folders of their images, as `crack_000` for `crack/000`.
+maps follow one way: the same number of leading folders is ignored everywhere, and what is added to the name of an
+image, such as `_map`, is the same everywhere. What fits in another way than the rest is not matched. Names of maps may
+hold the folders of their images, as `crack_000` for `crack/000`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class _Matcher:
         return self._ends(way.num_image_folders).get(self._joined((*parts[way.num_map_folders : -1], stem)), [])
 
     def best_way(self, pattern: Pattern) -> _Way:
-        """Return the numbers of leading folders by which most maps fit an image, and leave out as few as possible."""
+        """Return the numbers of leading folders by which most maps fit an image, and ignore as few as possible."""
         best = _Way(pattern, 0, 0, 0, 0)
         for num_image_folders, num_map_folders in self._numbers_of_folders():
             way = _Way(pattern, num_map_folders, num_image_folders, 0, 0)
@@ -160,7 +160,7 @@ class _Matcher:
             yield _without_beginning(beginning)
 
     def _numbers_of_folders(self) -> Iterator[tuple[int, int]]:
-        """Yield how many leading folders to leave out of the paths of images and of maps, the fewest first.
+        """Yield how many leading folders to ignore in the paths of images and of maps, the fewest first.
 
         Folders are ignored in both only if all maps begin alike and all images do, and not as far as the folders of a
         type of defect, or of a category unless paths are absolute: `good/000` is no map of `crack/000`.

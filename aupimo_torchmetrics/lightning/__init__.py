@@ -4,7 +4,8 @@ The callback follows a validation or test epoch (`_callback`). It sees which bat
 images (`_epoch`, `_sources`, `_gallery`), knows under which name Lightning logs a metric and at which step (`_names`),
 draws figures (`_figures`), and gives them to loggers and files (`_loggers`). What it says is in `_texts`.
 
-It works with both names of Lightning, `lightning` and `pytorch_lightning`. It needs the extras `lightning` and `plot`.
+It works with both names of Lightning, `lightning` and `pytorch_lightning` (`_packages`). It needs the extras
+`lightning` and `plot`.
 
 ## Questions that come up
 
@@ -12,8 +13,8 @@ It works with both names of Lightning, `lightning` and `pytorch_lightning`. It n
   they need `1 / L` pixels in all (100,000 at the default bounds) for any threshold to reach the lower bound, and a few
   million for a fine answer. With less, the score is that of an interpolated curve, and a warning says so.
 - **Which bounds for small images or few of them?** Ten normal pixels or more at the lower bound: `L >= 10 / P` for `P`
-  normal pixels in all, and `U = 10 * L`. 20 normal images of 64 x 64 have 81,920 pixels: `fpr_bounds=(1e-3, 1e-2)`.
-  Say the bounds beside the score; scores of other bounds cannot be compared.
+  normal pixels in all, rounded up to a power of ten, and `U = 10 * L`. 20 normal images of 64 x 64 have 81,920 pixels:
+  `fpr_bounds=(1e-3, 1e-2)`. Say the bounds beside the score; scores of other bounds cannot be compared.
 - **Must no normal image show more false positives?** The shared FPR is the mean over the normal images, so one of them
   may show many if the others show none. `AUPIMO(shared_fpr="max")` goes by the normal image with the most, which is
   stricter. Each normal image then needs `1 / L` pixels or more; more images do not help. Both metrics in one

@@ -101,8 +101,8 @@ class AUPIMOCallback(Callback):
     drawn are held in memory, and one batch.
 
     Args:
-        metric: Name of the metric's attribute, such as `"aupimo"`, or `"metrics.aupimo"` in a collection, or under
-            which it is logged, such as `"val/aupimo"`. None for all.
+        metric: Name of the metric's attribute, such as `"aupimo"`, or `"metrics.aupimo"` in a collection; or
+            the name under which it is logged, such as `"val/aupimo"`. None for all.
         every_n_epochs: Draw figures and save in every n-th epoch of a fit; the two shares are logged in each. Separate
             validation and test runs always do all.
         heatmap_source: Where to find images, maps and masks. Three names, such as `("image", "anomaly_map", "mask")`;
@@ -115,8 +115,8 @@ class AUPIMOCallback(Callback):
         save_to: Folder in which to save the result and the figures of each metric, in a folder with the name of the
             metric: `aupimos.json`, `aupimos.safetensors`, `distribution.png`, `curves.png` and `heatmaps.png`, as in
             `save_to/val/aupimo/curves.png`. None to save nothing.
-        save: Which epoch's: the `"last"`, or the one with the `"best"` mean score. One with an undefined score is not
-            saved.
+        save: Which epoch to save: the `"last"`, or the one with the `"best"` mean score. An epoch with an undefined
+            score is not saved.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
@@ -203,7 +203,7 @@ class AUPIMOCallback(Callback):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the batch before, which all callbacks have had."""
+        """Look at the previous batch, which all callbacks have seen by now."""
         if self._epoch is not None:
             self._epoch.start_batch(dataloader_idx)
 

@@ -37,12 +37,12 @@ TEST_NAMES: dict[PairedTestName, str] = {"wilcoxon": "Wilcoxon test", "ttest": "
 
 
 def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Plot the average ranks of models over many datasets, and which of them cannot be told apart.
+    """Plot the average ranks of models over many data sets, and which of them cannot be told apart.
 
     This is a critical-difference diagram with a row for each model, the best at the top. A dot shows the average rank,
     and the bar around it is as long as the critical difference. Models whose bars overlap cannot be told apart; the
-    thick lines on the right join them. Grey points are the ranks on single datasets; a larger point stands for more
-    datasets.
+    thick lines on the right join them. Grey points are the ranks on single data sets; a larger point stands for more
+    data sets.
 
     Args:
         ranking: Ranks, as `aupimo_torchmetrics.statistics.rank_models` returns them.
@@ -87,8 +87,8 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
     ax.set_xticks(range(1, len(names) + 1))
     ax.set_xlim(0.6, max(len(names), 1 + critical) + 0.4)
     ax.set_xlabel(
-        f"average rank over {ranking.num_datasets} datasets (1 is best)\n"
-        "grey points: ranks on single datasets; models whose bars overlap\n"
+        f"average rank over {ranking.num_datasets} data sets (1 is best)\n"
+        "grey points: ranks on single data sets; models whose bars overlap\n"
         f"cannot be told apart (Nemenyi test, alpha {ranking.alpha:g})"
     )
     ax.grid(axis="x", color="0.93")

@@ -1,4 +1,4 @@
-"""Rank models over many datasets."""
+"""Rank models over many data sets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ RANKING_ALPHA = 0.05
 
 @dataclass(frozen=True)
 class ModelRanking:
-    """Which of several models is better over many datasets, and which of them cannot be told apart.
+    """Which of several models is better over many data sets, and which of them cannot be told apart.
 
     Attributes:
         order: Names of the models, the best average rank first, and of equal ranks the better mean.
-        average_ranks: Rank of each model, averaged over the datasets: 1 for a model that is the best on every dataset.
-        means: Mean score of each model on a dataset, averaged over the datasets.
-        ranks: `ranks[dataset][model]` is the rank of the model's mean score on the dataset; equal means share the
+        average_ranks: Rank of each model, averaged over the data sets: 1 for a model that is the best on every one.
+        means: Mean score of each model on a data set, averaged over the data sets.
+        ranks: `ranks[dataset][model]` is the rank of the model's mean score on the data set; equal means share the
             average of their ranks.
         critical_difference: Models whose average ranks differ by less than this cannot be told apart (Nemenyi test).
         p_value: Of the Friedman test, whose null hypothesis is that all models are alike. NaN for fewer than three
-            models or two datasets.
+            models or two data sets.
         alpha: Probability that the Nemenyi test tells models apart although all are alike.
-        num_datasets: Number of datasets.
+        num_datasets: Number of data sets.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ class ModelRanking:
         >>> ranking = rank_models({"tile": {"old": low, "new": high}, "wood": {"old": low, "new": high}})
         >>> ranking.average_ranks
         {'old': 2.0, 'new': 1.0}
-        >>> ranking.groups  # two datasets are too few to tell the models apart
+        >>> ranking.groups  # two data sets are too few to tell the models apart
         [('new', 'old')]
 
     """
@@ -82,7 +82,7 @@ class ModelRanking:
         friedman = "not defined" if math.isnan(self.p_value) else f"p = {self.p_value:.2g}"
         critical = f"{self.critical_difference:.2f} (Nemenyi test, alpha {self.alpha:g})"
         title = (
-            f"{self.num_datasets} datasets; Friedman test: {friedman}; critical difference of ranks: {critical}; "
+            f"{self.num_datasets} data sets; Friedman test: {friedman}; critical difference of ranks: {critical}; "
             "ordered by average rank"
         )
         rows = [["", "model", "mean", "rank", "not told apart"]]
@@ -94,10 +94,10 @@ class ModelRanking:
 
 
 def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float = RANKING_ALPHA) -> ModelRanking:
-    """Rank models over many datasets by their mean scores, as for a critical-difference diagram.
+    """Rank models over many data sets by their mean scores, as for a critical-difference diagram.
 
     The Friedman test asks whether the models differ at all, and the Nemenyi test which of them do: those whose average
-    ranks over N datasets differ by the critical difference or more,
+    ranks over N data sets differ by the critical difference or more,
 
         q_alpha * sqrt(k * (k + 1) / (6 * N))
 
@@ -106,14 +106,14 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
     1e-12 are equal.
 
     Args:
-        results: Scores of the same two or more models on each dataset, by the name of the dataset, then of the model.
+        results: Scores of the same two or more models on each data set, by the name of the data set, then of the model.
         alpha: Probability, in (0, 1), that the Nemenyi test tells models apart although all are alike.
 
     Returns:
         Order, ranks, means, critical difference and p-value, which print as a table.
 
     Raises:
-        ValueError: If there is no dataset, if there are fewer than two models, if a model is missing on a dataset, if
+        ValueError: If there is no data set, if there are fewer than two models, if a model is missing on one, if
             FPR bounds or shared FPRs differ, if a mean is undefined, or if `alpha` is not in (0, 1).
         ModuleNotFoundError: If scipy is not installed.
 
@@ -154,9 +154,9 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
 
 
 def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
-    """Mean scores (N, k) of k models on N datasets; raise unless all are there and can be ranked."""
+    """Mean scores (N, k) of k models on N data sets; raise unless all are there and can be ranked."""
     if not results:
-        raise ValueError("Expected `results` to hold one dataset or more, but got none.")
+        raise ValueError("Expected `results` to hold one data set or more, but got none.")
     first_dataset, first = next(iter(results.items()))
     if len(first) < 2:
         raise ValueError(f"Expected `results` to hold two models or more, but got {len(first)}.")
@@ -165,7 +165,7 @@ def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
         if by_model.keys() != first.keys():
             model = min(by_model.keys() ^ first.keys())
             raise BadDataError(
-                "Expected `results` to hold the same models on each dataset, "
+                "Expected `results` to hold the same models on each data set, "
                 f"but {model!r} is missing on {(first_dataset if model in by_model else dataset)!r}."
             )
         for model, result in by_model.items():
@@ -173,7 +173,7 @@ def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
             if math.isnan(result.mean):
                 raise BadDataError(
                     f"Expected `results` to have scores, but the mean of {model!r} on {dataset!r} is undefined (NaN). "
-                    "Rank without this dataset."
+                    "Rank without this data set."
                 )
     return np.array([[by_model[model].mean for model in first] for by_model in results.values()])
 
@@ -186,5 +186,5 @@ def _friedman_p_value(scores: Scores) -> float:
     if num_models < 3 or num_datasets < 2:
         return math.nan
     if (scores == scores[:, :1]).all():
-        return 1.0  # no test can tell models apart that have equal scores on every dataset
+        return 1.0  # no test can tell models apart that have equal scores on every data set
     return float(stats.friedmanchisquare(*scores.T).pvalue)
