@@ -96,8 +96,18 @@ class PIMOResult(NamedTuple):
             The curves, as tensors on the CPU.
 
         Raises:
-            ValueError: If the file does not hold curves, or their shapes do not fit together.
+            ValueError: If the file does not hold curves, if their shapes do not fit together, or if the installed torch is
+                older than 2.6, with which no `.pt` file is read.
             OSError: If the file cannot be opened.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from aupimo_torchmetrics import PIMOResult
+            >>> curves = PIMOResult(torch.tensor([0.2, 0.6]), torch.tensor([1.0, 0.1]), torch.tensor([[1.0, 0.5]]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     curves.save(f"{folder}/curves.pt")
+            ...     PIMOResult.load(f"{folder}/curves.pt").thresholds
+            tensor([0.2000, 0.6000])
 
         """
         return cls(*_result_files.read_curves(path))
