@@ -96,8 +96,8 @@ class PIMOResult(NamedTuple):
             The curves, as tensors on the CPU.
 
         Raises:
-            ValueError: If the file does not hold curves, if their shapes do not fit together, or if the installed torch is
-                older than 2.6, with which no `.pt` file is read.
+            ValueError: If the file does not hold curves, if their shapes do not fit together, or if the installed torch
+                is older than 2.6, with which no `.pt` file is read.
             OSError: If the file cannot be opened.
 
         Example:

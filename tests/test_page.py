@@ -359,6 +359,28 @@ def test_comparison_with_a_damaged_file_shows_the_other_models(folder: Path, tmp
     assert [bool(steps) for steps in page.steps()].count(True) == 18
 
 
+@pytest.mark.parametrize("num_thresholds", [None, 1000])
+def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: int | None) -> None:
+    """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
+    maps, data = write_data(tmp_path)
+    settings: Any = {"fpr_bounds": BOUNDS, "num_thresholds": num_thresholds}
+    for name in ("one", "two"):
+        evaluation = evaluate(maps, data, **settings)
+        evaluation.save(tmp_path / name, report=True)
+        assert "not those that were scored" not in Parsed(tmp_path / name / "report.html").text
+        write_data(tmp_path, offset=0.5)
+    evaluation.save(tmp_path / "same", report=True)  # the maps of the second evaluation
+    assert "not those that were scored" not in Parsed(tmp_path / "same/report.html").text
+    compare_paths([tmp_path / "one", tmp_path / "two"]).save(tmp_path / "both", report=True)
+    page = Parsed(tmp_path / "both/report.html")
+    assert page.text.count("No picture: map or mask are not those that were scored.") == 18
+    assert [bool(steps) for steps in page.steps()].count(True) == 18
+    for file in (data / "bottle/ground_truth/crack").iterdir():
+        write_image(file, np.roll(np.asarray(Image.open(file)), 3, 0))
+    evaluation.save(tmp_path / "moved", report=True)
+    assert Parsed(tmp_path / "moved/report.html").text.count("not those that were scored") == 6
+
+
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_report_needs_a_folder(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--report` without `--out` is a wrong command, and says so before anything is read."""

@@ -31,7 +31,7 @@ from aupimo_torchmetrics._html.pictures import ImageContent, view_image
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import PairReader, missing_photograph, photograph
+from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, missing_photograph, photograph
 from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -43,6 +43,8 @@ __all__ = ["Model", "PageTexts", "make_model", "model_view", "write_evaluation_p
 
 NUM_NORMAL = 24
 """Normal images on the page."""
+MAX_DIFFERENCE = 1e-6
+"""A score that differs by more from that of a map is not of this map."""
 
 
 class PageTexts(NamedTuple):
@@ -79,6 +81,8 @@ class Model(NamedTuple):
     """Reads its maps."""
     thresholds: list[float]
     """At the steps of the slider; empty if they are not known."""
+    num_false_positives: list[int]
+    """(N,) pixels of each normal image that are called anomalous at the upper FPR bound; 0 for an anomalous one."""
 
 
 def write_evaluation_page(
@@ -185,7 +189,7 @@ def _card(image: _Image, model: Model, max_characters: float) -> Card:
 
 def make_model(name: str, result: AUPIMOResult, reader: PairReader) -> Model:
     """Return a model with the thresholds of the slider."""
-    return Model(name, result, reader, thresholds_of(result))
+    return Model(name, result, reader, thresholds_of(result), _num_false_positives(result))
 
 
 def model_view(model: Model, index: int, pair: Pair, max_characters: float) -> ModelView:
@@ -198,7 +202,7 @@ def model_view(model: Model, index: int, pair: Pair, max_characters: float) -> M
         max_characters: How many characters the pictures may take.
 
     Returns:
-        The view. If map or image cannot be read any longer, it says so.
+        The view. If map or image cannot be read any longer, or are not those that were scored, it says so.
 
     """
     view = ModelView(model.name, float(model.result.aupimos[index]), model.thresholds, None)
@@ -209,12 +213,26 @@ def model_view(model: Model, index: int, pair: Pair, max_characters: float) -> M
         loaded = model.reader.read(pair)
     except (BadFileError, OSError) as error:
         return view._replace(note=f"No picture: {error}")
+    if not _is_as_scored(model, index, loaded):
+        return view._replace(note="No picture: map or mask are not those that were scored.")
     try:
         grey = photograph(loaded)
     except (BadDataError, OSError) as error:
         grey, note = missing_photograph(loaded), f"The image cannot be read: {error}"
     content = ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored)
     return view._replace(view=view_image(content, model.result, model.thresholds, max_characters), note=note)
+
+
+def _is_as_scored(model: Model, index: int, loaded: LoadedPair) -> bool:
+    """Whether an image has the score, or on a normal image the false positives, that its map and mask lead to."""
+    table = model.result._known().table  # noqa: SLF001  of the same package
+    anomaly_map, score = loaded.anomaly_map.to(table.scores), float(model.result.aupimos[index])
+    if not bool(loaded.mask.any()):
+        is_found = anomaly_map >= model.result.threshold_bounds[0]
+        num_found = int((is_found if loaded.ignored is None else is_found & ~loaded.ignored).sum())
+        return math.isnan(score) and num_found == model.num_false_positives[index]
+    shares = table.look_up(anomaly_map[loaded.mask])
+    return abs(float(shares.mean().clamp(0, 1)) - score) < MAX_DIFFERENCE  # False for NaN
 
 
 def _table(categories: Sequence[CategoryScores], means: Mapping[str, tuple[float, int]]) -> Table:
