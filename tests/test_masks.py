@@ -197,6 +197,8 @@ WHITE_PALETTE = ((255, 255, 255), (0, 0, 0))
 UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
     "JPEG": (".png", picture(through_jpeg(GREY)), r"a mask of \d+ values \(0, 1, 2, 3, ..., 255\)", {"threshold": 127}),
     "JPEG of colours": (".jpg", picture(COLOUR, quality=75), r"a mask of \d+ values", {"threshold": 127}),
+    "JPEG of red": (".jpg", picture(RED, quality=95, subsampling=0), r"a mask of \d+ colours", {"threshold": 127}),
+    "red edges": (".png", picture(resized(RED)), r"a mask of \d+ colours \(\(0, 0, 0\), ", {"threshold": 127}),
     "grey edges": (".png", picture(resized(GREY)), r"a mask of \d+ values \(0, 1, .*255\)", {"threshold": 127}),
     "float edges": (".tif", tiff(resized(GREY).astype(np.float32) / 255), "a mask of .* values", {"threshold": 0.5}),
     "16-bit edges": (".png", picture(resized(GREY).astype(np.uint16) * 257), "values", {"threshold": 32767}),

@@ -381,15 +381,17 @@ def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: i
     assert Parsed(tmp_path / "moved/report.html").text.count("not those that were scored") == 6
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare"])
-def test_report_needs_a_folder(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--report` without `--out` is a wrong command, and says so before anything is read."""
+@pytest.mark.parametrize(
+    ("command", "option"), [("evaluate", "report"), ("evaluate", "heatmaps"), ("compare", "report")]
+)
+def test_pictures_need_a_folder(command: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--report` or `--heatmaps` without `--out` is a wrong command, and says so before anything is read."""
     arguments = {
         "evaluate": [folder / "scores_data/maps", "--data", folder / "scores_data/data"],
         "compare": [folder / "scores", folder / "better"],
     }
-    assert main([command, *map(str, arguments[command]), "--report"]) == 2
-    assert "Expected `--out` with `--report`" in capsys.readouterr().err
+    assert main([command, *map(str, arguments[command]), f"--{option}"]) == 2
+    assert f"Expected `--out` with `--{option}`" in capsys.readouterr().err
 
 
 def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

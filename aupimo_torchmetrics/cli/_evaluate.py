@@ -143,8 +143,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.maps.parent if is_beside_maps else arguments.out
     if out is not None:
         check_folder(out)
-    elif arguments.report:
-        raise ValueError("Expected `out` with `report`, but got none: the page is written there.")
+    elif arguments.report or arguments.heatmaps:
+        name, what = ("report", "the page is") if arguments.report else ("heatmaps", "pictures are")
+        raise ValueError(f"Expected `out` with `{name}`, but got none: {what} written there.")
     names = (
         "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "aupro_limit",
         "bounded_memory", "skip_bad", "table", "mask_threshold", "ignore_value", "map_suffix", "normal_folder",

@@ -41,7 +41,7 @@ and the option that settles it:
 | only 0; only 1, or only the largest value of the type | no defect; all defect |
 | several classes where the layout says so (MVTec LOCO, VisA) | each value but 0 is a defect |
 | several classes elsewhere, several colours and black | bad file; `--mask-threshold 0` takes each for a defect |
-| noise of JPEG, grey edges of resizing | bad file; `--mask-threshold 127` takes values above 127 |
+| noise of JPEG, soft edges of resizing, also in colours | bad file; `--mask-threshold 127` takes values above 127 |
 | a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-value 255`: these do not count |
 | 1 in some masks of a category, 255 in others | bad file; `--mask-threshold 0`, or `--ignore-value 255` |
 | two values without 0 | bad file; `--mask-threshold` with the lower one |

@@ -236,7 +236,9 @@ def _unclear(file: MaskFile, counting: NDArray[Any], rule: MaskRule) -> str:
     values = np.unique(counting)
     texts = [_text(value) if file.colours is None else str(_colour(value)) for value in values]
     shown = ", ".join(texts if len(texts) <= MAX_SHOWN else [*texts[: MAX_SHOWN - 1], "...", texts[-1]])
-    if file.colours is not None:
+    if file.colours is not None and len(values) > MAX_CLASSES + 1:  # noise of JPEG, or edges of resizing
+        advice = _above_advice(file.values.max() // 2)
+    elif file.colours is not None:
         advice = "`mask_threshold=0` takes each colour but black for a defect" if values[0] == 0 else SAVE_GREY
     else:
         advice = ", ".join(_advice(values.tolist(), may_ignore=rule.ignore_value is None))
