@@ -125,8 +125,8 @@ def write_turned(path: Path, orientation: int, size: tuple[int, int]) -> Path:
         (6, (2, 3), (4, 6)),
         (6, (6, 4), (6, 4)),
         (6, (3, 3), (6, 4)),
-        (1, (4, 6), (6, 4)),
-        (3, (4, 6), (6, 4)),
+        (1, (3, 3), (6, 4)),
+        (3, (3, 2), (6, 4)),
     ],
 )
 def test_normal_images_that_exif_turns(
@@ -138,6 +138,21 @@ def test_normal_images_that_exif_turns(
     assert loaded.mask.shape == loaded.anomaly_map.shape == expected
 
 
+@pytest.mark.parametrize("orientation", [1, 3])
+@pytest.mark.parametrize("map_size", [SIZE[::-1], (2, 3), (8, 12)])
+def test_maps_that_are_turned(tmp_path: Path, orientation: int, map_size: tuple[int, int]) -> None:
+    """A map with the proportions of the turned image, of any size, is not stretched to fit, with a mask or without."""
+    path = write_turned(tmp_path / "000.jpg", orientation, SIZE)
+    reader = reading.PairReader(maps_of(torch.zeros(map_size)), True)
+    for pair in (
+        pair_of(path=path),
+        pair_of([write_mask(tmp_path / "mask.png")]),
+        pair_of([write_mask(tmp_path / "m.png")], path=path),
+    ):
+        with pytest.raises(BadFileError, match=r"turned by a quarter: the map is .*, but its image \(6, 4\)"):
+            reader.read(pair)
+
+
 def test_masks_of_images_that_exif_turns(tmp_path: Path) -> None:
     """If EXIF turns an image, and its map is turned and its mask is not, the pair is refused."""
     mask = write_mask(tmp_path / "mask.png")
@@ -145,7 +160,7 @@ def test_masks_of_images_that_exif_turns(tmp_path: Path) -> None:
     reader = reading.PairReader(maps_of(torch.zeros(SIZE[::-1]), torch.zeros(SIZE)), True)
     with pytest.raises(BadFileError, match=r"turned by its EXIF orientation: its map is \(4, 6\), its mask \(6, 4\)"):
         reader.read(pair_of([mask], path=turned))
-    assert reader.read(pair_of([mask], path=plain)).mask.any()
+    assert reader.read(pair_of([mask], 1, path=plain)).mask.any()
     assert reader.read(pair_of([mask], 1, path=turned)).mask.any()
 
 

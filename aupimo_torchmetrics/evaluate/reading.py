@@ -84,6 +84,11 @@ class PairReader:
             if not self.resize:
                 sizes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
                 raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
+            if _is_across(size_of(mask), size):
+                raise BadFileError(
+                    pair.name,
+                    f"turned by a quarter: the map is {size}, but its image {size_of(mask)}. Please save it upright",
+                )
             anomaly_map = resized(anomaly_map, mask.shape)
             if bool(anomaly_map.isnan().any()):
                 raise BadFileError(pair.name, f"NaN in the map after it was resized to {tuple(mask.shape)}")
@@ -108,7 +113,11 @@ class PairReader:
                 f"turned by its EXIF orientation: its map is {map_size}, its mask {size_of(mask)}. Please save the "
                 "image as it is to be seen, and make map and mask of it"
             )
-        elif self._is_across(image, size_of(mask), map_size) and self._file_size(image) == size_of(mask)[::-1]:
+        elif (
+            image.path is not None
+            and _is_across(size_of(mask), map_size)
+            and self._file_size(image) == size_of(mask)[::-1]
+        ):
             contradiction = f"its mask {where} is {size_of(mask)}, but the image {size_of(mask)[::-1]}"
         if contradiction:
             raise BadFileError(*bad_image(image, contradiction))
@@ -133,12 +142,9 @@ class PairReader:
 
         Some programs turn such an image when they read it, and some do not.
         """
-        return self._is_across(image, size, map_size) and _named(str(image.path), is_turned, str(image.path))
-
-    @staticmethod
-    def _is_across(image: LabelledImage, size: Size, map_size: Size) -> bool:
-        """Whether an image is on disk, and its map has the proportions of a size turned by a quarter."""
-        return image.path is not None and size[0] != size[1] and size[0] * map_size[0] == size[1] * map_size[1]
+        if image.path is None or not _is_across(size, map_size):
+            return False
+        return _named(str(image.path), is_turned, str(image.path))
 
     @staticmethod
     def _file_size(image: LabelledImage) -> Size:
@@ -208,6 +214,11 @@ def _interpolated(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize an image (..., H, W) of finite values."""
     images = image.reshape(1, -1, *image.shape[-2:])
     return interpolate(images, tuple(size), mode="bilinear")[0].reshape(*image.shape[:-2], *size)
+
+
+def _is_across(size: Size, map_size: Size) -> bool:
+    """Whether a map has the proportions of a size turned by a quarter."""
+    return size[0] != size[1] and size[0] * map_size[0] == size[1] * map_size[1]
 
 
 def size_of(image: Tensor) -> Size:
