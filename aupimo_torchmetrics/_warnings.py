@@ -24,6 +24,9 @@ MAX_BOUND_ERROR = 0.01
 MAX_UNCERTAINTY = 1e-3
 """A larger distance between the certain bounds of a pixel metric causes a warning."""
 
+MORE_BINS = "Set `num_bins=None` for the exact value, or use more bins."
+"""What a metric advises to narrow its bounds."""
+
 
 def warn(texts: Iterable[str]) -> None:
     """Issue a `UserWarning` for each text, on the first process only."""
@@ -101,7 +104,7 @@ def wide_bounds(name: str, low: float, high: float) -> str:
         return ""
     return (
         f"{name} is uncertain: many scores share a bin, so it lies anywhere between {low:.6f} and {high:.6f}. "
-        "Set `num_bins=None` for the exact value, or use more bins. Scores with a large offset need most: subtract it."
+        f"{MORE_BINS} Scores with a large offset need most: subtract it."
     )
 
 

@@ -30,6 +30,7 @@ from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.output import folder_names
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader
+from aupimo_torchmetrics.plotting import plot_heatmaps
 
 BOUNDS = (1e-2, 1e-1)
 CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
@@ -415,14 +416,35 @@ def test_ctrl_c_while_writing_says_what_was_written(
 
 
 def test_a_picture_that_cannot_be_drawn_loses_no_score(tmp_path: Path) -> None:
-    """A photograph that cannot be read is an error, after scores and tables were written."""
+    """A map that can no longer be read is an error, after scores, tables and the page were written."""
     maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+    for path in (maps / "bottle/test/crack").iterdir():
+        path.write_bytes(b"no map")
+    with pytest.raises(ValueError, match="not a TIFF"):
+        evaluation.save(tmp_path / "out", heatmaps=True, report=True)
+    assert {"images.csv", "summary.json", "report.html", "bottle/aupimo/aupimos.json"} <= set(
+        names_of(tmp_path / "out")
+    )
+
+
+def test_heat_maps_over_photographs_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn over grey, and say so; all other pictures and the page are there."""
+    captions: list[str] = []
+
+    def noted(*args: Any) -> Any:
+        captions.extend(args[5])
+        return plot_heatmaps(*args)
+
+    monkeypatch.setattr(output_module, "plot_heatmaps", noted)
+    maps, data = write_set(tmp_path, TWO)
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
     for path in (data / "bottle/test/crack").iterdir():
-        path.write_bytes(b"no image")
-    with pytest.raises(ValueError, match="cannot identify"):
-        evaluation.save(tmp_path / "out", heatmaps=True)
-    assert {"images.csv", "summary.json", "bottle/aupimo/aupimos.json"} <= set(names_of(tmp_path / "out"))
+        path.write_bytes(path.read_bytes()[:60])
+    evaluation.save(tmp_path / "out", heatmaps=True, report=True)
+    assert {"report.html", "bottle/aupimo/heatmaps.png", "screw/aupimo/heatmaps.png"} <= set(names_of(tmp_path / "out"))
+    assert any("image cannot be read" in " ".join(each.split()) for each in captions)
+    assert not all("image cannot be read" in " ".join(each.split()) for each in captions)
 
 
 def test_heat_maps_of_images_that_are_not_on_disk(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -228,8 +229,34 @@ def test_models_beside_maps(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3, 3), "bias": torch.zeros(3), "more": torch.zeros(2, 2)}, tmp_path / "model.pt")
     (tmp_path / "old.pth").write_bytes(b"no tensors")
     assert map_files.open_maps(tmp_path).names == ["000.npy"]
-    torch.save({"asmaps": torch.tensor(SCORES), "paths": PATHS}, tmp_path / "z.pt")
+    (tmp_path / "sets").mkdir()
+    torch.save({"asmaps": torch.tensor(SCORES), "paths": PATHS}, tmp_path / "sets/z.pt")
     assert map_files.open_maps(tmp_path).names == ["000.npy", *PATHS]
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "of NumPy"])
+def test_broken_maps_of_torch_are_named(tmp_path: Path, kind: str) -> None:
+    """A file of torch that cannot be read is a bad map where others in its folder are maps, and never passed over."""
+    for index, scores in enumerate(SCORES):
+        torch.save(torch.tensor(scores), tmp_path / f"{index}.pt")
+    reasons = {
+        "cut": "broken",
+        "empty": "not a file of `torch.save`",
+        "of NumPy": r"a NumPy array\. Please save a tensor",
+    }
+    if kind == "of NumPy":
+        torch.save(SCORES[1], tmp_path / "1.pt")
+    else:
+        (tmp_path / "1.pt").write_bytes((tmp_path / "1.pt").read_bytes()[: 400 if kind == "cut" else 0])
+    maps = map_files.open_maps(tmp_path)
+    assert maps.names == ["0.pt", "1.pt", "2.pt"]
+    assert maps.read(2).shape == SCORES[2].shape
+    with pytest.raises(BadDataError, match=reasons[kind]):
+        maps.read(1)
+    shutil.copy(tmp_path / "1.pt", tmp_path / "0.pt")
+    (tmp_path / "2.pt").unlink()
+    with pytest.raises(BadDataError, match=rf"but found none\. .*0\.pt: .*{reasons[kind]}"):
+        map_files.open_maps(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".tiff", "tiff", ".TIFF", "_map.tiff"])

@@ -79,6 +79,8 @@ def _check_pickle(pickled: bytes) -> None:
     plain: set[object] = set()
     previous = ""
     for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL" and str(argument).startswith("numpy"):
+            raise BadDataError("a NumPy array. Please save a tensor, or the array as `.npy`")
         if isinstance(argument, str) and len(argument) > MAX_TEXT:
             raise BadDataError(f"a text of {len(argument):,} characters, at most {MAX_TEXT:,}")
         if opcode.name in {"BINPUT", "LONG_BINPUT"}:  # gives a number to the object before

@@ -21,6 +21,7 @@ from aupimo_torchmetrics._untrusted import (
     check_inside,
     check_size,
     find_files,
+    load_tensors,
     open_image,
     orientation_of,
     read_tiff,
@@ -56,8 +57,8 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     """Open a folder of maps, or a file that holds a set of them.
 
     In a folder each file is a map of the image that has the same path, or a set. Files `.pt` and `.pth` that hold
-    something else, as the weights of a model, are no maps, nor are the files of an earlier evaluation in folders
-    `aupimo`.
+    something else, as the weights of a model, are no maps, nor are broken ones in folders without other maps of torch,
+    nor the files of an earlier evaluation in folders `aupimo`.
 
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
@@ -239,11 +240,18 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     ]
     if not follow_links:
         check_inside(root, files)
-    opened = [each for path in files if (each := _open_in_tree(path, root, is_alone=len(files) == 1)) is not None]
+    if len(files) == 1:
+        return _joined([_open_file(files[0], files[0].name)])
+    opened = {path: each for path in files if (each := _open_in_tree(path, root)) is not None}
+    # A broken file of torch is a map if others in its folder are; elsewhere it may be the weights of a model.
+    folders = {path.parent for path in opened if path.suffix.lower() in _TORCH_SUFFIXES}
+    passed_over = {path: reason for path in files if path not in opened and (reason := _why_broken(path))}
+    opened |= {path: _of_one_map(path, root) for path in passed_over if path.parent in folders}
     if not opened:
         which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
-        raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.")
-    return _joined(opened)
+        reason = next((f" {path}: {reason}." for path, reason in passed_over.items()), "")
+        raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.{reason}")
+    return _joined([opened[path] for path in files if path in opened])
 
 
 def _is_of_results(path: Path) -> bool:
@@ -251,19 +259,29 @@ def _is_of_results(path: Path) -> bool:
     return path.parent.name == "aupimo" and (path.parent / "aupimos.json").is_file()
 
 
-def _open_in_tree(path: Path, root: Path, *, is_alone: bool) -> MapFiles | None:
-    """Open a file in a folder; None if it is a file of torch that holds no maps, and not the only file there."""
-    name, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
-    single = MapFiles([name], lambda _: _read_file(path))
+def _open_in_tree(path: Path, root: Path) -> MapFiles | None:
+    """Open one of several files in a folder; None if it is a file of torch that holds no maps."""
     # That an array without a text beside it is one map is said by its shape when it is read.
-    if suffix == ".npy" and not is_alone and not paths_file(path).is_file():
-        return single
+    if path.suffix.lower() == ".npy" and not paths_file(path).is_file():
+        return _of_one_map(path, root)
     try:
-        return _open_file(path, name)
+        return _open_file(path, path.relative_to(root).as_posix())
     except BadDataError:
-        if is_alone:
-            raise
-        return None if suffix in _TORCH_SUFFIXES else single
+        return None if path.suffix.lower() in _TORCH_SUFFIXES else _of_one_map(path, root)
+
+
+def _of_one_map(path: Path, root: Path) -> MapFiles:
+    """Take a file in a folder for one map, which is opened when it is read."""
+    return MapFiles([path.relative_to(root).as_posix()], lambda _: _read_file(path))
+
+
+def _why_broken(path: Path) -> str:
+    """Say why a file of torch cannot be read; empty if it can, whatever it holds."""
+    try:
+        load_tensors(path, mmap=True)
+    except BadDataError as error:
+        return str(error)
+    return ""
 
 
 def _joined(opened: Sequence[MapFiles]) -> MapFiles:

@@ -21,7 +21,7 @@ from aupimo_torchmetrics._pixel_scoring import (
     score_average_precision,
     score_f1_max,
 )
-from aupimo_torchmetrics._warnings import missing_images
+from aupimo_torchmetrics._warnings import MORE_BINS, missing_images
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC
 
 __all__ = ["IMAGE_METRICS", "PIXEL_METRICS", "PixelScorer", "memory_hint", "score_images"]
@@ -79,12 +79,18 @@ class PixelScorer:
             "f1_max": score_f1_max,
             "aupro": self._score_aupro,
         }
-        return {name: scorers[name](ranks, is_binned=self._is_binned) for name in self._names}
+        scores = {name: scorers[name](ranks, is_binned=self._is_binned) for name in self._names}
+        return {name: each._replace(warnings=_in_own_words(each.warnings)) for name, each in scores.items()}
 
     def _score_aupro(self, ranks: Ranks, *, is_binned: bool) -> PixelScore:
         """Compute AUPRO."""
         region_mean = self._metric._region_mean(ranks)  # noqa: SLF001  of the same package
         return score_aupro(ranks, self._aupro_limit, region_mean, is_binned=is_binned)
+
+
+def _in_own_words(texts: Sequence[str]) -> tuple[str, ...]:
+    """Advise a setting of an evaluation in place of one of a metric."""
+    return tuple(text.replace(MORE_BINS, "Without `bounded_memory` the value is exact.") for text in texts)
 
 
 def score_images(

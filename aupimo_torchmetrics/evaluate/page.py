@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._html.page import (
     Card,
     Cell,
@@ -31,7 +30,7 @@ from aupimo_torchmetrics._html.pictures import ImageContent, view_image
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, missing_photograph, photograph
+from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, photograph_or_grey
 from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -208,17 +207,13 @@ def model_view(model: Model, index: int, pair: Pair, max_characters: float) -> M
     view = ModelView(model.name, float(model.result.aupimos[index]), model.thresholds, None)
     if not model.thresholds:
         return view._replace(note="No picture, as no threshold is known.")
-    note = "" if pair.image.path is not None else "The image is not on disk."
     try:
         loaded = model.reader.read(pair)
     except (BadFileError, OSError) as error:
         return view._replace(note=f"No picture: {error}")
     if not _is_as_scored(model, index, loaded):
         return view._replace(note="No picture: map or mask are not those that were scored.")
-    try:
-        grey = photograph(loaded)
-    except (BadDataError, OSError) as error:
-        grey, note = missing_photograph(loaded), f"The image cannot be read: {error}"
+    grey, note = photograph_or_grey(loaded)
     content = ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored)
     return view._replace(view=view_image(content, model.result, model.thresholds, max_characters), note=note)
 

@@ -18,7 +18,7 @@ from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turn
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 
-__all__ = ["LoadedPair", "PairReader", "Size", "missing_photograph", "photograph", "resized", "size_of"]
+__all__ = ["LoadedPair", "PairReader", "Size", "photograph", "photograph_or_grey", "resized", "size_of"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -166,10 +166,18 @@ def photograph(loaded: LoadedPair) -> Tensor:
 
     """
     path = loaded.pair.image.path
-    return missing_photograph(loaded) if path is None else resized(read_image(path), loaded.mask.shape)
+    return _missing_photograph(loaded) if path is None else resized(read_image(path), loaded.mask.shape)
 
 
-def missing_photograph(loaded: LoadedPair) -> Tensor:
+def photograph_or_grey(loaded: LoadedPair) -> tuple[Tensor, str]:
+    """Read the image of a map as `photograph` does; of one grey level, and with the reason, if it cannot be read."""
+    try:
+        return photograph(loaded), "" if loaded.pair.image.path is not None else "The image is not on disk."
+    except (BadDataError, OSError) as error:
+        return _missing_photograph(loaded), f"The image cannot be read: {error}"
+
+
+def _missing_photograph(loaded: LoadedPair) -> Tensor:
     """Return what stands for a photograph that is not there, (1, H, W) float32, of one grey level."""
     return torch.full((1, *loaded.mask.shape), MISSING_PHOTOGRAPH)
 

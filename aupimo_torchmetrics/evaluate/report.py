@@ -183,8 +183,8 @@ class Evaluation:
             ValueError: If `picture_format` is not one of the choices, or `has_folders` is false for several categories.
             ModuleNotFoundError: If `report` is true and jinja2 is not installed. Nothing is written then.
             OSError: If a file cannot be written.
-            BadDataError: If a map, mask or image for `heatmaps` can no longer be read, or the image never could. All
-                else is written then, but for pictures.
+            BadDataError: If a map or mask for `heatmaps` can no longer be read. All else is written then, but for
+                pictures.
             KeyboardInterrupt: If writing is stopped by Ctrl-C; its text says what had been written.
 
         """
@@ -201,11 +201,11 @@ class Evaluation:
                 write_scores(folder, where[scores.category], scores.result, scores.values())
             folder.write_text(IMAGES_FILE, csv_text([row for scores in self.categories for row in scores.image_rows()]))
             folder.write_text(SUMMARY_FILE, f"{json_text(self.to_dict())}\n")
+            if report:
+                self._write_page(folder, quiet=quiet)
             for scores in self.categories:
                 heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
                 write_pictures(folder, where[scores.category], scores.result, picture_format, heatmaps_of)
-            if report:
-                self._write_page(folder, quiet=quiet)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(folder.interruption()) from error
         return folder.saved()
