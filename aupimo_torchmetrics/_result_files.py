@@ -159,6 +159,23 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         ) from error
 
 
+def read_mask_sizes(path: str | os.PathLike[str], num_images: int) -> Tensor | None:
+    """Read the numbers of mask pixels (N,) int64 of a result, 0 for a normal image; None if they are not known.
+
+    Nothing else of the file is read, so that many results can be asked quickly.
+    """
+    try:
+        with safe_open(tensors_path(path), framework="pt", device="cpu") as file:
+            names = set(file.keys())
+            if "num_pixels" in names:
+                sizes = torch.where(file.get_tensor("is_anomalous"), file.get_tensor("num_pixels"), 0)
+            else:
+                sizes = file.get_tensor("mask_sizes")
+    except (SafetensorError, OSError, RuntimeError, TypeError):
+        return None
+    return sizes if sizes.shape == (num_images,) else None
+
+
 def belong_together(scores: Scores, details: Details) -> bool:
     """Whether scores and details come from the same result."""
     return _as_text(scores) == _as_text(details.scores)

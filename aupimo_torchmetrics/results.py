@@ -8,7 +8,7 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -605,10 +605,11 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
-    """Read no more than the per-image scores of a saved result, which a comparison of models needs."""
+    """Read no more than the scores and mask sizes of a saved result, which a comparison of models needs."""
     if _result_files.tensors_path(path) == Path(path):
         return AUPIMOResult.load(path)
-    return _from_scores(_result_files.read_scores(path))
+    result = _from_scores(_result_files.read_scores(path))
+    return replace(result, mask_sizes=_result_files.read_mask_sizes(path, len(result.aupimos)))
 
 
 def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:

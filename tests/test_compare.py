@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,7 +16,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from aupimo_torchmetrics import AUPIMOResult, _extras
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, _extras
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.compare.finding import distinguishing_names
@@ -360,3 +361,38 @@ def test_comparing_runs_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def scored(maps: torch.Tensor, masks: torch.Tensor, num_thresholds: int | None = None) -> AUPIMOResult:
+    """Score maps."""
+    metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1))
+    metric.update(maps, masks)
+    return replace(metric.result(), paths=[f"crack/{i}.png" for i in range(len(maps))])
+
+
+@pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")
+def test_results_that_were_not_scored_alike(tmp_path: Path) -> None:
+    """A warning says that scores differ by the protocol or by the masks, which a test takes for a better model."""
+    masks = torch.zeros(12, 40, 40, dtype=torch.bool)
+    masks[4:, 5:15, 5:15] = True
+    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0)) + 2 * masks
+    wide = masks.clone()
+    wide[4:, 4:16, 4:16] = True
+    results = {"exact": scored(maps, masks), "sampled": scored(maps, masks, 1000), "wide": scored(maps, wide)}
+    results["same"] = scored(maps + 1, masks)
+    for name, result in results.items():
+        result.save(tmp_path / f"{name}.json")
+
+    def warned(*names: str) -> list[str]:
+        comparison = compare_paths([tmp_path / f"{name}.json" for name in names])
+        assert [line for line in comparison.summary().splitlines() if "warning" in line] == list(comparison.warnings)
+        assert comparison.to_dict()["warnings"] == list(comparison.warnings)
+        return list(comparison.warnings)
+
+    assert warned("exact", "same") == []
+    (line,) = warned("exact", "sampled")
+    assert "not scored alike: sampled by sampled thresholds, exact exactly" in line
+    (line,) = warned("exact", "wide")
+    assert "not the same masks: 800 pixels are a defect for exact, 1,152 for wide" in line
+    (tmp_path / "wide.safetensors").write_bytes(b"broken")  # what is not known is not warned of
+    assert warned("exact", "wide") == []

@@ -104,7 +104,10 @@ def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.Capt
     assert main([*arguments, "--metrics", *ALL, "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["categories"][0]["bounds"] == {name: list(bounds) for name, bounds in scores.bounds().items()}
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("certain bounds: table: ")]
+    lines = capsys.readouterr().out.splitlines()
+    assert any("Without `--bounded-memory` the value is exact." in line for line in lines)
+    assert not any("num_bins" in line for line in lines)
+    (line,) = [line for line in lines if line.startswith("certain bounds: table: ")]
     for name, (low, high) in scores.bounds().items():
         assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in line
 

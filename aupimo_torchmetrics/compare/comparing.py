@@ -149,6 +149,8 @@ def _mean_over_seeds(category: str, model: str, by_seed: BySeed) -> AUPIMOResult
         fpr_bounds=first.fpr_bounds,
         threshold_bounds=(math.nan, math.nan),
         num_thresholds=UNKNOWN,
+        num_points=first.num_points,
+        mask_sizes=first.mask_sizes,
         shared_fpr=first.shared_fpr,
         image_classes=first.image_classes,
         image_ids=first.image_ids,

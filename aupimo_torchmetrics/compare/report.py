@@ -18,6 +18,7 @@ from aupimo_torchmetrics._settings import PictureFormat, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare._progress import progress
+from aupimo_torchmetrics.compare.alike import scoring_differences
 from aupimo_torchmetrics.compare.finding import missing_text
 from aupimo_torchmetrics.compare.latex import latex_table
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
@@ -85,6 +86,11 @@ class Comparison:
         return f"skipped, as not all models have it: {missing_text(self.missing)}" if self.missing else ""
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What else than the models makes scores differ: a line for each cause."""
+        return scoring_differences(self.results)
+
+    @property
     def order(self) -> tuple[str, ...]:
         """Names of the models, the best first: over all categories, or in the only one."""
         (first, *_) = self.comparisons.values()
@@ -113,22 +119,23 @@ class Comparison:
         Returns:
             Lines. The first names the FPR bounds. The table of the comparison follows for one category; for several,
             the mean scores in each and the ranking. The last ones hold the standard deviations over seeds, how images
-            were matched if that is not sure, and the skipped categories, as far as there are any.
+            were matched if that is not sure, the skipped categories, and warnings, as far as there are any.
 
         """
         (comparison, *_) = self.comparisons.values()
         parts = [f"{self._title()}\n{comparison}"]
         if self.ranking is not None:
             parts = [f"{self._title()}\n{self._means_table(self.ranking)}", str(self.ranking)]
-        return "\n\n".join(part for part in [*parts, self._seeds_table(), self._position_note(), self.skipped] if part)
+        notes = [self._seeds_table(), self._position_note(), self.skipped, *self.warnings]
+        return "\n\n".join(part for part in [*parts, *notes] if part)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as lists, dicts, texts and numbers.
 
         Returns:
             `metric`, `version`, `settings`, `models` in the order `ordered_by`, `categories` with the scores of each
-            model in each, the best first, `ranking` over several categories or None, and `skipped` with the models that
-            lack each skipped category. What is undefined is NaN.
+            model in each, the best first, `ranking` over several categories or None, `skipped` with the models that lack
+            each skipped category, and `warnings`. What is undefined is NaN.
 
         Example:
             >>> import torch
@@ -169,6 +176,7 @@ class Comparison:
             ],
             "ranking": None if self.ranking is None else self._ranking(self.ranking),
             "skipped": [{"category": name, "missing": list(models)} for name, models in self.missing.items()],
+            "warnings": list(self.warnings),
         }
 
     def _model(self, category: str, model: str) -> dict[str, Any]:
@@ -271,7 +279,7 @@ class Comparison:
             files=self.files,
             rows=list(self._rows()),
             figures=self._pictures(),
-            notes=[note for note in (self._position_note(), self.skipped) if note],
+            notes=[note for note in (self._position_note(), self.skipped, *self.warnings) if note],
             facts={name: str(value) for name, value in self.to_dict()["settings"].items()} | {"version": __version__},
         )
         write_comparison_page(path, content, quiet=quiet)
