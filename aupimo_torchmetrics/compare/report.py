@@ -134,8 +134,8 @@ class Comparison:
 
         Returns:
             `metric`, `version`, `settings`, `models` in the order `ordered_by`, `categories` with the scores of each
-            model in each, the best first, `ranking` over several categories or None, `skipped` with the models that lack
-            each skipped category, and `warnings`. What is undefined is NaN.
+            model in each, the best first, `ranking` over several categories or None, `skipped` with the models that
+            lack each skipped category, and `warnings`. What is undefined is NaN.
 
         Example:
             >>> import torch

@@ -30,6 +30,7 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._warnings import unresolved_bounds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
+from aupimo_torchmetrics.evaluate.doubts import Doubts
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -167,7 +168,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             scorer = PixelScorer(
                 metrics, aupro_limit, bounded_memory=bounded_memory, ignore_index=IGNORED, device=metric.device
             )
-            scores = _score_category(category, loaded, metric, scorer, metrics)
+            scores = _score_category(category, loaded, metric, scorer, metrics, resize=resize)
             categories += [scores] if scores.pairs else []
     skipped = skipped_images(found.images, pairs, categories, bad_files)
     check_bad_files(bad_files, skipped, categories, skip_bad=skip_bad)
@@ -233,10 +234,13 @@ def _score_category(
     metric: AUPIMO,
     scorer: PixelScorer,
     metrics: Collection[str],
+    *,
+    resize: bool,
 ) -> CategoryScores:
     """Score the maps of one category, a batch at a time."""
     metric.reset()
     pairs, facts, resized = [], [], set()
+    doubts = Doubts(resize=resize)
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
         targets = [_target(each).to(metric.device) for each in batch]
@@ -244,6 +248,8 @@ def _score_category(
         scorer.update(maps, targets)
         pairs += [each.pair for each in batch]
         facts += [_facts(each) for each in batch]
+        for each in batch:
+            doubts.look_at(each)
         resized |= {(each.map_size, size_of(each.mask)) for each in batch if each.map_size != size_of(each.mask)}
     # The report gives the warnings, each with its category.
     result = result_of(metric._images(), metric.fpr_bounds, metric.num_thresholds, metric.shared_fpr)  # noqa: SLF001
@@ -251,7 +257,8 @@ def _score_category(
     are_anomalous = [] if result.image_classes is None else (result.image_classes > 0).tolist()
     image_scores = [_score_of(pair.image, each) for pair, each in zip(pairs, facts, strict=True)]
     other_scores = {**scorer.scores(), **score_images(metrics, image_scores, are_anomalous)}
-    texts = dict.fromkeys([*result.warnings, *(text for each in other_scores.values() for text in each.warnings)])
+    of_others = (text for each in other_scores.values() for text in each.warnings)
+    texts = dict.fromkeys([*doubts.texts(), *result.warnings, *of_others])
     return CategoryScores(category, result, other_scores, pairs, facts, resized, warnings=list(texts))
 
 
