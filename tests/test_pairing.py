@@ -7,11 +7,13 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from aupimo_torchmetrics.evaluate import LabelledImage, MapFiles
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
+from aupimo_torchmetrics.evaluate.map_files import open_maps
 from aupimo_torchmetrics.evaluate.pairing import pair_maps
 
 NAMES = ["p/test/crack/000.png", "p/test/good/000.png", "p/test/good/001.JPG"]
@@ -235,6 +237,80 @@ def test_two_maps_of_a_single_image() -> None:
     pairs, bad_files = pair(["a/p/test/crack/000.tiff", "b/p/test/crack/000.tiff"], images[:1])
     assert not pairs
     assert list(bad_files) == [NAMES[0]]
+
+
+DEEP = ["audiojack/OK/S0001/a1.jpg", "audiojack/NG/AK/S0002/a2.jpg", "audiojack/NG/BX/S0003/a3.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["", "run1/", "run1/audiojack/"])
+@pytest.mark.parametrize("ending", [".npy", "_map.tiff", ".jpg.npy"])
+def test_names_alone_of_images_at_several_depths(folder: str, ending: str) -> None:
+    """Maps in one folder are matched by their names alone if these are unique, however deep the images lie."""
+    images = [
+        LabelledImage(n, "audiojack", Path(n), (), False, n.split("/")[-3].replace("audiojack", "OK")) for n in DEEP
+    ]
+    pairs, bad_files = pair([f"{folder}{Path(name).stem}{ending}" for name in DEEP], images)
+    assert not bad_files
+    assert {Path(name).stem: Path(each).name.removesuffix(ending) for name, each in pairs.items()} == {
+        "a1": "a1",
+        "a2": "a2",
+        "a3": "a3",
+    }
+
+
+def test_names_alone_of_several_categories() -> None:
+    """Maps in a folder for each category are matched by category and name."""
+    images = [
+        LabelledImage(name, category, Path(name), (), False, name.split("/")[1])
+        for category in ("cap", "zip")
+        for name in (f"{category}/OK/S1/a.jpg", f"{category}/NG/AK/S2/b.jpg")
+    ]
+    names = [f"maps/{category}/{name}.npy" for category in ("cap", "zip") for name in "ab"]
+    pairs, bad_files = pair(names, images)
+    assert not bad_files
+    assert list(pairs.values()) == names
+
+
+@pytest.mark.parametrize("names", [["a1.npy", "a2.npy", "a9.npy"], ["NG/a1.npy", "NG/a2.npy", "NG/a3.npy"]])
+def test_names_alone_that_do_not_tell(names: list[str]) -> None:
+    """If a map fits no image, or its folder is that of another type of defect, names alone match nothing."""
+    images = [LabelledImage(n, "audiojack", Path(n), (), False, n.split("/")[1]) for n in DEEP]
+    assert pair(names, images)[1]
+
+
+def test_joined_names_of_images_in_a_folder_of_their_own() -> None:
+    """In MVTec 3D-AD images lie in `rgb`, which names of maps may lack though they have the folder `test`."""
+    images = [
+        image(f"{category}/test/crack/rgb/00{n}.png", category) for category in ("bagel", "rope") for n in range(3)
+    ]
+    names = [each.key.replace("/rgb", "").replace("/", "_") + ".tiff" for each in images]
+    pairs, bad_files = pair(names, images)
+    assert not bad_files
+    assert list(pairs.values()) == names
+
+
+def test_maps_of_a_collection_for_one_category() -> None:
+    """Where maps of other categories fit, too, the advice is to give those of this one, and it is right."""
+    images = [image(f"test/crack/{number:03}.png", "bottle") for number in range(3)]
+    names = [f"{category}/test/crack/{number:03}.npy" for category in ("bottle", "cable") for number in range(3)]
+    pairs, bad_files = pair(names, images)
+    assert not pairs
+    assert {reason.rpartition("; ")[2] for reason in bad_files.values()} == {
+        "give the maps of bottle alone as `maps`, such as its folder"
+    }
+    assert len(pair([name for name in names if "bottle" in name], images)[0]) == 3
+
+
+def test_a_set_beside_single_maps(tmp_path: Path) -> None:
+    """The suffix that is advised is that of a file, not of the path of an image in it."""
+    images = [image(name) for name in NAMES]
+    np.savez(tmp_path / "all.npz", maps=np.zeros((len(NAMES), 4, 4)), paths=NAMES)
+    (tmp_path / "p/test/crack").mkdir(parents=True)
+    np.save(tmp_path / f"{images[0].key}.npy", np.zeros((4, 4)))
+    ((_, reason),) = pair_maps(open_maps(tmp_path), images)[1]
+    assert reason.startswith(f"several maps of one image, {NAMES[0]} (in all.npz), ")
+    assert reason.endswith('; `map_suffix=".npz"` says which')
+    assert len(pair_maps(open_maps(tmp_path, ".npz"), images)[0]) == len(NAMES)
 
 
 def test_images_with_problems(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ Maps are the official `asmaps.pt` (`{"asmaps": (N, h, w), "paths": [...]}`), or 
 |---|---|
 | paths with more or fewer folders, from another machine, with `\` | matched by the common end |
 | `000.png.npy`, `000_map.tiff`, `map_000.tiff`, all in one way | understood |
+| `000.tiff`, all in one folder, of images in folders of several depths | matched by name if each name is unique |
 | `bottle_test_crack_000.tiff` or `crack_000.tiff` for `bottle/test/crack/000.png`, all in one way | understood |
 | two maps of an image, such as pictures beside maps | bad file; `--map-suffix .tiff` says which |
 | a map that fits two images, or no image; an image without a map | bad file |

@@ -78,9 +78,9 @@ class Doubts:
         if self._other_sizes and self._has_size_of_image:
             texts.append(
                 f"{len(self._other_sizes)} masks are of another size than their images, such as "
-                f"{self._other_sizes[0]}. Their maps are scored in the size of the mask, maps of normal images in that of "
-                "the image. Please resize the masks to their images, without interpolation; or save maps in the size of "
-                "the masks, and set `resize=False`."
+                f"{self._other_sizes[0]}. Their maps are scored in the size of the mask, maps of normal images in that "
+                "of the image. Please resize the masks to their images, without interpolation; or save maps in the "
+                "size of the masks, and set `resize=False`."
             )
         return texts
 

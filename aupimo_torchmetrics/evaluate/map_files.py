@@ -51,6 +51,8 @@ class MapFiles(NamedTuple):
     """Path of each map's image or of the map itself, as it was given."""
     read: Callable[[int], Tensor]
     """Returns the map (H, W) floating of an index in `names`; raises a BadDataError if it cannot be read."""
+    files: list[str] | None = None
+    """Path in its folder of the file that each map is in; None if maps are not those of a folder."""
 
 
 def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:
@@ -241,7 +243,7 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     if not follow_links:
         check_inside(root, files)
     if len(files) == 1:
-        return _joined([_open_file(files[0], files[0].name)])
+        return _open_file(files[0], files[0].name)
     opened = {path: each for path in files if (each := _open_in_tree(path, root)) is not None}
     # A broken file of torch is a map if others in its folder are; elsewhere it may be the weights of a model.
     folders = {path.parent for path in opened if path.suffix.lower() in _TORCH_SUFFIXES}
@@ -251,7 +253,9 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
         which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
         reason = next((f" {path}: {reason}." for path, reason in passed_over.items()), "")
         raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.{reason}")
-    return _joined([opened[path] for path in files if path in opened])
+    found = {path: opened[path] for path in files if path in opened}
+    in_files = [path.relative_to(root).as_posix() for path, maps in found.items() for _ in maps.names]
+    return _joined(list(found.values()))._replace(files=in_files)
 
 
 def _is_of_results(path: Path) -> bool:

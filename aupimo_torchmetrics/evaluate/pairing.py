@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
@@ -56,7 +57,8 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
             for number in fitting:  # several if files have one name, which is a problem of theirs
                 indices.setdefault(number, []).append(index)
     with_maps = {images[number].category for number in indices}
-    advice = _MapSuffixes([[maps.names[index] for index in of_image] for of_image in indices.values()])
+    files = maps.names if maps.files is None else maps.files
+    advice = _MapSuffixes([[files[index] for index in of_image] for of_image in indices.values()])
     pairs = []
     for number, image in enumerate(images):
         if image.category not in with_maps:
@@ -67,7 +69,8 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
         elif not of_image:
             bad_files.append(bad_image(image, "a test image without a map"))
         elif len(of_image) > 1:
-            bad_files.append(bad_image(image, advice.several_maps([maps.names[index] for index in of_image])))
+            of_files = [(maps.names[index], files[index]) for index in of_image]
+            bad_files.append(bad_image(image, advice.several_maps(of_files, image.category)))
         else:
             pairs.append(Pair(image, of_image[0], maps.names[of_image[0]]))
     return _with_masks(pairs, bad_files)
@@ -127,28 +130,35 @@ class _MapSuffixes:
     """Finds what settles which of several maps counts.
 
     Args:
-        names: Names of the maps of each image that has any.
+        files: Files of the maps of each image that has any.
 
     """
 
-    def __init__(self, names: Sequence[Sequence[str]]) -> None:
-        self._names = names
+    def __init__(self, files: Sequence[Sequence[str]]) -> None:
+        self._files = files
         self._settles: dict[str, bool] = {}
 
-    def several_maps(self, names: Sequence[str]) -> str:
-        """Say that an image has several maps, and which `map_suffix` leaves one map of each image."""
-        suffixes = [os.path.splitext(name)[1] for name in names]  # noqa: PTH122
-        endings = suffixes if len(set(suffixes)) == len(names) else _endings(names[: MAX_NAMED + 1])
+    def several_maps(self, maps: Sequence[tuple[str, str]], category: str) -> str:
+        """Say that an image has several maps, given with their files, and what leaves one map of each image."""
+        files = [file for _, file in maps]
+        suffixes = [os.path.splitext(file)[1] for file in files]  # noqa: PTH122
+        endings = suffixes if len(set(suffixes)) == len(files) else _endings(files[: MAX_NAMED + 1])
         settling = [f'`map_suffix="{ending}"`' for ending in endings if self._does_settle(ending)]
-        remedy = f"{' or '.join(settling)} says which" if settling else "all but one have to go"
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        return f"several maps of one image, {', '.join(names[:MAX_NAMED])}{more}; {remedy}"
+        are_of_category = [category in PurePosixPath(name.replace("\\", "/")).parts for name, _ in maps]
+        remedy = "all but one have to go"
+        if settling:
+            remedy = f"{' or '.join(settling)} says which"
+        elif are_of_category.count(True) == 1:
+            remedy = f"give the maps of {category} alone as `maps`, such as its folder"
+        named = [name if name == file else f"{name} (in {file})" for name, file in maps[:MAX_NAMED]]
+        more = f" and {len(maps) - MAX_NAMED} more" if len(maps) > MAX_NAMED else ""
+        return f"several maps of one image, {', '.join(named)}{more}; {remedy}"
 
     def _does_settle(self, ending: str) -> bool:
-        """Whether each image has one map with this ending."""
+        """Whether each image has one map in a file with this ending."""
         if ending not in self._settles and len(self._settles) < MAX_ENDINGS:
             ends = ending.lower()
-            counts = (sum(name.lower().endswith(ends) for name in names) for names in self._names)
+            counts = (sum(file.lower().endswith(ends) for file in files) for files in self._files)
             self._settles[ending] = all(count == 1 for count in counts)
         return self._settles.get(ending, False)
 

@@ -58,14 +58,42 @@ def fitting_images(names: Sequence[str], images: Sequence[LabelledImage]) -> lis
         fitting = _match(_without_layout(map_parts), _without_layout(image_parts), meaningful)
     if all(len(each) == 1 for each in fitting):
         return fitting
+    by_bare_name = _by_bare_name(map_parts, images, meaningful)
+    if by_bare_name is not None:
+        return by_bare_name
     with_category = [_with_category(image) for image in images]
     joiners = [joiner for joiner in JOINERS if any(joiner in parts[-1] for parts in map_parts)]
     joined = [
         _match(folders(map_parts), folders(with_category), meaningful, joiner)
         for joiner in joiners
-        for folders in (list, _without_layout)
+        for folders in (list, _without_layout, _without_layout_of_images)
     ]
     return max([fitting, *joined], key=lambda fitting: _numbers_of_maps(map(len, fitting)))
+
+
+def _by_bare_name(
+    map_parts: Sequence[Parts], images: Sequence[LabelledImage], meaningful: Sequence[set[str]]
+) -> list[list[int]] | None:
+    """Indices of images that lie in folders of several depths, which no other way matches, by the name alone.
+
+    None unless each map fits one image, and no two the same. Maps have to lie in one folder, or in one for each
+    category, whose names do not contradict those of the images.
+    """
+    num_folders = {len(parts) - 1 for parts in map_parts}
+    num_common = _num_common_folders(map_parts)
+    has_depths = len({image.key.count("/") for image in images}) > 1
+    if not has_depths or len(num_folders) != 1 or num_folders.pop() - num_common > 1:
+        return None
+    fitting = _match(
+        [parts[num_common:] for parts in map_parts],
+        [(image.category, image.key.rpartition("/")[2]) for image in images],
+        meaningful,
+    )
+    if any(len(each) != 1 for each in fitting) or len({each[0] for each in fitting}) < len(fitting):
+        return None
+    names = set[str]().union(*meaningful)
+    contradict = ({*parts[:-1]} & names - meaningful[each[0]] for parts, each in zip(map_parts, fitting, strict=True))
+    return None if any(contradict) else fitting
 
 
 def _numbers_of_maps(numbers_of_images: Iterable[int]) -> tuple[int, int]:
@@ -206,6 +234,14 @@ def _map_parts(name: str) -> Parts:
 def _without_layout(paths: Sequence[Parts]) -> list[Parts]:
     """Paths without the folders that belong to a layout."""
     return [(*(part for part in parts[:-1] if part.casefold() not in LAYOUT_FOLDERS), parts[-1]) for parts in paths]
+
+
+def _without_layout_of_images(paths: Sequence[Parts]) -> list[Parts]:
+    """Paths without the folder of images, as `rgb` in `crack/rgb/000`, if it belongs to a layout."""
+    return [
+        (*parts[:-2], parts[-1]) if len(parts) > 1 and parts[-2].casefold() in LAYOUT_FOLDERS else parts
+        for parts in paths
+    ]
 
 
 def _with_category(image: LabelledImage) -> Parts:
