@@ -229,9 +229,22 @@ def test_models_beside_maps(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3, 3), "bias": torch.zeros(3), "more": torch.zeros(2, 2)}, tmp_path / "model.pt")
     (tmp_path / "old.pth").write_bytes(b"no tensors")
     assert map_files.open_maps(tmp_path).names == ["000.npy"]
-    (tmp_path / "sets").mkdir()
-    torch.save({"asmaps": torch.tensor(SCORES), "paths": PATHS}, tmp_path / "sets/z.pt")
+    torch.save({"asmaps": torch.tensor(SCORES), "paths": PATHS}, tmp_path / "z.pt")
     assert map_files.open_maps(tmp_path).names == ["000.npy", *PATHS]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pt", ".tiff"])
+def test_a_single_map_keeps_its_folders(tmp_path: Path, suffix: str) -> None:
+    """The name of the only map in a folder holds the folders that say which image it is of."""
+    path = tmp_path / f"crack/000{suffix}"
+    path.parent.mkdir()
+    write = {
+        ".npy": np.save,
+        ".pt": lambda path, scores: torch.save(torch.tensor(scores), path),
+        ".tiff": tifffile.imwrite,
+    }
+    write[suffix](path, SCORES[0])
+    assert map_files.open_maps(tmp_path).names == [f"crack/000{suffix}"]
 
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "of NumPy"])

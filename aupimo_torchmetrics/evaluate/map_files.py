@@ -59,8 +59,8 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     """Open a folder of maps, or a file that holds a set of them.
 
     In a folder each file is a map of the image that has the same path, or a set. Files `.pt` and `.pth` that hold
-    something else, as the weights of a model, are no maps, nor are broken ones in folders without other maps of torch,
-    nor the files of an earlier evaluation in folders `aupimo`.
+    something else, as the weights of a model, are no maps, nor are broken ones unless files beside them with the same
+    suffix are maps of one image, nor the files of an earlier evaluation in folders `aupimo`.
 
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
@@ -243,12 +243,12 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     if not follow_links:
         check_inside(root, files)
     if len(files) == 1:
-        return _open_file(files[0], files[0].name)
+        return _open_file(files[0], files[0].relative_to(root).as_posix())
     opened = {path: each for path in files if (each := _open_in_tree(path, root)) is not None}
-    # A broken file of torch is a map if others in its folder are; elsewhere it may be the weights of a model.
-    folders = {path.parent for path in opened if path.suffix.lower() in _TORCH_SUFFIXES}
+    # A broken file of torch is a map if others in its folder are maps of one image; else it may be weights of a model.
+    kinds = {_kind(path) for path, maps in opened.items() if maps.names == [path.relative_to(root).as_posix()]}
     passed_over = {path: reason for path in files if path not in opened and (reason := _why_broken(path))}
-    opened |= {path: _of_one_map(path, root) for path in passed_over if path.parent in folders}
+    opened |= {path: _of_one_map(path, root) for path in passed_over if _kind(path) in kinds}
     if not opened:
         which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
         reason = next((f" {path}: {reason}." for path, reason in passed_over.items()), "")
@@ -277,6 +277,11 @@ def _open_in_tree(path: Path, root: Path) -> MapFiles | None:
 def _of_one_map(path: Path, root: Path) -> MapFiles:
     """Take a file in a folder for one map, which is opened when it is read."""
     return MapFiles([path.relative_to(root).as_posix()], lambda _: _read_file(path))
+
+
+def _kind(path: Path) -> tuple[Path, str]:
+    """Folder and suffix of a file."""
+    return path.parent, path.suffix.lower()
 
 
 def _why_broken(path: Path) -> str:
