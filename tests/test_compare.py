@@ -385,7 +385,8 @@ def test_results_that_were_not_scored_alike(tmp_path: Path) -> None:
 
     def warned(*names: str) -> list[str]:
         comparison = compare_paths([tmp_path / f"{name}.json" for name in names])
-        assert [line for line in comparison.summary().splitlines() if "warning" in line] == list(comparison.warnings)
+        lines = [line for line in comparison.summary().splitlines() if "warning" in line]
+        assert lines == [f"warning: {text}" for text in comparison.warnings]
         assert comparison.to_dict()["warnings"] == list(comparison.warnings)
         return list(comparison.warnings)
 

@@ -102,6 +102,17 @@ def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector) -> None:
     assert len(callback.results.popitem()[1].aupimos) == 4 + 3 * 10
 
 
+def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
+    """The advice names the hook of a test."""
+    model = Detector(lambda model, batch, _: model.aupimo.update(batch["scores"], batch["truth"]))
+    trainer = make_trainer(tmp_path, AUPIMOCallback(num_heatmaps=0), logger=False)
+    trainer.test(model, loader(), verbose=False)
+    with pytest.warns(
+        UserWarning, match=r'`self.log\("test/aupimo", self.aupimo\)`, or reset it in `on_test_epoch_start`'
+    ):
+        trainer.test(model, loader(), verbose=False)
+
+
 @pytest.mark.parametrize("model", [Detector(), ComputesItself(is_reset=True)])
 def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
     """The remedies of the warning: each epoch has a result of its own, and nothing warns."""

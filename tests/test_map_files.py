@@ -249,7 +249,7 @@ def test_a_single_map_keeps_its_folders(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "of NumPy"])
 def test_broken_maps_of_torch_are_named(tmp_path: Path, kind: str) -> None:
-    """A file of torch that cannot be read is a bad map where others in its folder are maps, and never passed over."""
+    """A file of torch that cannot be read is a bad map where those beside it are maps, and is named."""
     for index, scores in enumerate(SCORES):
         torch.save(torch.tensor(scores), tmp_path / f"{index}.pt")
     reasons = {

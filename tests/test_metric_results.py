@@ -69,7 +69,7 @@ def test_thresholds_of_normal_images_come_without_a_warning() -> None:
     metric.result()  # the score has been told of
 
 
-def test_doubt_of_thresholds_of_normal_images_is_told() -> None:
+def test_uncertain_thresholds_of_normal_images_are_told() -> None:
     """Bounds that normal images cannot resolve are told by `result`; `compute` says why there is no score."""
     metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8)), [make_batch("NNN", 0)])
     with pytest.warns(UserWarning, match="cannot be resolved") as caught:

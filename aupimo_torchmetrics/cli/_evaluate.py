@@ -43,7 +43,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         type=float,
         default=DEFAULT_FPR_BOUNDS,
         metavar=("L", "U"),
-        help="bounds of the shared FPR (default: 1e-5 1e-4)",
+        help=f"bounds of the shared FPR (default: {' '.join(f'{bound:g}' for bound in DEFAULT_FPR_BOUNDS)})",
     )
     parser.add_argument(
         "--shared-fpr",

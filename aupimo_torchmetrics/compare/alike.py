@@ -26,7 +26,7 @@ def _by_thresholds(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> str:
     if not exact or not sampled:
         return ""
     return (
-        f"warning: not scored alike: {', '.join(sampled)} by sampled thresholds, {', '.join(exact)} exactly. Even "
+        f"not scored alike: {', '.join(sampled)} by sampled thresholds, {', '.join(exact)} exactly. Even "
         "equal maps then have slightly different scores, which a test may find. Score all models in one way."
     )
 
@@ -38,7 +38,7 @@ def _by_masks(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> str:
         if len(set(numbers.values())) > 1:
             least, most = min(numbers, key=lambda name: numbers[name]), max(numbers, key=lambda name: numbers[name])
             return (
-                f"warning: not the same masks: {f'in {category} ' if category else ''}{numbers[least]:,} pixels are a "
+                f"not the same masks: {f'in {category} ' if category else ''}{numbers[least]:,} pixels are a "
                 f"defect for {least}, {numbers[most]:,} for {most}. Such scores cannot be compared. Score all models "
                 "with the same masks, in one size."
             )

@@ -126,7 +126,7 @@ class Comparison:
         parts = [f"{self._title()}\n{comparison}"]
         if self.ranking is not None:
             parts = [f"{self._title()}\n{self._means_table(self.ranking)}", str(self.ranking)]
-        notes = [self._seeds_table(), self._position_note(), self.skipped, *self.warnings]
+        notes = [self._seeds_table(), self._position_note(), self.skipped, *self._warning_lines()]
         return "\n\n".join(part for part in [*parts, *notes] if part)
 
     def to_dict(self) -> dict[str, Any]:
@@ -279,7 +279,7 @@ class Comparison:
             files=self.files,
             rows=list(self._rows()),
             figures=self._pictures(),
-            notes=[note for note in (self._position_note(), self.skipped, *self.warnings) if note],
+            notes=[note for note in (self._position_note(), self.skipped, *self._warning_lines()) if note],
             facts={name: str(value) for name, value in self.to_dict()["settings"].items()} | {"version": __version__},
         )
         write_comparison_page(path, content, quiet=quiet)
@@ -340,6 +340,10 @@ class Comparison:
         if self.ranking is None or not by_position:  # the table of a comparison says it
             return ""
         return f"images matched by position, as not all results have paths: {', '.join(by_position)}"
+
+    def _warning_lines(self) -> list[str]:
+        """Warnings, told as such."""
+        return [f"warning: {text}" for text in self.warnings]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the CSV table, one for each model in each category."""

@@ -3,9 +3,10 @@ r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by oth
 In the order of the work: `layouts` lists the images of a data set, by `data_folders` and `published_layouts`, and
 `tables` those of a table; `map_files` opens maps, of which `map_sets` are many in one file; `pairing` finds the map of
 each image, by the `ways` in which maps are named; `mask_files`, `masks` and `reading` read it with its mask; `scoring`
-scores them category by category, with `other_metrics` beside AUPIMO, and has `doubts`; `skipping` decides whether they
-may be scored without bad files; `category` and `report` say what came out; `output` writes files and pictures, and
-`page` the page `report.html`. `bad_files` names what cannot be evaluated, and `sources` finds what is evaluated.
+scores them category by category, with `other_metrics` beside AUPIMO and with `image_warnings`; `skipping` decides
+whether they may be scored without bad files; `category` and `report` say what came out; `output` writes files and
+pictures, and `page` the page `report.html`. `bad_files` names what cannot be evaluated, and `sources` finds what is
+evaluated.
 
 This package needs the extra `evaluate`.
 

@@ -247,11 +247,11 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     opened = {path: each for path in files if (each := _open_in_tree(path, root)) is not None}
     # A broken file of torch is a map if others in its folder are maps of one image; else it may be weights of a model.
     kinds = {_kind(path) for path, maps in opened.items() if maps.names == [path.relative_to(root).as_posix()]}
-    passed_over = {path: reason for path in files if path not in opened and (reason := _why_broken(path))}
-    opened |= {path: _of_one_map(path, root) for path in passed_over if _kind(path) in kinds}
+    skipped = {path: reason for path in files if path not in opened and (reason := _why_broken(path))}
+    opened |= {path: _of_one_map(path, root) for path in skipped if _kind(path) in kinds}
     if not opened:
         which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
-        reason = next((f" {path}: {reason}." for path, reason in passed_over.items()), "")
+        reason = next((f" {path}: {reason}." for path, reason in skipped.items()), "")
         raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.{reason}")
     found = {path: opened[path] for path in files if path in opened}
     in_files = [path.relative_to(root).as_posix() for path, maps in found.items() for _ in maps.names]

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from aupimo_torchmetrics._files import replacing, write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import PairReader, photograph_or_grey
+from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -172,7 +172,7 @@ def _heatmaps(result: AUPIMOResult, reader: PairReader, pairs: Sequence[Pair]) -
     loaded = [reader.read(pairs[index]) for index in roles]
     maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
     figure = figure_without_pyplot(heatmaps_size(len(roles)))
-    photographs, notes = zip(*map(photograph_or_grey, loaded), strict=True)
+    photographs, notes = zip(*map(photograph, loaded), strict=True)
     captions = [
         textwrap.fill(f"{role}; its image cannot be read" if note and pairs[index].image.path else role, CAPTION_WIDTH)
         for (index, role), note in zip(roles.items(), notes, strict=True)

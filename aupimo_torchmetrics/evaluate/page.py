@@ -30,7 +30,7 @@ from aupimo_torchmetrics._html.pictures import ImageContent, view_image
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, photograph_or_grey
+from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, photograph
 from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -213,7 +213,7 @@ def model_view(model: Model, index: int, pair: Pair, max_characters: float) -> M
         return view._replace(note=f"No picture: {error}")
     if not _is_as_scored(model, index, loaded):
         return view._replace(note="No picture: map or mask are not those that were scored.")
-    grey, note = photograph_or_grey(loaded)
+    grey, note = photograph(loaded)
     content = ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored)
     return view._replace(view=view_image(content, model.result, model.thresholds, max_characters), note=note)
 

@@ -18,7 +18,7 @@ from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turn
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 
-__all__ = ["LoadedPair", "PairReader", "Size", "photograph", "photograph_or_grey", "resized", "size_of"]
+__all__ = ["LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -27,7 +27,7 @@ MIN_WEIGHT = 1e-9
 """Weights of infinite scores that are smaller come from rounding, and are none."""
 
 MISSING_PHOTOGRAPH = 0.5
-"""Grey level that stands for a photograph that is not on disk."""
+"""Grey level that stands for a photograph that cannot be read."""
 
 _Arguments = ParamSpec("_Arguments")
 _Content = TypeVar("_Content")
@@ -152,34 +152,24 @@ class PairReader:
         return _named(str(image.path), image_size, str(image.path))
 
 
-def photograph(loaded: LoadedPair) -> Tensor:
+def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
     """Read the image of a map in the size of its mask.
 
     Args:
         loaded: Map and mask.
 
     Returns:
-        (1, H, W) float32 in [0, 1], grey; of one level if the image is not on disk.
-
-    Raises:
-        BadDataError: If the image cannot be read.
+        (1, H, W) float32 in [0, 1], grey, and an empty text. If the image is not on disk or cannot be read, one grey
+        level, and why.
 
     """
-    path = loaded.pair.image.path
-    return _missing_photograph(loaded) if path is None else resized(read_image(path), loaded.mask.shape)
-
-
-def photograph_or_grey(loaded: LoadedPair) -> tuple[Tensor, str]:
-    """Read the image of a map as `photograph` does; of one grey level, and with the reason, if it cannot be read."""
-    try:
-        return photograph(loaded), "" if loaded.pair.image.path is not None else "The image is not on disk."
-    except (BadDataError, OSError) as error:
-        return _missing_photograph(loaded), f"The image cannot be read: {error}"
-
-
-def _missing_photograph(loaded: LoadedPair) -> Tensor:
-    """Return what stands for a photograph that is not there, (1, H, W) float32, of one grey level."""
-    return torch.full((1, *loaded.mask.shape), MISSING_PHOTOGRAPH)
+    path, note = loaded.pair.image.path, "The image is not on disk."
+    if path is not None:
+        try:
+            return resized(read_image(path), loaded.mask.shape), ""
+        except (BadDataError, OSError) as error:
+            note = f"The image cannot be read: {error}"
+    return torch.full((1, *loaded.mask.shape), MISSING_PHOTOGRAPH), note
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -30,7 +30,7 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._warnings import unresolved_bounds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
-from aupimo_torchmetrics.evaluate.doubts import Doubts
+from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -240,7 +240,7 @@ def _score_category(
     """Score the maps of one category, a batch at a time."""
     metric.reset()
     pairs, facts, resized = [], [], set()
-    doubts = Doubts(resize=resize)
+    image_warnings = ImageWarnings(resize=resize)
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
         targets = [_target(each).to(metric.device) for each in batch]
@@ -249,7 +249,7 @@ def _score_category(
         pairs += [each.pair for each in batch]
         facts += [_facts(each) for each in batch]
         for each in batch:
-            doubts.look_at(each)
+            image_warnings.look_at(each)
         resized |= {(each.map_size, size_of(each.mask)) for each in batch if each.map_size != size_of(each.mask)}
     # The report gives the warnings, each with its category.
     result = result_of(metric._images(), metric.fpr_bounds, metric.num_thresholds, metric.shared_fpr)  # noqa: SLF001
@@ -258,7 +258,7 @@ def _score_category(
     image_scores = [_score_of(pair.image, each) for pair, each in zip(pairs, facts, strict=True)]
     other_scores = {**scorer.scores(), **score_images(metrics, image_scores, are_anomalous)}
     of_others = (text for each in other_scores.values() for text in each.warnings)
-    texts = dict.fromkeys([*doubts.texts(), *result.warnings, *of_others])
+    texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     return CategoryScores(category, result, other_scores, pairs, facts, resized, warnings=list(texts))
 
 

@@ -322,7 +322,7 @@ class AUPIMOCallback(Callback):
         if not trainer.strategy.reduce_boolean_decision(is_new, all=False):
             return
         if attribute in self._epoch.with_earlier_images:
-            self._warn_once(f"{attribute} earlier", earlier_images(attribute))
+            self._warn_once(f"{attribute} earlier", earlier_images(attribute, stage_of(trainer)))
         result = metric.result()
         is_drawing = self._is_due(trainer) and trainer.is_global_zero and _has_scores(result)
         pictures = self._epoch.pictures(attribute, metric, result) if is_drawing else []

@@ -66,7 +66,6 @@ class Epoch:
         self._loader: int | None = None  # of the batch that is not finished
         self._held: tuple[Any, Any] | None = None
         self._update_counts: dict[str, int] = {}
-        self._positions: dict[str, int] = {}
         self._seen: set[str] = set()
         self._batch_size = 0
 
@@ -76,7 +75,6 @@ class Epoch:
         metrics = {name: each for name, each in find_metrics(self.module).items() if name in self.loaders}
         self._loader = loader
         self._update_counts = {name: each.metric.update_count for name, each in metrics.items()}
-        self._positions = {name: _num_images(each.metric) for name, each in metrics.items()}
         self._before_batch = _parts_of(metrics)
 
     def end_step(self, outputs: Any, batch: Any) -> None:
@@ -100,13 +98,14 @@ class Epoch:
         metrics = find_metrics(self.module)
         updated = self._updated(metrics)
         for name in updated:
-            if self._positions[name] > 0 and _are_same(self._before_batch[name], self._at_start[name]):
+            before = self._before_batch[name]
+            if before and _are_same(before, self._at_start[name]):
                 self.with_earlier_images.add(name)  # the first update since, without a reset
             self.loaders[name].add(self._loader)
         held, self._held = self._held, None
         if held is not None and (updated - self._seen or not updated):
             self._look(*held, {name: metrics[name].metric for name in updated - self._seen})
-        sizes = (_num_images(metrics[name].metric) - self._positions[name] for name in updated)
+        sizes = (_num_images(_parts(metrics[name].metric)) - self._position(name) for name in updated)
         self.num_images += max(self._batch_size, *sizes, 0)
         self._loader, self._seen, self._batch_size = None, set(), 0
 
@@ -170,8 +169,12 @@ class Epoch:
 
     def _place(self, name: str, metric: AUPIMO, num_images: int) -> int | None:
         """Position in the metric of the first image of the batch; None if the metric did not get all of its images."""
-        position = self._positions.get(name, 0)
-        return position if _num_images(metric) - position == num_images else None
+        position = self._position(name)
+        return position if _num_images(_parts(metric)) - position == num_images else None
+
+    def _position(self, name: str) -> int:
+        """How many images a metric held before the batch."""
+        return _num_images(self._before_batch.get(name, []))
 
 
 def _parts_of(metrics: Mapping[str, FoundMetric]) -> dict[str, list[torch.Tensor]]:
@@ -189,9 +192,9 @@ def _are_same(parts: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> 
     return len(parts) == len(others) and all(part is other for part, other in zip(parts, others, strict=True))
 
 
-def _num_images(metric: AUPIMO) -> int:
-    """How many images a metric holds on this process."""
-    return sum(len(part) for part in metric.aupimo_num_kept)
+def _num_images(parts: Sequence[torch.Tensor]) -> int:
+    """How many images these are of."""
+    return sum(map(len, parts))
 
 
 def _are_anomalous(

@@ -33,13 +33,13 @@ def unknown_name(module: Any, asked: str, attributes: Sequence[str], logged: Seq
     )
 
 
-def earlier_images(attribute: str) -> str:
-    """Say that a metric was not reset before the epoch."""
+def earlier_images(attribute: str, stage: str) -> str:
+    """Say that a metric was not reset before the epoch of a stage, `"val"` or `"test"`."""
+    hook = "on_test_epoch_start" if stage == "test" else "on_validation_epoch_start"
     return (
         f"AUPIMO of `self.{attribute}` is not that of this epoch alone: when it began, the metric held images of "
         "the sanity check or of earlier epochs. Lightning resets a metric only if the object itself is logged. Log it, "
-        f'`self.log("val/aupimo", self.{attribute})`, or reset it in `on_validation_epoch_start`, '
-        f"`self.{attribute}.reset()`."
+        f'`self.log("{stage}/aupimo", self.{attribute})`, or reset it in `{hook}`, `self.{attribute}.reset()`.'
     )
 
 

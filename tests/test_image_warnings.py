@@ -1,4 +1,4 @@
-"""Scores that are doubtful, though every file can be read, come with a warning whose advice is right."""
+"""Maps and masks that can be read, but change scores, come with a warning whose advice is right."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_scores_that_stay_different(tmp_path: Path, kind: str) -> None:
 def test_masks_smaller_than_images(tmp_path: Path) -> None:
     """Images with and without a mask are then scored in two sizes; either advice leads to one score without warning."""
     write(tmp_path, lambda scores: scores, image_size=(256, 256))
-    doubtful = score(tmp_path)
-    (text,) = [text for text in doubtful.warnings if "another size" in text]
+    in_two_sizes = score(tmp_path)
+    (text,) = [text for text in in_two_sizes.warnings if "another size" in text]
     assert (
         "4 masks are of another size than their images, such as test/crack/0.png ((256, 256), its mask (64, 64))"
         in text
@@ -82,7 +82,7 @@ def test_masks_smaller_than_images(tmp_path: Path) -> None:
     unresized = score(tmp_path, resize=False)
     write(tmp_path / "right", lambda scores: scores)
     right = score(tmp_path / "right")
-    assert unresized.result.mean == right.result.mean != doubtful.result.mean
+    assert unresized.result.mean == right.result.mean != in_two_sizes.result.mean
     for mask in (tmp_path / "data/ground_truth/crack").iterdir():
         Image.open(mask).resize((256, 256), Image.Resampling.NEAREST).save(mask)
     for scores in (unresized, right, score(tmp_path)):

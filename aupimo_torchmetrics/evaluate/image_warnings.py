@@ -1,4 +1,4 @@
-"""What makes the scores of a category doubtful, though each of its files can be read."""
+"""Warnings of a category whose files can all be read, though its scores may not be those that one thinks of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics.evaluate.map_files import image_size
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, size_of
 
-__all__ = ["Doubts"]
+__all__ = ["ImageWarnings"]
 
 MAX_MERGED = 32
 """Different scores that may become one in float32. Of ten million normally distributed scores about ten do."""
@@ -30,8 +30,8 @@ class _Rounded(NamedTuple):
     num_after: int
 
 
-class Doubts:
-    """Collects what is doubtful of images, as they are read.
+class ImageWarnings:
+    """Collects what there is to warn of, as images are read.
 
     Args:
         resize: Whether maps are resized to the size of their masks, and those of normal images to that of their image.
@@ -63,7 +63,7 @@ class Doubts:
             self._other_sizes.append(f"{image.name} ({size}, its mask {size_of(loaded.mask)})")
 
     def texts(self) -> list[str]:
-        """Say what is doubtful."""
+        """Return the warnings."""
         texts = []
         if self._rounded:
             name = min(self._rounded, key=lambda name: self._rounded[name].num_after)
