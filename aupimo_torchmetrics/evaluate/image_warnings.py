@@ -1,4 +1,4 @@
-"""Warnings of a category whose files can all be read, though its scores may not be those that one thinks of."""
+"""Warnings of maps and masks that can be read, but change the scores of a category in a way that nobody meant."""
 
 from __future__ import annotations
 
