@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from aupimo_torchmetrics import _result_files
 from aupimo_torchmetrics._engine import sweep
 from aupimo_torchmetrics._engine.kept import NO_ID, with_ids
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._result_files import UNKNOWN
+from aupimo_torchmetrics._files import results as _result_files
+from aupimo_torchmetrics._files.results import UNKNOWN
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._version import __version__

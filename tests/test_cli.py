@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aupimo_torchmetrics import AUPIMOResult, __version__, _extras, cli
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.demo.detector import TextureDetector, overwrite_regions
 from aupimo_torchmetrics.demo.run import DemoReport, _saying_what_is_saved, run_demo

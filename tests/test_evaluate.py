@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _files
 from aupimo_torchmetrics._settings import Layout
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
-from aupimo_torchmetrics.evaluate.layouts import LAYOUTS
-from aupimo_torchmetrics.evaluate.map_files import image_size, open_maps, read_image
+from aupimo_torchmetrics.evaluate.data.layouts import LAYOUTS
+from aupimo_torchmetrics.evaluate.maps.open import image_size, open_maps, read_image
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 
 BOUNDS = (1e-2, 1e-1)
@@ -607,7 +607,7 @@ def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytes
     """A map, a mask or an image with more pixels than the limit is refused before its pixels are read."""
     for suffix in (".tiff", ".npy", ".png"):
         write_map(tmp_path / f"map{suffix}", np.zeros((20, 20), dtype=np.uint8))
-    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", 399)
+    monkeypatch.setattr(_files.limits, "MAX_PIXELS", 399)
     maps = open_maps(tmp_path)
     assert len(maps.names) == 3
     for index in range(3):

@@ -27,7 +27,7 @@ from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadFile, BadFilesError, Evaluation, evaluate
 from aupimo_torchmetrics.evaluate import output as output_module
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage
+from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.output import folder_names
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader
 from aupimo_torchmetrics.plotting import plot_heatmaps

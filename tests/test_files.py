@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files.writing import replacing
 
 
 def test_a_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:

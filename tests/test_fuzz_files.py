@@ -30,15 +30,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _untrusted
-from aupimo_torchmetrics.evaluate.layouts import find_test_images
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _files
+from aupimo_torchmetrics.evaluate.data.layouts import find_test_images
+from aupimo_torchmetrics.evaluate.data.table import open_table
 from aupimo_torchmetrics.evaluate.pairing import pair_maps
-from aupimo_torchmetrics.evaluate.tables import open_table
 
 resource = pytest.importorskip("resource")  # Windows has none
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
+map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
 masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
 
 MAX_PIXELS = 2**20
@@ -331,7 +331,7 @@ def peak_memory() -> int:
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse files of more than a million pixels."""
-    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", MAX_PIXELS)
+    monkeypatch.setattr(_files.limits, "MAX_PIXELS", MAX_PIXELS)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
 
 
@@ -407,7 +407,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="first of the seeds")
     arguments = parser.parse_args()
     logging.disable()
-    _untrusted.limits.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    _files.limits.MAX_PIXELS = Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     counts = {kind: collections.Counter[str]() for kind in TARGETS}
     for number in rounds(arguments.minutes):
         for kind, count in counts.items():

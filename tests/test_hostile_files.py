@@ -22,13 +22,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _result_files, _untrusted
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics.evaluate.layouts import find_test_images
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _files
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files import results as _result_files
+from aupimo_torchmetrics.evaluate.data.layouts import find_test_images
 
 image_files = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
+map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
 masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
 
 DEEP = "[" * 100_000
@@ -333,7 +334,7 @@ def test_versions_of_torch_are_compared_as_numbers(
 def test_images_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     """An image above the limit of this library or of Pillow is refused unread, though Pillow's warning is muted."""
     ours, pillows = {"Pillow's": (1000, 300), "ours": (300, 1000), "none of Pillow's": (300, None)}[limit]
-    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", ours)
+    monkeypatch.setattr(_files.limits, "MAX_PIXELS", ours)
     monkeypatch.setattr(image_files, "MAX_IMAGE_PIXELS", pillows)
     paths = [tmp_path / f"000{suffix}" for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp")]
     for path in paths:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics import _untrusted
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics import _files
+from aupimo_torchmetrics._errors import BadDataError
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
+map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
 
 PATHS = ["bottle/test/good/000.png", "bottle/test/dirt/001.png", "bottle/test/dirt/000.png"]
 SCORES = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
@@ -299,7 +299,7 @@ def make_archive(path: Path, head: dict[str, Any], data: bytes, compression: int
 
 def test_archives_that_are_made_to_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An array is not unpacked beyond its size, nor if it is too large, or compressed in a way without a limit."""
-    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", 100)
+    monkeypatch.setattr(_files.limits, "MAX_PIXELS", 100)
     head = {"descr": "<f4", "fortran_order": False, "shape": (10, 10)}
     cases: list[tuple[dict[str, Any], bytes, int, str]] = [
         ({**head, "shape": (100, 100)}, bytes(40_000), zipfile.ZIP_DEFLATED, "too large: 100 x 100"),
@@ -318,7 +318,7 @@ def test_archives_that_are_made_to_fill_the_memory(tmp_path: Path, monkeypatch: 
 
 def test_maps_of_a_large_set_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit holds for each map, not for the set."""
-    monkeypatch.setattr(_untrusted.limits, "MAX_PIXELS", 40)
+    monkeypatch.setattr(_files.limits, "MAX_PIXELS", 40)
     for name in ("official", "compressed archive", "array"):
         SETS[name][1](tmp_path / SETS[name][0])
         check_set(tmp_path / SETS[name][0])
@@ -393,7 +393,7 @@ def test_tiff_that_needs_codecs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[str, str, int, int]
 ) -> None:
     """What neither tifffile nor Pillow reads right is refused with the remedy, not read wrong."""
-    monkeypatch.setattr(_untrusted.tiff, "find_spec", lambda _: None)
+    monkeypatch.setattr(_files.tiff, "find_spec", lambda _: None)
     write_foreign_tiff(tmp_path / "000.tiff", *kind)
     with pytest.raises(BadDataError, match=rf"a TIFF of {kind[0]} with .*`pip install imagecodecs`"):
         map_files.open_maps(tmp_path).read(0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")

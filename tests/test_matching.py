@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.statistics import compare_models
 from aupimo_torchmetrics.statistics._matching import match_images
 

@@ -13,7 +13,7 @@ import torch
 
 from aupimo_torchmetrics.evaluate import LabelledImage, MapFiles
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.map_files import open_maps
+from aupimo_torchmetrics.evaluate.maps.open import open_maps
 from aupimo_torchmetrics.evaluate.pairing import pair_maps
 
 NAMES = ["p/test/crack/000.png", "p/test/good/000.png", "p/test/good/001.JPG"]

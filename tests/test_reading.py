@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 
 Image = pytest.importorskip("PIL.Image")
-layouts = pytest.importorskip("aupimo_torchmetrics.evaluate.layouts")
-map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.map_files")
+layouts = pytest.importorskip("aupimo_torchmetrics.evaluate.data.layouts")
+map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
 masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
 pairing = pytest.importorskip("aupimo_torchmetrics.evaluate.pairing")
 reading = pytest.importorskip("aupimo_torchmetrics.evaluate.reading")

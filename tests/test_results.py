@@ -17,7 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, __version__, _result_files
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult, __version__
+from aupimo_torchmetrics._files import results as _result_files
 from aupimo_torchmetrics.functional import pimo
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"

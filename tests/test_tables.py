@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, LabelledImage, find_test_images, open_maps
+from aupimo_torchmetrics.evaluate.data.table import PairedTable, open_table, write_table
 from aupimo_torchmetrics.evaluate.reading import PairReader
-from aupimo_torchmetrics.evaluate.tables import PairedTable, open_table, write_table
 
 MASK = np.zeros((4, 5), dtype=np.uint8)
 MASK[1, 2:4] = 255

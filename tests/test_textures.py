@@ -16,7 +16,7 @@ from aupimo_torchmetrics.demo.textures import (
     texture_tiles,
     tile_keys,
 )
-from aupimo_torchmetrics.evaluate.map_files import read_image
+from aupimo_torchmetrics.evaluate.maps.open import read_image
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 
 

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._html.pictures import View
 from aupimo_torchmetrics.results import AUPIMOResult
 

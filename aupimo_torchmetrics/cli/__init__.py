@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.cli import _compare, _demo, _evaluate
 from aupimo_torchmetrics.cli._arguments import Parser

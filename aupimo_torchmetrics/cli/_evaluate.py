@@ -9,7 +9,7 @@ from typing import get_args
 
 from aupimo_torchmetrics._exports import json_text
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import existing_folder
+from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -180,7 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _write_table(arguments: argparse.Namespace) -> None:
     """Write the table that a data set amounts to."""
     from aupimo_torchmetrics.evaluate import find_test_images  # noqa: PLC0415
-    from aupimo_torchmetrics.evaluate.tables import write_table  # noqa: PLC0415
+    from aupimo_torchmetrics.evaluate.data.table import write_table  # noqa: PLC0415
 
     if arguments.data is None:
         raise ValueError(

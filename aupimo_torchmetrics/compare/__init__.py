@@ -11,8 +11,8 @@ ValueError.
 This package needs the extra `stats`, and to write pictures the extra `plot`.
 """
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.compare.comparing import compare_paths
-from aupimo_torchmetrics.compare.report import Comparison
+from aupimo_torchmetrics.compare.comparison import Comparison
 
 __all__ = ["BadDataError", "Comparison", "compare_paths"]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._result_files import UNKNOWN
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files.results import UNKNOWN
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName
 from aupimo_torchmetrics.compare._progress import progress
-from aupimo_torchmetrics.compare.finding import NO_SEED, FoundResults, find_results
-from aupimo_torchmetrics.compare.report import Comparison
+from aupimo_torchmetrics.compare.comparison import Comparison
+from aupimo_torchmetrics.compare.find import NO_SEED, FoundResults, find_results
 from aupimo_torchmetrics.results import AUPIMOResult, load_scores
 from aupimo_torchmetrics.statistics import ModelComparison, compare_models, rank_models
 from aupimo_torchmetrics.statistics._matching import align_scores

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._html.page import (
     Card,
     Cell,

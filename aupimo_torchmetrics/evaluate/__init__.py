@@ -77,14 +77,14 @@ Files may come from anybody: no pickled code is run, nothing is unpacked to more
 of the given folders.
 """
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores, MapFacts
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
+from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate.evaluation import Evaluation
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.output import SavedFiles
-from aupimo_torchmetrics.evaluate.report import Evaluation
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 
 __all__ = [

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 
 __all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "num_bad_files"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics.evaluate.map_files import image_size
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics.evaluate.maps.open import image_size
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, size_of
 
 __all__ = ["ImageWarnings"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted import (
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files import (
     PHOTOMETRIC_TAG,
     WHITE_IS_ZERO,
     open_image,

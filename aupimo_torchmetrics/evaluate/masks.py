@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted import refusing
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files import refusing
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.mask_files import SAVE_GREY, WHITE, MaskFile, read_mask_file
 

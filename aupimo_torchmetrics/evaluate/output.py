@@ -17,7 +17,7 @@ from typing import NamedTuple, get_args
 
 from matplotlib.figure import Figure
 
-from aupimo_torchmetrics._files import replacing, write_text
+from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, is_file
-from aupimo_torchmetrics.evaluate.map_files import MapFiles
+from aupimo_torchmetrics.evaluate.data.folders import LabelledImage, is_file
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 from aupimo_torchmetrics.evaluate.ways import SEPARATORS, fitting_images
 
 __all__ = ["Pair", "bad_image", "pair_images", "pair_maps"]

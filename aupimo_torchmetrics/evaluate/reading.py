@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, image_size, is_turned, read_image
+from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, image_size, is_turned, read_image
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.category import CategoryScores
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage
+from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 
 __all__ = ["check_bad_files", "skipped_images"]

@@ -10,15 +10,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aupimo_torchmetrics._files import BadDataError, existing_folder
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
-from aupimo_torchmetrics.evaluate.layouts import LabelledImage, find_test_images
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_maps
+from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate.data.table import open_table
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
 from aupimo_torchmetrics.evaluate.reading import PairReader
-from aupimo_torchmetrics.evaluate.tables import open_table
 
 __all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs", "make_mask_rule"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_key
+from aupimo_torchmetrics.evaluate.data.folders import LabelledImage, as_key
 
 __all__ = ["SEPARATORS", "fitting_images"]
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:

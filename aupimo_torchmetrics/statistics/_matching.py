@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._settings import MatchedBy
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._ties import Scores

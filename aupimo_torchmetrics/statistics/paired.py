@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, MatchedBy, PairedTestName, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult

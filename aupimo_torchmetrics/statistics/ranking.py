@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import BadDataError
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._ties import Scores, merge_equal

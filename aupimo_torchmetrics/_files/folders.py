@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 
 
 def find_files(folder: Path, suffixes: Collection[str], *, follow_links: bool = False) -> list[Path]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted import find_files
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files import find_files
 
 __all__ = ["IMAGE_SUFFIXES", "DataFolder", "LabelledImage", "MaskIndex", "as_key", "as_name"]
 

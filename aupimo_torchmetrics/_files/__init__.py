@@ -7,12 +7,12 @@ here. A file that is refused is a `BadDataError` that says why.
 
 from __future__ import annotations
 
-from aupimo_torchmetrics._untrusted.arrays import ArchivedArray, open_npy, open_npz, read_npy
-from aupimo_torchmetrics._untrusted.folders import check_inside, find_files
-from aupimo_torchmetrics._untrusted.images import open_image, orientation_of
-from aupimo_torchmetrics._untrusted.limits import check_size, refusing
-from aupimo_torchmetrics._untrusted.tensors import MAX_TEXT, load_tensors
-from aupimo_torchmetrics._untrusted.tiff import PHOTOMETRIC_TAG, WHITE_IS_ZERO, read_tiff
+from aupimo_torchmetrics._files.arrays import ArchivedArray, open_npy, open_npz, read_npy
+from aupimo_torchmetrics._files.folders import check_inside, find_files
+from aupimo_torchmetrics._files.images import open_image, orientation_of
+from aupimo_torchmetrics._files.limits import check_size, refusing
+from aupimo_torchmetrics._files.tensors import MAX_TEXT, load_tensors
+from aupimo_torchmetrics._files.tiff import PHOTOMETRIC_TAG, WHITE_IS_ZERO, read_tiff
 
 __all__ = [
     "MAX_TEXT",

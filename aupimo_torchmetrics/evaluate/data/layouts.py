@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from glob import escape
 from pathlib import Path
 
-from aupimo_torchmetrics._files import BadDataError, existing_folder
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files import check_inside
+from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
-from aupimo_torchmetrics._untrusted import check_inside
-from aupimo_torchmetrics.evaluate.data_folders import (
+from aupimo_torchmetrics.evaluate.data.folders import (
     IMAGE_SUFFIXES,
     DataFolder,
     LabelledImage,
@@ -18,7 +19,7 @@ from aupimo_torchmetrics.evaluate.data_folders import (
     is_file,
     several_files,
 )
-from aupimo_torchmetrics.evaluate.published_layouts import LAYOUTS, MASK_FOLDERS
+from aupimo_torchmetrics.evaluate.data.published import LAYOUTS, MASK_FOLDERS
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 
 MAX_PIXELS = 2**27
 """Pixels of the largest file that is read, 11,585 x 11,585: more is taken for a mistake or an attack."""

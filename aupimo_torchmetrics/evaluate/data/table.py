@@ -25,10 +25,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from aupimo_torchmetrics._files import BadDataError, replacing
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
-from aupimo_torchmetrics.evaluate.data_folders import LabelledImage, as_name, is_file, read_text
-from aupimo_torchmetrics.evaluate.map_files import MapFiles, open_map_files
+from aupimo_torchmetrics.evaluate.data.folders import LabelledImage, as_name, is_file, read_text
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_map_files
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image, pair_images, pair_maps
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from aupimo_torchmetrics.evaluate.tables import open_table
+        >>> from aupimo_torchmetrics.evaluate.data.table import open_table
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("a.tiff", "b.tiff", "b_mask.png"):
         ...         Path(folder, name).touch()
@@ -154,7 +155,7 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
         >>> import tempfile
         >>> from pathlib import Path
         >>> from aupimo_torchmetrics.evaluate import find_test_images
-        >>> from aupimo_torchmetrics.evaluate.tables import write_table
+        >>> from aupimo_torchmetrics.evaluate.data.table import write_table
         >>> with tempfile.TemporaryDirectory() as root:
         ...     for name in ("test/good/000.png", "test/dirt/000.png", "ground_truth/dirt/000_mask.png"):
         ...         Path(root, "bottle", name).parent.mkdir(parents=True)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from aupimo_torchmetrics._exports import csv_text
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import replacing, write_text
+from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import PictureFormat, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare._progress import progress
 from aupimo_torchmetrics.compare.alike import scoring_differences
-from aupimo_torchmetrics.compare.finding import missing_text
+from aupimo_torchmetrics.compare.find import missing_text
 from aupimo_torchmetrics.compare.latex import latex_table
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.plotting._figures import confidence_size, distribution_size, figure_without_pyplot, ranks_size

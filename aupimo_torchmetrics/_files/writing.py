@@ -8,22 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class BadDataError(ValueError):
-    """Files or data that cannot be used.
-
-    Example:
-        >>> import tempfile
-        >>> from aupimo_torchmetrics.evaluate import BadDataError, open_maps
-        >>> with tempfile.TemporaryDirectory() as empty:
-        ...     try:
-        ...         open_maps(empty)
-        ...     except BadDataError as error:
-        ...         print(str(error).replace(empty, "FOLDER"))
-        Expected FOLDER to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth), but found none.
-
-    """
-
-
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of a file to write. It is renamed to `path` when all went well, and removed if not."""

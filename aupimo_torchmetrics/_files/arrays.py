@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted.limits import check_size
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files.limits import check_size
 
 MAX_TEXTS = 2**27
 """Bytes of all texts together in a NumPy archive."""

@@ -1,6 +1,6 @@
 """Anomaly maps and images on disk, read one at a time.
 
-Files come from other people: they are read by `_untrusted`, and whatever is wrong with one is a `BadDataError` that
+Files come from other people: they are read by `_files`, and whatever is wrong with one is a `BadDataError` that
 says what. This module needs the extra `evaluate`.
 """
 
@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted import (
+from aupimo_torchmetrics._files import (
     check_inside,
     check_size,
     find_files,
@@ -27,7 +27,7 @@ from aupimo_torchmetrics._untrusted import (
     read_tiff,
     refusing,
 )
-from aupimo_torchmetrics.evaluate.map_sets import open_map_set, paths_file
+from aupimo_torchmetrics.evaluate.maps.sets import open_map_set, paths_file
 
 __all__ = ["MapFiles", "image_size", "is_turned", "open_map_files", "open_maps", "read_image"]
 
@@ -65,7 +65,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
             `asmaps.pt` of the official package, `{"asmaps": (N, H, W), "paths": [...]}`, or an `.npz` or `.npy` of the
-            kind, see `aupimo_torchmetrics.evaluate.map_sets.open_map_set`.
+            kind, see `aupimo_torchmetrics.evaluate.maps.sets.open_map_set`.
         map_suffix: Only files of the folder with this ending, in any case, are maps, as `.tiff`; None for every file
             that can be one.
         follow_links: Whether links may lead out of the folder.
@@ -130,7 +130,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.map_files import image_size
+        >>> from aupimo_torchmetrics.evaluate.maps.open import image_size
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "000.png")
         ...     Image.new("RGB", (3, 2)).save(file)
@@ -158,7 +158,7 @@ def is_turned(path: str | os.PathLike[str]) -> bool:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.map_files import is_turned
+        >>> from aupimo_torchmetrics.evaluate.maps.open import is_turned
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "000.jpg")
         ...     image = Image.new("L", (3, 2))
@@ -188,7 +188,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.map_files import read_image
+        >>> from aupimo_torchmetrics.evaluate.maps.open import read_image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "000.png")
         ...     Image.new("RGB", (3, 2), "white").save(file)

@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
-from aupimo_torchmetrics._files import replacing
+from aupimo_torchmetrics._files import load_tensors
+from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds, check_num_thresholds
-from aupimo_torchmetrics._untrusted import load_tensors
 
 UNKNOWN = "unknown"
 """Stands for the number of thresholds if a file does not hold it."""

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted import MAX_TEXT, load_tensors, open_npy, open_npz, refusing
-from aupimo_torchmetrics.evaluate.data_folders import read_text
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files import MAX_TEXT, load_tensors, open_npy, open_npz, refusing
+from aupimo_torchmetrics.evaluate.data.folders import read_text
 
 __all__ = ["MAP_NAMES", "PATH_NAMES", "MapSet", "open_map_set", "paths_file"]
 
@@ -53,7 +53,7 @@ def open_map_set(path: Path) -> MapSet:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import numpy as np
-        >>> from aupimo_torchmetrics.evaluate.map_sets import open_map_set
+        >>> from aupimo_torchmetrics.evaluate.maps.sets import open_map_set
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "maps.npz")
         ...     np.savez(file, maps=np.zeros((2, 4, 4)), paths=["test/good/000.png", "test/good/001.png"])

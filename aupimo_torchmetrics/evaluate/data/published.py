@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics.evaluate.data_folders import (
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics.evaluate.data.folders import (
     DataFolder,
     LabelledImage,
     MaskIndex,

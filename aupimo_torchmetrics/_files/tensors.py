@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from torch.torch_version import TorchVersion
 
-from aupimo_torchmetrics._files import BadDataError
+from aupimo_torchmetrics._errors import BadDataError
 
 MIN_TORCH = TorchVersion("2.6")
 """First version of torch whose `weights_only=True` runs no code of a file, whatever its format (CVE-2025-32434)."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._files import BadDataError
-from aupimo_torchmetrics._untrusted.images import ORIENTATION_TAG, open_image
-from aupimo_torchmetrics._untrusted.limits import check_size
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._files.images import ORIENTATION_TAG, open_image
+from aupimo_torchmetrics._files.limits import check_size
 
 PHOTOMETRIC_TAG = 262
 WHITE_IS_ZERO = 0

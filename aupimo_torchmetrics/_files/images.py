@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from aupimo_torchmetrics._untrusted import limits
+from aupimo_torchmetrics._files import limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image

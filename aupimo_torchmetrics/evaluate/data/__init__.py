@@ -1,0 +1,1 @@
+"""Test images of a data set: by its folders, or by a table."""

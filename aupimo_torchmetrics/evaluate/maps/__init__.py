@@ -1,0 +1,1 @@
+"""Anomaly maps on disk: one file each, or many in one file."""
