@@ -436,7 +436,7 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         2,
         "`--mask-threshold` to be None or a finite number, but got inf",
     ),
-    "text for a value": (["maps", "--data", "data", "--ignore-value", "2.5"], 2, "invalid int value: '2.5'"),
+    "text for a value": (["maps", "--data", "data", "--ignore-index", "2.5"], 2, "invalid int value: '2.5'"),
     "picture format": (["maps", "--data", "data", "--format", "gif"], 2, "argument --format: invalid choice: 'gif'"),
     "rows": (["maps", "--data", "data", "--by", "image"], 2, "argument --by: invalid choice: 'image'"),
     "GPU that is not there": (["maps", "--data", "data", "--device", "cuda:99"], 2, f"{NO_DEVICE} 'cuda:99'"),

@@ -80,13 +80,13 @@ def test_limit_of_aupro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     maps, masks = make_data(tmp_path)
     regions = reference.aupro(maps, masks, 0.05)
     arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
-    assert main([*arguments, "--metrics", "aupro", "--aupro-limit", "0.05", "--json"]) == 0
+    assert main([*arguments, "--metrics", "aupro", "--fpr-limit", "0.05", "--json"]) == 0
     (category,) = json.loads(capsys.readouterr().out)["categories"]
     assert category["aupro"] == pytest.approx(sum(regions) / len(regions), abs=ROUNDING)
-    assert main([*arguments, "--metrics", "aupro", "--aupro-limit", "0.05"]) == 0
+    assert main([*arguments, "--metrics", "aupro", "--fpr-limit", "0.05"]) == 0
     assert "AUPRO up to an FPR of 0.05\n" in capsys.readouterr().out
-    assert main([*arguments, "--metrics", "aupro", "--aupro-limit", "2"]) == 2
-    assert "Expected `--aupro-limit` to be in (0, 1], but got 2" in capsys.readouterr().err
+    assert main([*arguments, "--metrics", "aupro", "--fpr-limit", "2"]) == 2
+    assert "Expected `--fpr-limit` to be in (0, 1], but got 2" in capsys.readouterr().err
 
 
 def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -715,7 +715,7 @@ def test_an_image_of_ignored_pixels_is_a_bad_file(tmp_path: Path) -> None:
         ({"mask_threshold": "1"}, TypeError, "`mask_threshold` to be None or a number, but got str"),
         ({"mask_threshold": True}, TypeError, "`mask_threshold` to be None or a number, but got bool"),
         ({"mask_threshold": math.nan}, ValueError, "`mask_threshold` to be None or a finite number, but got nan"),
-        ({"ignore_value": 2.5}, TypeError, "`ignore_value` to be None or an integer, but got float"),
+        ({"ignore_index": 2.5}, TypeError, "`ignore_index` to be None or an integer, but got float"),
         ({"layout": "mvtek"}, ValueError, "`layout` to be 'auto'"),
         ({"data": None}, ValueError, "exactly one of `data` and `table`, but got neither"),
         ({"table": "table.csv"}, ValueError, "exactly one of `data` and `table`, but got both"),

@@ -120,7 +120,7 @@ def test_the_table_of_a_data_set_can_be_written_and_used(
 def test_what_the_values_of_masks_mean_is_passed_on(
     sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--mask-threshold` and `--ignore-value` settle what a mask of several values is."""
+    """`--mask-threshold` and `--ignore-index` settle what a mask of several values is."""
     maps, data = sources
     for path in (data / "part/ground_truth/crack").iterdir():
         mask = np.asarray(Image.open(path)).copy()
@@ -131,12 +131,12 @@ def test_what_the_values_of_masks_mean_is_passed_on(
     arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--normal-folder", "fine", "--json"]
     assert main([*arguments, "--mask-threshold", "127"]) == 0
     whole = json.loads(capsys.readouterr().out)
-    assert main([*arguments, "--mask-threshold", "127", "--ignore-value", "100"]) == 0
+    assert main([*arguments, "--mask-threshold", "127", "--ignore-index", "100"]) == 0
     ignoring = json.loads(capsys.readouterr().out)
     assert whole["settings"]["mask_threshold"] == ignoring["settings"]["mask_threshold"] == 127
-    assert ignoring["settings"]["ignore_value"] == 100
+    assert ignoring["settings"]["ignore_index"] == 100
     rows = (
-        evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine", mask_threshold=127, ignore_value=100)
+        evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine", mask_threshold=127, ignore_index=100)
         .categories[0]
         .image_rows()
     )

@@ -225,7 +225,7 @@ def read_picture(folder: Path) -> None:
     (path,) = folder.iterdir()
     map_files.image_size(path)
     map_files.is_turned(path)
-    masks.read_mask((path,), masks.MaskRule(threshold=127, ignore_value=7))
+    masks.read_mask((path,), masks.MaskRule(threshold=127, ignore_index=7))
     map_files.read_image(path)
 
 

@@ -202,19 +202,19 @@ UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
     "grey edges": (".png", picture(resized(GREY)), r"a mask of \d+ values \(0, 1, .*255\)", {"threshold": 127}),
     "float edges": (".tif", tiff(resized(GREY).astype(np.float32) / 255), "a mask of .* values", {"threshold": 0.5}),
     "16-bit edges": (".png", picture(resized(GREY).astype(np.uint16) * 257), "values", {"threshold": 32767}),
-    "ignore label": (".png", picture(with_ignored(BYTES, 255)), r"3 values \(0, 1, 255\)", {"ignore_value": 255}),
-    "ignore label, grey": (".png", picture(with_ignored(GREY, 128)), r"\(0, 128, 255\)", {"ignore_value": 128}),
+    "ignore label": (".png", picture(with_ignored(BYTES, 255)), r"3 values \(0, 1, 255\)", {"ignore_index": 255}),
+    "ignore label, grey": (".png", picture(with_ignored(GREY, 128)), r"\(0, 128, 255\)", {"ignore_index": 128}),
     "negative label": (
         ".tif",
         tiff(with_ignored(BYTES.astype(np.int16), -1)),
         r"\(-1, 0, 1\)",
-        {"ignore_value": -1},
+        {"ignore_index": -1},
     ),
     "negative label and white": (
         ".tif",
         tiff(with_ignored(GREY.astype(np.int16), -1)),
         r"\(-1, 0, 255\)",
-        {"ignore_value": -1},
+        {"ignore_index": -1},
     ),
     "classes": (".png", picture(with_classes()), r"a mask of 3 values \(0, 1, 2\)", {"threshold": 0}),
     "classes of a palette": (
@@ -290,9 +290,9 @@ def test_advice_settles_unclear_masks(tmp_path: Path, kind: str) -> None:
     assert advised[0] == next(iter(rule.items()))
     mask, ignored = read(path, **rule)
     if kind == "classes":  # it may be that 2 is a label
-        assert advised == [("threshold", 0), ("ignore_value", 2)]
+        assert advised == [("threshold", 0), ("ignore_index", 2)]
     assert (mask != DEFECT).sum() <= 20 * ("JPEG" in kind or "edges" in kind)
-    assert (ignored is not None) == ("ignore_value" in rule)
+    assert (ignored is not None) == ("ignore_index" in rule)
 
 
 REFUSED: dict[str, tuple[str, Write, str]] = {
@@ -340,9 +340,9 @@ def test_ignored_pixels_are_no_defect(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     picture(with_ignored(with_classes(), 255))(path)
     with pytest.raises(BadDataError, match=r"3 values \(0, 1, 2\): `mask_threshold=0` takes") as caught:
-        read(path, ignore_value=255)
-    assert "ignore_value" not in str(caught.value)  # which is taken
-    mask, ignored = read(path, ignore_value=255, threshold=0)
+        read(path, ignore_index=255)
+    assert "ignore_index" not in str(caught.value)  # which is taken
+    mask, ignored = read(path, ignore_index=255, threshold=0)
     assert np.array_equal(mask, DEFECT)
     assert np.array_equal(ignored, with_ignored(0 * BYTES, 1).astype(bool))
 
@@ -350,7 +350,7 @@ def test_ignored_pixels_are_no_defect(tmp_path: Path) -> None:
 def test_an_ignored_value_that_is_not_there(tmp_path: Path) -> None:
     """A mask without ignored pixels counts as a whole."""
     picture(BYTES)(tmp_path / "mask.png")
-    mask, ignored = read(tmp_path / "mask.png", ignore_value=255)
+    mask, ignored = read(tmp_path / "mask.png", ignore_index=255)
     assert np.array_equal(mask, DEFECT)
     assert ignored is None
 
@@ -358,14 +358,14 @@ def test_an_ignored_value_that_is_not_there(tmp_path: Path) -> None:
 def test_nothing_but_ignored_pixels(tmp_path: Path) -> None:
     """A file of which no pixel counts is named: an image without pixels has no score."""
     picture(GREY | 255)(tmp_path / "mask.png")
-    with pytest.raises(BadDataError, match="no pixel counts: all are of `ignore_value=255`"):
-        read(tmp_path / "mask.png", ignore_value=255)
+    with pytest.raises(BadDataError, match="no pixel counts: all are of `ignore_index=255`"):
+        read(tmp_path / "mask.png", ignore_index=255)
 
 
 def test_an_ignored_grey_among_colours(tmp_path: Path) -> None:
     """In colour, a pixel is ignored if all its channels are of the value: white, not red."""
     picture(with_ignored(RED, 255))(tmp_path / "mask.png")
-    mask, ignored = read(tmp_path / "mask.png", ignore_value=255)
+    mask, ignored = read(tmp_path / "mask.png", ignore_index=255)
     assert np.array_equal(mask, DEFECT)
     assert ignored is not None
     assert ignored.sum() == 40
@@ -396,7 +396,7 @@ def test_union_of_masks(tmp_path: Path) -> None:
     paths = [tmp_path / "0.png", tmp_path / "1.png"]
     for path, pixels in zip(paths, (first, second), strict=True):
         picture(pixels)(path)
-    mask, ignored = masks.read_mask(paths, masks.MaskRule(ignore_value=9))
+    mask, ignored = masks.read_mask(paths, masks.MaskRule(ignore_index=9))
     assert mask.tolist() == [[True, True, False, True, False, False]]
     assert ignored.tolist() == [[False, False, True, False, False, False]]
 
@@ -419,8 +419,8 @@ def test_the_bad_one_of_several_masks_is_named(tmp_path: Path) -> None:
 
 
 MIXED: dict[str, tuple[Write, Write, str]] = {
-    "1 and 255": (picture(BYTES), picture(GREY), r"its defect is 255, but that of .*0\.png is 1: .*`ignore_value=255`"),
-    "255 and 1": (picture(GREY), picture(BYTES), r"its defect is 1, but that of .*0\.png is 255: .*`ignore_value=255`"),
+    "1 and 255": (picture(BYTES), picture(GREY), r"its defect is 255, but that of .*0\.png is 1: .*`ignore_index=255`"),
+    "255 and 1": (picture(GREY), picture(BYTES), r"its defect is 1, but that of .*0\.png is 255: .*`ignore_index=255`"),
     "classes": (picture(BYTES), picture(2 * BYTES), r"its defect is 2, but that of .*0\.png is 1"),
     "colours": (picture(RED), picture(RED[..., ::-1].copy()), r"its defect is \(0, 0, 255\)"),
 }

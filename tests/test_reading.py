@@ -59,7 +59,7 @@ def test_masks_of_a_category_agree(tmp_path: Path) -> None:
         with pytest.raises(BadFileError, match=r"255\.png: its defect is 255, but that of .*1\.png is 1"):
             reader.read(pair_of([whites], 1))
         assert reader.read(pair_of([whites], category="screw")).mask.sum() == 4
-    for rule in (masks.MaskRule(threshold=0), masks.MaskRule(ignore_value=7)):
+    for rule in (masks.MaskRule(threshold=0), masks.MaskRule(ignore_index=7)):
         reader = reading.PairReader(maps, True, rule)
         reader.read(pair_of([ones]))
         if rule.threshold == 0:
@@ -72,9 +72,9 @@ def test_masks_of_a_category_agree(tmp_path: Path) -> None:
 def test_an_ignored_value_settles_a_mixed_category(tmp_path: Path) -> None:
     """With 255 as a label of pixels that do not count, a mask of nothing else is empty, and named."""
     ones, whites = write_mask(tmp_path / "1.png", 1), write_mask(tmp_path / "255.png", 255)
-    reader = reading.PairReader(maps_of(torch.zeros(SIZE)), True, masks.MaskRule(ignore_value=255))
+    reader = reading.PairReader(maps_of(torch.zeros(SIZE)), True, masks.MaskRule(ignore_index=255))
     assert reader.read(pair_of([ones])).ignored is None
-    with pytest.raises(BadFileError, match="is empty without pixels of `ignore_value=255`"):
+    with pytest.raises(BadFileError, match="is empty without pixels of `ignore_index=255`"):
         reader.read(pair_of([whites]))
     loaded = reader.read(pair_of([whites], has_defect=None))
     assert loaded.ignored.sum() == 4

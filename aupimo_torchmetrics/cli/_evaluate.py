@@ -66,7 +66,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         help="beside AUPIMO, of all pixels and of whole images (default: aupimo)",
     )
     parser.add_argument(
-        "--aupro-limit",
+        "--fpr-limit",
         type=float,
         default=DEFAULT_FPR_LIMIT,
         metavar="U",
@@ -101,7 +101,7 @@ def _add_sources(parser: Parser) -> None:
     )
     group.add_argument("--map-suffix", metavar=".SUFFIX", help="only files with this ending are maps")
     group.add_argument("--mask-threshold", type=float, metavar="T", help="values of masks above T are a defect")
-    group.add_argument("--ignore-value", type=int, metavar="V", help="mask pixels with the value V do not count")
+    group.add_argument("--ignore-index", type=int, metavar="V", help="mask pixels with the value V do not count")
     group.add_argument("--follow-links", action="store_true", help="links may lead out of the folders")
 
 
@@ -147,8 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
         name, what = ("report", "the page is") if arguments.report else ("heatmaps", "pictures are")
         raise ValueError(f"Expected `out` with `{name}`, but got none: {what} written there.")
     names = (
-        "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "aupro_limit",
-        "bounded_memory", "skip_bad", "table", "mask_threshold", "ignore_value", "map_suffix", "normal_folder",
+        "data", "layout", "fpr_bounds", "num_thresholds", "metrics", "device", "shared_fpr", "fpr_limit",
+        "bounded_memory", "skip_bad", "table", "mask_threshold", "ignore_index", "map_suffix", "normal_folder",
         "follow_links", "quiet",
     )  # fmt: skip
     settings = {name: getattr(arguments, name) for name in names}

@@ -43,8 +43,8 @@ and the option that settles it:
 | several classes where the layout says so (MVTec LOCO, VisA) | each value but 0 is a defect |
 | several classes elsewhere, several colours and black | bad file; `--mask-threshold 0` takes each for a defect |
 | noise of JPEG, soft edges of resizing, also in colours | bad file; `--mask-threshold 127` takes values above 127 |
-| a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-value 255`: these do not count |
-| 1 in some masks of a category, 255 in others | bad file; `--mask-threshold 0`, or `--ignore-value 255` |
+| a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-index 255`: these do not count |
+| 1 in some masks of a category, 255 in others | bad file; `--mask-threshold 0`, or `--ignore-index 255` |
 | two values without 0 | bad file; `--mask-threshold` with the lower one |
 | transparency, a palette in disorder, several frames, NaN, turned by EXIF | bad file; save it as plain grey |
 | empty, though the folder says defect; not empty, though it says normal; turned against its image | bad file |

@@ -49,6 +49,7 @@ class Evaluation:
         bad_files: Files that were skipped.
         reader: Reads the maps, and is asked again for heat maps.
         without_maps: Categories of the data set of which there is no map.
+        notes: What was understood of names and tables, a sentence each.
         settings: Parameters of `aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
 
     Example:
@@ -80,6 +81,7 @@ class Evaluation:
     bad_files: list[BadFile]
     reader: PairReader
     without_maps: list[str]
+    notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def means(self) -> dict[str, tuple[float, int]]:
@@ -105,7 +107,7 @@ class Evaluation:
         """
         check_choice("by", by, RowsBy)
         lines = [self._table(by), "", self.categories[0].result.protocol, *self._notes(), self._resizing()]
-        lines += [*self._without_maps(), *(f"warning: {text}" for text in self._warnings())]
+        lines += [*self.notes, *self._without_maps(), *(f"warning: {text}" for text in self._warnings())]
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
 
@@ -145,6 +147,7 @@ class Evaluation:
                 }
                 for scores in self.categories
             ],
+            "notes": self.notes,
             "without_maps": self.without_maps,
             "warnings": [
                 {"category": scores.category, "text": text} for scores in self.categories for text in scores.warnings
@@ -217,7 +220,7 @@ class Evaluation:
         document = self.to_dict()
         texts = PageTexts(
             means=self.means(),
-            notes=[*self._notes(), self._resizing(), *self._without_maps()],
+            notes=[*self._notes(), self._resizing(), *self.notes, *self._without_maps()],
             warnings=self._warnings(),
             skipped=bad_file_lines(self.bad_files),
             facts={name: str(value) for name, value in (document["settings"] | document["versions"]).items()},
@@ -246,7 +249,7 @@ class Evaluation:
 
     def _notes(self) -> list[str]:
         """Say up to which FPR AUPRO is, and between which bounds metrics lie that are not exact."""
-        limit = self.settings.get("aupro_limit")
+        limit = self.settings.get("fpr_limit")
         is_limited = limit is not None and "aupro" in self.categories[0].other_scores
         lines = [f"AUPRO up to an FPR of {limit:g}"] if is_limited else []
         for scores in self.categories:

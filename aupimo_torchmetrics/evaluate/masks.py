@@ -36,13 +36,13 @@ class MaskRule(NamedTuple):
     Example:
         >>> from aupimo_torchmetrics.evaluate import MaskRule
         >>> MaskRule(threshold=127)  # values above 127 are a defect
-        MaskRule(threshold=127, ignore_value=None)
+        MaskRule(threshold=127, ignore_index=None)
 
     """
 
     threshold: float | None = None
     """Values above it are a defect; None if the files themselves have to say it."""
-    ignore_value: int | None = None
+    ignore_index: int | None = None
     """Value of the pixels that do not count; None if there are none."""
 
 
@@ -154,12 +154,12 @@ def _mask(
 
 def _ignored(file: MaskFile, rule: MaskRule) -> NDArray[np.bool_] | None:
     """Find the pixels that do not count, None if all count."""
-    if rule.ignore_value is None:
+    if rule.ignore_index is None:
         return None
     channels = file.values[..., None] if file.colours is None else file.colours
-    ignored = (channels == rule.ignore_value).all(2)
+    ignored = (channels == rule.ignore_index).all(2)
     if bool(ignored.all()):
-        raise BadDataError(f"no pixel counts: all are of `ignore_value={rule.ignore_value}`")
+        raise BadDataError(f"no pixel counts: all are of `ignore_index={rule.ignore_index}`")
     return ignored if bool(ignored.any()) else None
 
 
@@ -241,7 +241,7 @@ def _unclear(file: MaskFile, counting: NDArray[Any], rule: MaskRule) -> str:
     elif file.colours is not None:
         advice = "`mask_threshold=0` takes each colour but black for a defect" if values[0] == 0 else SAVE_GREY
     else:
-        advice = ", ".join(_advice(values.tolist(), may_ignore=rule.ignore_value is None))
+        advice = ", ".join(_advice(values.tolist(), may_ignore=rule.ignore_index is None))
     noun = "colour" if file.colours is not None else "value"
     count = f"one {noun} alone" if len(texts) == 1 else f"{len(texts)} {noun}s"
     return f"it is not clear what is a defect in a mask of {count} ({shown}): {advice}"
@@ -261,7 +261,7 @@ def _advice(values: list[float], *, may_ignore: bool) -> list[str]:
     if not may_ignore or len(values) > MAX_SHOWN:
         return advice if len(values) <= MAX_SHOWN else advice[:1]
     label = others[0] if not are_classes else lowest if lowest < 0 else top
-    ignoring = f"`ignore_value={_text(label)}` leaves pixels of {_text(label)} out"
+    ignoring = f"`ignore_index={_text(label)}` leaves pixels of {_text(label)} out"
     if are_classes and (lowest < 0 or top > MAX_CLASS):
         return [ignoring, *advice]
     # Where one of three values does not count, two are left, which are clear.
@@ -273,7 +273,7 @@ def _advice_on_two(*texts: str) -> str:
     if not all(text.isdigit() for text in texts):
         return ""
     label = max(texts, key=int)
-    return f", `ignore_value={label}` leaves pixels of {label} out"
+    return f", `ignore_index={label}` leaves pixels of {label} out"
 
 
 def _above_advice(threshold: float) -> str:

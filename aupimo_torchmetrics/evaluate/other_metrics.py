@@ -41,7 +41,7 @@ class PixelScorer:
 
     Args:
         names: Which of the metrics of all pixels to compute.
-        aupro_limit: FPR up to which AUPRO is computed.
+        fpr_limit: FPR up to which AUPRO is computed.
         bounded_memory: Whether to keep a histogram instead of all scores.
         ignore_index: Value of the target pixels that do not count.
         device: Where to compute.
@@ -51,14 +51,14 @@ class PixelScorer:
     def __init__(
         self,
         names: Collection[str],
-        aupro_limit: float,
+        fpr_limit: float,
         *,
         bounded_memory: bool,
         ignore_index: int,
         device: torch.device,
     ) -> None:
         self._names = [name for name in PIXEL_METRICS if name in names]
-        self._aupro_limit = aupro_limit
+        self._fpr_limit = fpr_limit
         self._is_binned = bounded_memory
         metric = AUPRO if "aupro" in names else PixelAUROC  # what they keep is enough for all, that of AUPRO is most
         self._metric = metric(num_bins=NUM_BINS if bounded_memory else None, ignore_index=ignore_index).to(device)
@@ -85,7 +85,7 @@ class PixelScorer:
     def _score_aupro(self, ranks: Ranks, *, is_binned: bool) -> PixelScore:
         """Compute AUPRO."""
         region_mean = self._metric._region_mean(ranks)  # noqa: SLF001  of the same package
-        return score_aupro(ranks, self._aupro_limit, region_mean, is_binned=is_binned)
+        return score_aupro(ranks, self._fpr_limit, region_mean, is_binned=is_binned)
 
 
 def _in_own_words(texts: Sequence[str]) -> tuple[str, ...]:

@@ -125,9 +125,9 @@ class PairReader:
 
     def _emptiness(self) -> str:
         """Say how a mask is empty under the rule."""
-        threshold, ignore_value = self.mask_rule
+        threshold, ignore_index = self.mask_rule
         rules = [] if threshold is None else [f"has no value above `mask_threshold={threshold:g}`"]
-        rules += [] if ignore_value is None else [f"is empty without pixels of `ignore_value={ignore_value}`"]
+        rules += [] if ignore_index is None else [f"is empty without pixels of `ignore_index={ignore_index}`"]
         return " and ".join(rules) or "is empty"
 
     def _image_size(self, image: LabelledImage, map_size: Size) -> Size:

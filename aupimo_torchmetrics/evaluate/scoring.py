@@ -64,13 +64,13 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     device: str | torch.device = "cpu",
     *,
     shared_fpr: SharedFPR = "mean",
-    aupro_limit: float = DEFAULT_FPR_LIMIT,
+    fpr_limit: float = DEFAULT_FPR_LIMIT,
     bounded_memory: bool = False,
     resize: bool = True,
     skip_bad: bool = False,
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
     mask_threshold: float | None = None,
-    ignore_value: int | None = None,
+    ignore_index: int | None = None,
     map_suffix: str | None = None,
     normal_folder: str | Sequence[str] = (),
     follow_links: bool = False,
@@ -90,7 +90,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             the column `score` of the table, or else by the highest score of each map.
         device: Where to compute, `"cpu"`, `"cuda"` or another device of torch.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
-        aupro_limit: FPR up to which AUPRO is computed, in (0, 1].
+        fpr_limit: FPR up to which AUPRO is computed, in (0, 1].
         bounded_memory: Whether metrics of all pixels keep a histogram of a few megabytes, which gives certain bounds,
             instead of all scores of a category.
         resize: Whether to resize maps bilinearly to the size of their masks. If not, a map of another size is a bad
@@ -99,7 +99,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             anomalous images of a category are never skipped.
         table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
         mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
-        ignore_value: Value of the mask pixels that do not count.
+        ignore_index: Value of the mask pixels that do not count.
         map_suffix: Only files of `maps` with this ending are maps, as `".tiff"`.
         normal_folder: Names of folders of normal images in `data`, beside `good` and its like.
         follow_links: Whether links may lead out of `maps` and `data`.
@@ -145,14 +145,14 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     settings = {
         "maps": maps, "data": data, "table": table, "layout": layout, "fpr_bounds": fpr_bounds,
         "num_thresholds": num_thresholds, "metrics": metrics, "device": device, "shared_fpr": shared_fpr,
-        "aupro_limit": aupro_limit, "bounded_memory": bounded_memory, "resize": resize, "skip_bad": skip_bad,
-        "mask_threshold": mask_threshold, "ignore_value": ignore_value,
+        "fpr_limit": fpr_limit, "bounded_memory": bounded_memory, "resize": resize, "skip_bad": skip_bad,
+        "mask_threshold": mask_threshold, "ignore_index": ignore_index,
         "map_suffix": map_suffix, "normal_folder": normal_folder, "follow_links": follow_links,
     }  # fmt: skip
     for name in metrics:
         check_choice("metrics", name, MetricName)
-    check_fpr_limit(aupro_limit, "aupro_limit")
-    mask_rule = make_mask_rule(mask_threshold, ignore_value)
+    check_fpr_limit(fpr_limit, "fpr_limit")
+    mask_rule = make_mask_rule(mask_threshold, ignore_index)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
     found = find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
     reader = PairReader(found.maps, resize, mask_rule)
@@ -166,7 +166,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             if not (quiet or bounded_memory) and set(PIXEL_METRICS) & set(metrics):
                 loaded = _with_memory_hint(loaded, category, len(group_pairs), bar)
             scorer = PixelScorer(
-                metrics, aupro_limit, bounded_memory=bounded_memory, ignore_index=IGNORED, device=metric.device
+                metrics, fpr_limit, bounded_memory=bounded_memory, ignore_index=IGNORED, device=metric.device
             )
             scores = _score_category(category, loaded, metric, scorer, metrics, resize=resize)
             categories += [scores] if scores.pairs else []
@@ -174,9 +174,10 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     check_bad_files(bad_files, skipped, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = len(skipped[scores.category])
+        scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
     _advise_common_bounds(categories)
     without_maps = sorted({image.category for image in found.images} - set(skipped))
-    return Evaluation(categories, bad_files, reader, without_maps, _as_texts(settings))
+    return Evaluation(categories, bad_files, reader, without_maps, found.notes, _as_texts(settings))
 
 
 def _as_texts(settings: dict[str, Any]) -> dict[str, Any]:

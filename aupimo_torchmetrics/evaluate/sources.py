@@ -31,6 +31,10 @@ class FoundPairs(NamedTuple):
     images: list[LabelledImage]
     pairs: list[Pair]
     bad_files: list[BadFile]
+    notes: list[str]
+    """What was understood of names and tables, a sentence each."""
+    warnings: dict[str, list[str]]
+    """Warnings about names and tables by category."""
 
 
 def find_pairs(  # noqa: PLR0917  the settings of the command
@@ -47,11 +51,11 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
     if table is not None:
         pairs, bad_files, map_files, images = open_table(table, map_files)
-        return FoundPairs(map_files, images, pairs, bad_files)
+        return FoundPairs(map_files, images, pairs, bad_files, [], {})
     if map_files is None or data is None:
         raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
     images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
-    return FoundPairs(map_files, images, *pair_maps(map_files, images))
+    return FoundPairs(map_files, images, *pair_maps(map_files, images), [], {})
 
 
 def _check_sources(  # noqa: PLR0917  the settings of the command
@@ -84,17 +88,17 @@ def _check_sources(  # noqa: PLR0917  the settings of the command
         raise ValueError(f"Expected `table` to be a file, but there is no file {table}.")
 
 
-def make_mask_rule(threshold: float | None, ignore_value: int | None) -> MaskRule:
+def make_mask_rule(threshold: float | None, ignore_index: int | None) -> MaskRule:
     """Make the rule for masks; raise unless its values are numbers."""
     if threshold is not None:
         if not isinstance(threshold, Real) or isinstance(threshold, bool):
             raise TypeError(f"Expected `mask_threshold` to be None or a number, but got {type(threshold).__name__}.")
         if not math.isfinite(threshold):
             raise ValueError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
-    if ignore_value is not None and (not isinstance(ignore_value, Integral) or isinstance(ignore_value, bool)):
-        raise TypeError(f"Expected `ignore_value` to be None or an integer, but got {type(ignore_value).__name__}.")
+    if ignore_index is not None and (not isinstance(ignore_index, Integral) or isinstance(ignore_index, bool)):
+        raise TypeError(f"Expected `ignore_index` to be None or an integer, but got {type(ignore_index).__name__}.")
     return MaskRule(
-        None if threshold is None else float(threshold), None if ignore_value is None else int(ignore_value)
+        None if threshold is None else float(threshold), None if ignore_index is None else int(ignore_index)
     )
 
 
@@ -126,7 +130,7 @@ def find_evaluated_pairs(summary: Path) -> EvaluatedPairs:
         names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder")
         sources = {name: settings[name] for name in names}
         found = find_pairs(**sources, follow_links=settings["follow_links"])
-        mask_rule = make_mask_rule(settings["mask_threshold"], settings["ignore_value"])
+        mask_rule = make_mask_rule(settings["mask_threshold"], settings["ignore_index"])
         reader = PairReader(found.maps, settings["resize"], mask_rule)
     except BadDataError:
         raise
