@@ -1,14 +1,20 @@
 """Masks on disk: which pixels are a defect, and which do not count.
 
-A mask file is taken as it is only if it says clearly what is a defect: if it holds 0 and one other value, or one value
-alone that means all or nothing. Anything else is settled by a rule of the user, or the file is refused with its values.
+A mask is clear if, seen on black, it is black and one other colour, the same in all masks of a category; or one grey
+alone: 0, 1 or the largest of its type. Transparency is laid on black, and palettes count by their colours; arrays and
+images of one number of more than 8 bits a pixel count as stored, and one bit is 0 or 255. Anything else is settled by a
+rule of the user, or the file is refused with its values.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,22 +22,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._files import refusing
+from aupimo_torchmetrics._files import open_image, orientation_of, read_npy, read_tiff, refusing
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
-from aupimo_torchmetrics.evaluate.mask_files import SAVE_GREY, WHITE, MaskFile, read_mask_file
+from aupimo_torchmetrics.evaluate.photographs import NUMBERS, has_wide_channels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["DefectValue", "MaskRule", "read_mask"]
 
-MAX_CLASSES = 10
-"""Types of defects in one mask file at most; more values are noise. MVTec LOCO has one a file, VisA a few."""
-MAX_CLASS = 32
-"""Largest value that looks like the number of a class rather than like a grey level, in advice."""
-MAX_SHOWN = 5
-"""Values that a reason lists."""
+MAX_CLASSES = 10  # types of defects in one file at most; more values are noise. MVTec LOCO has one a file, VisA a few
+MAX_SHOWN = 5  # values that a reason lists
+WHITE = 255
+CHANNELS = 256 * 256, 256, 1  # what the levels of red, green and blue are multiplied with in the number of a colour
+COLOURS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+FAX = ("tiff_ccitt", "group3", "group4")  # compressions of TIFF whose tag of white all programs obey
+PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
+SAMPLE_FORMAT_TAG, SIGNED = 339, (2,)
+SETTLED_BY = "`mask_threshold` says which are a defect, `ignore_index` which do not count"
+SAVE_GREY = "please save the mask in grey, 255 in a defect and 0 elsewhere"
 
 
-class MaskRule(NamedTuple):
+@dataclass(frozen=True)
+class MaskRule:
     """What the values of mask files mean, where the files do not say it clearly themselves.
+
+    Attributes:
+        threshold: Values above it are a defect, of colours the largest of the three channels; None if the files
+            themselves have to say it.
+        ignore_index: Value of the pixels that do not count; None if there are none.
+
+    Raises:
+        TypeError: If a value is no number.
+        ValueError: If the threshold is not finite.
 
     Example:
         >>> from aupimo_torchmetrics.evaluate import MaskRule
@@ -41,18 +64,17 @@ class MaskRule(NamedTuple):
     """
 
     threshold: float | None = None
-    """Values above it are a defect; None if the files themselves have to say it."""
     ignore_index: int | None = None
-    """Value of the pixels that do not count; None if there are none."""
 
-
-class _Value(NamedTuple):
-    """A value that is a defect."""
-
-    text: str
-    """The value in the file."""
-    meaning: Any
-    """The same for values that mean the same: the largest of their type is white in each type."""
+    def __post_init__(self) -> None:
+        """Check the values, by the names that they have in `evaluate`."""
+        threshold, index = self.threshold, self.ignore_index
+        if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):
+            raise TypeError(f"Expected `mask_threshold` to be None or a number, but got {type(threshold).__name__}.")
+        if threshold is not None and not math.isfinite(threshold):
+            raise ValueError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
+        if index is not None and (not isinstance(index, Integral) or isinstance(index, bool)):
+            raise TypeError(f"Expected `ignore_index` to be None or an integer, but got {type(index).__name__}.")
 
 
 class DefectValue:
@@ -62,17 +84,14 @@ class DefectValue:
     """
 
     def __init__(self) -> None:
-        self._first: tuple[_Value, str] | None = None
+        self._first: tuple[str, str, str] | None = None
 
-    def check(self, value: _Value, path: str) -> None:
-        """Remember the value of the first file; raise a BadDataError for another value in another file."""
-        self._first = self._first or (value, path)
-        first, first_path = self._first
-        if value.meaning != first.meaning:
-            raise BadDataError(
-                f"its defect is {value.text}, but that of {first_path} is {first.text}: one may be a label of pixels "
-                f"that do not count. {_above_advice(0)}{_advice_on_two(value.text, first.text)}"
-            )
+    def check(self, value: str, meaning: str, path: str) -> None:
+        """Remember the value of the first file; raise a BadDataError if that of another file means something else."""
+        self._first = self._first or (value, meaning, path)
+        first, first_meaning, first_path = self._first
+        if meaning != first_meaning:
+            raise BadDataError(f"its defect is {value}, but that of {first_path} is {first}; {SETTLED_BY}")
 
 
 def read_mask(
@@ -112,180 +131,125 @@ def read_mask(
 
     """
     known = DefectValue() if defect_value is None else defect_value
-    read = [_read(path, rule, has_classes, known) for path in paths]
-    masks, ignored = zip(*read, strict=True)
+    masks, ignored = [], []
+    for path in paths:
+        try:
+            with refusing():
+                pixels = _read_pixels(Path(path))
+            is_defect, is_ignored = _find_defect(pixels, rule, has_classes, known, str(path))
+        except BadDataError as error:
+            raise BadFileError(str(path), str(error)) from error
+        masks.append(is_defect)
+        ignored.append(is_ignored)
     if len({mask.shape for mask in masks}) > 1:
         raise BadFileError(str(paths[0]), f"masks of several sizes: {sorted({mask.shape for mask in masks})}")
-    mask = np.logical_or.reduce(masks) if len(masks) > 1 else masks[0]
-    some_ignored = [each for each in ignored if each is not None]
-    if not some_ignored:
-        return torch.from_numpy(mask), None
-    return torch.from_numpy(mask), torch.from_numpy(np.logical_or.reduce(some_ignored) & ~mask)
+    mask = np.logical_or.reduce(masks)
+    without = np.logical_or.reduce(ignored) & ~mask
+    return torch.from_numpy(mask), torch.from_numpy(without) if without.any() else None
 
 
-def _read(
-    path: str | os.PathLike[str], rule: MaskRule, has_classes: bool, known: DefectValue
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """Read one mask (H, W), and which of its pixels do not count."""
+def _read_pixels(path: Path) -> NDArray[Any]:
+    """Read (H, W) numbers, or (H, W, 3) colours as seen on black."""
+    from PIL import UnidentifiedImageError  # noqa: PLC0415
+
+    if path.suffix.lower() == ".npy":
+        return _of_array(read_npy(path))
     try:
-        with refusing():
-            file = read_mask_file(path)
-        ignored = _ignored(file, rule)
-        mask, value = _mask(file, ignored, rule, has_classes)
-        if value is not None:
-            known.check(value, str(path))
-    except BadDataError as error:
-        raise BadFileError(str(path), str(error)) from error
-    return (mask, None) if ignored is None else (mask & ~ignored, ignored)
+        with open_image(path) as image:
+            return _of_image(path, image)
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in {".tif", ".tiff"}:
+            raise
+        return _of_array(read_tiff(path))  # of a type that Pillow does not know, as float64
 
 
-def _mask(
-    file: MaskFile, ignored: NDArray[np.bool_] | None, rule: MaskRule, has_classes: bool
-) -> tuple[NDArray[np.bool_], _Value | None]:
-    """Mask (H, W) of a file by what settles it; and the value of its defects if the file itself does."""
-    if rule.threshold is not None:
-        return _above(file, rule.threshold), None
-    if file.contradiction is not None:
-        raise BadDataError(f"{file.contradiction}: {_advice_against(file)}")
-    if has_classes:
-        return _of_classes(file, ignored, rule), None
-    return _of_one_value(file, ignored, rule)
+def _of_image(path: Path, image: Image) -> NDArray[Any]:
+    """Read the pixels of an image that can be seen in one way only."""
+    tags = getattr(image, "tag_v2", {})
+    is_fax = image.info.get("compression") in FAX
+    reasons = {
+        "several images in one file": getattr(image, "is_animated", False),
+        "turned by its EXIF orientation, which some programs obey": orientation_of(image) != 1,
+        "0 is white by its tags, which some programs obey": tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and not is_fax,
+        "16 bits a channel": has_wide_channels(image) and image.mode not in NUMBERS,
+        f"an image of mode {image.mode}": image.mode not in {*NUMBERS, *COLOURS},
+    }
+    for reason in (reason for reason, is_given in reasons.items() if is_given):
+        raise BadDataError(f"{reason}; {SAVE_GREY}")
+    if image.format == "TIFF" and (image.mode in NUMBERS or tags.get(SAMPLE_FORMAT_TAG) == SIGNED):
+        return _of_array(read_tiff(path))  # Pillow does not read every type and order of bytes right
+    if image.mode in NUMBERS:  # integers have 16 bits here, which Pillow may make 32
+        return _of_array(np.asarray(image).astype(np.uint16) if image.mode == "I" else np.asarray(image))
+    return _on_black(image)
 
 
-def _ignored(file: MaskFile, rule: MaskRule) -> NDArray[np.bool_] | None:
-    """Find the pixels that do not count, None if all count."""
-    if rule.ignore_index is None:
-        return None
-    channels = file.values[..., None] if file.colours is None else file.colours
-    ignored = (channels == rule.ignore_index).all(2)
-    if bool(ignored.all()):
+def _on_black(image: Image) -> NDArray[np.uint8]:
+    """Lay an image on black: (H, W) if all that is seen is grey, else (H, W, 3)."""
+    from PIL import Image as PillowImage  # noqa: PLC0415
+
+    if image.mode in {"1", "L"} and "transparency" not in image.info:
+        return np.asarray(image.convert("L"))
+    black = PillowImage.new("RGBA", image.size, (0, 0, 0, WHITE))
+    seen = np.asarray(PillowImage.alpha_composite(black, image.convert("RGBA")))[..., :3]
+    stored = np.asarray(image)
+    if not seen.any() and bool((stored != stored[:1, :1]).any()):
+        raise BadDataError(f"black as a whole, though its pixels differ in colour, index or transparency; {SAVE_GREY}")
+    return seen[..., 0] if (seen == seen[..., :1]).all() else seen
+
+
+def _of_array(array: NDArray[Any]) -> NDArray[Any]:
+    """Check an array of numbers (H, W), which may have axes of length 1."""
+    shape = [length for length in array.shape if length != 1] if array.ndim > 2 else array.shape
+    if len(shape) != 2 or array.size == 0:
+        raise BadDataError(f"an array of shape {array.shape} is no mask (H, W)")
+    if array.dtype.kind not in "bfiu":
+        raise BadDataError(f"values of dtype {array.dtype}")
+    if not np.isfinite([array.min(), array.max()]).all():
+        raise BadDataError("NaN or infinite values, which are neither a defect nor none; please save numbers")
+    return array.reshape(shape) * np.uint8(WHITE) if array.dtype.kind == "b" else array.reshape(shape)
+
+
+def _find_defect(
+    pixels: NDArray[Any], rule: MaskRule, has_classes: bool, known: DefectValue, path: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Find the defect (H, W) and the pixels that do not count (H, W) by a rule, or else if the file is clear."""
+    is_colour = pixels.ndim == 3
+    numbers = pixels @ CHANNELS if is_colour else pixels
+    ignored = np.zeros(numbers.shape, np.bool_)
+    if rule.ignore_index is not None:
+        ignored = numbers == int(rule.ignore_index) * (sum(CHANNELS) if is_colour else 1)
+    counting = numbers[~ignored]
+    if not counting.size:
         raise BadDataError(f"no pixel counts: all are of `ignore_index={rule.ignore_index}`")
-    return ignored if bool(ignored.any()) else None
+    if is_colour and numbers.all():
+        raise BadDataError(f"holds {_shown(counting, is_colour)}, and no black; {SAVE_GREY}")
+    if rule.threshold is not None:
+        return ((pixels.max(2) if is_colour else pixels) > float(rule.threshold)) & ~ignored, ignored
+    highest, full = counting.max(), 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    is_of_one = ((counting == 0) | (counting == highest)).all()
+    is_clear = is_of_one and (not counting.all() or (highest in {1, full} and not is_colour))
+    are_classes = has_classes and len(np.unique(counting)) <= MAX_CLASSES + 1
+    if counting.min() < 0 or not (is_clear or are_classes):
+        raise BadDataError(f"holds {_shown(counting, is_colour)}; {SETTLED_BY}")
+    if highest != 0 and not has_classes:
+        value = _text(highest, is_colour)
+        is_white = highest == full and pixels.dtype.kind != "f" and not is_colour
+        known.check(value, str(WHITE) if is_white else value, path)
+    return (numbers != 0) & ~ignored, ignored
 
 
-def _above(file: MaskFile, threshold: float) -> NDArray[np.bool_]:
-    """Mask of the values above a threshold; raise if colours or transparent pixels have a say in what it is."""
-    mask: NDArray[np.bool_] = file.values > threshold
-    if file.values_on_black is not None and not np.array_equal(mask, file.values_on_black > threshold):
-        raise BadDataError(f"{file.contradiction}, since some are above `mask_threshold={threshold:g}`; {SAVE_GREY}")
-    if file.colours is not None and bool(mask.all()):
-        raise BadDataError(f"no colour as dark as `mask_threshold={threshold:g}` in any pixel; {SAVE_GREY}")
-    return mask
+def _shown(numbers: NDArray[Any], is_colour: bool) -> str:
+    """List the values of a file with their shares, the most frequent ones if they are many."""
+    values, counts = np.unique(numbers, return_counts=True)
+    frequent = np.sort(np.argsort(-counts, kind="stable")[:MAX_SHOWN])
+    shown = [f"{_text(values[i], is_colour)} ({counts[i] / numbers.size:.2%})" for i in frequent]
+    others = len(values) - len(shown)
+    more = f" and {others} other {'colours' if is_colour else 'values'}" if others else ""
+    return ", ".join(shown) + more
 
 
-def _of_one_value(
-    file: MaskFile, ignored: NDArray[np.bool_] | None, rule: MaskRule
-) -> tuple[NDArray[np.bool_], _Value | None]:
-    """Mask of a file of 0 and one other value, or of one alone, and this value unless nothing has to be known of it."""
-    pixels = file.values if file.colours is None else _numbered(file.colours)
-    counting = pixels if ignored is None else pixels[~ignored]
-    lowest, highest = counting.min(), counting.max()
-    mask = pixels == highest
-    if highest == 0 and lowest == 0:
-        return np.zeros_like(mask), None
-    # the common case is found without sorting the values
-    is_one = lowest >= 0 and np.count_nonzero(counting) == np.count_nonzero(counting == highest)
-    is_all = is_one and lowest != 0
-    full = _largest(pixels.dtype)
-    if not is_one or (is_all and (file.colours is not None or highest not in {1, full})):
-        raise BadDataError(_unclear(file, counting, rule))
-    return mask, None if file.is_bits else _value_of(file, highest, full)
-
-
-def _value_of(file: MaskFile, value: Any, full: float) -> _Value:
-    """Name the value that is a defect."""
-    if file.colours is not None:
-        colour = _colour(value)
-        return _Value(str(colour), colour)
-    return _Value(_text(value), WHITE if value == full else float(value))
-
-
-def _of_classes(file: MaskFile, ignored: NDArray[np.bool_] | None, rule: MaskRule) -> NDArray[np.bool_]:
-    """Mask of each value but 0, unless there are more values than there are types of defects."""
-    pixels = file.values if file.colours is None else _numbered(file.colours)
-    counting = pixels if ignored is None else pixels[~ignored]
-    is_one = np.count_nonzero(counting) == np.count_nonzero(counting == counting.max())
-    if counting.min() < 0 or (not is_one and len(np.unique(counting)) > MAX_CLASSES + 1):
-        raise BadDataError(_unclear(file, counting, rule))
-    return np.asarray(pixels != 0)
-
-
-def _numbered(colours: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Give each colour a number, 0 for black."""
-    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
-    return red << 16 | green << 8 | blue
-
-
-def _colour(number: Any) -> tuple[int, int, int]:
-    """Return the colour of a number."""
-    return int(number) >> 16, int(number) >> 8 & WHITE, int(number) & WHITE
-
-
-def _largest(dtype: np.dtype[Any]) -> float:
-    """Return the largest number of a type of integers, and 1 for others."""
-    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
-
-
-def _text(value: Any) -> str:
-    """Write a value as it is in the file."""
-    return str(int(value)) if value == int(value) else f"{float(value):.4g}"
-
-
-def _unclear(file: MaskFile, counting: NDArray[Any], rule: MaskRule) -> str:
-    """Say which values a file holds, and what settles which of them are a defect."""
-    values = np.unique(counting)
-    texts = [_text(value) if file.colours is None else str(_colour(value)) for value in values]
-    shown = ", ".join(texts if len(texts) <= MAX_SHOWN else [*texts[: MAX_SHOWN - 1], "...", texts[-1]])
-    if file.colours is not None and len(values) > MAX_CLASSES + 1:  # noise of JPEG, or edges of resizing
-        advice = _above_advice(file.values.max() // 2)
-    elif file.colours is not None:
-        advice = "`mask_threshold=0` takes each colour but black for a defect" if values[0] == 0 else SAVE_GREY
-    else:
-        advice = ", ".join(_advice(values.tolist(), may_ignore=rule.ignore_index is None))
-    noun = "colour" if file.colours is not None else "value"
-    count = f"one {noun} alone" if len(texts) == 1 else f"{len(texts)} {noun}s"
-    return f"it is not clear what is a defect in a mask of {count} ({shown}): {advice}"
-
-
-def _advice(values: list[float], *, may_ignore: bool) -> list[str]:
-    """Name the options that settle which of the values of a file are a defect, the likeliest first."""
-    lowest, top, others = values[0], values[-1], [value for value in values[:-1] if value != 0]
-    half = top / 2 if isinstance(top, float) else top // 2
-    if not others:
-        return [_above_advice(half if top > 0 else top - 1), f"`mask_threshold={_text(top)}` takes none"]
-    each = _above_advice(0)
-    if 0 not in values and len(values) == 2:
-        return [_above_advice(lowest), each]
-    are_classes = max(others) <= MAX_CLASS and all(value == int(value) for value in values)
-    advice = [each] if are_classes else [_above_advice(half), each]
-    if not may_ignore or len(values) > MAX_SHOWN:
-        return advice if len(values) <= MAX_SHOWN else advice[:1]
-    label = others[0] if not are_classes else lowest if lowest < 0 else top
-    ignoring = f"`ignore_index={_text(label)}` leaves pixels of {_text(label)} out"
-    if are_classes and (lowest < 0 or top > MAX_CLASS):
-        return [ignoring, *advice]
-    # Where one of three values does not count, two are left, which are clear.
-    return [advice[0], *([ignoring] if len(values) == 3 else []), *advice[1:]]
-
-
-def _advice_on_two(*texts: str) -> str:
-    """Name the option that ignores the larger of two values of defects; colours cannot be ignored."""
-    if not all(text.isdigit() for text in texts):
-        return ""
-    label = max(texts, key=int)
-    return f", `ignore_index={label}` leaves pixels of {label} out"
-
-
-def _above_advice(threshold: float) -> str:
-    """Name the threshold, and what it does."""
-    return f"`mask_threshold={_text(threshold)}` takes values above {_text(threshold)} for defects"
-
-
-def _advice_against(file: MaskFile) -> str:
-    """Name the option by which the values of a file count in spite of what speaks against them, if one can."""
-    top = file.values.max()
-    threshold = 0 if top <= MAX_CLASS else top / 2 if file.values.dtype.kind == "f" else top // 2
-    seen = file.values if file.values_on_black is None else file.values_on_black
-    if not np.array_equal(file.values > threshold, seen > threshold):
-        return SAVE_GREY
-    return f"{_above_advice(threshold)}; or {SAVE_GREY}"
+def _text(number: Any, is_colour: bool) -> str:
+    """Write a value as it is in the file, or the levels of a colour."""
+    if is_colour:
+        return str(tuple(int(number) // channel % 256 for channel in CHANNELS))
+    return str(int(number)) if number == int(number) else f"{number:.4g}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,37 +15,34 @@ from torch.nn.functional import interpolate
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.maps.open import MapFiles, image_size, is_turned, read_image
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
+from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, ImageHead, Size, read_head, read_image
 
 __all__ = ["LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
-
 MIN_WEIGHT = 1e-9
 """Weights of infinite scores that are smaller come from rounding, and are none."""
-
-MISSING_PHOTOGRAPH = 0.5
-"""Grey level that stands for a photograph that cannot be read."""
-
-_Arguments = ParamSpec("_Arguments")
-_Content = TypeVar("_Content")
 
 
 class LoadedPair(NamedTuple):
     """A test image with its map and its mask, which were read."""
 
     pair: Pair
+    stored_map: Tensor
+    """(h, w) floating, as it is in its file."""
     anomaly_map: Tensor
-    """(H, W) floating, of the size of the mask."""
+    """(H, W) float32, to which scores are rounded once, here; of the size of the mask."""
     mask: Tensor
     """(H, W) bool."""
     ignored: Tensor | None
     """(H, W) bool, true for a pixel that does not count; None if all count."""
-    map_size: Size
-    """Height and width of the map before it was resized."""
+
+    @property
+    def map_size(self) -> Size:
+        """Height and width of the map before it was resized."""
+        return size_of(self.stored_map)
 
 
 @dataclass(frozen=True)
@@ -74,82 +72,43 @@ class PairReader:
             image, or of the map if maps are not resized.
 
         Raises:
-            BadFileError: If one of the files cannot be evaluated.
+            BadFileError: If one of the files cannot be evaluated, or the map is turned by a quarter: if its sides fit
+                those of the mask that change places, to a pixel of the map, and do not fit them as they are.
 
         """
-        anomaly_map = _named(pair.name, self.maps.read, pair.map_index)
-        size = size_of(anomaly_map)
-        mask, ignored = self._mask(pair.image, size)
-        if anomaly_map.shape != mask.shape:
-            if not self.resize:
-                sizes = f"the map is {tuple(anomaly_map.shape)}, its mask {tuple(mask.shape)}"
-                raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
-            if _is_across(size_of(mask), size):
-                raise BadFileError(
-                    pair.name,
-                    f"turned by a quarter: the map is {size}, but its image {size_of(mask)}. Please save it upright",
-                )
-            anomaly_map = resized(anomaly_map, mask.shape)
-            if bool(anomaly_map.isnan().any()):
-                raise BadFileError(pair.name, f"NaN in the map after it was resized to {tuple(mask.shape)}")
-        return LoadedPair(pair, anomaly_map, mask, ignored, size)
+        with _naming(pair.name):
+            stored = self.maps.read(pair.map_index)
+        map_size = size_of(stored)
+        mask, ignored = self._mask(pair.image, map_size)
+        size = size_of(mask)
+        if _is_across(size, map_size):
+            raise BadFileError(pair.name, f"turned by a quarter: {_all_sizes(pair.image, map_size, size)}")
+        if map_size != size and not self.resize:
+            sizes = f"the map is {map_size}, its mask {size}"
+            raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
+        return LoadedPair(pair, stored, resized(stored.float(), size), mask, ignored)
 
     def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:
         """Mask and ignored pixels, (H, W) bool or None, of an image whose map has a size."""
         if not image.masks:
-            return torch.zeros(self._image_size(image, map_size), dtype=torch.bool), None
-        defect_value = self._defect_values[image.category]
-        mask, ignored = read_mask(
-            image.masks, self.mask_rule, has_classes=image.has_mask_classes, defect_value=defect_value
-        )
-        is_empty, where = not bool(mask.any()), image.masks[0]
-        contradiction = None
-        if image.has_defect is False and not is_empty:
-            contradiction = f"a normal image, but {int(mask.sum()):,} pixels of its mask {where} are a defect"
-        elif image.has_defect and is_empty:
-            contradiction = f"an image with a defect, but its mask {where} {self._emptiness()}"
-        elif self._is_turned(image, size_of(mask), map_size):
-            contradiction = (
-                f"turned by its EXIF orientation: its map is {map_size}, its mask {size_of(mask)}. Please save the "
-                "image as it is to be seen, and make map and mask of it"
-            )
-        elif (
-            image.path is not None
-            and _is_across(size_of(mask), map_size)
-            and self._file_size(image) == size_of(mask)[::-1]
-        ):
-            contradiction = f"its mask {where} is {size_of(mask)}, but the image {size_of(mask)[::-1]}"
-        if contradiction:
-            raise BadFileError(*bad_image(image, contradiction))
+            return torch.zeros(self._normal_size(image, map_size), dtype=torch.bool), None
+        known, has_classes = self._defect_values[image.category], image.has_mask_classes
+        mask, ignored = read_mask(image.masks, self.mask_rule, has_classes=has_classes, defect_value=known)
+        num_pixels = int(mask.sum())
+        if image.has_defect is False and num_pixels:
+            reason = f"a normal image, but {num_pixels:,} pixels of its mask {image.masks[0]} are a defect"
+            raise BadFileError(*bad_image(image, reason))
+        if image.has_defect and not num_pixels:
+            reason = f"an image with a defect, but its mask {image.masks[0]} is empty{_by(self.mask_rule)}"
+            raise BadFileError(*bad_image(image, reason))
         return mask, ignored
 
-    def _emptiness(self) -> str:
-        """Say how a mask is empty under the rule."""
-        threshold, ignore_index = self.mask_rule
-        rules = [] if threshold is None else [f"has no value above `mask_threshold={threshold:g}`"]
-        rules += [] if ignore_index is None else [f"is empty without pixels of `ignore_index={ignore_index}`"]
-        return " and ".join(rules) or "is empty"
-
-    def _image_size(self, image: LabelledImage, map_size: Size) -> Size:
-        """Size of the mask that a normal image does not have."""
+    def _normal_size(self, image: LabelledImage, map_size: Size) -> Size:
+        """Size of the mask that a normal image does not have: of the image, turned by EXIF if its map is, too."""
         if not self.resize or image.path is None:
             return map_size
-        size = self._file_size(image)
-        return size[::-1] if self._is_turned(image, size, map_size) else size
-
-    def _is_turned(self, image: LabelledImage, size: Size, map_size: Size) -> bool:
-        """Whether EXIF turns an image, and its map has the proportions of the turned image, not those of a size.
-
-        Some programs turn such an image when they read it, and some do not.
-        """
-        if image.path is None or not _is_across(size, map_size):
-            return False
-        return _named(str(image.path), is_turned, str(image.path))
-
-    @staticmethod
-    def _file_size(image: LabelledImage) -> Size:
-        """Size of an image that is on disk."""
-        return _named(str(image.path), image_size, str(image.path))
+        head = _head(image)
+        return head.size[::-1] if head.is_turned and _is_across(head.size, map_size) else head.size
 
 
 def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
@@ -163,13 +122,14 @@ def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
         level, and why.
 
     """
-    path, note = loaded.pair.image.path, "The image is not on disk."
-    if path is not None:
+    image, size, note = loaded.pair.image, size_of(loaded.mask), "The image is not on disk."
+    if image.path is not None:
         try:
-            return resized(read_image(path), loaded.mask.shape), ""
+            head = read_head(image.path)
+            return resized(read_image(image.path, turn=head.is_turned and _is_across(head.size, size)), size), ""
         except (BadDataError, OSError) as error:
             note = f"The image cannot be read: {error}"
-    return torch.full((1, *loaded.mask.shape), MISSING_PHOTOGRAPH), note
+    return torch.full((1, *size), UNKNOWN_LEVEL), note
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -179,11 +139,11 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     values is infinite, and of both signs the one that weighs more wins.
 
     Args:
-        image: Floating map (H, W) or image (C, H, W).
+        image: Map (H, W) or image (C, H, W), float32 or float64.
         size: Height and width to resize to, in pixels.
 
     Returns:
-        Tensor (H', W') or (C, H', W'), the input itself if it has this size. A 16-bit input becomes float32.
+        Tensor (H', W') or (C, H', W'), the input itself if it has this size.
 
     Example:
         >>> import torch
@@ -196,7 +156,6 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     """
     if image.shape[-2:] == torch.Size(size):
         return image
-    image = image.float() if image.dtype in {torch.float16, torch.bfloat16} else image
     low, high = (float(bound) for bound in image.aminmax())
     largest = torch.finfo(image.dtype).max
     if max(-low, high) < largest / 2:
@@ -215,8 +174,40 @@ def _interpolated(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _is_across(size: Size, map_size: Size) -> bool:
-    """Whether a map has the proportions of a size turned by a quarter."""
-    return size[0] != size[1] and size[0] * map_size[0] == size[1] * map_size[1]
+    """Whether a map fits a size whose sides change places, and not the size as it is."""
+    return _fits(size[::-1], map_size) and not _fits(size, map_size)
+
+
+def _fits(size: Size, map_size: Size) -> bool:
+    """Whether one factor makes a size that of a map, to less than a pixel of the map: rounded down, up or off.
+
+    Side `h` of the map may come from `H` by each factor in the open interval `((h - 1) / H, (h + 1) / H)`. Those of
+    both sides have to meet.
+    """
+    (height, width), (map_height, map_width) = size, map_size
+    return (map_height - 1) * width < (map_width + 1) * height and (map_width - 1) * height < (map_height + 1) * width
+
+
+def _by(rule: MaskRule) -> str:
+    """Name the settings of a rule."""
+    settings = {"mask_threshold": rule.threshold, "ignore_index": rule.ignore_index}
+    named = [f"`{name}={value:g}`" for name, value in settings.items() if value is not None]
+    return f" by {' and '.join(named)}" if named else ""
+
+
+def _all_sizes(image: LabelledImage, map_size: Size, size: Size) -> str:
+    """Say how large a map, its mask and its image are."""
+    sizes = [f"the map is {map_size}", *([f"its mask {size}"] if image.masks else [])]
+    if image.path is not None:
+        head = _head(image)
+        sizes.append(f"its image {head.size}{', turned by EXIF' if head.is_turned else ''}")
+    return f"{', '.join(sizes)}. Please save all upright"
+
+
+def _head(image: LabelledImage) -> ImageHead:
+    """Read the head of an image that is on disk."""
+    with _naming(str(image.path)):
+        return read_head(str(image.path))
 
 
 def size_of(image: Tensor) -> Size:
@@ -224,11 +215,10 @@ def size_of(image: Tensor) -> Size:
     return image.shape[0], image.shape[1]
 
 
-def _named(
-    path: str, read: Callable[_Arguments, _Content], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-) -> _Content:
-    """Read a file, and name it if it is bad."""
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Name a file that is bad."""
     try:
-        return read(*args, **kwargs)
+        yield
     except BadDataError as error:
         raise BadFileError(path, str(error)) from error

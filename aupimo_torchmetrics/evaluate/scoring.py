@@ -33,11 +33,12 @@ from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
+from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
-from aupimo_torchmetrics.evaluate.sources import find_pairs, make_mask_rule
+from aupimo_torchmetrics.evaluate.sources import find_pairs
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
 
@@ -152,7 +153,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     for name in metrics:
         check_choice("metrics", name, MetricName)
     check_fpr_limit(fpr_limit, "fpr_limit")
-    mask_rule = make_mask_rule(mask_threshold, ignore_index)
+    mask_rule = MaskRule(mask_threshold, ignore_index)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
     found = find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
     reader = PairReader(found.maps, resize, mask_rule)

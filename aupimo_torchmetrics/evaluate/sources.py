@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
-__all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs", "make_mask_rule"]
+__all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs"]
 
 
 class FoundPairs(NamedTuple):
@@ -88,20 +86,6 @@ def _check_sources(  # noqa: PLR0917  the settings of the command
         raise ValueError(f"Expected `table` to be a file, but there is no file {table}.")
 
 
-def make_mask_rule(threshold: float | None, ignore_index: int | None) -> MaskRule:
-    """Make the rule for masks; raise unless its values are numbers."""
-    if threshold is not None:
-        if not isinstance(threshold, Real) or isinstance(threshold, bool):
-            raise TypeError(f"Expected `mask_threshold` to be None or a number, but got {type(threshold).__name__}.")
-        if not math.isfinite(threshold):
-            raise ValueError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
-    if ignore_index is not None and (not isinstance(ignore_index, Integral) or isinstance(ignore_index, bool)):
-        raise TypeError(f"Expected `ignore_index` to be None or an integer, but got {type(ignore_index).__name__}.")
-    return MaskRule(
-        None if threshold is None else float(threshold), None if ignore_index is None else int(ignore_index)
-    )
-
-
 class EvaluatedPairs(NamedTuple):
     """Images and maps of an earlier evaluation."""
 
@@ -130,7 +114,7 @@ def find_evaluated_pairs(summary: Path) -> EvaluatedPairs:
         names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder")
         sources = {name: settings[name] for name in names}
         found = find_pairs(**sources, follow_links=settings["follow_links"])
-        mask_rule = make_mask_rule(settings["mask_threshold"], settings["ignore_index"])
+        mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
         reader = PairReader(found.maps, settings["resize"], mask_rule)
     except BadDataError:
         raise

@@ -5,8 +5,10 @@ A table has a row for each image and these columns, in any order; others are ign
 - `image` names the image. The file need not be there.
 - `mask` is the file of its mask, or several with `;` between them, of which the union counts; empty if it is normal.
 - `map` is the file of its map; needed unless maps are given by themselves.
-- `label` is 0 (normal) or 1 (with a defect); if it is not there, the mask says it.
-- `category` and `defect` (the type of defect) are texts. Without `category` it is the name of the table.
+- `label` is 0 (normal) or 1 (with a defect).
+- `defect` is the type of the defect, or `good` and its like; without `label` it says whether the image has a defect.
+  If neither is there, the mask says it.
+- `category` is a text. Without it, it is the name of the table.
 - `name` names the image where its path should not.
 - `score` is the score of the whole image, for metrics of images; without it, it is the highest score of the map.
 - `mask_classes` is 1 if a mask holds a number for each type of defect, as in MVTec LOCO, so that all but 0 is a defect.
@@ -21,14 +23,14 @@ import io
 import math
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
-from aupimo_torchmetrics.evaluate.data.folders import LabelledImage, as_name, is_file, read_text
+from aupimo_torchmetrics.evaluate.data.folders import NORMAL_FOLDERS, LabelledImage, as_name, is_file, read_text
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_map_files
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image, pair_images, pair_maps
 
@@ -288,7 +290,6 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
     for row, name, map_file in zip(table.rows, names, maps, strict=True):
         cells = row.cells
         masks = _masks(cells["mask"], table.folder)
-        label = LABELS.get(cells["label"].lower()) if cells["label"] else None if masks else False
         problems = [*_contradictions(row, table.folder, masks, table.columns)]
         problems += _named_twice("an image", row, same_names[name])
         if needs_map and not cells["map"]:
@@ -301,7 +302,7 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
             category=as_name(cells["category"]) or table.title,
             path=file if cells["image"] and is_file(file) else None,
             masks=masks,
-            has_defect=label,
+            has_defect=_has_defect(cells, masks),
             defect=as_name(cells["defect"]) or None,
             has_mask_classes=LABELS.get(cells["mask_classes"].lower(), False),
             problem="; ".join(problems) or None,
@@ -317,6 +318,9 @@ def _contradictions(row: _Row, folder: Path, masks: Sequence[Path], columns: Col
         yield f"the label {label!r} is neither 0 (normal) nor 1 (with a defect)"
     elif label and LABELS[label.lower()] and not masks:
         yield f"the label {label} says that it has a defect, but there is no mask"
+    elif not label and not masks and _has_defect(row.cells, masks):
+        defect, normal = row.cells["defect"], ", ".join(NORMAL_FOLDERS)
+        yield f"the defect {defect!r} is none of {normal}, but there is no mask; a label 0 says that it is normal"
     if "score" in columns and _number(row.cells["score"]) is None:
         yield f"the score {row.cells['score']!r} is no number" if row.cells["score"] else "no score"
     classes = row.cells["mask_classes"]
@@ -331,6 +335,19 @@ def _contradictions(row: _Row, folder: Path, masks: Sequence[Path], columns: Col
         yield "its map and its mask are one file"
     if map_file and not is_file(_file(map_file, folder)):
         yield f"its map {_file(map_file, folder)} is missing"
+
+
+def _has_defect(cells: Mapping[str, str], masks: Sequence[Path]) -> bool | None:
+    """Whether a row says that its image has a defect: by its label, or else by its defect; None if only the mask does.
+
+    Folders that `normal_folder` names stand in the column `defect`, too, so that a label is asked first.
+    """
+    if cells["label"]:
+        return LABELS.get(cells["label"].lower())
+    if not cells["defect"]:
+        return None if masks else False
+    words = {word.casefold() for word in as_name(cells["defect"]).split("/")}
+    return not any(word in NORMAL_FOLDERS or LABELS.get(word) is False for word in words)
 
 
 def _number(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Anomaly maps and images on disk, read one at a time.
+"""Anomaly maps on disk, read one at a time.
 
 Files come from other people: they are read by `_files`, and whatever is wrong with one is a `BadDataError` that
 says what. This module needs the extra `evaluate`.
@@ -29,7 +29,7 @@ from aupimo_torchmetrics._files import (
 )
 from aupimo_torchmetrics.evaluate.maps.sets import open_map_set, paths_file
 
-__all__ = ["MapFiles", "image_size", "is_turned", "open_map_files", "open_maps", "read_image"]
+__all__ = ["MapFiles", "open_map_files", "open_maps"]
 
 require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.evaluate")
 
@@ -112,93 +112,6 @@ def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
 
     """
     return MapFiles(list(names), lambda index: _read_file(files[index]))
-
-
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return the height and width of an image, in pixels, of which only the head is read.
-
-    Args:
-        path: File of the image.
-
-    Returns:
-        Height and width.
-
-    Raises:
-        BadDataError: If the image cannot be read, or is too large.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.maps.open import image_size
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "000.png")
-        ...     Image.new("RGB", (3, 2)).save(file)
-        ...     image_size(file)
-        (2, 3)
-
-    """
-    with refusing(), open_image(path) as image:
-        return image.height, image.width
-
-
-def is_turned(path: str | os.PathLike[str]) -> bool:
-    """Return whether EXIF says that an image is to be turned by a quarter before it is shown.
-
-    Args:
-        path: File of the image.
-
-    Returns:
-        Whether its height and width change places.
-
-    Raises:
-        BadDataError: If the image cannot be read, or is too large.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.maps.open import is_turned
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "000.jpg")
-        ...     image = Image.new("L", (3, 2))
-        ...     image.getexif()[274] = 6
-        ...     image.save(file, exif=image.getexif())
-        ...     is_turned(file)
-        True
-
-    """
-    with refusing(), open_image(path) as image:
-        return orientation_of(image) in _QUARTER_TURNS
-
-
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Read an image in grey.
-
-    Args:
-        path: File of the image.
-
-    Returns:
-        (1, H, W) float32 in [0, 1].
-
-    Raises:
-        BadDataError: If the image cannot be read, or is too large.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.maps.open import read_image
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "000.png")
-        ...     Image.new("RGB", (3, 2), "white").save(file)
-        ...     read_image(file)
-        tensor([[[1., 1., 1.],
-                 [1., 1., 1.]]])
-
-    """
-    with refusing(), open_image(path) as image:
-        return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)[None]
 
 
 def _open_file(path: Path, name: str) -> MapFiles:
@@ -366,8 +279,6 @@ def _read_png(path: Path) -> NDArray[Any]:
 
 _PICTURES: dict[str, Callable[[Path], NDArray[Any]]] = {".tiff": read_tiff, ".tif": read_tiff, ".png": _read_png}
 """What reads a map that is a picture, by the suffix of its file."""
-_QUARTER_TURNS = (5, 6, 7, 8)
-"""Orientations in EXIF by which height and width change places."""
 _TORCH_SUFFIXES = (".pt", ".pth")
 _SUFFIXES = (*_PICTURES, ".npy", ".npz", *_TORCH_SUFFIXES)
 """Suffixes of maps in a folder."""

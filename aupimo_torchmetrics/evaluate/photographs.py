@@ -1,0 +1,132 @@
+"""Photographs on disk: their sizes, and what is drawn of them behind a map."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aupimo_torchmetrics._files import open_image, orientation_of, read_tiff, refusing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["UNKNOWN_LEVEL", "ImageHead", "Size", "has_wide_channels", "read_head", "read_image"]
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+UNKNOWN_LEVEL = 0.5  # grey level of NaN, and of an image without a range
+NUMBERS = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # modes of Pillow of one number a pixel that is no grey level
+MAX_CHANNELS = 4
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations in EXIF by which height and width change places
+
+
+class ImageHead(NamedTuple):
+    """What the head of an image says."""
+
+    size: Size
+    """Height and width as stored."""
+    is_turned: bool
+    """Whether EXIF says that it is to be turned by a quarter before it is shown."""
+
+
+def read_head(path: str | os.PathLike[str]) -> ImageHead:
+    """Read the head of an image.
+
+    Args:
+        path: File of the image.
+
+    Returns:
+        Its size, and whether it is to be turned.
+
+    Raises:
+        BadDataError: If the image cannot be read, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate.photographs import read_head
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "000.jpg")
+        ...     image = Image.new("L", (3, 2))
+        ...     image.getexif()[274] = 6
+        ...     image.save(file, exif=image.getexif())
+        ...     read_head(file)
+        ImageHead(size=(2, 3), is_turned=True)
+
+    """
+    with refusing(), open_image(path) as image:
+        return ImageHead((image.height, image.width), orientation_of(image) in QUARTER_TURNS)
+
+
+def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Tensor:
+    """Read an image in grey.
+
+    Args:
+        path: File of the image.
+        turn: Whether to turn it as EXIF says.
+
+    Returns:
+        (1, H, W) float32 in [0, 1]. Levels of 8 bits are divided by 255. Wider numbers, of which nothing says what is
+        white, are scaled from their lowest and highest finite value; NaN becomes 0.5, and so do all of one value.
+
+    Raises:
+        BadDataError: If the image cannot be read, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate.photographs import read_image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "000.png")
+        ...     Image.new("RGB", (3, 2), "white").save(file)
+        ...     read_image(file)
+        tensor([[[1., 1., 1.],
+                 [1., 1., 1.]]])
+
+    """
+    with refusing():
+        grey, is_wide = _read_grey(Path(path), turn)
+        levels = _by_own_range(grey) if is_wide else grey / np.float32(255)
+    return torch.from_numpy(levels)[None]
+
+
+def has_wide_channels(image: Image) -> bool:
+    """Whether an opened image, whose pixels are not read yet, is stored with more than 8 bits a channel."""
+    return image.mode in NUMBERS or any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
+
+
+def _read_grey(path: Path, turn: bool) -> tuple[NDArray[Any], bool]:
+    """Read grey levels (H, W), and whether they are wider than 8 bits."""
+    from PIL import ImageOps, UnidentifiedImageError  # noqa: PLC0415
+
+    try:
+        with open_image(path) as image:
+            is_wide = has_wide_channels(image)
+            if not is_wide or image.format != "TIFF":
+                upright = ImageOps.exif_transpose(image) if turn else image
+                return np.asarray(upright if is_wide else upright.convert("L")), is_wide
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in {".tif", ".tiff"}:
+            raise
+    return read_tiff(path), True  # Pillow does not read every type and order of bytes right
+
+
+def _by_own_range(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale (H, W), or the mean of channels (H, W, C) or (C, H, W), from its lowest and highest value to [0, 1]."""
+    if values.ndim == 3:
+        values = values.mean(2 if values.shape[2] <= MAX_CHANNELS else 0)
+    finite = values[np.isfinite(values)].astype(np.float64)
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        return np.full(values.shape, UNKNOWN_LEVEL, np.float32)
+    levels = (values - low) / (high - low)
+    return np.nan_to_num(levels, nan=UNKNOWN_LEVEL).clip(0, 1).astype(np.float32)
