@@ -27,8 +27,9 @@ from aupimo_torchmetrics._settings import Layout
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.data.layouts import LAYOUTS
-from aupimo_torchmetrics.evaluate.maps.open import image_size, open_maps, read_image
+from aupimo_torchmetrics.evaluate.maps.open import open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
+from aupimo_torchmetrics.evaluate.photographs import read_head, read_image
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -141,7 +142,7 @@ def test_files_hold_the_scores_of_the_definition(
         rows.append(values)
         assert PIMOResult.load(out / category / "aupimo" / "curves.pt").per_image_tprs.shape[0] == len(expected["keys"])
         for picture in ("distribution", "curves", "heatmaps"):
-            assert image_size(out / category / "aupimo" / f"{picture}.png")[1] > 300
+            assert read_head(out / category / "aupimo" / f"{picture}.png").size[1] > 300
     assert [float(value) for value in table[3].split()[1:]] == pytest.approx(np.mean(rows, axis=0), abs=1e-4)
     assert "resized bilinearly to the size of their masks: 10 x 10 to 20 x 20, 12 x 15 to 24 x 30" in "\n".join(table)
     assert not [file for file in out.rglob("*") if "unfinished" in file.name]
@@ -551,7 +552,7 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
     mask, _ = read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")], MaskRule())
     assert mask.equal(torch.from_numpy(masks[key]))
     image = str(root / f"{key}.png")
-    assert image_size(image) == read_image(image).shape[1:] == masks[key].shape
+    assert read_head(image).size == read_image(image).shape[1:] == masks[key].shape
 
 
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:

@@ -40,6 +40,7 @@ Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
 map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
 masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
+photographs = pytest.importorskip("aupimo_torchmetrics.evaluate.photographs")
 
 MAX_PIXELS = 2**20
 """Pixels of the largest file that is read here, so that what needs more memory than that is found."""
@@ -223,10 +224,9 @@ def read_asmaps(folder: Path) -> None:
 def read_picture(folder: Path) -> None:
     """Read an image in all ways."""
     (path,) = folder.iterdir()
-    map_files.image_size(path)
-    map_files.is_turned(path)
+    photographs.read_head(path)
     masks.read_mask((path,), masks.MaskRule(threshold=127, ignore_index=7))
-    map_files.read_image(path)
+    photographs.read_image(path)
 
 
 def read_mask(folder: Path) -> None:

@@ -31,6 +31,7 @@ image_files = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
 map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
 masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
+photographs = pytest.importorskip("aupimo_torchmetrics.evaluate.photographs")
 
 DEEP = "[" * 100_000
 
@@ -91,7 +92,11 @@ def test_formats_that_run_other_programs(tmp_path: Path, suffix: str) -> None:
     """A file is read by the decoders of images only, whatever its name says: not as EPS, which runs Ghostscript."""
     path = tmp_path / f"000{suffix}"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n")
-    for read in (map_files.read_image, map_files.image_size, lambda each: masks.read_mask((each,), masks.MaskRule())):
+    for read in (
+        photographs.read_image,
+        photographs.read_head,
+        lambda each: masks.read_mask((each,), masks.MaskRule()),
+    ):
         with pytest.raises(ValueError, match=r"cannot identify image file|not a TIFF file"):
             read(path)
 
@@ -343,8 +348,8 @@ def test_images_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with image_files.open(path) as image:
             monkeypatch.setattr(type(image), "load", lambda _: pytest.fail("its pixels were read"))
         for read in (
-            map_files.read_image,
-            map_files.image_size,
+            photographs.read_image,
+            photographs.read_head,
             lambda each: masks.read_mask((each,), masks.MaskRule()),
         ):
             with pytest.raises(BadDataError, match="too large: 20 x 20, at most 300 pixels"):

@@ -1,121 +1,170 @@
-"""A map and its mask are read as one pair: of one size, in agreement with each other and with the folder."""
+"""A map and its mask are read as one pair: of one size, in agreement with each other and with the table or folder."""
 
 from __future__ import annotations
 
+import html
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics.evaluate.bad_files import BadFileError
+from aupimo_torchmetrics.evaluate import BadFilesError, CategoryScores, evaluate
 
 Image = pytest.importorskip("PIL.Image")
-layouts = pytest.importorskip("aupimo_torchmetrics.evaluate.data.layouts")
-map_files = pytest.importorskip("aupimo_torchmetrics.evaluate.maps.open")
-masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
-pairing = pytest.importorskip("aupimo_torchmetrics.evaluate.pairing")
-reading = pytest.importorskip("aupimo_torchmetrics.evaluate.reading")
+tifffile = pytest.importorskip("tifffile")
+photographs = pytest.importorskip("aupimo_torchmetrics.evaluate.photographs")
+resized = pytest.importorskip("aupimo_torchmetrics.evaluate.reading").resized
 
 INF, MAX = math.inf, torch.finfo(torch.float32).max
 SIZE = (6, 4)
 
 
-def maps_of(*scores: Any) -> Any:
-    """Maps that lie in memory."""
-    tensors = [torch.as_tensor(each) for each in scores]
-    return map_files.MapFiles([f"{index:03}.npy" for index in range(len(tensors))], tensors.__getitem__)
+class Row(NamedTuple):
+    """A row of a table."""
+
+    mask: int | None = None
+    """Value of the four pixels of the defect in the file of the mask, which is 0 elsewhere; None without a file."""
+    map_size: tuple[int, int] = SIZE
+    size: tuple[int, int] | None = None
+    """Size of the image; None if there is no file."""
+    orientation: int = 1
+    """Of the image, by EXIF."""
+    mask_size: tuple[int, int] = SIZE
+    cells: Mapping[str, str] = {}
+    """Other columns."""
 
 
-def write_mask(path: Path, value: int = 255, size: tuple[int, int] = SIZE) -> Path:
-    """Write a mask with a defect of some value."""
-    pixels = np.zeros(size, np.uint8)
-    pixels[1:3, 1:3] = value
-    Image.fromarray(pixels).save(path)
-    return path
+def write_table(folder: Path, rows: Sequence[Row]) -> pd.DataFrame:
+    """Write maps, masks and images, and return the table of them; the images are `i/0.jpg`, `i/1.jpg`, and so on."""
+    random, table = np.random.default_rng(0), []
+    for kind in "imk":
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(rows):
+        files = {"image": folder / f"i/{number}.jpg", "map": folder / f"m/{number}.npy"}
+        np.save(files["map"], random.normal(size=row.map_size))
+        if row.mask is not None:
+            files["mask"] = folder / f"k/{number}.png"
+            pixels = np.zeros(row.mask_size, np.uint8)
+            pixels[1:3, 1:3] = row.mask
+            Image.fromarray(pixels).save(files["mask"])
+        if row.size is not None:
+            image = Image.new("L", row.size[::-1])
+            exif = image.getexif()
+            exif[274] = row.orientation
+            image.save(files["image"], exif=exif)
+        table.append({**{name: str(path) for name, path in files.items()}, **row.cells})
+    return pd.DataFrame({"mask": None, "name": [f"{number}" for number in range(len(rows))]}).assign(
+        **pd.DataFrame(table)
+    )
 
 
-def pair_of(
-    mask: Sequence[Path] = (), index: int = 0, category: str = "bottle", path: Path | None = None, **more: Any
-) -> Any:
-    """Pair an image, which has a defect if it has a mask, with the map of an index."""
-    has_defect = more.pop("has_defect", bool(mask))
-    name = f"{category}/test/dirt/{index:03}.png"
-    image = layouts.LabelledImage(name, category, path, tuple(mask), has_defect, **more)
-    return pairing.Pair(image, index, f"{index:03}.npy")
+def score(folder: Path, *rows: Row, **settings: Any) -> CategoryScores:
+    """Score rows of one category; there is always a normal image and an anomalous one besides, the last two."""
+    both = [Row(cells={"label": "0"}), Row(mask=settings.pop("known", 255))]
+    (scores,) = evaluate(table=write_table(folder, [*rows, *both]), fpr_bounds=(0.1, 0.9), **settings).categories
+    return scores
+
+
+def refused(folder: Path, *rows: Row, **settings: Any) -> dict[int, str]:
+    """Return the reasons for which rows are refused, by number."""
+    try:
+        score(folder, *rows, **settings)
+    except BadFilesError as error:
+        numbers = [re.search(r"row (\d+)|(\d+)\.\w+$", path) for path, _ in error.bad_files]
+        assert all(numbers)
+        return {
+            int(found[1] or found[2]): each.reason
+            for found, each in zip(numbers, error.bad_files, strict=True)
+            if found
+        }
+    return {}
 
 
 def test_masks_of_a_category_agree(tmp_path: Path) -> None:
-    """The first mask of a category says which value is a defect, also when it is read again; others are of theirs."""
-    ones, whites = write_mask(tmp_path / "1.png", 1), write_mask(tmp_path / "255.png", 255)
-    maps = maps_of(torch.zeros(SIZE), torch.zeros(SIZE))
-    reader = reading.PairReader(maps, True)
-    for _ in range(2):
-        assert reader.read(pair_of([ones])).mask.sum() == 4
-        with pytest.raises(BadFileError, match=r"255\.png: its defect is 255, but that of .*1\.png is 1"):
-            reader.read(pair_of([whites], 1))
-        assert reader.read(pair_of([whites], category="screw")).mask.sum() == 4
-    for rule in (masks.MaskRule(threshold=0), masks.MaskRule(ignore_index=7)):
-        reader = reading.PairReader(maps, True, rule)
-        reader.read(pair_of([ones]))
-        if rule.threshold == 0:
-            assert reader.read(pair_of([whites], 1)).mask.sum() == 4
-        else:
-            with pytest.raises(BadFileError, match="its defect is 255"):
-                reader.read(pair_of([whites], 1))
+    """One value has to be the defect in all masks of a category; a threshold, or a label to ignore, settles it."""
+    ones = [Row(1, cells={"category": "a"}), Row(1, cells={"category": "b"})]
+    white = Row(255, cells={"category": "a"})
+    table = write_table(tmp_path, [*ones, white])
+    with pytest.raises(BadFilesError, match=r"2\.png: its defect is 255, but that of .*0\.png is 1; `mask_threshold`"):
+        evaluate(table=table)
+    assert len(evaluate(table=table.iloc[[1, 2]]).categories) == 2
+    assert [each.num_anomalous for each in evaluate(table=table, mask_threshold=0).categories] == [2, 1]
+    with pytest.raises(BadFilesError, match="its defect is 255"):
+        evaluate(table=table, ignore_index=7)
+    first, _ = evaluate(table=table, ignore_index=255).categories
+    assert first.num_anomalous == first.num_normal == 1
+    assert first.maps[1].num_pixels == 20
+    with pytest.raises(BadFilesError, match=r"an image with a defect, but its mask .* is empty by `ignore_index=255`"):
+        evaluate(table=table.assign(label=["1", "1", "1"]), ignore_index=255)
 
 
-def test_an_ignored_value_settles_a_mixed_category(tmp_path: Path) -> None:
-    """With 255 as a label of pixels that do not count, a mask of nothing else is empty, and named."""
-    ones, whites = write_mask(tmp_path / "1.png", 1), write_mask(tmp_path / "255.png", 255)
-    reader = reading.PairReader(maps_of(torch.zeros(SIZE)), True, masks.MaskRule(ignore_index=255))
-    assert reader.read(pair_of([ones])).ignored is None
-    with pytest.raises(BadFileError, match="is empty without pixels of `ignore_index=255`"):
-        reader.read(pair_of([whites]))
-    loaded = reader.read(pair_of([whites], has_defect=None))
-    assert loaded.ignored.sum() == 4
-    assert not loaded.mask.any()
-
-
-@pytest.mark.parametrize(
-    ("value", "has_defect", "rule", "reason"),
-    [
-        (0, True, {}, r"an image with a defect, but its mask .*mask\.png is empty"),
-        (1, True, {"threshold": 127}, "has no value above `mask_threshold=127`"),
-        (255, False, {}, r"a normal image, but 4 pixels of its mask .*mask\.png are a defect"),
-    ],
+EMPTY, FULL, ABSENT = 0, 255, None
+NORMAL, ANOMALOUS = "normal", "anomalous"
+EMPTY_MASK, MASK_OF_NORMAL, NO_MASK = (
+    "its mask .*is empty$",
+    "a normal image, but 4 pixels of its mask",
+    "there is no mask",
 )
-def test_folders_and_masks_that_contradict_each_other(
-    tmp_path: Path, value: int, has_defect: bool, rule: dict[str, Any], reason: str
+SAID = [
+    ({}, ABSENT, NORMAL),
+    ({}, EMPTY, NORMAL),
+    ({}, FULL, ANOMALOUS),
+    ({"defect": "good"}, ABSENT, NORMAL),
+    ({"defect": "good"}, EMPTY, NORMAL),
+    ({"defect": "good"}, FULL, MASK_OF_NORMAL),
+    ({"defect": "OK"}, FULL, MASK_OF_NORMAL),
+    ({"defect": "Defect_Free"}, EMPTY, NORMAL),
+    ({"defect": "normal/bright"}, EMPTY, NORMAL),
+    ({"defect": "uneven"}, ABSENT, NO_MASK),
+    ({"defect": "uneven"}, EMPTY, EMPTY_MASK),
+    ({"defect": "uneven"}, FULL, ANOMALOUS),
+    ({"defect": "not good"}, EMPTY, EMPTY_MASK),
+    ({"defect": "1"}, EMPTY, EMPTY_MASK),
+    ({"defect": "0"}, EMPTY, NORMAL),
+    ({"defect": ""}, EMPTY, NORMAL),
+    ({"label": "0"}, ABSENT, NORMAL),
+    ({"label": "0"}, EMPTY, NORMAL),
+    ({"label": "normal"}, FULL, MASK_OF_NORMAL),
+    ({"label": "1"}, ABSENT, NO_MASK),
+    ({"label": "anomaly"}, EMPTY, EMPTY_MASK),
+    ({"label": "1"}, FULL, ANOMALOUS),
+    ({"label": "0", "defect": "uneven"}, EMPTY, NORMAL),
+    ({"label": "0", "defect": "uneven"}, FULL, MASK_OF_NORMAL),
+    ({"label": "1", "defect": "good"}, FULL, ANOMALOUS),
+    ({"label": "1", "defect": "good"}, EMPTY, EMPTY_MASK),
+    ({"label": "", "defect": "uneven"}, EMPTY, EMPTY_MASK),
+    ({"label": "", "defect": "good"}, FULL, MASK_OF_NORMAL),
+]
+
+
+@pytest.mark.parametrize(("cells", "mask", "answer"), SAID)
+def test_what_a_row_says_and_what_its_mask_says(
+    tmp_path: Path, cells: dict[str, str], mask: int | None, answer: str
 ) -> None:
-    """An image whose folder says another thing than its mask is named, with the mask."""
-    mask = write_mask(tmp_path / "mask.png", value)
-    reader = reading.PairReader(maps_of(torch.zeros(SIZE)), True, masks.MaskRule(**rule))
-    with pytest.raises(BadFileError, match=reason) as caught:
-        reader.read(pair_of([mask], has_defect=has_defect))
-    assert caught.value.bad_file.path == "bottle/test/dirt/000.png"
+    """A row whose label, or else whose defect, contradicts its mask is refused; the label is asked first."""
+    row = Row(mask, cells=cells)
+    if answer not in {NORMAL, ANOMALOUS}:
+        reasons = refused(tmp_path, row)
+        assert list(reasons) == [0]
+        assert re.search(answer, reasons[0])
+        return
+    scores = score(tmp_path, row)
+    assert scores.image_rows()[0]["path"] == "0"
+    assert (scores.num_normal, scores.num_anomalous) == ((2, 1) if answer == NORMAL else (1, 2))
 
 
-@pytest.mark.parametrize("has_defect", [False, None])
-def test_empty_masks_of_normal_images(tmp_path: Path, has_defect: bool | None) -> None:
-    """An empty mask of an image that may be normal makes it normal, of the size of the mask."""
-    mask = write_mask(tmp_path / "mask.png", 0)
-    loaded = reading.PairReader(maps_of(torch.zeros(3, 2)), True).read(pair_of([mask], has_defect=has_defect))
-    assert loaded.mask.shape == loaded.anomaly_map.shape == SIZE
-    assert not loaded.mask.any()
-
-
-def write_turned(path: Path, orientation: int, size: tuple[int, int]) -> Path:
-    """Write an image that EXIF turns."""
-    image = Image.new("RGB", size[::-1])
-    exif = image.getexif()
-    exif[274] = orientation
-    image.save(path, exif=exif)
-    return path
+def test_empty_by_a_rule(tmp_path: Path) -> None:
+    """A mask that only a threshold makes empty is refused, with the threshold."""
+    reasons = refused(tmp_path, Row(1, cells={"defect": "uneven"}), mask_threshold=127)
+    assert re.search(r"an image with a defect, but its mask .*0\.png is empty by `mask_threshold=127`$", reasons[0])
 
 
 @pytest.mark.parametrize(
@@ -133,44 +182,68 @@ def test_normal_images_that_exif_turns(
     tmp_path: Path, orientation: int, map_size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     """The mask of a normal image is as its map is: turned if the map is, and only if EXIF turns the image."""
-    path = write_turned(tmp_path / "000.jpg", orientation, SIZE)
-    loaded = reading.PairReader(maps_of(torch.zeros(map_size)), True).read(pair_of(path=path))
-    assert loaded.mask.shape == loaded.anomaly_map.shape == expected
+    scores = score(tmp_path, Row(None, map_size, SIZE, orientation))
+    assert scores.maps[0].num_pixels == SIZE[0] * SIZE[1]
+    assert scores.resized == ({(map_size, expected)} if map_size != expected else set())
 
 
 @pytest.mark.parametrize("orientation", [1, 3])
 @pytest.mark.parametrize("map_size", [SIZE[::-1], (2, 3), (8, 12)])
-def test_maps_that_are_turned(tmp_path: Path, orientation: int, map_size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("resize", [True, False])
+def test_maps_that_are_turned(tmp_path: Path, orientation: int, map_size: tuple[int, int], resize: bool) -> None:
     """A map with the proportions of the turned image, of any size, is not stretched to fit, with a mask or without."""
-    path = write_turned(tmp_path / "000.jpg", orientation, SIZE)
-    reader = reading.PairReader(maps_of(torch.zeros(map_size)), True)
-    for pair in (
-        pair_of(path=path),
-        pair_of([write_mask(tmp_path / "mask.png")]),
-        pair_of([write_mask(tmp_path / "m.png")], path=path),
-    ):
-        with pytest.raises(BadFileError, match=r"turned by a quarter: the map is .*, but its image \(6, 4\)"):
-            reader.read(pair)
+    rows = [Row(None, map_size, SIZE, orientation), Row(255, map_size), Row(255, map_size, SIZE, orientation)]
+    reasons = refused(tmp_path, *rows, resize=resize)
+    assert list(reasons) == [0, 1, 2][not resize :]  # without resizing nothing asks for the size of an image
+    for number, reason in reasons.items():
+        sizes = ["its image (6, 4)"] * (number != 1)
+        sizes = ["its mask (6, 4)"] * (number != 0) + sizes
+        assert reason == f"turned by a quarter: the map is {map_size}, {', '.join(sizes)}. Please save all upright"
 
 
-def test_masks_of_images_that_exif_turns(tmp_path: Path) -> None:
-    """If EXIF turns an image, and its map is turned and its mask is not, the pair is refused."""
-    mask = write_mask(tmp_path / "mask.png")
-    turned, plain = write_turned(tmp_path / "0.jpg", 8, SIZE), write_turned(tmp_path / "1.jpg", 1, SIZE)
-    reader = reading.PairReader(maps_of(torch.zeros(SIZE[::-1]), torch.zeros(SIZE)), True)
-    with pytest.raises(BadFileError, match=r"turned by its EXIF orientation: its map is \(4, 6\), its mask \(6, 4\)"):
-        reader.read(pair_of([mask], path=turned))
-    assert reader.read(pair_of([mask], 1, path=plain)).mask.any()
-    assert reader.read(pair_of([mask], 1, path=turned)).mask.any()
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (Row(255, (4, 6), SIZE, 8), r"the map is \(4, 6\), its mask \(6, 4\), its image \(6, 4\), turned by EXIF\."),
+        (Row(255, SIZE, SIZE, 1, (4, 6)), r"the map is \(6, 4\), its mask \(4, 6\), its image \(6, 4\)\."),
+        (Row(255, SIZE, SIZE, 8), ""),
+    ],
+)
+def test_one_of_map_mask_and_image_is_turned(tmp_path: Path, row: Row, reason: str) -> None:
+    """If map and mask are turned against each other, the sizes of all three are named; EXIF alone turns neither."""
+    reasons = refused(tmp_path, row)
+    assert bool(reasons) == bool(reason)
+    assert re.search(reason, reasons.get(0, ""))
 
 
-def test_masks_that_are_turned(tmp_path: Path) -> None:
-    """A mask whose height and width are exchanged against its image is not stretched to fit."""
-    mask = write_mask(tmp_path / "mask.png", size=SIZE[::-1])
-    Image.new("RGB", SIZE[::-1]).save(tmp_path / "0.png")
-    reader = reading.PairReader(maps_of(torch.zeros(SIZE)), True)
-    with pytest.raises(BadFileError, match=r"its mask .*mask\.png is \(4, 6\), but the image \(6, 4\)"):
-        reader.read(pair_of([mask], path=tmp_path / "0.png"))
+IMAGE_SIZES = [(64, 80), (80, 64), (60, 64), (50, 130), (33, 97), (7, 9)]
+ROUNDINGS: list[Callable[[float], int]] = [math.floor, math.ceil, round]
+
+
+def grids(size: tuple[int, int], strides: Sequence[float]) -> set[tuple[int, int]]:
+    """Sizes of maps that come from an image by a stride, with sides rounded in any way."""
+    rounded = [(up, over) for up in ROUNDINGS for over in ROUNDINGS]
+    all_sizes = {(up(size[0] / stride), over(size[1] / stride)) for stride in strides for up, over in rounded}
+    return {each for each in all_sizes if min(each) > 0}
+
+
+def test_maps_of_grids_are_refused_if_they_are_turned_only(tmp_path: Path) -> None:
+    """Upright maps of any stride and rounding are read; turned ones are refused unless some stride makes them upright.
+
+    The strides are tried one by one: a side is rounded to a neighbour of its quotient.
+    """
+    strides = [0.5, 1, 1.5, 2, 3, 3.5, 4, 5, 6, 7, 8, 9, 11, 14, 16, 24, 32]
+    many = np.geomspace(0.1, 1000, 40_000)
+    upright, turned = [], []
+    for size in IMAGE_SIZES:
+        upright += [Row(None, each, size) for each in sorted(grids(size, strides))]
+        for height, width in sorted(grids(size[::-1], strides)):
+            fits = (abs(height - size[0] / many) < 1) & (abs(width - size[1] / many) < 1)
+            (upright if fits.any() else turned).append(Row(None, (height, width), size))
+    assert len(upright) > 250
+    assert len(turned) > 250
+    assert refused(tmp_path / "upright", *upright) == {}
+    assert list(refused(tmp_path / "turned", *turned)) == list(range(len(turned)))
 
 
 def limit(scores: NDArray[Any], size: tuple[int, int], large: float) -> torch.Tensor:
@@ -180,70 +253,139 @@ def limit(scores: NDArray[Any], size: tuple[int, int], large: float) -> torch.Te
 
 
 @pytest.mark.parametrize("size", [(9, 5), (3, 2), (7, 8), (12, 16)])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_resized_infinite_scores(size: tuple[int, int], dtype: torch.dtype) -> None:
     """What is resized from infinite scores is what ever larger scores come to, and never NaN."""
     random = np.random.default_rng(1)
     scores = random.integers(-4, 5, (6, 8)).astype(float)
     scores[random.random((6, 8)) < 0.15] = INF
     scores[random.random((6, 8)) < 0.15] = -INF
-    resized = reading.resized(torch.as_tensor(scores, dtype=dtype), size).double()
+    enlarged = resized(torch.as_tensor(scores, dtype=dtype), size).double()
     large, larger = limit(scores, size, 1e6), limit(scores, size, 1e8)
     grows = (larger - large).abs() > 1e6
-    assert torch.equal(resized.isinf(), grows)
-    assert torch.equal(resized[grows].sign(), large[grows].sign())
-    torch.testing.assert_close(resized[~grows], large[~grows], rtol=0, atol=1e-3)  # the limit rounds at 1e8
+    assert torch.equal(enlarged.isinf(), grows)
+    assert torch.equal(enlarged[grows].sign(), large[grows].sign())
+    torch.testing.assert_close(enlarged[~grows], large[~grows], rtol=0, atol=1e-3)  # the limit rounds at 1e8
 
 
 def test_only_neighbours_of_infinite_scores_are_infinite() -> None:
     """A pixel that an infinite score has no weight in keeps its number, though 0 times infinity is none."""
     scores = torch.zeros(4, 4)
     scores[0, 0] = INF
-    assert reading.resized(scores, (4, 8)).isinf().sum() == 3
-    assert not reading.resized(scores, (4, 8)).isnan().any()
-    assert reading.resized(torch.full((2, 2), -INF), (3, 5)).equal(torch.full((3, 5), -INF))
-    assert reading.resized(torch.tensor([[INF, -INF]]), (1, 4)).tolist() == [[INF, INF, -INF, -INF]]
+    assert resized(scores, (4, 8)).isinf().sum() == 3
+    assert not resized(scores, (4, 8)).isnan().any()
+    assert resized(torch.full((2, 2), -INF), (3, 5)).equal(torch.full((3, 5), -INF))
+    assert resized(torch.tensor([[INF, -INF]]), (1, 4)).tolist() == [[INF, INF, -INF, -INF]]
 
 
 def test_infinite_scores_weigh_nothing_where_pixels_meet() -> None:
     """In the middle of each pixel of a map enlarged threefold its own score counts, however large the map is."""
     scores = torch.zeros(3, 1001)
     scores[1, ::2] = INF
-    resized = reading.resized(scores, (9, 3003))
-    assert resized[1::3, 1::3].equal(scores)
+    enlarged = resized(scores, (9, 3003))
+    assert enlarged[1::3, 1::3].equal(scores)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_large_scores_do_not_overflow(dtype: torch.dtype) -> None:
     """What lies between finite scores is finite."""
     largest = torch.finfo(dtype).max
     for size in ((5, 7), (2, 3), (50, 70)):
-        between = reading.resized(torch.full((4, 6), largest, dtype=dtype), size)
+        between = resized(torch.full((4, 6), largest, dtype=dtype), size)
         torch.testing.assert_close(between.double(), torch.full(size, largest, dtype=torch.float64), rtol=1e-6, atol=0)
         assert between.isfinite().all()
         signs = torch.tensor([1.0, -1.0]).repeat(4, 3).to(dtype) * largest
-        assert reading.resized(signs, size).isfinite().all()
+        assert resized(signs, size).isfinite().all()
 
 
-def test_float64_maps_beyond_the_half_of_float32() -> None:
+def test_maps_beyond_the_half_of_float32() -> None:
     """Large and small scores of one map keep their digits."""
     scores = torch.tensor([[1.0, 2.0, MAX, MAX]])
-    assert reading.resized(scores, (1, 8))[0, :3].tolist() == [1.0, 1.25, 1.75]
+    assert resized(scores, (1, 8))[0, :3].tolist() == [1.0, 1.25, 1.75]
 
 
-def test_nan_after_resizing_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should a map become NaN when it is resized, its file is named."""
-    monkeypatch.setattr(
-        reading, "interpolate", lambda images, size, **_: torch.full((*images.shape[:2], *size), torch.nan)
-    )
-    mask = write_mask(tmp_path / "mask.png")
-    with pytest.raises(BadFileError, match=r"000\.npy: NaN in the map after it was resized to \(6, 4\)"):
-        reading.PairReader(maps_of(torch.zeros(3, 2)), True).read(pair_of([mask]))
+DTYPES = {
+    "float64": lambda scores: scores / 3,
+    "float64, quantised": lambda scores: np.round(scores * 20) / 255,
+    "float16": lambda scores: scores.astype(np.float16),
+    "uint8": lambda scores: np.clip(np.round(scores * 25 + 100), 0, 255).astype(np.uint8),
+    "uint16": lambda scores: np.clip(np.round(scores * 900 + 20000), 0, 65535).astype(np.uint16),
+    "int32": lambda scores: np.round(scores * 1000 + 20_000_000).astype(np.int32),
+    "int64": lambda scores: np.round(scores * 1e6).astype(np.int64),
+    "big-endian": lambda scores: (scores / 7).astype(">f8"),
+}
 
 
-def test_size_that_must_agree(tmp_path: Path) -> None:
-    """With `resize=False` a map of another size than its mask is named, though the mask has ignored pixels."""
-    mask = write_mask(tmp_path / "mask.png")
-    reader = reading.PairReader(maps_of(torch.zeros(3, 2)), False)
-    with pytest.raises(BadFileError, match=r"the map is \(3, 2\), its mask \(6, 4\); without `resize=False`"):
-        reader.read(pair_of([mask]))
+@pytest.mark.parametrize("map_size", [(64, 80), (32, 40)])
+@pytest.mark.parametrize("kind", DTYPES)
+def test_page_and_table_say_what_was_scored(tmp_path: Path, kind: str, map_size: tuple[int, int]) -> None:
+    """Counts on the page and highest scores in the table are of the scores in float32, as those of the result are."""
+    random = np.random.default_rng(0)
+    rows = [Row(mask, map_size, mask_size=(64, 80)) for mask in (0, 0, 0, 255, 255)]
+    table = write_table(tmp_path, rows)
+    highest = []
+    for number in range(len(rows)):
+        saved = DTYPES[kind](random.normal(size=map_size))
+        np.save(tmp_path / f"m/{number}.npy", saved)
+        highest.append(float(saved.astype(np.float32).max()))
+    evaluation = evaluate(table=table, fpr_bounds=(1e-3, 1e-1))
+    evaluation.save(tmp_path / "out", report=True)
+    (scores,), page = evaluation.categories, (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    steps = [json.loads(html.unescape(found)) for found in re.findall(r"data-steps='([^']*)'", page)]
+    normal, others = ([each for each in steps if (each["tprs"][0] is None) == is_normal] for is_normal in (True, False))
+    facts = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) pixels falsely found", page)]
+    assert sorted(facts) == sorted(each["numFalsePositives"][0] for each in normal)
+    points = [scores.result.operating_point(fpr=fpr) for fpr in (1e-3, 1e-1)]
+    assert sum(facts) == round(points[1].shared_fpr * 3 * 64 * 80)
+    assert sum(each["numFalsePositives"][-1] for each in normal) == round(points[0].shared_fpr * 3 * 64 * 80)
+    tprs = sorted(points[1].per_image_tprs[3:].tolist())
+    assert sorted(each["tprs"][0] for each in others) == pytest.approx(tprs, abs=1e-12)
+    if map_size == (64, 80):
+        assert [each.max_score for each in scores.maps] == highest
+
+
+RAMP = np.linspace(0, 1, 24).reshape(SIZE)
+"""What each photograph of a wide range comes to."""
+PHOTOGRAPHS: dict[str, tuple[str, Any, Any]] = {
+    "8 bits": (".png", np.full(SIZE, 51, np.uint8), 0.2),
+    "8 bits, dark": (".png", (RAMP * 100).astype(np.uint8), (RAMP * 100).astype(np.uint8) / 255),
+    "16 bits": (".png", (RAMP * 60000).astype(np.uint16), RAMP),
+    "12 of 16 bits": (".png", (RAMP * 4095).astype(np.uint16), RAMP),
+    "10 of 16 bits, offset": (".tif", (RAMP * 1023 + 3000).astype(np.uint16), RAMP),
+    "16 bits, big-endian": (".tif", (RAMP * 4095).astype(">u2"), RAMP),
+    "16 bits, signed": (".tiff", (RAMP * 4095 - 2000).astype(np.int16), RAMP),
+    "32 bits": (".tif", (RAMP * 1e9).astype(np.int32), RAMP),
+    "float16": (".tif", (RAMP - 3).astype(np.float16), RAMP),
+    "float32": (".tif", (RAMP * 1e-9).astype(np.float32), RAMP),
+    "float64": (".tif", RAMP * 1e30, RAMP),
+    "float32, NaN": (".tif", np.where(RAMP[2, 2] == RAMP, np.nan, RAMP * 7).astype(np.float32), RAMP),
+    "float32, infinite": (".tif", np.where(RAMP == 1, np.inf, RAMP * 22 / 23).astype(np.float32), None),
+    "nothing but NaN": (".tif", np.full(SIZE, np.nan, np.float32), 0.5),
+    "16 bits, constant": (".png", np.full(SIZE, 65535, np.uint16), 0.5),
+    "float32, constant": (".tif", np.full(SIZE, -3, np.float32), 0.5),
+    "RGB of 16 bits": (".tif", np.dstack([(RAMP * 4095).astype(np.uint16)] * 3), RAMP),
+    "RGB of 16 bits, planes": (".tif", np.stack([(RAMP * 4095).astype(np.uint16)] * 3), RAMP),
+    "RGB of float32": (".tif", np.dstack([RAMP.astype(np.float32)] * 3), RAMP),
+}
+
+
+@pytest.mark.parametrize("kind", PHOTOGRAPHS)
+def test_photographs_are_drawn_by_their_range(tmp_path: Path, kind: str) -> None:
+    """8 bits are parts of 255; wider numbers are scaled from their lowest to their highest; what is unknown is grey."""
+    suffix, pixels, expected = PHOTOGRAPHS[kind]
+    path = tmp_path / f"000{suffix}"
+    if suffix == ".png":
+        Image.fromarray(pixels).save(path)
+    else:
+        tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    drawn = photographs.read_image(path)
+    assert drawn.dtype == torch.float32
+    assert drawn.shape == (1, *SIZE)
+    if expected is None:
+        assert drawn[0, -1, -1] == drawn.max() == 1
+        assert drawn[0, 0, 0] == drawn.min() == 0
+        return
+    expected = np.broadcast_to(expected, SIZE).copy()
+    if "NaN" in kind:
+        expected[2, 2] = 0.5
+    assert np.allclose(drawn[0], expected, rtol=0, atol=2e-3)  # 10 bits

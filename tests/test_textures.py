@@ -16,8 +16,8 @@ from aupimo_torchmetrics.demo.textures import (
     texture_tiles,
     tile_keys,
 )
-from aupimo_torchmetrics.evaluate.maps.open import read_image
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
+from aupimo_torchmetrics.evaluate.photographs import read_image
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -23,7 +23,6 @@ Size = tuple[int, int]
 
 UNKNOWN_LEVEL = 0.5  # grey level of NaN, and of an image without a range
 NUMBERS = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # modes of Pillow of one number a pixel that is no grey level
-MAX_CHANNELS = 4
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations in EXIF by which height and width change places
 
 
@@ -123,7 +122,7 @@ def _read_grey(path: Path, turn: bool) -> tuple[NDArray[Any], bool]:
 def _by_own_range(values: NDArray[Any]) -> NDArray[np.float32]:
     """Scale (H, W), or the mean of channels (H, W, C) or (C, H, W), from its lowest and highest value to [0, 1]."""
     if values.ndim == 3:
-        values = values.mean(2 if values.shape[2] <= MAX_CHANNELS else 0)
+        values = values.mean(int(np.argmin(values.shape)))
     finite = values[np.isfinite(values)].astype(np.float64)
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if low == high:
