@@ -108,9 +108,8 @@ def pictures(form: str, modes: tuple[str, ...], **options: Any) -> Callable[[], 
     """Make pictures of several modes in a format."""
 
     def make() -> list[bytes]:
-        return [
-            _written(lambda file, mode=mode: Image.new(mode, (6, 5), 1).save(file, form, **options)) for mode in modes
-        ]
+        images = [Image.new(mode, (6, 5), 0x010101 if mode == "RGB" else 1) for mode in modes]
+        return [_written(image.save, form, **options) for image in images]
 
     return make
 

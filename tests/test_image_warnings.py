@@ -1,8 +1,8 @@
-"""Maps and masks that can be read, but change scores, come with a warning whose advice is right."""
+"""Maps and masks that can be read, but change scores or are doubtful as a whole, are scored with a warning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,20 @@ from aupimo_torchmetrics.evaluate import CategoryScores, evaluate
 SIZE = (64, 64)
 BOUNDS = (1e-3, 1e-2)
 Scores = NDArray[np.float64]
+Mask = NDArray[np.uint8]
 
 
-def write(folder: Path, change: Callable[[Scores], NDArray[np.generic]], image_size: tuple[int, int] = SIZE) -> None:
-    """Write four normal and four anomalous images with masks and maps."""
+def write(
+    folder: Path,
+    change: Callable[[Scores], NDArray[np.generic]] = lambda scores: scores,
+    image_size: tuple[int, int] = SIZE,
+    change_mask: Callable[[int, Mask], Mask] = lambda _, mask: mask,
+    num_images: Sequence[int] = (4, 4),
+) -> None:
+    """Write normal and anomalous images with masks and maps."""
     random = np.random.default_rng(0)
-    for defect in ("good", "crack"):
-        for number in range(4):
+    for defect, number_of in zip(("good", "crack"), num_images, strict=True):
+        for number in range(number_of):
             mask = np.zeros(SIZE, dtype=np.uint8)
             mask[10:20, 10:20] = 255 if defect == "crack" else 0
             scores = random.normal(size=SIZE) + 2.5 * (mask > 0)
@@ -30,7 +37,9 @@ def write(folder: Path, change: Callable[[Scores], NDArray[np.generic]], image_s
             np.save(folder / f"maps/{defect}/{number}.npy", change(scores))
             Image.new("L", image_size[::-1]).save(folder / f"data/test/{defect}/{number}.png")
             if defect == "crack":
-                Image.fromarray(mask).save(folder / f"data/ground_truth/{defect}/{number}_mask.png")
+                Image.fromarray(change_mask(number, mask)).save(
+                    folder / f"data/ground_truth/{defect}/{number}_mask.png"
+                )
 
 
 def score(folder: Path, *, resize: bool = True) -> CategoryScores:
@@ -72,7 +81,7 @@ def test_scores_that_stay_different(tmp_path: Path, kind: str) -> None:
 
 def test_masks_smaller_than_images(tmp_path: Path) -> None:
     """Images with and without a mask are then scored in two sizes; either advice leads to one score without warning."""
-    write(tmp_path, lambda scores: scores, image_size=(256, 256))
+    write(tmp_path, image_size=(256, 256))
     in_two_sizes = score(tmp_path)
     (text,) = [text for text in in_two_sizes.warnings if "another size" in text]
     assert (
@@ -80,10 +89,118 @@ def test_masks_smaller_than_images(tmp_path: Path) -> None:
         in text
     )
     unresized = score(tmp_path, resize=False)
-    write(tmp_path / "right", lambda scores: scores)
+    write(tmp_path / "right")
     right = score(tmp_path / "right")
     assert unresized.result.mean == right.result.mean != in_two_sizes.result.mean
     for mask in (tmp_path / "data/ground_truth/crack").iterdir():
         Image.open(mask).resize((256, 256), Image.Resampling.NEAREST).save(mask)
     for scores in (unresized, right, score(tmp_path)):
         assert not [text for text in scores.warnings if "another size" in text]
+
+
+def scaled(scores: Scores, offset: float = 0.0) -> Scores:
+    """Scale from the lowest and highest score to 0 and 1."""
+    return (scores - scores.min()) / (scores.max() - scores.min() + offset)
+
+
+SCALED: dict[str, tuple[Callable[[Scores], NDArray[np.generic]], str]] = {
+    "float64": (scaled, "from 0 to 1:"),
+    "float32": (lambda scores: scaled(scores).astype(np.float32), "from 0 to 1:"),
+    "float16": (lambda scores: scaled(scores).astype(np.float16), "from 0 to 1:"),
+    "as many do it": (lambda scores: scaled(scores, 1e-8), "from 0 to 1:"),
+    "8 bits": (lambda scores: np.round(255 * scaled(scores)).astype(np.uint8), "from 0 to 255:"),
+    "16 bits": (lambda scores: np.round(65535 * scaled(scores)).astype(np.uint16), "from 0 to 65535:"),
+    "from -1": (lambda scores: 2 * scaled(scores) - 1, "from -1 to 1:"),
+    "clamped at both ends": (lambda scores: scores.clip(-1, 1), "from -1 to 1:"),
+    "binary": (lambda scores: (scores > 1).astype(np.uint8), "from 0 to 1:"),
+}
+
+
+@pytest.mark.parametrize("map_size", [64, 32])
+@pytest.mark.parametrize("kind", SCALED)
+def test_maps_of_one_range(tmp_path: Path, kind: str, map_size: int) -> None:
+    """If each of several maps has the same lowest and the same highest score, a warning says so."""
+    change, ends = SCALED[kind]
+    write(tmp_path, lambda scores: change(scores[:map_size, :map_size]))
+    (text,) = [text for text in score(tmp_path).warnings if "reach exactly" in text]
+    assert text.startswith(f"All 8 maps reach exactly {ends}")
+
+
+UNSCALED: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
+    "plain": lambda scores: scores,
+    "sigmoid": lambda scores: 1 / (1 + np.exp(-scores)),
+    "8 bits, all alike": lambda scores: np.round(20 * scores + 100).astype(np.uint8),
+    "clamped at one end": lambda scores: scores.clip(0, None),
+    "clamped, reached by some": lambda scores: scores.clip(-1, 4),
+    "constant": lambda scores: 0 * scores,
+    "constant or scaled": lambda scores: scaled(scores) * (scores.max() > 4),
+    "one of another range": lambda scores: scaled(scores) * (1 + (scores.max() > 5)),
+}
+
+
+@pytest.mark.parametrize("kind", UNSCALED)
+def test_maps_of_several_ranges(tmp_path: Path, kind: str) -> None:
+    """Maps whose ends differ, or that are constant, need no warning."""
+    write(tmp_path, UNSCALED[kind])
+    assert not [text for text in score(tmp_path).warnings if "reach exactly" in text]
+
+
+def test_doubts_are_those_of_a_category(tmp_path: Path) -> None:
+    """Maps scaled one by one, and inverted masks, are named in their category only; one map alone says nothing."""
+    write(tmp_path / "plain")
+    write(tmp_path / "scaled", scaled)
+    write(tmp_path / "inverted", change_mask=lambda _, mask: 255 - mask)
+    write(tmp_path / "single", scaled, num_images=(0, 1))
+    for source, kind in (("maps", "maps"), ("data/test", "test"), ("data/ground_truth", "ground_truth")):
+        for category in ("plain", "scaled", "inverted", "single"):
+            target = tmp_path / ("maps" if kind == "maps" else "all") / category / ("" if kind == "maps" else kind)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / category / source).rename(target)
+    categories = evaluate(tmp_path / "maps", tmp_path / "all", fpr_bounds=BOUNDS).categories
+    doubts = {
+        each.category: [text for text in each.warnings if "reach exactly" in text or "more than half" in text]
+        for each in categories
+    }
+    assert [len(doubts[name]) for name in ("plain", "scaled", "inverted", "single")] == [0, 1, 1, 0]
+
+
+INVERTED: dict[str, tuple[Callable[[int, Mask], Mask], bool]] = {
+    "inverted": (lambda _, mask: 255 - mask, True),
+    "inverted, 1": (lambda _, mask: (mask == 0).astype(np.uint8), True),
+    "more than half": (lambda _, mask: 0 * mask + half(33), True),
+    "half": (lambda _, mask: 0 * mask + half(32), False),
+    "inverted but one": (lambda number, mask: 255 - mask if number else mask, False),
+    "one inverted": (lambda number, mask: mask if number else 255 - mask, False),
+    "plain": (lambda _, mask: mask, False),
+}
+
+
+def half(num_rows: int) -> Mask:
+    """Make a mask of some of 64 rows."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:num_rows] = 255
+    return mask
+
+
+@pytest.mark.parametrize("kind", INVERTED)
+def test_masks_that_cover_most_of_their_images(tmp_path: Path, kind: str) -> None:
+    """If each mask of a defect covers more than half of its image, a warning says so; the score is as it is."""
+    change, is_doubtful = INVERTED[kind]
+    write(tmp_path, change_mask=change)
+    scores = score(tmp_path)
+    texts = [text for text in scores.warnings if "more than half" in text]
+    assert len(texts) == is_doubtful
+    if kind == "inverted":
+        assert texts[0] == (
+            "Each of the masks that are not empty (4) covers more than half of its image, at least 98% "
+            "(test/crack/0.png): if defects are 0 in them, they have to be inverted."
+        )
+        assert 0 <= scores.result.mean < 0.1
+
+
+def test_pixels_that_do_not_count_are_no_part_of_an_image(tmp_path: Path) -> None:
+    """A mask covers most of an image if it covers most of the pixels that count."""
+    labelled = np.where(half(40) > 0, np.uint8(7), half(64) * (np.arange(64) < 40))
+    write(tmp_path, change_mask=lambda _, mask: mask * 0 + labelled)
+    (scores,) = evaluate(tmp_path / "maps", tmp_path / "data", fpr_bounds=BOUNDS, ignore_index=7).categories
+    assert [text for text in scores.warnings if "more than half of its image, at least 62% (" in text]

@@ -241,9 +241,9 @@ def test_maps_of_grids_are_refused_if_they_are_turned_only(tmp_path: Path) -> No
             fits = (abs(height - size[0] / many) < 1) & (abs(width - size[1] / many) < 1)
             (upright if fits.any() else turned).append(Row(None, (height, width), size))
     assert len(upright) > 250
-    assert len(turned) > 250
+    assert len(turned) > 150
     assert refused(tmp_path / "upright", *upright) == {}
-    assert list(refused(tmp_path / "turned", *turned)) == list(range(len(turned)))
+    assert sorted(refused(tmp_path / "turned", *turned)) == list(range(len(turned)))
 
 
 def limit(scores: NDArray[Any], size: tuple[int, int], large: float) -> torch.Tensor:

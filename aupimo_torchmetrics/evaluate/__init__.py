@@ -2,7 +2,7 @@ r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by oth
 
 In the order of the work: `layouts` lists the images of a data set, by `data_folders` and `published_layouts`, and
 `tables` those of a table; `map_files` opens maps, of which `map_sets` are many in one file; `pairing` finds the map of
-each image, by the `ways` in which maps are named; `mask_files`, `masks` and `reading` read it with its mask; `scoring`
+each image, by the `ways` in which maps are named; `masks`, `photographs` and `reading` read it with its mask; `scoring`
 scores them category by category, with `other_metrics` beside AUPIMO and with `image_warnings`; `skipping` decides
 whether they may be scored without bad files; `category` and `report` say what came out; `output` writes files and
 pictures, and `page` the page `report.html`. `bad_files` names what cannot be evaluated, and `sources` finds what is
@@ -33,21 +33,24 @@ folder are refused unless `--follow-links` is given. Categories of which there i
 
 ## Masks
 
-A mask is taken as it is only if it says clearly what is a defect. Anything else is a bad file, named with its values
-and the option that settles it:
+A mask is clear if, seen on black, it is black and one other colour, the same in all masks of a category; or one grey
+alone: 0, 1 or the largest of its type. Anything else is a bad file, named with its values and their shares;
+`--mask-threshold` says which values are a defect, `--ignore-index` which do not count.
 
-| values of the file | what happens |
+| mask | what happens |
 |---|---|
-| 0 and one other value; black and one colour; a palette whose index 0 is black | the other one is a defect |
-| only 0; only 1, or only the largest value of the type | no defect; all defect |
+| 0 and one other value; black and one colour; one bit | the other one is a defect |
+| 0 alone; 1 alone, or the largest value of the type alone | no defect; all defect |
+| transparency; a palette | laid on black; counts by its colours |
+| `.npy`, and images of more than 8 bits a pixel | count as stored |
 | several classes where the layout says so (MVTec LOCO, VisA) | each value but 0 is a defect |
 | several classes elsewhere, several colours and black | bad file; `--mask-threshold 0` takes each for a defect |
 | noise of JPEG, soft edges of resizing, also in colours | bad file; `--mask-threshold 127` takes values above 127 |
 | a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-index 255`: these do not count |
-| 1 in some masks of a category, 255 in others | bad file; `--mask-threshold 0`, or `--ignore-index 255` |
-| two values without 0 | bad file; `--mask-threshold` with the lower one |
-| transparency, a palette in disorder, several frames, NaN, turned by EXIF | bad file; save it as plain grey |
-| empty, though the folder says defect; not empty, though it says normal; turned against its image | bad file |
+| 1 in some masks of a category, 255 in others | bad file; one of the two options says what they are |
+| colours without black; black as a whole though its pixels differ; TIFF whose 0 is white; several frames; NaN; turned by EXIF | bad file; save it as plain grey |
+| empty, though folder, label or defect of a row says defect; not empty, though it says normal | bad file |
+| all cover more than half of their images | a warning |
 
 ## Maps
 
@@ -63,6 +66,7 @@ Maps are the official `asmaps.pt` (`{"asmaps": (N, h, w), "paths": [...]}`), or 
 | two maps of an image, such as pictures beside maps | bad file; `--map-suffix .tiff` says which |
 | a map that fits two images, or no image; an image without a map | bad file |
 | a set without paths | refused: the order of a set says nothing for sure |
+| sides that fit the turned image, to a pixel of the map, and not the upright one | bad file |
 | another size than the mask | resized bilinearly to it, as the official script does, unless `--no-resize` is given |
 | infinite scores | kept, also when resized; NaN is a bad file |
 | LZW and other compressed TIFF | read |
