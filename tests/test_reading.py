@@ -16,7 +16,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics.evaluate import BadFilesError, CategoryScores, evaluate
+from aupimo_torchmetrics.evaluate import BadFilesError, CategoryScores, evaluate, find_test_images
+from aupimo_torchmetrics.evaluate.data.table import write_table
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
@@ -42,7 +43,7 @@ class Row(NamedTuple):
     """Other columns."""
 
 
-def write_table(folder: Path, rows: Sequence[Row]) -> pd.DataFrame:
+def write_rows(folder: Path, rows: Sequence[Row]) -> pd.DataFrame:
     """Write maps, masks and images, and return the table of them; the images are `i/0.jpg`, `i/1.jpg`, and so on."""
     random, table = np.random.default_rng(0), []
     for kind in "imk":
@@ -69,7 +70,7 @@ def write_table(folder: Path, rows: Sequence[Row]) -> pd.DataFrame:
 def score(folder: Path, *rows: Row, **settings: Any) -> CategoryScores:
     """Score rows of one category; there is always a normal image and an anomalous one besides, the last two."""
     both = [Row(cells={"label": "0"}), Row(mask=settings.pop("known", 255))]
-    (scores,) = evaluate(table=write_table(folder, [*rows, *both]), fpr_bounds=(0.1, 0.9), **settings).categories
+    (scores,) = evaluate(table=write_rows(folder, [*rows, *both]), fpr_bounds=(0.1, 0.9), **settings).categories
     return scores
 
 
@@ -92,7 +93,7 @@ def test_masks_of_a_category_agree(tmp_path: Path) -> None:
     """One value has to be the defect in all masks of a category; a threshold, or a label to ignore, settles it."""
     ones = [Row(1, cells={"category": "a"}), Row(1, cells={"category": "b"})]
     white = Row(255, cells={"category": "a"})
-    table = write_table(tmp_path, [*ones, white])
+    table = write_rows(tmp_path, [*ones, white])
     with pytest.raises(BadFilesError, match=r"2\.png: its defect is 255, but that of .*0\.png is 1; `mask_threshold`"):
         evaluate(table=table)
     assert len(evaluate(table=table.iloc[[1, 2]]).categories) == 2
@@ -140,6 +141,9 @@ SAID = [
     ({"label": "0", "defect": "uneven"}, FULL, MASK_OF_NORMAL),
     ({"label": "1", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "1", "defect": "good"}, EMPTY, EMPTY_MASK),
+    ({"label": "mask", "defect": "part1"}, ABSENT, NORMAL),
+    ({"label": "mask", "defect": "part1"}, EMPTY, NORMAL),
+    ({"label": "mask", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "", "defect": "uneven"}, EMPTY, EMPTY_MASK),
     ({"label": "", "defect": "good"}, FULL, MASK_OF_NORMAL),
 ]
@@ -159,6 +163,25 @@ def test_what_a_row_says_and_what_its_mask_says(
     scores = score(tmp_path, row)
     assert scores.image_rows()[0]["path"] == "0"
     assert (scores.num_normal, scores.num_anomalous) == ((2, 1) if answer == NORMAL else (1, 2))
+
+
+def test_a_table_of_folders_says_what_they_say(tmp_path: Path) -> None:
+    """Folders that do not tell normal images from others leave it to the masks, in a table of them, too."""
+    write_rows(tmp_path, [Row(255), Row(0), Row(255), Row(0)])
+    for kind, suffix in (("k", ".png"), ("m", ".npy")):
+        for number in range(4):
+            name = {"k": "data/masks", "m": "maps/images"}[kind] + f"/part{number // 2}/{number}{suffix}"
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{kind}/{number}{suffix}").rename(tmp_path / name)
+            image = tmp_path / f"data/images/part{number // 2}/{number}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", SIZE[::-1]).save(image)
+    write_table(find_test_images(tmp_path / "data"), tmp_path / "table.csv")
+    maps = tmp_path / "maps"
+    (folders,) = evaluate(maps, tmp_path / "data").categories
+    (table,) = evaluate(maps, table=tmp_path / "table.csv").categories
+    assert repr(folders.image_rows()) == repr(table.image_rows())
+    assert (folders.num_normal, folders.num_anomalous) == (2, 2)
 
 
 def test_empty_by_a_rule(tmp_path: Path) -> None:
@@ -322,7 +345,7 @@ def test_page_and_table_say_what_was_scored(tmp_path: Path, kind: str, map_size:
     """Counts on the page and highest scores in the table are of the scores in float32, as those of the result are."""
     random = np.random.default_rng(0)
     rows = [Row(mask, map_size, mask_size=(64, 80)) for mask in (0, 0, 0, 255, 255)]
-    table = write_table(tmp_path, rows)
+    table = write_rows(tmp_path, rows)
     highest = []
     for number in range(len(rows)):
         saved = DTYPES[kind](random.normal(size=map_size))
@@ -365,6 +388,7 @@ PHOTOGRAPHS: dict[str, tuple[str, Any, Any]] = {
     "float32, constant": (".tif", np.full(SIZE, -3, np.float32), 0.5),
     "RGB of 16 bits": (".tif", np.dstack([(RAMP * 4095).astype(np.uint16)] * 3), RAMP),
     "RGB of 16 bits, planes": (".tif", np.stack([(RAMP * 4095).astype(np.uint16)] * 3), RAMP),
+    "float64, constant but for NaN": (".tif", np.where(RAMP < 0.5, np.nan, 2.0), 0.5),
     "RGB of float32": (".tif", np.dstack([RAMP.astype(np.float32)] * 3), RAMP),
 }
 

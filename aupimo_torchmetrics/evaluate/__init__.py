@@ -48,7 +48,8 @@ alone: 0, 1 or the largest of its type. Anything else is a bad file, named with 
 | noise of JPEG, soft edges of resizing, also in colours | bad file; `--mask-threshold 127` takes values above 127 |
 | a label of pixels that do not count, as 255 beside 0 and 1 | bad file; `--ignore-index 255`: these do not count |
 | 1 in some masks of a category, 255 in others | bad file; one of the two options says what they are |
-| colours without black; black as a whole though its pixels differ; TIFF whose 0 is white; several frames; NaN; turned by EXIF | bad file; save it as plain grey |
+| colours without black; black as a whole, though its pixels differ | bad file; save it as plain grey |
+| TIFF whose 0 is white, but for fax; several frames; NaN; turned by EXIF | bad file; save it as plain grey |
 | empty, though folder, label or defect of a row says defect; not empty, though it says normal | bad file |
 | all cover more than half of their images | a warning |
 

@@ -61,8 +61,15 @@ def read_head(path: str | os.PathLike[str]) -> ImageHead:
         ImageHead(size=(2, 3), is_turned=True)
 
     """
-    with refusing(), open_image(path) as image:
-        return ImageHead((image.height, image.width), orientation_of(image) in QUARTER_TURNS)
+    from PIL import UnidentifiedImageError  # noqa: PLC0415
+
+    with refusing():
+        try:
+            with open_image(path) as image:
+                return ImageHead((image.height, image.width), orientation_of(image) in QUARTER_TURNS)
+        except UnidentifiedImageError as error:
+            height, width = _read_numbers(Path(path), error).shape
+            return ImageHead((height, width), is_turned=False)
 
 
 def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Tensor:
@@ -110,19 +117,28 @@ def _read_grey(path: Path, turn: bool) -> tuple[NDArray[Any], bool]:
     try:
         with open_image(path) as image:
             is_wide = has_wide_channels(image)
-            if not is_wide or image.format != "TIFF":
-                upright = ImageOps.exif_transpose(image) if turn else image
-                return np.asarray(upright if is_wide else upright.convert("L")), is_wide
-    except UnidentifiedImageError:
-        if path.suffix.lower() not in {".tif", ".tiff"}:
-            raise
-    return read_tiff(path), True  # Pillow does not read every type and order of bytes right
+            if is_wide and image.format == "TIFF":  # Pillow does not read every type and order of bytes right
+                return _read_numbers(path), True
+            upright = ImageOps.exif_transpose(image) if turn else image
+            return _of_channels(np.asarray(upright)) if is_wide else np.asarray(upright.convert("L")), is_wide
+    except UnidentifiedImageError as error:
+        return _read_numbers(path, error), True
+
+
+def _read_numbers(path: Path, error: Exception | None = None) -> NDArray[Any]:
+    """Read the numbers (H, W) of a TIFF; raise the error if Pillow does not know a file that is no TIFF."""
+    if error is not None and path.suffix.lower() not in {".tif", ".tiff"}:
+        raise error
+    return _of_channels(read_tiff(path))
+
+
+def _of_channels(values: NDArray[Any]) -> NDArray[Any]:
+    """Take the mean of channels (H, W, C) or (C, H, W), if there are any."""
+    return values if values.ndim == 2 else values.mean(int(np.argmin(values.shape)))
 
 
 def _by_own_range(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale (H, W), or the mean of channels (H, W, C) or (C, H, W), from its lowest and highest value to [0, 1]."""
-    if values.ndim == 3:
-        values = values.mean(int(np.argmin(values.shape)))
+    """Scale (H, W) from the lowest and highest finite value to [0, 1]."""
     finite = values[np.isfinite(values)].astype(np.float64)
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if low == high:

@@ -77,7 +77,7 @@ class PairReader:
 
         """
         with _naming(pair.name):
-            stored = self.maps.read(pair.map_index)
+            stored = self.maps.read(pair.map_index).detach()
         map_size = size_of(stored)
         mask, ignored = self._mask(pair.image, map_size)
         size = size_of(mask)

@@ -5,7 +5,7 @@ A table has a row for each image and these columns, in any order; others are ign
 - `image` names the image. The file need not be there.
 - `mask` is the file of its mask, or several with `;` between them, of which the union counts; empty if it is normal.
 - `map` is the file of its map; needed unless maps are given by themselves.
-- `label` is 0 (normal) or 1 (with a defect).
+- `label` is 0 (normal), 1 (with a defect), or `mask` if its mask says it.
 - `defect` is the type of the defect, or `good` and its like; without `label` it says whether the image has a defect.
   If neither is there, the mask says it.
 - `category` is a text. Without it, it is the name of the table.
@@ -52,6 +52,8 @@ LABELS = {
     ),
 }
 """Whether an image has a defect, by its label in any case."""
+BY_MASK = "mask"
+"""Label of an image of which its mask says whether it has a defect, whatever its column `defect` says."""
 
 TableLike: TypeAlias = "str | os.PathLike[str] | pd.DataFrame"
 
@@ -177,7 +179,7 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
     folder = path.parent.resolve()
     rows = []
     for image in images:
-        label = "" if image.has_defect is None else str(int(image.has_defect))
+        label = (BY_MASK if image.defect else "") if image.has_defect is None else str(int(image.has_defect))
         masks = SEPARATOR.join(_cell(mask, folder) for mask in image.masks)
         file = image.name if image.path is None else _cell(image.path, folder)
         rows.append([file, masks, label, image.category, image.defect or ""])
@@ -314,9 +316,9 @@ def _images(table: _Table, *, needs_map: bool) -> Iterator[LabelledImage]:
 def _contradictions(row: _Row, folder: Path, masks: Sequence[Path], columns: Collection[str]) -> Iterator[str]:
     """Yield what is wrong with a row by itself."""
     label, category, map_file = row.cells["label"], row.cells["category"], row.cells["map"]
-    if label and label.lower() not in LABELS:
+    if label and label.lower() not in {*LABELS, BY_MASK}:
         yield f"the label {label!r} is neither 0 (normal) nor 1 (with a defect)"
-    elif label and LABELS[label.lower()] and not masks:
+    elif label and LABELS.get(label.lower()) and not masks:
         yield f"the label {label} says that it has a defect, but there is no mask"
     elif not label and not masks and _has_defect(row.cells, masks):
         defect, normal = row.cells["defect"], ", ".join(NORMAL_FOLDERS)
@@ -342,10 +344,11 @@ def _has_defect(cells: Mapping[str, str], masks: Sequence[Path]) -> bool | None:
 
     Folders that `normal_folder` names stand in the column `defect`, too, so that a label is asked first.
     """
-    if cells["label"]:
-        return LABELS.get(cells["label"].lower())
-    if not cells["defect"]:
+    label = cells["label"].lower()
+    if label == BY_MASK or not (label or cells["defect"]):
         return None if masks else False
+    if label:
+        return LABELS.get(label)
     words = {word.casefold() for word in as_name(cells["defect"]).split("/")}
     return not any(word in NORMAL_FOLDERS or LABELS.get(word) is False for word in words)
 
