@@ -187,14 +187,15 @@ def _on_black(image: Image) -> NDArray[np.uint8]:
     """Lay an image on black: (H, W) if all that is seen is grey, else (H, W, 3)."""
     from PIL import Image as PillowImage  # noqa: PLC0415
 
-    if image.mode in {"1", "L"} and "transparency" not in image.info:
-        return np.asarray(image.convert("L"))
-    black = PillowImage.new("RGBA", image.size, (0, 0, 0, WHITE))
-    seen = np.asarray(PillowImage.alpha_composite(black, image.convert("RGBA")))[..., :3]
-    stored = np.asarray(image)
+    stored = np.asarray(image.convert("L") if image.mode == "1" else image)
+    if image.mode in {"1", "L", "RGB"} and "transparency" not in image.info:
+        seen = stored
+    else:
+        black = PillowImage.new("RGBA", image.size, (0, 0, 0, WHITE))
+        seen = np.asarray(PillowImage.alpha_composite(black, image.convert("RGBA")))[..., :3]
     if not seen.any() and bool((stored != stored[:1, :1]).any()):
         raise BadDataError(f"black as a whole, though its pixels differ in colour, index or transparency; {SAVE_GREY}")
-    return seen[..., 0] if (seen == seen[..., :1]).all() else seen
+    return seen[..., 0] if seen.ndim == 3 and (seen == seen[..., :1]).all() else seen
 
 
 def _of_array(array: NDArray[Any]) -> NDArray[Any]:
