@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -42,12 +40,10 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
         "a,b",0.5,
 
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: None if _is_nan(value) else value for name, value in row.items()})
-    return ("" if text.getvalue().isascii() else "\ufeff") + text.getvalue()
+    import pandas as pd  # noqa: PLC0415
+
+    text = str(pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
+    return ("" if text.isascii() else "\ufeff") + text
 
 
 def _finite(content: Any) -> Any:
@@ -57,8 +53,3 @@ def _finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _is_nan(value: Any) -> bool:
-    """Whether a value is a number that is not defined."""
-    return isinstance(value, float) and math.isnan(value)

@@ -92,7 +92,7 @@ def test_limit_of_aupro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exact values lie between the bounds, which are printed and written; metrics of images stay exact."""
     wanted = expected(*make_data(tmp_path))
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL, bounded_memory=True)
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL, num_bins=2**18)
     (scores,) = evaluation.categories
     for name, score in scores.other_scores.items():
         assert score.bounds[0] - ROUNDING <= wanted[name] <= score.bounds[1] + ROUNDING
@@ -100,7 +100,7 @@ def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.Capt
     assert {name: scores.values()[name] for name in ALL[4:]} == pytest.approx(
         {name: wanted[name] for name in ALL[4:]}, abs=ROUNDING
     )
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--bounded-memory"]
+    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--num-bins", "262144"]
     assert main([*arguments, "--metrics", *ALL, "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["categories"][0]["bounds"] == {name: list(bounds) for name, bounds in scores.bounds().items()}
@@ -167,12 +167,12 @@ def test_hint_if_memory_may_not_suffice(
         (2 * needed - 2, ["auroc"], True),
         (2 * needed, ["auroc"], False),
         (None, ["auroc"], False),
-        (1, ["auroc", "--bounded-memory"], False),
+        (1, ["auroc", "--num-bins", "262144"], False),
         (1, ["image_auroc"], False),
         (1, ["auroc", "--quiet"], False),
     ):
         monkeypatch.setattr(other_metrics, "_physical_memory", lambda memory=memory: memory)
         assert main([*arguments, *options]) == 0
         assert (
-            "more than half of the memory. `bounded_memory=True` (--bounded-memory)" in capsys.readouterr().err
+            "more than half of the memory. `num_bins=2**18` (--bounded-memory)" in capsys.readouterr().err
         ) is is_told

@@ -10,12 +10,11 @@ import json
 import os
 import re
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, get_args
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
@@ -25,10 +24,12 @@ from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["OutputFolder", "SavedFiles", "folder_names", "write_pictures", "write_scores"]
 
 IMAGES_FILE, SUMMARY_FILE, REPORT_FILE = "images.csv", "summary.json", "report.html"
-PICTURES = ("distribution", "curves", "heatmaps")
 PICTURE_DPI = 100
 CAPTION_WIDTH = 28
 """Characters above a photograph."""
@@ -85,25 +86,18 @@ class OutputFolder:
 
     def saved(self) -> SavedFiles:
         """Return what was written, and what is left of an earlier evaluation."""
-        results = [path.parent for path in self.path.glob("*/aupimo/aupimos.json")]
-        own = {(self.path / name).parent for name in self.written if name.endswith("aupimos.json")}
-        left = [self.path / REPORT_FILE, *(folder / "aupimos.json" for folder in results if folder not in own)]
-        for folder in own:
-            left += [folder.parent / f"{metric}.json" for metric in get_args(MetricName)]
-            left += [folder / f"{picture}.{suffix}" for picture in PICTURES for suffix in get_args(PictureFormat)]
-        names = [path.relative_to(self.path).as_posix() for path in left if path.is_file()]
-        return SavedFiles(self.written, self.replaced, sorted(set(names) - set(self.written)))
+        below = ["aupimo/*", *(f"{metric}.json" for metric in get_args(MetricName))]
+        patterns = [REPORT_FILE, *below, *(f"*/{pattern}" for pattern in below)]
+        found = {path.relative_to(self.path).as_posix() for pattern in patterns for path in self.path.glob(pattern)}
+        return SavedFiles(self.written, self.replaced, sorted(found - {*self.written}))
 
     def interruption(self) -> str:
         """Say what had been written when writing was stopped."""
         if not self.written:
             return "stopped; nothing was written"
-        counts: dict[str, int] = {}
-        for name in self.written:
-            folder = name.split("/")[0]
-            counts[folder] = counts.get(folder, 0) + 1
-        shown = ", ".join(folder if folder in self.written else f"{folder} ({n} files)" for folder, n in counts.items())
-        return f"stopped; written to {self.path} before: {shown}; each of these files is complete, and nothing else was"
+        return (
+            f"stopped; {len(self.written)} files were written to {self.path}, each complete, up to {self.written[-1]}"
+        )
 
 
 def folder_names(categories: Iterable[str]) -> dict[str, str]:
@@ -135,9 +129,8 @@ def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, values:
     with folder.writing(f"{where}aupimo/curves.pt") as (path,):
         result.curves().save(path, result.shared_fpr)
     for name, value in values.items():
-        if name == "aupimo":
-            continue
-        folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
+        if name != "aupimo":
+            folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
 
 
 def write_pictures(
@@ -150,19 +143,19 @@ def write_pictures(
     """Draw the pictures of a category, of which there are none without a score."""
     if bool(result.aupimos.isnan().all()):
         return
-    figure = figure_without_pyplot(distribution_size())
-    plot_distribution(result, figure.subplots())
-    _write_picture(folder, f"{where}aupimo/distribution.{picture_format}", figure)
-    figure = figure_without_pyplot(CURVES_SIZE)
-    plot_pimo_curves(result.curves(), result, ax=figure.subplots())
-    _write_picture(folder, f"{where}aupimo/curves.{picture_format}", figure)
+    distribution, curves = figure_without_pyplot(distribution_size()), figure_without_pyplot(CURVES_SIZE)
+    plot_distribution(result, distribution.subplots())
+    plot_pimo_curves(result.curves(), result, ax=curves.subplots())
+    _write_picture(folder, f"{where}aupimo/distribution.{picture_format}", distribution)
+    _write_picture(folder, f"{where}aupimo/curves.{picture_format}", curves)
     if heatmaps_of is not None:
         _write_picture(folder, f"{where}aupimo/heatmaps.{picture_format}", _heatmaps(result, *heatmaps_of))
 
 
 def _write_picture(folder: OutputFolder, name: str, figure: Figure) -> None:
     """Write a figure in the format that the suffix says."""
-    with folder.writing(name) as (path,), replacing(path) as unfinished:
+    with folder.writing(name) as (path,), replacing(path) as unfinished, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in another script is drawn as boxes
         figure.savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
 
 
