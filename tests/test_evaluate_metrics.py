@@ -100,7 +100,16 @@ def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.Capt
     assert {name: scores.values()[name] for name in ALL[4:]} == pytest.approx(
         {name: wanted[name] for name in ALL[4:]}, abs=ROUNDING
     )
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--num-bins", "262144"]
+    arguments = [
+        "evaluate",
+        "--table",
+        str(tmp_path / "table.csv"),
+        "--fpr-bounds",
+        "1e-2",
+        "1e-1",
+        "--num-bins",
+        "262144",
+    ]
     assert main([*arguments, "--metrics", *ALL, "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["categories"][0]["bounds"] == {name: list(bounds) for name, bounds in scores.bounds().items()}

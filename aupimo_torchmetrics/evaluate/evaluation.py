@@ -7,6 +7,8 @@ import os
 import platform
 import re
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,17 +22,8 @@ from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._text_tables import text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
-from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores, metric_title
-from aupimo_torchmetrics.evaluate.output import (
-    IMAGES_FILE,
-    REPORT_FILE,
-    SUMMARY_FILE,
-    OutputFolder,
-    SavedFiles,
-    folder_names,
-    write_pictures,
-    write_scores,
-)
+from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
+from aupimo_torchmetrics.evaluate.output import OutputFolder, SavedFiles, folder_names, write_pictures, write_scores
 from aupimo_torchmetrics.evaluate.page import PageTexts, write_evaluation_page
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
@@ -125,10 +118,8 @@ class Evaluation:
             "settings": self.settings,
             "versions": {
                 "aupimo_torchmetrics": __version__,
-                "numpy": np.__version__,
                 "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "torchmetrics": torchmetrics.__version__,
+                **{package.__name__: str(package.__version__) for package in (np, torch, torchmetrics)},
             },
             "mean": {name: mean for name, (mean, _) in means.items()},
             "num_categories_in_mean": {name: number for name, (_, number) in means.items()},
@@ -202,10 +193,12 @@ class Evaluation:
         try:
             for place, scores in zip(where, self.categories, strict=True):
                 write_scores(folder, place, scores.result, scores.values())
-            folder.write_text(IMAGES_FILE, csv_text([row for scores in self.categories for row in scores.image_rows()]))
-            folder.write_text(SUMMARY_FILE, f"{json_text(self.to_dict())}\n")
+            folder.write_text(
+                "images.csv", csv_text([row for scores in self.categories for row in scores.image_rows()])
+            )
+            folder.write_text("summary.json", f"{json_text(self.to_dict())}\n")
             if report:
-                self._write_page(folder, quiet=quiet)
+                folder.write(partial(self._write_page, quiet=quiet), "report.html")
             for place, scores in zip(where, self.categories, strict=True):
                 heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
                 write_pictures(folder, place, scores.result, picture_format, heatmaps_of)
@@ -213,7 +206,7 @@ class Evaluation:
             raise KeyboardInterrupt(folder.interruption()) from error
         return folder.saved()
 
-    def _write_page(self, folder: OutputFolder, *, quiet: bool) -> None:
+    def _write_page(self, path: Path, *, quiet: bool) -> None:
         """Write the page, under a progress bar."""
         from tqdm import tqdm  # noqa: PLC0415
 
@@ -225,10 +218,7 @@ class Evaluation:
             skipped=bad_file_lines(self.bad_files),
             facts={name: str(value) for name, value in (document["settings"] | document["versions"]).items()},
         )
-        with (
-            folder.writing(REPORT_FILE) as (path,),
-            tqdm(desc=REPORT_FILE, unit="image", disable=quiet or None) as bar,
-        ):
+        with tqdm(desc=path.name, unit="image", disable=quiet or None) as bar:
             write_evaluation_page(path, self.categories, texts, self.reader, bar)
 
     def _table(self, by: RowsBy) -> str:
@@ -238,8 +228,10 @@ class Evaluation:
         for scores in self.categories:
             counts = [str(scores.num_normal), str(scores.num_anomalous)]
             rows.append([scores.category, *counts, *(f"{value:.4f}" for value in scores.values().values())])
-            if by == "defect":
-                rows += [_defect_row(defect, len(means)) for defect in scores.defects()]
+            for defect in scores.defects() if by == "defect" else ():  # only AUPIMO is a score of images
+                name = "(type not known)" if defect.defect is None else defect.defect
+                counts = [str(defect.num_normal or ""), str(defect.num_anomalous)]
+                rows.append([f"  {name}", *counts, f"{defect.aupimo:.4f}", *[""] * (len(means) - 1)])
         if len(self.categories) > 1:
             rows.append(["mean", "", "", *(f"{mean:.4f}" for mean, _ in means.values())])
             if any(number < len(self.categories) for _, number in means.values()):
@@ -256,15 +248,15 @@ class Evaluation:
             bounds = [f"{metric_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
             lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
-        sizes = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:NUM_NAMED])
-        more = ", ..." if resized[NUM_NAMED:] else ""
-        lines.append(
-            f"Maps were resized bilinearly to the size of their masks: {sizes}{more}."
-            if resized
-            else "Maps have the size of their masks."
-        )
-        without = f"not evaluated, as there is no map: {', '.join(self.without_maps)}"
-        return [*lines, *self.notes, *([without] if self.without_maps else [])]
+        if resized:
+            sizes = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:NUM_NAMED])
+            more = ", ..." if resized[NUM_NAMED:] else ""
+            lines.append(f"Maps were resized bilinearly to the size of their masks: {sizes}{more}.")
+        else:
+            lines.append("Maps have the size of their masks.")
+        if self.without_maps:
+            return [*lines, *self.notes, f"not evaluated, as there is no map: {', '.join(self.without_maps)}"]
+        return [*lines, *self.notes]
 
     def _warning_lines(self) -> list[str]:
         """Lines of warnings with their categories: one for all that differ only in their numbers."""
@@ -279,10 +271,3 @@ class Evaluation:
             numbers = f" (The numbers are those of {group[0][0]}.)" if len({text for _, text in group}) > 1 else ""
             lines.append(f"{named}{more}: {group[0][1]}{numbers}")
         return lines
-
-
-def _defect_row(defect: DefectScores, num_metrics: int) -> list[str]:
-    """Row of a type of defect below its category; only AUPIMO is a score of images."""
-    name = "(type not known)" if defect.defect is None else defect.defect
-    counts = [str(defect.num_normal) if defect.num_normal else "", str(defect.num_anomalous)]
-    return [f"  {name}", *counts, f"{defect.aupimo:.4f}", *[""] * (num_metrics - 1)]

@@ -7,17 +7,17 @@ are known up to certain bounds.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from torchmetrics import MetricCollection
 
+from aupimo_torchmetrics._settings import MetricName, check_choice
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
-__all__ = ["OtherScore", "memory_hint", "pixel_metrics", "score_images", "score_pixels"]
+__all__ = ["OtherScore", "pixel_metrics", "score_images", "score_pixels"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 """Metrics of all pixels, in the order of the table."""
@@ -27,8 +27,6 @@ IMAGE_METRICS: dict[str, Callable[..., Any]] = {
     "image_f1_max": pixel_f1_max,
 }
 """Metrics of one score an image, in the order of the table."""
-BYTES_PER_PIXEL = 5
-"""Memory that exact metrics need for a pixel at most."""
 
 
 class OtherScore(NamedTuple):
@@ -53,7 +51,9 @@ class OtherScore(NamedTuple):
 def pixel_metrics(
     names: Collection[str], fpr_limit: float, num_bins: int | None, ignore_index: int
 ) -> MetricCollection:
-    """Make those of the metrics of all pixels that have a name, which keep their scores together."""
+    """Make those of the metrics of all pixels that have a name; raise if a name is none of a metric."""
+    for name in names:
+        check_choice("metrics", name, MetricName)
     collection = {
         "auroc": PixelAUROC(num_bins=num_bins, ignore_index=ignore_index),
         "aupr": PixelAveragePrecision(num_bins=num_bins, ignore_index=ignore_index),
@@ -98,16 +98,3 @@ def score_images(
             threshold = float(pixel_f1_max(maps, masks, return_threshold=True)[1])
         found[name] = OtherScore(value, (value, value), threshold)
     return found
-
-
-def memory_hint(category: str, num_pixels: int) -> str:
-    """Say that the pixels of a category will need more than half of the memory; empty if they do not."""
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows
-        return ""
-    needed, memory = BYTES_PER_PIXEL * num_pixels, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed <= memory / 2:
-        return ""
-    return (
-        f"{category}: metrics of all pixels need {needed / 2**30:.1f} GiB, more than half of the memory. "
-        "`num_bins=262144` (--num-bins 262144) needs a few megabytes, and gives certain bounds."
-    )

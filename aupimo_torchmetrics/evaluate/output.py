@@ -11,8 +11,8 @@ import os
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputFolder", "SavedFiles", "folder_names", "write_pictures", "write_scores"]
 
-IMAGES_FILE, SUMMARY_FILE, REPORT_FILE = "images.csv", "summary.json", "report.html"
+SUMMARY_FILE = "summary.json"
 PICTURE_DPI = 100
 CAPTION_WIDTH = 28
 """Characters above a photograph."""
@@ -69,25 +69,22 @@ class OutputFolder:
         self.written: list[str] = []
         self.replaced: list[str] = []
 
-    @contextmanager
-    def writing(self, *names: str) -> Iterator[list[Path]]:
-        """Give the paths of files that the caller writes, in a folder that is made if need be."""
-        paths = [self.path / name for name in names]
-        were_there = [name for name, path in zip(names, paths, strict=True) if path.exists()]
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        yield paths
-        self.written += names
+    def write(self, write: Callable[[Path], None], name: str, *beside: str) -> None:
+        """Let a function write a file, and perhaps others beside it, in a folder that is made if need be."""
+        were_there = [each for each in (name, *beside) if (self.path / each).exists()]
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(self.path / name)
+        self.written += [name, *beside]
         self.replaced += were_there
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file in UTF-8."""
-        with self.writing(name) as (path,):
-            write_text(path, text)
+        self.write(lambda path: write_text(path, text), name)
 
     def saved(self) -> SavedFiles:
         """Return what was written, and what is left of an earlier evaluation."""
         below = ["aupimo/*", *(f"{metric}.json" for metric in get_args(MetricName))]
-        patterns = [REPORT_FILE, *below, *(f"*/{pattern}" for pattern in below)]
+        patterns = ["report.html", *below, *(f"*/{pattern}" for pattern in below)]
         found = {path.relative_to(self.path).as_posix() for pattern in patterns for path in self.path.glob(pattern)}
         return SavedFiles(self.written, self.replaced, sorted(found - {*self.written}))
 
@@ -109,7 +106,7 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
         {'bottle': 'bottle', '..': '__', 'a/b': 'a_b', 'a_b': 'a_b-2'}
 
     """
-    taken = {IMAGES_FILE, SUMMARY_FILE, REPORT_FILE}
+    taken = {"images.csv", SUMMARY_FILE, "report.html"}
     names = {}
     for category in categories:
         # What Windows allows in no name; its names do not end with a dot or a space either.
@@ -124,10 +121,8 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
 
 def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, values: Mapping[str, float]) -> None:
     """Write the scores and curves of a category in the official places and formats; `where` is empty or ends with /."""
-    with folder.writing(f"{where}aupimo/aupimos.json", f"{where}aupimo/aupimos.safetensors") as (path, _):
-        result.save(path)
-    with folder.writing(f"{where}aupimo/curves.pt") as (path,):
-        result.curves().save(path, result.shared_fpr)
+    folder.write(result.save, f"{where}aupimo/aupimos.json", f"{where}aupimo/aupimos.safetensors")
+    folder.write(lambda path: result.curves().save(path, result.shared_fpr), f"{where}aupimo/curves.pt")
     for name, value in values.items():
         if name != "aupimo":
             folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
@@ -143,19 +138,22 @@ def write_pictures(
     """Draw the pictures of a category, of which there are none without a score."""
     if bool(result.aupimos.isnan().all()):
         return
-    distribution, curves = figure_without_pyplot(distribution_size()), figure_without_pyplot(CURVES_SIZE)
-    plot_distribution(result, distribution.subplots())
-    plot_pimo_curves(result.curves(), result, ax=curves.subplots())
-    _write_picture(folder, f"{where}aupimo/distribution.{picture_format}", distribution)
-    _write_picture(folder, f"{where}aupimo/curves.{picture_format}", curves)
+    pictures = {
+        "distribution": figure_without_pyplot(distribution_size()),
+        "curves": figure_without_pyplot(CURVES_SIZE),
+    }
+    plot_distribution(result, pictures["distribution"].subplots())
+    plot_pimo_curves(result.curves(), result, ax=pictures["curves"].subplots())
     if heatmaps_of is not None:
-        _write_picture(folder, f"{where}aupimo/heatmaps.{picture_format}", _heatmaps(result, *heatmaps_of))
+        pictures["heatmaps"] = _heatmaps(result, *heatmaps_of)
+    for name, figure in pictures.items():
+        folder.write(partial(_save_figure, figure), f"{where}aupimo/{name}.{picture_format}")
 
 
-def _write_picture(folder: OutputFolder, name: str, figure: Figure) -> None:
+def _save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the suffix says."""
-    with folder.writing(name) as (path,), replacing(path) as unfinished, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in another script is drawn as boxes
+    with replacing(path) as unfinished, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that no font has are drawn as boxes
         figure.savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
 
 

@@ -7,7 +7,6 @@ score of a category, 4 bytes a pixel, or with `num_bins` a histogram.
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,20 +20,13 @@ from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._settings import (
-    DEFAULT_FPR_BOUNDS,
-    DEFAULT_FPR_LIMIT,
-    Layout,
-    MetricName,
-    SharedFPR,
-    check_choice,
-)
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
-from aupimo_torchmetrics.evaluate.other_metrics import memory_hint, pixel_metrics, score_images, score_pixels
+from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
@@ -141,8 +133,6 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     require("matplotlib", "pandas", "scipy", "tqdm", extra="evaluate", needed_by="evaluate")
     from tqdm import tqdm  # noqa: PLC0415
 
-    for name in metrics:
-        check_choice("metrics", name, MetricName)
     settings["normal_folder"] = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
     mask_rule = make_mask_rule(mask_threshold, ignore_index)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
@@ -156,7 +146,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     categories, bad_files = [], list(found.bad_files)
     with tqdm(total=len(pairs), unit="map", disable=quiet or None) as bar:  # None: no bar unless on a terminal
         reader = PairReader(found.maps, resize, mask_rule)
-        scorer = _Scorer(reader, metric.to(device), others.to(device), metrics, bad_files, bar, has_hints=not quiet)
+        scorer = _Scorer(reader, metric.to(device), others.to(device), metrics, bad_files, bar)
         for category, of_category in groupby(pairs, key=lambda pair: pair.image.category):
             scores = scorer.score(category, list(of_category))
             categories += [scores] if scores.pairs else []
@@ -166,18 +156,17 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         scores.num_skipped = len(skipped[scores.category])
         scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
     without_maps = sorted({image.category for image in found.images} - set(skipped))
-    return Evaluation(categories, bad_files, reader, without_maps, found.notes, _as_texts(settings))
+    texts = {name: _as_text(setting) for name, setting in settings.items()}
+    return Evaluation(categories, bad_files, reader, without_maps, found.notes, texts)
 
 
-def _as_texts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON can hold them: texts for paths and a device, and the name of its type for a table in memory."""
-    plain = {}
-    for name, value in settings.items():
-        is_plain = value is None or isinstance(value, (bool, int, float, str))
-        plain[name] = value if is_plain else list(value) if isinstance(value, (list, tuple)) else str(value)
-        if name == "table" and not isinstance(value, (str, os.PathLike, type(None))):
-            plain[name] = type(value).__name__
-    return plain
+def _as_text(setting: Any) -> Any:
+    """A setting as JSON can hold it: paths and devices as texts, and a table in memory by its type."""
+    if setting is None or isinstance(setting, (bool, int, float, str)):
+        return setting
+    if isinstance(setting, pd.DataFrame):
+        return "DataFrame"
+    return list(setting) if isinstance(setting, (list, tuple)) else str(setting)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:
@@ -205,7 +194,6 @@ class _Scorer:
     bad_files: list[BadFile]
     """Files that cannot be evaluated are added here."""
     bar: tqdm[Any]
-    has_hints: bool
 
     def score(self, category: str, pairs: Sequence[Pair]) -> CategoryScores:
         """Read and score the maps of one category, a batch at a time."""
@@ -216,8 +204,6 @@ class _Scorer:
         facts, resized, image_warnings = [], set(), ImageWarnings(resize=self.reader.resize)
         loaded = self._load(pairs)
         while batch := list(islice(loaded, BATCH_SIZE)):
-            if not scored:
-                self._hint(category, len(pairs) * batch[0].mask.numel())
             maps = [each.anomaly_map.to(self.metric.device) for each in batch]
             targets = [_target(each).to(self.metric.device) for each in batch]
             self.metric.update(maps, targets)
@@ -253,13 +239,6 @@ class _Scorer:
                 else:
                     yield loaded
             self.bar.update()
-
-    def _hint(self, category: str, num_pixels: int) -> None:
-        """Write a hint to standard error if exact metrics of so many pixels need much memory."""
-        is_exact = any(metric.num_bins is None for metric in self.others.values())
-        hint = memory_hint(category, num_pixels) if self.has_hints and is_exact else ""
-        if hint:
-            self.bar.write(hint, file=sys.stderr)
 
 
 def _score_of(image: LabelledImage, facts: MapFacts) -> float:
