@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -189,19 +190,20 @@ class Evaluation:
             require("jinja2", extra="evaluate", needed_by="Evaluation.save with `report`")
         names = folder_names(scores.category for scores in self.categories)
         where = [f"{names[scores.category]}/" if has_folders else "" for scores in self.categories]
+        rows = [row for scores in self.categories for row in scores.image_rows()]
         folder = OutputFolder(out)
         try:
             for place, scores in zip(where, self.categories, strict=True):
                 write_scores(folder, place, scores.result, scores.values())
-            folder.write_text(
-                "images.csv", csv_text([row for scores in self.categories for row in scores.image_rows()])
-            )
+            folder.write_text("images.csv", csv_text(rows))
             folder.write_text("summary.json", f"{json_text(self.to_dict())}\n")
-            if report:
-                folder.write(partial(self._write_page, quiet=quiet), "report.html")
-            for place, scores in zip(where, self.categories, strict=True):
-                heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
-                write_pictures(folder, place, scores.result, picture_format, heatmaps_of)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that no font has are drawn as boxes
+                if report:
+                    folder.write(partial(self._write_page, quiet=quiet), "report.html")
+                for place, scores in zip(where, self.categories, strict=True):
+                    heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
+                    write_pictures(folder, place, scores.result, picture_format, heatmaps_of)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(folder.interruption()) from error
         return folder.saved()

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import textwrap
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -152,8 +151,7 @@ def write_pictures(
 
 def _save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the suffix says."""
-    with replacing(path) as unfinished, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that no font has are drawn as boxes
+    with replacing(path) as unfinished:
         figure.savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
 
 
