@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
-from aupimo_torchmetrics._exports import json_text
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files.writing import existing_folder
+from aupimo_torchmetrics._tables import json_text
 from aupimo_torchmetrics._version import __version__
 
 __all__ = ["EXIT_CODES", "main"]

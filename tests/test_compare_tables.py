@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics._exports import json_text
+from aupimo_torchmetrics._tables import json_text
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.compare.latex import latex_table, latex_text

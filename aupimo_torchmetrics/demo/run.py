@@ -15,7 +15,7 @@ from torch import Tensor
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Texture
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_tiles, tile_keys
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves

@@ -17,10 +17,9 @@ import torch
 import torchmetrics
 
 from aupimo_torchmetrics._errors import SettingError
-from aupimo_torchmetrics._exports import csv_text, json_text
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import csv_text, json_text, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title

@@ -12,7 +12,7 @@ import numpy as np
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, MatchedBy, PairedTestName, check_choice
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
 from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
