@@ -197,7 +197,8 @@ class Evaluation:
             folder.write_text("images.csv", csv_text(rows))
             folder.write_text("summary.json", f"{json_text(self.to_dict())}\n")
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that no font has are drawn as boxes
+                # Letters that no font has are drawn as boxes, and names too long for a layout without one.
+                warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
                 if report:
                     folder.write(partial(self._write_page, quiet=quiet), "report.html")
                 for place, scores in zip(where, self.categories, strict=True):

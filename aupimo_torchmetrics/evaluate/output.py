@@ -91,9 +91,8 @@ class OutputFolder:
         """Say what had been written when writing was stopped."""
         if not self.written:
             return "stopped; nothing was written"
-        return (
-            f"stopped; {len(self.written)} files were written to {self.path}, each complete, up to {self.written[-1]}"
-        )
+        count, last = len(self.written), self.written[-1]
+        return f"stopped; {count} files were written to {self.path}, each complete; the last is {last}"
 
 
 def folder_names(categories: Iterable[str]) -> dict[str, str]:
