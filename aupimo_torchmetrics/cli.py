@@ -83,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parser.fail(str(error), 2 if isinstance(error, SettingError) else 1)
     except (ImportError, OSError, MemoryError, RuntimeError) as error:
         text = str(error) or type(error).__name__
-        if isinstance(error, RuntimeError) and "memory" not in text:  # torch says so that there is too little
+        if isinstance(error, RuntimeError) and not re.search(
+            "(out of|allocate|enough) memory", text
+        ):  # as torch says it
             raise
         return parser.fail(text.splitlines()[0], 1)
     except KeyboardInterrupt as error:
@@ -96,6 +98,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, prog: str | None = None, **settings: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter if "epilog" in settings else argparse.HelpFormatter
         super().__init__(prog, argument_default=argparse.SUPPRESS, formatter_class=formatter, **settings)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # of an older Python it does not know -1e-3
         self.options: dict[str, argparse.Action] = {}
         """Options by the names of the parameters."""
 
@@ -104,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
 
         `changed` are settings of `add` by parameter.
         """
-        self.description = self.description or _paragraph(function)
+        self.description = self.description or (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
         texts, hints = _texts_of_parameters(function), get_type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if name in hints and name not in {*left_out, *self.options}:
@@ -158,11 +161,6 @@ class _Parser(argparse.ArgumentParser):
             return f"`{flag} {between.join(shlex.quote(''.join(each)) for each in found)}".rstrip() + "`"
 
         return re.sub(r"`(?P<name>\w+)(?:=(?P<value>[^`]*))?`", option, text)
-
-
-def _paragraph(function: Callable[..., Any]) -> str:
-    """What the docstring of a function says before its parameters."""
-    return (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
 
 
 def _texts_of_parameters(function: Callable[..., Any]) -> dict[str, str]:
@@ -239,6 +237,7 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
     require(*EVALUATE_PACKAGES, extra="evaluate", needed_by=NEEDED_BY)
     from aupimo_torchmetrics.evaluate import Evaluation, evaluate  # noqa: PLC0415
 
+    parser.description = f"{_evaluate.__doc__ or ''} Without `--out`, scores of a file asmaps.pt are written beside it."
     parser.add_options(
         evaluate,
         maps={"flag": "", "nargs": "?", "metavar": "MAPS"},
