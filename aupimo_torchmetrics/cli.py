@@ -209,7 +209,7 @@ def _check_out(given: dict[str, Any]) -> None:
     nearest = next(path for path in (out, *out.parents) if path.exists())
     if "out" in given and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         fault = "may not be written to" if nearest.is_dir() else "is a file"
-        raise OSError(f"Expected `out` to be a folder to write to, but {nearest} {fault}.")
+        raise OSError(f"Expected `out` to be a folder, but {nearest} {fault}.")
 
 
 def _print(text: str) -> None:
@@ -292,7 +292,7 @@ def _write_table(given: dict[str, Any]) -> None:
 
 def _compare(parser: _Parser, argv: Sequence[str]) -> int:
     """Say which of several models is better, and how sure one may be, from their aupimos.json."""
-    require("pandas", "scipy", extra="stats", needed_by=NEEDED_BY)
+    require("pandas", "scipy", extra="stats,plot", needed_by=NEEDED_BY)
     from aupimo_torchmetrics.compare import Comparison, compare_paths  # noqa: PLC0415
 
     parser.add_options(compare_paths, paths={"flag": "", "action": "store", "nargs": "+", "metavar": "PATH"})
@@ -300,7 +300,7 @@ def _compare(parser: _Parser, argv: Sequence[str]) -> int:
     parser.add("json", action="store_true", help="Print the comparison as JSON instead of tables.")
     given = vars(parser.parse_args(argv))
     if "out" in given:
-        require("matplotlib", extra="plot", needed_by=NEEDED_BY)
+        require("matplotlib", extra="stats,plot", needed_by=NEEDED_BY)
     if "report" in given:
         require(*EVALUATE_PACKAGES, extra="evaluate", needed_by=NEEDED_BY)
     _check_out(given)

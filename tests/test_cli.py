@@ -198,8 +198,8 @@ def test_settings_of_the_demo_are_checked_first(
     [
         (["demo"], ["lightning", "skimage"], '`lightning`, `scikit-image` .*"aupimo-torchmetrics\\[demo\\]"'),
         (["evaluate", "--help"], ["PIL"], '`pillow` .*"aupimo-torchmetrics\\[evaluate\\]"'),
-        (["compare", "a", "b"], ["scipy"], '`scipy` .*"aupimo-torchmetrics\\[stats\\]"'),
-        (["compare", "a", "b", "--out", "."], ["matplotlib"], '`matplotlib` .*"aupimo-torchmetrics\\[plot\\]"'),
+        (["compare", "a", "b"], ["scipy"], '`scipy` .*"aupimo-torchmetrics\\[stats,plot\\]"'),
+        (["compare", "a", "b", "--out", "."], ["matplotlib"], '`matplotlib` .*"aupimo-torchmetrics\\[stats,plot\\]"'),
         (
             ["compare", "a", "b", "--out", ".", "--report"],
             ["jinja2"],

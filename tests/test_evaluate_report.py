@@ -377,9 +377,7 @@ def test_a_folder_that_cannot_be_is_told_before_maps_are_read(
     for out in (tmp_path / "file", tmp_path / "file/below/it"):
         assert main(["evaluate", str(maps), "--data", str(data), "--out", str(out)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == (
-            f"aupimo evaluate: Expected `--out` to be a folder to write to, but {tmp_path / 'file'} is a file."
-        )
+        assert line == f"aupimo evaluate: Expected `--out` to be a folder, but {tmp_path / 'file'} is a file."
 
 
 def test_what_names_say_is_told_before_maps_are_read(tmp_path: Path) -> None:
