@@ -1,4 +1,12 @@
-"""Errors that say that data, and not the call, are the reason."""
+"""Errors of settings and of data, which are classes of their own so that no `ValueError` of a bug is taken for one."""
+
+
+class SettingError(ValueError):
+    """A setting that is out of its range, does not go with the others, or names what is not there.
+
+    Who calls a function need not know it from other `ValueError`s; the command does, whose own mistakes are tracebacks.
+
+    """
 
 
 class BadDataError(ValueError):

@@ -143,6 +143,13 @@ class PixelMetric(ListStatesMetric):
         self._warn(self._scored.warnings)
         return torch.tensor(self._scored.value, dtype=torch.float32, device=self.device)
 
+    def result(self) -> PixelScore:
+        """Return the value in full precision, with its bounds, texts of warnings, and the threshold of `PixelF1Max`.
+
+        Of one process. What the texts say is not warned of.
+        """
+        return self._score(self._ranks())
+
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Return a lower and an upper bound of the exact value, () float32 each.
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
+from aupimo_torchmetrics._errors import SettingError
+
 DEFAULT_FPR_BOUNDS = (1e-5, 1e-4)
 """Bounds of the shared FPR in the paper: from 1 in 100,000 to 1 in 10,000 normal pixels are called anomalous."""
 
@@ -104,14 +106,14 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
             f"Expected `fpr_bounds` to be a pair of numbers (lower, upper), but got {type(fpr_bounds).__name__}."
         )
     if len(fpr_bounds) != 2:
-        raise ValueError(f"Expected `fpr_bounds` to be a pair (lower, upper), but got {len(fpr_bounds)} values.")
+        raise SettingError(f"Expected `fpr_bounds` to be a pair (lower, upper), but got {len(fpr_bounds)} values.")
     for bound in fpr_bounds:
         if not isinstance(bound, Real) or isinstance(bound, bool):
             raise TypeError(f"Expected `fpr_bounds` to hold two numbers, but got a {type(bound).__name__}.")
     lower, upper = (float(bound) for bound in fpr_bounds)
     if not (0 < lower < upper <= 1 and math.isfinite(upper / lower)):
         order = "; they are in reverse order" if lower > upper else ""
-        raise ValueError(
+        raise SettingError(
             f"Expected `fpr_bounds` to satisfy 0 < lower < upper <= 1, but got ({lower:g}, {upper:g}){order}. "
             f"The paper uses {DEFAULT_FPR_BOUNDS}."
         )
@@ -123,7 +125,7 @@ def check_fpr_limit(fpr_limit: float, name: str = "fpr_limit") -> None:
     if not isinstance(fpr_limit, Real) or isinstance(fpr_limit, bool):
         raise TypeError(f"Expected `{name}` to be a number, but got {type(fpr_limit).__name__}.")
     if not 0 < fpr_limit <= 1:
-        raise ValueError(
+        raise SettingError(
             f"Expected `{name}` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
         )
 
@@ -138,7 +140,7 @@ def check_num_thresholds(num_thresholds: int | None) -> None:
             "None gives the exact score, 300000 the protocol of the paper."
         )
     if num_thresholds < 2:
-        raise ValueError(
+        raise SettingError(
             f"Expected `num_thresholds` to be None or at least 2, but got {num_thresholds}. "
             "None gives the exact score, 300000 the protocol of the paper."
         )
@@ -153,7 +155,7 @@ def check_num_bins(num_bins: int | None) -> int | None:
         raise TypeError(f"Expected `num_bins` to be None or an integer, but got {type(num_bins).__name__}. {remedy}")
     number = int(num_bins)
     if not 2 <= number <= MAX_NUM_BINS or number.bit_count() != 1:
-        raise ValueError(
+        raise SettingError(
             f"Expected `num_bins` to be None or a power of two from 2 to 2**24, but got {number}. {remedy}"
         )
     return number
@@ -196,4 +198,4 @@ def check_choice(name: str, value: str, choice: Any) -> None:
     """Raise unless the value of the parameter `name` is one of those that the `Literal` type `choice` lists."""
     choices = get_args(choice)
     if value not in choices:
-        raise ValueError(f"Expected `{name}` to be {' or '.join(map(repr, choices))}, but got {value!r}.")
+        raise SettingError(f"Expected `{name}` to be {' or '.join(map(repr, choices))}, but got {value!r}.")

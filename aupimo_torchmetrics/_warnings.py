@@ -92,12 +92,6 @@ def missing_pixels(name: str, *, num_mask: int, num_normal: int) -> str:
     return f"{name} is undefined (NaN): there is no {missing}. Add images that have one."
 
 
-def missing_images(names: str, *, num_normal: int, num_anomalous: int) -> str:
-    """Say that all images are of one class, so that metrics of images are NaN."""
-    num_images, missing = num_normal + num_anomalous, "anomalous" if num_normal else "normal"
-    return f"{names}: undefined (NaN), as none of the {num_images} images is {missing}. Add images of both classes."
-
-
 def wide_bounds(name: str, low: float, high: float) -> str:
     """Say that a histogram leaves a pixel metric uncertain."""
     if high - low <= MAX_UNCERTAINTY:

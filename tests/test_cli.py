@@ -1,23 +1,29 @@
 """The main job from the shell, and the demo behind it."""
 
+import inspect
 import math
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aupimo_torchmetrics import AUPIMOResult, __version__, _extras, cli
-from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.demo.detector import TextureDetector, overwrite_regions
-from aupimo_torchmetrics.demo.run import DemoReport, _saying_what_is_saved, run_demo
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, __version__
+from aupimo_torchmetrics.cli import EXIT_CODES, main
+from aupimo_torchmetrics.compare import Comparison, compare_paths
+from aupimo_torchmetrics.demo.detector import overwrite_regions
+from aupimo_torchmetrics.demo.run import DemoReport, run_demo
 from aupimo_torchmetrics.demo.textures import load_texture
+from aupimo_torchmetrics.evaluate import Evaluation, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +105,6 @@ def test_demo_is_fixed_by_the_seed(report: DemoReport, tmp_path: Path) -> None:
     assert (tmp_path / "tensorboard" / "version_1").is_dir()
 
 
-def test_no_epoch_is_refused(tmp_path: Path) -> None:
-    """Fewer epochs than one are a ValueError, before anything is written."""
-    with pytest.raises(ValueError, match="`epochs` to be at least 1, but got 0"):
-        run_demo(epochs=0, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_training_overwrites_what_it_says() -> None:
     """Outside of the regions to find, a training image is the photograph."""
     images = load_texture("gravel")[:64].unfold(1, 64, 64).permute(1, 0, 2)[:, None]
@@ -132,64 +131,96 @@ def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
     assert all((tmp_path / "data" / "gravel" / path).is_file() for path in report.after.paths)
 
 
-def test_shell_passes_options_and_prints_the_summary(
-    report: DemoReport, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`aupimo demo` hands its options to the demo and prints what it found."""
-    calls = []
-
-    def note(*args: Any, **settings: Any) -> DemoReport:
-        calls.append((*args, *settings.items()))
-        return report
-
-    monkeypatch.setattr("aupimo_torchmetrics.demo.run.run_demo", note)
-    options = ["--texture", "grass", "--epochs", "2", "--out", "there", "--seed", "7", "--save-maps"]
-    assert main(["demo", *options]) == 0
-    assert main(["demo"]) == 0
-    assert calls == [
-        ("grass", 2, "there", 7, ("save_maps", True)),
-        ("brick", 30, "aupimo_demo", 0, ("save_maps", False)),
-    ]
-    assert report.summary() in capsys.readouterr().out
+def test_the_demo_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The options are those of the run, and redirected output holds its summary and no progress lines."""
+    assert main(["demo", "--texture", "grass", "--epochs", "1", "--seed", "7", "--out", str(tmp_path)]) == 0
+    settings = (tmp_path / "tensorboard/version_0/hparams.yaml").read_text(encoding="utf-8")
+    assert settings.split() == ["epochs:", "1", "seed:", "7", "texture:", "grass"]
+    out, err = capsys.readouterr()
+    assert "AUPIMO on grass: " in out
+    assert "it/s" not in out + err
+    assert "\r" not in out + err
+    paths = AUPIMOResult.load(tmp_path / "aupimos.json").paths
+    assert len([word for line in out.splitlines() for word in line.split() if word in (paths or [])]) == 6
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ([], "aupimo: the following arguments are required: COMMAND"),
-        (["demos"], "invalid choice: 'demos'"),
-        (["demo", "--texture", "sand"], "aupimo demo: argument --texture: invalid choice: 'sand'"),
-        (["demo", "--epochs", "0"], "argument --epochs: expected an integer of at least 1, but got '0'"),
-        (["demo", "--epochs", "x"], "argument --epochs: expected an integer of at least 1, but got 'x'"),
-        (["demo", "--seed", "-1"], "argument --seed: expected"),
-        (["demo", "--seed", "99999999999999999999"], "argument --seed: expected an integer from 0 to"),
-        (["demo", "--fast"], "unrecognized arguments: --fast"),
-    ],
-)
-def test_a_wrong_command_is_one_line_and_code_2(
-    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+WRONG = {
+    "": "aupimo: the following arguments are required: COMMAND",
+    "demos": "invalid choice: 'demos'",
+    "--fast": "aupimo: the following arguments are required: COMMAND",
+    "demo --texture sand": "aupimo demo: argument --texture: invalid choice: 'sand'",
+    "demo --epochs x": "aupimo demo: argument --epochs: invalid int value: 'x'",
+    "demo --epochs 1.5": "argument --epochs: invalid int value: '1.5'",
+    "demo --epochs None": "argument --epochs: invalid int value: 'None'",
+    "demo --fast": "unrecognized arguments: --fast",
+    "demo more": "unrecognized arguments: more",
+    "evaluate a b": "unrecognized arguments: b",
+    "evaluate --fpr-bounds 1e-3": "argument --fpr-bounds: expected 2 arguments",
+    "evaluate --ignore-index 2.5": "argument --ignore-index: invalid int value: '2.5'",
+    "evaluate --data": "argument --data: expected one argument",
+    "compare": "aupimo compare: the following arguments are required: PATH",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_command_is_one_line_and_code_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that is not understood ends with code 2 and one line that names what is wrong."""
     with pytest.raises(SystemExit) as stop:
-        main(argv)
+        main(arguments.split())
     assert stop.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert message in err
+    assert WRONG[arguments] in err
     assert err.count("\n") == 1
 
 
-def test_missing_packages_are_one_line_and_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "0"], "`--epochs` to be at least 1, but got 0"),
+        (["--seed", "-1"], "`--seed` to be from 0 to 9223372036854775807, but got -1"),
+        (["--seed", "99999999999999999999"], "`--seed` to be from 0 to"),
+    ],
+)
+def test_settings_of_the_demo_are_checked_first(
+    tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without the extra the command names the missing packages and the remedy, without a traceback."""
-    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name in {"lightning", "skimage"} else object())
-    assert main(["demo"]) == 1
-    expected = (
-        "aupimo demo: this command expects `lightning`, `scikit-image` to be installed. "
-        'Please install with `pip install "aupimo-torchmetrics[demo]"`\n'
-    )
-    assert capsys.readouterr() == ("", expected)
+    """A number out of range is code 2 and one line, before anything is written."""
+    assert main(["demo", *options, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"aupimo demo: Expected {message}")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden", "message"),
+    [
+        (["demo"], ["lightning", "skimage"], '`lightning`, `scikit-image` .*"aupimo-torchmetrics\\[demo\\]"'),
+        (["evaluate", "--help"], ["PIL"], '`pillow` .*"aupimo-torchmetrics\\[evaluate\\]"'),
+        (["compare", "a", "b"], ["scipy"], '`scipy` .*"aupimo-torchmetrics\\[stats,plot\\]"'),
+        (["compare", "a", "b", "--out", "."], ["matplotlib"], '`matplotlib` .*"aupimo-torchmetrics\\[stats,plot\\]"'),
+        (
+            ["compare", "a", "b", "--out", ".", "--report"],
+            ["jinja2"],
+            '`jinja2` .*"aupimo-torchmetrics\\[evaluate\\]"',
+        ),
+    ],
+)
+def test_missing_packages_are_one_line_and_code_1(
+    command: list[str],
+    hidden: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without an extra the command names the missing packages and the remedy, before anything is read."""
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(f"aupimo {command[0]}: this command expects {message}`\n", err)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line_and_code_1(
@@ -203,86 +234,121 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_code_1(
     assert err.count("\n") == 1
 
 
-TRANSLATED = {
-    "demo": {
-        "Expected `texture` to be 'brick'": "Expected `--texture` to be 'brick'",
-        "`save_maps=True` writes them": "`--save-maps` writes them",
-        "Expected `seed`": "Expected `--seed`",
-    },
-    "evaluate": {
-        "Expected `maps`, `data` and `num_thresholds`": "Expected `MAPS`, `--data` and `--num-thresholds`",
-        "Use `num_thresholds=None`, `num_thresholds=300000`": "Use `--num-thresholds None`, `--num-thresholds 300000`",
-        "Use `fpr_bounds=(1e-4, 1e-3)`": "Use `--fpr-bounds 1e-4 1e-3`",
-        "give `normal_folder=['ok', 'not bad']`": "give `--normal-folder ok --normal-folder 'not bad'`",
-        'give `normal_folder=["it\'s ok"]`': "give `--normal-folder 'it'\"'\"'s ok'`",
-        'Use `metrics=["aupimo", "aupro"]`': "Use `--metrics aupimo aupro`",
-        "`skip_bad` and `skip_bad=True`": "`--skip-bad` and `--skip-bad`",
-        "`resize` and `resize=False`": "`--no-resize` and `--no-resize`",
-        "`skip_bad=False` and `resize=True`": "`skip_bad=False` and `resize=True`",
-        "a file `asmaps.pt` with `asmaps`, `image_ids`": "a file `asmaps.pt` with `asmaps`, `image_ids`",
-        "data, maps, `root` and `update`": "data, maps, `root` and `update`",
-    },
-    "compare": {
-        "Expected `paths` to be files": "Expected `PATH` to be files",
-        "Expected `names`, `atol` and `out`": "Expected `--names`, `--atol` and `--out`",
-    },
-}
-
-
-@pytest.mark.parametrize("command", TRANSLATED)
-@pytest.mark.parametrize("make_error", [ValueError, TypeError, BadDataError, OSError])
-def test_errors_of_the_library_are_told_in_options(
-    command: str, make_error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("`maps`, `data`, `num_thresholds`", "`MAPS`, `--data`, `--num-thresholds`"),
+        ("`num_thresholds=None`, `num_thresholds=300000`", "`--num-thresholds None`, `--num-thresholds 300000`"),
+        ("`fpr_bounds=(1e-4, 1e-3)`", "`--fpr-bounds 1e-4 1e-3`"),
+        ("`normal_folder=['ok', 'not bad']`", "`--normal-folder ok --normal-folder 'not bad'`"),
+        ('`normal_folder=["it\'s ok"]`', "`--normal-folder 'it'\"'\"'s ok'`"),
+        ('`metrics=["aupimo", "aupro"]`', "`--metrics aupimo aupro`"),
+        ("`skip_bad`, `skip_bad=True`", "`--skip-bad`, `--skip-bad`"),
+        ("`resize`, `resize=False`", "`--no-resize`, `--no-resize`"),
+        ("`picture_format`, `write_table`, `by`", "`--format`, `--write-table`, `--by`"),
+        ("`skip_bad=False`, `resize=True`", "`skip_bad=False`, `resize=True`"),
+        ("`asmaps`, `root`, `has_folders`, data", "`asmaps`, `root`, `has_folders`, data"),
+    ],
+)
+def test_texts_of_the_library_are_told_in_options(
+    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever a subcommand raises is one line that names its options, with the code of the table."""
-    argv = {"demo": [], "evaluate": ["maps", "--data", "data"], "compare": ["a.json"]}[command]
-    for text, expected in TRANSLATED[command].items():
+    """Parameters in backticks, here in the name of a folder, are named as options."""
+    assert main(["evaluate", str(tmp_path), "--data", text]) == 2
+    assert capsys.readouterr().err == (
+        f"aupimo evaluate: Expected `--data` to be a folder, but there is no folder {expected}.\n"
+    )
 
-        def fail(_: object, text: str = text) -> int:
-            raise make_error(text)
 
-        monkeypatch.setattr(getattr(cli, f"_{command}"), "run", fail)
-        assert main([command, *argv]) == (2 if make_error in {ValueError, TypeError} else 1)
-        assert capsys.readouterr() == ("", f"aupimo {command}: {expected}\n")
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of two images, with maps and a mask."""
+    np.save(tmp_path / "a.npy", np.arange(4.0).reshape(2, 2))
+    shutil.copy(tmp_path / "a.npy", tmp_path / "b.npy")
+    np.save(tmp_path / "mask.npy", np.eye(2))
+    (tmp_path / "t.csv").write_text("image,mask,map\na,,a.npy\nb,mask.npy,b.npy\n", encoding="utf-8")
+    return tmp_path / "t.csv"
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "line"),
+    ("error", "line"),
     [
-        (ValueError("first\nsecond"), 2, "first"),
-        (ValueError(), 2, "ValueError"),
-        (BadDataError("2 files:\n  a: x\n  b: y"), 1, "2 files:\n  a: x\n  b: y"),
-        (ImportError("torch 2.6"), 1, "torch 2.6"),
-        (MemoryError(), 1, "MemoryError"),
-        (RuntimeError("CUDA out of memory.\nTried"), 1, "CUDA out of memory."),
-        (KeyboardInterrupt(), 1, "stopped"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (ImportError("torch 2.6"), "torch 2.6"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("CUDA out of memory.\nTried"), "CUDA out of memory."),
+        (KeyboardInterrupt(), "stopped; nothing was written"),
+        (ValueError("too many values to unpack"), None),
+        (TypeError("unsupported operand"), None),
+        (KeyError("bottle"), None),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None),
+        (AssertionError(), None),
     ],
 )
-def test_exit_codes(
-    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(
+    error: BaseException,
+    line: str | None,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each kind of error has its code, and one line unless it lists bad files."""
+    """What is lacking on the machine is one line and code 1; any other error inside is not said to be the command."""
 
-    def fail(_: object) -> int:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli._demo, "run", fail)
-    assert main(["demo"]) == code
-    assert capsys.readouterr() == ("", f"aupimo demo: {line}\n")
+    monkeypatch.setattr(AUPIMO, "update", fail)
+    arguments = ["evaluate", "--table", str(table)]
+    if line is None:
+        with pytest.raises(type(error)) as raised:
+            main(arguments)
+        assert raised.value is error
+    else:
+        assert main(arguments) == 1
+        assert capsys.readouterr() == ("", f"aupimo evaluate: {line}\n")
 
 
 def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """`aupimo --help` says what the exit codes mean, on lines that fit a terminal of 120 columns."""
+    """`aupimo --help` says what the exit codes mean, on lines that fit a narrow terminal."""
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert out.endswith(cli.EXIT_CODES)
-    assert max(map(len, out.splitlines())) <= 120
+    assert out.endswith(EXIT_CODES)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "demo": (run_demo,),
+    "evaluate": (evaluate, Evaluation.save, Evaluation.summary),
+    "compare": (compare_paths, Comparison.save),
+}
+"""The functions behind each subcommand."""
+OTHER_NAMES = {"maps": "MAPS", "paths": "PATH", "resize": "--no-resize", "picture_format": "--format"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_parameter_is_an_option(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of a subcommand explains each parameter of the functions behind it, and names its default."""
+    monkeypatch.setenv("COLUMNS", "70")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.partition("\n\n")[2].split())  # without the usage
+    for function in COMMANDS[command]:
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name not in {"self", "has_folders"}:
+                assert re.search(f"{OTHER_NAMES.get(name) or '--' + name.replace('_', '-')} [^-]*[a-z]{{3}}", text), (
+                    name
+                )
+            if isinstance(parameter.default, float):
+                assert f"(default: {parameter.default})" in text
 
 
 def test_help_imports_no_subject() -> None:
-    """`aupimo --help` loads nothing of the package that importing the package does not load, but the command."""
+    """`aupimo --help` loads nothing that importing the package does not load, but the command and what it prints by."""
     code = """
 import sys, aupimo_torchmetrics
 before = set(sys.modules)
@@ -290,12 +356,14 @@ from aupimo_torchmetrics.cli import main
 try:
     main(["--help"])
 except SystemExit:
-    print(*(name for name in sys.modules if name not in before and name.startswith("aupimo_torchmetrics")))
+    print(*(name for name in sys.modules if name not in before))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
-    loaded = set(done.stdout.splitlines()[-1].split())
-    helpers = {f"aupimo_torchmetrics.{name}" for name in ("_exports", "_extras", "_files")}
-    assert {".".join(name.split(".")[:2]) for name in loaded - helpers} == {"aupimo_torchmetrics.cli"}
+    loaded = {".".join(name.split(".")[:2]) for name in done.stdout.splitlines()[-1].split()}
+    subjects = ("compare", "demo", "evaluate", "lightning", "plotting", "statistics")
+    assert "aupimo_torchmetrics.cli" in loaded
+    assert not loaded & {f"aupimo_torchmetrics.{name}" for name in subjects}
+    assert not loaded & {"lightning", "matplotlib", "pandas", "PIL", "scipy", "tifffile"}
 
 
 def test_module_runs_as_a_program() -> None:
@@ -307,63 +375,44 @@ def test_module_runs_as_a_program() -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 @pytest.mark.slow
-def test_closed_streams_are_no_crash(tmp_path: Path, closed: str) -> None:
+def test_closed_streams_are_no_crash(table: Path, closed: str) -> None:
     """A service may have closed the streams: there is no traceback, and the exit code is that of the command."""
-    np.save(tmp_path / "a.npy", np.arange(4.0).reshape(2, 2))
-    np.save(tmp_path / "b.npy", np.arange(4.0).reshape(2, 2))
-    np.save(tmp_path / "mask.npy", np.eye(2))
-    (tmp_path / "t.csv").write_text("image,mask,map\na,,a.npy\nb,mask.npy,b.npy\n", encoding="utf-8")
     command = f"{sys.executable} -m aupimo_torchmetrics evaluate --table t.csv --fpr-bounds 0.3 0.9 {closed}"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    done = subprocess.run(["sh", "-c", command], cwd=table.parent, capture_output=True, text=True, check=False)  # noqa: S603, S607
     assert done.returncode == 0
     assert "Traceback" not in done.stdout + done.stderr
     assert ("category" in done.stdout) == (closed == "2>&-")
 
 
-def test_an_interrupted_demo_says_what_was_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ctrl-C in the demo's training is one line with the folder that was written, and exit code 1."""
+INTERRUPTIONS: dict[str, tuple[Any, str, list[str], list[str]]] = {
+    "training": (torch.optim.AdamW, "step", [], ["tensorboard/version_0"]),
+    "writing maps": (
+        tifffile,
+        "imwrite",
+        ["--save-maps"],
+        ["tensorboard/version_0", "aupimos.json", "aupimo.png", "data/brick"],
+    ),
+}
+"""What is running when Ctrl-C comes, the options of the demo, and what it has written by then."""
 
-    def stop(*_: object) -> None:
+
+@pytest.mark.parametrize("moment", INTERRUPTIONS)
+def test_an_interrupted_demo_says_what_was_saved(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the demo's training, or while it writes, is one line with what was written, and exit code 1."""
+
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    where, name, options, saved = INTERRUPTIONS[moment]
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(TextureDetector, "training_step", stop)
+    monkeypatch.setattr(where, name, stop)
     try:
-        assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
+        assert main(["demo", "--epochs", "1", "--out", str(tmp_path), *options]) == 1
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning changes it
-    saved = tmp_path / "tensorboard" / "version_0"
-    assert saved.is_dir()
     out, err = capsys.readouterr()
-    assert err.splitlines()[-1] == f"aupimo demo: stopped; saved: {saved}"
+    expected = ", ".join(str(tmp_path / each) for each in saved)
+    assert err.splitlines()[-1].startswith(f"aupimo demo: stopped; saved: {expected}")
     assert "AUPIMO on" not in out
-
-
-def test_a_demo_that_is_interrupted_at_its_maps_names_what_came_before(tmp_path: Path) -> None:
-    """Ctrl-C while images and maps are written names their folders, also where an earlier run has written the same."""
-
-    @_saying_what_is_saved(tmp_path, "brick")
-    def write_and_stop() -> None:
-        for name in ("data/brick/test/good/000.png", "maps/brick/test/good/000.tiff"):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_bytes(b"x")
-        raise KeyboardInterrupt
-
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt) as caught:
-            write_and_stop()
-        assert str(caught.value) == f"stopped; saved: {tmp_path / 'data/brick'}, {tmp_path / 'maps/brick'}"
-
-
-def test_a_demo_without_a_terminal_shows_no_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Redirected output of the demo holds no progress lines, and names images by their paths."""
-    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 0
-    out, err = capsys.readouterr()
-    assert "it/s" not in out + err
-    assert "\r" not in out + err
-    paths = AUPIMOResult.load(tmp_path / "aupimos.json").paths
-    assert paths is not None
-    listed = [word for line in out.splitlines() for word in line.split() if word in paths]
-    assert len(listed) == 6

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,14 +22,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, _files
-from aupimo_torchmetrics._settings import Layout
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images
-from aupimo_torchmetrics.evaluate.data.layouts import LAYOUTS
-from aupimo_torchmetrics.evaluate.maps.open import open_maps
-from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
-from aupimo_torchmetrics.evaluate.photographs import read_head, read_image
+from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, evaluate, find_test_images, open_maps
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -142,7 +137,8 @@ def test_files_hold_the_scores_of_the_definition(
         rows.append(values)
         assert PIMOResult.load(out / category / "aupimo" / "curves.pt").per_image_tprs.shape[0] == len(expected["keys"])
         for picture in ("distribution", "curves", "heatmaps"):
-            assert read_head(out / category / "aupimo" / f"{picture}.png").size[1] > 300
+            with Image.open(out / category / "aupimo" / f"{picture}.png") as image:
+                assert image.width > 300
     assert [float(value) for value in table[3].split()[1:]] == pytest.approx(np.mean(rows, axis=0), abs=1e-4)
     assert "resized bilinearly to the size of their masks: 10 x 10 to 20 x 20, 12 x 15 to 24 x 30" in "\n".join(table)
     assert not [file for file in out.rglob("*") if "unfinished" in file.name]
@@ -296,8 +292,11 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], tuple[str, str, str]], 
     assert evaluation.summary().count("Maps have the size of their masks") == 1
 
 
-def spoil(root: Path, tree: Path) -> dict[str, str]:
-    """Make bad files of each kind, and one more image that is not; return a part of the path and a reason of each."""
+def spoil(root: Path, tree: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Make bad files of each kind, and one more image that is not.
+
+    Return a part of the path and a reason of each: of those that are seen from names, and of those that are read.
+    """
     kept = "bottle/test/dirt/002"
     for file in (
         root / f"{kept}.png",
@@ -314,46 +313,58 @@ def spoil(root: Path, tree: Path) -> dict[str, str]:
     tifffile.imwrite(tree / "bottle/test/dirt/002.tiff", np.full((12, 15), np.nan, dtype=np.float32))
     write_map(tree / "bottle/test/nowhere/000.npy", np.zeros((2, 2)))
     write_map(tree / "bottle/test/good/000.npy", np.zeros((2, 2)))
-    (tree / "screw/test/scratch/000.tiff").unlink()
-    write_map(tree / "screw/test/scratch/000.npy", np.zeros((3, 10, 10)))
     (tree / "screw/test/scratch/001.tiff").unlink()
     write_map(tree / "screw/test/scratch/001.png", np.zeros((10, 10, 3), dtype=np.uint8))
-    (tree / "screw/test/good/000.tiff").unlink()
-    np.save(tree / "screw/test/good/000.npy", np.array([[{}]]), allow_pickle=True)
-    return {
+    named = {
         "bottle/test/broken/000.png": "000_mask.png is missing",
-        "bottle/test/broken/001.png": "001_mask.png is empty",
-        "broken/002_mask.png": "cannot identify image file",
         "bottle/test/dirt/000.png": "a test image without a map",
-        "bottle/test/dirt/001.tiff": "",
-        "bottle/test/dirt/002.tiff": "NaN in the map",
         "bottle/test/nowhere/000.npy": "a map without a test image",
         "bottle/test/good/000.png": "several maps of one image",
-        "screw/test/scratch/000.npy": "3 maps without the paths of their images",
-        "screw/test/scratch/001.png": "an image of mode RGB is no map",
-        "screw/test/good/000.npy": "Python objects in dtype",
     }
+    read = {
+        "bottle/test/broken/001.png": "001_mask.png is empty",
+        "broken/002_mask.png": "cannot identify image file",
+        "bottle/test/dirt/001.tiff": "",
+        "bottle/test/dirt/002.tiff": "NaN in the map",
+        "screw/test/scratch/001.png": "an image of mode RGB is no map",
+    }
+    return named, read
 
 
 def test_bad_files_are_listed_all_at_once(
     tmp_path: Path, data: tuple[Path, Arrays, Arrays], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every bad file is named with the reason, nothing is written, and `--skip-bad` goes on with the others."""
+    """Bad files are named with their reasons, all that are seen from names before any is read; `--skip-bad` goes on."""
     root, maps, _ = data
     tree, out = write_tree(tmp_path / "maps", maps), tmp_path / "out"
-    bad_files = spoil(root, tree)
+    named, read = spoil(root, tree)
     assert main(["evaluate", str(tree), *options(root, "--out", str(out))]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert f"aupimo evaluate: {len(bad_files)} files cannot be evaluated" in lines[0]
-    assert len(lines) == len(bad_files) + 1
-    for path, reason in bad_files.items():
+    assert f"aupimo evaluate: {len(named)} files cannot be evaluated (`--skip-bad` goes on without them, " in lines[0]
+    assert len(lines) == len(named) + 1
+    for path, reason in named.items():
         assert [line for line in lines if path in line and reason in line], path
     assert not out.exists()
     assert main(["evaluate", str(tree), *options(root, "--out", str(out), "--skip-bad")]) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("skipped: ") == len(bad_files)
+    skipped = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
+    assert len(skipped) == len(named) + len(read)
+    for path, reason in (named | read).items():
+        assert [line for line in skipped if path in line and reason in line], path
     result = AUPIMOResult.load(out / "screw" / "aupimo" / "aupimos.json")
-    assert result.paths == [f"screw/test/{name}.png" for name in ("good/001", "good/002", "scratch/002")]
+    kinds = {"good": ("000", "001", "002"), "scratch": ("000", "002")}
+    assert result.paths == [f"screw/test/{kind}/{name}.png" for kind, names in kinds.items() for name in names]
+
+
+def test_bad_files_that_are_read_are_listed_all_at_once(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
+    """Where all names fit, every file is read, and all that cannot be evaluated are named together."""
+    root, maps, _ = data
+    tree = write_tree(tmp_path / "maps", maps)
+    bad = [tree / "bottle/test/dirt/000.tiff", tree / "screw/test/good/001.tiff"]
+    for path in bad:
+        path.write_bytes(b"no map")
+    with pytest.raises(BadFilesError, match=r"2 files cannot be evaluated \(`skip_bad=True` goes on without") as caught:
+        evaluate(tree, root, fpr_bounds=BOUNDS)
+    assert [tree / bad_file.path for bad_file in caught.value.bad_files] == bad
 
 
 def test_nothing_but_bad_files(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
@@ -412,8 +423,24 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         2,
         "`--num-thresholds` to be None or at least 2, but got 1",
     ),
-    "no number": (["maps", "--data", "data", "--num-thresholds", "x"], 2, "expected an integer or None, but got 'x'"),
+    "no number": (
+        ["maps", "--data", "data", "--num-thresholds", "x"],
+        2,
+        "argument --num-thresholds: invalid int value: 'x'",
+    ),
     "metric": (["maps", "--data", "data", "--metrics", "f1"], 2, "invalid choice: 'f1'"),
+    "bins": (["maps", "--data", "data", "--num-bins", "1000"], 2, "`--num-bins` to be None or a power of two"),
+    "page of nowhere": (
+        ["maps", "--data", "data", "--report"],
+        2,
+        "Expected `--out` with `--report`, which is written",
+    ),
+    "folder of the normal images": (
+        ["maps", "--data", "data", "--normal-folder", "nowhere"],
+        2,
+        "`--normal-folder` to name folders of images, but there is no 'nowhere'",
+    ),
+    "table of nothing": (["--write-table", "t.csv"], 2, "Expected `--data` with `--write-table`, but got none"),
     "no data set": (["maps"], 2, "exactly one of `--data` and `--table`, but got neither"),
     "two data sets": (["maps", "--data", "data", "--table", "t.csv"], 2, "of `--data` and `--table`, but got both"),
     "no maps given": (["--data", "data"], 2, "Expected `MAPS`, as only a `--table` can name the map of each image"),
@@ -481,7 +508,7 @@ def test_errors_are_one_line_and_the_code_of_the_table(
         code = error.code
     assert code == expected
     line, *needs = capsys.readouterr().err.strip().splitlines()
-    assert len(needs) == (len(LAYOUTS) if kind == "empty data" else 0)
+    assert bool(needs) == (kind == "empty data")  # what each layout needs
     assert line.startswith("aupimo evaluate: ")
     assert message in line
 
@@ -540,19 +567,14 @@ def test_exact_scores_can_be_asked_for_by_name(tmp_path: Path, data: tuple[Path,
 
 def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """Whatever takes a path takes it as a text, too."""
-    root, maps, masks = data
-    tree, key = write_tree(tmp_path / "maps", maps), "bottle/test/dirt/000"
-    evaluation = evaluate(str(tree), str(root), fpr_bounds=BOUNDS)
-    evaluation.save(str(tmp_path / "out"), heatmaps=True)
+    root, maps, _ = data
+    tree = write_tree(tmp_path / "maps", maps)
+    evaluate(str(tree), str(root), fpr_bounds=BOUNDS).save(str(tmp_path / "out"), heatmaps=True)
     assert (tmp_path / "out/bottle/aupimo/heatmaps.png").is_file()
     assert find_test_images(str(root)) == find_test_images(root)
     assert open_maps(str(tree)).names == open_maps(tree).names
-    names = [f"{key}.png"]
+    names = ["bottle/test/dirt/000.png"]
     assert open_maps(str(write_tensor(tmp_path / "asmaps.pt", maps, names))).names == names
-    mask, _ = read_mask([str(root / "bottle/ground_truth/dirt/000_mask.png")], MaskRule())
-    assert mask.equal(torch.from_numpy(masks[key]))
-    image = str(root / f"{key}.png")
-    assert read_head(image).size == read_image(image).shape[1:] == masks[key].shape
 
 
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
@@ -560,35 +582,6 @@ def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) 
     torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
     with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 maps and 0 paths of images"):
         evaluate(tmp_path / "asmaps.pt", data[0])
-
-
-class Code:
-    """What must not be run when a file is read."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Run something when unpickled."""
-        return (pytest.fail, ("code in a file was run",))
-
-
-HOSTILE: dict[str, Any] = {
-    "code": {"asmaps": torch.zeros(1, 2, 2), "paths": [Code()]},
-    "list": [1, 2],
-    "no paths": {"asmaps": torch.zeros(2, 2, 2)},
-    "other lengths": {"asmaps": torch.zeros(2, 2, 2), "paths": ["a.png"]},
-    "no tensor": {"asmaps": [1.0], "paths": ["a.png"]},
-    "no texts": {"asmaps": torch.zeros(1, 2, 2), "paths": [1]},
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_files_of_maps(tmp_path: Path, kind: str) -> None:
-    """A file that is no file of maps is a ValueError that names it, and no code in it is run."""
-    torch.save(HOSTILE[kind], tmp_path / "asmaps.pt")
-    with pytest.raises(ValueError, match=r"asmaps\.pt"):
-        open_maps(tmp_path / "asmaps.pt")
-    (tmp_path / "asmaps.pt").write_bytes(b"PK\3\4 nothing")
-    with pytest.raises(ValueError, match=r"asmaps\.pt"):
-        open_maps(tmp_path / "asmaps.pt")
 
 
 def test_paths_do_not_lead_out_of_the_folders(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
@@ -602,20 +595,6 @@ def test_paths_do_not_lead_out_of_the_folders(tmp_path: Path, data: tuple[Path, 
         evaluate(tmp_path / "asmaps.pt", root)
     reasons = [bad_file.reason for bad_file in caught.value.bad_files if bad_file.path in names]
     assert reasons == ["a map without a test image"] * 3
-
-
-def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map, a mask or an image with more pixels than the limit is refused before its pixels are read."""
-    for suffix in (".tiff", ".npy", ".png"):
-        write_map(tmp_path / f"map{suffix}", np.zeros((20, 20), dtype=np.uint8))
-    monkeypatch.setattr(_files.limits, "MAX_PIXELS", 399)
-    maps = open_maps(tmp_path)
-    assert len(maps.names) == 3
-    for index in range(3):
-        with pytest.raises(ValueError, match="too large: 20 x 20, at most 399 pixels"):
-            maps.read(index)
-    with pytest.raises(ValueError, match="too large"):
-        read_mask((tmp_path / "map.png",), MaskRule())
 
 
 def without_normal_images(folder: Path, data: tuple[Path, Arrays, Arrays], *categories: str) -> Path:
@@ -653,11 +632,6 @@ def test_no_score_at_all_is_code_1(
     assert AUPIMOResult.load(out / "screw/aupimo/aupimos.json").aupimos.isnan().all()
     assert error.count("\n") == int(is_undefined)
     assert error.startswith("aupimo evaluate: no score came out" if is_undefined else "")
-
-
-def test_every_layout_has_a_name() -> None:
-    """The layouts of the command are those of the library."""
-    assert {"auto", *LAYOUTS} == set(get_args(Layout))
 
 
 READ_WHOLE: dict[str, Callable[[Path], Any]] = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate, other_metrics
+from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate
 
 BOUNDS = (1e-2, 1e-1)
 ALL = ("auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max")
@@ -89,10 +89,10 @@ def test_limit_of_aupro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "Expected `--fpr-limit` to be in (0, 1], but got 2" in capsys.readouterr().err
 
 
-def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bins_give_certain_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exact values lie between the bounds, which are printed and written; metrics of images stay exact."""
     wanted = expected(*make_data(tmp_path))
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL, bounded_memory=True)
+    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL, num_bins=2**18)
     (scores,) = evaluation.categories
     for name, score in scores.other_scores.items():
         assert score.bounds[0] - ROUNDING <= wanted[name] <= score.bounds[1] + ROUNDING
@@ -100,13 +100,21 @@ def test_bounded_memory_gives_certain_bounds(tmp_path: Path, capsys: pytest.Capt
     assert {name: scores.values()[name] for name in ALL[4:]} == pytest.approx(
         {name: wanted[name] for name in ALL[4:]}, abs=ROUNDING
     )
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--bounded-memory"]
+    arguments = [
+        "evaluate",
+        "--table",
+        str(tmp_path / "table.csv"),
+        "--fpr-bounds",
+        "1e-2",
+        "1e-1",
+        "--num-bins",
+        "262144",
+    ]
     assert main([*arguments, "--metrics", *ALL, "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["categories"][0]["bounds"] == {name: list(bounds) for name, bounds in scores.bounds().items()}
     lines = capsys.readouterr().out.splitlines()
-    assert any("Without `--bounded-memory` the value is exact." in line for line in lines)
-    assert not any("num_bins" in line for line in lines)
+    assert any("Set `--num-bins None` for the exact value" in line for line in lines)
     (line,) = [line for line in lines if line.startswith("certain bounds: table: ")]
     for name, (low, high) in scores.bounds().items():
         assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in line
@@ -156,23 +164,11 @@ def test_thresholds_of_f1_are_written(tmp_path: Path) -> None:
     assert evaluation.to_dict()["categories"][0]["thresholds"] == pytest.approx(wanted, abs=1e-6)
 
 
-def test_hint_if_memory_may_not_suffice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exact metrics of pixels that need more than half of the memory are told of, while there is time."""
-    maps, _ = make_data(tmp_path)
-    needed = other_metrics.BYTES_PER_PIXEL * len(maps) * maps[0].size
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--metrics"]
-    for memory, options, is_told in (
-        (2 * needed - 2, ["auroc"], True),
-        (2 * needed, ["auroc"], False),
-        (None, ["auroc"], False),
-        (1, ["auroc", "--bounded-memory"], False),
-        (1, ["image_auroc"], False),
-        (1, ["auroc", "--quiet"], False),
-    ):
-        monkeypatch.setattr(other_metrics, "_physical_memory", lambda memory=memory: memory)
-        assert main([*arguments, *options]) == 0
-        assert (
-            "more than half of the memory. `bounded_memory=True` (--bounded-memory)" in capsys.readouterr().err
-        ) is is_told
+def test_one_metric_says_what_all_together_say(tmp_path: Path) -> None:
+    """A metric that is asked for alone has the same value as beside the others, exactly and in bins."""
+    make_data(tmp_path)
+    for num_bins in (None, 2**10):
+        settings: dict[str, Any] = {"table": tmp_path / "table.csv", "fpr_bounds": BOUNDS, "num_bins": num_bins}
+        together = values_of(evaluate(metrics=ALL, **settings))
+        alone = [values_of(evaluate(metrics=[name], **settings)) for name in ALL]
+        assert {name: value for each in alone for name, value in each.items()} == together

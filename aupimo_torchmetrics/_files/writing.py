@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aupimo_torchmetrics._errors import SettingError
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -34,5 +36,5 @@ def existing_folder(name: str, path: str | os.PathLike[str]) -> Path:
     """Return the parameter `name` as a path; raise a ValueError unless it is a folder."""
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"Expected `{name}` to be a folder, but there is no folder {path}.")
+        raise SettingError(f"Expected `{name}` to be a folder, but there is no folder {path}.")
     return path

@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aupimo_torchmetrics._exports import csv_text
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import PictureFormat, check_choice
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import csv_text, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare._progress import progress
 from aupimo_torchmetrics.compare.alike import scoring_differences

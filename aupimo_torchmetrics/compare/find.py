@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 
 __all__ = ["FoundResults", "distinguishing_names", "find_results", "missing_text"]
 
@@ -71,23 +71,23 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
     """
     for path in paths:
         if not path.exists():
-            raise ValueError(f"Expected `paths` to be files or folders with results, but there is none at {path}.")
+            raise SettingError(f"Expected `paths` to be files or folders with results, but there is none at {path}.")
     folders = [path for path in paths if path.is_dir()]
     if folders and len(folders) < len(paths):
         (file, *_) = (path for path in paths if path not in folders)
-        raise ValueError(
+        raise SettingError(
             f"Expected `paths` to be files only or folders only, but got a folder among {len(paths)}: {folders[0]} is "
             f"a folder and {file} a file."
         )
     if len(paths) < 2 and not folders:
         found = f"the single file {paths[0]}" if paths else "none"
-        raise ValueError(
+        raise SettingError(
             f"Expected `paths` to be two files or more, or one benchmark folder, but got {found}. Two folders that "
             "`aupimo evaluate --out` wrote do as well."
         )
     if len(paths) == 1:
         if names is not None:
-            raise ValueError(
+            raise SettingError(
                 "Expected `names` with files only, or with the folders of two models or more: in a benchmark folder "
                 "the names are those of its folders."
             )
@@ -104,10 +104,10 @@ def _checked_names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequen
         names = distinguishing_names(paths)
     if len(names) != len(paths):
         kind = "folders" if paths[0].is_dir() else "files"
-        raise ValueError(f"Expected `names` to hold a name for each of {len(paths)} {kind}, but got {len(names)}.")
+        raise SettingError(f"Expected `names` to hold a name for each of {len(paths)} {kind}, but got {len(names)}.")
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise ValueError(f"Expected the names of the models to be distinct, but got {name!r} twice.")
+            raise SettingError(f"Expected the names of the models to be distinct, but got {name!r} twice.")
     return names
 
 

@@ -10,24 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Texture
-from aupimo_torchmetrics._text_tables import text_table
-from aupimo_torchmetrics.demo.detector import DEFAULT_EPOCHS, Stopwatch, anomaly_maps, train_detector
+from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.demo.textures import TextureTiles, save_tiles, texture_tiles, tile_keys
 from aupimo_torchmetrics.functional import pimo
-from aupimo_torchmetrics.lightning import AUPIMOCallback
 from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import DEMO_SIZE, figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
 
 __all__ = ["DemoReport", "run_demo"]
 
+MAX_SEED = 2**63 - 1
 EPOCHS_BETWEEN_PICTURES = 5
 
 NUM_LISTED_IMAGES = 3
@@ -99,7 +96,7 @@ Scores and pictures while training: tensorboard --logdir {self.out}
 
 def run_demo(
     texture: Texture = "brick",
-    epochs: int = DEFAULT_EPOCHS,
+    epochs: int = 30,
     out: str | os.PathLike[str] = "aupimo_demo",
     seed: int = 0,
     *,
@@ -122,7 +119,7 @@ def run_demo(
         Scores before and after training, and what is needed to explain them.
 
     Raises:
-        ValueError: If there is no such texture or `epochs` is less than 1.
+        ValueError: If there is no such texture, `epochs` is less than 1, or torch takes no such `seed`.
         ModuleNotFoundError: If a package of the extra `demo` is not installed.
         OSError: If a file cannot be written.
         KeyboardInterrupt: If the demo is stopped by Ctrl-C; its text says what had been written.
@@ -130,7 +127,14 @@ def run_demo(
     """
     require("matplotlib", "PIL", "skimage", "tifffile", extra="demo", needed_by="run_demo")
     if epochs < 1:
-        raise ValueError(f"Expected `epochs` to be at least 1, but got {epochs}.")
+        raise SettingError(f"Expected `epochs` to be at least 1, but got {epochs}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise SettingError(f"Expected `seed` to be from 0 to {MAX_SEED}, but got {seed}.")
+    from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415  loading it takes seconds
+
+    from aupimo_torchmetrics.demo.detector import Stopwatch, anomaly_maps, train_detector  # noqa: PLC0415
+    from aupimo_torchmetrics.lightning import AUPIMOCallback  # noqa: PLC0415
+
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     run_time = Stopwatch()
@@ -172,16 +176,17 @@ def _last_change(path: Path) -> int:
     return max(each.stat().st_mtime_ns for each in (path, *path.rglob("*")))
 
 
-def _progress_bar() -> list[TQDMProgressBar]:
+def _progress_bar() -> list[Any]:
     """Return a bar for a terminal, and none for a file, in which it would be a line for each step."""
-    return [_ProgressBar(refresh_rate=4)] if sys.stdout.isatty() else []
+    from lightning.pytorch.callbacks import TQDMProgressBar  # noqa: PLC0415
 
+    class ProgressBar(TQDMProgressBar):
+        """Lightning's bar without the version number of the log folder."""
 
-class _ProgressBar(TQDMProgressBar):
-    """Lightning's bar without the version number of the log folder."""
+        def get_metrics(self, *args: Any) -> dict[str, Any]:
+            return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
 
-    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+    return [ProgressBar(refresh_rate=4)] if sys.stdout.isatty() else []
 
 
 def _table_of_images(result: AUPIMOResult, tiles: TextureTiles) -> str:

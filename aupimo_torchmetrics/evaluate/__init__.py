@@ -1,14 +1,13 @@
 r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by other metrics of pixels and of images.
 
-In the order of the work: `layouts` lists the images of a data set, by `data_folders` and `published_layouts`, and
-`tables` those of a table; `map_files` opens maps, of which `map_sets` are many in one file; `pairing` finds the map of
-each image, by the `ways` in which maps are named; `masks`, `photographs` and `reading` read it with its mask; `scoring`
-scores them category by category, with `other_metrics` beside AUPIMO and with `image_warnings`; `skipping` decides
-whether they may be scored without bad files; `category` and `report` say what came out; `output` writes files and
-pictures, and `page` the page `report.html`. `bad_files` names what cannot be evaluated, and `sources` finds what is
-evaluated.
+In the order of the work: `data` lists the images of a data set, in folders or in a table, and `maps` opens the maps;
+`sources` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands.
+`scoring` scores category by category, by AUPIMO and by `other_metrics`, and `image_warnings` says what is in doubt.
+`evaluation` holds the scores of each `category`, as text and for programs; `output` writes files and pictures, and
+`page` writes `report.html`. What cannot be evaluated is a bad file, see `bad_files`.
 
-This package needs the extra `evaluate`.
+This package needs the extra `evaluate`. `aupimo evaluate` is `evaluate` and `Evaluation.save`: its options are their
+parameters.
 
 ## Data sets in folders
 
@@ -72,11 +71,9 @@ Maps are the official `asmaps.pt` (`{"asmaps": (N, h, w), "paths": [...]}`), or 
 | infinite scores | kept, also when resized; NaN is a bad file |
 | LZW and other compressed TIFF | read |
 
-Bad files are all listed by their paths, and nothing is written; `--skip-bad` goes on without them, but never without
-all normal or all anomalous images of a category.
-
-Exit codes of all commands: 0, done and a score came out; 1, data that cannot be used, or no score came out; 2, the
-command itself is wrong. `aupimo --help` says more.
+Bad files are listed by their paths, and nothing is written: first those that are seen from names, before any map is
+read; then all others. `--skip-bad` goes on without them, but never without all normal or all anomalous images of a
+category. `aupimo --help` says what the exit codes mean.
 
 Files may come from anybody: no pickled code is run, nothing is unpacked to more than its size, and no path leads out
 of the given folders.

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aupimo_torchmetrics._pixel_scoring import PixelScore
+from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import Size
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -102,7 +102,7 @@ class CategoryScores:
 
     category: str
     result: AUPIMOResult
-    other_scores: dict[str, PixelScore]
+    other_scores: dict[str, OtherScore]
     pairs: list[Pair]
     maps: list[MapFacts]
     resized: set[tuple[Size, Size]]
@@ -155,28 +155,19 @@ class CategoryScores:
             the result. What is not known is None or NaN.
 
         """
-        result = self.result
-        at_upper, at_lower = (result._tprs_at(bound).tolist() for bound in result.threshold_bounds)  # noqa: SLF001
-        mask_pixels = [] if result.mask_sizes is None else result.mask_sizes.tolist()
-        columns = zip(
-            self.pairs, self._are_anomalous(), mask_pixels, result.aupimos.tolist(), at_lower, at_upper, self.maps,
-            strict=True,
-        )  # fmt: skip
+        columns = ["is_anomalous", "mask_pixels", "aupimo", "tpr_at_lower", "tpr_at_upper"]
+        known = self.result.to_dataframe()[columns].to_dict("records")
         return [
             {
                 "path": pair.image.name,
                 "category": self.category,
                 "defect": pair.image.defect,
-                "is_anomalous": is_anomalous,
-                "mask_pixels": num_masked,
-                "aupimo": aupimo,
-                "tpr_at_lower": tpr_at_lower,
-                "tpr_at_upper": tpr_at_upper,
+                **row,
                 "num_pixels": facts.num_pixels,
-                "mask_share": num_masked / facts.num_pixels,
+                "mask_share": row["mask_pixels"] / facts.num_pixels,
                 "max_score": facts.max_score,
             }
-            for pair, is_anomalous, num_masked, aupimo, tpr_at_lower, tpr_at_upper, facts in columns
+            for pair, row, facts in zip(self.pairs, known, self.maps, strict=True)
         ]
 
     def _are_anomalous(self) -> list[bool]:

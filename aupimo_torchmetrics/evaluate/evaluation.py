@@ -6,31 +6,24 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Sequence
+import warnings
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchmetrics
 
-from aupimo_torchmetrics._exports import csv_text, json_text
+from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import csv_text, json_text, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
-from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores, metric_title
-from aupimo_torchmetrics.evaluate.output import (
-    IMAGES_FILE,
-    REPORT_FILE,
-    SUMMARY_FILE,
-    OutputFolder,
-    SavedFiles,
-    folder_names,
-    write_pictures,
-    write_scores,
-)
+from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
+from aupimo_torchmetrics.evaluate.output import OutputFolder, SavedFiles, folder_names, write_pictures, write_scores
 from aupimo_torchmetrics.evaluate.page import PageTexts, write_evaluation_page
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
@@ -106,8 +99,8 @@ class Evaluation:
 
         """
         check_choice("by", by, RowsBy)
-        lines = [self._table(by), "", self.categories[0].result.protocol, *self._notes(), self._resizing()]
-        lines += [*self.notes, *self._without_maps(), *(f"warning: {text}" for text in self._warnings())]
+        lines = [self._table(by), "", self.categories[0].result.protocol, *self._notes()]
+        lines += [f"warning: {line}" for line in self._warning_lines()]
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
 
@@ -125,10 +118,8 @@ class Evaluation:
             "settings": self.settings,
             "versions": {
                 "aupimo_torchmetrics": __version__,
-                "numpy": np.__version__,
                 "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "torchmetrics": torchmetrics.__version__,
+                **{package.__name__: str(package.__version__) for package in (np, torch, torchmetrics)},
             },
             "mean": {name: mean for name, (mean, _) in means.items()},
             "num_categories_in_mean": {name: number for name, (_, number) in means.items()},
@@ -193,42 +184,43 @@ class Evaluation:
         """
         check_choice("picture_format", picture_format, PictureFormat)
         if not has_folders and len(self.categories) > 1:
-            raise ValueError(f"Expected `has_folders=True` for {len(self.categories)} categories, but got False.")
+            raise SettingError(f"Expected `has_folders=True` for {len(self.categories)} categories, but got False.")
         if report:
             require("jinja2", extra="evaluate", needed_by="Evaluation.save with `report`")
         names = folder_names(scores.category for scores in self.categories)
-        where = {scores.category: f"{names[scores.category]}/" if has_folders else "" for scores in self.categories}
+        where = [f"{names[scores.category]}/" if has_folders else "" for scores in self.categories]
+        rows = [row for scores in self.categories for row in scores.image_rows()]
         folder = OutputFolder(out)
         try:
-            for scores in self.categories:
-                write_scores(folder, where[scores.category], scores.result, scores.values())
-            folder.write_text(IMAGES_FILE, csv_text([row for scores in self.categories for row in scores.image_rows()]))
-            folder.write_text(SUMMARY_FILE, f"{json_text(self.to_dict())}\n")
-            if report:
-                self._write_page(folder, quiet=quiet)
-            for scores in self.categories:
-                heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
-                write_pictures(folder, where[scores.category], scores.result, picture_format, heatmaps_of)
+            for place, scores in zip(where, self.categories, strict=True):
+                write_scores(folder, place, scores.result, scores.values())
+            folder.write_text("images.csv", csv_text(rows))
+            folder.write_text("summary.json", f"{json_text(self.to_dict())}\n")
+            with warnings.catch_warnings():
+                # Letters that no font has are drawn as boxes, and names too long for a layout without one.
+                warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
+                if report:
+                    folder.write(partial(self._write_page, quiet=quiet), "report.html")
+                for place, scores in zip(where, self.categories, strict=True):
+                    heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
+                    write_pictures(folder, place, scores.result, picture_format, heatmaps_of)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(folder.interruption()) from error
         return folder.saved()
 
-    def _write_page(self, folder: OutputFolder, *, quiet: bool) -> None:
+    def _write_page(self, path: Path, *, quiet: bool) -> None:
         """Write the page, under a progress bar."""
         from tqdm import tqdm  # noqa: PLC0415
 
         document = self.to_dict()
         texts = PageTexts(
             means=self.means(),
-            notes=[*self._notes(), self._resizing(), *self.notes, *self._without_maps()],
-            warnings=self._warnings(),
+            notes=self._notes(),
+            warnings=self._warning_lines(),
             skipped=bad_file_lines(self.bad_files),
             facts={name: str(value) for name, value in (document["settings"] | document["versions"]).items()},
         )
-        with (
-            folder.writing(REPORT_FILE) as (path,),
-            tqdm(desc=REPORT_FILE, unit="image", disable=quiet or None) as bar,
-        ):
+        with tqdm(desc=path.name, unit="image", disable=quiet or None) as bar:
             write_evaluation_page(path, self.categories, texts, self.reader, bar)
 
     def _table(self, by: RowsBy) -> str:
@@ -238,8 +230,10 @@ class Evaluation:
         for scores in self.categories:
             counts = [str(scores.num_normal), str(scores.num_anomalous)]
             rows.append([scores.category, *counts, *(f"{value:.4f}" for value in scores.values().values())])
-            if by == "defect":
-                rows += [_defect_row(defect, len(means)) for defect in scores.defects()]
+            for defect in scores.defects() if by == "defect" else ():  # only AUPIMO is a score of images
+                name = "(type not known)" if defect.defect is None else defect.defect
+                counts = [str(defect.num_normal or ""), str(defect.num_anomalous)]
+                rows.append([f"  {name}", *counts, f"{defect.aupimo:.4f}", *[""] * (len(means) - 1)])
         if len(self.categories) > 1:
             rows.append(["mean", "", "", *(f"{mean:.4f}" for mean, _ in means.values())])
             if any(number < len(self.categories) for _, number in means.values()):
@@ -248,54 +242,34 @@ class Evaluation:
         return text_table(rows, "<" + ">" * (2 + len(means)))
 
     def _notes(self) -> list[str]:
-        """Say up to which FPR AUPRO is, and between which bounds metrics lie that are not exact."""
+        """Say how metrics and maps are to be understood, and of which categories there is no map."""
         limit = self.settings.get("fpr_limit")
         is_limited = limit is not None and "aupro" in self.categories[0].other_scores
         lines = [f"AUPRO up to an FPR of {limit:g}"] if is_limited else []
         for scores in self.categories:
             bounds = [f"{metric_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
             lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
-        return lines
-
-    def _without_maps(self) -> list[str]:
-        """Say in a line of which categories there is no map, if there are any."""
-        return [f"not evaluated, as there is no map: {', '.join(self.without_maps)}"] if self.without_maps else []
-
-    def _warnings(self) -> list[str]:
-        """Warnings with their categories."""
-        return _warning_lines((scores.category, text) for scores in self.categories for text in scores.warnings)
-
-    def _resizing(self) -> str:
-        """Say in one line whether maps were resized to the size of their masks."""
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
-        if not resized:
-            return "Maps have the size of their masks."
-        shown = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:3])
-        return f"Maps were resized bilinearly to the size of their masks: {shown}{', ...' if resized[3:] else ''}."
+        if resized:
+            sizes = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:NUM_NAMED])
+            more = ", ..." if resized[NUM_NAMED:] else ""
+            lines.append(f"Maps were resized bilinearly to the size of their masks: {sizes}{more}.")
+        else:
+            lines.append("Maps have the size of their masks.")
+        if self.without_maps:
+            return [*lines, *self.notes, f"not evaluated, as there is no map: {', '.join(self.without_maps)}"]
+        return [*lines, *self.notes]
 
-
-def _defect_row(defect: DefectScores, num_metrics: int) -> list[str]:
-    """Row of a type of defect below its category; only AUPIMO is a score of images."""
-    name = "(type not known)" if defect.defect is None else defect.defect
-    counts = [str(defect.num_normal) if defect.num_normal else "", str(defect.num_anomalous)]
-    return [f"  {name}", *counts, f"{defect.aupimo:.4f}", *[""] * (num_metrics - 1)]
-
-
-def _warning_lines(warnings: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines of warnings, given with their categories: one for all that differ only in their numbers."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for category, text in warnings:
-        groups.setdefault(re.sub(r"\d[\d.,e+-]*", "#", text), []).append((category, text))
-    lines = []
-    for group in groups.values():
-        categories, texts = [category for category, _ in group], {text for _, text in group}
-        named = _first_names(categories)
-        numbers = f" (The numbers are those of {categories[0]}.)" if len(texts) > 1 else ""
-        lines.append(f"{named}: {group[0][1]}{numbers}")
-    return lines
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """The first of many names, and how many more there are."""
-    more = f", ... (and {len(names) - NUM_NAMED} more)" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
+    def _warning_lines(self) -> list[str]:
+        """Lines of warnings with their categories: one for all that differ only in their numbers."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for scores in self.categories:
+            for text in scores.warnings:
+                groups.setdefault(re.sub(r"\d[\d.,e+-]*", "#", text), []).append((scores.category, text))
+        lines = []
+        for group in groups.values():
+            named = ", ".join(category for category, _ in group[:NUM_NAMED])
+            more = f", ... (and {len(group) - NUM_NAMED} more)" if len(group) > NUM_NAMED else ""
+            numbers = f" (The numbers are those of {group[0][0]}.)" if len({text for _, text in group}) > 1 else ""
+            lines.append(f"{named}{more}: {group[0][1]}{numbers}")
+        return lines

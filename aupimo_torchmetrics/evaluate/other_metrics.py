@@ -1,102 +1,78 @@
 """The metrics beside AUPIMO: of all pixels of a category, and of its images by one score each.
 
-All follow from ranks. Each score of a category is kept once, in 4 bytes (2 of 16-bit maps). With bounded memory a
-histogram of a few megabytes is kept instead, from which the metrics are known up to certain bounds.
+Metrics of pixels keep each score of a category once, or with `num_bins` a histogram of a few megabytes, from which they
+are known up to certain bounds.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, cast
 
-import torch
-from torch import Tensor
+import numpy as np
+from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics._engine.ranking import Ranks, rank
-from aupimo_torchmetrics._pixel_scoring import (
-    PixelScore,
-    score_aupro,
-    score_auroc,
-    score_average_precision,
-    score_f1_max,
-)
-from aupimo_torchmetrics._warnings import MORE_BINS, missing_images
-from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC
+from aupimo_torchmetrics._settings import MetricName, check_choice
+from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
+from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
-__all__ = ["IMAGE_METRICS", "PIXEL_METRICS", "PixelScorer", "memory_hint", "score_images"]
+__all__ = ["OtherScore", "pixel_metrics", "score_images", "score_pixels"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
-"""Metrics of all pixels, in the order of the report."""
-IMAGE_METRICS = {"image_auroc": score_auroc, "image_aupr": score_average_precision, "image_f1_max": score_f1_max}
-"""Metrics of one score an image, in the order of the report."""
-NUM_BINS = 2**18
-"""Bins of the histogram."""
-BYTES_PER_PIXEL = 5
-"""Memory that exact metrics need for a pixel at most."""
+"""Metrics of all pixels, in the order of the table."""
+IMAGE_METRICS: dict[str, Callable[..., Any]] = {
+    "image_auroc": pixel_auroc,
+    "image_aupr": pixel_average_precision,
+    "image_f1_max": pixel_f1_max,
+}
+"""Metrics of one score an image, in the order of the table."""
 
 
-class PixelScorer:
-    """Collects the pixels of one category.
+class OtherScore(NamedTuple):
+    """A metric beside AUPIMO, with everything that is known of it.
 
-    Args:
-        names: Which of the metrics of all pixels to compute.
-        fpr_limit: FPR up to which AUPRO is computed.
-        bounded_memory: Whether to keep a histogram instead of all scores.
-        ignore_index: Value of the target pixels that do not count.
-        device: Where to compute.
+    Example:
+        >>> from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
+        >>> OtherScore(0.75, bounds=(0.7, 0.8)).value
+        0.75
 
     """
 
-    def __init__(
-        self,
-        names: Collection[str],
-        fpr_limit: float,
-        *,
-        bounded_memory: bool,
-        ignore_index: int,
-        device: torch.device,
-    ) -> None:
-        self._names = [name for name in PIXEL_METRICS if name in names]
-        self._fpr_limit = fpr_limit
-        self._is_binned = bounded_memory
-        metric = AUPRO if "aupro" in names else PixelAUROC  # what they keep is enough for all, that of AUPRO is most
-        self._metric = metric(num_bins=NUM_BINS if bounded_memory else None, ignore_index=ignore_index).to(device)
-
-    def update(self, maps: list[Tensor], targets: list[Tensor]) -> None:
-        """Add maps (H, W) and targets (H, W)."""
-        if self._names:
-            self._metric.update(maps, targets)
-
-    def scores(self) -> dict[str, PixelScore]:
-        """Return the metrics by name."""
-        if not self._names:
-            return {}
-        ranks = self._metric._ranks()  # noqa: SLF001  of the same package
-        scorers: dict[str, Callable[..., PixelScore]] = {
-            "auroc": score_auroc,
-            "aupr": score_average_precision,
-            "f1_max": score_f1_max,
-            "aupro": self._score_aupro,
-        }
-        scores = {name: scorers[name](ranks, is_binned=self._is_binned) for name in self._names}
-        return {name: each._replace(warnings=_in_own_words(each.warnings)) for name, each in scores.items()}
-
-    def _score_aupro(self, ranks: Ranks, *, is_binned: bool) -> PixelScore:
-        """Compute AUPRO."""
-        region_mean = self._metric._region_mean(ranks)  # noqa: SLF001  of the same package
-        return score_aupro(ranks, self._fpr_limit, region_mean, is_binned=is_binned)
+    value: float
+    """NaN if undefined."""
+    bounds: tuple[float, float]
+    """The exact value lies between these; both are the value if it is exact."""
+    threshold: float = math.nan
+    """Threshold at which the value is reached, if it is reached at one."""
+    warnings: tuple[str, ...] = ()
 
 
-def _in_own_words(texts: Sequence[str]) -> tuple[str, ...]:
-    """Advise a setting of an evaluation in place of one of a metric."""
-    return tuple(text.replace(MORE_BINS, "Without `bounded_memory` the value is exact.") for text in texts)
+def pixel_metrics(
+    names: Collection[str], fpr_limit: float, num_bins: int | None, ignore_index: int
+) -> MetricCollection:
+    """Make those of the metrics of all pixels that have a name; raise if a name is none of a metric."""
+    for name in names:
+        check_choice("metrics", name, MetricName)
+    collection = {
+        "auroc": PixelAUROC(num_bins=num_bins, ignore_index=ignore_index),
+        "aupr": PixelAveragePrecision(num_bins=num_bins, ignore_index=ignore_index),
+        "f1_max": PixelF1Max(num_bins=num_bins, ignore_index=ignore_index),
+        "aupro": AUPRO(fpr_limit, num_bins=num_bins, ignore_index=ignore_index),
+    }
+    return MetricCollection({name: metric for name, metric in collection.items() if name in names})
+
+
+def score_pixels(metrics: MetricCollection) -> dict[str, OtherScore]:
+    """Return the metrics of all pixels by name."""
+    results = {name: cast("PixelAUROC", metrics[name]).result() for name in PIXEL_METRICS if name in metrics}
+    return {name: OtherScore(each.value, each.bounds, each.threshold, each.warnings) for name, each in results.items()}
 
 
 def score_images(
     names: Collection[str], scores: Sequence[float], are_anomalous: Sequence[bool]
-) -> dict[str, PixelScore]:
-    """Compute metrics of one score an image.
+) -> dict[str, OtherScore]:
+    """Compute metrics of one score an image, which are those of pixels of maps of one pixel.
 
     Args:
         names: Which of the metrics of images to compute.
@@ -108,31 +84,17 @@ def score_images(
 
     """
     asked = [name for name in IMAGE_METRICS if name in names]
-    by_class: dict[bool, list[float]] = {True: [], False: []}
-    for score, is_anomalous in zip(scores, are_anomalous, strict=True):
-        by_class[is_anomalous].append(score)
-    normal, anomalous = (torch.tensor(by_class[key], dtype=torch.float64) for key in (False, True))
-    if not (len(normal) and len(anomalous)):
-        text = missing_images(", ".join(asked), num_normal=len(normal), num_anomalous=len(anomalous))
-        return {name: PixelScore(math.nan, (math.nan, math.nan), (text,)) for name in asked}
-    ranks = rank([normal], [anomalous])
-    return {name: IMAGE_METRICS[name](ranks) for name in asked}
-
-
-def memory_hint(category: str, num_pixels: int) -> str:
-    """Say that the pixels of a category will need more than half of the memory; empty if they do not."""
-    needed, memory = BYTES_PER_PIXEL * num_pixels, _physical_memory()
-    if memory is None or needed <= memory / 2:
-        return ""
-    return (
-        f"{category}: metrics of all pixels need {needed / 2**30:.1f} GiB, more than half of the memory. "
-        "`bounded_memory=True` (--bounded-memory) needs a few megabytes, and gives certain bounds."
-    )
-
-
-def _physical_memory() -> int | None:
-    """Bytes of memory of this machine, None if that is not known."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+    if len({*are_anomalous}) < 2:
+        missing = "normal" if any(are_anomalous) else "anomalous"
+        told = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
+        text = f"{told} Add images of both classes."
+        return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
+    maps = np.asarray(scores, dtype=np.float64)[:, None, None]
+    masks = np.asarray(are_anomalous)[:, None, None]
+    found = {}
+    for name in asked:
+        value, threshold = float(IMAGE_METRICS[name](maps, masks)), math.nan
+        if name == "image_f1_max":
+            threshold = float(pixel_f1_max(maps, masks, return_threshold=True)[1])
+        found[name] = OtherScore(value, (value, value), threshold)
+    return found

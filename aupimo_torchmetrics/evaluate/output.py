@@ -10,12 +10,10 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, get_args
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
@@ -25,10 +23,12 @@ from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot, heatmaps_size
 from aupimo_torchmetrics.results import AUPIMOResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["OutputFolder", "SavedFiles", "folder_names", "write_pictures", "write_scores"]
 
-IMAGES_FILE, SUMMARY_FILE, REPORT_FILE = "images.csv", "summary.json", "report.html"
-PICTURES = ("distribution", "curves", "heatmaps")
+SUMMARY_FILE = "summary.json"
 PICTURE_DPI = 100
 CAPTION_WIDTH = 28
 """Characters above a photograph."""
@@ -68,42 +68,31 @@ class OutputFolder:
         self.written: list[str] = []
         self.replaced: list[str] = []
 
-    @contextmanager
-    def writing(self, *names: str) -> Iterator[list[Path]]:
-        """Give the paths of files that the caller writes, in a folder that is made if need be."""
-        paths = [self.path / name for name in names]
-        were_there = [name for name, path in zip(names, paths, strict=True) if path.exists()]
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        yield paths
-        self.written += names
+    def write(self, write: Callable[[Path], None], name: str, *beside: str) -> None:
+        """Let a function write a file, and perhaps others beside it, in a folder that is made if need be."""
+        were_there = [each for each in (name, *beside) if (self.path / each).exists()]
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(self.path / name)
+        self.written += [name, *beside]
         self.replaced += were_there
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file in UTF-8."""
-        with self.writing(name) as (path,):
-            write_text(path, text)
+        self.write(lambda path: write_text(path, text), name)
 
     def saved(self) -> SavedFiles:
         """Return what was written, and what is left of an earlier evaluation."""
-        results = [path.parent for path in self.path.glob("*/aupimo/aupimos.json")]
-        own = {(self.path / name).parent for name in self.written if name.endswith("aupimos.json")}
-        left = [self.path / REPORT_FILE, *(folder / "aupimos.json" for folder in results if folder not in own)]
-        for folder in own:
-            left += [folder.parent / f"{metric}.json" for metric in get_args(MetricName)]
-            left += [folder / f"{picture}.{suffix}" for picture in PICTURES for suffix in get_args(PictureFormat)]
-        names = [path.relative_to(self.path).as_posix() for path in left if path.is_file()]
-        return SavedFiles(self.written, self.replaced, sorted(set(names) - set(self.written)))
+        below = ["aupimo/*", *(f"{metric}.json" for metric in get_args(MetricName))]
+        patterns = ["report.html", *below, *(f"*/{pattern}" for pattern in below)]
+        found = {path.relative_to(self.path).as_posix() for pattern in patterns for path in self.path.glob(pattern)}
+        return SavedFiles(self.written, self.replaced, sorted(found - {*self.written}))
 
     def interruption(self) -> str:
         """Say what had been written when writing was stopped."""
         if not self.written:
             return "stopped; nothing was written"
-        counts: dict[str, int] = {}
-        for name in self.written:
-            folder = name.split("/")[0]
-            counts[folder] = counts.get(folder, 0) + 1
-        shown = ", ".join(folder if folder in self.written else f"{folder} ({n} files)" for folder, n in counts.items())
-        return f"stopped; written to {self.path} before: {shown}; each of these files is complete, and nothing else was"
+        count, last = len(self.written), self.written[-1]
+        return f"stopped; {count} files were written to {self.path}, each complete; the last is {last}"
 
 
 def folder_names(categories: Iterable[str]) -> dict[str, str]:
@@ -115,7 +104,7 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
         {'bottle': 'bottle', '..': '__', 'a/b': 'a_b', 'a_b': 'a_b-2'}
 
     """
-    taken = {IMAGES_FILE, SUMMARY_FILE, REPORT_FILE}
+    taken = {"images.csv", SUMMARY_FILE, "report.html"}
     names = {}
     for category in categories:
         # What Windows allows in no name; its names do not end with a dot or a space either.
@@ -130,14 +119,11 @@ def folder_names(categories: Iterable[str]) -> dict[str, str]:
 
 def write_scores(folder: OutputFolder, where: str, result: AUPIMOResult, values: Mapping[str, float]) -> None:
     """Write the scores and curves of a category in the official places and formats; `where` is empty or ends with /."""
-    with folder.writing(f"{where}aupimo/aupimos.json", f"{where}aupimo/aupimos.safetensors") as (path, _):
-        result.save(path)
-    with folder.writing(f"{where}aupimo/curves.pt") as (path,):
-        result.curves().save(path, result.shared_fpr)
+    folder.write(result.save, f"{where}aupimo/aupimos.json", f"{where}aupimo/aupimos.safetensors")
+    folder.write(lambda path: result.curves().save(path, result.shared_fpr), f"{where}aupimo/curves.pt")
     for name, value in values.items():
-        if name == "aupimo":
-            continue
-        folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
+        if name != "aupimo":
+            folder.write_text(f"{where}{name}.json", json.dumps({"value": value}, indent=4))
 
 
 def write_pictures(
@@ -150,19 +136,21 @@ def write_pictures(
     """Draw the pictures of a category, of which there are none without a score."""
     if bool(result.aupimos.isnan().all()):
         return
-    figure = figure_without_pyplot(distribution_size())
-    plot_distribution(result, figure.subplots())
-    _write_picture(folder, f"{where}aupimo/distribution.{picture_format}", figure)
-    figure = figure_without_pyplot(CURVES_SIZE)
-    plot_pimo_curves(result.curves(), result, ax=figure.subplots())
-    _write_picture(folder, f"{where}aupimo/curves.{picture_format}", figure)
+    pictures = {
+        "distribution": figure_without_pyplot(distribution_size()),
+        "curves": figure_without_pyplot(CURVES_SIZE),
+    }
+    plot_distribution(result, pictures["distribution"].subplots())
+    plot_pimo_curves(result.curves(), result, ax=pictures["curves"].subplots())
     if heatmaps_of is not None:
-        _write_picture(folder, f"{where}aupimo/heatmaps.{picture_format}", _heatmaps(result, *heatmaps_of))
+        pictures["heatmaps"] = _heatmaps(result, *heatmaps_of)
+    for name, figure in pictures.items():
+        folder.write(partial(_save_figure, figure), f"{where}aupimo/{name}.{picture_format}")
 
 
-def _write_picture(folder: OutputFolder, name: str, figure: Figure) -> None:
+def _save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the suffix says."""
-    with folder.writing(name) as (path,), replacing(path) as unfinished:
+    with replacing(path) as unfinished:
         figure.savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
 
 

@@ -1,49 +1,40 @@
 """Score saved maps category by category.
 
 Maps are read in small batches, so AUPIMO needs the same memory for any number of maps. Metrics of all pixels keep each
-score of a category, 4 bytes a pixel, or with bounded memory a histogram.
+score of a category, 4 bytes a pixel, or with `num_bins` a histogram.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics._engine.sweep import normal_levels, resolvable_bounds, resolves
+from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._settings import (
-    DEFAULT_FPR_BOUNDS,
-    DEFAULT_FPR_LIMIT,
-    Layout,
-    MetricName,
-    SharedFPR,
-    check_choice,
-    check_fpr_limit,
-)
-from aupimo_torchmetrics._warnings import unresolved_bounds
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
+from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
 from aupimo_torchmetrics.evaluate.sources import find_pairs
 from aupimo_torchmetrics.metrics import AUPIMO
-from aupimo_torchmetrics.results import result_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from tqdm import tqdm
 
 __all__ = ["evaluate"]
@@ -66,7 +57,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     *,
     shared_fpr: SharedFPR = "mean",
     fpr_limit: float = DEFAULT_FPR_LIMIT,
-    bounded_memory: bool = False,
+    num_bins: int | None = None,
     resize: bool = True,
     skip_bad: bool = False,
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
@@ -80,9 +71,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     """Score saved anomaly maps, category by category.
 
     Args:
-        maps: File `asmaps.pt` or folder of maps, see `aupimo_torchmetrics.evaluate.open_maps`. None if `table` names
-            the map of each image.
-        data: Folder of a data set, see `aupimo_torchmetrics.evaluate.find_test_images`. None with `table`.
+        maps: File `asmaps.pt` or folder of maps, see `open_maps`. None if `table` names the map of each image.
+        data: Folder of a data set, see `find_test_images`. None with `table`.
         layout: Layout of the data set.
         fpr_bounds: Lower and upper bound of the shared FPR; the default is that of the paper.
         num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.
@@ -92,9 +82,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         device: Where to compute, `"cpu"`, `"cuda"` or another device of torch.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
         fpr_limit: FPR up to which AUPRO is computed, in (0, 1].
-        bounded_memory: Whether metrics of all pixels keep a histogram of a few megabytes, which gives certain bounds,
-            instead of all scores of a category.
-        resize: Whether to resize maps bilinearly to the size of their masks. If not, a map of another size is a bad
+        num_bins: None for exact metrics of all pixels, which keep every score of a category. Or the bins of a histogram
+            that is kept instead, a power of two, and gives certain bounds; 262144 (2**18) needs a few megabytes.
+        resize: Whether maps are resized bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
         skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. All normal or all
             anomalous images of a category are never skipped.
@@ -139,57 +129,45 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         [nan, 0.899]
 
     """
-    require("tqdm", "matplotlib", "scipy", extra="evaluate", needed_by="evaluate")
+    settings = locals().copy()
+    del settings["quiet"]
+    require("matplotlib", "pandas", "scipy", "tqdm", extra="evaluate", needed_by="evaluate")
     from tqdm import tqdm  # noqa: PLC0415
 
-    normal_folder = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
-    settings = {
-        "maps": maps, "data": data, "table": table, "layout": layout, "fpr_bounds": fpr_bounds,
-        "num_thresholds": num_thresholds, "metrics": metrics, "device": device, "shared_fpr": shared_fpr,
-        "fpr_limit": fpr_limit, "bounded_memory": bounded_memory, "resize": resize, "skip_bad": skip_bad,
-        "mask_threshold": mask_threshold, "ignore_index": ignore_index,
-        "map_suffix": map_suffix, "normal_folder": normal_folder, "follow_links": follow_links,
-    }  # fmt: skip
-    for name in metrics:
-        check_choice("metrics", name, MetricName)
-    check_fpr_limit(fpr_limit, "fpr_limit")
+    settings["normal_folder"] = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
     mask_rule = MaskRule(mask_threshold, ignore_index)
-    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED).to(_checked_device(device))
-    found = find_pairs(maps, data, table, layout, map_suffix, normal_folder, follow_links)
-    reader = PairReader(found.maps, resize, mask_rule)
-    categories, bad_files = [], list(found.bad_files)
+    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
+    others = pixel_metrics(metrics, fpr_limit, num_bins, ignore_index=IGNORED)
+    device = _checked_device(device)
+    found = find_pairs(maps, data, table, layout, map_suffix, settings["normal_folder"], follow_links)
+    if found.bad_files and not skip_bad:  # known before any map is read
+        remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
+        raise BadFilesError(found.bad_files, remedy)
     pairs = sorted(found.pairs, key=lambda pair: pair.image.category)
+    categories, bad_files = [], list(found.bad_files)
     with tqdm(total=len(pairs), unit="map", disable=quiet or None) as bar:  # None: no bar unless on a terminal
-        for category, group in groupby(pairs, key=lambda pair: pair.image.category):
-            bar.set_description(category)
-            group_pairs = list(group)
-            loaded = _load(group_pairs, reader, bad_files, bar)
-            if not (quiet or bounded_memory) and set(PIXEL_METRICS) & set(metrics):
-                loaded = _with_memory_hint(loaded, category, len(group_pairs), bar)
-            scorer = PixelScorer(
-                metrics, fpr_limit, bounded_memory=bounded_memory, ignore_index=IGNORED, device=metric.device
-            )
-            scores = _score_category(category, loaded, metric, scorer, metrics, resize=resize)
+        reader = PairReader(found.maps, resize, mask_rule)
+        scorer = _Scorer(reader, metric.to(device), others.to(device), metrics, bad_files, bar)
+        for category, of_category in groupby(pairs, key=lambda pair: pair.image.category):
+            scores = scorer.score(category, list(of_category))
             categories += [scores] if scores.pairs else []
     skipped = skipped_images(found.images, pairs, categories, bad_files)
     check_bad_files(bad_files, skipped, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = len(skipped[scores.category])
         scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
-    _advise_common_bounds(categories)
     without_maps = sorted({image.category for image in found.images} - set(skipped))
-    return Evaluation(categories, bad_files, reader, without_maps, found.notes, _as_texts(settings))
+    texts = {name: _as_text(setting) for name, setting in settings.items()}
+    return Evaluation(categories, bad_files, reader, without_maps, found.notes, texts)
 
 
-def _as_texts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON can hold them: texts for paths, a device, and a table in memory."""
-    plain = {}
-    for name, value in settings.items():
-        is_plain = value is None or isinstance(value, (bool, int, float, str))
-        plain[name] = value if is_plain else list(value) if isinstance(value, (list, tuple)) else str(value)
-        if name == "table" and not isinstance(value, (str, os.PathLike, type(None))):
-            plain[name] = type(value).__name__
-    return plain
+def _as_text(setting: Any) -> Any:
+    """A setting as JSON can hold it: paths and devices as texts, and a table in memory by its type."""
+    if setting is None or isinstance(setting, (bool, int, float, str)):
+        return setting
+    if isinstance(setting, pd.DataFrame):
+        return "DataFrame"
+    return list(setting) if isinstance(setting, (list, tuple)) else str(setting)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:
@@ -198,70 +176,70 @@ def _checked_device(device: str | torch.device) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without the device
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise SettingError(
             f"Expected `device` to be a device of this machine, but got {str(device)!r}: {reason}"
         ) from error
     return torch.device(device)
 
 
-def _load(pairs: Iterable[Pair], reader: PairReader, bad_files: list[BadFile], bar: tqdm[Any]) -> Iterator[LoadedPair]:
-    """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
-    for pair in pairs:
-        try:
-            loaded = reader.read(pair)
-        except BadFileError as error:
-            bad_files.append(error.bad_file)
-        else:
-            if loaded.ignored is not None and bool(loaded.ignored.all()):
-                bad_files.append(BadFile(str(pair.image.masks[0]), "every pixel of the mask is ignored"))
+@dataclass
+class _Scorer:
+    """Scores categories, one after the other."""
+
+    reader: PairReader
+    metric: AUPIMO
+    others: MetricCollection
+    """Metrics of all pixels, as far as they were asked for."""
+    names: Sequence[str]
+    """Metrics that were asked for, also those of images."""
+    bad_files: list[BadFile]
+    """Files that cannot be evaluated are added here."""
+    bar: tqdm[Any]
+
+    def score(self, category: str, pairs: Sequence[Pair]) -> CategoryScores:
+        """Read and score the maps of one category, a batch at a time."""
+        self.bar.set_description(category)
+        self.metric.reset()
+        self.others.reset()
+        scored: list[Pair] = []
+        facts, resized, image_warnings = [], set(), ImageWarnings(resize=self.reader.resize)
+        loaded = self._load(pairs)
+        while batch := list(islice(loaded, BATCH_SIZE)):
+            maps = [each.anomaly_map.to(self.metric.device) for each in batch]
+            targets = [_target(each).to(self.metric.device) for each in batch]
+            self.metric.update(maps, targets)
+            if self.others:
+                self.others.update(maps, targets)
+            for each in batch:
+                scored.append(each.pair)
+                facts.append(_facts(each))
+                image_warnings.look_at(each)
+                if each.map_size != size_of(each.mask):
+                    resized.add((each.map_size, size_of(each.mask)))
+        with warnings.catch_warnings():  # the summary says them, with the category
+            warnings.simplefilter("ignore")
+            result = replace(self.metric.result(), paths=[pair.image.name for pair in scored])
+            pixel_scores = score_pixels(self.others) if scored else {}
+        are_anomalous = [] if result.image_classes is None else (result.image_classes > 0).tolist()
+        image_scores = [_score_of(pair.image, each) for pair, each in zip(scored, facts, strict=True)]
+        other_scores = {**pixel_scores, **score_images(self.names, image_scores, are_anomalous)}
+        of_others = (text for each in other_scores.values() for text in each.warnings)
+        texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
+        return CategoryScores(category, result, other_scores, scored, facts, resized, warnings=list(texts))
+
+    def _load(self, pairs: Sequence[Pair]) -> Iterator[LoadedPair]:
+        """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
+        for pair in pairs:
+            try:
+                loaded = self.reader.read(pair)
+            except BadFileError as error:
+                self.bad_files.append(error.bad_file)
             else:
-                yield loaded
-        bar.update()
-
-
-def _with_memory_hint(
-    loaded: Iterator[LoadedPair], category: str, num_images: int, bar: tqdm[Any]
-) -> Iterator[LoadedPair]:
-    """Write a hint to standard error if the pixels of a category, as many as in its first map each, are too many."""
-    for index, each in enumerate(loaded):
-        hint = memory_hint(category, num_images * each.mask.numel()) if index == 0 else ""
-        if hint:
-            bar.write(hint, file=sys.stderr)
-        yield each
-
-
-def _score_category(
-    category: str,
-    loaded: Iterator[LoadedPair],
-    metric: AUPIMO,
-    scorer: PixelScorer,
-    metrics: Collection[str],
-    *,
-    resize: bool,
-) -> CategoryScores:
-    """Score the maps of one category, a batch at a time."""
-    metric.reset()
-    pairs, facts, resized = [], [], set()
-    image_warnings = ImageWarnings(resize=resize)
-    while batch := list(islice(loaded, BATCH_SIZE)):
-        maps = [each.anomaly_map.to(metric.device) for each in batch]
-        targets = [_target(each).to(metric.device) for each in batch]
-        metric.update(maps, targets)
-        scorer.update(maps, targets)
-        pairs += [each.pair for each in batch]
-        facts += [_facts(each) for each in batch]
-        for each in batch:
-            image_warnings.look_at(each)
-        resized |= {(each.map_size, size_of(each.mask)) for each in batch if each.map_size != size_of(each.mask)}
-    # The report gives the warnings, each with its category.
-    result = result_of(metric._images(), metric.fpr_bounds, metric.num_thresholds, metric.shared_fpr)  # noqa: SLF001
-    result = replace(result, paths=[pair.image.name for pair in pairs])
-    are_anomalous = [] if result.image_classes is None else (result.image_classes > 0).tolist()
-    image_scores = [_score_of(pair.image, each) for pair, each in zip(pairs, facts, strict=True)]
-    other_scores = {**scorer.scores(), **score_images(metrics, image_scores, are_anomalous)}
-    of_others = (text for each in other_scores.values() for text in each.warnings)
-    texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
-    return CategoryScores(category, result, other_scores, pairs, facts, resized, warnings=list(texts))
+                if loaded.ignored is not None and bool(loaded.ignored.all()):
+                    self.bad_files.append(BadFile(str(pair.image.masks[0]), "every pixel of the mask is ignored"))
+                else:
+                    yield loaded
+            self.bar.update()
 
 
 def _score_of(image: LabelledImage, facts: MapFacts) -> float:
@@ -278,19 +256,3 @@ def _facts(loaded: LoadedPair) -> MapFacts:
     """Count the pixels of a map that are not ignored, and find the highest score of these."""
     scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
     return MapFacts(scores.numel(), float(scores.max()))
-
-
-def _advise_common_bounds(categories: Sequence[CategoryScores]) -> None:
-    """Let warnings of FPR bounds that cannot be resolved name bounds that can be resolved in all categories."""
-    all_scored = [scores.result._scoring for scores in categories]  # noqa: SLF001
-    bounds, shared_fpr = categories[0].result.fpr_bounds, categories[0].result.shared_fpr
-    defined = [scored for scored in all_scored if scored is not None and len(scored.levels.scores)]
-    if categories[0].result.num_thresholds is not None or all(resolves(scored.levels, bounds) for scored in defined):
-        return
-    whole = {id(scored): normal_levels(scored.kept, 1.0, shared_fpr) for scored in defined}
-    common = resolvable_bounds(list(whole.values()), bounds)
-    for scores, scored in zip(categories, all_scored, strict=True):
-        if scored is not None and id(scored) in whole:
-            own = resolvable_bounds([whole[id(scored)]], bounds)
-            old, new = (unresolved_bounds(scored.levels, bounds, shared_fpr, better) for better in (own, common))
-            scores.warnings = [new if text == old else text for text in scores.warnings]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
@@ -51,7 +51,7 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
         pairs, bad_files, map_files, images = open_table(table, map_files)
         return FoundPairs(map_files, images, pairs, bad_files, [], {})
     if map_files is None or data is None:
-        raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
+        raise SettingError("Expected `maps` and `data`, or `table`, but got neither.")
     images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
     return FoundPairs(map_files, images, *pair_maps(map_files, images), [], {})
 
@@ -68,22 +68,24 @@ def _check_sources(  # noqa: PLR0917  the settings of the command
     check_choice("layout", layout, Layout)
     if (data is None) == (table is None):
         found = "neither" if data is None else "both"
-        raise ValueError(f"Expected exactly one of `data` and `table`, but got {found}.")
+        raise SettingError(f"Expected exactly one of `data` and `table`, but got {found}.")
     if table is not None and (layout != "auto" or normal_folder):
-        raise ValueError(
+        raise SettingError(
             "Expected `layout` and `normal_folder` with `data` only, but got `table`, which says itself which images "
             "are normal."
         )
     if maps is None and table is None:
-        raise ValueError("Expected `maps`, as only a `table` can name the map of each image, but got none.")
+        raise SettingError("Expected `maps`, as only a `table` can name the map of each image, but got none.")
     if maps is None and map_suffix is not None:
-        raise ValueError("Expected `map_suffix` with `maps` only, but got a `table` that names the map of each image.")
+        raise SettingError(
+            "Expected `map_suffix` with `maps` only, but got a `table` that names the map of each image."
+        )
     if maps is not None and not Path(maps).exists():
-        raise ValueError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
+        raise SettingError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
     if data is not None:
         existing_folder("data", data)
     if isinstance(table, (str, os.PathLike)) and not Path(table).is_file():
-        raise ValueError(f"Expected `table` to be a file, but there is no file {table}.")
+        raise SettingError(f"Expected `table` to be a file, but there is no file {table}.")
 
 
 class EvaluatedPairs(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, MatchedBy, PairedTestName, check_choice
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
 from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
@@ -157,7 +157,7 @@ def compare_models(
     check_choice("test", test, PairedTestName)
     check_choice("alternative", alternative, Alternative)
     if not atol >= 0:
-        raise ValueError(f"Expected `atol` to be at least 0, but got {atol}.")
+        raise SettingError(f"Expected `atol` to be at least 0, but got {atol}.")
     scores, matched_by = _aligned_scores(results)
     require("scipy", extra="stats", needed_by="compare_models")
     from scipy import stats  # noqa: PLC0415

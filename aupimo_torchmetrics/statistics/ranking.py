@@ -10,7 +10,7 @@ import numpy as np
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._text_tables import text_table
+from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._ties import Scores, merge_equal
 from aupimo_torchmetrics.statistics.paired import check_same_settings

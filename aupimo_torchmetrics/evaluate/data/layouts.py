@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from glob import escape
 from pathlib import Path
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files import check_inside
 from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
@@ -179,7 +179,7 @@ def _check_normal_folders(images: Sequence[LabelledImage], names: Sequence[str])
     known = {folder.casefold() for folder in folders}
     for name in names:
         if as_name(name).casefold() not in known:
-            raise ValueError(
+            raise SettingError(
                 f"Expected `normal_folder` to name folders of images, but there is no {name!r} "
                 f"among {', '.join(folders) or 'none'}."
             )

@@ -27,7 +27,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.data.folders import NORMAL_FOLDERS, LabelledImage, as_name, is_file, read_text
@@ -221,7 +221,7 @@ def _read_file(table: Any) -> _Table:
         raise TypeError(f"Expected `table` to be a path or a pandas DataFrame, but got {type(table).__name__}.")
     path = Path(table)
     if not path.is_file():
-        raise ValueError(f"Expected `table` to be a file, but there is no file {path}.")
+        raise SettingError(f"Expected `table` to be a file, but there is no file {path}.")
     text = read_text(path)
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)

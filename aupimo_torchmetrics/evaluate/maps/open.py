@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import (
     check_inside,
@@ -97,7 +97,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
         return _open_tree(path, map_suffix, follow_links)
     if path.is_file():
         return _joined([_open_file(path, path.name)])
-    raise ValueError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
+    raise SettingError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
 
 
 def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
@@ -147,7 +147,7 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     """Find maps in a folder and the folders in it."""
     ending = (map_suffix or "").lower()
     if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
-        raise ValueError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
+        raise SettingError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
     files = [
         path
         for path in find_files(root, _SUFFIXES, follow_links=follow_links)
