@@ -37,7 +37,7 @@ from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
-from aupimo_torchmetrics.evaluate.sources import find_pairs, make_mask_rule
+from aupimo_torchmetrics.evaluate.find import find_pairs, make_mask_rule
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of
 

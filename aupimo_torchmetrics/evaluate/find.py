@@ -1,4 +1,4 @@
-"""What is evaluated: which maps of which images, by which masks."""
+"""Find what is evaluated: which maps of which images, by which masks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,27 @@ from typing import Any, NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.writing import existing_folder
+from aupimo_torchmetrics._paths import as_key
 from aupimo_torchmetrics._settings import Layout, check_choice
-from aupimo_torchmetrics.evaluate.bad_files import BadFile
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
+from aupimo_torchmetrics.evaluate.data.folders import is_file
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.data.table import open_table
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.pairing import Pair, pair_maps
+from aupimo_torchmetrics.evaluate.pairing import WITHOUT_IMAGE, Pair, full_path, pair_maps
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
 __all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs", "make_mask_rule"]
+
+PUBLISHED_CATEGORIES = frozenset(
+    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "  # MVTec AD
+    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "  # LOCO
+    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "  # 3D-AD
+    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "  # AD 2
+    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum".split()  # VisA
+)
+"""Names of folders that are categories wherever they stand."""
 
 
 class FoundPairs(NamedTuple):
@@ -47,18 +58,95 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     follow_links: bool,
 ) -> FoundPairs:
     """Find the map of each image of a table, or else of a data set."""
-    _check_sources(maps, data, table, layout, map_suffix, normal_folder)
-    map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
-    if table is not None:
+    _check_settings(maps, data, table, layout, map_suffix, normal_folder)
+    if data is None:
+        map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
         pairs, bad_files, map_files, images = open_table(table, map_files)
-        return FoundPairs(map_files, images, pairs, bad_files, [], {})
-    if map_files is None or data is None:
-        raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
-    images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
-    return FoundPairs(map_files, images, *pair_maps(map_files, images), [], {})
+        if maps is None:
+            return FoundPairs(map_files, images, pairs, bad_files, [], {})
+    else:
+        images = []
+        try:
+            images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
+            map_files = open_maps(str(maps), map_suffix, follow_links=follow_links)
+        except BadDataError:
+            _check_order(maps, data, images)
+            raise
+        pairs, bad_files = pair_maps(map_files, images)
+        if bad_files:
+            _check_order(maps, data, images)
+    if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
+        raise BadFilesError(bad_files, _nothing_fits(map_files.names, images))
+    return FoundPairs(map_files, images, pairs, bad_files, *_remarks(Path(str(maps)), data, pairs))
 
 
-def _check_sources(  # noqa: PLR0917  the settings of the command
+def _check_order(
+    maps: str | os.PathLike[str] | None, data: str | os.PathLike[str], images: list[LabelledImage]
+) -> None:
+    """Raise if `maps` holds test images with masks, and `data` none: they were given the wrong way round."""
+    if not _have_masks(images):
+        try:
+            is_data_set = _have_masks(find_test_images(str(maps)))
+        except (BadDataError, ValueError):
+            return
+        if is_data_set:
+            raise ValueError(
+                f"Expected `maps` to hold anomaly maps and `data` images with masks, but these are in {maps}, and there "
+                f"is no mask in {data}. Give them the other way round."
+            )
+
+
+def _have_masks(images: Sequence[LabelledImage]) -> bool:
+    """Whether there is a mask of any image."""
+    return any(is_file(mask) for image in images for mask in image.masks)
+
+
+def _nothing_fits(names: Sequence[str], images: Sequence[LabelledImage]) -> str:
+    """Say that no map is of an image, by one example of each, as like as there are, and what helps."""
+    by_name = {as_key(image.name).rpartition("/")[2]: image for image in reversed(images)}
+    alike = (name for name in names if as_key(name).rpartition("/")[2] in by_name)
+    name = next(alike, names[0])
+    image = by_name.get(as_key(name).rpartition("/")[2], images[0])
+    return (
+        f"no path of a map fits that of an image, as {name} and {full_path(image)}: give as `maps` the folder below "
+        "which the paths agree, or a `table` (see `write_table`) with a column map, or with a column name that says the "
+        "paths of a set of maps"
+    )
+
+
+def _remarks(
+    maps: Path, data: str | os.PathLike[str] | None, pairs: Sequence[Pair]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Say by an example which map was taken for which image, and warn of each category whose maps name another one.
+
+    Args:
+        maps: Folder or file of the maps.
+        data: Folder of the data set; None for a table.
+        pairs: Images and maps that were matched by their paths.
+
+    Returns:
+        Notes: the example, unless the paths are equal but for the suffix. Warnings by category.
+
+    """
+    of_categories = {pair.image.category: pair for pair in reversed(pairs)}
+    known = {*PUBLISHED_CATEGORIES, *of_categories}
+    if data is not None:
+        known |= {folder.parent.name for folder in Path(data).absolute().parent.glob("*/ground_truth")}
+    shared = {*Path(data or "").absolute().parts}
+    notes, warnings = [], {}
+    for category, pair in sorted(of_categories.items()):
+        example = f"{'' if maps.is_file() else f'{maps.absolute().name}/'}{pair.name} -> {full_path(pair.image)}"
+        folders = [*maps.absolute().parts, *pair.name.replace("\\", "/").split("/")[:-1]]
+        named = [folder for folder in folders if folder in known and folder not in shared]
+        is_equal = as_key(pair.name) == as_key(full_path(pair.image))
+        if not is_equal and not (as_key(pair.name) == pair.image.key and category in folders):
+            notes.append(f"maps by their paths, as {example}")
+        if named and category not in folders:
+            warnings[category] = [f"the maps lie in {named[-1]}, and the images are of {category}: {example}"]
+    return notes[:1], warnings
+
+
+def _check_settings(  # noqa: PLR0917  the settings of the command
     maps: str | os.PathLike[str] | None,
     data: str | os.PathLike[str] | None,
     table: Any,
