@@ -115,8 +115,8 @@ def match_by_end(paths: Sequence[str], images: Sequence[str], *, have_categories
 
     """
     ours, theirs = [_read(path) for path in paths], [_read(image) for image in images]
-    readings = [(ours, theirs, False), (_below_shared(ours), _below_shared(theirs), False), (ours, theirs, True)]
-    for here, there, by_words in readings[:: 2 if have_categories else 1]:
+    ours_below, theirs_below = (_below_shared(each, has_category=have_categories) for each in (ours, theirs))
+    for here, there, by_words in ((ours, theirs, False), (ours_below, theirs_below, False), (ours, theirs, True)):
         fits = _find_fits(here, there, by_words=by_words)
         if any(fit.images for fit in fits):
             return _only_clear(fits)
@@ -143,11 +143,11 @@ def _is_of_layout(folder: str) -> bool:
     return folder.casefold() in LAYOUT_FOLDERS
 
 
-def _below_shared(paths: Sequence[_Path]) -> list[_Path]:
+def _below_shared(paths: Sequence[_Path], *, has_category: bool) -> list[_Path]:
     """Leave out the folders that all paths share, but for that of the category, or else the last above their own."""
     shared = len(os.path.commonprefix([path.folders[:-1] for path in paths]))  # noqa: RUF071  of folders, not letters
     categories = [path.category for path in paths if path.category is not None]
-    number = min([shared, *categories]) if categories else max(shared - 1, 0)
+    number = min([shared, *categories]) if categories else 0 if has_category else max(shared - 1, 0)
     return [path._replace(folders=path.folders[number:]) for path in paths]
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.writing import existing_folder
@@ -25,14 +25,17 @@ from aupimo_torchmetrics.evaluate.reading import PairReader
 
 __all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs", "make_mask_rule"]
 
-PUBLISHED_CATEGORIES = frozenset(
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "  # MVTec AD
-    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "  # LOCO
-    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "  # 3D-AD
-    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "  # AD 2
-    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum".split()  # VisA
+PUBLISHED_CATEGORIES = (
+    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "
+    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "
+    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "
+    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "
+    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 )
-"""Names of folders that are categories wherever they stand."""
+"""Folders that are categories wherever they stand: of MVTec AD, LOCO, 3D-AD, AD 2, and VisA."""
+
+Source: TypeAlias = "str | os.PathLike[str] | None"
+"""Where maps or data are."""
 
 
 class FoundPairs(NamedTuple):
@@ -49,8 +52,8 @@ class FoundPairs(NamedTuple):
 
 
 def find_pairs(  # noqa: PLR0917  the settings of the command
-    maps: str | os.PathLike[str] | None,
-    data: str | os.PathLike[str] | None,
+    maps: Source,
+    data: Source,
     table: Any,
     layout: Layout,
     map_suffix: str | None,
@@ -59,64 +62,81 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
 ) -> FoundPairs:
     """Find the map of each image of a table, or else of a data set."""
     _check_settings(maps, data, table, layout, map_suffix, normal_folder)
-    if data is None:
+    if data is None or maps is None:
         map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
         pairs, bad_files, map_files, images = open_table(table, map_files)
         if maps is None:
             return FoundPairs(map_files, images, pairs, bad_files, [], {})
     else:
-        images = []
         try:
             images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
-            map_files = open_maps(str(maps), map_suffix, follow_links=follow_links)
+            map_files = open_maps(maps, map_suffix, follow_links=follow_links)
         except BadDataError:
-            _check_order(maps, data, images)
+            _check_order(maps, data)
             raise
         pairs, bad_files = pair_maps(map_files, images)
         if bad_files:
-            _check_order(maps, data, images)
+            _check_order(maps, data)
     if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
-        raise BadFilesError(bad_files, _nothing_fits(map_files.names, images))
-    return FoundPairs(map_files, images, pairs, bad_files, *_remarks(Path(str(maps)), data, pairs))
+        raise BadFilesError(bad_files, _nothing_fits(map_files.names[0], images[0]))
+    return FoundPairs(map_files, images, pairs, bad_files, *_remarks(Path(maps), data, pairs))
 
 
-def _check_order(
-    maps: str | os.PathLike[str] | None, data: str | os.PathLike[str], images: list[LabelledImage]
+def _check_settings(  # noqa: PLR0917
+    maps: Source, data: Source, table: Any, layout: Layout, map_suffix: str | None, normal_folder: Sequence[str]
 ) -> None:
+    """Raise unless there are maps, and a data set or a table, with settings that go together."""
+    check_choice("layout", layout, Layout)
+    is_map_named = maps is None and table is not None
+    found = "neither" if data is None else "both"
+    wrong = {
+        f"exactly one of `data` and `table`, but got {found}": (data is None) == (table is None),
+        "`layout` and `normal_folder` with `data` only, but got `table`, which says itself which images are normal": (
+            table is not None and (layout != "auto" or len(normal_folder) > 0)
+        ),
+        "`maps`, as only a `table` can name the map of each image, but got none": maps is None and table is None,
+        "`map_suffix` with `maps` only, but got a `table` that names each map": is_map_named and map_suffix is not None,
+        f"`maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}": (
+            maps is not None and not Path(maps).exists()
+        ),
+        f"`table` to be a file, but there is no file {table}": (
+            isinstance(table, (str, os.PathLike)) and not Path(table).is_file()
+        ),
+    }
+    for expected, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(f"Expected {expected}.")
+    if data is not None:
+        existing_folder("data", data)
+
+
+def _check_order(maps: str | os.PathLike[str], data: str | os.PathLike[str]) -> None:
     """Raise if `maps` holds test images with masks, and `data` none: they were given the wrong way round."""
-    if not _have_masks(images):
-        try:
-            is_data_set = _have_masks(find_test_images(str(maps)))
-        except (BadDataError, ValueError):
-            return
-        if is_data_set:
-            raise ValueError(
-                f"Expected `maps` to hold anomaly maps and `data` images with masks, but these are in {maps}, and there "
-                f"is no mask in {data}. Give them the other way round."
-            )
+    if _has_masks(maps) and not _has_masks(data):
+        raise ValueError(
+            f"Expected `maps` to hold anomaly maps and `data` images with masks, but there are such images in {maps}, "
+            f"and none in {data}. Give them the other way round."
+        )
 
 
-def _have_masks(images: Sequence[LabelledImage]) -> bool:
-    """Whether there is a mask of any image."""
-    return any(is_file(mask) for image in images for mask in image.masks)
+def _has_masks(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a data set with masks."""
+    try:
+        return any(is_file(mask) for image in find_test_images(folder) for mask in image.masks)
+    except (BadDataError, ValueError):
+        return False
 
 
-def _nothing_fits(names: Sequence[str], images: Sequence[LabelledImage]) -> str:
-    """Say that no map is of an image, by one example of each, as like as there are, and what helps."""
-    by_name = {as_key(image.name).rpartition("/")[2]: image for image in reversed(images)}
-    alike = (name for name in names if as_key(name).rpartition("/")[2] in by_name)
-    name = next(alike, names[0])
-    image = by_name.get(as_key(name).rpartition("/")[2], images[0])
+def _nothing_fits(name: str, image: LabelledImage) -> str:
+    """Say that no map is of an image, by one example of each, and what helps."""
     return (
         f"no path of a map fits that of an image, as {name} and {full_path(image)}: give as `maps` the folder below "
-        "which the paths agree, or a `table` (see `write_table`) with a column map, or with a column name that says the "
-        "paths of a set of maps"
+        "which the paths agree, or a `table` (see `write_table`) with a column map, or for a set of maps with a column "
+        "name that holds its paths"
     )
 
 
-def _remarks(
-    maps: Path, data: str | os.PathLike[str] | None, pairs: Sequence[Pair]
-) -> tuple[list[str], dict[str, list[str]]]:
+def _remarks(maps: Path, data: Source, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, list[str]]]:
     """Say by an example which map was taken for which image, and warn of each category whose maps name another one.
 
     Args:
@@ -129,51 +149,24 @@ def _remarks(
 
     """
     of_categories = {pair.image.category: pair for pair in reversed(pairs)}
-    known = {*PUBLISHED_CATEGORIES, *of_categories}
-    if data is not None:
-        known |= {folder.parent.name for folder in Path(data).absolute().parent.glob("*/ground_truth")}
-    shared = {*Path(data or "").absolute().parts}
+    around = Path(data or "").absolute()
+    known = {
+        *PUBLISHED_CATEGORIES,
+        *of_categories,
+        *(each.parent.name for each in around.parent.glob("*/ground_truth")),
+    }
     notes, warnings = [], {}
     for category, pair in sorted(of_categories.items()):
-        example = f"{'' if maps.is_file() else f'{maps.absolute().name}/'}{pair.name} -> {full_path(pair.image)}"
+        image = full_path(pair.image)
         folders = [*maps.absolute().parts, *pair.name.replace("\\", "/").split("/")[:-1]]
-        named = [folder for folder in folders if folder in known and folder not in shared]
-        is_equal = as_key(pair.name) == as_key(full_path(pair.image))
-        if not is_equal and not (as_key(pair.name) == pair.image.key and category in folders):
+        example = f"{'' if maps.is_file() else f'{maps.absolute().name}/'}{pair.name} -> {image}"
+        same = {as_key(image), pair.image.key} if category in folders else {as_key(image)}
+        if as_key(pair.name) not in same:
             notes.append(f"maps by their paths, as {example}")
+        named = [folder for folder in folders if folder in known]
         if named and category not in folders:
             warnings[category] = [f"the maps lie in {named[-1]}, and the images are of {category}: {example}"]
     return notes[:1], warnings
-
-
-def _check_settings(  # noqa: PLR0917  the settings of the command
-    maps: str | os.PathLike[str] | None,
-    data: str | os.PathLike[str] | None,
-    table: Any,
-    layout: Layout,
-    map_suffix: str | None,
-    normal_folder: Sequence[str],
-) -> None:
-    """Raise unless there are maps, and a data set or a table, with settings that go together."""
-    check_choice("layout", layout, Layout)
-    if (data is None) == (table is None):
-        found = "neither" if data is None else "both"
-        raise ValueError(f"Expected exactly one of `data` and `table`, but got {found}.")
-    if table is not None and (layout != "auto" or normal_folder):
-        raise ValueError(
-            "Expected `layout` and `normal_folder` with `data` only, but got `table`, which says itself which images "
-            "are normal."
-        )
-    if maps is None and table is None:
-        raise ValueError("Expected `maps`, as only a `table` can name the map of each image, but got none.")
-    if maps is None and map_suffix is not None:
-        raise ValueError("Expected `map_suffix` with `maps` only, but got a `table` that names the map of each image.")
-    if maps is not None and not Path(maps).exists():
-        raise ValueError(f"Expected `maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}.")
-    if data is not None:
-        existing_folder("data", data)
-    if isinstance(table, (str, os.PathLike)) and not Path(table).is_file():
-        raise ValueError(f"Expected `table` to be a file, but there is no file {table}.")
 
 
 def make_mask_rule(threshold: float | None, ignore_index: int | None) -> MaskRule:

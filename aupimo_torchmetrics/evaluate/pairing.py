@@ -52,7 +52,7 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
     for index, name in enumerate(maps.names):
         fitting = [images[number] for number in matches.several_images.get(index, [])]
         if fitting and all(image.problem for image in fitting):  # files of one name, which is a problem of theirs
-            indices |= dict.fromkeys(matches.several_images[index], [index])
+            indices |= {number: [index] for number in matches.several_images[index]}
         elif index not in found:
             bad_files.append(BadFile(name, _ambiguous(fitting) if fitting else WITHOUT_IMAGE))
     with_maps = {images[number].category for number in indices}

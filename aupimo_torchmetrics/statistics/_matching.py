@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,21 +51,19 @@ def align_scores(results: Mapping[str, AUPIMOResult]) -> AlignedScores:
     matched_by = _what_to_match_by(results)
     if matched_by == "position":
         _check_same_order(results)
-    own_scores = _as_array(first)
-    labels = first.paths if first.paths is not None else [f"image {index}" for index in range(len(own_scores))]
-    aligned = AlignedScores({first_name: own_scores}, matched_by, {first_name: list(range(len(own_scores)))})
+    orders = {first_name: list(range(len(first.aupimos)))}
     for name, other in others:
         if matched_by == "path":
-            order = match_images(first.paths or (), other.paths or (), first_name, name)
+            orders[name] = match_images(first.paths or (), other.paths or (), first_name, name)
         elif matched_by == "image id":
-            order = _match_ids(_ids_of(first), _ids_of(other), first_name, name)
+            orders[name] = _match_keys(_ids_of(first), _ids_of(other), first_name, name)
         else:
-            _check_equal_numbers(len(own_scores), len(other.aupimos), first_name, name)
-            order = aligned.orders[first_name]
-        aligned.orders[name] = order
-        aligned.scores[name] = _as_array(other)[order]
-        _check_same_classes(own_scores, aligned.scores[name], labels, first_name, name)
-    return aligned
+            orders[name] = _match_keys(orders[first_name], range(len(other.aupimos)), first_name, name)
+    scores = {name: np.asarray(results[name].aupimos.double().cpu().numpy())[orders[name]] for name in orders}
+    labels = first.paths or [f"image {index}" for index in orders[first_name]]
+    for name, _ in others:
+        _check_same_classes(scores[first_name], scores[name], labels, first_name, name)
+    return AlignedScores(scores, matched_by, orders)
 
 
 def match_images(
@@ -101,27 +99,22 @@ def match_images(
             )
         _check_distinct([as_name(text.replace("\\", "/")) for text in texts], texts, whose)
     matches = match_by_end(paths, others)
-    order = [index for index in matches.images if index is not None]
-    if not order:  # those of the first may have an addition to the name, or hold folders in it
-        back = [index for index in match_by_end(others, paths).images if index is not None]
-        order = [back.index(number) for number in range(len(paths))] if len({*back}) == len(paths) else []
-    if len(order) == len(paths) == len(others):
-        return order
-    for number, (index, *more) in matches.several_images.items():
-        two = f"{others[index]!r} and {others[more[0]]!r}"
+    if None in matches.images:  # those of the first may have an addition to the name, or hold folders in it
+        back = {number: index for index, number in enumerate(match_by_end(others, paths).images)}
+        if {*back} == {*range(len(paths))}:
+            return [back[number] for number in range(len(paths))]
+    for number, (index, second, *_) in matches.several_images.items():
+        two = f"{others[index]!r} and {others[second]!r}"
         raise _not_the_same(f"{paths[number]!r} of {name!r} fits both {two} of {other_name!r}")
-    for index, (number, *more) in matches.several_paths.items():
-        two = f"{paths[number]!r} and {paths[more[0]]!r}"
+    for index, (number, second, *_) in matches.several_paths.items():
+        two = f"{paths[number]!r} and {paths[second]!r}"
         raise _not_the_same(f"both {two} of {name!r} fit {others[index]!r} of {other_name!r}")
-    alone = [path for path, index in zip(paths, matches.images, strict=True) if index is None]
-    alone += [other for index, other in enumerate(others) if index not in {*order}]
-    _check_equal_numbers(len(paths), len(others), name, other_name, alone)
-    if not order:
+    if paths and others and not any(index is not None for index in matches.images):
         raise _not_the_same(
             f"no path of {name!r} fits one of {other_name!r}, as {paths[0]!r} and {others[0]!r}. Evaluate both on one "
             "data set, or score both with the same paths as `image_ids`"
         )
-    raise _alone(alone, name, other_name)
+    return _checked_order(matches.images, paths, others, name, other_name)
 
 
 def _what_to_match_by(results: Mapping[str, AUPIMOResult]) -> MatchedBy:
@@ -149,75 +142,59 @@ def _ids_of(result: AUPIMOResult) -> list[int]:
     return [] if result.image_ids is None else result.image_ids.tolist()
 
 
-def _match_ids(ids: Sequence[int], others: Sequence[int], name: str, other_name: str) -> list[int]:
-    """Index of each id among the others."""
-    for each, whose in ((ids, name), (others, other_name)):
+def _match_keys(keys: Sequence[int], others: Sequence[int], name: str, other_name: str) -> list[int]:
+    """Index of each image id or position among the others."""
+    for each, whose in ((keys, name), (others, other_name)):
         _check_distinct(each, each, whose)
-    _check_equal_numbers(len(ids), len(others), name, other_name)
-    alone = sorted({*ids} ^ {*others})
-    if alone:
-        raise _alone(alone, name, other_name)
     indices = {each: index for index, each in enumerate(others)}
-    return [indices[each] for each in ids]
+    return _checked_order([indices.get(each) for each in keys], keys, others, name, other_name)
 
 
-def _as_array(result: AUPIMOResult) -> Scores:
-    """Scores (N,) of a result as float64."""
-    return np.asarray(result.aupimos.double().cpu().numpy())
-
-
-def _check_distinct(keys: Iterable[object], labels: Sequence[object], name: str) -> None:
+def _check_distinct(keys: Sequence[object], labels: Sequence[object], name: str) -> None:
     """Raise if two images have the same key."""
-    seen = set()
-    for key, label in zip(keys, labels, strict=True):
-        if key in seen:
-            raise BadDataError(
-                f"Expected the images of {name!r} to be distinct, but some have the same path or id: {label!r}."
-            )
-        seen.add(key)
+    first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+    twice = [label for index, (key, label) in enumerate(zip(keys, labels, strict=True)) if first[key] != index]
+    if twice:
+        raise BadDataError(
+            f"Expected the images of {name!r} to be distinct, but some have the same path or id: {twice[0]!r}."
+        )
 
 
-def _check_equal_numbers(
-    number: int, other_number: int, name: str, other_name: str, alone: Sequence[object] = ()
-) -> None:
-    """Raise if the numbers of images differ; images without a partner are named."""
-    if number != other_number:
-        named = f"; {_as_list(alone)} {'are' if alone[1:] else 'is'} in only one of them" if alone else ""
-        raise _not_the_same(f"got {number} of {name!r} and {other_number} of {other_name!r}{named}")
-
-
-def _alone(alone: Sequence[object], name: str, other_name: str) -> BadDataError:
-    """Error of images that have no partner."""
-    more = f", as {'are' if alone[2:] else 'is'} {_as_list(alone[1:])}" if alone[1:] else ""
-    return _not_the_same(f"{alone[0]!r} is in only one of {name!r} and {other_name!r}{more}")
-
-
-def _as_list(labels: Sequence[object]) -> str:
-    """Some images by name, and how many there are beside them."""
-    named = ", ".join(repr(label) for label in labels[:MAX_NAMED])
-    return f"{named} and {len(labels) - MAX_NAMED} more" if labels[MAX_NAMED:] else named
+def _checked_order(
+    order: Sequence[int | None], labels: Sequence[object], others: Sequence[object], name: str, other_name: str
+) -> list[int]:
+    """Return the order; raise if images of either side have no partner."""
+    alone = [label for label, index in zip(labels, order, strict=True) if index is None]
+    alone += [others[index] for index in sorted({*range(len(others))} - {*order})]
+    if alone:
+        numbers = f"got {len(labels)} of {name!r} and {len(others)} of {other_name!r}; "
+        named = ", ".join(map(repr, alone[1 : MAX_NAMED + 1]))
+        rest = f" and {len(alone) - MAX_NAMED - 1} more" if len(alone) > MAX_NAMED + 1 else ""
+        raise _not_the_same(
+            f"{numbers if len(labels) != len(others) else ''}{alone[0]!r} is in only one of {name!r} and {other_name!r}"
+            f"{f', as are {named}{rest}' if named else ''}"
+        )
+    return [index for index in order if index is not None]
 
 
 def _check_same_classes(scores: Scores, others: Scores, labels: Sequence[str], name: str, other_name: str) -> None:
     """Raise if an image has a score of one model and none of the other."""
     is_normal, is_normal_there = np.isnan(scores), np.isnan(others)
     differing = np.flatnonzero(is_normal != is_normal_there)
-    if len(differing) == 0:
-        return
     for is_all_normal, whose in ((is_normal.all(), name), (is_normal_there.all(), other_name)):
-        if is_all_normal:
+        if is_all_normal and len(differing):
             raise BadDataError(
                 f"Expected `results` to have scores, but all of {whose!r} are undefined (NaN). Evaluate with normal "
                 "and anomalous images."
             )
-    index = int(differing[0])
-    with_score, without = (other_name, name) if is_normal[index] else (name, other_name)
-    rest = f"{len(differing) - 1} other images differ" if len(differing) > 2 else "another image differs"
-    more = f", and {rest}" if len(differing) > 1 else ""
-    raise BadDataError(
-        f"Expected `results` to have the same normal images, but {labels[index]!r} is normal (NaN) for {without!r} and "
-        f"has a score for {with_score!r}{more}."
-    )
+    for index in differing[:1]:
+        with_score, without = (other_name, name) if is_normal[index] else (name, other_name)
+        rest = f"{len(differing) - 1} other images differ" if len(differing) > 2 else "another image differs"
+        more = f", and {rest}" if len(differing) > 1 else ""
+        raise BadDataError(
+            f"Expected `results` to have the same normal images, but {labels[index]!r} is normal (NaN) for {without!r} "
+            f"and has a score for {with_score!r}{more}."
+        )
 
 
 def _not_the_same(reason: str) -> BadDataError:
