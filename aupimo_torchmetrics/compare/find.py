@@ -79,16 +79,36 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
             is not clear to what they belong.
 
     """
+    _check_paths(paths)
+    if len(paths) == 1:
+        if names is not None:
+            raise ValueError(
+                "Expected `names` with files only, or with the folders of two models or more: in a benchmark folder "
+                "the names are those of its folders."
+            )
+        return _find_benchmark(paths[0])
+    models = dict(zip(_checked_names(paths, names), paths, strict=True))
+    if not paths[0].is_dir():
+        return FoundResults({"": {name: {NO_SEED: path} for name, path in models.items()}}, {})
+    results = [result for name, folder in models.items() for result in _results_of(name, folder)]
+    found = _arrange(results, models)
+    for name in found.empty:
+        if name in models:
+            raise BadDataError(
+                f"Expected CATEGORY/{RESULT_FILE} or {RESULT_FILE} in {models[name]}, but there is none."
+            )
+    return found
+
+
+def _check_paths(paths: Sequence[Path]) -> None:
+    """Raise unless there are two result files or more, or folders."""
     folders = [path for path in paths if path.is_dir()]
     files = [path for path in paths if path not in folders]
     for file in files:
         if not file.exists():
             raise ValueError(f"Expected `paths` to be files or folders with results, but there is none at {file}.")
         if file.name in OUTPUT_FILES:
-            raise ValueError(
-                f"Expected `paths` to be files {RESULT_FILE} or folders of them, but got {file}. Give its folder "
-                f"{file.parent}."
-            )
+            raise ValueError(f"Expected `paths` to be results, but got {file}. Give its folder, {file.parent}.")
     if folders and files:
         raise ValueError(
             f"Expected `paths` to be files only or folders only, but got a folder among {len(paths)}: {folders[0]} is "
@@ -100,20 +120,6 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
             f"Expected `paths` to be two files or more, or one benchmark folder, but got {found}. Two folders that "
             "`aupimo evaluate --out` wrote do as well."
         )
-    if len(paths) == 1:
-        if names is not None:
-            raise ValueError(
-                "Expected `names` with files only, or with the folders of two models or more: in a benchmark folder "
-                "the names are those of its folders."
-            )
-        return _find_benchmark(paths[0])
-    models = dict(zip(_checked_names(paths, names), paths, strict=True))
-    if files:
-        return FoundResults({"": {name: {NO_SEED: path} for name, path in models.items()}}, {})
-    for name, folder in models.items():
-        if not _results_of(name, folder):
-            raise BadDataError(f"Expected CATEGORY/{RESULT_FILE} or {RESULT_FILE} in {folder}, but there is none.")
-    return _arrange(models)
 
 
 def _checked_names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequence[str]:
@@ -133,16 +139,13 @@ def _find_benchmark(root: Path) -> FoundResults:
     models = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")}
     results = [result for name, folder in models.items() for result in _results_of(name, folder)]
     # MODEL/aupimo looks like CATEGORY/aupimo of a single model.
-    of_one_model = [
-        result.path.parent.relative_to(root).as_posix()
-        for result in results
-        if SEED_FOLDER.fullmatch(result.model) or not (result.category or result.seed)
-    ]
+    alone = [each for each in results if SEED_FOLDER.fullmatch(each.model) or not (each.category or each.seed)]
+    of_one_model = [result.path.parent.relative_to(root).as_posix() for result in alone]
     one_model = (
         f"{', '.join(of_one_model[:MAX_NAMED])}{', ...' if of_one_model[MAX_NAMED:] else ''}: are these categories or "
         "seeds of one model, as `aupimo evaluate --out` writes them? Then give the folders of two models or more."
     )
-    found = sorted({result.model for result in results}) if len(of_one_model) < len(results) else []
+    found = sorted({result.model for result in results} - {result.model for result in alone})
     if len(found) < 2:
         raise BadDataError(
             f"Expected the results of two models or more, as MODEL/COLLECTION/CATEGORY/{RESULT_FILE} in {root}, "
@@ -153,18 +156,18 @@ def _find_benchmark(root: Path) -> FoundResults:
         raise BadDataError(
             f"Expected folders MODEL/CATEGORY/aupimo in {root}, but one folder is missing in {one_model}"
         )
-    return _arrange(models)
+    return _arrange(results, models)
 
 
 def _results_of(model: str, root: Path) -> list[_Result]:
     """Results in the folder of one model, or in the folder `aupimo` of one category."""
     patterns = ["*/" * num_folders + RESULT_FILE for num_folders in range(MAX_FOLDERS + 1)]
-    files = sorted((path.relative_to(root).parts[:-2], path) for pattern in patterns for path in root.glob(pattern))
+    files = sorted(path for pattern in patterns for path in root.glob(pattern))
     single = root / Path(RESULT_FILE).name
     if not files and single.is_file():
-        files = [((), single)]
-    is_hidden = [any(folder.startswith(".") for folder in folders) for folders, _ in files]
-    return [_result(model, *file) for file, hidden in zip(files, is_hidden, strict=True) if not hidden]
+        return [_Result(model, NO_SEED, (), single)]
+    with_folders = [(path.relative_to(root).parts[:-2], path) for path in files]
+    return [_result(model, *each) for each in with_folders if not any(name.startswith(".") for name in each[0])]
 
 
 def _result(model: str, folders: Sequence[str], path: Path) -> _Result:
@@ -179,9 +182,8 @@ def _result(model: str, folders: Sequence[str], path: Path) -> _Result:
     return _Result(model, seeds[0] if seeds else NO_SEED, category, path)
 
 
-def _arrange(folders: Mapping[str, Path]) -> FoundResults:
-    """Put the results in the folders of models in order by category, model and seed."""
-    results = [result for model, folder in folders.items() for result in _results_of(model, folder)]
+def _arrange(results: Sequence[_Result], folders: Mapping[str, Path]) -> FoundResults:
+    """Put results in order by category, model and seed, and name the folders of models that have none."""
     _check_clear(results)
     categories = {result.category for result in results if result.category}
     has_one_collection = len({category[:-1] for category in categories}) == 1
@@ -193,17 +195,16 @@ def _arrange(folders: Mapping[str, Path]) -> FoundResults:
         name = "/".join(category[-1:] if has_one_collection else category)
         files.setdefault(name, {}).setdefault(result.model, {})[result.seed] = result.path
         seeds[result.model][result.seed] = None
-    missing: dict[str, tuple[str, ...]] = {}
+    missing: dict[str, dict[str, None]] = {}
     for name, by_model in files.items():
-        lacking = [(model, seed) for model in seeds for seed in seeds[model] if seed not in by_model.get(model, {})]
-        if lacking:
-            missing[name] = tuple(
-                dict.fromkeys(f"{model}/{seed}" if model in by_model else model for model, seed in lacking)
-            )
+        for model, seed in ((model, seed) for model, of_model in seeds.items() for seed in of_model):
+            if seed not in by_model.get(model, {}):
+                missing.setdefault(name, {})[f"{model}/{seed}" if model in by_model else model] = None
     common = {name: {model: files[name][model] for model in seeds} for name in files if name not in missing}
     if not common:
         raise BadDataError(f"Expected a category that all models have, but each lacks some: {missing_text(missing)}.")
-    return FoundResults(common, missing, tuple(_empty(results, folders)))
+    lacking = {name: tuple(models) for name, models in missing.items()}
+    return FoundResults(common, lacking, tuple(_empty(results, folders)))
 
 
 def _empty(results: Sequence[_Result], folders: Mapping[str, Path]) -> Iterator[str]:

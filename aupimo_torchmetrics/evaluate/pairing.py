@@ -150,9 +150,7 @@ def _choice(names: Sequence[str], files: Sequence[str]) -> str:
         places = {place.parent for place in places}
     if sets or len(places) > 1:
         apart = {place for place in places if not any(place in other.parents for other in places)}
-        return (
-            f"give as `maps` a folder or file with one of them, as {' or '.join(sorted(map(str, apart))[:MAX_NAMED])}"
-        )
+        return f"give one of these alone as `maps`: {', '.join(sorted(map(str, apart))[:MAX_NAMED])}"
     start = len(os.path.commonprefix(files))  # noqa: RUF071  of letters, up to the endings
     while any(file[start] not in "._- " for file in files):
         start -= 1
