@@ -159,18 +159,19 @@ def _find_fits(paths: Sequence[_Path], images: Sequence[_Path], *, by_words: boo
         for start, end in _image_ends(image, by_words=by_words):
             (ends if start else whole).setdefault(end, []).append(number)
 
-    def closest(parts: Parts) -> tuple[list[int], str]:
-        """Images that are equal, or else are longer, or else are the longest end of a path."""
+    def closest(folders: Parts, in_name: Parts) -> tuple[list[int], str]:
+        """Images that are equal, or else longer, or else the longest end of a path, from one of its folders on."""
+        parts = (*folders, *in_name)
         for found, way in ((whole, "equal"), (ends, "shorter")):
             if parts in found:
                 return found[parts], way
-        shorter = (parts[start:] for start in range(1, len(parts)))
-        return next((whole[end] for end in shorter if end in whole), []), "longer"
+        below = (parts[start:] for start in range(1, len(folders) + 1))
+        return next((whole[end] for end in below if end in whole), []), "longer"
 
     def fit(path: _Path) -> _Fit:
         cuts = [len(path.name), *(match.start() for match in reversed([*ADDITIONS.finditer(path.name)]))]
         for cut in cuts:
-            found, way = closest((*path.folders, *_in_name(path.name[:cut], by_words=by_words)))
+            found, way = closest(path.folders, _in_name(path.name[:cut], by_words=by_words))
             if found:
                 # Of images that differ in nothing else, it is the one whose suffix the path has, too.
                 of_suffix = [number for number in found if path.suffix.startswith(images[number].suffix or "/")]

@@ -107,6 +107,8 @@ def _check_settings(  # noqa: PLR0917
         if is_wrong:
             raise ValueError(f"Expected {expected}.")
     if data is not None:
+        if maps is not None and Path(data).is_file():
+            _check_order(maps, data)
         existing_folder("data", data)
 
 
@@ -149,12 +151,11 @@ def _remarks(maps: Path, data: Source, pairs: Sequence[Pair]) -> tuple[list[str]
 
     """
     of_categories = {pair.image.category: pair for pair in reversed(pairs)}
-    around = Path(data or "").absolute()
-    known = {
-        *PUBLISHED_CATEGORIES,
-        *of_categories,
-        *(each.parent.name for each in around.parent.glob("*/ground_truth")),
-    }
+    known = {*PUBLISHED_CATEGORIES.split(), *of_categories}
+    if data is not None:  # categories beside it count, folders around both do not
+        around = Path(data).absolute()
+        known |= {folder.parent.name for folder in around.parent.glob("*/ground_truth")}
+        known -= {*around.parts}
     notes, warnings = [], {}
     for category, pair in sorted(of_categories.items()):
         image = full_path(pair.image)
@@ -162,10 +163,10 @@ def _remarks(maps: Path, data: Source, pairs: Sequence[Pair]) -> tuple[list[str]
         example = f"{'' if maps.is_file() else f'{maps.absolute().name}/'}{pair.name} -> {image}"
         same = {as_key(image), pair.image.key} if category in folders else {as_key(image)}
         if as_key(pair.name) not in same:
-            notes.append(f"maps by their paths, as {example}")
+            notes.append(f"maps were matched by their paths, as {example}")
         named = [folder for folder in folders if folder in known]
         if named and category not in folders:
-            warnings[category] = [f"the maps lie in {named[-1]}, and the images are of {category}: {example}"]
+            warnings[category] = [f"the paths of the maps name {named[-1]}, not {category}, as {example}"]
     return notes[:1], warnings
 
 
