@@ -17,9 +17,9 @@ import torch
 from matplotlib import pyplot as plt
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, _extras
+from aupimo_torchmetrics._paths import distinguishing_names
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
-from aupimo_torchmetrics.compare.find import distinguishing_names
 from aupimo_torchmetrics.statistics import compare_models, rank_models
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"

@@ -133,6 +133,32 @@ def test_a_folder_of_one_model_is_no_benchmark(tmp_path: Path) -> None:
         compare_paths(tmp_path / "mixed")
 
 
+def test_folders_without_a_result_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A model or a seed of which there is no result is not passed over in silence."""
+    for name in ("a/tile", "b/seed0/tile", "b/seed1/tile"):
+        save(tmp_path / name, A)
+    (tmp_path / "c" / "tile").mkdir(parents=True)
+    (tmp_path / "c" / "tile" / "aupimos.json").write_text("{}")  # not where `evaluate` writes it
+    (tmp_path / "b" / "seed2" / "tile").mkdir(parents=True)
+    comparison = compare_paths(tmp_path)
+    assert comparison.order == ("a", "b")
+    assert comparison.empty == ("b/seed2", "c")
+    assert "\nwarning: there is no result in b/seed2, c, which the comparison lacks\n" in run(capsys, tmp_path)
+    assert comparison.to_dict()["warnings"] == ["there is no result in b/seed2, c, which the comparison lacks"]
+    assert compare_paths([tmp_path / "a", tmp_path / "b"]).empty == ("b/seed2",)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "images.csv", "report.html"])
+def test_other_files_of_an_evaluation_lead_to_its_folder(tmp_path: Path, name: str) -> None:
+    """Who gives the file of a table is told to give the folder, and that is right."""
+    for model in "ab":
+        save(tmp_path / model / "tile", A)
+        (tmp_path / model / name).touch()
+    with pytest.raises(ValueError, match=f"but got {tmp_path / 'a' / name}. Give its folder, {tmp_path / 'a'}"):
+        compare_paths([tmp_path / "a" / name, tmp_path / "b" / name])
+    assert list(compare_paths([tmp_path / "a", tmp_path / "b"]).results) == ["tile"]
+
+
 def test_hidden_folders_are_no_data(tmp_path: Path) -> None:
     """Folders that begin with a dot are neither models nor categories."""
     for name in ("a/tile", "b/tile", ".cache/tile", "a/.wood", "b/.wood"):

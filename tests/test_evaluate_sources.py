@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadFilesError, evaluate
+from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate, find_test_images
+from aupimo_torchmetrics.evaluate.data.table import write_table
 
 BOUNDS = (1e-2, 1e-1)
 CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
@@ -57,6 +60,112 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def scores_of(maps: Path, data: Path | None, **settings: object) -> Evaluation:
+    """Evaluate maps of the images."""
+    normal_folder = {"normal_folder": "fine"} if data is not None else {}
+    return evaluate(maps, data, fpr_bounds=BOUNDS, **normal_folder, **settings)
+
+
+MATCHED = {
+    "equal": ("part", "", "", None),
+    "a run": ("run/part", "", "", "maps/run/part/test/crack/003.tiff -> part/test/crack/003.png"),
+    "equal below the category": ("part", "part", "part", None),
+    "no category": ("", "", "part", "maps/test/crack/003.tiff -> part/test/crack/003.png"),
+}
+"""Where the maps lie, which folder of maps and of data is given, and which example the summary has."""
+
+
+@pytest.mark.parametrize("case", MATCHED)
+def test_the_summary_says_which_map_was_taken_for_which_image(sources: tuple[Path, Path], case: str) -> None:
+    """One example is given in text and JSON, unless the paths are equal but for the suffix."""
+    maps, data = sources
+    place, of_maps, of_data, example = MATCHED[case]
+    (maps / "part").rename(maps / "moved")
+    (maps / place).parent.mkdir(parents=True, exist_ok=True)
+    if place:
+        (maps / "moved").rename(maps / place)
+    else:
+        (maps / "moved" / "test").rename(maps / "test")
+    evaluation = scores_of(maps / of_maps, data / of_data)
+    expected = [] if example is None else [f"maps were matched by their paths, as {example}"]
+    assert evaluation.notes == evaluation.to_dict()["notes"] == expected
+    assert all(line in evaluation.summary().splitlines() for line in expected)
+    assert not any("paths" in text for text in evaluation.categories[0].warnings)
+
+
+@pytest.mark.parametrize("kind", ["in the maps", "given", "in a set", "beside a set"])
+@pytest.mark.parametrize("category", ["bottle", "gear"])
+def test_maps_of_another_category(sources: tuple[Path, Path], kind: str, category: str) -> None:
+    """They are refused, or where their own paths do not say the category, there is a warning that names both."""
+    maps, data = sources
+    (maps / "part").rename(maps / category)
+    if category == "gear":  # no category that everybody knows, but one of this data set
+        (data / category / "ground_truth").mkdir(parents=True)
+    names = sorted(path.relative_to(maps).as_posix() for path in maps.rglob("*.tiff"))
+    stored = {name: torch.from_numpy(tifffile.imread(maps / name)) for name in names}
+    if kind in {"in a set", "beside a set"}:
+        paths = names if kind == "in a set" else [name.removeprefix(f"{category}/") for name in names]
+        given = maps / category / "asmaps.pt"
+        torch.save({"asmaps": torch.stack(list(stored.values())), "paths": paths}, given)
+    else:
+        given = maps if kind == "in the maps" else maps / category
+    if kind.startswith("in "):
+        with pytest.raises(BadFilesError, match=f"as {category}/test/crack/003.tiff and part/test/crack/003.png: give"):
+            scores_of(given, data / "part")
+        return
+    (scores,) = scores_of(given, data / "part").categories
+    assert f"the paths of the maps name {category}, not part, as " in scores.warnings[0]
+    assert f"warning: part: {scores.warnings[0]}" in scores_of(given, data / "part").summary()
+
+
+def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: tuple[Path, Path]) -> None:
+    """A folder of maps, a table that names each map, and one that names the paths of a set give the same score."""
+    maps, data = sources
+    expected = scores_of(maps, data).categories[0].result.mean
+    (maps / "part").rename(maps / "engine")
+    with pytest.raises(BadFilesError, match="give as `maps` the folder below which the paths agree, or a `table`"):
+        scores_of(maps, data)
+    assert scores_of(maps / "engine", data / "part").categories[0].result.mean == expected
+    write_table(find_test_images(data, normal_folder="fine"), tmp_path / "table.csv")
+    table = pd.read_csv(tmp_path / "table.csv")
+    ends = table["image"].str.removeprefix("data/part/").str.removesuffix(".png")
+    table.assign(map="maps/engine/" + ends + ".tiff").to_csv(tmp_path / "table.csv", index=False)
+    assert evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS).categories[0].result.mean == expected
+    stack = torch.stack([torch.from_numpy(tifffile.imread(maps / f"engine/{end}.tiff")) for end in ends])
+    names = [f"D:\\engine\\{end}.png" for end in ends]
+    torch.save({"asmaps": stack, "paths": names}, tmp_path / "asmaps.pt")
+    table.assign(name=names).to_csv(tmp_path / "table.csv", index=False)
+    assert scores_of(tmp_path / "asmaps.pt", None, table=tmp_path / "table.csv").categories[0].result.mean == expected
+
+
+def test_seeds_in_one_folder_of_maps(sources: tuple[Path, Path]) -> None:
+    """Who gives the folder of all seeds is told to give that of one, and that is right."""
+    maps, data = sources
+    expected = scores_of(maps, data).categories[0].result.mean
+    (maps / "part").rename(maps / "moved")
+    for seed in ("seed0", "seed1"):
+        shutil.copytree(maps / "moved", maps / seed / "part")
+    shutil.rmtree(maps / "moved")
+    with pytest.raises(BadFilesError, match="give one of these alone as `maps`: seed0, seed1"):
+        scores_of(maps, data)
+    assert scores_of(maps / "seed1", data).categories[0].result.mean == expected
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".npy", "set"])
+@pytest.mark.parametrize("skip_bad", [True, False])
+def test_maps_and_data_the_wrong_way_round(sources: tuple[Path, Path], suffix: str, skip_bad: bool) -> None:
+    """Who swaps them is told so, whether maps look like images or not."""
+    maps, data = sources
+    for path in [*maps.rglob("*.tiff")] if suffix == ".npy" else []:
+        np.save(path.with_suffix(".npy"), tifffile.imread(path))
+        path.unlink()
+    if suffix == "set":
+        torch.save({"asmaps": torch.zeros(1, *SIZE), "paths": ["part/test/crack/003.png"]}, maps / "asmaps.pt")
+        maps /= "asmaps.pt"
+    with pytest.raises(ValueError, match="Give them the other way round"):
+        scores_of(data, maps, skip_bad=skip_bad)
 
 
 def test_advice_on_folders_of_normal_images_is_right(

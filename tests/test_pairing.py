@@ -28,7 +28,7 @@ def image(name: str, category: str | None = None) -> LabelledImage:
 
 def pair(names: Sequence[str], images: Sequence[LabelledImage]) -> tuple[dict[str, str], dict[str, str]]:
     """Maps by the names of their images, and reasons by bad files."""
-    pairs, bad_files = pair_maps(MapFiles(list(names), lambda _: torch.zeros(1, 1)), images)
+    pairs, bad_files = pair_maps(MapFiles(list(names), lambda _: torch.zeros(1, 1), list(names)), images)
     assert all(names[each.map_index] == each.name for each in pairs)
     return {each.image.name: each.name for each in pairs}, dict(bad_files)
 
@@ -52,7 +52,6 @@ WAYS: dict[str, Callable[[str], str]] = {
     "-heat": lambda key: f"{key}-heat.tiff",
     ".map": lambda key: f"{key}.map.tiff",
     "suffix and ending": lambda key: f"{key}.png_map.tiff",
-    "beginning": lambda key: f"/{key}.tiff".replace("/0", "/map_0").lstrip("/"),
     "ending and folders": lambda key: f"runs/{key}_map.tiff",
     "joined": lambda key: f"{key.replace('/', '_')}.tiff",
     "joined by two": lambda key: f"{key.replace('/', '__')}.tiff",
@@ -111,6 +110,7 @@ def test_joined_names_of_two_categories() -> None:
         ("images/x.png", "out/maps/x.tiff"),
         ("x.png", "maps/x.tiff"),
         ("set/bottle/test/good/x.png", "/a/b/bottle/test/good/x.png"),
+        ("x.png", "x.png.npy"),
         ("bagel/test/crack/rgb/000.png", "bagel/test/crack/000.tiff"),
         ("bagel/test/crack/rgb/000.png", "bagel/test/crack/rgb/000.tiff"),
         ("test/20000.png", "20000.tiff"),
@@ -125,16 +125,26 @@ def test_folders_of_the_data_set_that_maps_do_without(name: str, map_name: str) 
     assert pair([map_name], [image(name, "data")._replace(defect=None)]) == ({name: map_name}, {})
 
 
-@pytest.mark.parametrize("root", ["/mnt/parts/", "D:\\parts\\", "\\\\nas\\parts\\"])
-@pytest.mark.parametrize("folder", ["test/", ""])
-def test_categories_of_another_name_on_another_machine(root: str, folder: str) -> None:
-    """Absolute paths fit by the end that they have in common with images, as long as they fit one only."""
-    ends = ["crack/000.png", "good/000.png", "good/001.png"]
-    names = [root + (folder + end).replace("/", "\\" if "\\" in root else "/") for end in ends]
-    images = [image(f"p/test/{end}") for end in ends]
-    assert pair(names, images) == ({each.name: name for each, name in zip(images, names, strict=True)}, {})
-    two = [*images, *(image(f"q/test/{end}") for end in ends)]
-    assert pair(names, two)[0] == {}
+REFUSED: dict[str, Callable[[str], str]] = {
+    "beginning": lambda key: f"/{key}.tiff".replace("/0", "/map_0").lstrip("/"),
+    "another category": lambda key: key.replace("p/", "q/") + ".npy",
+    "another category, joined": lambda key: key.replace("p/", "q/").replace("/", "_") + ".npy",
+    "another category of another machine": lambda key: f"/mnt/parts/{key.removeprefix('p/')}.png",
+    "another category of Windows": lambda key: "D:\\parts\\" + key.removeprefix("p/").replace("/", "\\") + ".png",
+    "another category without a layout": lambda key: f"/mnt/parts/{key.removeprefix('p/test/')}.png",
+    "a folder instead of the category": lambda key: f"run 1/{key.removeprefix('p/')}.tiff",
+    "a word of a folder": lambda key: key.replace("crack", "big_crack").replace("good", "not_good") + ".npy",
+}
+"""How maps may be named that a person would match and the rule does not."""
+
+
+@pytest.mark.parametrize("way", REFUSED)
+@pytest.mark.parametrize("prefix", ["", "p/"])
+def test_ways_that_are_refused(way: str, prefix: str) -> None:
+    """What contradicts the folders of an image, or begins before its name, is taken for no image at all."""
+    images = [image(name.removeprefix("p/"), "p") if not prefix else image(name) for name in NAMES]
+    names = [REFUSED[way](name.rpartition(".")[0]) for name in NAMES]
+    assert pair(names, images) == ({}, dict.fromkeys(names, "a map without a test image"))
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -198,58 +208,57 @@ def test_a_map_that_fits_several_images() -> None:
     assert "a/test/good/000.png, b/test/good/000.png and 1 more" in reason
 
 
-@pytest.mark.parametrize(
-    ("endings", "advice"),
-    [
-        ((".npy", ".png"), '`map_suffix=".npy"` or `map_suffix=".png"` says which'),
-        ((".tiff", "_map.tiff"), '`map_suffix="_map.tiff"` says which'),
-        (("_heat.png", "_map.png"), '`map_suffix="_heat.png"` or `map_suffix="_map.png"` says which'),
-    ],
-)
-def test_pictures_beside_maps(endings: tuple[str, str], advice: str) -> None:
-    """Of two maps of each image none is chosen: both are named, with the option by which one of each is left."""
+SEVERAL_MAPS = {
+    "suffixes": (["{}.npy", "{}.png"], "`map_suffix` (here .npy or .png), or a `table` with a column map, says which"),
+    "suffixes alike": (["{}.npy", "{}.npz"], "`map_suffix` (here .npy or .npz), or a `table`"),
+    "an ending": (["{}.tiff", "{}_map.tiff"], "`map_suffix` (here .tiff or _map.tiff), or a `table`"),
+    "endings": (["{}_heat.png", "{}_map.png"], "`map_suffix` (here _heat.png or _map.png), or a `table`"),
+    "seeds": (["seed0/{}.npy", "seed1/{}.npy"], "give one of these alone as `maps`: seed0, seed1"),
+    "models": (
+        ["maps/padim/{}.npy", "maps/uflow/{}.tiff"],
+        "give one of these alone as `maps`: maps/padim, maps/uflow",
+    ),
+    "a run in a run": (["a/{}.npy", "a/b/{}.npy"], "give one of these alone as `maps`: a/b"),
+}
+"""Several maps of each image, and what is said of them."""
+
+
+@pytest.mark.parametrize("case", SEVERAL_MAPS)
+def test_several_maps_of_each_image(case: str) -> None:
+    """None is chosen: all are named, with what tells them apart."""
+    ways, advice = SEVERAL_MAPS[case]
     images = [image(name) for name in NAMES]
-    pairs, bad_files = pair([f"{each.key}{ending}" for each in images for ending in endings], images)
+    pairs, bad_files = pair([way.format(each.key) for each in images for way in ways], images)
     assert not pairs
+    assert set(bad_files) == set(NAMES)
     for each in images:
-        names = [f"{each.key}{ending}" for ending in endings]
-        assert bad_files[each.name] == f"several maps of one image, {', '.join(names)}; {advice}"
-    kept = advice.split('"')[1]
-    left = [f"{each.key}{ending}" for each in images for ending in endings if ending.endswith(kept)]
-    assert set(pair(left, images)[0]) == set(NAMES)
+        names = ", ".join(way.format(each.key) for way in ways)
+        assert f"several maps of one image, {names}; {advice}" in bad_files[each.name]
 
 
 def test_two_maps_of_a_single_image() -> None:
-    """A second map of one image only is settled by the suffix of the rest, if it has another; the rest is matched."""
+    """A second map of one image only is no reason to doubt the rest."""
     images = [image(name) for name in NAMES]
     names = [f"{each.key}.tiff" for each in images]
-    advices = {
-        "p/test/crack/000.npy": '`map_suffix=".tiff"` says which',
-        "p/test/crack/000_map.tiff": "all but one have to go",
-        "p/test/crack/000.tiff": "all but one have to go",
-    }
-    for second, advice in advices.items():
+    for second in ("p/test/crack/000.npy", "p/test/crack/000_map.tiff", "p/test/crack/000.tiff"):
         pairs, bad_files = pair([*names, second], images)
         assert set(pairs) == set(NAMES[1:])
-        assert bad_files == {NAMES[0]: f"several maps of one image, {names[0]}, {second}; {advice}"}
+        assert list(bad_files) == [NAMES[0]]
+        assert bad_files[NAMES[0]].startswith(f"several maps of one image, {names[0]}, {second}; ")
     (reason,) = pair([names[0]] * 50_000, images[:1])[1].values()
-    assert "and 49996 more; all but one have to go" in reason
-    pairs, bad_files = pair(["a/p/test/crack/000.tiff", "b/p/test/crack/000.tiff"], images[:1])
-    assert not pairs
-    assert list(bad_files) == [NAMES[0]]
+    assert "and 49996 more; a set needs one map of each image" in reason
 
 
 DEEP = ["audiojack/OK/S0001/a1.jpg", "audiojack/NG/AK/S0002/a2.jpg", "audiojack/NG/BX/S0003/a3.jpg"]
 
 
-@pytest.mark.parametrize("folder", ["", "run1/", "run1/audiojack/"])
 @pytest.mark.parametrize("ending", [".npy", "_map.tiff", ".jpg.npy"])
-def test_names_alone_of_images_at_several_depths(folder: str, ending: str) -> None:
-    """Maps in one folder are matched by their names alone if these are unique, however deep the images lie."""
+def test_names_alone_of_images_at_several_depths(ending: str) -> None:
+    """Maps without folders are matched by their names alone if these are unique, however deep the images lie."""
     images = [
         LabelledImage(n, "audiojack", Path(n), (), False, n.split("/")[-3].replace("audiojack", "OK")) for n in DEEP
     ]
-    pairs, bad_files = pair([f"{folder}{Path(name).stem}{ending}" for name in DEEP], images)
+    pairs, bad_files = pair([f"{Path(name).stem}{ending}" for name in DEEP], images)
     assert not bad_files
     assert {Path(name).stem: Path(each).name.removesuffix(ending) for name, each in pairs.items()} == {
         "a1": "a1",
@@ -258,22 +267,17 @@ def test_names_alone_of_images_at_several_depths(folder: str, ending: str) -> No
     }
 
 
-def test_names_alone_of_several_categories() -> None:
-    """Maps in a folder for each category are matched by category and name."""
-    images = [
-        LabelledImage(name, category, Path(name), (), False, name.split("/")[1])
-        for category in ("cap", "zip")
-        for name in (f"{category}/OK/S1/a.jpg", f"{category}/NG/AK/S2/b.jpg")
-    ]
-    names = [f"maps/{category}/{name}.npy" for category in ("cap", "zip") for name in "ab"]
-    pairs, bad_files = pair(names, images)
-    assert not bad_files
-    assert list(pairs.values()) == names
-
-
-@pytest.mark.parametrize("names", [["a1.npy", "a2.npy", "a9.npy"], ["NG/a1.npy", "NG/a2.npy", "NG/a3.npy"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a1.npy", "a2.npy", "a9.npy"],
+        ["NG/a1.npy", "NG/a2.npy", "NG/a3.npy"],
+        ["run1/a1.npy", "run1/a2.npy", "run1/a3.npy"],
+        ["run1/audiojack/a1.npy", "run1/audiojack/a2.npy", "run1/audiojack/a3.npy"],
+    ],
+)
 def test_names_alone_that_do_not_tell(names: list[str]) -> None:
-    """If a map fits no image, or its folder is that of another type of defect, names alone match nothing."""
+    """If a map fits no image, or lies in a folder that the image does not, not all maps are matched."""
     images = [LabelledImage(n, "audiojack", Path(n), (), False, n.split("/")[1]) for n in DEEP]
     assert pair(names, images)[1]
 
@@ -290,27 +294,28 @@ def test_joined_names_of_images_in_a_folder_of_their_own() -> None:
 
 
 def test_maps_of_a_collection_for_one_category() -> None:
-    """Where maps of other categories fit, too, the advice is to give those of this one, and it is right."""
+    """Maps of other categories are no maps of the category that is the data set."""
     images = [image(f"test/crack/{number:03}.png", "bottle") for number in range(3)]
     names = [f"{category}/test/crack/{number:03}.npy" for category in ("bottle", "cable") for number in range(3)]
     pairs, bad_files = pair(names, images)
-    assert not pairs
-    assert {reason.rpartition("; ")[2] for reason in bad_files.values()} == {
-        "give the maps of bottle alone as `maps`, such as its folder"
-    }
-    assert len(pair([name for name in names if "bottle" in name], images)[0]) == 3
+    assert list(pairs.values()) == names[:3]
+    assert bad_files == dict.fromkeys(names[3:], "a map without a test image")
 
 
-def test_a_set_beside_single_maps(tmp_path: Path) -> None:
-    """The suffix that is advised is that of a file, not of the path of an image in it."""
+def test_sets_of_maps_of_the_same_images(tmp_path: Path) -> None:
+    """What is advised is a file or folder of a set, not the path of an image in it."""
     images = [image(name) for name in NAMES]
-    np.savez(tmp_path / "all.npz", maps=np.zeros((len(NAMES), 4, 4)), paths=NAMES)
-    (tmp_path / "p/test/crack").mkdir(parents=True)
-    np.save(tmp_path / f"{images[0].key}.npy", np.zeros((4, 4)))
-    ((_, reason),) = pair_maps(open_maps(tmp_path), images)[1]
+    for folder in ("seed0", "seed1"):
+        (tmp_path / "seeds" / folder).mkdir(parents=True)
+        np.savez(tmp_path / "seeds" / folder / "all.npz", maps=np.zeros((len(NAMES), 4, 4)), paths=NAMES)
+    reasons = {bad_file.reason for bad_file in pair_maps(open_maps(tmp_path / "seeds"), images)[1]}
+    assert {reason.rpartition("; ")[2] for reason in reasons} == {"give one of these alone as `maps`: seed0, seed1"}
+    assert len(pair_maps(open_maps(tmp_path / "seeds" / "seed1"), images)[0]) == len(NAMES)
+    (tmp_path / "seeds/seed0/p/test/crack").mkdir(parents=True)
+    np.save(tmp_path / f"seeds/seed0/{images[0].key}.npy", np.zeros((4, 4)))
+    ((_, reason),) = pair_maps(open_maps(tmp_path / "seeds/seed0"), images)[1]
     assert reason.startswith(f"several maps of one image, {NAMES[0]} (in all.npz), ")
-    assert reason.endswith('; `map_suffix=".npz"` says which')
-    assert len(pair_maps(open_maps(tmp_path, ".npz"), images)[0]) == len(NAMES)
+    assert reason.endswith("; give one of these alone as `maps`: all.npz")
 
 
 def test_images_with_problems(tmp_path: Path) -> None:

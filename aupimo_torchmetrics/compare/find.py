@@ -8,22 +8,23 @@ with a dot are no data.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
+from aupimo_torchmetrics._paths import distinguishing_names
 
-__all__ = ["FoundResults", "distinguishing_names", "find_results", "missing_text"]
+__all__ = ["FoundResults", "find_results", "missing_text"]
 
 RESULT_FILE = "aupimo/aupimos.json"
-FILE_SUFFIXES = (".json", ".safetensors")
+OUTPUT_FILES = {"summary.json", "images.csv", "report.html"}
+"""What `aupimo evaluate --out` writes beside the results."""
 MAX_NAMED = 5
 """How many folders an error names."""
-MAX_FOLDERS = 4
-"""Folders above `aupimo` in a benchmark: those of model, collection, seed and category."""
+MAX_FOLDERS = 3
+"""Folders between that of the model and `aupimo`: those of collection, seed and category."""
 
 SEED_FOLDER = re.compile(r"seed[-_ ]?(\d+)", re.IGNORECASE)
 NO_SEED = ""
@@ -41,6 +42,8 @@ class FoundResults(NamedTuple):
     folders of categories, and the seed is `""` if there are no folders of seeds."""
     missing: dict[str, tuple[str, ...]]
     """The models, as `MODEL` or `MODEL/SEED`, that lack each of the other categories."""
+    empty: tuple[str, ...] = ()
+    """Folders of models and seeds without any result, as `MODEL` or `MODEL/SEED`."""
 
 
 class _Result(NamedTuple):
@@ -50,6 +53,12 @@ class _Result(NamedTuple):
     seed: str
     category: Folders
     path: Path
+
+    @property
+    def seed_number(self) -> int:
+        """Number of the seed, -1 for none."""
+        match = SEED_FOLDER.fullmatch(self.seed)
+        return int(match[1]) if match else -1
 
 
 def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundResults:
@@ -64,20 +73,46 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
         The result files of the common categories, and the models that lack the others.
 
     Raises:
-        ValueError: If a path is not there, if there is one file only or files among folders, or if names do not fit.
+        ValueError: If a path is not there or no result, if there is one file only or files among folders, or if names
+            do not fit.
         BadDataError: If folders hold fewer than two models, no category that all of them have, or results of which it
             is not clear to what they belong.
 
     """
-    for path in paths:
-        if not path.exists():
-            raise SettingError(f"Expected `paths` to be files or folders with results, but there is none at {path}.")
+    _check_paths(paths)
+    if len(paths) == 1:
+        if names is not None:
+            raise SettingError(
+                "Expected `names` with files only, or with the folders of two models or more: in a benchmark folder "
+                "the names are those of its folders."
+            )
+        return _find_benchmark(paths[0])
+    models = dict(zip(_checked_names(paths, names), paths, strict=True))
+    if not paths[0].is_dir():
+        return FoundResults({"": {name: {NO_SEED: path} for name, path in models.items()}}, {})
+    results = [result for name, folder in models.items() for result in _results_of(name, folder)]
+    found = _arrange(results, models)
+    for name in found.empty:
+        if name in models:
+            raise BadDataError(
+                f"Expected CATEGORY/{RESULT_FILE} or {RESULT_FILE} in {models[name]}, but there is none."
+            )
+    return found
+
+
+def _check_paths(paths: Sequence[Path]) -> None:
+    """Raise unless there are two result files or more, or folders."""
     folders = [path for path in paths if path.is_dir()]
-    if folders and len(folders) < len(paths):
-        (file, *_) = (path for path in paths if path not in folders)
+    files = [path for path in paths if path not in folders]
+    for file in files:
+        if not file.exists():
+            raise SettingError(f"Expected `paths` to be files or folders with results, but there is none at {file}.")
+        if file.name in OUTPUT_FILES:
+            raise SettingError(f"Expected `paths` to be results, but got {file}. Give its folder, {file.parent}.")
+    if folders and files:
         raise SettingError(
             f"Expected `paths` to be files only or folders only, but got a folder among {len(paths)}: {folders[0]} is "
-            f"a folder and {file} a file."
+            f"a folder and {files[0]} a file."
         )
     if len(paths) < 2 and not folders:
         found = f"the single file {paths[0]}" if paths else "none"
@@ -85,23 +120,11 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
             f"Expected `paths` to be two files or more, or one benchmark folder, but got {found}. Two folders that "
             "`aupimo evaluate --out` wrote do as well."
         )
-    if len(paths) == 1:
-        if names is not None:
-            raise SettingError(
-                "Expected `names` with files only, or with the folders of two models or more: in a benchmark folder "
-                "the names are those of its folders."
-            )
-        return _arrange(_results_of_benchmark(paths[0]))
-    names = _checked_names(paths, names)
-    if folders:
-        return _arrange([each for path, name in zip(paths, names, strict=True) for each in _results_of(path, name)])
-    return FoundResults({"": {name: {NO_SEED: path} for path, name in zip(paths, names, strict=True)}}, {})
 
 
 def _checked_names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequence[str]:
     """Names of models: the given ones or those that tell the paths apart. Raise unless each path has one of its own."""
-    if names is None:
-        names = distinguishing_names(paths)
+    names = distinguishing_names(paths) if names is None else names
     if len(names) != len(paths):
         kind = "folders" if paths[0].is_dir() else "files"
         raise SettingError(f"Expected `names` to hold a name for each of {len(paths)} {kind}, but got {len(names)}.")
@@ -111,78 +134,40 @@ def _checked_names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequen
     return names
 
 
-def distinguishing_names(paths: Sequence[Path]) -> list[str]:
-    """Name files or folders by the parts of their paths that differ, such as the folder of the model.
-
-    Parts that all paths have in common are cut at the front and at the end. Equal paths get equal names.
-
-    Example:
-        >>> from pathlib import Path
-        >>> distinguishing_names([Path("runs/padim/aupimos.json"), Path("runs/uflow/aupimos.json")])
-        ['padim', 'uflow']
-        >>> distinguishing_names([Path("padim.json"), Path("runs/uflow.json")])
-        ['padim', 'runs/uflow']
-
-    """
-    without_suffix = [path.with_suffix("") if path.suffix in FILE_SUFFIXES else path for path in paths]
-    # Not `Path.resolve`, which follows links: a link may be the name that somebody gave a model.
-    parts = [Path(os.path.abspath(path)).parts for path in without_suffix]  # noqa: PTH100
-    shortest = min(len(each) for each in parts) - 1  # at least one part remains of each
-    num_front = _num_common(parts, shortest)
-    num_end = _num_common([each[::-1] for each in parts], shortest - num_front)
-    return ["/".join(each[num_front : len(each) - num_end]) for each in parts]
-
-
-def _num_common(sequences: Sequence[Sequence[str]], at_most: int) -> int:
-    """How many of the first elements all sequences have in common."""
-    for index in range(at_most):
-        if len({sequence[index] for sequence in sequences}) > 1:
-            return index
-    return at_most
-
-
-def _files_below(root: Path) -> list[tuple[Folders, Path]]:
-    """Result files in a folder and the folders below it, and the names of the folders that lead to each."""
-    patterns = ["*/" * num_folders + RESULT_FILE for num_folders in range(MAX_FOLDERS + 1)]
-    files = [(path.relative_to(root).parts[:-2], path) for pattern in patterns for path in root.glob(pattern)]
-    return sorted(each for each in files if not any(folder.startswith(".") for folder in each[0]))
-
-
-def _results_of_benchmark(root: Path) -> list[_Result]:
-    """Results of all models in a benchmark folder."""
-    results, of_one_model = [], []
-    for folders, path in _files_below(root):
-        if len(folders) > 1 and not SEED_FOLDER.fullmatch(folders[0]):
-            results.append(_result(folders[0], folders[1:], path))
-        else:  # MODEL/aupimo looks like CATEGORY/aupimo of a single model
-            of_one_model.append("/".join((*folders, "aupimo")))
-    models = sorted({result.model for result in results})
-    if len(models) >= 2 and not of_one_model:
-        return results
+def _find_benchmark(root: Path) -> FoundResults:
+    """Find the results of all models in a folder."""
+    models = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    results = [result for name, folder in models.items() for result in _results_of(name, folder)]
+    # MODEL/aupimo looks like CATEGORY/aupimo of a single model.
+    alone = [each for each in results if SEED_FOLDER.fullmatch(each.model) or not (each.category or each.seed)]
+    of_one_model = [result.path.parent.relative_to(root).as_posix() for result in alone]
     one_model = (
         f"{', '.join(of_one_model[:MAX_NAMED])}{', ...' if of_one_model[MAX_NAMED:] else ''}: are these categories or "
         "seeds of one model, as `aupimo evaluate --out` writes them? Then give the folders of two models or more."
     )
-    if len(models) >= 2:
+    found = sorted({result.model for result in results} - {result.model for result in alone})
+    if len(found) < 2:
+        raise BadDataError(
+            f"Expected the results of two models or more, as MODEL/COLLECTION/CATEGORY/{RESULT_FILE} in {root}, "
+            f"but got {len(found)}{''.join(f' ({model})' for model in found)}."
+            f"{f' There is {one_model}' if of_one_model else ''}"
+        )
+    if of_one_model:
         raise BadDataError(
             f"Expected folders MODEL/CATEGORY/aupimo in {root}, but one folder is missing in {one_model}"
         )
-    raise BadDataError(
-        f"Expected the results of two models or more, as MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json in {root}, "
-        f"but got {len(models)}{''.join(f' ({model})' for model in models)}."
-        f"{f' There is {one_model}' if of_one_model else ''}"
-    )
+    return _arrange(results, models)
 
 
-def _results_of(folder: Path, model: str) -> list[_Result]:
+def _results_of(model: str, root: Path) -> list[_Result]:
     """Results in the folder of one model, or in the folder `aupimo` of one category."""
-    files = _files_below(folder)
-    single = folder / Path(RESULT_FILE).name
+    patterns = ["*/" * num_folders + RESULT_FILE for num_folders in range(MAX_FOLDERS + 1)]
+    files = sorted(path for pattern in patterns for path in root.glob(pattern))
+    single = root / Path(RESULT_FILE).name
     if not files and single.is_file():
-        files = [((), single)]
-    if not files:
-        raise BadDataError(f"Expected CATEGORY/{RESULT_FILE} or {RESULT_FILE} in {folder}, but there is none.")
-    return [_result(model, folders, path) for folders, path in files]
+        return [_Result(model, NO_SEED, (), single)]
+    with_folders = [(path.relative_to(root).parts[:-2], path) for path in files]
+    return [_result(model, *each) for each in with_folders if not any(name.startswith(".") for name in each[0])]
 
 
 def _result(model: str, folders: Sequence[str], path: Path) -> _Result:
@@ -197,25 +182,40 @@ def _result(model: str, folders: Sequence[str], path: Path) -> _Result:
     return _Result(model, seeds[0] if seeds else NO_SEED, category, path)
 
 
-def _arrange(results: Sequence[_Result]) -> FoundResults:
-    """Result files by category, model and seed."""
-    files: dict[Folders, dict[str, dict[str, Path]]] = {}
-    models = list(dict.fromkeys(result.model for result in results))
-    for model in models:
-        _check_clear([result for result in results if result.model == model])
-    for result in _with_category(results):
-        by_seed = files.setdefault(result.category, {}).setdefault(result.model, {})
-        if result.seed in by_seed:
-            raise _unclear(result.model, by_seed[result.seed], result.path)
-        by_seed[result.seed] = result.path
-    names = _category_names(files)
-    missing = {names[category]: _lacking(files[category], models, results) for category in sorted(files)}
-    common = [category for category in sorted(files) if not missing[names[category]]]
-    skipped = {name: lacking for name, lacking in missing.items() if lacking}
+def _arrange(results: Sequence[_Result], folders: Mapping[str, Path]) -> FoundResults:
+    """Put results in order by category, model and seed, and name the folders of models that have none."""
+    _check_clear(results)
+    categories = {result.category for result in results if result.category}
+    has_one_collection = len({category[:-1] for category in categories}) == 1
+    files: dict[str, dict[str, dict[str, Path]]] = {}
+    seeds: dict[str, dict[str, None]] = {result.model: {} for result in results}
+    for result in sorted(results, key=lambda result: (result.category, result.seed_number)):
+        # Without a folder, it is of the only category that there is.
+        category = next(iter(categories)) if len(categories) == 1 else result.category
+        name = "/".join(category[-1:] if has_one_collection else category)
+        files.setdefault(name, {}).setdefault(result.model, {})[result.seed] = result.path
+        seeds[result.model][result.seed] = None
+    missing: dict[str, dict[str, None]] = {}
+    for name, by_model in files.items():
+        for model, seed in ((model, seed) for model, of_model in seeds.items() for seed in of_model):
+            if seed not in by_model.get(model, {}):
+                missing.setdefault(name, {})[f"{model}/{seed}" if model in by_model else model] = None
+    common = {name: {model: files[name][model] for model in seeds} for name in files if name not in missing}
     if not common:
-        raise BadDataError(f"Expected a category that all models have, but each lacks some: {missing_text(skipped)}.")
-    arranged = {names[category]: {model: _in_order(files[category][model]) for model in models} for category in common}
-    return FoundResults(arranged, skipped)
+        raise BadDataError(f"Expected a category that all models have, but each lacks some: {missing_text(missing)}.")
+    lacking = {name: tuple(models) for name, models in missing.items()}
+    return FoundResults(common, lacking, tuple(_empty(results, folders)))
+
+
+def _empty(results: Sequence[_Result], folders: Mapping[str, Path]) -> Iterator[str]:
+    """Name the folders of models, and of their seeds, in which there is no result."""
+    with_results = {folder for result in results for folder in result.path.parents}
+    for model, folder in folders.items():
+        if folder not in with_results:
+            yield model
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and SEED_FOLDER.fullmatch(path.name) and path not in with_results:
+                yield f"{model}/{path.name}"
 
 
 def missing_text(missing: Mapping[str, Collection[str]]) -> str:
@@ -225,57 +225,16 @@ def missing_text(missing: Mapping[str, Collection[str]]) -> str:
     )
 
 
-def _in_order(by_seed: Mapping[str, Path]) -> dict[str, Path]:
-    """Files in the order of the numbers of their seeds."""
-    return {seed: by_seed[seed] for seed in sorted(by_seed, key=_seed_number)}
-
-
-def _seed_number(seed: str) -> int:
-    """Number of a seed, by which seeds are sorted; -1 for none."""
-    match = SEED_FOLDER.fullmatch(seed)
-    return int(match[1]) if match else -1
-
-
 def _check_clear(results: Sequence[_Result]) -> None:
-    """Raise if results of a model lie where some with and some without a seed or category, or one seed twice, lie."""
-    first, by_number = results[0], dict[int, _Result]()
+    """Raise if some results of a model lie in folders of seeds or categories and others do not, or two are of one."""
+    first: dict[object, _Result] = {}
     for result in results:
-        if (first.seed == NO_SEED) != (result.seed == NO_SEED) or bool(first.category) != bool(result.category):
-            raise _unclear(first.model, first.path, result.path)
-        same_number = by_number.setdefault(_seed_number(result.seed), result)
-        if same_number.seed != result.seed:
-            raise _unclear(first.model, same_number.path, result.path)
-
-
-def _unclear(model: str, path: Path, other: Path) -> BadDataError:
-    """Error of two files that cannot both be results of a model."""
-    return BadDataError(
-        f"Expected one result of {model!r} for each category and seed, but it is not clear what {path} and {other} are "
-        "of. Remove one, or give it a folder of its own."
-    )
-
-
-def _with_category(results: Sequence[_Result]) -> list[_Result]:
-    """Results, of which those without the folder of a category are of the only category that there is."""
-    categories = {result.category for result in results if result.category}
-    if len(categories) != 1:
-        return list(results)
-    return [result._replace(category=next(iter(categories))) for result in results]
-
-
-def _category_names(categories: Iterable[Folders]) -> dict[Folders, str]:
-    """Names of categories, with that of the collection only if there are several of these."""
-    has_one_collection = len({folders[:-1] for folders in categories if folders}) == 1
-    return {folders: "/".join(folders[-1:] if has_one_collection else folders) for folders in categories}
-
-
-def _lacking(
-    by_model: Mapping[str, Mapping[str, Path]], models: Sequence[str], results: Sequence[_Result]
-) -> tuple[str, ...]:
-    """Models, or seeds of them, that a category lacks."""
-    lacking = []
-    for model in models:
-        seeds = dict.fromkeys(result.seed for result in results if result.model == model)
-        without = [seed for seed in seeds if seed not in by_model.get(model, {})]
-        lacking += [model] if len(without) == len(seeds) else [f"{model}/{seed}" for seed in without]
-    return tuple(lacking)
+        of_model = first.setdefault(result.model, result)
+        same = first.setdefault((result.model, result.category, result.seed_number), result)
+        is_alike = (of_model.seed_number < 0, not of_model.category) == (result.seed_number < 0, not result.category)
+        if same is not result or not is_alike:
+            other = of_model if same is result else same
+            raise BadDataError(
+                f"Expected one result of {result.model!r} for each category and seed, but it is not clear what "
+                f"{other.path} and {result.path} are of. Give each a folder of its own."
+            )

@@ -26,12 +26,12 @@ from aupimo_torchmetrics._html.page import (
     write_page,
 )
 from aupimo_torchmetrics.compare._progress import progress
+from aupimo_torchmetrics.evaluate.find import EvaluatedPairs, find_evaluated_pairs
 from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE
 from aupimo_torchmetrics.evaluate.page import Model, make_model, model_view
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.sources import EvaluatedPairs, find_evaluated_pairs
 from aupimo_torchmetrics.results import AUPIMOResult
-from aupimo_torchmetrics.statistics._matching import align_scores, match_images
+from aupimo_torchmetrics.statistics._matching import align_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,10 +174,7 @@ def _images_of(category: str, content: PageContent, sources: Sources) -> list[_I
     results = content.results[category]
     (first_name, first), *_ = results.items()
     aligned = align_scores(results)
-    orders = {}
-    if aligned.matched_by == "path":
-        for name, result in results.items():
-            orders[name] = match_images(first.paths or (), result.paths or (), first_name, name)
+    orders = aligned.orders if aligned.matched_by == "path" else {}
     images = []
     for place in range(len(first.aupimos)):
         scores = {name: float(each[place]) for name, each in aligned.scores.items()}

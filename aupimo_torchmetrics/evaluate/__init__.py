@@ -1,7 +1,7 @@
 r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by other metrics of pixels and of images.
 
 In the order of the work: `data` lists the images of a data set, in folders or in a table, and `maps` opens the maps;
-`sources` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands.
+`find` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands.
 `scoring` scores category by category, by AUPIMO and by `other_metrics`, and `image_warnings` says what is in doubt.
 `evaluation` holds the scores of each `category`, as text and for programs; `output` writes files and pictures, and
 `page` writes `report.html`. What cannot be evaluated is a bad file, see `bad_files`.

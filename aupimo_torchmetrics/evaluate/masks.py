@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files import open_image, orientation_of, read_npy, read_tiff, refusing
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError
 from aupimo_torchmetrics.evaluate.photographs import NUMBERS, has_wide_channels
@@ -72,7 +72,7 @@ class MaskRule:
         if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):
             raise TypeError(f"Expected `mask_threshold` to be None or a number, but got {type(threshold).__name__}.")
         if threshold is not None and not math.isfinite(threshold):
-            raise ValueError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
+            raise SettingError(f"Expected `mask_threshold` to be None or a finite number, but got {threshold}.")
         if index is not None and (not isinstance(index, Integral) or isinstance(index, bool)):
             raise TypeError(f"Expected `ignore_index` to be None or an integer, but got {type(index).__name__}.")
 

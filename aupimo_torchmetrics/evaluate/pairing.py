@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from aupimo_torchmetrics._paths import match_by_end
 from aupimo_torchmetrics.evaluate.bad_files import BadFile
 from aupimo_torchmetrics.evaluate.data.folders import LabelledImage, is_file
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles
-from aupimo_torchmetrics.evaluate.ways import SEPARATORS, fitting_images
 
-__all__ = ["Pair", "bad_image", "pair_images", "pair_maps"]
+__all__ = ["WITHOUT_IMAGE", "Pair", "bad_image", "full_path", "pair_images", "pair_maps"]
 
+WITHOUT_IMAGE = "a map without a test image"
 MAX_NAMED = 4
 """How many maps of one image are named."""
-MAX_ENDINGS = 20
-"""How many endings of maps are tried where images have several maps."""
 
 
 class Pair(NamedTuple):
@@ -31,14 +30,12 @@ class Pair(NamedTuple):
 
 
 def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pair], list[BadFile]]:
-    """Find the map of each test image.
+    """Find the map of each test image by its path, see `aupimo_torchmetrics._paths`.
 
     A file of maps is often of one category of a collection, so a category without any map is not a reason to complain.
 
     Args:
-        maps: Maps, whose paths have an end in common with those of the images: folders may be missing at the beginning
-            of either. Their names may go on after those of the images, or begin before them, or hold their folders,
-            all in the same way.
+        maps: Maps.
         images: Test images, sorted by category and key.
 
     Returns:
@@ -46,19 +43,19 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
         image, an image without a map whose category has others, and an image with a problem or whose mask is missing.
 
     """
+    have_categories = all(image.place is None for image in images)
+    matches = match_by_end(maps.names, list(map(full_path, images)), have_categories=have_categories)
+    indices = {image: [index] for index, image in enumerate(matches.images) if image is not None}
+    indices |= matches.several_paths
+    found = {index for of_image in indices.values() for index in of_image}
     bad_files = []
-    indices: dict[int, list[int]] = {}
-    for index, fitting in enumerate(fitting_images(maps.names, images)):
-        if not fitting:
-            bad_files.append(BadFile(maps.names[index], "a map without a test image"))
-        elif len({images[number].key for number in fitting}) > 1:
-            bad_files.append(BadFile(maps.names[index], _ambiguous([images[number].name for number in fitting])))
-        else:
-            for number in fitting:  # several if files have one name, which is a problem of theirs
-                indices.setdefault(number, []).append(index)
+    for index, name in enumerate(maps.names):
+        fitting = [images[number] for number in matches.several_images.get(index, [])]
+        if fitting and all(image.problem for image in fitting):  # files of one name, which is a problem of theirs
+            indices |= {number: [index] for number in matches.several_images[index]}
+        elif index not in found:
+            bad_files.append(BadFile(name, _ambiguous(fitting) if fitting else WITHOUT_IMAGE))
     with_maps = {images[number].category for number in indices}
-    files = maps.names if maps.files is None else maps.files
-    advice = _MapSuffixes([[files[index] for index in of_image] for of_image in indices.values()])
     pairs = []
     for number, image in enumerate(images):
         if image.category not in with_maps:
@@ -69,11 +66,16 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
         elif not of_image:
             bad_files.append(bad_image(image, "a test image without a map"))
         elif len(of_image) > 1:
-            of_files = [(maps.names[index], files[index]) for index in of_image]
-            bad_files.append(bad_image(image, advice.several_maps(of_files, image.category)))
+            bad_files.append(bad_image(image, _several_maps(maps, of_image)))
         else:
             pairs.append(Pair(image, of_image[0], maps.names[of_image[0]]))
     return _with_masks(pairs, bad_files)
+
+
+def full_path(image: LabelledImage) -> str:
+    """Path of an image with its category, also where the data set is one category; in a table as it stands there."""
+    is_full = image.place is not None or image.name.startswith(f"{image.category}/")
+    return image.name if is_full else f"{image.category}/{image.name}"
 
 
 def bad_image(image: LabelledImage, reason: str) -> BadFile:
@@ -117,57 +119,40 @@ def _with_masks(pairs: Sequence[Pair], bad_files: list[BadFile]) -> tuple[list[P
     return complete, bad_files
 
 
-def _ambiguous(names: Sequence[str]) -> str:
+def _ambiguous(images: Sequence[LabelledImage]) -> str:
     """Say that a map fits several images."""
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    more = f" and {len(images) - 2} more" if len(images) > 2 else ""
     return (
-        f"a map that fits several images, {names[0]}, {names[1]}{more}; "
+        f"a map that fits several images, {images[0].name}, {images[1].name}{more}; "
         "paths of maps with more of the folders of the images, or `data` of one category, tell them apart"
     )
 
 
-class _MapSuffixes:
-    """Finds what settles which of several maps counts.
-
-    Args:
-        files: Files of the maps of each image that has any.
-
-    """
-
-    def __init__(self, files: Sequence[Sequence[str]]) -> None:
-        self._files = files
-        self._settles: dict[str, bool] = {}
-
-    def several_maps(self, maps: Sequence[tuple[str, str]], category: str) -> str:
-        """Say that an image has several maps, given with their files, and what leaves one map of each image."""
-        files = [file for _, file in maps]
-        suffixes = [os.path.splitext(file)[1] for file in files]  # noqa: PTH122
-        endings = suffixes if len(set(suffixes)) == len(files) else _endings(files[: MAX_NAMED + 1])
-        settling = [f'`map_suffix="{ending}"`' for ending in endings if self._does_settle(ending)]
-        are_of_category = [category in PurePosixPath(name.replace("\\", "/")).parts for name, _ in maps]
-        remedy = "all but one have to go"
-        if settling:
-            remedy = f"{' or '.join(settling)} says which"
-        elif are_of_category.count(True) == 1:
-            remedy = f"give the maps of {category} alone as `maps`, such as its folder"
-        named = [name if name == file else f"{name} (in {file})" for name, file in maps[:MAX_NAMED]]
-        more = f" and {len(maps) - MAX_NAMED} more" if len(maps) > MAX_NAMED else ""
-        return f"several maps of one image, {', '.join(named)}{more}; {remedy}"
-
-    def _does_settle(self, ending: str) -> bool:
-        """Whether each image has one map in a file with this ending."""
-        if ending not in self._settles and len(self._settles) < MAX_ENDINGS:
-            ends = ending.lower()
-            counts = (sum(file.lower().endswith(ends) for file in files) for files in self._files)
-            self._settles[ending] = all(count == 1 for count in counts)
-        return self._settles.get(ending, False)
+def _several_maps(maps: MapFiles, indices: Sequence[int]) -> str:
+    """Say that an image has several maps, and which settings choose among them."""
+    names = [maps.names[index] for index in indices]
+    files = ["the file"] * len(names) if maps.files is None else [maps.files[index] for index in indices]
+    is_set = maps.files is not None
+    named = [
+        f"{name} (in {file})" if is_set and name != file else name for name, file in zip(names, files, strict=True)
+    ]
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return f"several maps of one image, {', '.join(named[:MAX_NAMED])}{more}; {_choice(names, files)}"
 
 
-def _endings(names: Sequence[str]) -> list[str]:
-    """Endings of names in one folder by which one of them can be told from the others, as `_map.tiff`."""
-    common = os.path.commonprefix(list(names))  # noqa: RUF071  letters, not folders
-    start = len(common)
-    if any(name[start : start + 1] not in SEPARATORS for name in names):
-        start = max(common.rfind(letter) for letter in SEPARATORS)
-    endings = [name[start:] for name in names] if start > 0 else []
-    return [each for each in endings if "/" not in each and sum(name.endswith(each) for name in names) == 1]
+def _choice(names: Sequence[str], files: Sequence[str]) -> str:
+    """Name what chooses among several maps of one image: a folder or a set, or else the ending of the files."""
+    sets = {PurePosixPath(file) for name, file in zip(names, files, strict=True) if name != file}
+    if len({*files}) == 1:
+        return "a set needs one map of each image"
+    places = sets or {PurePosixPath(file).parent for file in files}
+    while len(places) > 1 and len({place.name for place in places}) == 1:
+        places = {place.parent for place in places}
+    if sets or len(places) > 1:
+        apart = {place for place in places if not any(place in other.parents for other in places)}
+        return f"give one of these alone as `maps`: {', '.join(sorted(map(str, apart))[:MAX_NAMED])}"
+    start = len(os.path.commonprefix(files))  # noqa: RUF071  of letters, up to the endings
+    while any(file[start] not in "._- " for file in files):
+        start -= 1
+    endings = sorted({file[start:] for file in files})[:MAX_NAMED]
+    return f"`map_suffix` (here {' or '.join(endings)}), or a `table` with a column map, says which"

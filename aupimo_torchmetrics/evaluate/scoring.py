@@ -25,13 +25,13 @@ from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFil
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
+from aupimo_torchmetrics.evaluate.find import find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
-from aupimo_torchmetrics.evaluate.sources import find_pairs
 from aupimo_torchmetrics.metrics import AUPIMO
 
 if TYPE_CHECKING:

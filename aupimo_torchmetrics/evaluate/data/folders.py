@@ -7,23 +7,16 @@ are no data. Images and masks are listed here, not read.
 """
 
 import os
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files import find_files
+from aupimo_torchmetrics._paths import IMAGE_SUFFIXES, as_key, as_name
 
 __all__ = ["IMAGE_SUFFIXES", "DataFolder", "LabelledImage", "MaskIndex", "as_key", "as_name"]
 
-IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-"""Suffixes of images and masks, in any case."""
-OTHER_SUFFIXES = (".avif", ".dcm", ".heic", ".jp2", ".npy", ".npz", ".pt")
-"""Suffixes of maps, and of images that a table may name; they are no part of a key either."""
-_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *OTHER_SUFFIXES))
 NORMAL_FOLDERS = ("good", "ok", "normal", "defect_free", "defect-free")
 """Names of folders of normal images, in any case."""
 
@@ -66,19 +59,6 @@ class LabelledImage(NamedTuple):
     def key(self) -> str:
         """Path relative to the data set, without suffix."""
         return as_key(self.name)
-
-
-def as_name(path: str) -> str:
-    """Return a path in the normal form of Unicode that names are compared in, NFC."""
-    return path if path.isascii() else unicodedata.normalize("NFC", path)
-
-
-def as_key(path: str) -> str:
-    """Return a path in the normal form of Unicode that names are compared in, without the suffix of an image or map."""
-    name = as_name(path)
-    dot = name.rfind(".")
-    has_suffix = dot > 0 and name[dot - 1] != "/" and name[dot:].lower() in _SUFFIXES
-    return name[:dot] if has_suffix else name
 
 
 class MaskIndex:
