@@ -507,7 +507,7 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
     for (a, b), confidence in comparison.confidence.items():
         row, column = comparison.order.index(a), comparison.order.index(b)
         assert cells[row, column] == confidence
-        assert 0 <= confidence - written[column, row] < 0.01  # rounded down
+        assert 0 <= confidence - written[column, row] < 0.001  # rounded down
     assert ax.images[0].get_clim() == (0, 1)
     label = " ".join(ax.get_xlabel().split())
     assert label == f"confidence that the row's model is {relation} the column's (1 - p, Wilcoxon test, 12 images)"
@@ -517,7 +517,7 @@ def test_confidence_does_not_round_up_to_certainty() -> None:
     """A confidence just short of a number is not written as this number, and one that is it is."""
     confidence = {("a", "b"): 0.9999, ("b", "a"): 0.29}
     _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
-    assert [text.get_text() for text in ax.texts] == ["0.99", "0.29"]
+    assert [text.get_text() for text in ax.texts] == ["0.999", "0.290"]
     assert "t-test" in ax.get_xlabel()
 
 
