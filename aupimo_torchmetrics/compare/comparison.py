@@ -46,7 +46,7 @@ class Comparison:
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
         files: Result file of each model without seeds, `files[category][model]`.
-        warnings: What else than the models makes scores differ: a line for each cause.
+        warnings: What else than the models makes scores differ, and folders without a result: a line for each cause.
 
     Example:
         >>> import torch
@@ -78,18 +78,18 @@ class Comparison:
         return f"skipped, as not all models have it: {missing_text(self.missing)}" if self.missing else ""
 
     @property
-    def position_note(self) -> str:
-        """Of several categories, those whose images were matched by position. Empty if there are none."""
-        by_position = [name for name, each in self.comparisons.items() if each.matched_by == "position"]
-        if self.ranking is None or not by_position:  # the table of a comparison says it
-            return ""
-        return f"images matched by position, as not all results have paths: {', '.join(by_position)}"
-
-    @property
     def order(self) -> tuple[str, ...]:
         """Names of the models, the best first: over all categories, or in the only one."""
         (first, *_) = self.comparisons.values()
         return first.order if self.ranking is None else self.ranking.order
+
+    def notes(self) -> list[str]:
+        """Return lines that say how images were matched if that is not sure, what was skipped, and the warnings."""
+        lines = [self.skipped, *(f"warning: {text}" for text in self.warnings)]
+        by_position = [name for name, each in self.comparisons.items() if each.matched_by == "position"]
+        if self.ranking is not None and by_position:  # of one category, the table of the comparison says it
+            lines = [f"images matched by position, as not all results have paths: {', '.join(by_position)}", *lines]
+        return [line for line in lines if line]
 
     def seed_std(self, model: str, category: str | None = None) -> float:
         """Return the standard deviation of a model's mean score over its seeds.
@@ -194,13 +194,8 @@ class Comparison:
             }
             for model in ranking.order
         ]
-        return {
-            "models": models,
-            "critical_difference": ranking.critical_difference,
-            "p_value": ranking.p_value,
-            "alpha": ranking.alpha,
-            "groups": [list(group) for group in ranking.groups],
-        }
+        values = {name: getattr(ranking, name) for name in ("critical_difference", "p_value", "alpha")}
+        return {"models": models, **values, "groups": [list(group) for group in ranking.groups]}
 
     def save(
         self,

@@ -41,6 +41,8 @@ class FoundResults(NamedTuple):
     folders of categories, and the seed is `""` if there are no folders of seeds."""
     missing: dict[str, tuple[str, ...]]
     """The models, as `MODEL` or `MODEL/SEED`, that lack each of the other categories."""
+    empty: tuple[str, ...] = ()
+    """Folders of models and seeds without any result, as `MODEL` or `MODEL/SEED`."""
 
 
 class _Result(NamedTuple):

@@ -36,7 +36,7 @@ class LoadedResults(NamedTuple):
     seed_means: dict[str, dict[str, dict[str, float]]]
     """Mean score of each seed, `[category][model][seed]`; nothing for a model without seeds."""
     warnings: tuple[str, ...]
-    """What else than the models makes scores differ: a line for each cause."""
+    """What else than the models makes scores differ, and folders without a result: a line for each cause."""
 
 
 def load_results(found: FoundResults) -> LoadedResults:
@@ -53,7 +53,9 @@ def load_results(found: FoundResults) -> LoadedResults:
             results.setdefault(category, {})[model] = _mean_over_seeds(category, model, by_seed)
             means = {seed: result.mean for seed, result in by_seed.items() if seed}
             seed_means.setdefault(category, {})[model] = means
-    return LoadedResults(results, seed_means, tuple(filter(None, [_by_thresholds(single), _by_masks(single)])))
+    warnings = [f"there is no result in {', '.join(found.empty)}, which the comparison lacks"] if found.empty else []
+    warnings += filter(None, [_by_thresholds(single), _by_masks(single)])
+    return LoadedResults(results, seed_means, tuple(warnings))
 
 
 @contextmanager

@@ -33,17 +33,14 @@ __all__ = ["write_comparison_page"]
 
 
 HEADINGS = {
-    "category": "Category",
-    "model": "Model",
     "mean": "Mean AUPIMO",
     "std": "Standard deviation over seeds",
     "num_seeds": "Seeds",
-    "average_rank": "Average rank",
     "interval_lower": "95 % interval from",
     "interval_upper": "to",
     "num_images": "Images",
 }
-"""Headings of columns by the names of `comparison.csv`."""
+"""Headings of columns by the names of `comparison.csv`, as far as these would not do."""
 CONFIDENCE = "confidence_against_"
 """How the names of all other columns there begin."""
 
@@ -54,20 +51,12 @@ Sources = dict[tuple[str, str], dict[str, EvaluatedImage]]
 class _Image(NamedTuple):
     """An anomalous image."""
 
-    category: str
-    name: str
+    card: Card
+    """How it is shown, without views yet."""
     scores: dict[str, float]
     """AUPIMO by the name of the model."""
     known: dict[str, tuple[int, EvaluatedImage]]
     """Its index in the result, and the image itself, of each model of which these are known."""
-    num_mask_pixels: int | None
-    defect: str
-    """Type of the defect; empty if it is not known."""
-
-    @property
-    def difference(self) -> float:
-        """How much the scores of the models differ at most."""
-        return max(self.scores.values()) - min(self.scores.values())
 
 
 def write_comparison_page(path: Path, comparison: Comparison, *, quiet: bool) -> None:
@@ -91,23 +80,23 @@ def write_comparison_page(path: Path, comparison: Comparison, *, quiet: bool) ->
             title=f"Comparison of {len(comparison.order)} models: {title(comparison)}",
             quote="",
             table=_table(comparison),
-            notes=list(filter(None, [comparison.position_note, *missing])),
-            drawings={_heading(name): draw for name, draw in comparison.pictures().items()},
+            notes=list(filter(None, [*comparison.notes(), *missing])),
+            drawings={_title_of(name): draw for name, draw in comparison.pictures().items()},
             facts={name: str(value) for name, value in settings.items()} | {"version": __version__},
             warnings=list(comparison.warnings),
             skipped=list(filter(None, [comparison.skipped])),
             fpr_bounds=settings["fpr_bounds"],
             categories=list(filter(None, comparison.results)),
-            defects=sorted({image.defect for image in images} - {""}),
+            defects=sorted({image.card.defect for image in images} - {""}),
             cards=_cards(shown, comparison, sources, max_characters),
             is_comparison=True,
         )
         write_page(path, page)
 
 
-def _heading(name: str) -> str:
-    """Heading of a picture, whose name is `confidence` or `CATEGORY/confidence`."""
-    *category, kind = name.rsplit("/", 1)
+def _title_of(picture: str) -> str:
+    """Title of a picture, whose name is `confidence` or `CATEGORY/confidence`."""
+    *category, kind = picture.rsplit("/", 1)
     return ": ".join([kind.capitalize(), *category])
 
 
@@ -141,21 +130,25 @@ def _images_of(category: str, comparison: Comparison, sources: Sources) -> list[
             found = sources.get((category, name), {}).get(paths[name][order[place]])
             if found is not None:
                 known[name] = (order[place], found)
-        image = _Image(
-            category=category,
+        scores = {name: float(each[place]) for name, each in aligned.scores.items()}
+        difference = max(scores.values()) - min(scores.values())
+        defect = next((each.defect for _, each in known.values() if each.defect), "")
+        card = Card(
             name=paths[first_name][place] if paths else f"image {place}",
-            scores={name: float(each[place]) for name, each in aligned.scores.items()},
-            known=known,
+            category=category,
+            defect=defect,
             num_mask_pixels=None if first.mask_sizes is None else int(first.mask_sizes[place]),
-            defect=next((each.defect for _, each in known.values() if each.defect), ""),
+            sort_value=difference,
+            facts=list(filter(None, [f"difference {difference:.4f}", category, defect])),
+            views=[],
         )
-        images.append(image)
-    return sorted(images, key=lambda image: -image.difference)
+        images.append(_Image(card, scores, known))
+    return sorted(images, key=lambda image: -image.card.sort_value)
 
 
 def _cards(images: Iterable[_Image], comparison: Comparison, sources: Sources, max_characters: float) -> Iterator[Card]:
     """Read images one by one, and show what each model finds in them."""
-    for category, group in groupby(images, key=lambda image: image.category):
+    for category, group in groupby(images, key=lambda image: image.card.category):
         models, notes = dict[str, Model](), dict[str, str]()
         for name in comparison.order:
             if (category, name) in sources:
@@ -171,16 +164,7 @@ def _cards(images: Iterable[_Image], comparison: Comparison, sources: Sources, m
                     views.append(view_image(models[name], index, evaluated.read, max_characters))
                 else:
                     views.append(View(name, image.scores[name], notes.get(name, "")))
-            facts = [f"difference {image.difference:.4f}", image.category, image.defect]
-            yield Card(
-                name=image.name,
-                category=image.category,
-                defect=image.defect,
-                num_mask_pixels=image.num_mask_pixels,
-                sort_value=image.difference,
-                facts=list(filter(None, facts)),
-                views=views,
-            )
+            yield image.card._replace(views=views)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -188,13 +172,19 @@ def _table(comparison: Comparison) -> Table:
     rows = list(csv_rows(comparison))
     columns = {name: [_value(name, row[name]) for row in rows] for name in rows[0]}
     known = {name: values for name, values in columns.items() if any(value not in {None, ""} for value in values)}
-    head = [HEADINGS.get(name, name.replace(CONFIDENCE, "Confidence against ")) for name in known]
     shown = [Row([known[name][index] for name in known], row["category"]) for index, row in enumerate(rows)]
-    return Table("A click on a heading sorts.", head, shown, [], digits=3)
+    return Table("A click on a heading sorts.", [_heading(name) for name in known], shown, [], digits=3)
+
+
+def _heading(column: str) -> str:
+    """Heading of a column of `comparison.csv`."""
+    if column.startswith(CONFIDENCE):
+        return f"Confidence against {column.removeprefix(CONFIDENCE)}"
+    return HEADINGS.get(column, column.replace("_", " ").capitalize())
 
 
 def _value(column: str, value: Value) -> Value:
-    """A value of a row, with a confidence rounded down and None for NaN."""
+    """Value of a column, with a confidence rounded down and None for NaN."""
     if not isinstance(value, float):
         return value
     if math.isnan(value):

@@ -45,9 +45,7 @@ def summary_text(comparison: Comparison) -> str:
         rows = [["mean score", *comparison.results]]
         rows += [[name, *(f"{of[name].mean:.3f}" for of in comparison.results.values())] for name in ranking.order]
         parts = [f"{title(comparison)}\n{text_table(rows, '<' + '>' * len(comparison.results))}", str(ranking)]
-    warnings = [f"warning: {text}" for text in comparison.warnings]
-    notes = [_seeds_table(comparison), comparison.position_note, comparison.skipped, *warnings]
-    return "\n\n".join(part for part in [*parts, *notes] if part)
+    return "\n\n".join(part for part in [*parts, _seeds_table(comparison), *comparison.notes()] if part)
 
 
 def csv_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:

@@ -178,7 +178,8 @@ def compare_models(
     check_choice("alternative", alternative, Alternative)
     if not atol >= 0:
         raise ValueError(f"Expected `atol` to be at least 0, but got {atol}.")
-    scores, matched_by = _aligned_scores(results)
+    aligned = _aligned_scores(results)
+    scores = aligned.scores
     require("scipy", extra="stats", needed_by="compare_models")
     from scipy import stats  # noqa: PLC0415
 
@@ -202,7 +203,7 @@ def compare_models(
         test=test,
         alternative=alternative,
         num_images=by_image.shape[1],
-        matched_by=matched_by,
+        matched_by=aligned.matched_by,
     )
 
 
@@ -253,11 +254,11 @@ def _aligned_scores(results: Mapping[str, AUPIMOResult]) -> AlignedScores:
     (first_name, first), *others = results.items()
     for name, other in others:
         check_same_settings(first, other, f"for {first_name!r}", f"for {name!r}")
-    scores, matched_by = align_scores(results)
-    has_score = ~np.isnan(scores[first_name])
+    aligned = align_scores(results)
+    has_score = ~np.isnan(aligned.scores[first_name])
     if has_score.sum() < 2:
         raise BadDataError(f"Expected `results` to hold the scores of two images or more, but got {has_score.sum()}.")
-    return AlignedScores({name: each[has_score] for name, each in scores.items()}, matched_by)
+    return aligned._replace(scores={name: each[has_score] for name, each in aligned.scores.items()})
 
 
 def check_same_settings(first: AUPIMOResult, other: AUPIMOResult, of_first: str, of_other: str) -> None:
