@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_heatmap", "plot_heatmaps"]
 
+Photograph: TypeAlias = Tensor | NDArray[Any]
+"""A photograph, of any dtype."""
+
 HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
 """What the colours of a heat map mean."""
 
 
 def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
-    image: Tensor,
+    image: Photograph,
     anomaly_map: Tensor,
     result: AUPIMOResult,
     mask: Tensor | None = None,
@@ -53,8 +56,9 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
     upper FPR bound.
 
     Args:
-        image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey. Values outside [0, 1],
-            as of bytes or after a normalisation, are drawn from the darkest to the brightest.
+        image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey: a tensor or array of
+            any dtype. Values outside [0, 1], as of bytes, of 16 bits or after a normalisation, are drawn from the
+            darkest to the brightest.
         anomaly_map: (H, W) or (1, H, W) floating, in the unit of the maps that were scored.
         result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
         mask: (H, W) or (1, H, W) bool or 0 and 1, whose outline is drawn. None for no outline.
@@ -95,7 +99,7 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
 
 
 def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in every plot function
-    images: Sequence[Tensor] | Tensor,
+    images: Sequence[Photograph] | Photograph,
     anomaly_maps: Sequence[Tensor] | Tensor,
     result: AUPIMOResult,
     masks: Sequence[Tensor] | Tensor | None = None,
@@ -111,8 +115,8 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
         result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
         masks: Their n masks. None for no outlines.
         indices: Their n indices, for the titles of the heat maps.
-        captions: Titles of the n photographs.
-        fig: Figure to draw on. None for a new one.
+        captions: Titles of the n photographs. Titles are broken into lines, and made smaller, until they fit.
+        fig: Figure to draw on, best with the layout `"constrained"`. None for a new one.
 
     Returns:
         Figure and axes (2, n).
@@ -161,7 +165,7 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
     return fig, axes
 
 
-def _draw_heatmap(ax: Axes, image: Tensor, weights: Tensor, mask: Tensor | None, title: str) -> None:
+def _draw_heatmap(ax: Axes, image: Photograph, weights: Tensor, mask: Tensor | None, title: str) -> None:
     """Draw pixel weights (H, W) and the outline of a mask over a photograph."""
     _draw_photograph(ax, image)
     ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
@@ -177,7 +181,7 @@ def _add_colorbar(fig: Figure | SubFigure, heat_ax: Axes, axes: Any) -> None:
     fig.colorbar(heat_ax.images[-1], ax=axes, label=HEAT_LABEL, panchor=False)
 
 
-def _draw_photograph(ax: Axes, image: Tensor) -> None:
+def _draw_photograph(ax: Axes, image: Photograph) -> None:
     """Draw an image (H, W) or (C, H, W) in grey."""
     photograph = torch.as_tensor(image).detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
     values = photograph[photograph.isfinite()]
@@ -188,7 +192,7 @@ def _draw_photograph(ax: Axes, image: Tensor) -> None:
 
 
 def _weights_and_title(
-    image: Tensor, anomaly_map: Tensor, result: AUPIMOResult, mask: Tensor | None, index: int | None
+    image: Photograph, anomaly_map: Tensor, result: AUPIMOResult, mask: Tensor | None, index: int | None
 ) -> tuple[Tensor, str]:
     """Pixel weights (H, W) of an image, and its title; raise unless all that is given fits."""
     weights = result.pixel_aupimo(anomaly_map).cpu()
@@ -215,7 +219,7 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
     return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
 
-def _check_one_size(image: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> None:
+def _check_one_size(image: Photograph, anomaly_map: Tensor, mask: Tensor | None) -> None:
     """Raise unless photograph, map and mask have the same height and width, and one map is given."""
     size = anomaly_map.shape[-2:]
     if anomaly_map.numel() != math.prod(size):
