@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+from typing import Any, TypeVar
 
-__all__ = ["package_of", "require"]
+__all__ = ["package_of", "progress", "require"]
+
+_Item = TypeVar("_Item")
 
 _PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}
 """Packages whose names are not those of their modules."""
@@ -41,3 +46,15 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of the package that it is in
         return False
+
+
+def progress(
+    items: Collection[_Item], activity: str, unit: str, *, quiet: bool
+) -> AbstractContextManager[Iterable[_Item]]:
+    """Return items, under a bar if there are several, standard error is a terminal and tqdm is installed."""
+    try:
+        from tqdm import tqdm  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return nullcontext(items)
+    bar: Any = tqdm(items, activity, unit=unit, leave=False, disable=quiet or len(items) == 1 or None)
+    return bar  # type: ignore[no-any-return]

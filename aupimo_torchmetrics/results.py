@@ -605,11 +605,12 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
-    """Read no more than the scores and mask sizes of a saved result, which a comparison of models needs."""
+    """Read no more than the scores of a saved result, and how it was scored, which a comparison of models needs."""
     if _result_files.tensors_path(path) == Path(path):
         return AUPIMOResult.load(path)
     result = _from_scores(_result_files.read_scores(path))
-    return replace(result, mask_sizes=_result_files.read_mask_sizes(path, len(result.aupimos)))
+    mask_sizes, num_thresholds = _result_files.read_scoring(path, len(result.aupimos))
+    return replace(result, mask_sizes=mask_sizes, num_thresholds=num_thresholds)
 
 
 def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,8 +15,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from aupimo_torchmetrics import AUPIMO, AUPIMOResult, _extras
-from aupimo_torchmetrics._paths import distinguishing_names
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.statistics import compare_models, rank_models
@@ -107,12 +105,11 @@ def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_pa
         (["a.v1.json", "a.v2.json"], ["a.v1", "a.v2"]),
         (["x/s.json", "x/y/s.json"], ["s", "y/s"]),
         (["a/1/s.json", "a/2/s.json", "b/1/s.json"], ["a/1", "a/2", "b/1"]),
-        (["s.json", "s.json"], ["s", "s"]),
     ],
 )
-def test_names_are_what_tells_paths_apart(paths: list[str], names: list[str]) -> None:
+def test_names_are_what_tells_paths_apart(paths: list[str], names: list[str], tmp_path: Path) -> None:
     """What all paths have in common at the front and at the end is cut, as far as something remains of each."""
-    assert distinguishing_names([Path(path) for path in paths]) == names
+    assert list(compare_paths([save(tmp_path / path, [0.1, 0.2]) for path in paths]).order) == names
 
 
 def test_files_are_written_for_a_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -316,7 +313,7 @@ def test_missing_packages_are_one_line_and_code_1(
     hidden: str, out: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Without scipy, or for pictures matplotlib, the command names the package and the remedy."""
-    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name == hidden else object())
+    monkeypatch.setitem(sys.modules, hidden, None)
     argv = [BENCHMARK, *(["--out", tmp_path / "out"] if out else [])]
     line = refused(capsys, *argv, code=1)
     assert f"expects `{hidden}` to be installed" in line
@@ -328,7 +325,7 @@ def test_tables_need_no_matplotlib(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: Path
 ) -> None:
     """Without `--out`, matplotlib may be missing."""
-    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run(capsys, benchmark)
 
 
@@ -366,34 +363,77 @@ def test_comparing_runs_as_a_program(tmp_path: Path) -> None:
 def scored(maps: torch.Tensor, masks: torch.Tensor, num_thresholds: int | None = None) -> AUPIMOResult:
     """Score maps."""
     metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1))
-    metric.update(maps, masks)
-    return replace(metric.result(), paths=[f"crack/{i}.png" for i in range(len(maps))])
+    metric.update(maps, masks, image_ids=[f"crack/{i}.png" for i in range(len(maps))])
+    return metric.result()
+
+
+@pytest.fixture
+def unlike(tmp_path: Path) -> Path:
+    """Results of the same maps by several numbers of thresholds, by other masks, and without what says it."""
+    masks = torch.zeros(12, 40, 40, dtype=torch.bool)
+    masks[4:, 5:15, 5:15] = True
+    wide = masks.clone()
+    wide[4:, 4:16, 4:16] = True
+    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0)) + 2 * masks
+    results = {str(number): scored(maps, masks, number) for number in (50, 1000, 300_000)}
+    results |= {"exact": scored(maps, masks), "same": scored(maps + 1, masks), "wide": scored(maps, wide)}
+    for name in ("official", "official2"):
+        results[name] = results["300000"]
+    for name, result in results.items():
+        result.save(tmp_path / f"{name}.json")
+        if "official" in name:
+            (tmp_path / f"{name}.safetensors").unlink()
+    return tmp_path
+
+
+def warned(folder: Path, names: list[str]) -> list[str]:
+    """Warnings of a comparison, which stand in its summary and in its JSON, too."""
+    comparison = compare_paths([folder / f"{name}.json" for name in names])
+    assert [f"warning: {text}" in comparison.summary() for text in comparison.warnings] == [True] * len(
+        comparison.warnings
+    )
+    assert comparison.to_dict()["warnings"] == list(comparison.warnings)
+    return list(comparison.warnings)
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")
-def test_results_that_were_not_scored_alike(tmp_path: Path) -> None:
-    """A warning says that scores differ by the protocol or by the masks, which a test takes for a better model."""
-    masks = torch.zeros(12, 40, 40, dtype=torch.bool)
-    masks[4:, 5:15, 5:15] = True
-    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0)) + 2 * masks
-    wide = masks.clone()
-    wide[4:, 4:16, 4:16] = True
-    results = {"exact": scored(maps, masks), "sampled": scored(maps, masks, 1000), "wide": scored(maps, wide)}
-    results["same"] = scored(maps + 1, masks)
-    for name, result in results.items():
-        result.save(tmp_path / f"{name}.json")
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["50", "300000"], "50 for 50; 300000 for 300000."),
+        (["50", "1000"], "50 for 50; 1000 for 1000."),
+        (["50", "300000", "exact", "same"], "50 for 50; 300000 for 300000; exact for exact, same."),
+        (["exact", "300000"], "exact for exact; 300000 for 300000."),
+        (["official", "exact"], "unknown for official; exact for exact."),
+        (["official", "50"], "unknown for official; 50 for 50."),
+        (["exact", "same"], ""),
+        (["official", "official2"], ""),
+        (["official", "300000"], ""),
+    ],
+)
+def test_unlike_numbers_of_thresholds_are_named(unlike: Path, names: list[str], text: str) -> None:
+    """Each number stands with its models, and what a file does not say is unknown where it could matter."""
+    lines = warned(unlike, names)
+    assert len(lines) == bool(text)
+    assert not text or f"not scored alike: `num_thresholds` is {text}" in lines[0]
 
-    def warned(*names: str) -> list[str]:
-        comparison = compare_paths([tmp_path / f"{name}.json" for name in names])
-        lines = [line for line in comparison.summary().splitlines() if "warning" in line]
-        assert lines == [f"warning: {text}" for text in comparison.warnings]
-        assert comparison.to_dict()["warnings"] == list(comparison.warnings)
-        return list(comparison.warnings)
 
-    assert warned("exact", "same") == []
-    (line,) = warned("exact", "sampled")
-    assert "not scored alike: sampled by sampled thresholds, exact exactly" in line
-    (line,) = warned("exact", "wide")
+@pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")
+def test_seeds_that_were_not_scored_alike_are_named(unlike: Path) -> None:
+    """A seed counts, too, though its model is shown by the mean over its seeds."""
+    for source, place in (("exact", "a/seed0"), ("50", "a/seed1"), ("exact", "b"), ("same", "c")):
+        (unlike / f"in/{place}/tile/aupimo").mkdir(parents=True)
+        for suffix in ("json", "safetensors"):
+            shutil.copy(unlike / f"{source}.{suffix}", unlike / f"in/{place}/tile/aupimo/aupimos.{suffix}")
+    (line,) = compare_paths(unlike / "in").warnings
+    assert "`num_thresholds` is exact for a/seed0, b, c; 50 for a/seed1." in line
+
+
+@pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")
+def test_unlike_masks_are_named(unlike: Path) -> None:
+    """A warning says that scores differ by the masks, as far as these are known."""
+    (line,) = warned(unlike, ["exact", "wide"])
     assert "not the same masks: 800 pixels are a defect for exact, 1,152 for wide" in line
-    (tmp_path / "wide.safetensors").write_bytes(b"broken")  # what is not known is not warned of
-    assert warned("exact", "wide") == []
+    (unlike / "wide.safetensors").write_bytes(b"broken")
+    (line,) = warned(unlike, ["exact", "wide"])
+    assert "unknown for wide" in line

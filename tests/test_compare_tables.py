@@ -16,7 +16,6 @@ from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics._tables import json_text
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
-from aupimo_torchmetrics.compare.latex import latex_table, latex_text
 
 BOUNDS = (1e-5, 1e-4)
 SCORES = {"old": [0.1, 0.2, 0.4], "new": [0.4, 0.3, 0.9], "third": [0.3, 0.1, 0.8]}
@@ -194,22 +193,24 @@ AWKWARD = [
 """Names that a careless table breaks on."""
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("uflow_ext", r"uflow\_ext"),
-        ("50% & #1 $", r"50\% \& \#1 \$"),
-        ("{a}", r"\{a\}"),
-        ("~^", r"\textasciitilde{}\textasciicircum{}"),
-        ("a\\b", r"a\textbackslash{}b"),
-        ("[0] *", "{[}0{]} {*}"),
-        ("a\nb\tc", "a b c"),
-        (unicodedata.normalize("NFD", "tür"), unicodedata.normalize("NFC", "tür")),
-    ],
-)
-def test_latex_prints_names_as_they_are(text: str, expected: str) -> None:
+LATEX_NAMES = {
+    "uflow_ext": r"uflow\_ext",
+    "50% & #1 $": r"50\% \& \#1 \$",
+    "{a}": r"\{a\}",
+    "~^": r"\textasciitilde{}\textasciicircum{}",
+    "a\\b": r"a\textbackslash{}b",
+    "[0] *": "{[}0{]} {*}",
+    "a\nb\tc": "a b c",
+    unicodedata.normalize("NFD", "tür"): unicodedata.normalize("NFC", "tür"),
+}
+"""How names are written that LaTeX would not print as they are."""
+
+
+def test_latex_prints_names_as_they_are(files: list[Path], tmp_path: Path) -> None:
     """Characters with a meaning in LaTeX are escaped."""
-    assert latex_text(text) == expected
+    for name, expected in LATEX_NAMES.items():
+        compare_paths(files[:2], [name, "other"]).save(tmp_path / "out")
+        assert f" & {expected} & " in (tmp_path / "out/comparison.tex").read_text(encoding="utf-8")
 
 
 def test_latex_has_a_row_for_each_model(files: list[Path], benchmark: Path, tmp_path: Path) -> None:
@@ -232,11 +233,11 @@ def test_latex_has_a_row_for_each_model(files: list[Path], benchmark: Path, tmp_
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
-def test_latex_compiles_without_packages(files: list[Path], tmp_path: Path) -> None:
+def test_latex_compiles_without_packages(tmp_path: Path) -> None:
     """Plain LaTeX takes the table, whatever the names hold."""
-    compare_paths(files, names=AWKWARD[:3]).save(tmp_path)
-    table = latex_table([("model", "mean"), *((name, "0.5") for name in AWKWARD)], "lr", "100 % of\nthe \\names")
-    document = rf"\documentclass{{article}}\begin{{document}}{table}\input{{comparison.tex}}\end{{document}}"
+    files = [save(tmp_path / f"{number}.json", SCORES["old"]) for number in range(len(AWKWARD))]
+    compare_paths(files, names=AWKWARD).save(tmp_path)
+    document = r"\documentclass{article}\begin{document}\input{comparison.tex}\end{document}"
     (tmp_path / "document.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603

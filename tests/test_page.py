@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shutil
-import weakref
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,28 +17,30 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics._html.page import NUM_STEPS, characters_for_each, fprs_between, thresholds_of
-from aupimo_torchmetrics._html.pictures import ImageContent, view_image
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.evaluate import evaluate
-from aupimo_torchmetrics.evaluate.page import NUM_NORMAL
-from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader
 
 BOUNDS = (1e-2, 1e-1)
 SIZES = {"bottle": (40, 60), "screw": (64, 48)}
 HOSTILE = "<script>document.title='run'<&\"'.png"
 """Name of a file that would run if it were not escaped."""
 SHOWN = "#images .card:not([hidden])"
+NUM_STEPS = 21
+"""Positions of the slider."""
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def write_data(folder: Path, *, offset: float = 0.0, hostile: bool = False) -> tuple[Path, Path]:
-    """Write two categories with normal images and two types of defects; return the folders of maps and of data."""
+def write_data(
+    folder: Path, *, offset: float = 0.0, hostile: bool = False, dtype: str = "float32", ignored: int = 0
+) -> tuple[Path, Path]:
+    """Write two categories with normal images and two types of defects; return the folders of maps and of data.
+
+    Maps of integers are in hundredths. `ignored` pixels of each mask have the value 128.
+    """
     random = np.random.default_rng(0)
     maps, data = folder / "maps", folder / "data"
     for category, size in SIZES.items():
@@ -51,13 +52,14 @@ def write_data(folder: Path, *, offset: float = 0.0, hostile: bool = False) -> t
                 mask = np.zeros(size, dtype=np.uint8)
                 if defect != "good":
                     mask[5:12, 8 : 14 + 2 * number] = 255
+                    mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
                     write_image(data / category / "ground_truth" / defect / name, mask)
                 photograph = random.integers(0, 255, (*size, 3), dtype=np.uint8)
                 write_image(data / category / "test" / defect / name, photograph)
-                scores = random.normal(size=size) + (1.5 + 0.3 * number + offset) * (mask > 0)
+                scores = random.normal(size=size) + (1.5 + 0.3 * number + offset) * (mask == 255)
                 path = maps / category / "test" / defect / name.replace(".png", ".tiff")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                tifffile.imwrite(path, scores.astype(np.float32))
+                tifffile.imwrite(path, (scores * 100 + 500 if "int" in dtype else scores).astype(dtype))
     return maps, data
 
 
@@ -89,6 +91,11 @@ class Parsed(HTMLParser):
         """Return the attributes of the cards."""
         return [attributes for tag, attributes in self.tags if tag == "li" and attributes.get("class") == "card"]
 
+    def fprs(self) -> list[float]:
+        """Return the shared FPRs of the slider."""
+        (body,) = (attributes for tag, attributes in self.tags if tag == "body")
+        return [float(fpr) for fpr in json.loads(str(body["data-fprs"]))]
+
     def steps(self) -> list[dict[str, Any]]:
         """Return what the slider knows of each view."""
         views = [attributes for tag, attributes in self.tags if tag == "div" and attributes.get("class") == "view"]
@@ -111,95 +118,95 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("has_ignored", [False, True])
-def test_slider_counts_pixels_as_a_loop_does(has_ignored: bool) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
+def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
     """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel."""
-    torch.manual_seed(0)
-    maps, masks = torch.randn(3, 12, 9).round(decimals=1), torch.zeros(3, 12, 9, dtype=torch.bool)
-    masks[2, 3:7, 2:8] = True
-    result = evaluate_tensors(maps, masks)
-    thresholds = thresholds_of(result)
-    ignored = torch.rand(12, 9) < 0.2 if has_ignored else None
-    mask = masks[2] if ignored is None else masks[2] & ~ignored
-    view = view_image(ImageContent(torch.rand(1, 12, 9), maps[2], mask, ignored), result, thresholds, math.inf)
-    counts = np.zeros((2, len(thresholds)), dtype=int)
-    levels = np.zeros((12, 9, 2), dtype=int)
-    for y in range(12):
-        for x in range(9):
-            for step, threshold in enumerate(thresholds):
-                if float(maps[2, y, x]) >= threshold and (ignored is None or not ignored[y, x]):
-                    where = 0 if mask[y, x] else 1
-                    counts[where, step] += 1
-                    levels[y, x, where] += 1
-    assert len(thresholds) == NUM_STEPS
-    assert counts.sum() > 0
-    assert view.tprs == [int(number) / int(mask.sum()) for number in counts[0]]
-    assert view.num_false_positives == counts[1].tolist()
-    picture = opened(view.picture.levels)
-    assert (picture[:, :, :2] == levels).all()
-    assert ((picture[:, :, 2] > 0) == mask.numpy()).all()
+    ignored = 300 if dtype == "float32" else 0
+    maps, data = write_data(tmp_path, dtype=dtype, ignored=ignored)
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None)
+    evaluation.save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    thresholds = {
+        each.category: [each.result.threshold_at(fpr) for fpr in page.fprs()] for each in evaluation.categories
+    }
+    assert 18 < len(page.cards()) <= 26
+    for card, steps in zip(page.cards(), page.steps(), strict=True):
+        path, category = Path(str(card["data-name"])), str(card["data-category"])
+        anomaly_map = tifffile.imread(maps / path.with_suffix(".tiff")).astype(np.float32)
+        mask_path = data / path.parents[2] / "ground_truth" / path.relative_to(path.parents[1])
+        mask = np.asarray(Image.open(mask_path)) if mask_path.exists() else np.zeros(anomaly_map.shape)
+        is_found = (anomaly_map[:, :, None] >= np.array(thresholds[category])) & (mask != 128)[:, :, None]
+        in_mask, outside = (is_found & where[:, :, None] for where in (mask == 255, mask != 255))
+        assert steps["numFalsePositives"] == outside.sum((0, 1)).tolist()
+        if mask.any():
+            assert steps["tprs"] == (in_mask.sum((0, 1)) / (mask == 255).sum()).tolist()
+        picture = opened(steps["levels"])
+        assert (picture[:, :, 0] == in_mask.sum(2)).all()
+        assert (picture[:, :, 1] == outside.sum(2)).all()
+        assert ((picture[:, :, 2] > 0) == (mask == 255)).all()
+    result = evaluation.categories[0].result
+    at_lower = result.operating_point(fpr=BOUNDS[0]).per_image_tprs.tolist()
+    tprs = {card["data-name"]: steps["tprs"] for card, steps in zip(page.cards(), page.steps(), strict=True)}
+    for pair, tpr in zip(evaluation.categories[0].pairs, at_lower, strict=True):
+        if not math.isnan(tpr):
+            assert tprs[pair.image.name][-1] == pytest.approx(tpr, abs=1e-12)
 
 
-def evaluate_tensors(maps: torch.Tensor, masks: torch.Tensor) -> Any:
-    """Score maps in memory."""
-    from aupimo_torchmetrics import AUPIMO  # noqa: PLC0415
+def test_slider_reaches_from_bound_to_bound(folder: Path) -> None:
+    """The slider starts at the upper FPR bound, ends at the lower one, and is evenly spaced in log between."""
+    for name in ("scores", "comparison"):
+        fprs = Parsed(folder / name / "report.html").fprs()
+        assert (fprs[0], fprs[-1], len(fprs)) == (BOUNDS[1], BOUNDS[0], NUM_STEPS)
+        assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
 
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(maps, masks)
-    return metric.result()
+
+def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any]) -> tuple[Path, Path]:
+    """Write the map of a normal and of an anomalous image, whose first hundredth is a defect, and busy photographs."""
+    random = np.random.default_rng(0)
+    for name, scores in (("good/000", normal), ("crack/000", anomalous)):
+        mask = np.zeros(scores.shape, dtype=np.uint8)
+        mask.reshape(-1)[: mask.size // 100] = 255
+        (folder / f"maps/tile/test/{name}").parent.mkdir(parents=True)
+        tifffile.imwrite(folder / f"maps/tile/test/{name}.tiff", scores.astype(np.float32))
+        write_image(folder / f"data/tile/test/{name}.png", random.integers(0, 255, scores.shape, dtype=np.uint8))
+        if name.startswith("crack"):
+            write_image(folder / f"data/tile/ground_truth/{name}.png", mask)
+    return folder / "maps", folder / "data"
 
 
-def test_single_pixels_survive_when_a_picture_shrinks() -> None:
-    """One falsely found pixel of a large image is still one on its small picture, which takes no more than allowed."""
-    torch.manual_seed(0)
-    maps, masks = torch.zeros(2, 900, 1500), torch.zeros(2, 900, 1500, dtype=torch.bool)
-    maps[0] = torch.rand(900, 1500)
-    maps[1, 333, 777] = 2.0
-    masks[1, 100:110, 100:110] = True
-    result = evaluate_tensors(maps, masks)
-    content = ImageContent(torch.rand(1, 900, 1500), maps[1], masks[1], None)
-    for allowed in (characters_for_each(1), characters_for_each(500)):
-        view = view_image(content, result, thresholds_of(result), allowed)
-        assert view.picture.num_characters <= allowed
-        assert (opened(view.picture.levels)[:, :, 1] > 0).sum() == 1
-        assert view.num_false_positives == [1] * NUM_STEPS
-    assert 500 * characters_for_each(500) < 15e6
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_single_pixels_survive_when_a_picture_shrinks(tmp_path: Path, is_busy: bool) -> None:
+    """One falsely found pixel of a large image is still one on its small picture; all pictures of it are small."""
+    random = np.random.default_rng(0)
+    anomalous = random.uniform(size=(900, 1500)) if is_busy else np.zeros((900, 1500))
+    anomalous[333, 777] = 2
+    evaluation = evaluate(*write_one_image(tmp_path, random.uniform(size=(900, 1500)), anomalous), fpr_bounds=BOUNDS)
+    evaluation.save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    levels = page.steps()[0]["levels"]
+    if not is_busy:
+        assert (opened(levels)[:, :, 1] > 0).sum() == 1
+        assert page.steps()[0]["numFalsePositives"] == [1] * NUM_STEPS
+    pictures = [str(a["src"]) for tag, a in page.tags if tag == "img" and a.get("class") != "drawing"][:2]
+    assert len(levels) + sum(map(len, pictures)) <= 90_000
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
-def test_infinite_normal_scores_cost_no_picture() -> None:
+@pytest.mark.parametrize("is_all_infinite", [False, True])
+def test_infinite_normal_scores_cost_no_picture(tmp_path: Path, is_all_infinite: bool) -> None:
     """Where no threshold is strict enough, as too many normal scores are +inf, the slider counts the infinite ones."""
-    torch.manual_seed(0)
-    maps, masks = torch.rand(2, 100, 100), torch.zeros(2, 100, 100, dtype=torch.bool)
-    maps[0, :2] = math.inf  # an FPR of 0.02, between the bounds
-    masks[1, :10] = True
-    thresholds = thresholds_of(evaluate_tensors(maps, masks))
-    assert 0 < thresholds[0] < 1
-    assert thresholds[-1] == math.inf
-    assert thresholds == sorted(thresholds)
-    maps[0] = math.inf
-    assert thresholds_of(evaluate_tensors(maps, masks)) == []
-
-
-def test_a_busy_map_makes_the_picture_smaller() -> None:
-    """What counts is all that the page holds of an image: levels of a busy map take more than a plain photograph."""
-    torch.manual_seed(0)
-    maps, masks = torch.rand(2, 600, 600), torch.zeros(2, 600, 600, dtype=torch.bool)
-    masks[1, :10] = True
-    result = evaluate_tensors(maps, masks)
-    content = ImageContent(torch.full((1, 600, 600), 0.5), 0.8 + 0.2 * maps[1], masks[1], None)
-    allowed = characters_for_each(500)
-    assert view_image(content, result, thresholds_of(result), math.inf).picture.num_characters > allowed
-    assert view_image(content, result, thresholds_of(result), allowed).picture.num_characters <= allowed
-
-
-def test_a_picture_never_exceeds_what_the_smallest_takes() -> None:
-    """Where even the smallest pictures are too large, these are taken, and no error comes."""
-    masks = torch.zeros(2, 200, 200, dtype=torch.bool)
-    masks[1, 0] = True
-    result = evaluate_tensors(torch.rand(2, 200, 200), masks)
-    content = ImageContent(torch.rand(1, 200, 200), torch.rand(200, 200), masks[1], None)
-    assert max(view_image(content, result, thresholds_of(result), 10).picture[:2]) == 96
+    normal, anomalous = np.random.default_rng(0).uniform(size=(2, 100, 100))
+    normal[: 100 if is_all_infinite else 2] = math.inf  # an FPR of 0.02 is between the bounds
+    evaluation = evaluate(*write_one_image(tmp_path, normal, anomalous), fpr_bounds=BOUNDS)
+    evaluation.save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    if is_all_infinite:
+        assert "no threshold is known" in page.text
+    else:
+        thresholds = [float(text) for text in page.steps()[0]["thresholds"]]
+        assert 0 < thresholds[0] < 1
+        assert thresholds[-1] == math.inf
+        assert thresholds == sorted(thresholds)
 
 
 def test_page_holds_every_anomalous_image_worst_first(folder: Path) -> None:
@@ -229,7 +236,7 @@ def test_normal_images_come_with_their_false_positives(folder: Path) -> None:
             if "/good/" in pair.image.name:
                 share = (evaluation.reader.read(pair).anomaly_map >= scores.result.threshold_bounds[0]).float().mean()
                 shares[pair.image.name] = float(share)
-    assert 0 < len(shares) <= NUM_NORMAL
+    assert len(shares) == 8
     expected = sorted((name for name, share in shares.items() if share > 0), key=lambda name: -shares[name])
     assert [shares[str(card["data-name"])] for card in cards] == [shares[name] for name in expected]
 
@@ -278,22 +285,17 @@ def test_page_without_a_score_says_why(tmp_path: Path) -> None:
 
 
 def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than the map of one image is held beside the one that is read, and what is ready is written."""
-    maps, data = write_data(tmp_path)
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
-    read, seen, sizes = PairReader.read, list[weakref.ref[torch.Tensor]](), list[int]()
+    """What is ready is written before the next image is read."""
+    evaluation = evaluate(*write_data(tmp_path), fpr_bounds=BOUNDS)
+    open_image, sizes = Image.open, list[int]()
 
-    def watched(self: PairReader, pair: Any) -> LoadedPair:
-        assert sum(reference() is not None for reference in seen) <= 1
-        loaded = read(self, pair)
-        (unfinished,) = (tmp_path / "out").glob(".report.html.*")
-        sizes.append(unfinished.stat().st_size)
-        seen.append(weakref.ref(loaded.anomaly_map))
-        return loaded
+    def watched(*arguments: Any, **settings: Any) -> Any:
+        sizes.extend(path.stat().st_size for path in (tmp_path / "out").glob(".report.html.*"))
+        return open_image(*arguments, **settings)
 
-    monkeypatch.setattr(PairReader, "read", watched)
+    monkeypatch.setattr(Image, "open", watched)
     evaluation.save(tmp_path / "out", report=True)
-    assert len(seen) >= 18
+    assert len(set(sizes)) >= 18
     assert sizes[-1] > (tmp_path / "out/report.html").stat().st_size / 2
 
 
@@ -404,13 +406,6 @@ def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert main(["compare", *models, "--out", str(tmp_path / "c"), "--report"]) == 0
     assert "report.html" in capsys.readouterr().out
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
-
-
-def test_slider_reaches_from_bound_to_bound() -> None:
-    """The slider starts at the upper FPR bound, ends at the lower one, and is evenly spaced in log between."""
-    fprs = fprs_between((1e-5, 1e-4))
-    assert (fprs[0], fprs[-1], len(fprs)) == (1e-4, 1e-5, NUM_STEPS)
-    assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
 
 
 @pytest.fixture

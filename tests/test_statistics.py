@@ -1,5 +1,6 @@
 """Statistics agree with those that the official package gives on published scores, ties included."""
 
+import itertools
 import json
 import math
 import tracemalloc
@@ -214,8 +215,7 @@ def test_a_comparison_prints_as_a_table() -> None:
     title, head, best, second = str(comparison).splitlines()
     assert title.startswith("4 images")
     assert head.split() == ["model", "mean", "rank", "#1", "#2", "95%", "interval", "of", "the", "mean"]
-    confidence = f"{comparison.confidence['better', 'worse']:.3f}"
-    assert best.split() == ["#1", "better", "0.675", "1.00", "-", confidence, *interval_text(comparison, "better")]
+    assert best.split() == ["#1", "better", "0.675", "1.00", "-", "0.937", *interval_text(comparison, "better")]
     assert second.split()[:4] == ["#2", "worse", "0.200", "2.00"]
     assert second.split()[-3:] == interval_text(comparison, "worse")
 
@@ -358,11 +358,40 @@ def test_awkward_scores_are_compared_without_a_warning(case: str, alternative: s
     rank_models({"x": results, "y": results})
 
 
+def signed_rank_p_values(differences: Scores) -> dict[str, float]:
+    """p-values of the Wilcoxon test, by trying all signs that the differences but those of zero could have."""
+    sizes = [round(abs(float(each)), 9) for each in differences if abs(each) > 1e-9]
+    ranks = [sum(other < size for other in sizes) + (sizes.count(size) + 1) / 2 for size in sizes]
+    observed = sum(rank for rank, each in zip(ranks, differences[np.abs(differences) > 1e-9], strict=True) if each > 0)
+    sums = [sum(itertools.compress(ranks, signs)) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    greater, less = (
+        sum(each) / len(sums) for each in zip(*((s >= observed, s <= observed) for s in sums), strict=True)
+    )
+    return {"greater": greater, "less": less, "two-sided": min(1, 2 * min(greater, less))}
+
+
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+@pytest.mark.parametrize("num_images", [2, 13, 14, 40, 120])
+@pytest.mark.parametrize("num_levels", [1, 2, 5, 1000])
+def test_few_differences_are_compared_exactly(num_images: int, num_levels: int, alternative: Any) -> None:
+    """What decides is how many differences are not zero, not how many images there are, with ties and without."""
+    random = np.random.default_rng(num_images + num_levels)
+    for num_different in range(min(num_images, 12) + 1):
+        a = np.zeros(num_images)
+        a[:num_different] = random.choice([-1, 1], num_different) * random.integers(1, num_levels + 1, num_different)
+        scores = np.stack([0.5 + a / num_levels / 2, np.full(num_images, 0.5)])
+        results = {name: make_result(each.tolist()) for name, each in zip("ab", scores, strict=True)}
+        actual = compare_models(results, "wilcoxon", alternative, atol=0).confidence["a", "b"]
+        expected = signed_rank_p_values(scores[0] - scores[1])[alternative]
+        assert actual == pytest.approx(1 - expected, abs=ROUNDING)
+
+
 @pytest.mark.parametrize("test", ["wilcoxon", "ttest"])
-@pytest.mark.parametrize("num_images", [2, 3, 13, 14, 50, 51, 200])
-@pytest.mark.parametrize("num_levels", [2, 3, 1000])
-def test_samples_of_every_size_are_compared_as_scipy_would(num_images: int, num_levels: int, test: str) -> None:
-    """The p-values are those that scipy gives when it chooses the method itself, with ties and without."""
+@pytest.mark.parametrize(
+    ("num_images", "num_levels"), [(2, 1000), (13, 1000), (50, 3), (50, 1000), (51, 1000), (200, 2)]
+)
+def test_many_differences_are_compared_as_scipy_would(num_images: int, num_levels: int, test: Any) -> None:
+    """The p-values are those that scipy gives when it chooses the method itself."""
     random = np.random.default_rng(num_images + num_levels)
     a, b = random.integers(0, num_levels, size=(2, num_images)) / (num_levels - 1)
     a[:2], b[:2] = (1, 0), (0, 0.5)  # the differences are never all the same
@@ -375,6 +404,17 @@ def test_samples_of_every_size_are_compared_as_scipy_would(num_images: int, num_
     results = {"a": make_result(a.tolist()), "b": make_result(b.tolist())}
     comparison = compare_models(results, test, atol=0)
     assert comparison.confidence["a", "b"] == pytest.approx(1 - expected, abs=ROUNDING)
+
+
+def test_confidences_are_rounded_down() -> None:
+    """No confidence is written as more than it is: 1.000 stands for certainty alone."""
+    shown = {1.0: "1.000", 0.9999: "0.999", 0.0004: "0.000", 1 - 0.943: "0.057", 0.95: "0.950", 1 - 2**-19: "0.999"}
+    unknown = dict.fromkeys("ab", math.nan)
+    for value, text in shown.items():
+        confidence = {("a", "b"): value, ("b", "a"): 0.0}
+        intervals = dict.fromkeys("ab", (0.0, 1.0))
+        table = ModelComparison(("a", "b"), unknown, intervals, unknown, confidence, "wilcoxon", "greater", 9).rows()
+        assert table[1][5] == text
 
 
 def test_a_constant_difference_is_certain_to_the_t_test() -> None:

@@ -159,21 +159,23 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         ) from error
 
 
-def read_mask_sizes(path: str | os.PathLike[str], num_images: int) -> Tensor | None:
-    """Read the numbers of mask pixels (N,) int64 of a result, 0 for a normal image; None if they are not known.
+def read_scoring(path: str | os.PathLike[str], num_images: int) -> tuple[Tensor | None, int | str | None]:
+    """Read how images were scored: their mask pixels (N,) int64, 0 for a normal image, and the number of thresholds.
 
-    Nothing else of the file is read, so that many results can be asked quickly.
+    Nothing else of the file is read, so that many results can be asked quickly. What is not known is None and
+    `UNKNOWN`.
     """
     try:
         with safe_open(tensors_path(path), framework="pt", device="cpu") as file:
+            num_thresholds = json.loads((file.metadata() or {})["num_thresholds"])
+            _check_num_thresholds(num_thresholds, is_unknown_allowed=True)
             names = set(file.keys())
+            sizes: Tensor | None = file.get_tensor("mask_sizes") if "mask_sizes" in names else None
             if "num_pixels" in names:
                 sizes = torch.where(file.get_tensor("is_anomalous"), file.get_tensor("num_pixels"), 0)
-            else:
-                sizes = file.get_tensor("mask_sizes")
-    except (SafetensorError, OSError, RuntimeError, TypeError):
-        return None
-    return sizes if sizes.shape == (num_images,) else None
+    except (SafetensorError, OSError, RuntimeError, TypeError, KeyError, ValueError):
+        return None, UNKNOWN
+    return sizes if sizes is not None and sizes.shape == (num_images,) else None, num_thresholds
 
 
 def belong_together(scores: Scores, details: Details) -> bool:

@@ -1,15 +1,14 @@
-"""One image on a page: its photograph, its heat map, and what each threshold finds in it.
+"""The pictures of one image on a page: its photograph, its heat map, and what each threshold finds in it.
 
-Conventions: S thresholds, ascending. The *level* of a pixel is how many of them it reaches, so it is called anomalous
-at threshold s iff its level is above s. Pictures are texts, addresses `data:...` that hold them.
+Conventions: a picture is a text, an address `data:...` that holds it. *Marks* (4, H, W) uint8 are what is drawn over a
+photograph, in four layers: 1 in the mask; the level of a pixel in the mask, and of one outside of it (see `views`), 0
+elsewhere; and the colour of the pixel AUPIMO, from 1 on, 0 for none.
 """
 
 from __future__ import annotations
 
 import io
-import math
 from base64 import b64encode
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -23,9 +22,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from aupimo_torchmetrics.plotting._figures import MASK_COLOR, SCORE_COLORS
-from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["ImageContent", "Picture", "View", "view_image"]
+__all__ = ["NUM_COLORS", "Picture", "draw_picture"]
 
 SIDES = (640, 512, 384, 256, 192, 128, 96)
 """Longest sides of a picture in pixels. The first that is small enough in bytes is taken."""
@@ -35,18 +33,7 @@ NUM_COLORS = 64
 OUTLINE_SHARE = 1 / 120
 """Width of the outline of a mask, as a share of the longest side."""
 
-
-class ImageContent(NamedTuple):
-    """An image with its map and its mask, all of one height and width."""
-
-    photograph: Tensor
-    """(1, H, W) float32 in [0, 1], grey."""
-    anomaly_map: Tensor
-    """(H, W) floating."""
-    mask: Tensor
-    """(H, W) bool."""
-    ignored: Tensor | None
-    """(H, W) bool, true for a pixel that does not count; None if all count."""
+Marks = NDArray[np.uint8]
 
 
 class Picture(NamedTuple):
@@ -61,85 +48,20 @@ class Picture(NamedTuple):
     levels: str
     """PNG whose red is the level in the mask, whose green is the level outside of it, and whose blue is the mask."""
 
-    @property
-    def num_characters(self) -> int:
-        """Characters of all pictures."""
-        return len(self.photograph) + len(self.heat) + len(self.levels)
 
-
-class View(NamedTuple):
-    """What a model finds in one image."""
-
-    tprs: list[float]
-    """(S,) element s is the share of the mask pixels that threshold s calls anomalous; NaN for a normal image."""
-    num_false_positives: list[int]
-    """(S,) element s is the number of pixels outside of the mask that threshold s calls anomalous."""
-    picture: Picture
-
-
-def view_image(content: ImageContent, result: AUPIMOResult, thresholds: Sequence[float], max_characters: float) -> View:
-    """Make the pictures of one image, and count what each threshold finds in all of its pixels.
+def draw_picture(photograph: Tensor, marks: Marks, max_characters: float) -> Picture:
+    """Draw the largest pictures that are small enough, or else the smallest ones.
 
     Args:
-        content: Image, map and mask.
-        result: Scores of the images, which know their normal scores.
-        thresholds: S thresholds, ascending.
-        max_characters: How many characters the pictures may take, as far as the smallest ones take less.
+        photograph: (1, H, W) float32 in [0, 1], grey.
+        marks: (4, H, W) what to draw over it.
+        max_characters: How many characters the pictures may take.
 
     Returns:
-        Counts and pictures.
+        The pictures, of one size.
 
     """
-    reaches_any = content.anomaly_map >= thresholds[0]
-    if content.ignored is not None:
-        reaches_any &= ~content.ignored
-    scores = content.anomaly_map[reaches_any]
-    levels = torch.bucketize(scores.double(), torch.tensor(thresholds, dtype=torch.float64), right=True)
-    is_in_mask = content.mask[reaches_any]
-    num_found, num_false = (_num_above(levels[where], len(thresholds)) for where in (is_in_mask, ~is_in_mask))
-    num_masked = int(content.mask.sum())
-    marks = _Marks(
-        mask=content.mask.numpy().view(np.uint8),
-        in_mask=_where(reaches_any, torch.where(is_in_mask, levels, 0)),
-        outside=_where(reaches_any, torch.where(is_in_mask, 0, levels)),
-        colors=_where(reaches_any, 1 + (result.pixel_aupimo(scores) * (NUM_COLORS - 1)).round()),
-    )
-    return View(
-        tprs=[number / num_masked if num_masked else math.nan for number in num_found],
-        num_false_positives=num_false,
-        picture=_picture(content.photograph, marks, max_characters),
-    )
-
-
-class _Marks(NamedTuple):
-    """What is drawn over a photograph: four layers (H, W) uint8."""
-
-    mask: NDArray[np.uint8]
-    """1 in the mask."""
-    in_mask: NDArray[np.uint8]
-    """Level of a pixel in the mask, 0 outside."""
-    outside: NDArray[np.uint8]
-    """Level of a pixel outside of the mask, 0 inside."""
-    colors: NDArray[np.uint8]
-    """Colour of the pixel AUPIMO, from 1 on; 0 for none."""
-
-
-def _num_above(levels: Tensor, num_thresholds: int) -> list[int]:
-    """(S,) how many of the levels (n,) are above 0, 1, ..., S - 1."""
-    counts = torch.bincount(levels, minlength=num_thresholds + 1)[1:]
-    return [int(number) for number in counts.flip(0).cumsum(0).flip(0)]
-
-
-def _where(flags: Tensor, values: Tensor) -> NDArray[np.uint8]:
-    """(H, W) the values (n,) where flags (H, W) are true, 0 elsewhere."""
-    layer = torch.zeros(flags.shape, dtype=torch.uint8)
-    layer[flags] = values.to(torch.uint8)
-    return layer.numpy()
-
-
-def _picture(photograph: Tensor, marks: _Marks, max_characters: float) -> Picture:
-    """Draw the largest pictures that are small enough in characters, or else the smallest ones."""
-    height, width = marks.mask.shape
+    height, width = marks.shape[1:]
     for side in SIDES:
         scale = min(1.0, side / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
@@ -147,29 +69,28 @@ def _picture(photograph: Tensor, marks: _Marks, max_characters: float) -> Pictur
         jpeg = _address(Image.fromarray((255 * grey).round().byte().numpy()), "jpeg", quality=JPEG_QUALITY)
         if len(jpeg) > max_characters and side != SIDES[-1]:
             continue
-        small = _Marks(*(_highest(layer, size) for layer in marks))
-        levels = Image.fromarray(np.stack([small.in_mask, small.outside, 255 * small.mask], axis=2))
-        heat = _address(_heat_image(small), "png", transparency=0)
-        picture = Picture(*size, photograph=jpeg, heat=heat, levels=_address(levels, "png"))
-        if picture.num_characters <= max_characters:
+        mask, in_mask, outside, colors = _highest(marks, size)
+        levels = _address(Image.fromarray(np.stack([in_mask, outside, 255 * mask], axis=2)), "png")
+        heat = _address(_heat_image(mask, colors), "png", transparency=0)
+        if len(jpeg) + len(heat) + len(levels) <= max_characters:
             break
-    return picture
+    return Picture(*size, jpeg, heat, levels)
 
 
-def _highest(layer: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w) the highest of the values (H, W) that each pixel of a smaller picture covers."""
-    for axis, length in enumerate(size):
-        starts = np.arange(length) * layer.shape[axis] // length
-        layer = np.maximum.reduceat(layer, starts, axis=axis)
-    return layer
+def _highest(marks: Marks, size: tuple[int, int]) -> Marks:
+    """(4, h, w) the highest of the values (4, H, W) that each pixel of a smaller picture covers."""
+    for axis, length in enumerate(size, start=1):
+        starts = np.arange(length) * marks.shape[axis] // length
+        marks = np.maximum.reduceat(marks, starts, axis=axis)
+    return marks
 
 
-def _heat_image(marks: _Marks) -> Image.Image:
-    """Image of the pixel AUPIMO and of the outline of the mask; its colour 0 is to be transparent."""
-    width = max(1, round(OUTLINE_SHARE * max(marks.mask.shape)))
-    around = max_pool2d(torch.from_numpy(marks.mask).float()[None], 2 * width + 1, stride=1, padding=width)[0] > 0
-    is_outline = around.numpy() & (marks.mask == 0)
-    image = Image.fromarray(np.where(is_outline, np.uint8(NUM_COLORS + 1), marks.colors)).convert("P")
+def _heat_image(mask: Marks, colors: Marks) -> Image.Image:
+    """Image of the pixel AUPIMO and of the outline of the mask, both (h, w); its colour 0 is to be transparent."""
+    width = max(1, round(OUTLINE_SHARE * max(mask.shape)))
+    around = max_pool2d(torch.from_numpy(mask).float()[None], 2 * width + 1, stride=1, padding=width)[0] > 0
+    is_outline = around.numpy() & (mask == 0)
+    image = Image.fromarray(np.where(is_outline, np.uint8(NUM_COLORS + 1), colors)).convert("P")
     image.putpalette(_palette())
     return image
 

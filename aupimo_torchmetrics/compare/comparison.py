@@ -1,45 +1,36 @@
-"""A comparison as text, tables and pictures."""
+"""Which of several models is better, by their results: what is compared, what comes out, and what is written."""
 
 from __future__ import annotations
 
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._tables import csv_text
+from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._files.writing import replacing, write_text
-from aupimo_torchmetrics._settings import PictureFormat, check_choice
-from aupimo_torchmetrics._tables import csv_text, text_table
+from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat, check_choice
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.compare._progress import progress
-from aupimo_torchmetrics.compare.alike import scoring_differences
-from aupimo_torchmetrics.compare.find import missing_text
-from aupimo_torchmetrics.compare.latex import latex_table
+from aupimo_torchmetrics.compare.find import NO_SEED, find_results, missing_text
+from aupimo_torchmetrics.compare.loading import load_results, named_category
+from aupimo_torchmetrics.compare.tables import csv_rows, latex_text, summary_text
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
-from aupimo_torchmetrics.plotting._figures import confidence_size, distribution_size, figure_without_pyplot, ranks_size
+from aupimo_torchmetrics.plotting._figures import confidence_size, distribution_size, drawn_off_screen, ranks_size
 from aupimo_torchmetrics.results import AUPIMOResult
-from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking
+from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, compare_models, rank_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "compare_paths"]
 
-TEXT_FILE, CSV_FILE, LATEX_FILE = "comparison.txt", "comparison.csv", "comparison.tex"
-REPORT_FILE = "report.html"
-CONFIDENCE, DISTRIBUTION, RANKS = "confidence", "distribution", "ranks"
-"""Names of pictures, without the suffix of their format."""
+TEXT_FILE, CSV_FILE, LATEX_FILE, REPORT_FILE = "comparison.txt", "comparison.csv", "comparison.tex", "report.html"
 PICTURE_DPI = 150
-
-ModelResults = dict[str, AUPIMOResult]
-"""Results on the same images by the name of the model."""
-SeedMeans = dict[str, dict[str, float]]
-"""Mean score of each seed of each model, `[model][seed]`; nothing for a model without seeds."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Comparison:
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
         files: Result file of each model without seeds, `files[category][model]`.
-        empty: Folders of models and seeds in which there was no result.
+        warnings: What else than the models makes scores differ, and folders without a result: a line for each cause.
 
     Example:
         >>> import torch
@@ -72,14 +63,14 @@ class Comparison:
 
     """
 
-    results: dict[str, ModelResults]
+    results: dict[str, dict[str, AUPIMOResult]]
     comparisons: dict[str, ModelComparison]
     ranking: ModelRanking | None
     missing: dict[str, tuple[str, ...]]
-    seed_means: dict[str, SeedMeans]
+    seed_means: dict[str, dict[str, dict[str, float]]]
     atol: float
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
-    empty: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> str:
@@ -87,16 +78,18 @@ class Comparison:
         return f"skipped, as not all models have it: {missing_text(self.missing)}" if self.missing else ""
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What else than the models makes scores differ, and folders without a result: a line for each cause."""
-        empty = f"there is no result in {', '.join(self.empty)}, which the comparison lacks" if self.empty else ""
-        return (*([empty] if empty else []), *scoring_differences(self.results))
-
-    @property
     def order(self) -> tuple[str, ...]:
         """Names of the models, the best first: over all categories, or in the only one."""
         (first, *_) = self.comparisons.values()
         return first.order if self.ranking is None else self.ranking.order
+
+    def notes(self) -> list[str]:
+        """Return lines that say how images were matched if that is not sure, what was skipped, and the warnings."""
+        lines = [self.skipped, *(f"warning: {text}" for text in self.warnings)]
+        by_position = [name for name, each in self.comparisons.items() if each.matched_by == "position"]
+        if self.ranking is not None and by_position:  # of one category, the table of the comparison says it
+            lines = [f"images matched by position, as not all results have paths: {', '.join(by_position)}", *lines]
+        return [line for line in lines if line]
 
     def seed_std(self, model: str, category: str | None = None) -> float:
         """Return the standard deviation of a model's mean score over its seeds.
@@ -124,12 +117,7 @@ class Comparison:
             were matched if that is not sure, the skipped categories, and warnings, as far as there are any.
 
         """
-        (comparison, *_) = self.comparisons.values()
-        parts = [f"{self._title()}\n{comparison}"]
-        if self.ranking is not None:
-            parts = [f"{self._title()}\n{self._means_table(self.ranking)}", str(self.ranking)]
-        notes = [self._seeds_table(), self._position_note(), self.skipped, *self._warning_lines()]
-        return "\n\n".join(part for part in [*parts, *notes] if part)
+        return summary_text(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as lists, dicts, texts and numbers.
@@ -206,13 +194,8 @@ class Comparison:
             }
             for model in ranking.order
         ]
-        return {
-            "models": models,
-            "critical_difference": ranking.critical_difference,
-            "p_value": ranking.p_value,
-            "alpha": ranking.alpha,
-            "groups": [list(group) for group in ranking.groups],
-        }
+        values = {name: getattr(ranking, name) for name in ("critical_difference", "p_value", "alpha")}
+        return {"models": models, **values, "groups": [list(group) for group in ranking.groups]}
 
     def save(
         self,
@@ -253,173 +236,115 @@ class Comparison:
         out = Path(out)
         details = [f"{category}\n{comparison}" for category, comparison in self.comparisons.items()]
         text = "\n\n".join([self.summary(), *(details if self.ranking is not None else [])])
-        write_text(out / TEXT_FILE, f"{text}\n")
-        write_text(out / CSV_FILE, csv_text(list(self._rows())))
-        write_text(out / LATEX_FILE, self._latex_table())
-        written = [out / name for name in (TEXT_FILE, CSV_FILE, LATEX_FILE)]
-        pictures = self._pictures()
-        with progress(pictures, "drawing", "picture", quiet=quiet) as names:
-            for name in names:
+        texts = {TEXT_FILE: f"{text}\n", CSV_FILE: csv_text(list(csv_rows(self))), LATEX_FILE: latex_text(self)}
+        for name, content in texts.items():
+            write_text(out / name, content)
+        written = [out / name for name in texts]
+        with progress(self.pictures().items(), "drawing", "picture", quiet=quiet) as pictures:
+            for name, draw in pictures:
                 path = out / f"{name}.{picture_format}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path) as unfinished:
-                    pictures[name]().savefig(unfinished, dpi=PICTURE_DPI, format=picture_format)
+                    draw().savefig(unfinished, dpi=PICTURE_DPI, format=picture_format)
                 written.append(path)
         if report:
-            self._write_page(out / REPORT_FILE, quiet=quiet)
+            from aupimo_torchmetrics.compare.page import write_comparison_page  # noqa: PLC0415
+
+            write_comparison_page(out / REPORT_FILE, self, quiet=quiet)
             written.append(out / REPORT_FILE)
         return written
 
-    def _write_page(self, path: Path, *, quiet: bool) -> None:
-        """Write the page."""
-        from aupimo_torchmetrics.compare.page import PageContent, write_comparison_page  # noqa: PLC0415
-
-        content = PageContent(
-            title=f"Comparison of {len(self.order)} models: {self._title()}",
-            order=self.order,
-            results=self.results,
-            files=self.files,
-            rows=list(self._rows()),
-            figures=self._pictures(),
-            notes=[note for note in (self._position_note(), self.skipped, *self._warning_lines()) if note],
-            facts={name: str(value) for name, value in self.to_dict()["settings"].items()} | {"version": __version__},
-        )
-        write_comparison_page(path, content, quiet=quiet)
-
-    def _title(self) -> str:
-        """What the scores are, and for several categories how the models are ordered."""
-        (result, *_) = next(iter(self.results.values())).values()
-        lower, upper = result.fpr_bounds
-        shared_by = " (maximum of per-image FPRs)" if result.shared_fpr == "max" else ""
-        order = f"; ordered by average rank over {len(self.results)} categories" if self.ranking is not None else ""
-        return f"AUPIMO, shared FPR {lower:g} to {upper:g}{shared_by}{order}"
-
-    def _means_table(self, ranking: ModelRanking) -> str:
-        """Mean scores in each category, with a row for each model, the best average rank first."""
-        head = ["mean score", *self.results]
-        rows = [[model, *(f"{each[model].mean:.3f}" for each in self.results.values())] for model in ranking.order]
-        return text_table([head, *rows], "<" + ">" * len(self.results))
-
-    def _seeds(self) -> dict[str, tuple[str, ...]]:
-        """Names of the seeds of each model that has some, which are the same in all categories."""
-        (by_model, *_) = self.seed_means.values()
-        return {model: tuple(by_model[model]) for model in self.order if by_model.get(model)}
-
-    def _seeds_table(self) -> str:
-        """Means and standard deviations over seeds, with a row for each model that has some; empty if none has."""
-        seeds = self._seeds()
-        if not seeds:
-            return ""
-        columns: dict[str, str | None] = {category or "score": category for category in self.results}
+    def pictures(self) -> dict[str, Callable[[], Figure]]:
+        """Return what draws each picture, by its path without suffix: `ranks`, `confidence` and the like."""
+        pictures: dict[str, Callable[[], Figure]] = {}
         if self.ranking is not None:
-            columns["all categories"] = None
-        rows = [["model", "seeds", *columns]]
-        for model, names in seeds.items():
-            cells = [self._mean_and_std(model, category) for category in columns.values()]
-            rows.append([model, f"{len(names)}: {', '.join(names)}", *cells])
-        title = (
-            "mean score (standard deviation over seeds); ranks, tests and intervals are of each image's mean over the "
-            "seeds"
-        )
-        without = [model for model in self.order if model not in seeds]
-        note = [f"without seeds: {', '.join(without)}"] if without else []
-        return "\n".join([title, text_table(rows, "<<" + ">" * len(columns)), *note])
-
-    def _mean_and_std(self, model: str, category: str | None) -> str:
-        """Mean score in a category, or over all, and behind it the standard deviation if the model has seeds."""
-        if category is None and self.ranking is not None:
-            mean = self.ranking.means[model]
-        else:
-            mean = self.results[category or ""][model].mean
-        if model not in self._seeds():
-            return f"{mean:.3f}"
-        std = self.seed_std(model, category)
-        return f"{mean:.3f} ({'-' if math.isnan(std) else f'{std:.3f}'})"
-
-    def _position_note(self) -> str:
-        """Of several categories, those whose images were matched by position; empty if there are none."""
-        by_position = [name for name, each in self.comparisons.items() if each.matched_by == "position"]
-        if self.ranking is None or not by_position:  # the table of a comparison says it
-            return ""
-        return f"images matched by position, as not all results have paths: {', '.join(by_position)}"
-
-    def _warning_lines(self) -> list[str]:
-        """Warnings, told as such."""
-        return [f"warning: {text}" for text in self.warnings]
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the CSV table, one for each model in each category."""
-        for category, comparison in self.comparisons.items():
-            for model in comparison.order:
-                lower, upper = comparison.intervals[model]
-                yield {
-                    "category": category,
-                    "model": model,
-                    "mean": comparison.means[model],
-                    "std": self.seed_std(model, category),
-                    "num_seeds": len(self._seeds().get(model, ())) or None,
-                    "average_rank": comparison.average_ranks[model],
-                    "interval_lower": lower,
-                    "interval_upper": upper,
-                    "num_images": comparison.num_images,
-                    **{
-                        f"confidence_against_{other}": comparison.confidence.get((model, other)) for other in self.order
-                    },
-                }
-
-    def _latex_table(self) -> str:
-        """Means in each category with their mean and the average rank, or for one category all that is printed."""
-        (category, comparison), *_ = self.comparisons.items()
-        comments = [self._title()]
-        if self.ranking is not None:
-            head = ["model", *self.results, "mean", "average rank"]
-            rows = [
-                [
-                    model,
-                    *(self._mean_and_std(model, category) for category in [*self.results, None]),
-                    f"{self.ranking.average_ranks[model]:.2f}",
-                ]
-                for model in self.order
-            ]
-            alignment = "l" + "r" * (len(head) - 1)
-        else:
-            head, *printed = comparison.rows()
-            rows = [[row[0], row[1], self._mean_and_std(row[1], category), *row[3:]] for row in printed]
-            alignment = "ll" + "r" * (len(head) - 3) + "l"
-            comments.append(comparison.title)
-        if self._seeds():
-            comments.append("In brackets: the standard deviation over seeds.")
-        comments.append(r"With the package booktabs, \toprule, \midrule and \bottomrule may replace the lines.")
-        return latex_table([head, *rows], alignment, "\n".join(comments))
-
-    def _pictures(self) -> dict[str, Callable[[], Figure]]:
-        """What draws each picture, by its path without suffix."""
-        confidences = {
-            f"{category}/{CONFIDENCE}" if self.ranking is not None else CONFIDENCE: partial(_draw_confidence, each)
-            for category, each in self.comparisons.items()
-        }
-        if self.ranking is not None:
-            return {RANKS: partial(_draw_ranks, self.ranking), **confidences}
-        (by_model,) = self.results.values()
-        return {**confidences, DISTRIBUTION: partial(_draw_distribution, by_model)}
+            pictures["ranks"] = partial(drawn_off_screen, ranks_size(len(self.order)), plot_ranks, self.ranking)
+        for category, each in self.comparisons.items():
+            name = "confidence" if self.ranking is None else f"{category}/confidence"
+            pictures[name] = partial(drawn_off_screen, confidence_size(len(self.order)), plot_confidence, each)
+        if self.ranking is None:
+            (results,) = self.results.values()
+            pictures["distribution"] = partial(
+                drawn_off_screen, distribution_size(len(results)), plot_distribution, results
+            )
+        return pictures
 
 
-def _draw_confidence(comparison: ModelComparison) -> Figure:
-    """Draw the confidences of a comparison."""
-    figure = figure_without_pyplot(confidence_size(len(comparison.order)))
-    plot_confidence(comparison, figure.subplots())
-    return figure
+def compare_paths(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    names: Sequence[str] | None = None,
+    test: PairedTestName = "wilcoxon",
+    alternative: Alternative = "greater",
+    atol: float = TIE_TOLERANCE,
+    *,
+    quiet: bool = False,
+) -> Comparison:
+    """Compare models by their results on the same images, of one category or of many.
 
+    A model with folders of seeds, such as `MODEL/seed0/CATEGORY/aupimo/aupimos.json`, is summed up: ranks, tests and
+    intervals are of the mean over the seeds of each image, and the standard deviation over the seeds is given beside
+    the mean.
 
-def _draw_distribution(results: ModelResults) -> Figure:
-    """Draw the distributions of the scores of models."""
-    figure = figure_without_pyplot(distribution_size(len(results)))
-    plot_distribution(results, figure.subplots())
-    return figure
+    Args:
+        paths: Two or more result files of different models; two or more folders of different models, as
+            `aupimo evaluate --out` writes them; or one benchmark folder, which holds
+            `MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json` or `MODEL/CATEGORY/aupimo/aupimos.json`.
+        names: Names of the models, one for each file or folder. None for the parts in which the paths differ. A
+            benchmark folder has names of its own.
+        test: Paired test, as of `aupimo_torchmetrics.statistics.compare_models`, which also says how images of
+            different results are matched.
+        alternative: What the confidence is in, as of the same.
+        atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
+        quiet: Whether to show no progress bar.
 
+    Returns:
+        The comparison on the categories that all models have, with its tables as text and what writes it to files.
 
-def _draw_ranks(ranking: ModelRanking) -> Figure:
-    """Draw the ranks of models."""
-    figure = figure_without_pyplot(ranks_size(len(ranking.order)))
-    plot_ranks(ranking, figure.subplots())
-    return figure
+    Raises:
+        BadDataError: If a file cannot be read as a result file, if results are not of the same images, FPR bounds and
+            shared FPR, if scores are undefined, if folders hold fewer than two models or no category that all of them
+            have, or if it is not clear what a file in a folder is of.
+        ValueError: If a path is not there, if there is only one file, if there are files and folders, if names do not
+            fit, or if a setting is not known.
+        ModuleNotFoundError: If scipy is not installed.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics.compare import compare_paths
+        >>> scores, paths = torch.linspace(0, 0.9, 10), [f"crack/00{index}.png" for index in range(10)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = [Path(folder) / "old.json", Path(folder) / "new.json"]
+        ...     for file, more in zip(files, (0, 0.1)):
+        ...         AUPIMOResult(scores + more, (1e-5, 1e-4), (0.0, 1.0), paths=paths).save(file)
+        ...     comparison = compare_paths(files)
+        >>> print(comparison.summary())
+        AUPIMO, shared FPR 1e-05 to 0.0001
+        10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's; ordered by average rank
+            model   mean  rank     #1     #2  95% interval of the mean
+        #1  new    0.550  1.00      -  0.999  0.370 to 0.730
+        #2  old    0.450  2.00  0.000      -  0.270 to 0.630
+
+    """
+    found = find_results([Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)], names)
+    loaded = load_results(found)
+    ranking = rank_models(loaded.results) if len(loaded.results) > 1 else None
+    comparisons = {}
+    with progress(loaded.results.items(), "comparing", "category", quiet=quiet) as categories:
+        for category, results in categories:
+            with named_category(category):
+                comparisons[category] = compare_models(results, test, alternative, atol)
+    return Comparison(
+        results=loaded.results,
+        comparisons=comparisons,
+        ranking=ranking,
+        missing=found.missing,
+        seed_means=loaded.seed_means,
+        atol=atol,
+        files={
+            category: {model: by_seed[NO_SEED] for model, by_seed in by_model.items() if NO_SEED in by_seed}
+            for category, by_model in found.files.items()
+        },
+        warnings=loaded.warnings,
+    )

@@ -7,237 +7,186 @@ are read one at a time while the page is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._html.page import (
-    Card,
-    Cell,
-    ModelView,
-    Page,
-    Row,
-    Table,
-    characters_for_each,
-    drawing_of,
-    fprs_between,
-    write_page,
-)
-from aupimo_torchmetrics.compare._progress import progress
-from aupimo_torchmetrics.evaluate.find import EvaluatedPairs, find_evaluated_pairs
-from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE
-from aupimo_torchmetrics.evaluate.page import Model, make_model, model_view
-from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics._extras import progress
+from aupimo_torchmetrics._html.page import Card, Page, Row, Table, Value, write_page
+from aupimo_torchmetrics._html.views import Model, View, characters_for_each, view_image
+from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics.compare.tables import csv_rows, title
+from aupimo_torchmetrics.evaluate.page import EvaluatedImage, find_evaluated_images, summary_of
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import align_scores
+from aupimo_torchmetrics.statistics.paired import confidence_text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from aupimo_torchmetrics.compare.comparison import Comparison
 
-__all__ = ["PageContent", "write_comparison_page"]
+__all__ = ["write_comparison_page"]
 
 
 HEADINGS = {
-    "category": "Category",
-    "model": "Model",
     "mean": "Mean AUPIMO",
     "std": "Standard deviation over seeds",
     "num_seeds": "Seeds",
-    "average_rank": "Average rank",
     "interval_lower": "95 % interval from",
     "interval_upper": "to",
     "num_images": "Images",
 }
-"""Headings of columns by the names of `comparison.csv`."""
+"""Headings of columns by the names of `comparison.csv`, as far as these would not do."""
+CONFIDENCE = "confidence_against_"
+"""How the names of all other columns there begin."""
 
-
-class PageContent(NamedTuple):
-    """What a comparison has to say on a page."""
-
-    title: str
-    order: Sequence[str]
-    """Names of the models, the best first."""
-    results: Mapping[str, Mapping[str, AUPIMOResult]]
-    """`results[category][model]`."""
-    files: Mapping[str, Mapping[str, Path]]
-    """Result file of each model without seeds, `files[category][model]`."""
-    rows: list[dict[str, Any]]
-    """A row for each model in each category."""
-    figures: Mapping[str, Callable[[], Figure]]
-    """What draws each picture, by its name."""
-    notes: list[str]
-    facts: dict[str, str]
-    """Settings by name."""
+Sources = dict[tuple[str, str], dict[str, EvaluatedImage]]
+"""Images that were evaluated, by category and model, as far as they are known, and by their paths."""
 
 
 class _Image(NamedTuple):
     """An anomalous image."""
 
-    category: str
-    name: str
+    card: Card
+    """How it is shown, without views yet."""
     scores: dict[str, float]
     """AUPIMO by the name of the model."""
-    indices: dict[str, int]
-    """Index of the image in the result of each model; empty if images were not matched by their paths."""
-    pairs: dict[str, Pair]
-    """The image and its map, of each model of which these are known."""
-
-    @property
-    def difference(self) -> float:
-        """How much the scores of the models differ at most."""
-        return max(self.scores.values()) - min(self.scores.values())
-
-    @property
-    def defect(self) -> str:
-        """Type of the defect; empty if it is not known."""
-        return next((pair.image.defect for pair in self.pairs.values() if pair.image.defect), "")
+    known: dict[str, tuple[int, EvaluatedImage]]
+    """Its index in the result, and the image itself, of each model of which these are known."""
 
 
-Sources = dict[tuple[str, str], EvaluatedPairs]
-"""Images and maps that were evaluated, by category and model, as far as they are known."""
-
-
-def write_comparison_page(path: Path, content: PageContent, *, quiet: bool) -> None:
+def write_comparison_page(path: Path, comparison: Comparison, *, quiet: bool) -> None:
     """Write the page of a comparison.
 
     Args:
         path: File to write.
-        content: What it says.
+        comparison: What it shows.
         quiet: Whether to show no progress bar.
 
     Raises:
         OSError: If the file cannot be written.
 
     """
-    (first, *_) = next(iter(content.results.values())).values()
-    sources, missing = _find_sources(content)
-    images = [image for category in content.results for image in _images_of(category, content, sources)]
-    max_characters = characters_for_each(sum(len(image.pairs) for image in images))
-    is_open = len(content.figures) < 3
+    settings = comparison.to_dict()["settings"]
+    sources, missing = _find_sources(comparison)
+    images = [image for category in comparison.results for image in _images_of(category, comparison, sources)]
+    max_characters = characters_for_each(sum(len(image.known) for image in images))
     with progress(images, path.name, "image", quiet=quiet) as shown:
         page = Page(
-            title=content.title,
+            title=f"Comparison of {len(comparison.order)} models: {title(comparison)}",
             quote="",
-            tables=[_table(content)],
-            notes=[*content.notes, *missing],
-            drawings=(drawing_of(draw(), _heading(name), is_open=is_open) for name, draw in content.figures.items()),
-            facts=content.facts,
-            warnings=[],
-            skipped=[],
-            fprs=fprs_between(first.fpr_bounds),
-            sort_name="Difference",
-            categories=[category for category in content.results if category],
-            defects=sorted({image.defect for image in images} - {""}),
-            cards=_cards(shown, content, sources, max_characters),
+            table=_table(comparison),
+            notes=list(filter(None, [*comparison.notes(), *missing])),
+            drawings={_title_of(name): draw for name, draw in comparison.pictures().items()},
+            facts={name: str(value) for name, value in settings.items()} | {"version": __version__},
+            warnings=list(comparison.warnings),
+            skipped=list(filter(None, [comparison.skipped])),
+            fpr_bounds=settings["fpr_bounds"],
+            categories=list(filter(None, comparison.results)),
+            defects=sorted({image.card.defect for image in images} - {""}),
+            cards=_cards(shown, comparison, sources, max_characters),
             is_comparison=True,
         )
         write_page(path, page)
 
 
-def _heading(name: str) -> str:
-    """Heading of a picture, whose name is `confidence` or `CATEGORY/confidence`."""
-    *category, kind = name.rsplit("/", 1)
-    return ": ".join([kind[0].upper() + kind[1:], *category])
+def _title_of(picture: str) -> str:
+    """Title of a picture, whose name is `confidence` or `CATEGORY/confidence`."""
+    *category, kind = picture.rsplit("/", 1)
+    return ": ".join([kind.capitalize(), *category])
 
 
-def _find_sources(content: PageContent) -> tuple[Sources, list[str]]:
+def _find_sources(comparison: Comparison) -> tuple[Sources, list[str]]:
     """Find images and maps of the models, and say of which there are none."""
-    found: dict[Path, EvaluatedPairs] = {}
-    sources, missing = Sources(), dict[str, None]()
-    for category, by_model in content.results.items():
+    find, sources, missing = cache(find_evaluated_images), Sources(), dict[str, None]()
+    for category, by_model in comparison.results.items():
         for model in by_model:
-            file = content.files[category].get(model)
+            file = comparison.files[category].get(model)
+            if file is None:
+                missing[f"No pictures of {model}: a model with seeds has several maps of an image"] = None
+                continue
             try:
-                if file is None:
-                    raise BadDataError("a model with seeds has several maps of an image")  # noqa: TRY301
-                summary = _summary_of(file)
-                if summary not in found:
-                    found[summary] = find_evaluated_pairs(summary)
-                sources[category, model] = found[summary]
+                sources[category, model] = find(summary_of(file))
             except (BadDataError, OSError) as error:
                 missing[f"No pictures of {model}: {error}"] = None
     return sources, list(missing)
 
 
-def _summary_of(file: Path) -> Path:
-    """The `summary.json` of the evaluation that wrote a result file."""
-    for folder in file.absolute().parents[1:3]:
-        if (folder / SUMMARY_FILE).is_file():
-            return folder / SUMMARY_FILE
-    raise BadDataError(f"there is no {SUMMARY_FILE} of `aupimo evaluate --out` above {file}")
-
-
-def _images_of(category: str, content: PageContent, sources: Sources) -> list[_Image]:
+def _images_of(category: str, comparison: Comparison, sources: Sources) -> list[_Image]:
     """Anomalous images of a category, those on which the models differ most first."""
-    results = content.results[category]
+    results = comparison.results[category]
     (first_name, first), *_ = results.items()
     aligned = align_scores(results)
-    orders = aligned.orders if aligned.matched_by == "path" else {}
+    paths = {name: result.paths for name, result in results.items() if aligned.matched_by == "path" and result.paths}
     images = []
-    for place in range(len(first.aupimos)):
+    for place in np.flatnonzero(~np.isnan(aligned.scores[first_name])).tolist():
+        known = {}
+        for name, own_paths in paths.items():
+            index = aligned.orders[name][place]
+            found = sources.get((category, name), {}).get(own_paths[index])
+            if found is not None:
+                known[name] = (index, found)
         scores = {name: float(each[place]) for name, each in aligned.scores.items()}
-        if any(map(math.isnan, scores.values())):
-            continue
-        indices = {name: order[place] for name, order in orders.items()}
-        paths = {name: (results[name].paths or [])[index] for name, index in indices.items()}
-        pairs = {
-            name: sources[category, name].by_name[path]
-            for name, path in paths.items()
-            if (category, name) in sources and path in sources[category, name].by_name
-        }
-        images.append(_Image(category, paths.get(first_name, f"image {place}"), scores, indices, pairs))
-    return sorted(images, key=lambda image: -image.difference)
+        difference = max(scores.values()) - min(scores.values())
+        defect = next((each.defect for _, each in known.values() if each.defect), "")
+        card = Card(
+            name=paths[first_name][place] if paths else f"image {place}",
+            category=category,
+            defect=defect,
+            num_mask_pixels=None if first.mask_sizes is None else int(first.mask_sizes[place]),
+            sort_value=difference,
+            facts=list(filter(None, [f"difference {difference:.4f}", category, defect])),
+            views=[],
+        )
+        images.append(_Image(card, scores, known))
+    return sorted(images, key=lambda image: -image.card.sort_value)
 
 
-def _cards(images: Iterable[_Image], content: PageContent, sources: Sources, max_characters: float) -> Iterator[Card]:
+def _cards(images: Iterable[_Image], comparison: Comparison, sources: Sources, max_characters: float) -> Iterator[Card]:
     """Read images one by one, and show what each model finds in them."""
-    for category, group in groupby(images, key=lambda image: image.category):
+    for category, group in groupby(images, key=lambda image: image.card.category):
         models, notes = dict[str, Model](), dict[str, str]()
-        for name in content.order:
+        for name in comparison.order:
             if (category, name) in sources:
                 try:
-                    result = AUPIMOResult.load(content.files[category][name])
+                    models[name] = Model.of(name, AUPIMOResult.load(comparison.files[category][name]))
                 except (ValueError, OSError) as error:
                     notes[name] = f"No picture: {error}"
-                else:
-                    models[name] = make_model(name, result, sources[category, name].reader)
         for image in group:
-            views = [
-                model_view(models[name], image.indices[name], image.pairs[name], max_characters)
-                if name in models and name in image.pairs
-                else ModelView(name, image.scores[name], [], None, notes.get(name, ""))
-                for name in content.order
-            ]
-            facts = [f"difference {image.difference:.4f}", image.category, image.defect]
-            yield Card(
-                name=image.name,
-                category=image.category,
-                defect=image.defect,
-                num_mask_pixels=_num_mask_pixels(image, models),
-                sort_value=image.difference,
-                facts=[fact for fact in facts if fact],
-                views=views,
-            )
+            views = []
+            for name in comparison.order:
+                if name in models and name in image.known:
+                    index, evaluated = image.known[name]
+                    views.append(view_image(models[name], index, evaluated.read, max_characters))
+                else:
+                    views.append(View(name, image.scores[name], notes.get(name, "")))
+            yield image.card._replace(views=views)
 
 
-def _num_mask_pixels(image: _Image, models: Mapping[str, Model]) -> int | None:
-    """Mask pixels of an image, if a model knows them."""
-    sizes = ((models[name].result.mask_sizes, image.indices[name]) for name in image.indices if name in models)
-    return next((int(each[index]) for each, index in sizes if each is not None), None)
-
-
-def _table(content: PageContent) -> Table:
+def _table(comparison: Comparison) -> Table:
     """Rows of the models in each category, without columns that are empty."""
-    names = [name for name in content.rows[0] if any(_cell(row[name]).text for row in content.rows)]
-    rows = [Row([_cell(row[name]) for name in names], row["category"] or None) for row in content.rows]
-    head = [HEADINGS.get(name, name.replace("confidence_against_", "Confidence against ")) for name in names]
-    return Table("A click on a heading sorts.", head, rows, [])
+    rows = list(csv_rows(comparison))
+    columns = {name: [_value(name, row[name]) for row in rows] for name in rows[0]}
+    known = {name: values for name, values in columns.items() if any(value not in {None, ""} for value in values)}
+    shown = [Row([known[name][index] for name in known], row["category"]) for index, row in enumerate(rows)]
+    return Table("A click on a heading sorts.", [_heading(name) for name in known], shown, [], digits=3)
 
 
-def _cell(value: str | float | None) -> Cell:
-    """Cell of a text or number."""
-    if value is None or isinstance(value, str):
-        return Cell(value or "", None if isinstance(value, str) else math.nan)
-    return Cell(str(value) if isinstance(value, int) else "" if math.isnan(value) else f"{value:.4f}", float(value))
+def _heading(column: str) -> str:
+    """Heading of a column of `comparison.csv`."""
+    if column.startswith(CONFIDENCE):
+        return f"Confidence against {column.removeprefix(CONFIDENCE)}"
+    return HEADINGS.get(column, column.replace("_", " ").capitalize())
+
+
+def _value(column: str, value: Value) -> Value:
+    """Value of a column, with a confidence rounded down and None for NaN."""
+    if not isinstance(value, float):
+        return value
+    if math.isnan(value):
+        return None
+    return float(confidence_text(value)) if column.startswith(CONFIDENCE) else value

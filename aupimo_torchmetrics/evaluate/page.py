@@ -6,44 +6,31 @@ Images are read one at a time while the page is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
-from aupimo_torchmetrics._html.page import (
-    Card,
-    Cell,
-    Drawing,
-    ModelView,
-    Page,
-    Row,
-    Table,
-    characters_for_each,
-    drawing_of,
-    fprs_between,
-    thresholds_of,
-    write_page,
-)
-from aupimo_torchmetrics._html.pictures import ImageContent, view_image
-from aupimo_torchmetrics.evaluate.bad_files import BadFileError
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._html.page import Card, Page, Row, Table, Value, write_page
+from aupimo_torchmetrics._html.views import ImageContent, Model, characters_for_each, view_image
 from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
+from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, photograph
+from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
+from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
 from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
-from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, figure_without_pyplot
+from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, drawn_off_screen
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from tqdm import tqdm
 
-__all__ = ["Model", "PageTexts", "make_model", "model_view", "write_evaluation_page"]
+__all__ = ["EvaluatedImage", "PageTexts", "find_evaluated_images", "summary_of", "write_evaluation_page"]
 
 NUM_NORMAL = 24
 """Normal images on the page."""
-MAX_DIFFERENCE = 1e-6
-"""A score that differs by more from that of a map is not of this map."""
 
 
 class PageTexts(NamedTuple):
@@ -70,18 +57,27 @@ class _Image(NamedTuple):
     """Pixels of a normal image that are called anomalous at the upper FPR bound; 0 for an anomalous image."""
 
 
-class Model(NamedTuple):
-    """A model, and what its view of an image is made of."""
+class EvaluatedImage(NamedTuple):
+    """An image of an earlier evaluation."""
 
-    name: str
-    """Empty if there is only one model."""
-    result: AUPIMOResult
-    reader: PairReader
-    """Reads its maps."""
-    thresholds: list[float]
-    """At the steps of the slider; empty if they are not known."""
-    num_false_positives: list[int]
-    """(N,) pixels of each normal image that are called anomalous at the upper FPR bound; 0 for an anomalous one."""
+    defect: str
+    """Type of its defect; empty if it is not known."""
+    read: Callable[[], ImageContent]
+    """Reads it with its map and mask."""
+
+
+def summary_of(file: Path) -> Path:
+    """Return the `summary.json` of the evaluation that wrote a result file; raise if there is none."""
+    for folder in file.absolute().parents[1:3]:
+        if (folder / SUMMARY_FILE).is_file():
+            return folder / SUMMARY_FILE
+    raise BadDataError(f"there is no {SUMMARY_FILE} of `aupimo evaluate --out` above {file}")
+
+
+def find_evaluated_images(summary: Path) -> dict[str, EvaluatedImage]:
+    """Find the images of an earlier evaluation, by their paths there; raise unless they are where it saw them."""
+    reader, pairs = find_evaluated_pairs(summary)
+    return {path: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair)) for path, pair in pairs.items()}
 
 
 def write_evaluation_page(
@@ -104,47 +100,49 @@ def write_evaluation_page(
         OSError: If the file cannot be written.
 
     """
-    images = [image for scores in categories for image in _images_of(scores)]
+    models = {scores.category: Model.of("", scores.result) for scores in categories}
+    images = [image for scores in categories for image in _images_of(scores, models[scores.category])]
     anomalous = sorted((image for image in images if image.row["is_anomalous"]), key=_score_order)
     alarming = (image for image in images if image.num_false_positives > 0)
     normal = sorted(alarming, key=_share_of_false_positives, reverse=True)[:NUM_NORMAL]
-    models = {scores.category: make_model("", scores.result, reader) for scores in categories}
     max_characters = characters_for_each(len(anomalous) + len(normal))
     bar.reset(total=len(anomalous) + len(normal))
 
     def cards(chosen: Sequence[_Image]) -> Iterator[Card]:
         for image in chosen:
-            yield _card(image, models[image.scores.category], max_characters)
+            yield _card(image, models[image.scores.category], reader, max_characters)
             bar.update()
 
     names = [scores.category for scores in categories]
     page = Page(
         title=f"AUPIMO of {names[0] if len(names) == 1 else f'{len(names)} categories'}",
         quote=categories[0].result.protocol,
-        tables=[_table(categories, texts.means)],
+        table=_table(categories, texts.means),
         notes=texts.notes,
         drawings=_drawings(categories),
         facts=texts.facts,
         warnings=texts.warnings,
         skipped=texts.skipped,
-        fprs=fprs_between(categories[0].result.fpr_bounds),
-        sort_name="AUPIMO",
+        fpr_bounds=categories[0].result.fpr_bounds,
         categories=names,
         defects=sorted({image.row["defect"] for image in anomalous} - {None}),
         cards=cards(anomalous),
-        normal_cards=cards(normal),
-        has_normal_cards=bool(normal),
+        normal_cards=cards(normal) if normal else None,
     )
     write_page(path, page)
 
 
-def _images_of(scores: CategoryScores) -> list[_Image]:
+def _images_of(scores: CategoryScores, model: Model) -> list[_Image]:
     """Images of a category."""
-    rows = scores.image_rows()
-    return [
-        _Image(scores, place, *each)
-        for place, each in enumerate(zip(rows, _num_false_positives(scores.result), strict=True))
-    ]
+    facts = zip(scores.image_rows(), model.num_false_positives, strict=True)
+    return [_Image(scores, place, *each) for place, each in enumerate(facts)]
+
+
+def _read(reader: PairReader, pair: Pair) -> ImageContent:
+    """Read an image with its map and mask."""
+    loaded = reader.read(pair)
+    grey, note = photograph(loaded)
+    return ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored, note)
 
 
 def _score_order(image: _Image) -> tuple[bool, float]:
@@ -157,16 +155,7 @@ def _share_of_false_positives(image: _Image) -> float:
     return image.num_false_positives / float(image.row["num_pixels"])
 
 
-def _num_false_positives(result: AUPIMOResult) -> list[int]:
-    """(N,) how many pixels of each normal image are called anomalous at the upper FPR bound; 0 for an anomalous one."""
-    scored, threshold = result._scoring, result.threshold_bounds[0]  # noqa: SLF001
-    if scored is None or math.isnan(threshold):
-        return [0] * len(result.aupimos)
-    images = scored.kept.image_of_normal_score()[scored.kept.normal_scores >= threshold]
-    return [int(number) for number in torch.bincount(images, minlength=len(result.aupimos))]
-
-
-def _card(image: _Image, model: Model, max_characters: float) -> Card:
+def _card(image: _Image, model: Model, reader: PairReader, max_characters: float) -> Card:
     """Read an image, and say what was found in it."""
     row = image.row
     if row["is_anomalous"]:
@@ -175,6 +164,7 @@ def _card(image: _Image, model: Model, max_characters: float) -> Card:
     else:
         share = _share_of_false_positives(image)
         facts = [row["category"], f"{image.num_false_positives:,} pixels falsely found ({share:.3%})"]
+    read = partial(_read, reader, image.scores.pairs[image.place])
     return Card(
         name=row["path"],
         category=row["category"],
@@ -182,94 +172,43 @@ def _card(image: _Image, model: Model, max_characters: float) -> Card:
         num_mask_pixels=row["mask_pixels"],
         sort_value=row["aupimo"],
         facts=[fact for fact in facts if fact],
-        views=[model_view(model, image.place, image.scores.pairs[image.place], max_characters)],
+        views=[view_image(model, image.place, read, max_characters)],
     )
-
-
-def make_model(name: str, result: AUPIMOResult, reader: PairReader) -> Model:
-    """Return a model with the thresholds of the slider."""
-    return Model(name, result, reader, thresholds_of(result), _num_false_positives(result))
-
-
-def model_view(model: Model, index: int, pair: Pair, max_characters: float) -> ModelView:
-    """Read one image, and make the pictures of what a model finds in it.
-
-    Args:
-        model: The model.
-        index: Index of the image in the result.
-        pair: The image and its map.
-        max_characters: How many characters the pictures may take.
-
-    Returns:
-        The view. If map or image cannot be read any longer, or are not those that were scored, it says so.
-
-    """
-    view = ModelView(model.name, float(model.result.aupimos[index]), model.thresholds, None)
-    if not model.thresholds:
-        return view._replace(note="No picture, as no threshold is known.")
-    try:
-        loaded = model.reader.read(pair)
-    except (BadFileError, OSError) as error:
-        return view._replace(note=f"No picture: {error}")
-    if not _is_as_scored(model, index, loaded):
-        return view._replace(note="No picture: map or mask are not those that were scored.")
-    grey, note = photograph(loaded)
-    content = ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored)
-    return view._replace(view=view_image(content, model.result, model.thresholds, max_characters), note=note)
-
-
-def _is_as_scored(model: Model, index: int, loaded: LoadedPair) -> bool:
-    """Whether an image has the score, or on a normal image the false positives, that its map and mask lead to."""
-    table = model.result._known().table  # noqa: SLF001  of the same package
-    anomaly_map, score = loaded.anomaly_map.to(table.scores), float(model.result.aupimos[index])
-    if not bool(loaded.mask.any()):
-        is_found = anomaly_map >= model.result.threshold_bounds[0]
-        num_found = int((is_found if loaded.ignored is None else is_found & ~loaded.ignored).sum())
-        return math.isnan(score) and num_found == model.num_false_positives[index]
-    shares = table.look_up(anomaly_map[loaded.mask])
-    return abs(float(shares.mean().clamp(0, 1)) - score) < MAX_DIFFERENCE  # False for NaN
 
 
 def _table(categories: Sequence[CategoryScores], means: Mapping[str, tuple[float, int]]) -> Table:
     """Rows of the categories and of their types of defects."""
     rows = []
     for scores in categories:
-        values = [_score_cell(value) for value in scores.values().values()]
-        counts = [_count_cell(scores.num_normal), _count_cell(scores.num_anomalous)]
-        rows.append(Row([Cell(scores.category), Cell("(all)"), *counts, *values], scores.category))
-        for defect in scores.defects():
-            counts = [_count_cell(defect.num_normal), _count_cell(defect.num_anomalous)]
-            cells = [Cell(scores.category), Cell(defect.defect or "(not known)"), *counts, _score_cell(defect.aupimo)]
-            cells += [Cell("", math.nan)] * (len(values) - 1)
-            rows.append(Row(cells, scores.category if defect.defect else None, defect.defect or ""))
+        values = list(scores.values().values())
+        counts = [scores.num_normal, scores.num_anomalous]
+        rows.append(Row([scores.category, "(all)", *counts, *values], scores.category))
+        for defect, num_normal, num_anomalous, aupimo in scores.defects():
+            known: list[Value] = [scores.category, defect or "(not known)", num_normal, num_anomalous, aupimo]
+            others = [math.nan] * (len(values) - 1)  # only AUPIMO is a score of images
+            rows.append(Row([*known, *others], scores.category if defect else "", defect or ""))
     mean = [f"{value:.4f} ({number} categories)" for value, number in means.values()]
     return Table(
         caption="A click on a heading sorts. AUPIMO is the mean of the anomalous images.",
         head=["Category", "Type of defect", "Normal", "Anomalous", *map(metric_title, means)],
         rows=rows,
-        foot=[["Mean", "", "", "", *mean]] if len(categories) > 1 else [],
+        foot=["Mean", "", "", "", *mean] if len(categories) > 1 else [],
+        digits=4,
     )
 
 
-def _score_cell(value: float) -> Cell:
-    """Cell of a score."""
-    return Cell(f"{value:.4f}", value)
-
-
-def _count_cell(number: int) -> Cell:
-    """Cell of a number of images."""
-    return Cell(str(number), float(number))
-
-
-def _drawings(categories: Sequence[CategoryScores]) -> Iterator[Drawing]:
+def _drawings(categories: Sequence[CategoryScores]) -> dict[str, Callable[[], Figure]]:
     """Distribution of all scores, and the curves of each category, as far as there are scores."""
     results = {scores.category: scores.result for scores in categories if not bool(scores.result.aupimos.isnan().all())}
     if not results:
-        return
-    figure = figure_without_pyplot(distribution_size(len(results)))
-    plot_distribution(results, figure.subplots())
-    yield drawing_of(figure, "Distribution of the scores", is_open=True)
+        return {}
+    distribution = partial(drawn_off_screen, distribution_size(len(results)), plot_distribution, results)
+    drawings: dict[str, Callable[[], Figure]] = {"Distribution of the scores": distribution}
     for category, result in results.items():
-        figure = figure_without_pyplot(CURVES_SIZE)
-        plot_pimo_curves(result.curves(), result, ax=figure.subplots())
-        yield drawing_of(figure, f"PIMO curves of {category}", is_open=len(results) == 1)
+        drawings[f"PIMO curves of {category}"] = partial(_curves, result)
+    return drawings
+
+
+def _curves(result: AUPIMOResult) -> Figure:
+    """Draw the curves of a category, which are computed no sooner."""
+    return drawn_off_screen(CURVES_SIZE, plot_pimo_curves, result.curves(), result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 CURVES_SIZE = (7.5, 5.5)
 HEATMAP_SIZE = (4.5, 4.0)
@@ -35,6 +36,13 @@ MARKERS = "os^Dv*Pp"
 MAX_NAME_LENGTH = 26
 """Characters of a path in a picture, as many as fit above a heat map."""
 
+TITLE_SIZES = ("medium", "small", "x-small", "xx-small")
+"""Sizes of the titles of heat maps. The first is taken with which none has more lines than `MAX_TITLE_LINES`; with the
+last, what is more is left out."""
+MAX_TITLE_LINES = 4
+LINE_ENDS = re.compile(r"[ /_-]|\\(?!\$)")
+"""Where a line of a title may end."""
+
 
 def distribution_size(num_models: int = 1) -> tuple[float, float]:
     """Size of a picture of the distributions of models."""
@@ -53,7 +61,7 @@ def ranks_size(num_models: int) -> tuple[float, float]:
 
 def confidence_size(num_models: int) -> tuple[float, float]:
     """Size of a picture of the confidences of each model against each."""
-    return 4.8 + 0.38 * num_models, 2.4 + 0.36 * num_models
+    return 4.8 + 0.44 * num_models, 2.4 + 0.36 * num_models
 
 
 def score_color(score: float) -> tuple[float, float, float, float]:
@@ -64,8 +72,63 @@ def score_color(score: float) -> tuple[float, float, float, float]:
 
 
 def drawable(name: str) -> str:
-    """A name that matplotlib can draw: no formula between dollars, and numbers for bytes that are no text."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
+    """A name that matplotlib can draw: no formula between dollars, and numbers for what is no text or has no glyph."""
+    return with_glyphs(name.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$"))
+
+
+def with_glyphs(text: str) -> str:
+    r"""A text with numbers, such as `\u6f22`, for the characters that the fonts in use lack."""
+    from matplotlib import font_manager, rcParams  # noqa: PLC0415
+
+    properties = [font_manager.FontProperties(family=[family]) for family in rcParams["font.family"]]
+    fonts = [font_manager.get_font(font_manager.findfont(each)) for each in properties]
+    has_glyph = {character: any(font.get_char_index(ord(character)) for font in fonts) for character in text}
+    return "".join(each if has_glyph[each] else each.encode("unicode_escape").decode() for each in text)
+
+
+def fit_titles(axes: Iterable[Axes]) -> None:
+    """Break the titles of axes, and make them smaller, until each is as narrow as the place of its axis."""
+    axes = list(axes)
+    figure = cast("Figure", axes[0].get_figure(root=True))
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)  # only then each axis is in its place
+    texts = [ax.get_title() for ax in axes]
+    for size in TITLE_SIZES:
+        for ax, text in zip(axes, texts, strict=True):
+            ax.title.set_fontsize(size)
+            _fit_title(ax, text)
+        if all(ax.get_title().count("\n") < MAX_TITLE_LINES for ax in axes):
+            return
+    for ax in axes:  # the last line holds the score
+        first, others = (lines := ax.get_title().split("\n"))[: MAX_TITLE_LINES - 1], lines[MAX_TITLE_LINES - 1 :]
+        ax.set_title("\n".join([*first, f"...{others[-1]}" if others[1:] else "".join(others)]).rstrip("\n"))
+
+
+def _fit_title(ax: Axes, text: str) -> None:
+    """Break the lines of a title until it is as narrow as the place of its axis."""
+    figure = cast("Figure | SubFigure", ax.get_figure())
+    width = ax.get_position(original=True).width * figure.bbox.width
+    length = max(map(len, text.split("\n")))
+    ax.set_title(text)
+    while length > 1 and (drawn := ax.title.get_window_extent().width) > width:
+        length = max(1, min(length - 1, int(length * width / drawn)))
+        ax.set_title(in_lines(text, length))
+
+
+def in_lines(text: str, length: int) -> str:
+    """Break lines that are longer than `length`, where a word or a part of a path ends if possible."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        rest = line
+        while len(rest) > length:
+            # Not within an escaped dollar: the rest would be a formula.
+            ends = [match.end() for match in LINE_ENDS.finditer(rest) if 1 < match.end() <= length]
+            end = ends[-1] if ends else length + (rest[length - 1 : length + 1] == r"\$")
+            lines.append(rest[:end].rstrip(" "))
+            rest = rest[end:]
+        lines.append(rest)
+    return "\n".join(lines)
 
 
 def image_name(result: AUPIMOResult | None, index: int) -> str:
@@ -133,3 +196,10 @@ def figure_without_pyplot(size: tuple[float, float]) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     return Figure(figsize=size, layout="constrained")
+
+
+def drawn_off_screen(size: tuple[float, float], plot: Callable[..., object], *contents: object) -> Figure:
+    """What a plot function draws of its contents, on an axis of its own in a `figure_without_pyplot`."""
+    figure = figure_without_pyplot(size)
+    plot(*contents, ax=figure.subplots())
+    return figure

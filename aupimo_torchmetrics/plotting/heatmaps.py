@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from aupimo_torchmetrics.plotting._figures import (
     SCORE_COLORS,
     drawable,
     figure_and_axis,
+    fit_titles,
     heatmaps_size,
     image_name,
     name_and_score,
     new_figure,
+    with_glyphs,
 )
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -31,12 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_heatmap", "plot_heatmaps"]
 
+Photograph: TypeAlias = Tensor | NDArray[Any]
+"""A photograph, of any dtype."""
+
 HEAT_LABEL = "pixel AUPIMO (0 is transparent)"
 """What the colours of a heat map mean."""
 
 
 def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
-    image: Tensor,
+    image: Photograph,
     anomaly_map: Tensor,
     result: AUPIMOResult,
     mask: Tensor | None = None,
@@ -51,8 +56,9 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
     upper FPR bound.
 
     Args:
-        image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey. Values outside [0, 1],
-            as of bytes or after a normalisation, are drawn from the darkest to the brightest.
+        image: (H, W) or (1, H, W) grey photograph, or (3, H, W) in colour, which is drawn grey: a tensor or array of
+            any dtype. Values outside [0, 1], as of bytes, of 16 bits or after a normalisation, are drawn from the
+            darkest to the brightest.
         anomaly_map: (H, W) or (1, H, W) floating, in the unit of the maps that were scored.
         result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
         mask: (H, W) or (1, H, W) bool or 0 and 1, whose outline is drawn. None for no outline.
@@ -82,25 +88,18 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
         'image 1: AUPIMO 1.00'
 
     """
-    weights = result.pixel_aupimo(anomaly_map).cpu()
-    _check_one_size(image, anomaly_map, mask)
-    weights = weights.reshape(anomaly_map.shape[-2:])
-    title = _heatmap_title(result, weights, mask, index)
+    weights, title = _weights_and_title(image, anomaly_map, result, mask, index)
     is_new = ax is None
     fig, ax = figure_and_axis(ax, HEATMAP_SIZE)
-    _draw_photograph(ax, image)
-    heat = ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
-    if mask is not None and bool(mask.any()):
-        outline = mask.detach().cpu().reshape(mask.shape[-2:]).float().numpy()
-        ax.contour(outline, levels=[0.5], colors=MASK_COLOR, linewidths=1.2)
-    ax.set_title(title, fontsize="medium")
+    _draw_heatmap(ax, image, weights, mask, title)
     if is_new:
-        fig.colorbar(heat, ax=ax, label=HEAT_LABEL)
+        _add_colorbar(fig, ax, ax)
+    fit_titles([ax])
     return fig, ax
 
 
 def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in every plot function
-    images: Sequence[Tensor] | Tensor,
+    images: Sequence[Photograph] | Photograph,
     anomaly_maps: Sequence[Tensor] | Tensor,
     result: AUPIMOResult,
     masks: Sequence[Tensor] | Tensor | None = None,
@@ -116,8 +115,8 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
         result: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them.
         masks: Their n masks. None for no outlines.
         indices: Their n indices, for the titles of the heat maps.
-        captions: Titles of the n photographs.
-        fig: Figure to draw on. None for a new one.
+        captions: Titles of the n photographs. Titles are broken into lines, and made smaller, until they fit.
+        fig: Figure to draw on, best with the layout `"constrained"`. None for a new one.
 
     Returns:
         Figure and axes (2, n).
@@ -141,38 +140,65 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
 
     """
     num_images = len(images)
-    for name, values in (
-        ("anomaly_maps", anomaly_maps),
-        ("masks", masks),
-        ("indices", indices),
-        ("captions", captions),
-    ):
+    given = {"anomaly_maps": anomaly_maps, "masks": masks, "indices": indices, "captions": captions}
+    for name, values in given.items():
         if values is not None and len(values) != num_images:
             raise ValueError(
                 f"Expected `{name}` to hold one item for each of {num_images} images, but got {len(values)}."
             )
     if num_images == 0:
         raise ValueError("Expected `images` to hold at least one image, but got none.")
+    columns = []
+    for column, (image, anomaly_map) in enumerate(zip(images, anomaly_maps, strict=True)):
+        mask, index = None if masks is None else masks[column], None if indices is None else indices[column]
+        columns.append((image, mask, *_weights_and_title(image, anomaly_map, result, mask, index)))
     if fig is None:
         fig = new_figure(heatmaps_size(num_images))
     axes: NDArray[Any] = np.asarray(fig.subplots(2, num_images, squeeze=False))
-    for column, (image, anomaly_map) in enumerate(zip(images, anomaly_maps, strict=True)):
-        plain_ax, heat_ax = axes[:, column]
+    for (plain_ax, heat_ax), (image, mask, weights, title) in zip(axes.T, columns, strict=True):
         _draw_photograph(plain_ax, image)
-        plain_ax.set_title("" if captions is None else captions[column], fontsize="medium")
-        mask = None if masks is None else masks[column]
-        plot_heatmap(image, anomaly_map, result, mask, None if indices is None else indices[column], heat_ax)
-    fig.colorbar(axes[1, 0].images[-1], ax=axes, label=HEAT_LABEL)
+        _draw_heatmap(heat_ax, image, weights, mask, title)
+    for plain_ax, caption in zip(axes[0], () if captions is None else captions, strict=False):
+        plain_ax.set_title("\n".join(map(with_glyphs, caption.split("\n"))))
+    _add_colorbar(fig, axes[1, 0], axes)
+    fit_titles(axes.flat)
     return fig, axes
 
 
-def _draw_photograph(ax: Axes, image: Tensor) -> None:
+def _draw_heatmap(ax: Axes, image: Photograph, weights: Tensor, mask: Tensor | None, title: str) -> None:
+    """Draw pixel weights (H, W) and the outline of a mask over a photograph."""
+    _draw_photograph(ax, image)
+    ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
+    if mask is not None and bool((torch.as_tensor(mask) > 0).any()):
+        outline = torch.as_tensor(mask).detach().cpu().reshape(weights.shape).float().numpy()
+        ax.contour(outline, levels=[0.5], colors=MASK_COLOR, linewidths=1.2)
+    ax.set_title(title)
+
+
+def _add_colorbar(fig: Figure | SubFigure, heat_ax: Axes, axes: Any) -> None:
+    """Draw the colour bar of a heat map right of all axes."""
+    # Without `panchor`, narrow photographs would move to the bar, and their titles under it.
+    fig.colorbar(heat_ax.images[-1], ax=axes, label=HEAT_LABEL, panchor=False)
+
+
+def _draw_photograph(ax: Axes, image: Photograph) -> None:
     """Draw an image (H, W) or (C, H, W) in grey."""
-    photograph = image.detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
-    darkest, brightest = float(photograph.min()), float(photograph.max())
+    photograph = torch.as_tensor(image).detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
+    values = photograph[photograph.isfinite()]
+    darkest, brightest = map(float, values.aminmax()) if len(values) else (0.0, 1.0)
     levels = (0.0, 1.0) if darkest >= 0 and brightest <= 1 else (darkest, brightest)
     ax.imshow(photograph.numpy(), cmap="gray", vmin=levels[0], vmax=levels[1])
     ax.set_axis_off()
+
+
+def _weights_and_title(
+    image: Photograph, anomaly_map: Tensor, result: AUPIMOResult, mask: Tensor | None, index: int | None
+) -> tuple[Tensor, str]:
+    """Pixel weights (H, W) of an image, and its title; raise unless all that is given fits."""
+    weights = result.pixel_aupimo(anomaly_map).cpu()
+    _check_one_size(image, anomaly_map, mask)
+    weights = weights.reshape(anomaly_map.shape[-2:])
+    return weights, _heatmap_title(result, weights, mask, index)
 
 
 def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, index: int | None) -> str:
@@ -193,7 +219,7 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
     return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
 
-def _check_one_size(image: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> None:
+def _check_one_size(image: Photograph, anomaly_map: Tensor, mask: Tensor | None) -> None:
     """Raise unless photograph, map and mask have the same height and width, and one map is given."""
     size = anomaly_map.shape[-2:]
     if anomaly_map.numel() != math.prod(size):

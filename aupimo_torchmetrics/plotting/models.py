@@ -17,6 +17,7 @@ from aupimo_torchmetrics.plotting._figures import (
     score_color,
 )
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking
+from aupimo_torchmetrics.statistics.paired import confidence_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,9 +30,6 @@ GROUP_GAP = 0.02
 
 HIGHEST_UNDER_WHITE = 0.435
 """Numbers are white in cells with a confidence up to this, and black in the brighter cells."""
-
-ROUNDING = 1e-9
-"""More than the rounding error of a product such as 100 * 0.29, which is a little less than 29."""
 
 TEST_NAMES: dict[PairedTestName, str] = {"wilcoxon": "Wilcoxon test", "ttest": "t-test"}
 
@@ -114,7 +112,7 @@ def _draw_groups(ax: Axes, ranking: ModelRanking) -> None:
 def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """Plot how sure one may be that one model is better than another, of each two models.
 
-    Numbers are rounded down: 0.95 means 0.95 or more, and 1.00 that p is practically 0.
+    Numbers are rounded down, as in the table: 0.950 means 0.95 or more, and 1.000 that p is practically 0.
 
     Args:
         comparison: Confidences, as `aupimo_torchmetrics.statistics.compare_models` returns them.
@@ -136,7 +134,7 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
         >>> old, new = (AUPIMOResult(each, (1e-5, 1e-4), (0.0, 1.0)) for each in (scores, scores + 0.1))
         >>> fig, ax = plot_confidence(compare_models({"old": old, "new": new}))
         >>> [text.get_text() for text in ax.texts]
-        ['0.99', '0.00']
+        ['0.999', '0.000']
 
     """
     names = comparison.order
@@ -149,9 +147,8 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
     ax.imshow(confidences, cmap=SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
     for (row, column), confidence in np.ndenumerate(confidences):
         if row != column:
-            text = f"{math.floor(100 * confidence + ROUNDING) / 100:.2f}"
             color = "black" if confidence > HIGHEST_UNDER_WHITE else "white"
-            ax.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+            ax.text(column, row, confidence_text(confidence), ha="center", va="center", color=color, fontsize="small")
 
     labels = list(map(drawable, names))
     ax.set_yticks(range(len(names)), labels)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
@@ -18,16 +19,20 @@ from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
 from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
 from aupimo_torchmetrics.statistics.distribution import bootstrap_interval
 
-__all__ = ["ModelComparison", "compare_models"]
+__all__ = ["ModelComparison", "compare_models", "confidence_text"]
 
 INTERVAL_CONFIDENCE = 0.95
 """Share of the bootstrap means that the intervals hold."""
 
-MAX_IMAGES_EXACT = 50
-"""Up to this many images the Wilcoxon test counts all orders of ranks, if no two differences are equal."""
+MAX_EXACT = 19
+"""Up to this many differences that are not zero the Wilcoxon test counts all signs that they could have. Beyond, the
+normal approximation is good, and the official package takes it wherever differences are zero or equal."""
 
-MAX_IMAGES_PERMUTED = 13
-"""Up to this many images the Wilcoxon test tries all signs of the differences, if some are equal or zero."""
+MAX_EXACT_DISTINCT = 50
+"""As `MAX_EXACT`, where no difference is zero and no two are equal: as many as in scipy."""
+
+ROUNDING = 1e-9
+"""More than the rounding error of a product such as 1000 * 0.057, which may be a little less than 57."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ class ModelComparison:
         rows = [["", "model", "mean", "rank", *columns, f"{INTERVAL_CONFIDENCE:.0%} interval of the mean"]]
         for column, name in zip(columns, self.order, strict=True):
             low, high = self.intervals[name]
-            confidences = ["-" if name == other else f"{self.confidence[name, other]:.3f}" for other in self.order]
+            confidences = [
+                "-" if name == other else confidence_text(self.confidence[name, other]) for other in self.order
+            ]
             numbers = [f"{self.means[name]:.3f}", f"{self.average_ranks[name]:.2f}", *confidences]
             rows.append([column, name, *numbers, f"{low:.3f} to {high:.3f}"])
         return rows
@@ -109,6 +116,18 @@ class ModelComparison:
     def __str__(self) -> str:
         """Table of the models, the best first, with the confidences of each against each."""
         return f"{self.title}\n{text_table(self.rows(), '<<>>' + '>' * len(self.order) + '<')}"
+
+
+def confidence_text(confidence: float) -> str:
+    """Write a confidence with three digits, rounded down: 0.950 is 0.95 or more, and 1.000 that p is practically 0.
+
+    Example:
+        >>> from aupimo_torchmetrics.statistics.paired import confidence_text
+        >>> confidence_text(0.99999)
+        '0.999'
+
+    """
+    return f"{math.floor(1000 * confidence + ROUNDING) / 1000:.3f}"
 
 
 def compare_models(
@@ -130,8 +149,9 @@ def compare_models(
 
     Args:
         results: Scores of two or more models on the same images, by the name of the model.
-        test: `"wilcoxon"` for the signed-rank test, `"ttest"` for the paired t-test. The Wilcoxon test is exact up to
-            50 images if there are no ties, and up to 13 images if there are; else it uses the normal approximation.
+        test: `"wilcoxon"` for the signed-rank test, `"ttest"` for the paired t-test. In the Wilcoxon test differences
+            of zero do not count. It is exact if fewer than 20 others are left, or up to 50 if all differences are
+            distinct and none is zero; else it uses the normal approximation.
         alternative: What the confidence is in: `"greater"`, `"less"` or `"two-sided"`.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test, at least 0.
 
@@ -158,7 +178,8 @@ def compare_models(
     check_choice("alternative", alternative, Alternative)
     if not atol >= 0:
         raise SettingError(f"Expected `atol` to be at least 0, but got {atol}.")
-    scores, matched_by, _ = _aligned_scores(results)
+    aligned = _aligned_scores(results)
+    scores = aligned.scores
     require("scipy", extra="stats", needed_by="compare_models")
     from scipy import stats  # noqa: PLC0415
 
@@ -182,7 +203,7 @@ def compare_models(
         test=test,
         alternative=alternative,
         num_images=by_image.shape[1],
-        matched_by=matched_by,
+        matched_by=aligned.matched_by,
     )
 
 
@@ -190,17 +211,27 @@ def _wilcoxon(differences: Scores, alternative: Alternative, atol: float) -> flo
     """The p-value of the signed-rank test, of the differences (n,) of the scores of two models."""
     from scipy import stats  # noqa: PLC0415
 
-    sizes = np.where(is_at_most(np.abs(differences), atol), 0, merge_equal(np.abs(differences)))
-    if not sizes.any():
+    sizes = merge_equal(np.abs(differences))
+    is_counted = ~is_at_most(sizes, atol)
+    signed = np.copysign(sizes, differences)[is_counted]
+    if len(signed) == 0:
         return 1.0
-    has_ties = len(np.unique(sizes)) < len(sizes) or bool((sizes == 0).any())
-    # scipy would choose the same, but on its way divides by numbers that may be 0, and warns.
-    method: Any = "asymptotic"
-    if not has_ties and len(sizes) <= MAX_IMAGES_EXACT:
-        method = "exact"
-    elif has_ties and len(sizes) <= MAX_IMAGES_PERMUTED:
-        method = stats.PermutationMethod(n_resamples=2 ** len(sizes))
-    return float(stats.wilcoxon(np.copysign(sizes, differences), alternative=alternative, method=method).pvalue)
+    ranks = stats.rankdata(np.abs(signed))
+    is_distinct = len(np.unique(ranks)) == len(differences)
+    if len(signed) <= (MAX_EXACT_DISTINCT if is_distinct else MAX_EXACT):
+        return _exact_p_value(ranks, signed > 0, alternative)
+    return float(stats.wilcoxon(signed, alternative=alternative, method="asymptotic").pvalue)
+
+
+def _exact_p_value(ranks: Scores, is_positive: NDArray[np.bool_], alternative: Alternative) -> float:
+    """The p-value of a sum of ranks (n,) with positive signs, where each sign is + or - with probability 1/2."""
+    doubled = (2 * ranks).astype(int)  # equal differences share a mean of ranks, which may end in .5
+    probabilities = np.ones(1)  # element s is the probability that the sum is s
+    for rank in doubled:
+        probabilities = (np.pad(probabilities, (0, rank)) + np.pad(probabilities, (rank, 0))) / 2
+    observed = doubled[is_positive].sum()
+    less, greater = float(probabilities[: observed + 1].sum()), float(probabilities[observed:].sum())
+    return min(1.0, {"greater": greater, "less": less, "two-sided": 2 * min(less, greater)}[alternative])
 
 
 def _t_test(differences: Scores, alternative: Alternative) -> float:

@@ -1,0 +1,185 @@
+"""What a model finds in one image, at each step of the slider.
+
+Conventions: S thresholds, ascending. The *level* of a pixel is how many of them it reaches, so it is called anomalous
+at threshold s iff its level is above s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._html.pictures import NUM_COLORS, Picture, draw_picture
+from aupimo_torchmetrics.results import AUPIMOResult
+
+__all__ = ["ImageContent", "Model", "View", "characters_for_each", "fprs_between", "view_image"]
+
+NUM_STEPS = 21
+"""Positions of the slider between the FPR bounds."""
+MAX_CHARACTERS = 14_000_000
+"""Of the pictures of all images together, as far as `MIN_CHARACTERS` allows."""
+MIN_CHARACTERS = 12_000
+CHARACTERS_AT_MOST = 90_000
+"""Of the pictures of one image."""
+MAX_DIFFERENCE = 1e-6
+"""A score that differs by more from that of a map is not of this map."""
+
+
+class ImageContent(NamedTuple):
+    """An image with its map and its mask, all of one height and width."""
+
+    photograph: Tensor
+    """(1, H, W) float32 in [0, 1], grey."""
+    anomaly_map: Tensor
+    """(H, W) floating, as it was scored."""
+    mask: Tensor
+    """(H, W) bool."""
+    ignored: Tensor | None
+    """(H, W) bool, true for a pixel that does not count; None if all count."""
+    note: str = ""
+    """Why there is no photograph."""
+
+
+class Model(NamedTuple):
+    """A model, and what its view of an image is made of."""
+
+    name: str
+    """Empty if there is only one model."""
+    result: AUPIMOResult
+    thresholds: list[float]
+    """At the steps of the slider, ascending; empty if they are not known."""
+    num_false_positives: list[int]
+    """(N,) pixels of each normal image that are called anomalous at the upper FPR bound; 0 for an anomalous one."""
+
+    @classmethod
+    def of(cls, name: str, result: AUPIMOResult) -> Model:
+        """Make a model of its result."""
+        return cls(name, result, _thresholds_of(result), _num_false_positives(result))
+
+    def has_scored(self, index: int, content: ImageContent) -> bool:
+        """Whether map and mask lead to the score of an image, or on a normal one to its false positives."""
+        table = self.result._known().table  # noqa: SLF001  of the same package
+        anomaly_map, score = content.anomaly_map.to(table.scores), float(self.result.aupimos[index])
+        if not bool(content.mask.any()):
+            is_found = anomaly_map >= self.result.threshold_bounds[0]
+            num_found = int((is_found if content.ignored is None else is_found & ~content.ignored).sum())
+            return math.isnan(score) and num_found == self.num_false_positives[index]
+        shares = table.look_up(anomaly_map[content.mask])
+        return abs(float(shares.mean().clamp(0, 1)) - score) < MAX_DIFFERENCE  # False for NaN
+
+
+class View(NamedTuple):
+    """What one model says of one image."""
+
+    model: str
+    """Name of the model; empty if there is only one."""
+    score: float
+    """AUPIMO; NaN for a normal image."""
+    note: str = ""
+    """Why there is no picture, or no photograph on it."""
+    thresholds: Sequence[float] = ()
+    """(S,) at the steps of the slider."""
+    tprs: Sequence[float] = ()
+    """(S,) element s is the share of the mask pixels that threshold s calls anomalous; NaN for a normal image."""
+    num_false_positives: Sequence[int] = ()
+    """(S,) element s is the number of pixels outside of the mask that threshold s calls anomalous."""
+    picture: Picture | None = None
+    """None if it cannot be made."""
+
+    def steps(self) -> dict[str, Any]:
+        """Return what the slider needs, as JSON can hold it."""
+        if self.picture is None:
+            return {}
+        return {
+            "thresholds": [f"{value:.6g}" for value in self.thresholds],
+            "tprs": [None if math.isnan(tpr) else tpr for tpr in self.tprs],
+            "numFalsePositives": self.num_false_positives,
+            "levels": self.picture.levels,
+        }
+
+
+def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_characters: float) -> View:
+    """Read one image, count what each threshold finds in all of its pixels, and draw it.
+
+    Args:
+        model: The model.
+        index: Index of the image in its result.
+        read: Reads image, map and mask.
+        max_characters: How many characters the pictures may take, as far as the smallest ones take less.
+
+    Returns:
+        The view. If map or image cannot be read any longer, or are not those that were scored, it says so.
+
+    """
+    view = View(model.name, float(model.result.aupimos[index]))
+    if not model.thresholds:
+        return view._replace(note="No picture, as no threshold is known.")
+    try:
+        content = read()
+    except (BadDataError, OSError) as error:
+        return view._replace(note=f"No picture: {error}")
+    if not model.has_scored(index, content):
+        return view._replace(note="No picture: map or mask are not those that were scored.")
+    is_marked = content.anomaly_map >= model.thresholds[0]
+    if content.ignored is not None:
+        is_marked &= ~content.ignored
+    scores, is_in_mask = content.anomaly_map[is_marked], content.mask[is_marked]
+    levels = torch.bucketize(scores.double(), torch.tensor(model.thresholds, dtype=torch.float64), right=True)
+    num_found, num_false = (_num_above(levels[where], len(model.thresholds)) for where in (is_in_mask, ~is_in_mask))
+    num_masked = int(content.mask.sum())
+    colors = 1 + (model.result.pixel_aupimo(scores) * (NUM_COLORS - 1)).round()
+    layers = [levels * is_in_mask, levels * ~is_in_mask, colors]
+    marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8)
+    marks[0] = content.mask
+    marks[1:, is_marked] = torch.stack([layer.to(torch.uint8) for layer in layers])
+    return view._replace(
+        note=content.note,
+        thresholds=model.thresholds,
+        tprs=[number / num_masked if num_masked else math.nan for number in num_found],
+        num_false_positives=num_false,
+        picture=draw_picture(content.photograph, marks.numpy(), max_characters),
+    )
+
+
+def fprs_between(bounds: tuple[float, float]) -> list[float]:
+    """Return the shared FPRs of the slider, from the upper bound to the lower one, evenly spaced in log."""
+    lower, upper = bounds
+    inner = [upper * (lower / upper) ** (step / (NUM_STEPS - 1)) for step in range(1, NUM_STEPS - 1)]
+    return [upper, *inner, lower]
+
+
+def characters_for_each(num_pictures: int) -> float:
+    """Return how many characters the pictures of one image may take, of a number of images in all."""
+    return min(max(MAX_CHARACTERS / max(num_pictures, 1), MIN_CHARACTERS), CHARACTERS_AT_MOST)
+
+
+def _thresholds_of(result: AUPIMOResult) -> list[float]:
+    """Thresholds at the steps of the slider, ascending; none if a result does not know them.
+
+    Where there is no threshold, because too many normal scores are +inf, it is +inf.
+    """
+    try:
+        values = [result.threshold_at(fpr) for fpr in fprs_between(result.fpr_bounds)]
+    except ValueError:  # a file of the official package holds only scores
+        return []
+    return [] if math.isnan(values[0]) else [math.inf if math.isnan(value) else value for value in values]
+
+
+def _num_false_positives(result: AUPIMOResult) -> list[int]:
+    """(N,) how many pixels of each normal image are called anomalous at the upper FPR bound; 0 for an anomalous one."""
+    scored, threshold = result._scoring, result.threshold_bounds[0]  # noqa: SLF001  of the same package
+    if scored is None or math.isnan(threshold):
+        return [0] * len(result.aupimos)
+    images = scored.kept.image_of_normal_score()[scored.kept.normal_scores >= threshold]
+    return [int(number) for number in torch.bincount(images, minlength=len(result.aupimos))]
+
+
+def _num_above(levels: Tensor, num_thresholds: int) -> list[int]:
+    """(S,) how many of the levels (n,) are above 0, 1, ..., S - 1."""
+    counts = torch.bincount(levels, minlength=num_thresholds + 1)[1:]
+    return [int(number) for number in counts.flip(0).cumsum(0).flip(0)]
