@@ -104,7 +104,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         ValueError: If a setting is out of its range, `maps`, `data` or `table` is not there, not exactly one of `data`
             and `table` is given, settings do not go together, or there is no such device.
         BadDataError: If there is no map in `maps` or no test image in `data`, or if `maps` or `table` cannot be read.
-        BadFilesError: If there are bad files, unless they can be skipped; it names all of them.
+        BadFilesError: If there are bad files, unless they can be skipped. It names all that are seen from names and
+            places, before any file is read; if there are none, all others.
         ImportError: If a package of the extra `evaluate` is not installed, or there is a file of torch in `maps`
             and the installed torch is older than 2.6.
 
