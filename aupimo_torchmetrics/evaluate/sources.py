@@ -51,11 +51,11 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
     if table is not None:
         pairs, bad_files, map_files, images = open_table(table, map_files)
-        return FoundPairs(map_files, images, pairs, bad_files, [], {})
+        return FoundPairs(map_files, images, pairs, bad_files, [*map_files.notes], {})
     if map_files is None or data is None:
         raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
     images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
-    return FoundPairs(map_files, images, *pair_maps(map_files, images), [], {})
+    return FoundPairs(map_files, images, *pair_maps(map_files, images), [*map_files.notes], {})
 
 
 def _check_sources(  # noqa: PLR0917  the settings of the command
