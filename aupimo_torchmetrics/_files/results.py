@@ -12,21 +12,24 @@ This module deals in plain values and knows no result class.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files import load_tensors
-from aupimo_torchmetrics._files.writing import replacing
+from aupimo_torchmetrics._files.writing import check_ending, replacing
 from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds, check_num_thresholds
 
 UNKNOWN = "unknown"
@@ -36,6 +39,7 @@ SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max":
 _CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
 """Names of thresholds, shared FPR and TPRs in files of the official package."""
 JSON_SUFFIX, TENSORS_SUFFIX = ".json", ".safetensors"
+_CURVES_SUFFIXES = (".pt", ".pth")
 FORMAT = "aupimo-torchmetrics result 1"
 """Name and version of the format, which a file of tensors holds."""
 MAX_THRESHOLDS = 2**24
@@ -111,11 +115,14 @@ def tensors_path(path: str | os.PathLike[str]) -> Path:
 
 def write_result(path: str | os.PathLike[str], details: Details) -> None:
     """Write scores and details; if that fails, neither file is left half written."""
+    check_ending(path, JSON_SUFFIX, TENSORS_SUFFIX)
     with replacing(json_path(path)) as unfinished:
         unfinished.write_text(_as_text(details.scores), encoding="utf-8")
         with replacing(tensors_path(path)) as unfinished_tensors:
             tensors, metadata = _as_tensors(details), _as_metadata(details)
-            save_file(tensors, unfinished_tensors, {**metadata, "sha256": checksum(tensors, metadata)})
+            content = save(tensors, {**metadata, "sha256": checksum(tensors, metadata)})
+            # `save_file` of safetensors raises no `OSError` on a full disk, and nobody else may read what it writes.
+            unfinished_tensors.write_bytes(content)
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
@@ -183,9 +190,12 @@ def belong_together(scores: Scores, details: Details) -> bool:
 
 def write_curves(path: str | os.PathLike[str], curves: Iterable[Tensor], shared_fpr: SharedFPR) -> None:
     """Write thresholds, shared FPR and TPRs, under the names that the official package uses."""
+    check_ending(path, *_CURVES_SUFFIXES)
     content = {"shared_fpr_metric": SHARED_FPR_METRICS[shared_fpr], **dict(zip(_CURVE_KEYS, curves, strict=True))}
+    saved = io.BytesIO()  # to a file, torch raises no `OSError` on a full disk
+    torch.save(content, saved)
     with replacing(path) as unfinished:
-        torch.save(content, unfinished)
+        unfinished.write_bytes(saved.getbuffer())
 
 
 def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
@@ -198,6 +208,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
     """
     path = os.fspath(path)
     try:
+        _check_checksums(path)
         content = load_tensors(path)
         curves = tuple(content[key] for key in _CURVE_KEYS)
     except OSError:
@@ -214,6 +225,14 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
         shapes = ", ".join(str(tuple(part.shape)) for part in curves)
         raise ValueError(f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
     return tuple(part.detach() for part in curves)  # without hooks, which a damaged file can give a tensor
+
+
+def _check_checksums(path: str) -> None:
+    """Raise if a file of `torch.save` was damaged: torch does not look at the checksums that it has written."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise BadDataError(f"{damaged} in it has changed since it was written")
 
 
 def _as_text(scores: Scores) -> str:
