@@ -207,12 +207,12 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
 
     """
     path = os.fspath(path)
+    with Path(path).open("rb"):  # raises an `OSError` if there is no such file; readers raise it for damaged ones too
+        pass
     try:
         _check_checksums(path)
         content = load_tensors(path)
         curves = tuple(content[key] for key in _CURVE_KEYS)
-    except OSError:
-        raise
     except Exception as error:  # torch raises errors of any kind for hostile files
         raise ValueError(
             f"Expected `path` to be a file of PIMO curves, but could not read {path}: {error!r}."
