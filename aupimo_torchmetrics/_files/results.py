@@ -39,6 +39,8 @@ SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max":
 _CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
 """Names of thresholds, shared FPR and TPRs in files of the official package."""
 JSON_SUFFIX, TENSORS_SUFFIX = ".json", ".safetensors"
+_ZIP_FOLDER = 0x10
+"""Attribute of a folder in an archive."""
 _CURVES_SUFFIXES = (".pt", ".pth")
 FORMAT = "aupimo-torchmetrics result 1"
 """Name and version of the format, which a file of tensors holds."""
@@ -230,7 +232,9 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
 def _check_checksums(path: str) -> None:
     """Raise if a file of `torch.save` was damaged: torch does not look at the checksums that it has written."""
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+        # Of an entry that is marked as a folder, torch reads no byte, and returns what was in the memory.
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _ZIP_FOLDER]
+        damaged = archive.testzip() or next(iter(folders), None)
     if damaged is not None:
         raise BadDataError(f"{damaged} in it has changed since it was written")
 
