@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,8 @@ class ArchivedArray(NamedTuple):
 
 def open_npz(path: str | os.PathLike[str]) -> dict[str, ArchivedArray]:
     """Open a NumPy archive: arrays by name, of which none is read yet."""
+    with zipfile.ZipFile(path):  # raises of what is none, which `np.load` would leave open
+        pass
     try:
         archive = np.load(path, allow_pickle=False)
     except ValueError:  # not its text, in which NumPy advises to trust the file

@@ -26,7 +26,8 @@ def refusing() -> Iterator[None]:
     except BadDataError:
         raise
     except Exception as error:
-        raise BadDataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        reason = str(error).partition("\n")[0]
+        raise BadDataError(reason if " " in reason else f"{type(error).__name__} {reason}".rstrip()) from error
 
 
 def check_size(shape: tuple[int, ...], limit: int | None = None) -> None:
