@@ -46,6 +46,8 @@ FORMAT = "aupimo-torchmetrics result 1"
 """Name and version of the format, which a file of tensors holds."""
 MAX_THRESHOLDS = 2**24
 """Highest number of sampled thresholds that is read, so that a number in a hostile file cannot fill the memory."""
+MAX_REASON = 200
+"""Characters of a reason that is quoted, as it may quote the file."""
 _SCORE_DTYPES = (torch.float32, torch.float64)
 _KEPT = {
     "normal_scores": _SCORE_DTYPES,
@@ -141,7 +143,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
         # Not the `repr` of the error, which holds the whole file if that is not UTF-8.
         raise ValueError(
             f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: "
-            f"{type(error).__name__}: {error}."
+            f"{type(error).__name__}: {str(error)[:MAX_REASON]}."
         ) from error
 
 
@@ -163,8 +165,8 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         return _parse_details(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: {error}. "
-            "The scores can be read without it: remove it."
+            f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: "
+            f"{str(error)[:MAX_REASON]}. The scores can be read without it: remove it."
         ) from error
 
 
