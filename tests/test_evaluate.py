@@ -328,7 +328,7 @@ def spoil(root: Path, tree: Path) -> dict[str, str]:
         "bottle/test/dirt/002.tiff": "NaN in the map",
         "bottle/test/nowhere/000.npy": "a map without a test image",
         "bottle/test/good/000.png": "several maps of one image",
-        "screw/test/scratch/000.npy": "3 maps without the paths of their images",
+        "screw/test/scratch/000.npy": "is no map (H, W)",
         "screw/test/scratch/001.png": "an image of mode RGB is no map",
         "screw/test/good/000.npy": "Python objects in dtype",
     }
@@ -557,7 +557,9 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """A file `asmaps.pt` that holds no map is refused as such."""
     torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
-    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 maps and 0 paths of images"):
+    with pytest.raises(
+        BadDataError, match=r"asmaps\.pt: 'asmaps' of type Tensor and shape \(0, 2, 2\) is no array of maps"
+    ):
         evaluate(tmp_path / "asmaps.pt", data[0])
 
 

@@ -7,6 +7,7 @@ says what. This module needs the extra `evaluate`.
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from aupimo_torchmetrics._files import (
     read_tiff,
     refusing,
 )
-from aupimo_torchmetrics.evaluate.maps.sets import NoMapsError, map_size, open_map_set
+from aupimo_torchmetrics.evaluate.maps.sets import MapSet, NoMapsError, map_size, open_map_set
 
 __all__ = ["MapFiles", "image_size", "is_turned", "open_map_files", "open_maps", "read_image"]
 
@@ -98,7 +99,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     if path.is_dir():
         return _open_tree(path, map_suffix, follow_links)
     if path.is_file():
-        return _open_given(path, path.name)
+        return _open_files([path], path.parent)
     raise ValueError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
 
 
@@ -203,24 +204,72 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)[None]
 
 
-def _open_file(path: Path, name: str) -> MapFiles:
-    """Open a file of one map, which gives the name, or of a set with names of its own."""
-    names = None
-    if path.suffix.lower() not in _PICTURES:
-        names, read = open_map_set(path)
-    if names is None:
-        return _of_one_map(path, name)
+def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFiles:
+    """Find maps in a folder and the folders in it."""
+    ending = (map_suffix or "").lower()
+    if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
+        raise ValueError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
+    files = [
+        path
+        for path in find_files(root, _SUFFIXES, follow_links=follow_links)
+        if path.name.lower().endswith(ending) and not _is_of_results(path)
+    ]
+    if not follow_links:
+        check_inside(root, files)
+    maps = _open_files(files, root)
+    if not maps.names:
+        endings = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
+        raise BadDataError(" ".join((f"Expected {root} to hold maps ({endings}), but found none.", *maps.notes)))
+    return maps
 
-    def read_checked(index: int) -> Tensor:
-        with refusing():
-            return _checked_map(read(index))
 
-    return MapFiles(names, read_checked, [name] * len(names))
+def _is_of_results(path: Path) -> bool:
+    """Whether a file lies beside the scores of an earlier evaluation, as its curves do."""
+    return path.parent.name == "aupimo" and (path.parent / "aupimos.json").is_file()
 
 
-def _of_one_map(path: Path, name: str) -> MapFiles:
-    """Take a file for one map, which is opened when it is read: there may be more than a process may hold open."""
-    return MapFiles([name], lambda _: _read_file(path), [name])
+def _open_files(files: Sequence[Path], root: Path) -> MapFiles:
+    """Open files in a folder; those of torch that are not taken for maps are named in a note."""
+    maps: list[_Map] = []
+    others = []
+    is_torch = [path.suffix.lower() in _TORCH_SUFFIXES for path in files]
+    has_other_kinds = not all(is_torch)
+    for path, may_hold_weights in zip(files, is_torch, strict=True):
+        file = path.relative_to(root).as_posix()
+        try:
+            maps += _maps_in(path, file)
+        except BadDataError as error:
+            if len(files) == 1:
+                raise BadDataError(f"{path}: {error}") from error
+            if may_hold_weights and (has_other_kinds or isinstance(error, NoMapsError)):
+                others.append(f"{file} ({error})")
+            else:
+                maps.append(_Map(file, file, partial(_read_file, path)))
+    listed = "; ".join(others[:NUM_SHOWN]) + ("; ..." if others[NUM_SHOWN:] else "")
+    notes = [f"Files that are no maps: {listed}."] if others else []
+    return MapFiles([each.name for each in maps], lambda index: maps[index].read(), [each.file for each in maps], notes)
+
+
+class _Map(NamedTuple):
+    """A map that is not read yet."""
+
+    name: str
+    file: str
+    read: Callable[[], Tensor]
+
+
+def _maps_in(path: Path, file: str) -> list[_Map]:
+    """Find the map in a file, which gives its name, or the maps of a set with names of their own."""
+    maps = None if path.suffix.lower() in _PICTURES else open_map_set(path)
+    if maps is None or maps.names is None:  # opened when it is read: there may be more than a process may hold open
+        return [_Map(file, file, partial(_read_file, path))]
+    return [_Map(name, file, partial(_read_of_set, maps, index)) for index, name in enumerate(maps.names)]
+
+
+def _read_of_set(maps: MapSet, index: int) -> Tensor:
+    """Read one map of several in a file."""
+    with refusing():
+        return _checked_map(maps.read(index))
 
 
 def _read_file(path: Path) -> Tensor:
@@ -235,69 +284,6 @@ def _read_file(path: Path) -> Tensor:
         return _checked_map(maps.read(0))
 
 
-def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFiles:
-    """Find maps in a folder and the folders in it."""
-    ending = (map_suffix or "").lower()
-    if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
-        raise ValueError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
-    files = [
-        path
-        for path in find_files(root, _SUFFIXES, follow_links=follow_links)
-        if path.name.lower().endswith(ending) and not _is_of_results(path)
-    ]
-    if not follow_links:
-        check_inside(root, files)
-    if len(files) == 1:
-        return _open_given(files[0], files[0].relative_to(root).as_posix())
-    opened, others = _open_files(files, root)
-    reasons = "; ".join(others[:NUM_SHOWN]) + ("; ..." if others[NUM_SHOWN:] else "")
-    if not opened:
-        endings = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
-        raise BadDataError(f"Expected {root} to hold maps ({endings}), but found none{reasons and f': {reasons}'}.")
-    return _joined(opened, [f"Files that are no maps: {reasons}."] if others else [])
-
-
-def _is_of_results(path: Path) -> bool:
-    """Whether a file lies beside the scores of an earlier evaluation, as its curves do."""
-    return path.parent.name == "aupimo" and (path.parent / "aupimos.json").is_file()
-
-
-def _open_given(path: Path, name: str) -> MapFiles:
-    """Open the only file of maps."""
-    try:
-        return _open_file(path, name)
-    except BadDataError as error:
-        raise BadDataError(f"{path}: {error}") from error
-
-
-def _open_files(files: Sequence[Path], root: Path) -> tuple[list[MapFiles], list[str]]:
-    """Open files in a folder; those of torch that are not taken for maps are named with the reason."""
-    opened, others = [], []
-    is_torch = [path.suffix.lower() in _TORCH_SUFFIXES for path in files]
-    for path, may_hold_weights in zip(files, is_torch, strict=True):
-        name = path.relative_to(root).as_posix()
-        try:
-            opened.append(_open_file(path, name))
-        except BadDataError as error:
-            if may_hold_weights and (isinstance(error, NoMapsError) or not all(is_torch)):
-                others.append(f"{name} ({error})")
-            else:
-                opened.append(_of_one_map(path, name))
-    return opened, others
-
-
-def _joined(opened: Sequence[MapFiles], notes: Sequence[str]) -> MapFiles:
-    """Join the maps of several files."""
-    places = [(maps, index) for maps in opened for index in range(len(maps.names))]
-
-    def read(index: int) -> Tensor:
-        maps, place = places[index]
-        return maps.read(place)
-
-    names = [name for maps in opened for name in maps.names]
-    return MapFiles(names, read, [file for maps in opened for file in maps.files or ()], notes)
-
-
 def _checked_map(values: Tensor | NDArray[Any]) -> Tensor:
     """Turn what was read into a map (H, W) floating, or raise what is wrong with it."""
     size = map_size(tuple(values.shape))
@@ -305,11 +291,10 @@ def _checked_map(values: Tensor | NDArray[Any]) -> Tensor:
         raise BadDataError(f"an array of shape {tuple(values.shape)} is no map (H, W)")
     check_size(size)
     anomaly_map = _floating(values)
-    low, high = (bound.item() for bound in anomaly_map.aminmax())
-    if math.isnan(low):  # of NaN among others, both are NaN
+    if math.isnan(anomaly_map.amax()):
         raise BadDataError("NaN in the map")
     if anomaly_map.dtype == torch.float64:
-        _check_range(anomaly_map, low, high)
+        _check_range(anomaly_map)
     return anomaly_map.reshape(size)
 
 
@@ -327,20 +312,15 @@ def _floating(values: Tensor | NDArray[Any]) -> Tensor:
     return values.to(torch.float32 if values.dtype.itemsize <= 2 else torch.float64)
 
 
-def _check_range(anomaly_map: Tensor, low: float, high: float) -> None:
+def _check_range(anomaly_map: Tensor) -> None:
     """Raise if float32, in which metrics keep scores, makes scores infinite that are not, or all of them 0."""
-    largest, smallest = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
-    if max(abs(low), abs(high)) > largest:  # infinite scores may hide large ones
-        finite = anomaly_map[anomaly_map.isfinite()]
-        if bool((finite.abs() > largest).any()):
-            raise BadDataError(
-                f"scores from {low:.3g} to {high:.3g} are beyond float32, in which scores are kept. "
-                "Please save their logarithm, or another function that keeps their order"
-            )
-    elif 0 < max(abs(low), abs(high)) < smallest:
+    finite = anomaly_map[anomaly_map.isfinite()].abs()
+    largest = float(finite.amax()) if len(finite) else 0.0
+    limits = torch.finfo(torch.float32)
+    if largest > limits.max or 0 < largest < limits.tiny:
         raise BadDataError(
-            f"scores from {low:.3g} to {high:.3g} are all too close to 0 for float32, in which scores are kept. "
-            "Please save their logarithm, or another function that keeps their order"
+            f"scores of up to {largest:.3g} are beyond float32, in which scores are kept. Please save their logarithm, "
+            "or another function that keeps their order"
         )
 
 

@@ -11,7 +11,6 @@ the only floating one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -24,23 +23,11 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files import check_size, load_tensors, open_npy, open_npz, refusing
 from aupimo_torchmetrics.evaluate.data.folders import IMAGE_SUFFIXES
 
-__all__ = ["MAP_NAMES", "MASK_NAMES", "PATH_NAMES", "MapSet", "NoMapsError", "map_size", "open_map_set", "paths_file"]
+__all__ = ["MAP_NAMES", "MASK_NAMES", "PATH_NAMES", "MapSet", "NoMapsError", "map_size", "open_map_set"]
 
 MAP_NAMES = ("asmaps", "anomaly_maps", "anomaly_map", "maps", "map")
 """Names of the maps in a file that holds other arrays too."""
-MASK_NAMES = (
-    "mask",
-    "masks",
-    "gt",
-    "gts",
-    "gt_mask",
-    "gt_masks",
-    "ground_truth",
-    "label",
-    "labels",
-    "target",
-    "pred_mask",
-)
+MASK_NAMES = ("mask", "masks", "gt", "gt_mask", "gt_masks", "ground_truth", "label", "labels", "target", "pred_mask")
 """Names of what is never a map, in lower case."""
 PATH_NAMES = ("paths", "path", "image_paths", "image_path", "names", "image_names", "filenames", "files")
 """Names of the paths of the images in a file."""
@@ -91,13 +78,9 @@ def open_map_set(path: Path, *, is_one_map: bool = False) -> MapSet:
     """
     content = _content(path)
     with refusing():
-        arrays = {key: value for key, value in content.items() if len(_shape(value)) >= 2}
-        keys = [key for key in arrays if _is_path(key)]
-        if keys:
-            others = [key for key in arrays if key not in keys]
-            if others:
-                raise NoMapsError(f"{_listed(others)} beside maps by the paths of their images")
-            return MapSet(keys, lambda index: _values(arrays[keys[index]]))
+        arrays = {key: value for key, value in content.items() if len(_shape(value)) >= 2 and 0 not in _shape(value)}
+        if any(_is_path(key) for key in arrays):
+            return _by_path(arrays)
         names = _names_in(content)
         maps = _find_maps(content, arrays, has_paths=names is not None)
         if names is None and not is_one_map and map_size(_shape(maps)) is None:
@@ -109,11 +92,6 @@ def map_size(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Height and width of a map with an array of such a shape; None if it is no map."""
     size = tuple(length for length in shape if length != 1) if len(shape) > 2 else shape
     return size if len(size) == 2 and 0 not in size else None
-
-
-def paths_file(path: Path) -> Path:
-    """Return the text file beside a file of maps in which the paths of their images may stand."""
-    return path.with_suffix(".txt")
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -136,34 +114,43 @@ def _shape(value: Any) -> tuple[int, ...]:
     return () if getattr(value, "is_nested", False) else tuple(getattr(value, "shape", ()))
 
 
-def _is_map(shape: tuple[int, ...]) -> bool:
-    """Whether an array of such a shape may be a map, and is not a number in two axes."""
-    return map_size(shape) is not None and math.prod(shape) > 1
-
-
 def _is_path(name: str) -> bool:
     """Whether the name of an array is the path of an image or of a map."""
     return "/" in name or "\\" in name or name.lower().endswith(_PATH_SUFFIXES)
+
+
+def _by_path(arrays: dict[str, Any]) -> MapSet:
+    """Take each array for the map of the image by whose path it is called."""
+    others = [key for key in arrays if not _is_path(key)]
+    if others:
+        raise NoMapsError(f"{_listed(others)} beside maps by the paths of their images")
+    names = list(arrays)
+
+    def read(index: int) -> Any:
+        check_size(_shape(arrays[names[index]]))
+        return _values(arrays[names[index]])
+
+    return MapSet(names, read)
 
 
 def _find_maps(content: dict[str, Any], arrays: dict[str, Any], *, has_paths: bool) -> Any:
     """Find the one array of maps among the arrays of two and more axes in a file."""
     keys = [key for key in content if key in MAP_NAMES]
     if not keys:
-        unnamed = [key for key in arrays if key.lower() not in MASK_NAMES and "." not in key]
-        keys = [key for key in unnamed if has_paths or _is_map(_shape(arrays[key]))] or unnamed[:1]
+        shapes = {key: _shape(arrays[key]) for key in arrays if key.lower() not in MASK_NAMES and "." not in key}
+        keys = [key for key, shape in shapes.items() if has_paths or (map_size(shape) and {*shape} != {1})]
+        keys = keys or list(shapes)[:1]
     if len(keys) > 1:
         keys = [key for key in keys if _is_floating(content[key])] or keys
     if not keys:
-        raise NoMapsError(
-            f"no array of maps, only {_listed(list(content))}" if content else "no array of maps by a name or path"
-        )
+        raise NoMapsError(f"no array of maps among {_listed(list(content)) or 'texts that name arrays'}")
     if len(keys) > 1:
         raise NoMapsError(
             f"{_listed(keys)} may all be the maps. Please name one `{MAP_NAMES[0]}`, or each by the path of its image"
         )
     if keys[0] not in arrays:
-        raise NoMapsError(f"{keys[0]!r} is no array of maps. Please store one array (N, H, W), or a file for each map")
+        kind, shape = type(content[keys[0]]).__name__, _shape(content[keys[0]])
+        raise NoMapsError(f"{keys[0]!r} of type {kind} and shape {shape} is no array of maps")
     return arrays[keys[0]]
 
 
@@ -212,7 +199,7 @@ def _names_in(content: dict[str, Any]) -> list[str] | None:
 
 def _names_beside(path: Path, shape: tuple[int, ...]) -> list[str]:
     """Read the paths of the images of several maps from the text file beside them."""
-    beside = paths_file(path)
+    beside = path.with_suffix(".txt")
     if not beside.is_file():
         raise BadDataError(
             f"an array of shape {shape} is no map (H, W); several maps hold the paths of their images, as `paths` in "
