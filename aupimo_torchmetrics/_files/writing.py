@@ -28,6 +28,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a full disk, Python does not say where
+            error.filename = os.fspath(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

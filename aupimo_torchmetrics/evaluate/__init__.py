@@ -73,8 +73,9 @@ all normal or all anomalous images of a category.
 Exit codes of all commands: 0, done and a score came out; 1, data that cannot be used, or no score came out; 2, the
 command itself is wrong. `aupimo --help` says more.
 
-Files may come from anybody: no pickled code is run, nothing is unpacked to more than its size, and no path leads out
-of the given folders.
+Files may come from anybody: no code in them is run, no path leads out of the given folders, names are shown as text,
+and the size that a file declares is checked before its pixels are read. What is not promised: a file that is made to
+harm may still cost time and memory, as much as the libraries take to unpack it.
 """
 
 from aupimo_torchmetrics._errors import BadDataError
