@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+import logging
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -377,6 +380,7 @@ UNCERTAIN: dict[str, tuple[str, Write, str]] = {
     "colours": ("0.tif", tiff(np.zeros((5, 7, 3), np.uint8), photometric="rgb"), "no map"),
     "pages": ("0.tif", tiff(SCORES, photometric="minisblack"), "several pages, not one"),
     "cut": ("0.tif", lambda path: (tiff(SCORES[0])(path), path.write_bytes(path.read_bytes()[:-9])), "read"),
+    "no page": ("0.tif", lambda path: path.write_bytes(b"II*\0\x08\0\0\0"), "no pages, not one"),
     "turned PNG": ("0.png", turned, "turned by its EXIF orientation"),
     "frames": ("0.png", frames, "several pictures, not one"),
     "coloured PNG": ("0.png", Image.new("RGB", (7, 5)).save, "an image of mode RGB is no map"),
@@ -385,8 +389,11 @@ UNCERTAIN: dict[str, tuple[str, Write, str]] = {
 
 
 @pytest.mark.parametrize("kind", UNCERTAIN)
-def test_pictures_that_readers_do_not_agree_on(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+def test_pictures_that_readers_do_not_agree_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
     """A picture of which programs read different numbers, or none, is refused; no library prints anything."""
+    monkeypatch.setattr(logging.root, "handlers", [])  # as in a program that does not ask for logs
     name, write, reason = UNCERTAIN[kind]
     write(tmp_path / name)
     with pytest.raises(evaluate.BadDataError, match=reason):
@@ -430,16 +437,37 @@ def test_float64_within_float32(tmp_path: Path) -> None:
     assert [read.tolist() for read in read_all(tmp_path).values()] == values
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", "_path.npz", ".pt", ".tiff", ".png"])
-def test_maps_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    """The size that a file declares is compared with the limit."""
-    write: dict[str, Write] = {".npy": array(SCORES[0]), ".npz": archive(a=SCORES[0]), ".pt": tensors(TENSORS[0])}
-    write |= {
-        "_path.npz": archive(**{"0.png": SCORES[0]}),
-        ".tiff": tiff(SCORES[0]),
-        ".png": Image.new("L", (7, 5)).save,
-    }
-    write[suffix](tmp_path / f"000{suffix}")
-    monkeypatch.setattr(_files.limits, "MAX_PIXELS", 34)
-    with pytest.raises(evaluate.BadDataError, match="too large: 5 x 7, at most 34 pixels"):
+def write_head(path: Path, name: str) -> None:
+    """Write the head of a large array into an archive."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (LARGE, LARGE)})
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.npy", head.getvalue())
+
+
+def write_tags(path: Path) -> None:
+    """Write a TIFF that declares more pixels than it has."""
+    tifffile.imwrite(path, TIFF_TYPES["uint8"], metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name in ("ImageWidth", "ImageLength"):
+            file.pages.first.tags[name].overwrite(LARGE)
+
+
+LARGE = 2**14
+TOO_LARGE: dict[str, Write] = {
+    "0.npy": lambda path: np.lib.format.open_memmap(path, "w+", np.uint8, (LARGE, LARGE)),
+    "0.npz": lambda path: write_head(path, "map"),
+    "1.npz": lambda path: write_head(path, "good/0.png"),
+    "0.pt": tensors(torch.zeros(1, dtype=torch.uint8).expand(LARGE, LARGE)),
+    "1.pt": tensors({"good/0.png": torch.zeros(1, dtype=torch.uint8).expand(LARGE, LARGE)}),
+    "0.tiff": write_tags,
+    "0.png": Image.new("1", (LARGE, LARGE)).save,
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_maps_that_are_too_large(tmp_path: Path, name: str) -> None:
+    """The size that a file declares is compared with the limit before its pixels are read."""
+    TOO_LARGE[name](tmp_path / name)
+    with pytest.raises(evaluate.BadDataError, match=r"too large: 16384 x 16384, at most \d+,\d+,\d+|exceeds limit"):
         read_all(tmp_path)

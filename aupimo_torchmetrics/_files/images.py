@@ -67,8 +67,8 @@ def read_tiff(path: str | os.PathLike[str], *, may_invert: bool = False) -> NDAr
     import tifffile  # noqa: PLC0415
 
     with tifffile.TiffFile(path) as file:
-        if file.pages.is_multipage:
-            raise BadDataError("several pages, not one")
+        if len(file.pages) != 1:
+            raise BadDataError(f"{'several' if file.pages else 'no'} pages, not one")
         page = file.pages.first
         limits.check_size(page.shape)
         limits.check_size(page.chunks)
