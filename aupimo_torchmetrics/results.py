@@ -64,11 +64,12 @@ class PIMOResult(NamedTuple):
         """Write the curves to a `.pt` file, under the names that the official package uses.
 
         Args:
-            path: File to write. An existing file is replaced only when the new one is complete.
+            path: File `.pt` to write, in a folder that is made if need be. An existing file is replaced only when the
+                new one is complete.
             shared_fpr: How the shared FPR was computed, `"mean"` or `"max"`; the file says which.
 
         Raises:
-            ValueError: If `shared_fpr` is neither `"mean"` nor `"max"`.
+            ValueError: If `shared_fpr` is neither `"mean"` nor `"max"`, or if `path` does not end in `.pt` or `.pth`.
             OSError: If the file cannot be written.
 
         Example:
@@ -96,8 +97,8 @@ class PIMOResult(NamedTuple):
             The curves, as tensors on the CPU.
 
         Raises:
-            ValueError: If the file does not hold curves, if their shapes do not fit together, or if the installed torch
-                is older than 2.6, with which no `.pt` file is read.
+            ValueError: If the file does not hold curves, if it has changed since it was written, if their shapes do not
+                fit together, or if the installed torch is older than 2.6, with which no `.pt` file is read.
             OSError: If the file cannot be opened.
 
         Example:
@@ -443,10 +444,12 @@ class AUPIMOResult:
 
         Args:
             path: File to write, `aupimos.json` or `aupimos.safetensors`, or another name with one of these endings. The
-                other file is written beside it. Existing files are replaced only when the new ones are complete.
+                other file is written beside it, in a folder that is made if need be. Existing files are replaced only
+                when the new ones are complete.
 
         Raises:
-            ValueError: If there is not one path, id, class or mask size for each score, as far as they are known.
+            ValueError: If there is not one path, id, class or mask size for each score, as far as they are known, or if
+                `path` ends otherwise.
             OSError: If a file cannot be written.
 
         Example:

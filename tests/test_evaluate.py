@@ -559,7 +559,9 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """A file `asmaps.pt` that holds no map is refused as such."""
     torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
-    with pytest.raises(BadDataError, match=r"asmaps\.pt: there are 0 maps and 0 paths of images"):
+    with pytest.raises(
+        BadDataError, match=r"asmaps\.pt: 'asmaps' of type Tensor and shape \(0, 2, 2\) is no array of maps"
+    ):
         evaluate(tmp_path / "asmaps.pt", data[0])
 
 

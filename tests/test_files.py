@@ -1,43 +1,116 @@
-"""A file is written whole or not at all."""
+"""A file is written whole or not at all, in a folder that is made, with the rights of the files beside it."""
 
+from __future__ import annotations
+
+import os
 import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from aupimo_torchmetrics._files.writing import replacing
+from aupimo_torchmetrics import AUPIMOResult, PIMOResult
+
+RESULT = AUPIMOResult(torch.tensor([0.5, torch.nan]), (1e-5, 1e-4), (0.1, 0.2))
+CURVES = PIMOResult(torch.tensor([0.2, 0.6]), torch.tensor([1.0, 0.1]), torch.tensor([[1.0, 0.5]]))
+SAVE: dict[str, Callable[[Any], None]] = {
+    "aupimos.json": RESULT.save,
+    "aupimos.safetensors": RESULT.save,
+    "curves.pt": CURVES.save,
+}
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows has other rights, limits and processes")
 
 
-def test_a_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
-    """While a file is written the old one is there, and afterwards the new one and no other."""
-    path = tmp_path / "file.txt"
-    path.write_text("old", encoding="utf-8")
-    with replacing(path) as unfinished:
-        unfinished.write_text("new", encoding="utf-8")
-        assert path.read_text(encoding="utf-8") == "old"
-    assert path.read_text(encoding="utf-8") == "new"
-    assert list(tmp_path.iterdir()) == [path]
+@posix
+@pytest.mark.parametrize("name", SAVE)
+def test_files_have_the_rights_of_others(tmp_path: Path, name: str) -> None:
+    """A file lies in a new folder, complete and alone, and may be read by whom the user lets read files."""
+    before = os.umask(0o027)
+    try:
+        SAVE[name](tmp_path / "new" / "folder" / name)
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "new" / "folder").iterdir())
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o640}
+    assert {file.name for file in files} <= {*SAVE}
+
+
+FULL = """
+import resource, signal, sys
+import torch
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+metric = AUPIMO(fpr_bounds=(1e-3, 1e-2))
+metric.update(torch.rand(2, 200, 200), torch.eye(200) * torch.tensor([0, 1]).view(2, 1, 1))
+scores = torch.rand(20_000, dtype=torch.float64)
+many_images = AUPIMOResult(scores, (1e-5, 1e-4), (0.1, 0.2))
+large = {
+    "pixels.json": metric.result(), "images.json": many_images, "images.safetensors": many_images,
+    "curves.pt": PIMOResult(scores.sort().values, scores, scores[None]),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for name, result in large.items():
+    try:
+        result.save(f"{sys.argv[1]}/{name}")
+    except OSError as error:
+        if f"{sys.argv[1]}/{name.split('.')[0]}" in str(error):
+            continue
+    sys.exit(f"{name} was written")
+"""
+
+
+@posix
+def test_a_full_disk(tmp_path: Path) -> None:
+    """If there is no room for one of the files, that is an `OSError` that names it, and none is left."""
+    subprocess.run([sys.executable, "-c", FULL, tmp_path], check=True)  # noqa: S603
+    assert not list(tmp_path.iterdir())
+
+
+@posix
+@pytest.mark.parametrize("name", SAVE)
+def test_what_a_killed_process_leaves_is_removed(tmp_path: Path, name: str) -> None:
+    """The next who writes a file removes what a killed process left of it, but not what another still writes."""
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    pid = int(gone.stdout)
+    SAVE[name](tmp_path / name)
+    expected = {path.name for path in tmp_path.iterdir()} | {f".{name}.{os.getppid()}.unfinished", ".other.unfinished"}
+    for left in (f".{name}.{pid}.unfinished", f".{name}.{os.getppid()}.unfinished", ".other.unfinished"):
+        (tmp_path / left).touch()
+    SAVE[name](tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+@pytest.mark.parametrize("name", SAVE)
+def test_a_folder_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """Where a folder is, no file is written, and the error names it."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(IsADirectoryError, match=f"but {re.escape(str(tmp_path / name))} is a folder"):
+        SAVE[name](tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
-    """If writing fails or is interrupted half way, the old file stays as it was, and no half file does."""
-    path = tmp_path / "file.txt"
-    path.write_text("old", encoding="utf-8")
+def test_an_interrupted_file_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """If writing fails or is interrupted, the old files stay as they were, and no half file does."""
+    RESULT.save(tmp_path / "aupimos.json")
+    CURVES.save(tmp_path / "curves.pt")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def write_half() -> None:
-        with replacing(path) as unfinished:
-            unfinished.write_text("ne", encoding="utf-8")
-            raise error
+    def write_half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(bytes(data)[:10])
+        raise error
 
-    with pytest.raises(error):
-        write_half()
-    assert path.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
-    """Where a folder is, no file is written, and the error names it."""
-    with pytest.raises(IsADirectoryError, match=f"but {re.escape(str(tmp_path))} is a folder"), replacing(tmp_path):
-        raise AssertionError
-    assert not list(tmp_path.parent.glob("*.unfinished"))
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    other = AUPIMOResult(torch.tensor([0.25, torch.nan]), (1e-5, 1e-4), (0.1, 0.2))
+    for name, save in {"aupimos.json": other.save, "curves.pt": CURVES.save}.items():
+        with pytest.raises(error):
+            save(tmp_path / name)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -363,14 +363,21 @@ def test_a_changed_bit_is_noticed(tmp_path: Path) -> None:
             AUPIMOResult.load(path)
 
 
-def test_names_without_the_usual_suffix_do_not_share_a_file(tmp_path: Path) -> None:
-    """Results under names that end alike but for a suffix keep their details."""
+def test_names_that_end_otherwise(tmp_path: Path) -> None:
+    """A file that is written ends as its format says; files under other names, of earlier versions, are still read."""
+    for name in ("scores", "x.txt", "model_v1.0", "curves.pt", "json"):
+        with pytest.raises(ValueError, match=r"to end in `\.json` or `\.safetensors`, but got .*" + name):
+            make_result().save(tmp_path / name)
+    for name in ("curves", "x.json", "curves.pt.txt"):
+        with pytest.raises(ValueError, match=r"to end in `\.pt` or `\.pth`, but got .*" + name):
+            make_curves().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
     results = make_awkward_results()
-    names = {"model_v1.0": "exact", "model_v1.1": "ties", "m.json": "max", "m.txt": "ids"}
-    for path, name in names.items():
-        results[name].save(tmp_path / path)
-    for path, name in names.items():
-        assert_same_result(AUPIMOResult.load(tmp_path / path), results[name])
+    for name, kind in {"model_v1.0": "exact", "model_v1.1": "ties"}.items():
+        results[kind].save(tmp_path / "m.json")
+        (tmp_path / "m.json").rename(tmp_path / name)
+        (tmp_path / "m.safetensors").rename(tmp_path / f"{name}.safetensors")
+        assert_same_result(AUPIMOResult.load(tmp_path / name), results[kind])
 
 
 def bad_details() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
@@ -679,6 +686,28 @@ def test_curves_with_hooks_can_be_written_again(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "curves.pt")
     PIMOResult.load(tmp_path / "curves.pt").save(tmp_path / "again.pt")
     assert PIMOResult.load(tmp_path / "again.pt").per_image_tprs.equal(torch.zeros(2, 3))
+
+
+def test_a_changed_bit_in_curves_is_noticed(tmp_path: Path) -> None:
+    """Curves in whose file a single bit has changed are the same, or refused."""
+    path, curves = tmp_path / "curves.pt", make_curves()
+    curves.save(path)
+    whole, num_refused = path.read_bytes(), 0
+    numbers = whole.index(curves.thresholds.numpy().tobytes())
+    folder_flag = whole.rindex(b"PK\1\2", 0, whole.rindex(b"data/0")) + 38  # says that an entry is a folder
+    positions = [numbers, folder_flag, *np.random.default_rng(0).integers(0, len(whole), 200)]
+    for number, position in enumerate(positions):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << (4 if position == folder_flag else int(position) % 8)
+        path.write_bytes(changed)
+        try:
+            loaded = PIMOResult.load(path)
+        except ValueError:
+            num_refused += 1
+        else:
+            assert number > 1
+            torch.testing.assert_close(tuple(loaded), tuple(curves), rtol=0, atol=0, equal_nan=True)
+    assert num_refused > 50
 
 
 @pytest.mark.parametrize("length", [0, 10, 200])

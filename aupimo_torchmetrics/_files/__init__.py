@@ -1,24 +1,22 @@
-"""Read files that other people wrote: no code in them is run, the memory is not filled, no other file is opened.
+"""Read and write files. Those that come from elsewhere are read by well-known libraries, and may be made to mislead.
 
-What the libraries behind promise is not checked again: from torch 2.6 on `torch.load` with `weights_only=True` runs no
-code, and Pillow and NumPy check what they read against the size that a file states. What they do not promise is checked
-here. A file that is refused is a `BadDataError` that says why.
+What is promised: no code in a file is run, no file outside of the given folder is opened, and the size that a file
+declares is checked before its pixels are read. What cannot be read is a `BadDataError` with the reason.
+
+What is not promised: a hostile file may still cost time and memory, as much as the libraries take to unpack it. Read
+files that nobody vouches for where both are limited.
 """
 
 from __future__ import annotations
 
-from aupimo_torchmetrics._files.arrays import ArchivedArray, open_npy, open_npz, read_npy
+from aupimo_torchmetrics._files.arrays import load_tensors, open_npy, open_npz, read_npy
 from aupimo_torchmetrics._files.folders import check_inside, find_files
-from aupimo_torchmetrics._files.images import open_image, orientation_of
+from aupimo_torchmetrics._files.images import PHOTOMETRIC_TAG, WHITE_IS_ZERO, open_image, orientation_of, read_tiff
 from aupimo_torchmetrics._files.limits import check_size, refusing
-from aupimo_torchmetrics._files.tensors import MAX_TEXT, load_tensors
-from aupimo_torchmetrics._files.tiff import PHOTOMETRIC_TAG, WHITE_IS_ZERO, read_tiff
 
 __all__ = [
-    "MAX_TEXT",
     "PHOTOMETRIC_TAG",
     "WHITE_IS_ZERO",
-    "ArchivedArray",
     "check_inside",
     "check_size",
     "find_files",

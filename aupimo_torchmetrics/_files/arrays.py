@@ -1,21 +1,24 @@
-"""Files of NumPy."""
+"""Files of NumPy and of `torch.save`."""
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import zipfile
-from types import EllipsisType
-from typing import IO, Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
+from torch.torch_version import TorchVersion
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._files.limits import check_size
+from aupimo_torchmetrics._files.limits import check_size, refusing
 
-MAX_TEXTS = 2**27
-"""Bytes of all texts together in a NumPy archive."""
+MIN_TORCH = TorchVersion("2.6")
+"""First version of torch whose `weights_only=True` runs no code of a file, whatever its format (CVE-2025-32434)."""
 
 
 def open_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -30,70 +33,69 @@ def read_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     return array
 
 
-class ArchivedArray:
-    """An array in a NumPy archive, of which only the head was read.
+class ArchivedArray(NamedTuple):
+    """An array in a NumPy archive, of which only the head was read."""
 
-    Attributes:
-        shape: Length of its axes.
-        dtype: Type of its numbers or texts.
+    archive: NpzFile
+    """Open as long as one of its arrays is kept."""
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
-    """
-
-    def __init__(self, path: str | os.PathLike[str], member: str) -> None:
-        self._path, self._member = path, member
-        self._stream: IO[bytes] | None = None
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            self.shape, self._is_fortran, self.dtype = _npy_head(stream)
-            self._start = stream.tell()
-
-    def __getitem__(self, index: int | EllipsisType) -> NDArray[Any]:
-        """Read one entry of the first axis, or all of it for `...`; of what is compressed in order, fastest."""
-        if self.dtype.kind not in "fiubUS":
-            raise BadDataError(f"`{self._member.removesuffix('.npy')}` of dtype {self.dtype}")
-        if self.dtype.kind in "US":
-            check_size((*self.shape, self.dtype.itemsize), MAX_TEXTS, "bytes")
-        if isinstance(index, int):
-            return self._entry(index)
-        check_size(self.shape)
-        with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as stream:
-            values = self._values(stream, 0, self.shape)
-        return values.reshape(self.shape, order="F" if self._is_fortran else "C")
-
-    def _entry(self, index: int) -> NDArray[Any]:
-        """Read one entry of the first axis. The archive stays open, so that the next one can be read from there."""
-        if self._is_fortran:
-            raise BadDataError("an array in Fortran order; `numpy.ascontiguousarray` of it can be read map by map")
-        shape = self.shape[1:]
-        check_size(shape)
-        if self._stream is None:
-            self._stream = zipfile.ZipFile(self._path).open(self._member)  # noqa: SIM115  read on by the next call
-        return self._values(self._stream, index * math.prod(shape), shape).reshape(shape)
-
-    def _values(self, stream: IO[bytes], first: int, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Read as many values as a shape has, from the value `first` on."""
-        num_bytes = math.prod(shape) * self.dtype.itemsize
-        stream.seek(self._start + first * self.dtype.itemsize)
-        data = stream.read(num_bytes)
-        if len(data) != num_bytes:
-            raise BadDataError("the array ends too early")
-        return np.frombuffer(data, self.dtype)
+    def read(self) -> NDArray[Any]:
+        """Read the whole array: no part of an archive can be read alone."""
+        if self.dtype.hasobject:
+            raise BadDataError(f"`{self.name}` holds objects of Python, of dtype {self.dtype}")
+        return np.asarray(self.archive[self.name])
 
 
 def open_npz(path: str | os.PathLike[str]) -> dict[str, ArchivedArray]:
-    """Open a NumPy archive: arrays by name, of which none is read yet. Objects in it are never unpickled."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                raise BadDataError("compressed in a way that NumPy never does")
-        members = [name for name in archive.namelist() if name.endswith(".npy")]
-    return {member.removesuffix(".npy"): ArchivedArray(path, member) for member in members}
+    """Open a NumPy archive: arrays by name, of which none is read yet."""
+    with zipfile.ZipFile(path):  # raises of what is none, which `np.load` would leave open
+        pass
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except ValueError:  # not its text, in which NumPy advises to trust the file
+        archive = None
+    if not isinstance(archive, NpzFile) or archive.zip is None:
+        raise BadDataError("not an archive of NumPy")
+    arrays = {}
+    for name in archive.files:
+        with archive.zip.open(f"{name}.npy") as stream:
+            is_first = np.lib.format.read_magic(stream) == (1, 0)
+            read_head = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_head(stream)
+            arrays[name] = ArchivedArray(archive, name, shape, dtype)
+    return arrays
 
 
-def _npy_head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the head of an array: shape, whether it is in Fortran order, dtype."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise BadDataError(f"an array in version {version[0]}.{version[1]} of the NumPy format, not 1.0 or 2.0")
+def load_tensors(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
+    """Read what `torch.save` wrote to a file: tensors, texts, numbers, and dicts and lists of these; no code is run.
+
+    Args:
+        path: File to read.
+        mmap: Whether tensors stay on disk until they are asked for.
+
+    Returns:
+        What was written, with its tensors on the CPU.
+
+    Raises:
+        ImportError: If the installed torch is older than 2.6, which does not keep that promise.
+        BadDataError: If there is something else in the file, or if the file is broken.
+        OSError: If the file cannot be opened.
+
+    """
+    if TorchVersion(torch.__version__) < MIN_TORCH:
+        raise ImportError(
+            f"Reading a `.pt` file expects torch {MIN_TORCH} or later, which runs no code from a file, but torch "
+            f'{torch.__version__} is installed. Please upgrade with `pip install "torch>={MIN_TORCH}"`.'
+        )
+    with Path(path).open("rb"):  # raises an `OSError` that names the path; torch raises errors of all kinds
+        pass
+    try:
+        with refusing():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except BadDataError as error:  # not its text, in which torch advises to trust the file
+        found = re.search(r"GLOBAL ([\w.]{1,80})", str(error.__cause__))
+        what = f"it holds `{found[1]}`, not only" if found else "broken, or not only"
+        raise BadDataError(f"{what} tensors, texts, numbers, and dicts and lists of these") from error

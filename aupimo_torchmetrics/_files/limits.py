@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,18 +17,21 @@ MAX_PIXELS = 2**27
 def refusing() -> Iterator[None]:
     """Turn whatever reading a file raises into a BadDataError with the first line of the reason.
 
-    Readers of broken files raise all kinds of errors.
+    Readers of broken files raise all kinds of errors, and warn of what the one who evaluates maps cannot mend.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except BadDataError:
         raise
     except Exception as error:
-        raise BadDataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        reason = str(error).partition("\n")[0]
+        raise BadDataError(reason if " " in reason else f"{type(error).__name__} {reason}".rstrip()) from error
 
 
-def check_size(shape: tuple[int, ...], limit: int | None = None, unit: str = "pixels") -> None:
-    """Raise if there are more pixels, or what the unit is, than `limit`, by default `MAX_PIXELS`."""
+def check_size(shape: tuple[int, ...], limit: int | None = None) -> None:
+    """Raise if there are more pixels than `limit`, by default `MAX_PIXELS`."""
     limit = MAX_PIXELS if limit is None else limit
     if math.prod(shape) > limit:
-        raise BadDataError(f"too large: {' x '.join(str(length) for length in shape)}, at most {limit:,} {unit}")
+        raise BadDataError(f"too large: {' x '.join(str(length) for length in shape)}, at most {limit:,} pixels")

@@ -12,21 +12,24 @@ This module deals in plain values and knows no result class.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files import load_tensors
-from aupimo_torchmetrics._files.writing import replacing
+from aupimo_torchmetrics._files.writing import check_ending, replacing
 from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds, check_num_thresholds
 
 UNKNOWN = "unknown"
@@ -36,10 +39,15 @@ SHARED_FPR_METRICS: dict[SharedFPR, str] = {"mean": "mean-per-image-fpr", "max":
 _CURVE_KEYS = ("threshs", "shared_fpr", "per_image_tprs")
 """Names of thresholds, shared FPR and TPRs in files of the official package."""
 JSON_SUFFIX, TENSORS_SUFFIX = ".json", ".safetensors"
+_ZIP_FOLDER = 0x10
+"""Attribute of a folder in an archive."""
+_CURVES_SUFFIXES = (".pt", ".pth")
 FORMAT = "aupimo-torchmetrics result 1"
 """Name and version of the format, which a file of tensors holds."""
 MAX_THRESHOLDS = 2**24
 """Highest number of sampled thresholds that is read, so that a number in a hostile file cannot fill the memory."""
+MAX_REASON = 200
+"""Characters of a reason that is quoted, as it may quote the file."""
 _SCORE_DTYPES = (torch.float32, torch.float64)
 _KEPT = {
     "normal_scores": _SCORE_DTYPES,
@@ -111,11 +119,14 @@ def tensors_path(path: str | os.PathLike[str]) -> Path:
 
 def write_result(path: str | os.PathLike[str], details: Details) -> None:
     """Write scores and details; if that fails, neither file is left half written."""
+    check_ending(path, JSON_SUFFIX, TENSORS_SUFFIX)
     with replacing(json_path(path)) as unfinished:
         unfinished.write_text(_as_text(details.scores), encoding="utf-8")
         with replacing(tensors_path(path)) as unfinished_tensors:
             tensors, metadata = _as_tensors(details), _as_metadata(details)
-            save_file(tensors, unfinished_tensors, {**metadata, "sha256": checksum(tensors, metadata)})
+            content = save(tensors, {**metadata, "sha256": checksum(tensors, metadata)})
+            # `save_file` of safetensors raises no `OSError` on a full disk, and nobody else may read what it writes.
+            unfinished_tensors.write_bytes(content)
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
@@ -132,7 +143,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
         # Not the `repr` of the error, which holds the whole file if that is not UTF-8.
         raise ValueError(
             f"Expected `path` to be a JSON file of AUPIMO scores, but could not read {os.fspath(path)}: "
-            f"{type(error).__name__}: {error}."
+            f"{type(error).__name__}: {str(error)[:MAX_REASON]}."
         ) from error
 
 
@@ -154,8 +165,8 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         return _parse_details(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: {error}. "
-            "The scores can be read without it: remove it."
+            f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: "
+            f"{str(error)[:MAX_REASON]}. The scores can be read without it: remove it."
         ) from error
 
 
@@ -185,9 +196,12 @@ def belong_together(scores: Scores, details: Details) -> bool:
 
 def write_curves(path: str | os.PathLike[str], curves: Iterable[Tensor], shared_fpr: SharedFPR) -> None:
     """Write thresholds, shared FPR and TPRs, under the names that the official package uses."""
+    check_ending(path, *_CURVES_SUFFIXES)
     content = {"shared_fpr_metric": SHARED_FPR_METRICS[shared_fpr], **dict(zip(_CURVE_KEYS, curves, strict=True))}
+    saved = io.BytesIO()  # to a file, torch raises no `OSError` on a full disk
+    torch.save(content, saved)
     with replacing(path) as unfinished:
-        torch.save(content, unfinished)
+        unfinished.write_bytes(saved.getbuffer())
 
 
 def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
@@ -199,11 +213,12 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
 
     """
     path = os.fspath(path)
+    with Path(path).open("rb"):  # raises an `OSError` if there is no such file; readers raise it for damaged ones too
+        pass
     try:
+        _check_checksums(path)
         content = load_tensors(path)
         curves = tuple(content[key] for key in _CURVE_KEYS)
-    except OSError:
-        raise
     except Exception as error:  # torch raises errors of any kind for hostile files
         raise ValueError(
             f"Expected `path` to be a file of PIMO curves, but could not read {path}: {error!r}."
@@ -216,6 +231,16 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
         shapes = ", ".join(str(tuple(part.shape)) for part in curves)
         raise ValueError(f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
     return tuple(part.detach() for part in curves)  # without hooks, which a damaged file can give a tensor
+
+
+def _check_checksums(path: str) -> None:
+    """Raise if a file of `torch.save` was damaged: torch does not look at the checksums that it has written."""
+    with zipfile.ZipFile(path) as archive:
+        # Of an entry that is marked as a folder, torch reads no byte, and returns what was in the memory.
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _ZIP_FOLDER]
+        damaged = archive.testzip() or next(iter(folders), None)
+    if damaged is not None:
+        raise BadDataError(f"{damaged} in it has changed since it was written")
 
 
 def _as_text(scores: Scores) -> str:

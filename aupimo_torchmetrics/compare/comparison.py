@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aupimo_torchmetrics._tables import csv_text
 from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat, check_choice
+from aupimo_torchmetrics._tables import csv_text
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare.find import NO_SEED, find_results, missing_text
 from aupimo_torchmetrics.compare.loading import load_results, named_category

@@ -75,8 +75,9 @@ Bad files are listed by their paths, and nothing is written: first those that ar
 read; then all others. `--skip-bad` goes on without them, but never without all normal or all anomalous images of a
 category. `aupimo --help` says what the exit codes mean.
 
-Files may come from anybody: no pickled code is run, nothing is unpacked to more than its size, and no path leads out
-of the given folders.
+Files may come from anybody: no code in them is run, no path leads out of the given folders, names are shown as text,
+and the size that a file declares is checked before its pixels are read. What is not promised: a file that is made to
+harm may still cost time and memory, as much as the libraries take to unpack it.
 """
 
 from aupimo_torchmetrics._errors import BadDataError

@@ -64,7 +64,7 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
         map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
         pairs, bad_files, map_files, images = open_table(table, map_files)
         if maps is None:
-            return FoundPairs(map_files, images, pairs, bad_files, [], {})
+            return FoundPairs(map_files, images, pairs, bad_files, [*map_files.notes], {})
     else:
         try:
             images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
@@ -77,7 +77,8 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
             _check_order(maps, data)
     if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
         raise BadFilesError(bad_files, _nothing_fits(map_files.names[0], images[0]))
-    return FoundPairs(map_files, images, pairs, bad_files, *_remarks(Path(maps), data, pairs))
+    notes, warnings = _remarks(Path(maps), data, pairs)
+    return FoundPairs(map_files, images, pairs, bad_files, [*notes, *map_files.notes], warnings)
 
 
 def _check_settings(  # noqa: PLR0917

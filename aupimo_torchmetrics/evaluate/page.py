@@ -15,10 +15,10 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, Value, write_page
 from aupimo_torchmetrics._html.views import ImageContent, Model, characters_for_each, view_image
 from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
+from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
 from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
-from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
 from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, drawn_off_screen
 from aupimo_torchmetrics.results import AUPIMOResult

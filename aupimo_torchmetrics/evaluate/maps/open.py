@@ -7,6 +7,7 @@ says what. This module needs the extra `evaluate`.
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,12 @@ from aupimo_torchmetrics._files import (
     check_inside,
     check_size,
     find_files,
-    load_tensors,
     open_image,
     orientation_of,
     read_tiff,
     refusing,
 )
-from aupimo_torchmetrics.evaluate.maps.sets import open_map_set, paths_file
+from aupimo_torchmetrics.evaluate.maps.sets import MapSet, NoMapsError, map_size, open_map_set
 
 __all__ = ["MapFiles", "open_map_files", "open_maps"]
 
@@ -53,19 +53,22 @@ class MapFiles(NamedTuple):
     """Returns the map (H, W) floating of an index in `names`; raises a BadDataError if it cannot be read."""
     files: list[str] | None = None
     """Path in its folder of the file that each map is in; None if maps are not those of a folder."""
+    notes: Sequence[str] = ()
+    """Which files were not taken for maps, a sentence."""
 
 
 def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:
     """Open a folder of maps, or a file that holds a set of them.
 
-    In a folder each file is a map of the image that has the same path, or a set. Files `.pt` and `.pth` that hold
-    something else, as the weights of a model, are no maps, nor are broken ones unless files beside them with the same
-    suffix are maps of one image, nor the files of an earlier evaluation in folders `aupimo`.
+    In a folder each file is a map of the image that has the same path, or a set. A file of torch (`.pt`, `.pth`) of
+    which it is not clear what are the maps, as the weights of a model, is passed over, and a note says so. One that
+    cannot be read is a bad file, or passed over as well where there are files of maps of another kind. The files of an
+    earlier evaluation in folders `aupimo` are no maps.
 
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
-            `asmaps.pt` of the official package, `{"asmaps": (N, H, W), "paths": [...]}`, or an `.npz` or `.npy` of the
-            kind, see `aupimo_torchmetrics.evaluate.maps.sets.open_map_set`.
+            `asmaps.pt` of the official package, `{"asmaps": (N, H, W), "paths": [...]}`, or another file of a set, as
+            `{path: map}`, see `aupimo_torchmetrics.evaluate.maps.sets`.
         map_suffix: Only files of the folder with this ending, in any case, are maps, as `.tiff`; None for every file
             that can be one.
         follow_links: Whether links may lead out of the folder.
@@ -96,7 +99,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     if path.is_dir():
         return _open_tree(path, map_suffix, follow_links)
     if path.is_file():
-        return _joined([_open_file(path, path.name)])
+        return _open_files([path], path.parent)
     raise SettingError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
 
 
@@ -114,35 +117,6 @@ def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
     return MapFiles(list(names), lambda index: _read_file(files[index]))
 
 
-def _open_file(path: Path, name: str) -> MapFiles:
-    """Open a file of one map, which gives the name, or of a set with names of its own."""
-    if path.suffix.lower() in _PICTURES:
-        return MapFiles([name], lambda _: _read_file(path))
-    try:
-        maps = open_map_set(path)
-    except BadDataError as error:
-        raise BadDataError(f"{path}: {error}") from error
-
-    def read(index: int) -> Tensor:
-        with refusing():
-            return _checked_map(maps.read(index))
-
-    # A single map is opened when it is read: there may be more of them than a process may hold open.
-    return MapFiles([name], lambda _: _read_file(path)) if maps.names is None else MapFiles(maps.names, read)
-
-
-def _read_file(path: Path) -> Tensor:
-    """Read a file of one map."""
-    with refusing():
-        read = _PICTURES.get(path.suffix.lower())
-        if read is not None:
-            return _checked_map(read(path))
-        maps = open_map_set(path)
-        if maps.names is not None and len(maps.names) > 1:
-            raise BadDataError(f"{len(maps.names)} maps, not one")
-        return _checked_map(maps.read(0))
-
-
 def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFiles:
     """Find maps in a folder and the folders in it."""
     ending = (map_suffix or "").lower()
@@ -155,20 +129,11 @@ def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFil
     ]
     if not follow_links:
         check_inside(root, files)
-    if len(files) == 1:
-        return _open_file(files[0], files[0].relative_to(root).as_posix())
-    opened = {path: each for path in files if (each := _open_in_tree(path, root)) is not None}
-    # A broken file of torch is a map if others in its folder are maps of one image; else it may be weights of a model.
-    kinds = {_kind(path) for path, maps in opened.items() if maps.names == [path.relative_to(root).as_posix()]}
-    skipped = {path: reason for path in files if path not in opened and (reason := _why_broken(path))}
-    opened |= {path: _of_one_map(path, root) for path in skipped if _kind(path) in kinds}
-    if not opened:
-        which = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
-        reason = next((f" {path}: {reason}." for path, reason in skipped.items()), "")
-        raise BadDataError(f"Expected {root} to hold maps ({which}), but found none.{reason}")
-    found = {path: opened[path] for path in files if path in opened}
-    in_files = [path.relative_to(root).as_posix() for path, maps in found.items() for _ in maps.names]
-    return _joined(list(found.values()))._replace(files=in_files)
+    maps = _open_files(files, root)
+    if not maps.names:
+        endings = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
+        raise BadDataError(" ".join((f"Expected {root} to hold maps ({endings}), but found none.", *maps.notes)))
+    return maps
 
 
 def _is_of_results(path: Path) -> bool:
@@ -176,92 +141,99 @@ def _is_of_results(path: Path) -> bool:
     return path.parent.name == "aupimo" and (path.parent / "aupimos.json").is_file()
 
 
-def _open_in_tree(path: Path, root: Path) -> MapFiles | None:
-    """Open one of several files in a folder; None if it is a file of torch that holds no maps."""
-    # That an array without a text beside it is one map is said by its shape when it is read.
-    if path.suffix.lower() == ".npy" and not paths_file(path).is_file():
-        return _of_one_map(path, root)
-    try:
-        return _open_file(path, path.relative_to(root).as_posix())
-    except BadDataError:
-        return None if path.suffix.lower() in _TORCH_SUFFIXES else _of_one_map(path, root)
+def _open_files(files: Sequence[Path], root: Path) -> MapFiles:
+    """Open files in a folder; those of torch that are not taken for maps are named in a note."""
+    maps: list[_Map] = []
+    others = []
+    is_torch = [path.suffix.lower() in _TORCH_SUFFIXES for path in files]
+    has_other_kinds = not all(is_torch)
+    for path, may_hold_weights in zip(files, is_torch, strict=True):
+        file = path.relative_to(root).as_posix()
+        try:
+            maps += _maps_in(path, file)
+        except BadDataError as error:
+            if len(files) == 1:
+                raise BadDataError(f"{path}: {error}") from error
+            if may_hold_weights and (has_other_kinds or isinstance(error, NoMapsError)):
+                others.append(f"{file} ({error})")
+            else:
+                maps.append(_Map(file, file, partial(_read_file, path)))
+    listed = "; ".join(others[:NUM_SHOWN]) + ("; ..." if others[NUM_SHOWN:] else "")
+    notes = [f"Files that are no maps: {listed}."] if others else []
+    return MapFiles([each.name for each in maps], lambda index: maps[index].read(), [each.file for each in maps], notes)
 
 
-def _of_one_map(path: Path, root: Path) -> MapFiles:
-    """Take a file in a folder for one map, which is opened when it is read."""
-    return MapFiles([path.relative_to(root).as_posix()], lambda _: _read_file(path))
+class _Map(NamedTuple):
+    """A map that is not read yet."""
+
+    name: str
+    file: str
+    read: Callable[[], Tensor]
 
 
-def _kind(path: Path) -> tuple[Path, str]:
-    """Folder and suffix of a file."""
-    return path.parent, path.suffix.lower()
+def _maps_in(path: Path, file: str) -> list[_Map]:
+    """Find the map in a file, which gives its name, or the maps of a set with names of their own."""
+    maps = None if path.suffix.lower() in _PICTURES else open_map_set(path)
+    if maps is None or maps.names is None:  # opened when it is read: there may be more than a process may hold open
+        return [_Map(file, file, partial(_read_file, path))]
+    return [_Map(name, file, partial(_read_of_set, maps, index)) for index, name in enumerate(maps.names)]
 
 
-def _why_broken(path: Path) -> str:
-    """Say why a file of torch cannot be read; empty if it can, whatever it holds."""
-    try:
-        load_tensors(path, mmap=True)
-    except BadDataError as error:
-        return str(error)
-    return ""
+def _read_of_set(maps: MapSet, index: int) -> Tensor:
+    """Read one map of several in a file."""
+    with refusing():
+        return _checked_map(maps.read(index))
 
 
-def _joined(opened: Sequence[MapFiles]) -> MapFiles:
-    """Join the maps of several files."""
-    places = [(maps, index) for maps in opened for index in range(len(maps.names))]
-
-    def read(index: int) -> Tensor:
-        maps, place = places[index]
-        return maps.read(place)
-
-    return MapFiles([name for maps in opened for name in maps.names], read)
+def _read_file(path: Path) -> Tensor:
+    """Read a file of one map."""
+    with refusing():
+        read = _PICTURES.get(path.suffix.lower())
+        if read is not None:
+            return _checked_map(read(path))
+        maps = open_map_set(path, is_one_map=True)
+        if maps.names is not None and len(maps.names) > 1:
+            raise BadDataError(f"{len(maps.names)} maps, not one")
+        return _checked_map(maps.read(0))
 
 
 def _checked_map(values: Tensor | NDArray[Any]) -> Tensor:
     """Turn what was read into a map (H, W) floating, or raise what is wrong with it."""
-    check_size(tuple(values.shape))
+    size = map_size(tuple(values.shape))
+    if size is None:
+        raise BadDataError(f"an array of shape {tuple(values.shape)} is no map (H, W)")
+    check_size(size)
     anomaly_map = _floating(values)
-    size = [length for length in anomaly_map.shape if length != 1] if anomaly_map.ndim > 2 else anomaly_map.shape
-    if len(size) != 2 or anomaly_map.numel() == 0:
-        raise BadDataError(f"an array of shape {tuple(anomaly_map.shape)} is no map (H, W)")
-    low, high = (bound.item() for bound in anomaly_map.aminmax())
-    if math.isnan(low):  # of NaN among others, both are NaN
+    if math.isnan(anomaly_map.amax()):
         raise BadDataError("NaN in the map")
     if anomaly_map.dtype == torch.float64:
-        _check_range(anomaly_map, low, high)
-    return anomaly_map.reshape(*size)
+        _check_range(anomaly_map)
+    return anomaly_map.reshape(size)
 
 
 def _floating(values: Tensor | NDArray[Any]) -> Tensor:
     """Copy scores to a floating tensor that holds the same numbers, as far as float64 can."""
-    if isinstance(values, Tensor):
-        if values.dtype == torch.bool or values.is_complex():
+    if not isinstance(values, Tensor):
+        if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8:
             raise BadDataError(f"scores of dtype {values.dtype}")
-        if values.is_floating_point() and values.dtype.itemsize > 1:
-            return values.clone()
-        return values.to(torch.float32 if values.dtype.itemsize <= 2 else torch.float64)
-    if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8:
+        values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
+    if values.dtype == torch.bool or values.is_complex():
         raise BadDataError(f"scores of dtype {values.dtype}")
-    if values.dtype.kind == "f":
-        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
+    if values.is_floating_point() and values.dtype.itemsize > 1:
+        return values.clone()
     # Bytes and 16-bit numbers are exact in float32.
-    return torch.from_numpy(values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64))
+    return values.to(torch.float32 if values.dtype.itemsize <= 2 else torch.float64)
 
 
-def _check_range(anomaly_map: Tensor, low: float, high: float) -> None:
+def _check_range(anomaly_map: Tensor) -> None:
     """Raise if float32, in which metrics keep scores, makes scores infinite that are not, or all of them 0."""
-    largest, smallest = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
-    if max(abs(low), abs(high)) > largest:  # infinite scores may hide large ones
-        finite = anomaly_map[anomaly_map.isfinite()]
-        if bool((finite.abs() > largest).any()):
-            raise BadDataError(
-                f"scores from {low:.3g} to {high:.3g} are beyond float32, in which scores are kept. "
-                "Please save their logarithm, or another function that keeps their order"
-            )
-    elif 0 < max(abs(low), abs(high)) < smallest:
+    finite = anomaly_map[anomaly_map.isfinite()].abs()
+    largest = float(finite.amax()) if len(finite) else 0.0
+    limits = torch.finfo(torch.float32)
+    if largest > limits.max or 0 < largest < limits.tiny:
         raise BadDataError(
-            f"scores from {low:.3g} to {high:.3g} are all too close to 0 for float32, in which scores are kept. "
-            "Please save their logarithm, or another function that keeps their order"
+            f"scores of up to {largest:.3g} are beyond float32, in which scores are kept. Please save their logarithm, "
+            "or another function that keeps their order"
         )
 
 
@@ -279,6 +251,8 @@ def _read_png(path: Path) -> NDArray[Any]:
 
 _PICTURES: dict[str, Callable[[Path], NDArray[Any]]] = {".tiff": read_tiff, ".tif": read_tiff, ".png": _read_png}
 """What reads a map that is a picture, by the suffix of its file."""
+NUM_SHOWN = 3
+"""How many files that are no maps are named."""
 _TORCH_SUFFIXES = (".pt", ".pth")
 _SUFFIXES = (*_PICTURES, ".npy", ".npz", *_TORCH_SUFFIXES)
 """Suffixes of maps in a folder."""

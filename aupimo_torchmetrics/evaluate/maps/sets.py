@@ -1,29 +1,42 @@
 """Files that hold one map or a whole set of them: `.npy`, `.npz`, and what `torch.save` wrote.
 
-A set is an array (N, H, W) or (N, 1, H, W). The paths of its images stand in the same file, or one a line in a text
-file beside it: the order of maps alone does not say to which image each belongs.
+A map is an array (H, W), or one with axes of length 1 beside these. Several maps are a set if the file says which image
+each belongs to, for the order of maps does not: an array (N, H, W) or (N, 1, H, W) with the paths of its images in the
+same file, or one a line in a text file beside it; or a dictionary `{path: map}`.
+
+Of a dictionary with other arrays, the maps are what is called so (`MAP_NAMES`), or else the only array of the right
+shape that is called neither a mask (`MASK_NAMES`) nor a weight of a model, which has a dot in its name; among several
+the only floating one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._files import MAX_TEXT, load_tensors, open_npy, open_npz, refusing
-from aupimo_torchmetrics.evaluate.data.folders import read_text
+from aupimo_torchmetrics._files import check_size, load_tensors, open_npy, open_npz, refusing
+from aupimo_torchmetrics.evaluate.data.folders import IMAGE_SUFFIXES
 
-__all__ = ["MAP_NAMES", "PATH_NAMES", "MapSet", "open_map_set", "paths_file"]
+__all__ = ["MAP_NAMES", "MASK_NAMES", "PATH_NAMES", "MapSet", "NoMapsError", "map_size", "open_map_set"]
 
 MAP_NAMES = ("asmaps", "anomaly_maps", "anomaly_map", "maps", "map")
 """Names of the maps in a file that holds other arrays too."""
+MASK_NAMES = ("mask", "masks", "gt", "gt_mask", "gt_masks", "ground_truth", "label", "labels", "target", "pred_mask")
+"""Names of what is never a map, in lower case."""
 PATH_NAMES = ("paths", "path", "image_paths", "image_path", "names", "image_names", "filenames", "files")
 """Names of the paths of the images in a file."""
+_PATH_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".pt", ".pth")
+"""How names end that are paths; names with a folder are paths, too."""
+
+
+class NoMapsError(BadDataError):
+    """A file of tensors was read, and holds no maps, or does not say which of its tensors they are."""
 
 
 class MapSet(NamedTuple):
@@ -35,18 +48,19 @@ class MapSet(NamedTuple):
     """Returns an array or tensor of one map by its index."""
 
 
-def open_map_set(path: Path) -> MapSet:
+def open_map_set(path: Path, *, is_one_map: bool = False) -> MapSet:
     """Open a file of maps.
 
     Args:
         path: `.npy`, `.npz`, or a file of `torch.save` with any other ending.
+        is_one_map: Whether the file is one of many, so that a text beside it says nothing about it.
 
     Returns:
         One map without a name, or any number with the paths of their images.
 
     Raises:
-        BadDataError: If it holds no maps, if it is not clear which of its arrays they are, or if it holds several
-            without the paths of their images.
+        BadDataError: If it cannot be read, or holds several maps without the paths of their images.
+        NoMapsError: If it holds no maps, or if it is not clear which of its arrays they are.
         ImportError: If it is a file of `torch.save` and the installed torch is older than 2.6.
 
     Example:
@@ -56,29 +70,28 @@ def open_map_set(path: Path) -> MapSet:
         >>> from aupimo_torchmetrics.evaluate.maps.sets import open_map_set
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "maps.npz")
-        ...     np.savez(file, maps=np.zeros((2, 4, 4)), paths=["test/good/000.png", "test/good/001.png"])
+        ...     np.savez(file, **{"test/good/000.png": np.zeros((4, 4)), "test/good/001.png": np.zeros((4, 5))})
         ...     maps = open_map_set(file)
         ...     maps.names, maps.read(1).shape
-        (['test/good/000.png', 'test/good/001.png'], (4, 4))
+        (['test/good/000.png', 'test/good/001.png'], (4, 5))
 
     """
     content = _content(path)
     with refusing():
-        maps = _maps(content)
-        names = _stored_names(content)
-        num_maps = _num_maps(tuple(maps.shape))
-        if names is None and num_maps == 1:
-            return MapSet(None, lambda _: maps[...])
-        if names is None:
-            names = _names_beside(path, tuple(maps.shape))
-        if len(names) != num_maps or not names:
-            raise BadDataError(f"there are {num_maps} maps and {len(names)} paths of images")
-        return MapSet(names, lambda index: maps[...] if num_maps == 1 else maps[index])
+        arrays = {key: value for key, value in content.items() if len(_shape(value)) >= 2 and 0 not in _shape(value)}
+        if any(_is_path(key) for key in arrays):
+            return _by_path(arrays)
+        names = _names_in(content)
+        maps = _find_maps(content, arrays, has_paths=names is not None)
+        if names is None and not is_one_map and map_size(_shape(maps)) is None:
+            names = _names_beside(path, _shape(maps))
+        return _with_names(maps, names)
 
 
-def paths_file(path: Path) -> Path:
-    """Return the text file beside a file of maps in which the paths of their images may stand."""
-    return path.with_suffix(".txt")
+def map_size(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Height and width of a map with an array of such a shape; None if it is no map."""
+    size = tuple(length for length in shape if length != 1) if len(shape) > 2 else shape
+    return size if len(size) == 2 and 0 not in size else None
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -92,78 +105,107 @@ def _content(path: Path) -> dict[str, Any]:
     if isinstance(content, Tensor):
         return {"maps": content}
     if not isinstance(content, dict):
-        raise BadDataError(f"a {type(content).__name__}, not a tensor, nor a dict with `asmaps` and `paths`")
+        raise NoMapsError(f"a {type(content).__name__}, not a tensor, nor a dict of tensors")
     return {key: value for key, value in content.items() if isinstance(key, str)}
 
 
-def _maps(content: dict[str, Any]) -> Any:
-    """Find the one array of maps in a file."""
-    arrays = [key for key, value in content.items() if len(getattr(value, "shape", ())) >= 2]
-    keys = [key for key in arrays if key in MAP_NAMES] or arrays
-    lists = [key for key, value in content.items() if key in MAP_NAMES and isinstance(value, list | tuple)]
-    if lists:
-        raise BadDataError(f"`{lists[0]}` is a list. Please store one array (N, H, W), or a file for each map")
+def _shape(value: Any) -> tuple[int, ...]:
+    """Shape of an array; of what has none, as a nested tensor, that of a number."""
+    return () if getattr(value, "is_nested", False) else tuple(getattr(value, "shape", ()))
+
+
+def _is_path(name: str) -> bool:
+    """Whether the name of an array is the path of an image or of a map."""
+    return "/" in name or "\\" in name or name.lower().endswith(_PATH_SUFFIXES)
+
+
+def _by_path(arrays: dict[str, Any]) -> MapSet:
+    """Take each array for the map of the image by whose path it is called."""
+    others = [key for key in arrays if not _is_path(key)]
+    if others:
+        raise NoMapsError(f"{_listed(others)} beside maps by the paths of their images")
+    names = list(arrays)
+
+    def read(index: int) -> Any:
+        check_size(_shape(arrays[names[index]]))
+        return _values(arrays[names[index]])
+
+    return MapSet(names, read)
+
+
+def _find_maps(content: dict[str, Any], arrays: dict[str, Any], *, has_paths: bool) -> Any:
+    """Find the one array of maps among the arrays of two and more axes in a file."""
+    keys = [key for key in content if key in MAP_NAMES]
     if not keys:
-        raise BadDataError("no array of maps, as `asmaps` in a dict with `asmaps` and `paths`")
+        shapes = {key: _shape(arrays[key]) for key in arrays if key.lower() not in MASK_NAMES and "." not in key}
+        keys = [key for key, shape in shapes.items() if has_paths or (map_size(shape) and {*shape} != {1})]
+        keys = keys or list(shapes)[:1]
     if len(keys) > 1:
-        raise BadDataError(
-            f"{_listed(keys)} may all be the maps. Please store these alone, or name them `{MAP_NAMES[0]}`"
+        keys = [key for key in keys if _is_floating(content[key])] or keys
+    if not keys:
+        raise NoMapsError(f"no array of maps among {_listed(list(content)) or 'texts that name arrays'}")
+    if len(keys) > 1:
+        raise NoMapsError(
+            f"{_listed(keys)} may all be the maps. Please name one `{MAP_NAMES[0]}`, or each by the path of its image"
         )
-    maps = content[keys[0]]
-    if isinstance(maps, Tensor):
-        is_dense = not maps.is_nested and maps.layout == torch.strided and not maps.is_quantized
-        if not is_dense or maps.is_complex():
-            raise BadDataError(f"{keys[0]!r} is not a dense tensor of real numbers")
-    return maps
+    if keys[0] not in arrays:
+        kind, shape = type(content[keys[0]]).__name__, _shape(content[keys[0]])
+        raise NoMapsError(f"{keys[0]!r} of type {kind} and shape {shape} is no array of maps")
+    return arrays[keys[0]]
 
 
-def _num_maps(shape: tuple[int, ...]) -> int:
-    """Count the maps in an array (H, W), (N, H, W) or (N, 1, H, W), or of either with the channel at the end."""
-    is_single = len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)
-    is_set = len(shape) == 3 or (len(shape) == 4 and 1 in {shape[1], shape[-1]})
-    if not is_single and not is_set:
-        raise BadDataError(f"an array of shape {shape} is neither (H, W), (N, H, W) nor (N, 1, H, W)")
-    return 1 if is_single else shape[0]
+def _is_floating(values: Any) -> bool:
+    """Whether an array or tensor holds floating point numbers."""
+    return "float" in getattr(values.dtype, "name", str(values.dtype)) if hasattr(values, "dtype") else False
 
 
-def _stored_names(content: dict[str, Any]) -> list[str] | None:
+def _with_names(maps: Any, names: list[str] | None) -> MapSet:
+    """Take an array for one map without a name, or for the maps of these images."""
+    shape = _shape(maps)
+    num_maps = 1 if names is None else len(names)
+    is_single = names is None or (num_maps == 1 and map_size(shape) is not None)
+    size = shape if is_single else shape[1:]
+    if not is_single and (num_maps != shape[0] or map_size(size) is None):
+        raise BadDataError(f"an array of shape {shape} is not {num_maps} maps, of as many paths")
+    check_size(size)
+    read_all = cache(lambda: _values(maps))  # a set in an archive is read at once, and kept
+    return MapSet(names, lambda index: read_all() if is_single else read_all()[index])
+
+
+def _values(array: Any) -> Any:
+    """Return an array or a dense tensor of which single maps can be read."""
+    if not isinstance(array, Tensor):
+        return array.read() if hasattr(array, "archive") else array
+    if array.layout != torch.strided or array.is_quantized:
+        raise BadDataError(f"not a dense tensor of numbers, but {array.layout} of dtype {array.dtype}")
+    return array.detach()
+
+
+def _names_in(content: dict[str, Any]) -> list[str] | None:
     """Return the paths of the images that a file holds beside the maps, None if there are none."""
     keys = [key for key in PATH_NAMES if key in content]
     if not keys:
         return None
     if len(keys) > 1:
-        raise BadDataError(f"{_listed(keys)} may all be the paths of the images. Please store only `{PATH_NAMES[0]}`")
+        raise NoMapsError(f"{_listed(keys)} may all be the paths of the images. Please store only `{PATH_NAMES[0]}`")
     names = content[keys[0]]
-    if not isinstance(names, str | list | tuple):
-        names = _texts(names[...]) if hasattr(names, "dtype") and not isinstance(names, Tensor) else None
+    if hasattr(names, "dtype") and not isinstance(names, Tensor):
+        names = [name.decode() if isinstance(name, bytes) else name for name in _values(names).reshape(-1).tolist()]
     names = [names] if isinstance(names, str) else names
-    if names is None or not all(isinstance(name, str) for name in names):
-        raise BadDataError(f"`{keys[0]}` is not a list of texts")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise NoMapsError(f"`{keys[0]}` is not a list of texts")
     return list(names)
-
-
-def _texts(array: NDArray[Any]) -> list[str] | None:
-    """Turn an array of texts into a list, None if it is no such array."""
-    if array.ndim > 1 or array.dtype.kind not in "US":
-        return None
-    names = array.reshape(-1).tolist()
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 def _names_beside(path: Path, shape: tuple[int, ...]) -> list[str]:
     """Read the paths of the images of several maps from the text file beside them."""
-    beside, num_maps = paths_file(path), shape[0]
+    beside = path.with_suffix(".txt")
     if not beside.is_file():
-        if len(shape) == 3 and shape[-1] in {3, 4}:
-            raise BadDataError(f"an array of shape {shape} looks like a picture in colours, not like scores")
-        inside = "" if path.suffix.lower() == ".npy" else "as `paths` in the same file, or "
         raise BadDataError(
-            f"{num_maps} maps without the paths of their images. Please store these {inside}one a line in "
-            f"{beside.name} beside it"
+            f"an array of shape {shape} is no map (H, W); several maps hold the paths of their images, as `paths` in "
+            f"the same file or one a line in {beside.name}"
         )
-    if beside.stat().st_size > num_maps * 4 * (MAX_TEXT + 1):
-        raise BadDataError(f"{beside.name} beside it is too large for {num_maps} paths")
-    return [line for line in read_text(beside).splitlines() if line]
+    return [line for line in beside.read_text(encoding="utf-8-sig").splitlines() if line]
 
 
 def _listed(keys: list[str]) -> str:
