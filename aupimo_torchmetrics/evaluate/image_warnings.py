@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics.evaluate.photographs import read_head
+from aupimo_torchmetrics.evaluate.photographs import image_size
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, size_of
 
 __all__ = ["ImageWarnings"]
@@ -49,7 +49,7 @@ class ImageWarnings:
             self._merged[loaded.pair.name] = numbers
         if self._resize and image.path is not None and image.masks:
             with suppress(BadDataError, OSError):  # the image itself is not scored
-                size = read_head(image.path).size
+                size = image_size(image.path)
                 if sorted(size) != sorted(size_of(mask)):
                     self._other_sizes.append(f"{image.name} ({size}, its mask {size_of(mask)})")
         elif self._resize and image.path is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from aupimo_torchmetrics._files import open_image, orientation_of, read_tiff, re
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["UNKNOWN_LEVEL", "ImageHead", "Size", "has_wide_channels", "read_head", "read_image"]
+__all__ = ["UNKNOWN_LEVEL", "Size", "has_wide_channels", "image_size", "is_turned", "read_image"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -26,23 +26,14 @@ NUMBERS = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # modes of Pillow of on
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations in EXIF by which height and width change places
 
 
-class ImageHead(NamedTuple):
-    """What the head of an image says."""
-
-    size: Size
-    """Height and width as stored."""
-    is_turned: bool
-    """Whether EXIF says that it is to be turned by a quarter before it is shown."""
-
-
-def read_head(path: str | os.PathLike[str]) -> ImageHead:
-    """Read the head of an image.
+def image_size(path: str | os.PathLike[str]) -> Size:
+    """Read the size of an image, of which only the head is read.
 
     Args:
         path: File of the image.
 
     Returns:
-        Its size, and whether it is to be turned.
+        Height and width as stored.
 
     Raises:
         BadDataError: If the image cannot be read, or is too large.
@@ -51,14 +42,12 @@ def read_head(path: str | os.PathLike[str]) -> ImageHead:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.photographs import read_head
+        >>> from aupimo_torchmetrics.evaluate.photographs import image_size
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "000.jpg")
-        ...     image = Image.new("L", (3, 2))
-        ...     image.getexif()[274] = 6
-        ...     image.save(file, exif=image.getexif())
-        ...     read_head(file)
-        ImageHead(size=(2, 3), is_turned=True)
+        ...     file = Path(folder, "000.png")
+        ...     Image.new("RGB", (3, 2)).save(file)
+        ...     image_size(file)
+        (2, 3)
 
     """
     from PIL import UnidentifiedImageError  # noqa: PLC0415
@@ -66,10 +55,48 @@ def read_head(path: str | os.PathLike[str]) -> ImageHead:
     with refusing():
         try:
             with open_image(path) as image:
-                return ImageHead((image.height, image.width), orientation_of(image) in QUARTER_TURNS)
+                return image.height, image.width
         except UnidentifiedImageError as error:
             height, width = _read_numbers(Path(path), error).shape
-            return ImageHead((height, width), is_turned=False)
+            return height, width
+
+
+def is_turned(path: str | os.PathLike[str]) -> bool:
+    """Return whether EXIF says that an image is to be turned by a quarter before it is shown.
+
+    Of a PNG without EXIF all pixels are read, as it may follow them. So ask only where it matters.
+
+    Args:
+        path: File of the image.
+
+    Returns:
+        Whether its height and width change places.
+
+    Raises:
+        BadDataError: If the image cannot be read, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate.photographs import is_turned
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "000.jpg")
+        ...     image = Image.new("L", (3, 2))
+        ...     image.getexif()[274] = 6
+        ...     image.save(file, exif=image.getexif())
+        ...     is_turned(file)
+        True
+
+    """
+    from PIL import UnidentifiedImageError  # noqa: PLC0415
+
+    with refusing():
+        try:
+            with open_image(path) as image:
+                return orientation_of(image) in QUARTER_TURNS
+        except UnidentifiedImageError:  # a TIFF of numbers, which `read_tiff` refuses if it is turned
+            return False
 
 
 def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Tensor:

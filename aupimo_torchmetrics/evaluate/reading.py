@@ -18,7 +18,7 @@ from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 from aupimo_torchmetrics.evaluate.masks import DefectValue, MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
-from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, ImageHead, Size, read_head, read_image
+from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, Size, image_size, is_turned, read_image
 
 __all__ = ["LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
 
@@ -107,8 +107,9 @@ class PairReader:
         """Size of the mask that a normal image does not have: of the image, turned by EXIF if its map is, too."""
         if not self.resize or image.path is None:
             return map_size
-        head = _head(image)
-        return head.size[::-1] if head.is_turned and _is_across(head.size, map_size) else head.size
+        with _naming(str(image.path)):
+            size = image_size(image.path)
+            return size[::-1] if _is_across(size, map_size) and is_turned(image.path) else size
 
 
 def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
@@ -125,8 +126,8 @@ def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
     image, size, note = loaded.pair.image, size_of(loaded.mask), "The image is not on disk."
     if image.path is not None:
         try:
-            head = read_head(image.path)
-            return resized(read_image(image.path, turn=head.is_turned and _is_across(head.size, size)), size), ""
+            turn = _is_across(image_size(image.path), size) and is_turned(image.path)
+            return resized(read_image(image.path, turn=turn), size), ""
         except (BadDataError, OSError) as error:
             note = f"The image cannot be read: {error}"
     return torch.full((1, *size), UNKNOWN_LEVEL), note
@@ -199,15 +200,10 @@ def _all_sizes(image: LabelledImage, map_size: Size, size: Size) -> str:
     """Say how large a map, its mask and its image are."""
     sizes = [f"the map is {map_size}", *([f"its mask {size}"] if image.masks else [])]
     if image.path is not None:
-        head = _head(image)
-        sizes.append(f"its image {head.size}{', turned by EXIF' if head.is_turned else ''}")
+        with _naming(str(image.path)):
+            turned = ", turned by EXIF" if is_turned(image.path) else ""
+            sizes.append(f"its image {image_size(image.path)}{turned}")
     return f"{', '.join(sizes)}. Please save all upright"
-
-
-def _head(image: LabelledImage) -> ImageHead:
-    """Read the head of an image that is on disk."""
-    with _naming(str(image.path)):
-        return read_head(str(image.path))
 
 
 def size_of(image: Tensor) -> Size:
