@@ -28,7 +28,7 @@ from aupimo_torchmetrics._settings import (
     check_fpr_limit,
 )
 from aupimo_torchmetrics._warnings import unresolved_bounds
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, check_bad_files, skipped_images
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
@@ -36,7 +36,6 @@ from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.other_metrics import PIXEL_METRICS, PixelScorer, memory_hint, score_images
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
-from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
 from aupimo_torchmetrics.evaluate.sources import find_pairs, make_mask_rule
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import result_of

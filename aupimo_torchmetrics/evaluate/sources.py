@@ -50,8 +50,8 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     _check_sources(maps, data, table, layout, map_suffix, normal_folder)
     map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
     if table is not None:
-        pairs, bad_files, map_files, images = open_table(table, map_files)
-        return FoundPairs(map_files, images, pairs, bad_files, [], {})
+        paired = open_table(table, map_files)
+        return FoundPairs(paired.maps, paired.images, paired.pairs, paired.bad_files, paired.notes, {})
     if map_files is None or data is None:
         raise ValueError("Expected `maps` and `data`, or `table`, but got neither.")
     images = find_test_images(data, layout, normal_folder, follow_links=follow_links)

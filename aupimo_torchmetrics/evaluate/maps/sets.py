@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files import MAX_TEXT, load_tensors, open_npy, open_npz, refusing
-from aupimo_torchmetrics.evaluate.data.folders import read_text
+from aupimo_torchmetrics.evaluate.data.texts import read_text
 
 __all__ = ["MAP_NAMES", "PATH_NAMES", "MapSet", "open_map_set", "paths_file"]
 
