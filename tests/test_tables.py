@@ -155,7 +155,7 @@ BAD_ROWS = {
     ),
     "image twice, spelled otherwise": (
         "image,mask,map\nb.png,,a.npy\n./b.png,,b.npy",
-        {"line 2": "line 3 names, too", "line 3": "line 2 names, too"},
+        {"line 2": "b.png: an image that", "line 3": "b.png: an image that"},
     ),
     "map twice": (
         "image,mask,map\na.png,,a.npy\nb.png,,a.npy",
@@ -235,7 +235,7 @@ def test_frames_hold_all_kinds_of_cells(tmp_path: Path, monkeypatch: pytest.Monk
 NO_TABLES = {
     "no mask": ("image,map\na,b\n", "a column mask, but its columns are image, map"),
     "no map": ("image,mask\na,b\n", "a column map, but its columns are image, mask. .*`maps`"),
-    "plural": ("image,mask,map,labels\na,,b,1\n", "but got labels"),
+    "plural": ("image,mask,map,labels\na,,b,1\n", "one column label, but its columns are image, mask, map, labels"),
     "column twice": ("image,mask,map,image\na,,b,c\n", "one column image"),
     "no rows": ("image,mask,map\n", "a row for each image, but it has none"),
     "empty": ("", "a column image, but its columns are none"),

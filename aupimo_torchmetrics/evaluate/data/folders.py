@@ -22,7 +22,6 @@ IMAGE_SUFFIXES = (
 """Suffixes of images and masks, in any case."""
 OTHER_SUFFIXES = (".avif", ".dcm", ".heic", ".jp2", ".npy", ".npz", ".pt")
 """Suffixes of maps, and of images that a table may name; they are no part of a key either."""
-_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *OTHER_SUFFIXES))
 NORMAL_WORDS = frozenset(("good", "ok", "normal", "none", "no_defect", "defect_free", "defect-free"))
 """Folders of normal images, and types of defect in a table that are none, in any case."""
 
@@ -74,26 +73,22 @@ def as_name(path: str) -> str:
 
 def as_key(path: str) -> str:
     """Return a path in the normal form of Unicode that names are compared in, without the suffix of an image or map."""
-    name = as_name(path)
-    dot = name.rfind(".")
-    has_suffix = dot > 0 and name[dot - 1] != "/" and name[dot:].lower() in _SUFFIXES
-    return name[:dot] if has_suffix else name
+    name, suffix = os.path.splitext(as_name(path))  # noqa: PTH122  a text is faster than a path
+    return name if suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES) else name + suffix
 
 
 def missing_mask(image: LabelledImage) -> str | None:
-    """Say which mask of an image is missing, and what makes it right; None if all are there."""
+    """Say which mask of an image is missing, and what may be wrong instead; None if all are there."""
     lost = next((mask for mask in image.masks if not is_file(mask)), None)
     if lost is None:
         return None
-    if image.has_defect is None or image.place or not image.defect:
-        return (
-            f"its mask {lost} is missing{'' if image.has_defect is not None else '; that of a normal image is empty'}"
-        )
-    folder = image.defect.partition("/")[0]
-    return (
-        f"its mask {lost} is missing, as an image of any format; if the images in {folder!r} have no defect, "
-        f'`normal_folder="{folder}"` says so'
-    )
+    if image.has_defect is None:
+        return f"its mask {lost} is missing; that of a normal image is empty"
+    folder = (image.defect or "").partition("/")[0]
+    if image.place or not folder:
+        return f"its mask {lost} is missing"
+    remedy = f'if the images in {folder!r} have no defect, `normal_folder="{folder}"` says so'
+    return f"its mask {lost} is missing, or is no image; {remedy}"
 
 
 class DataFolder:
@@ -111,22 +106,14 @@ class DataFolder:
         self.normal_words = NORMAL_WORDS | {as_name(name).casefold() for name in normal_folders}
         self.follow_links = follow_links
         self._files: dict[Path, dict[str, Path]] = {}
-        self._folders: dict[Path, list[Path]] = {}
 
     def files(self, folder: Path) -> dict[str, Path]:
         """Return all image files in a folder and the folders in it, by path relative to the folder above it."""
         if folder not in self._files:
             paths = find_files(folder, IMAGE_SUFFIXES, follow_links=self.follow_links)
-            start = len(str(folder.parent).rstrip(os.sep)) + 1
+            start = len(str(folder)) - len(folder.name)
             self._files[folder] = {str(path)[start:].replace(os.sep, "/"): path for path in paths}
         return self._files[folder]
-
-    def folders(self, folder: Path) -> list[Path]:
-        """Return the folders in a folder, sorted."""
-        if folder not in self._folders:
-            inside = (path for path in folder.iterdir() if not path.name.startswith("."))
-            self._folders[folder] = sorted(path for path in inside if path.is_dir())
-        return self._folders[folder]
 
     def name_of(self, path: Path) -> str:
         """Return the path of a file relative to the root."""
@@ -135,6 +122,12 @@ class DataFolder:
     def is_normal(self, folders: str) -> bool:
         """Whether one of these folders, with `/` between them, is one of normal images."""
         return not self.normal_words.isdisjoint(as_name(folders).casefold().split("/"))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder, sorted."""
+    _, names, _ = next(os.walk(folder), ("", [], []))
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
 
 
 def is_file(path: Path) -> bool:

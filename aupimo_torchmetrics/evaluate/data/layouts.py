@@ -21,99 +21,79 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files import check_inside
 from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
-from aupimo_torchmetrics.evaluate.data.folders import DataFolder, LabelledImage, as_name, is_file, missing_mask
-from aupimo_torchmetrics.evaluate.data.splits import SplitReader, SplitRow, real_iad_split, visa_split
+from aupimo_torchmetrics.evaluate.data.folders import (
+    DataFolder,
+    LabelledImage,
+    as_name,
+    folders_in,
+    is_file,
+    missing_mask,
+)
+from aupimo_torchmetrics.evaluate.data.splits import SplitRow, read_split
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
 
 MASK_FOLDERS = ("mask", "masks", "ground_truth", "groundtruth", "gt", "label", "labels")
 """Names of folders, in any case, that hold masks."""
-MASK_ENDINGS = ("_mask", "_gt", "_label", "_ground_truth")
-"""How the name of a mask ends that lies beside its image, in any case."""
 NO_IMAGES = frozenset((*MASK_FOLDERS, "depth", "xyz"))
 """Names of folders, in any case, whose files are masks or depths, and no images."""
+MASK_ENDINGS = ("_mask", "_gt", "_label", "_ground_truth")
+"""How the name of a mask ends that lies beside its image, in any case."""
 SPLITS = ("train", "val", "valid", "validation", "test", "test_public", "test_private", "test_private_mixed")
 """Names of folders, in any case, that hold splits of a data set, and so are neither category nor type of defect."""
 PLACES = {
     "{defect}/": "(?:(?P<defect>.+)/)?",
     "{type}/": "(?:(?P<defect>[^/]+)/)?",
-    "{name}": "(?P<name>.+)",
-    "{file}": "(?P<name>[^/]+)",
+    "{name}": "(?P<name>.+?)",
+    "{file}": "(?P<name>[^/]+?)",
     "{masks}": f"(?:{'|'.join(MASK_FOLDERS)})",
+    "[_mask]": "(?:_mask)?",
     "/*": "/[^/]+",
 }
 """Parts of paths that stand in templates: the folders of a type of defect, or the first of them alone; the name of an
-image with folders, or without; a folder of masks; and any file in a folder."""
+image with folders, or without; a folder of masks; an ending that may be there; and any file in a folder."""
 
 Key = tuple[str, str]
 """Folders of the type of defect, and name, by which an image and its masks belong together."""
 
 
 class Form(NamedTuple):
-    """How the files of a category lie in its folder: templates of their paths in it, in any case."""
+    """Where the files of a category lie in its folder, by templates of their paths in it, in any case."""
 
     images: tuple[str, ...]
     """Of test images. A category is a folder in which the first folders of these are."""
-    masks: tuple[str, ...]
-    """Of masks. All that one image has, in a folder, end in `/*`."""
+    masks: str
+    """Of masks. If an image has several, it ends in `/*`; if it begins with `{masks}`, they need no folder of a type of
+    defect where the names of images are unique."""
     is_class_in_mask: bool = False
     """Whether the mask, and not the folder, says that an image has a defect; folders of normal images hold, though."""
     has_mask_classes: bool = False
     """Whether masks hold a number for each type of defect."""
-    has_loose_masks: bool = False
-    """Whether masks need no folder of defects where their names are unique."""
     below: str = ""
-    """Pattern of the one folder that may lie between the root and the categories."""
-    split: SplitReader | None = None
-    """Reads which are the test images, and their masks, where it is written; if it is not, the folders say it."""
+    """Pattern of a folder that may lie between the root and the categories."""
+    split: str = ""
+    """Pattern of the file that says which are the test images of a `{category}`; without it, all of them are."""
 
 
-MVTEC = Form(("test/{defect}/{name}",), ("ground_truth/{defect}/{name}_mask", "ground_truth/{defect}/{name}"))
-REAL_IAD = Form(
-    ("OK/{name}.jpg", "NG/{type}/{name}.jpg"),
-    ("NG/{type}/{name}_mask", "NG/{type}/{name}.png"),
-    below="realiad_*",
-    split=real_iad_split,
-)
-LOOSE_MASKS = ("{masks}/{defect}/{name}", "{masks}/{defect}/{name}_mask")
+MVTEC = Form(("test/{defect}/{name}",), "ground_truth/{defect}/{name}[_mask]")
+VISA = Form(("Data/Images/{defect}/{name}",), "Data/Masks/{defect}/{name}[_mask]", split="split_csv/1cls.csv")
+REAL_IAD = Form(("OK/{name}.jpg", "NG/{type}/{name}.jpg"), "NG/{type}/{name}[_mask].png", below="realiad_*")
 LAYOUTS: dict[str, tuple[Form, ...]] = {
     "mvtec": (MVTEC,),
-    "mvtec_ad_2": (
-        Form(
-            ("test_public/{defect}/{name}",),
-            ("test_public/ground_truth/{defect}/{name}_mask", "test_public/ground_truth/{defect}/{name}"),
-        ),
-    ),
-    "mvtec_3d": (Form(("test/{defect}/rgb/{name}",), ("test/{defect}/gt/{name}", "test/{defect}/gt/{name}_mask")),),
-    "loco": (Form(("test/{defect}/{name}",), ("ground_truth/{defect}/{name}/*",), has_mask_classes=True),),
-    "visa": (
-        Form(
-            ("Data/Images/{defect}/{name}",),
-            ("Data/Masks/{defect}/{name}", "Data/Masks/{defect}/{name}_mask"),
-            has_mask_classes=True,
-            split=visa_split,
-        ),
-        MVTEC._replace(below="1cls"),
-    ),
+    "mvtec_ad_2": (Form(("test_public/{defect}/{name}",), "test_public/ground_truth/{defect}/{name}[_mask]"),),
+    "mvtec_3d": (Form(("test/{defect}/rgb/{name}",), "test/{defect}/gt/{name}[_mask]"),),
+    "loco": (Form(("test/{defect}/{name}",), "ground_truth/{defect}/{name}/*", has_mask_classes=True),),
+    "visa": (VISA._replace(has_mask_classes=True), MVTEC._replace(below="1cls")),
     "btad": (MVTEC,),
-    "ksdd2": (Form(("test/{file}",), ("test/{file}_GT",), is_class_in_mask=True),),
-    "real_iad": (
-        REAL_IAD,
-        REAL_IAD._replace(images=("OK/{name}", "NG/{type}/{name}"), masks=("OK/{name}_mask", "NG/{type}/{name}_mask")),
-    ),
-    "bmad": (Form(("test/{defect}/img/{name}",), ("test/{defect}/label/{name}", "test/{defect}/label/{name}_mask")),),
-    "images_and_masks": (
-        Form(("test/{defect}/images/{name}",), ("test/{defect}/masks/{name}", "test/{defect}/masks/{name}_mask")),
-    ),
+    "ksdd2": (Form(("test/{file}",), "test/{file}_GT", is_class_in_mask=True),),
+    "real_iad": (REAL_IAD._replace(split="realiad_jsons*/**/{category}.json"),),
+    "bmad": (Form(("test/{defect}/img/{name}",), "test/{defect}/label/{name}[_mask]"),),
+    "images_and_masks": (Form(("test/{defect}/images/{name}",), "test/{defect}/masks/{name}[_mask]"),),
     "anomalib_folder": (
-        Form(("test/{defect}/{name}",), LOOSE_MASKS, has_loose_masks=True),
-        Form(("{defect}/{name}",), LOOSE_MASKS, has_loose_masks=True),
+        Form(("{defect}/{name}",), "{masks}/{defect}/{name}[_mask]"),
+        Form(("test/{defect}/{name}",), "{masks}/{defect}/{name}[_mask]"),
     ),
-    "folder": (
-        Form(
-            ("images/{defect}/{name}",), ("masks/{defect}/{name}", "masks/{defect}/{name}_mask"), is_class_in_mask=True
-        ),
-    ),
+    "folder": (Form(("images/{defect}/{name}",), "masks/{defect}/{name}[_mask]", is_class_in_mask=True),),
 }
 """Layouts by name, each with its forms: the first of these that finds images counts."""
 
@@ -163,57 +143,53 @@ def find_test_images(
     check_choice("layout", layout, Layout)
     normal_folders = [normal_folder] if isinstance(normal_folder, str) else list(normal_folder)
     data = DataFolder(existing_folder("root", root).resolve(), normal_folders, follow_links=follow_links)
-    images = _images_of_any_layout(data) if layout == "auto" else _images_of_layout(data, layout)
+    images = _images(data, layout)
     if not follow_links:
         check_inside(data.root, (path for image in images for path in (image.path, *image.masks) if path))
-    _check_normal_folders(images, normal_folders)
-    return sorted(_with_problems(images), key=lambda image: (image.category, image.key, image.name))
+    folders = sorted({folder for image in images for folder in (image.defect or "").split("/") if folder})
+    for name in normal_folders:
+        if as_name(name).casefold() not in map(str.casefold, folders):
+            raise ValueError(
+                f"Expected `normal_folder` to name folders of images, but there is no {name!r} "
+                f"among {', '.join(folders) or 'none'}."
+            )
+    return sorted(images, key=lambda image: (image.category, image.key, image.name))
 
 
-def _images_of_layout(data: DataFolder, name: str) -> list[LabelledImage]:
-    """Test images in a layout; raise if there is none, or if their masks are there in another layout only."""
-    images = _find(data, name)
+def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
+    """Test images in a layout, or in the only one that fits; raise if there is none, or masks in another one only."""
+    images = [] if layout == "auto" else _find(data, layout)
     if any(map(_has_mask, images)):
         return images
     fitting = _fitting_layouts(data)
-    others = [other for other, found in fitting.items() if other != name and any(map(_has_mask, found))]
+    if layout == "auto" and len(fitting) == 1:
+        return next(iter(fitting.values()))
+    others = [name for name, found in fitting.items() if not images or any(map(_has_mask, found))]
     if images and not others:
         return images
-    found = "found no mask of a test image" if images else "found no test image"
-    advice = " or ".join(f'`layout="{other}"`' for other in others or fitting)
-    raise BadDataError(
-        f"Expected {data.root} to be a data set in the layout {name!r}, but {found}. "
-        f"It needs {_needs(name)}.{f' What is there fits {advice}.' if advice else ''}"
-    )
-
-
-def _images_of_any_layout(data: DataFolder) -> list[LabelledImage]:
-    """Test images in the only layout that fits; raise if there is none, or several."""
-    fitting = _fitting_layouts(data)
-    if len(fitting) == 1:
-        return next(iter(fitting.values()))
-    below = [] if fitting else [folder for folder in data.folders(data.root) if _is_data_set(data, folder)]
-    if below:
-        lines = [f"Expected {data.root} to be one data set, but it holds some. Give one of them:", *map(str, below)]
+    if layout != "auto":
+        fits = " or ".join(f'`layout="{name}"`' for name in others)
+        raise BadDataError(
+            f"Expected {data.root} to be a data set in the layout {layout!r}, but found no "
+            f"{'mask of a ' if images else ''}test image. It needs {_needs(layout)}."
+            f"{f' What is there fits {fits}.' if fits else ''}"
+        )
+    if not fitting and (below := [str(folder) for folder in folders_in(data.root) if _is_data_set(data, folder)]):
+        lines = [f"Expected {data.root} to be one data set, but it holds some. Give one of them:", *below]
         raise BadDataError("\n  ".join(lines))
-    if fitting:
-        found, remedy = f"it fits several: {', '.join(fitting)}", "Give the one that it is as `layout`"
-    else:
-        found, remedy = "found no test image", "Give another folder, or a `table` of images and masks"
-        masks = ((name, _mask_among(_find(data, name, is_tried=True))) for name in LAYOUTS)
-        for name, mask in [each for each in masks if each[1]][:1]:
-            found += f"; as {name!r} there is {mask} among the images, which looks like a mask or a depth"
+    text = f"it fits several: {', '.join(fitting)}. Give the one that it is as `layout`"
+    if not fitting:
+        among = next(filter(None, (_mask_among(_find(data, name)) for name in LAYOUTS)), None)
+        seen = f"; {among} among the images looks like a mask or a depth" if among else ""
+        text = f"found no test image{seen}. Give another folder, or a `table` of images and masks"
     needs = "".join(f"\n  {name} needs {_needs(name)}" for name in fitting or LAYOUTS)
-    raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {found}. {remedy}:{needs}")
+    raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {text}:{needs}")
 
 
-def _needs(name: str) -> str:
+def _needs(layout: str) -> str:
     """Say where images and masks lie in a layout."""
-    form = LAYOUTS[name][0]
-    text = f"{' and '.join(form.images)}, with masks {' or '.join(form.masks)}, in the folder of a category"
-    for place, words in {"defect": "DEFECT", "type": "DEFECT", "name": "000", "file": "000", "masks": "mask"}.items():
-        text = text.replace(f"{{{place}}}", words)
-    return text
+    form = LAYOUTS[layout][0]
+    return f"{' and '.join(form.images)} with {form.masks}"
 
 
 def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
@@ -222,20 +198,15 @@ def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
     A layout fits if it takes no mask for an image, and finds a mask or, by its folder, a normal image. If any layout
     finds masks, only those fit that do.
     """
-    distinct: dict[object, str] = {}
-    found = {name: _find(data, name, is_tried=True) for name in LAYOUTS}
-    for name, images in found.items():
-        has_classes = any(_has_mask(image) or image.has_defect is False for image in images)
-        if has_classes and _mask_among(images) is None:
-            on_disk = [image for image in images if image.path]
-            distinct.setdefault(
-                frozenset(
-                    (image.name, image.has_defect, tuple(sorted(filter(is_file, image.masks)))) for image in on_disk
-                ),
-                name,
-            )
-    with_masks = [name for name in distinct.values() if any(map(_has_mask, found[name]))]
-    return {name: found[name] for name in with_masks or distinct.values()}
+    fitting: dict[object, tuple[str, list[LabelledImage]]] = {}
+    for name in LAYOUTS:
+        images = _find(data, name)
+        is_sure = any(_has_mask(image) or image.has_defect is False for image in images)
+        if is_sure and _mask_among(images) is None:
+            files = ((image.name, image.has_defect, *filter(is_file, image.masks)) for image in images if image.path)
+            fitting.setdefault(frozenset(files), (name, images))
+    with_masks = {name: images for name, images in fitting.values() if any(map(_has_mask, images))}
+    return with_masks or dict(fitting.values())
 
 
 def _is_data_set(data: DataFolder, folder: Path) -> bool:
@@ -247,41 +218,54 @@ def _is_data_set(data: DataFolder, folder: Path) -> bool:
         return False
 
 
-def _find(data: DataFolder, name: str, *, is_tried: bool = False) -> list[LabelledImage]:
-    """Find the test images of a layout; if it is only tried, none where the root is both category and collection."""
-    for form in LAYOUTS[name]:
-        below = [
-            _categories(form, data, folder) for folder in data.folders(data.root) if fnmatch(folder.name, form.below)
-        ]
-        below = [categories for categories in below if categories]
-        for categories in (_categories(form, data, data.root, is_tried=is_tried), *(below if len(below) == 1 else [])):
-            images = [image for category in categories for image in _images_of_category(form, data, category)]
+def _has_mask(image: LabelledImage) -> bool:
+    """Whether an image is there with a mask."""
+    return image.path is not None and any(map(is_file, image.masks))
+
+
+def _mask_among(images: Sequence[LabelledImage]) -> str | None:
+    """Name a file among the images that has the name of a mask, or lies in a folder of masks or depths."""
+    on_disk = [image for image in images if image.path]
+    masks = _masks_beside({image.key for image in on_disk})
+    folders = ((image, (image.defect or "").casefold().split("/")) for image in on_disk)
+    return next((image.name for image, names in folders if image.key in masks or not NO_IMAGES.isdisjoint(names)), None)
+
+
+def _masks_beside(keys: Collection[str]) -> set[str]:
+    """Return the keys that are another one with the ending of a mask."""
+    return {key for key in keys for end in MASK_ENDINGS if key.lower().endswith(end) and key[: -len(end)] in keys}
+
+
+def _find(data: DataFolder, layout: str) -> list[LabelledImage]:
+    """Find the test images of a layout."""
+    for form in LAYOUTS[layout]:
+        inside = [folder for folder in folders_in(data.root) if fnmatch(folder.name, form.below)]
+        below = [categories for folder in inside if (categories := _categories(form, data, folder))]
+        for categories in (_categories(form, data, data.root), *(below if len(below) == 1 else [])):
+            images = [image for category in categories for image in _test_images(form, data, category)]
             if images:
-                return images
+                return list(_with_problems(images))
     return []
 
 
-def _categories(form: Form, data: DataFolder, root: Path, *, is_tried: bool = True) -> list[Path]:
-    """List the folders of categories: the root, or folders in it, none of which is a folder of normal images."""
-    inside = [folder for folder in data.folders(root) if folder.name != "Data" and folder.name.casefold() not in SPLITS]
-    categories = [folder for folder in inside if _is_category(form, data, folder)]
-    if any(data.is_normal(folder.name) for folder in categories):
-        categories = []
-    if not _is_category(form, data, root):
-        return categories
-    if categories and not is_tried:
+def _categories(form: Form, data: DataFolder, root: Path) -> list[Path]:
+    """List the folders of categories: the root, or folders in it; none if some of these are of normal images."""
+    needed = (*form.images, form.masks) if form.images[0].startswith("{") else form.images
+
+    def is_category(folder: Path) -> bool:
+        names = [each.name for each in folders_in(folder)]
+        return all(any(map(_first_folder(template).fullmatch, names)) for template in needed)
+
+    inside = [folder for folder in folders_in(root) if folder.name != "Data" and folder.name.casefold() not in SPLITS]
+    categories = [folder for folder in inside if is_category(folder)]
+    if not is_category(root):
+        return [] if any(data.is_normal(folder.name) for folder in categories) else categories
+    if categories:
         raise BadDataError(
             f"Expected {root} to be one category or a folder of categories, but it looks like a category and "
             f"holds {categories[0].name}, which does, too. Move one of them away."
         )
-    return [] if categories else [root]
-
-
-def _is_category(form: Form, data: DataFolder, folder: Path) -> bool:
-    """Whether the first folders of the images, or of the masks where those may have any name, are in a folder."""
-    names = [each.name for each in data.folders(folder)]
-    templates = form.masks if form.images[0].startswith("{") else form.images
-    return all(any(_first_folder(template).fullmatch(name) for name in names) for template in templates)
+    return [root]
 
 
 @cache
@@ -301,154 +285,103 @@ def _whole_path(template: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
-def _keys(data: DataFolder, templates: Sequence[str], relative: str) -> dict[str, Key]:
-    """Read a path in the folder of a category by each template that fits it."""
-    keys = {}
-    for template in templates:
-        match = _whole_path(template).fullmatch(relative)
-        if match:
-            parts = match.groupdict()
-            normal = (folder for folder in relative.split("/")[:-1] if data.is_normal(folder))
-            keys[template] = as_name(parts.get("defect") or next(normal, "")), as_name(parts["name"])
-    return keys
+def _key(data: DataFolder, template: str, relative: str) -> Key | None:
+    """Read a path in the folder of a category by a template; None if it does not fit."""
+    match = _whole_path(template).fullmatch(relative)
+    if not match:
+        return None
+    normal = (folder for folder in relative.split("/")[:-1] if data.is_normal(folder))
+    return as_name(match.groupdict().get("defect") or next(normal, "")), as_name(match["name"])
 
 
-def _images_of_category(form: Form, data: DataFolder, category: Path) -> Iterator[LabelledImage]:
+def _test_images(form: Form, data: DataFolder, category: Path) -> Iterator[LabelledImage]:
     """Yield the test images of a category, and the masks without an image."""
-    rows = form.split(data.root, category.name) if form.split else None
-    if rows is not None:
-        yield from _images_of_split(form, data, category, rows)
-        return
-    images: dict[Key, list[Path]] = {}
-    masks: dict[str, dict[Key, list[Path]]] = {template: {} for template in form.masks}
+    images: dict[Key, list[Path]] = defaultdict(list)
+    masks: dict[Key, list[Path]] = defaultdict(list)
     for relative, path in _files(form, data, category):
-        keys = _keys(data, form.masks, relative)
-        for template, key in keys.items():
-            masks[template].setdefault(key, []).append(path)
-        for key in [] if keys else list(_keys(data, form.images, relative).values())[:1]:
-            images.setdefault(key, []).append(path)
-    usual = max(form.masks, key=lambda template: len(masks[template].keys() & images.keys()))
-    loose = _loose_masks(data, masks[usual], images) if form.has_loose_masks else {}
-    used: set[Path] = set()
-    for key, paths in images.items():
-        found = [*(mask for by_key in masks.values() for mask in by_key.get(key, [])), *loose.get(key, [])]
-        used.update(found)
-        for path in paths:
-            yield _image(form, data, category, path, key, found or [_path(category, usual, key)])
-    of_no_image = {mask: key for by_key in masks.values() for key, paths in by_key.items() for mask in paths}
-    for mask, (defect, _) in of_no_image.items():
-        if mask not in used and not data.is_normal(defect):
-            name, kind = data.name_of(mask), as_name(category.name)
-            yield LabelledImage(name, kind, None, (mask,), True, defect or None, problem="a mask without an image")
+        if of_mask := _key(data, form.masks, relative):
+            masks[of_mask].append(path)
+        elif of_image := next(filter(None, (_key(data, template, relative) for template in form.images)), None):
+            images[of_image].append(path)
+    found = _labelled(form, data, category, images, masks)
+    rows = read_split(data.root, category.name, form.split) if form.split else None
+    return found if rows is None else _of_split(data, category, found, rows)
 
 
 def _files(form: Form, data: DataFolder, category: Path) -> Iterator[tuple[str, Path]]:
-    """Yield path in the folder of a category and file, of each file in the folders that a form names."""
-    for folder in data.folders(category):
-        if any(_first_folder(template).fullmatch(folder.name) for template in (*form.images, *form.masks)):
+    """Yield path in the folder of a category and file, of each image file in the folders that a form names."""
+    first = [_first_folder(template) for template in (*form.images, form.masks)]
+    for folder in folders_in(category):
+        if any(pattern.fullmatch(folder.name) for pattern in first):
             yield from data.files(folder).items()
 
 
-def _loose_masks(
-    data: DataFolder, masks: dict[Key, list[Path]], images: dict[Key, list[Path]]
-) -> dict[Key, list[Path]]:
-    """Masks that lie in no folder of a type of defect, for images with a defect whose names are unique.
-
-    There must be normal images, or else these folders may be no types of defect.
-    """
-    anomalous = [key for key in images if not data.is_normal(key[0])]
-    counts = Counter(name for _, name in anomalous)
-    if len(anomalous) == len(images):
-        return {}
-    return {key: masks.get(("", key[1]), []) for key in anomalous if counts[key[1]] == 1}
-
-
-def _image(  # noqa: PLR0917
-    form: Form, data: DataFolder, category: Path, path: Path, key: Key, masks: Sequence[Path]
-) -> LabelledImage:
-    """Make a test image of a file, and of its masks, or of where its mask would be."""
-    defect, is_normal = key[0], data.is_normal(key[0])
-    on_disk = [mask for mask in masks if is_file(mask)]
-    problem = None
-    if not (defect or form.is_class_in_mask):
-        problem = "no folder says whether it has a defect"
-    elif len(on_disk) > 1 and not form.masks[0].endswith("/*"):
-        problem = _several("masks", map(data.name_of, on_disk))
-    return LabelledImage(
-        name=data.name_of(path),
-        category=as_name(category.name),
-        path=path,
-        masks=tuple(on_disk if is_normal else masks),
-        has_defect=None if form.is_class_in_mask and not is_normal else not is_normal,
-        defect=defect or None,
-        has_mask_classes=form.has_mask_classes,
-        problem=problem,
-    )
+def _labelled(
+    form: Form, data: DataFolder, category: Path, images: dict[Key, list[Path]], masks: dict[Key, list[Path]]
+) -> Iterator[LabelledImage]:
+    """Yield images with their masks, and masks without an image."""
+    title, used = as_name(category.name), set()
+    ending = "_mask" if any(path.stem.endswith("_mask") for paths in masks.values() for path in paths) else ""
+    with_defect = Counter(name for defect, name in images if not data.is_normal(defect))
+    # Without normal images, the folders may be no types of defect.
+    is_loose = form.masks.startswith("{masks}") and with_defect.total() < len(images)
+    for (defect, name), paths in images.items():
+        is_normal = data.is_normal(defect)
+        keys = (
+            {(defect, name), ("", name)} if is_loose and not is_normal and with_defect[name] == 1 else {(defect, name)}
+        )
+        found = sorted(path for key in keys for path in masks.get(key, []))
+        used |= keys
+        problem = None
+        if not (defect or form.is_class_in_mask):
+            problem = "no folder says whether it has a defect"
+        elif len(found) > 1 and not form.masks.endswith("/*"):
+            problem = _several("masks", map(data.name_of, found))
+        if not (found or is_normal):
+            found = [_expected(category, form.masks.replace("[_mask]", ending), defect, name)]
+        has_defect = None if form.is_class_in_mask and not is_normal else not is_normal
+        facts = (tuple(found), has_defect, defect or None, form.has_mask_classes, problem)
+        yield from (LabelledImage(data.name_of(path), title, path, *facts) for path in paths)
+    for key in masks.keys() - used:
+        for path in [] if data.is_normal(key[0]) else masks[key]:
+            problem = "a mask without an image"
+            yield LabelledImage(data.name_of(path), title, None, (path,), True, key[0] or None, problem=problem)
 
 
-def _path(category: Path, template: str, key: Key) -> Path:
+def _expected(category: Path, template: str, defect: str, name: str) -> Path:
     """Where the mask of an image would be."""
-    defect, name = key
-    text = template.replace("/*", "").replace("{masks}", "mask")
-    for place in ("{defect}/", "{type}/"):
-        text = text.replace(place, f"{defect}/" if defect else "")
-    text = text.replace("{name}", name).replace("{file}", name)
-    return category / (text if template.endswith(("/*", ".png")) else f"{text}.png")
+    text = template.format(defect=defect, type=defect, name=name, file=name, masks="mask")
+    return category / (text if text.endswith(".png") else f"{text}.png")
 
 
-def _images_of_split(form: Form, data: DataFolder, category: Path, rows: Sequence[SplitRow]) -> Iterator[LabelledImage]:
-    """Yield the test images that a split names."""
+def _of_split(
+    data: DataFolder, category: Path, images: Iterable[LabelledImage], rows: Sequence[SplitRow]
+) -> Iterator[LabelledImage]:
+    """Yield the images that a split names, as it names them, and the masks without an image."""
+    wanted: dict[str, tuple[SplitRow, LabelledImage]] = {}
     for row in rows:
         base = category.parent if row.image.startswith(f"{category.name}/") else category
-        path = base / row.image
-        image = LabelledImage(
-            name=data.name_of(path),
-            category=as_name(category.name),
-            path=path,
-            masks=(base / row.mask,) if row.mask else (),
-            has_defect=row.has_defect,
-            defect=as_name(row.defect) or None,
-            has_mask_classes=form.has_mask_classes,
+        path, masks, defect = (
+            base / row.image,
+            (base / row.mask,) if row.mask else (),
+            row.defect and as_name(row.defect),
         )
-        if not is_file(path):
-            image = image._replace(path=None, problem="in the split, but not on disk")
-        elif row.has_defect and not row.mask:
-            image = image._replace(problem="an image with a defect, but the split names no mask of it")
-        yield image
-
-
-def _has_mask(image: LabelledImage) -> bool:
-    """Whether an image is there with a mask."""
-    return image.path is not None and any(map(is_file, image.masks))
-
-
-def _mask_among(images: Sequence[LabelledImage]) -> str | None:
-    """Name a file among the images that has the name of a mask, or lies in a folder of masks or depths."""
-    on_disk = [image for image in images if image.path]
-    masks = _masks_beside({image.key for image in on_disk})
-    for image in on_disk:
-        if image.key in masks or not NO_IMAGES.isdisjoint((image.defect or "").casefold().split("/")):
-            return image.name
-    return None
-
-
-def _masks_beside(keys: Collection[str]) -> set[str]:
-    """Return the keys that are another one with the ending of a mask."""
-    return {
-        key for key in keys for ending in MASK_ENDINGS if key.lower().endswith(ending) and key[: -len(ending)] in keys
-    }
-
-
-def _check_normal_folders(images: Sequence[LabelledImage], names: Sequence[str]) -> None:
-    """Raise unless each name is that of a folder of images."""
-    folders = sorted({folder for image in images for folder in (image.defect or "").split("/") if folder})
-    known = {folder.casefold() for folder in folders}
-    for name in names:
-        if as_name(name).casefold() not in known:
-            raise ValueError(
-                f"Expected `normal_folder` to name folders of images, but there is no {name!r} "
-                f"among {', '.join(folders) or 'none'}."
+        named = LabelledImage(data.name_of(path), as_name(category.name), path, masks, row.has_defect, defect)
+        wanted[named.key] = row, named
+    for image in images:
+        row, named = wanted.pop(image.key, (SplitRow(""), image))
+        if row.defect:
+            yield image._replace(
+                masks=named.masks or (image.masks if row.has_defect else ()),
+                has_defect=row.has_defect,
+                defect=named.defect,
+                problem=None,
             )
+        elif row.image or image.path is None:
+            yield image
+    for _, named in wanted.values():
+        is_there = named.path is not None and is_file(named.path)
+        yield named if is_there else named._replace(path=None, problem="in the split, but not on disk")
 
 
 def _with_problems(images: Sequence[LabelledImage]) -> Iterator[LabelledImage]:

@@ -1,103 +1,82 @@
-"""Tables and JSON that come with a data set and say which of its images are test images."""
+"""Files that come with a data set and say which of its images are test images: VisA's table, and Real-IAD's JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS
 from aupimo_torchmetrics.evaluate.data.texts import read_rows, read_text
 
-__all__ = ["SplitReader", "SplitRow", "real_iad_split", "visa_split"]
+__all__ = ["SplitRow", "read_split"]
 
 
 class SplitRow(NamedTuple):
-    """A test image, as a split names it. Paths begin in the folder of the category, or with its name."""
+    """A test image. Paths begin in the folder of its category, or with the name of it."""
 
     image: str
-    mask: str
-    """Path of its mask; empty if it has none."""
-    has_defect: bool
-    defect: str
-    """Type of defect."""
+    mask: str | None = None
+    """Mask of the image; None if it has none, or where the folders say it."""
+    defect: str | None = None
+    """Type of defect; None where the folders say it."""
+    has_defect: bool = True
+    """Whether this type is a defect."""
 
 
-SplitReader: TypeAlias = Callable[[Path, str], list[SplitRow] | None]
-"""Reads the test images of a category, given with the folder of the data set; None if no split is there."""
+def read_split(root: Path, category: str, pattern: str) -> list[SplitRow] | None:
+    """Read which images of a category are test images.
 
+    Args:
+        root: Folder of the data set. The file lies in it, or in one of the two folders above it.
+        category: Name of the folder of the category.
+        pattern: Path of the file, in which `{category}` stands for the name.
 
-def visa_split(root: Path, category: str) -> list[SplitRow] | None:
-    """Read VisA's `split_csv/1cls.csv`."""
-    path = next(iter(_beside(root, "split_csv/1cls.csv")), None)
-    if path is None:
-        return None
-    columns, lines = read_rows(path)
-    rows = []
-    for line, cells in lines:
-        if len(cells) != len(columns):
-            raise BadDataError(f"Expected {path} to be a table in CSV, but could not read line {line}.")
-        rows.append(dict(zip(columns, cells, strict=True)))
-    for column in ("object", "split", "label", "image", "mask"):
-        if column not in columns:
-            raise BadDataError(
-                f"Expected {path} to have a column {column!r}, but found {', '.join(columns) or 'none'}."
-            )
-    return _checked(
-        path,
-        category,
-        [
-            SplitRow(
-                row["image"], row["mask"], row["label"].casefold() not in NORMAL_WORDS, Path(row["image"]).parent.name
-            )
-            for row in rows
-            if row["split"] == "test" and row["object"] == category
-        ],
-    )
+    Returns:
+        Test images; None if there is no such file.
 
+    Raises:
+        BadDataError: If there are several files, none of them in a folder called as the pattern begins; or if the file
+            cannot be read, or holds paths that lead out of the data set.
 
-def real_iad_split(root: Path, category: str) -> list[SplitRow] | None:
-    """Read the JSON of a category of Real-IAD, in `realiad_jsons` or the only other variant."""
-    name = f"{escape(category)}.json"
-    paths = _beside(root, f"realiad_jsons*/{name}", f"realiad_jsons*/realiad_jsons*/{name}")
-    paths = [path for path in paths if path.parent.name == "realiad_jsons"] or paths
-    if not paths:
-        return None
+    """
+    found = (list(base.glob(pattern.format(category=escape(category)))) for base in (root, *root.parents[:2]))
+    paths = sorted(next(filter(None, found), []))
+    usual = pattern.partition("/")[0].rstrip("*")
+    paths = [path for path in paths if path.parent.name == usual] or paths
     if len(paths) > 1:
         names = ", ".join(map(str, paths))
-        raise BadDataError(f"Expected one JSON of the category {category}, but found {names}. Move the others away.")
+        raise BadDataError(f"Expected one split of the category {category}, but found {names}. Move the others away.")
+    if not paths:
+        return None
+    (path,) = paths
     try:
-        content = json.loads(read_text(paths[0]))
-        normal = content.get("meta", {}).get("normal_class", "OK")
-        rows = [
-            SplitRow(
-                row["image_path"], row.get("mask_path") or "", row["anomaly_class"] != normal, row["anomaly_class"]
-            )
-            for row in content["test"]
-        ]
+        rows = list(_rows_of_visa(path, category) if path.suffix == ".csv" else _rows_of_real_iad(path))
+    except BadDataError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadDataError(
-            f"Expected {paths[0]} to be a JSON of Real-IAD, but could not read it: {error!r}."
-        ) from error
-    return _checked(paths[0], category, rows)
-
-
-def _beside(root: Path, *patterns: str) -> list[Path]:
-    """Find files by patterns in the folder of a data set, or else in the two folders above it."""
-    for base in (root, *root.parents[:2]):
-        found = [path for pattern in patterns for path in sorted(base.glob(pattern)) if path.is_file()]
-        if found:
-            return found
-    return []
-
-
-def _checked(path: Path, category: str, rows: list[SplitRow]) -> list[SplitRow]:
-    """Raise unless each row holds texts, and its paths lead to no other folder."""
-    for row in rows:
-        for text in (row.image, row.mask, row.defect):
-            if not isinstance(text, str) or text.startswith("/") or ".." in text.split("/"):
-                raise BadDataError(f"Expected {path} to hold paths of images in {category}, but found {text!r}.")
+        raise BadDataError(f"Expected {path} to name test images, but could not read it: {error!r}.") from error
+    for text in (text for row in rows for text in row[:3] if text is not None):
+        if not isinstance(text, str) or text.startswith("/") or ".." in text.split("/"):
+            raise BadDataError(f"Expected {path} to hold paths of images in {category}, but found {text!r}.")
     return rows
+
+
+def _rows_of_visa(path: Path, category: str) -> Iterator[SplitRow]:
+    """Yield the test images of a category in VisA's `1cls.csv`."""
+    columns, lines = read_rows(path)
+    for _, cells in lines:
+        row = dict(zip(columns, cells, strict=True))
+        if row["split"] == "test" and row["object"] == category:
+            yield SplitRow(row["image"])
+
+
+def _rows_of_real_iad(path: Path) -> Iterator[SplitRow]:
+    """Yield the test images in a JSON of Real-IAD."""
+    content: Any = json.loads(read_text(path))
+    normal = content.get("meta", {}).get("normal_class", "OK")
+    for row in content["test"]:
+        defect = row["anomaly_class"]
+        yield SplitRow(row["image_path"], row.get("mask_path"), defect, defect != normal)

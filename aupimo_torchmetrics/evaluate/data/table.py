@@ -23,7 +23,7 @@ import csv
 import math
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -123,11 +123,10 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
     """
     content = _read_frame(table) if _is_frame(table) else _read_file(table)
     used = [column for column in COLUMNS if column != "map" or maps is None]
-    _check_columns(content.columns, needed=[column for column in ("image", "mask", "map") if column in used])
     rows, bad_rows = _rows(content, used)
     rows, notes = _test_rows(content.columns, rows)
-    unused = [column for column in content.columns if column and column not in used]
-    notes += [f"columns of the table that are not used: {', '.join(unused)}"] if unused else []
+    unused = ", ".join(column for column in content.columns if column and column not in used)
+    notes += [f"columns of the table that are not used: {unused}"] if unused else []
     found = list(zip(_images(content, rows, needs_map=maps is None), rows, strict=True))
     found.sort(key=lambda each: (each[0].category, each[0].key, each[0].name))
     images = [image for image, _ in found]
@@ -229,35 +228,28 @@ def _read_file(table: Any) -> _Table:
     )
 
 
-def _check_columns(columns: Sequence[str], needed: Sequence[str]) -> None:
-    """Raise unless the columns that are needed are there, and each that is known once, by its name."""
-    found = ", ".join(columns) or "none"
-    for column in needed:
-        if column not in columns:
-            remedy = " Without a column map, give the maps as `maps`." if column == "map" else ""
-            raise BadDataError(f"Expected `table` to have a column {column}, but its columns are {found}.{remedy}")
-    for column in COLUMNS:
-        if columns.count(column) > 1:
-            raise BadDataError(f"Expected `table` to have one column {column}, but its columns are {found}.")
-        if column not in columns and f"{column}s" in columns:
-            raise BadDataError(f"Expected `table` to have columns {', '.join(COLUMNS)}, but got {column}s.")
-
-
 def _rows(table: _Table, used: Sequence[str]) -> tuple[list[_Row], list[BadFile]]:
     """Texts of each row in the columns that are used; and rows with more or fewer cells than columns, or no image."""
+    columns, found = table.columns, f"its columns are {', '.join(table.columns) or 'none'}"
+    for column in COLUMNS:
+        if column in {"image", "mask", "map"} & {*used} - {*columns}:
+            remedy = " Without a column map, give the maps as `maps`." if column == "map" else ""
+            raise BadDataError(f"Expected `table` to have a column {column}, but {found}.{remedy}")
+        if columns.count(column) > 1 or (column not in columns and f"{column}s" in columns):
+            raise BadDataError(f"Expected `table` to have one column {column}, but {found}.")
+    if not table.rows:
+        raise BadDataError("Expected `table` to have a row for each image, but it has none.")
     rows, bad_rows = [], []
     for place, cells in table.rows:
-        known = {column: cell for column, cell in zip(table.columns, cells, strict=False) if column in used}
+        known = {column: cell for column, cell in zip(columns, cells, strict=False) if column in used}
         row = {**dict.fromkeys(COLUMNS, ""), **known, "place": place}
-        if len(cells) != len(table.columns):
-            bad_rows.append(BadFile(place, f"{len(cells)} cells, but {len(table.columns)} columns"))
+        if len(cells) != len(columns):
+            bad_rows.append(BadFile(place, f"{len(cells)} cells, but {len(columns)} columns"))
         elif not (row["image"] or row["name"]):
             bad_rows.append(BadFile(place, "no image"))
         else:
             rows.append(row)
-    if not table.rows:
-        raise BadDataError("Expected `table` to have a row for each image, but it has none.")
-    if {"category", "object"} <= {*table.columns} and any(row["category"] != row["object"] for row in rows):
+    if {"category", "object"} <= {*columns} and any(row["category"] != row["object"] for row in rows):
         raise BadDataError("Expected `table` to have a column category or object, but it has both, and they differ.")
     return rows, bad_rows
 
@@ -278,9 +270,9 @@ def _images(table: _Table, rows: Sequence[_Row], *, needs_map: bool) -> Iterator
     """Yield the image of each row, with what is wrong with the row."""
     derived = _names([row["image"] for row in rows], table.folder)
     names = [as_name(row["name"]) or name for row, name in zip(rows, derived, strict=True)]
-    maps = [os.path.normpath(_file(row["map"], table.folder)) if row["map"] else "" for row in rows]
-    same_images, same_maps = _named_twice("an image", rows, names), _named_twice("a map", rows, maps)
-    for row, name, *twice in zip(rows, names, same_images, same_maps, strict=True):
+    maps = [os.path.normpath(_file(row["map"], table.folder)) if row["map"] else None for row in rows]
+    num_names, num_maps = Counter(names), Counter(maps)
+    for row, name, map_file in zip(rows, names, maps, strict=True):
         file = _file(row["image"], table.folder)
         image = LabelledImage(
             name=name,
@@ -293,9 +285,14 @@ def _images(table: _Table, rows: Sequence[_Row], *, needs_map: bool) -> Iterator
             place=row["place"],
             score=_number(row["score"]),
         )
-        problems = [*_contradictions(row, image), *_score_problem(table.columns, row), *filter(None, twice)]
-        if needs_map:
-            problems += _map_problems(row, image, table.folder)
+        problems = [*_contradictions(row, image, has_score="score" in table.columns)]
+        problems += ["an image that another row names, too"] if num_names[name] > 1 else []
+        if needs_map and map_file is None:
+            problems.append("no map")
+        elif map_file is not None:
+            problems += [f"its map {map_file} is missing"] if not is_file(Path(map_file)) else []
+            problems += ["a map that another row names, too"] if num_maps[map_file] > 1 else []
+            problems += ["its map and its mask are one file"] if map_file in map(os.path.normpath, image.masks) else []
         yield image._replace(problem="; ".join(problems) or None)
 
 
@@ -308,50 +305,21 @@ def _has_defect(row: _Row) -> bool | None:
     return None if row["mask"] else False
 
 
-def _contradictions(row: _Row, image: LabelledImage) -> Iterator[str]:
-    """Yield what is wrong with the image of a row."""
-    says = "label" if row["label"] else "defect"
+def _contradictions(row: _Row, image: LabelledImage, *, has_score: bool) -> Iterator[str]:
+    """Yield what is wrong with the image of a row by itself."""
     if row["label"] and row["label"].lower() not in LABELS:
         yield f"the label {row['label']!r} is neither 0 (normal) nor 1 (with a defect)"
     elif image.has_defect is not False and not image.masks:
-        yield f"the {says} {row[says]} says that it has a defect, but there is no mask"
+        kind = "label" if row["label"] else "defect"
+        yield f"the {kind} {row[kind]} says that it has a defect, but there is no mask"
+    if has_score and image.score is None:
+        yield f"the score {row['score']!r} is no number" if row["score"] else "no score"
     if row["mask_classes"] and LABELS.get(row["mask_classes"].lower()) is None:
         yield f"mask_classes is {row['mask_classes']!r}, neither 0 nor 1"
-    if image.category in {".", ".."} or "/" in image.category or "\\" in image.category:
+    if image.category in {".", ".."} or not {"/", "\\"}.isdisjoint(image.category):
         yield f"the category {image.category!r} cannot be the name of a folder"
     if missing := missing_mask(image):
         yield missing
-
-
-def _score_problem(columns: Sequence[str], row: _Row) -> list[str]:
-    """Say that the score of an image is missing or no number, where there is a column of it."""
-    if "score" not in columns or _number(row["score"]) is not None:
-        return []
-    return [f"the score {row['score']!r} is no number" if row["score"] else "no score"]
-
-
-def _map_problems(row: _Row, image: LabelledImage, folder: Path) -> Iterator[str]:
-    """Yield what is wrong with the map that a row names."""
-    file = _file(row["map"], folder)
-    if not row["map"]:
-        yield "no map"
-    elif not is_file(file):
-        yield f"its map {file} is missing"
-    elif os.path.normpath(file) in map(os.path.normpath, image.masks):
-        yield "its map and its mask are one file"
-
-
-def _named_twice(kind: str, rows: Sequence[_Row], texts: Sequence[str]) -> list[str]:
-    """Say of each row that another one names the same, if there is one."""
-    places = defaultdict(list)
-    for row, text in zip(rows, texts, strict=True):
-        places[text].append(row["place"])
-    found = []
-    for row, text in zip(rows, texts, strict=True):
-        first, *others = places[text]
-        other = others[0] if others and first == row["place"] else first
-        found.append(f"{kind} that {other} names, too" if text and others else "")
-    return found
 
 
 def _number(text: str) -> float | None:
