@@ -124,7 +124,7 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
     content = _read_frame(table) if _is_frame(table) else _read_file(table)
     used = [column for column in COLUMNS if column != "map" or maps is None]
     rows, bad_rows = _rows(content, used)
-    rows, notes = _test_rows(content.columns, rows)
+    rows, others, notes = _by_split(content.columns, rows)
     unused = ", ".join(column for column in content.columns if column and column not in used)
     notes += [f"columns of the table that are not used: {unused}"] if unused else []
     found = list(zip(_images(content, rows, needs_map=maps is None), rows, strict=True))
@@ -136,6 +136,8 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
         pairs, bad_files = pair_images(maps, images, range(len(images)))
     else:
         pairs, bad_files = pair_maps(maps, images)
+        of_others = _maps_of(others, maps, content.folder)
+        bad_files = [bad_file for bad_file in bad_files if bad_file.path not in of_others]
     return PairedTable(pairs, [*bad_rows, *bad_files], maps, images, notes)
 
 
@@ -254,16 +256,26 @@ def _rows(table: _Table, used: Sequence[str]) -> tuple[list[_Row], list[BadFile]
     return rows, bad_rows
 
 
-def _test_rows(columns: Sequence[str], rows: list[_Row]) -> tuple[list[_Row], list[str]]:
-    """Rows of test images, and a note on the others. Without a column `split` all are of test images."""
-    if "split" not in columns:
-        return rows, []
-    of_test = [row for row in rows if row["split"].casefold() == TEST]
-    others = Counter(row["split"] or "(none)" for row in rows if row["split"].casefold() != TEST)
-    found = ", ".join(f"{split} ({count})" for split, count in others.items())
+def _by_split(columns: Sequence[str], rows: list[_Row]) -> tuple[list[_Row], list[_Row], list[str]]:
+    """Part rows of test images from others, with a note on these. Without a column `split` all are of test images."""
+    of_test = [row for row in rows if "split" not in columns or row["split"].casefold() == TEST]
+    others = [row for row in rows if "split" in columns and row["split"].casefold() != TEST]
+    counts = Counter(row["split"] or "(none)" for row in others)
+    found = ", ".join(f"{split} ({count})" for split, count in counts.items())
     if others and not of_test:
         raise BadDataError(f"Expected `table` to have rows with `{TEST}` in the column split, but found {found}.")
-    return of_test, [f"rows of the table that are not of the split {TEST} do not count: {found}"] if others else []
+    return (
+        of_test,
+        others,
+        [f"rows of the table that are not of the split {TEST} do not count: {found}"] if others else [],
+    )
+
+
+def _maps_of(rows: Sequence[_Row], maps: MapFiles, folder: Path) -> set[str]:
+    """Names of the maps that belong to images of other splits."""
+    names = _names([row["image"] for row in rows], folder)
+    images = [LabelledImage(row["name"] or name, "", None, (), False) for row, name in zip(rows, names, strict=True)]
+    return {pair.name for pair in pair_maps(maps, images)[0]}
 
 
 def _images(table: _Table, rows: Sequence[_Row], *, needs_map: bool) -> Iterator[LabelledImage]:
