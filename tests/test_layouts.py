@@ -535,17 +535,17 @@ def test_images_without_a_folder(tmp_path: Path) -> None:
 
 
 UNSURE = {
-    "nothing": (["readme.png"], "found no test image"),
+    "nothing": (["readme.png"], "found no test images with masks"),
     "masks beside images": (
         ["x/test/good/0.png", "x/test/crack/1.png", "x/test/crack/1_mask.png"],
-        "found no test image; x/test/crack/1_mask.png among the images looks like a mask",
+        "found no test images with masks; x/test/crack/1_mask.png among the images looks like a mask",
     ),
     "a copy of a mask beside images": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0_mask.png", "x/test/a/0_mask.png"],
-        "found no test image; x/test/a/0_mask.png among the images looks like a mask",
+        "found no test images with masks; x/test/a/0_mask.png among the images looks like a mask",
     ),
-    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test image; x/test/crack/depth/1.png"),
-    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test image; x/test/gt/0.png"),
+    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test images with masks; x/test/crack/depth/1.png"),
+    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test images with masks; x/test/gt/0.png"),
     "two layouts": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0.png", "images/a.png", "masks/a.png"],
         "it fits several: mvtec, folder",

@@ -40,18 +40,19 @@ NO_IMAGES = frozenset((*MASK_FOLDERS, "depth", "xyz"))
 MASK_ENDINGS = ("_mask", "_gt", "_label", "_ground_truth")
 """How the name of a mask ends that lies beside its image, in any case."""
 SPLITS = ("train", "val", "valid", "validation", "test", "test_public", "test_private", "test_private_mixed")
-"""Names of folders, in any case, that hold splits of a data set, and so are neither category nor type of defect."""
+"""Names of folders, in any case, that hold splits of a data set."""
+NO_CATEGORIES = NO_IMAGES | set(SPLITS)
+"""Names of folders, in any case, that are neither a category nor a type of defect."""
 PLACES = {
     "{defect}/": "(?:(?P<defect>.+)/)?",
     "{type}/": "(?:(?P<defect>[^/]+)/)?",
     "{name}": "(?P<name>.+?)",
-    "{file}": "(?P<name>[^/]+?)",
     "{masks}": f"(?:{'|'.join(MASK_FOLDERS)})",
     "[_mask]": "(?:_mask)?",
     "/*": "/[^/]+",
 }
 """Parts of paths that stand in templates: the folders of a type of defect, or the first of them alone; the name of an
-image with folders, or without; a folder of masks; an ending that may be there; and any file in a folder."""
+image; a folder of masks; an ending that may be there; and any file in a folder."""
 
 Key = tuple[str, str]
 """Folders of the type of defect, and name, by which an image and its masks belong together."""
@@ -85,7 +86,7 @@ LAYOUTS: dict[str, tuple[Form, ...]] = {
     "loco": (Form(("test/{defect}/{name}",), "ground_truth/{defect}/{name}/*", has_mask_classes=True),),
     "visa": (VISA._replace(has_mask_classes=True), MVTEC._replace(below="1cls")),
     "btad": (MVTEC,),
-    "ksdd2": (Form(("test/{file}",), "test/{file}_GT", is_class_in_mask=True),),
+    "ksdd2": (Form(("test/{name}",), "test/{name}_GT", is_class_in_mask=True),),
     "real_iad": (REAL_IAD._replace(split="realiad_jsons*/**/{category}.json"),),
     "bmad": (Form(("test/{defect}/img/{name}",), "test/{defect}/label/{name}[_mask]"),),
     "images_and_masks": (Form(("test/{defect}/images/{name}",), "test/{defect}/masks/{name}[_mask]"),),
@@ -181,7 +182,7 @@ def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
     if not fitting:
         among = next(filter(None, (_mask_among(_find(data, name)) for name in LAYOUTS)), None)
         seen = f"; {among} among the images looks like a mask or a depth" if among else ""
-        text = f"found no test image{seen}. Give another folder, or a `table` of images and masks"
+        text = f"found no test images with masks{seen}. Give another folder, or a `table` of images and masks"
     needs = "".join(f"\n  {name} needs {_needs(name)}" for name in fitting or LAYOUTS)
     raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {text}:{needs}")
 
@@ -195,13 +196,14 @@ def _needs(layout: str) -> str:
 def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
     """Test images by layout, for each that fits; of layouts that find the same images and masks, the first.
 
-    A layout fits if it takes no mask for an image, and finds a mask or, by its folder, a normal image. If any layout
-    finds masks, only those fit that do.
+    A layout fits if it takes no mask for an image, and finds a mask, or normal images where folders say the classes. If
+    any layout finds masks, only those fit that do.
     """
     fitting: dict[object, tuple[str, list[LabelledImage]]] = {}
     for name in LAYOUTS:
         images = _find(data, name)
-        is_sure = any(_has_mask(image) or image.has_defect is False for image in images)
+        classes = {image.has_defect for image in images if image.path}
+        is_sure = any(map(_has_mask, images)) or (False in classes and None not in classes)
         if is_sure and _mask_among(images) is None:
             files = ((image.name, image.has_defect, *filter(is_file, image.masks)) for image in images if image.path)
             fitting.setdefault(frozenset(files), (name, images))
@@ -256,10 +258,12 @@ def _categories(form: Form, data: DataFolder, root: Path) -> list[Path]:
         names = [each.name for each in folders_in(folder)]
         return all(any(map(_first_folder(template).fullmatch, names)) for template in needed)
 
-    inside = [folder for folder in folders_in(root) if folder.name != "Data" and folder.name.casefold() not in SPLITS]
+    inside = [each for each in folders_in(root) if each.name != "Data" and each.name.casefold() not in NO_CATEGORIES]
     categories = [folder for folder in inside if is_category(folder)]
     if not is_category(root):
         return [] if any(data.is_normal(folder.name) for folder in categories) else categories
+    if categories and form.images[0].startswith("{"):
+        return []
     if categories:
         raise BadDataError(
             f"Expected {root} to be one category or a folder of categories, but it looks like a category and "
@@ -270,8 +274,8 @@ def _categories(form: Form, data: DataFolder, root: Path) -> list[Path]:
 
 @cache
 def _first_folder(template: str) -> re.Pattern[str]:
-    """Regular expression of the first folder of a template. A type of defect has no name of a split or of masks."""
-    other = "|".join((*SPLITS, *NO_IMAGES, "images"))
+    """Regular expression of the first folder of a template. A type of defect has not the name of another folder."""
+    other = "|".join(NO_CATEGORIES)
     first = template.partition("/")[0].replace("{masks}", PLACES["{masks}"]).replace("{defect}", f"(?!(?:{other})$).+")
     return re.compile(first, re.IGNORECASE | re.DOTALL)
 
@@ -350,7 +354,7 @@ def _labelled(
 
 def _expected(category: Path, template: str, defect: str, name: str) -> Path:
     """Where the mask of an image would be."""
-    text = template.format(defect=defect, type=defect, name=name, file=name, masks="mask")
+    text = template.format(defect=defect, type=defect, name=name, masks="mask")
     return category / (text if text.endswith(".png") else f"{text}.png")
 
 

@@ -22,8 +22,8 @@ class SplitRow(NamedTuple):
     """Mask of the image; None if it has none, or where the folders say it."""
     defect: str | None = None
     """Type of defect; None where the folders say it."""
-    has_defect: bool = True
-    """Whether this type is a defect."""
+    has_defect: bool | None = None
+    """Whether this type is a defect; None where the folders say it."""
 
 
 def read_split(root: Path, category: str, pattern: str) -> list[SplitRow] | None:
