@@ -11,7 +11,8 @@ from typing import Any, get_args
 import pytest
 
 from aupimo_torchmetrics._settings import Layout
-from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, find_test_images, open_maps
+from aupimo_torchmetrics.evaluate.data.table import open_table, write_table
 
 JSON = {
     "meta": {"prefix": "audiojack/", "normal_class": "OK"},
@@ -234,6 +235,40 @@ def test_published_forms(tmp_path: Path, layout: Any) -> None:
     assert all(image.path is not None and image.path.is_file() for image in images)
     assert {image.has_mask_classes for image in images} == {layout in {"loco", "visa"}}
     assert find_test_images(root) == images
+
+
+@pytest.mark.parametrize("layout", TREES)
+def test_the_table_of_a_layout(tmp_path: Path, layout: Any) -> None:
+    """The table that is written of a data set says the same as its layout, and any map finds its image by either."""
+    images = find_test_images(make_tree(tmp_path / "data", layout), layout)
+    write_table(images, tmp_path / "tables/table.csv")
+    maps = open_maps(touch(tmp_path / "maps", *(f"{image.key}.npy" for image in images)))
+    paired = open_table(tmp_path / "tables/table.csv", maps)
+    assert [image._replace(place=None) for image in paired.images] == images
+    assert len(paired.pairs) == len(images)
+    assert not paired.bad_files
+    assert not paired.notes
+
+
+def test_a_missing_mask_can_be_written_in_a_table(tmp_path: Path) -> None:
+    """An image whose mask is missing is named by folders and by their table alike; the table can be set right."""
+    root = make_tree(tmp_path / "data", "mvtec")
+    (root / "bottle/ground_truth/broken/000_mask.png").unlink()
+    images = find_test_images(root)
+    write_table(images, tmp_path / "table.csv")
+    maps = open_maps(touch(tmp_path / "maps", *(f"{image.key}.npy" for image in images)))
+    ((_, reason),) = open_table(tmp_path / "table.csv", maps).bad_files
+    assert reason.endswith("broken/000.png is missing")
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "mvtec_3d", "bmad", "images_and_masks"])
+def test_a_split_is_part_of_a_data_set(tmp_path: Path, layout: Any) -> None:
+    """Of the folder `test` of a category the category is named, and no folder in it is taken for one."""
+    root = make_tree(tmp_path / "data", layout)
+    test = root / next(iter(TREES[layout][1].values()))[0] / "test"
+    with pytest.raises(BadDataError, match=r"to be one data set, but it is part of one") as caught:
+        find_test_images(test)
+    assert find_test_images(str(caught.value).splitlines()[1].strip()) == find_test_images(test.parent)
 
 
 def test_every_layout_has_a_tree() -> None:
@@ -544,7 +579,10 @@ UNSURE = {
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0_mask.png", "x/test/a/0_mask.png"],
         "found no test images with masks; x/test/a/0_mask.png among the images looks like a mask",
     ),
-    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test images with masks; x/test/crack/depth/1.png"),
+    "depth": (
+        ["x/test/crack/depth/1.png", "x/test/crack/1.png"],
+        "found no test images with masks; x/test/crack/depth/1.png",
+    ),
     "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test images with masks; x/test/gt/0.png"),
     "two layouts": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0.png", "images/a.png", "masks/a.png"],

@@ -175,8 +175,12 @@ def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
             f"{'mask of a ' if images else ''}test image. It needs {_needs(layout)}."
             f"{f' What is there fits {fits}.' if fits else ''}"
         )
-    if not fitting and (below := [str(folder) for folder in folders_in(data.root) if _is_data_set(data, folder)]):
-        lines = [f"Expected {data.root} to be one data set, but it holds some. Give one of them:", *below]
+    is_split = data.root.name.casefold() in SPLITS
+    near = [] if fitting else [data.root.parent] if is_split else folders_in(data.root)
+    near = [folder for folder in near if _is_data_set(data, folder)]
+    if near:
+        found = "is part of one" if is_split else "holds some"
+        lines = [f"Expected {data.root} to be one data set, but it {found}. Give one of them:", *map(str, near)]
         raise BadDataError("\n  ".join(lines))
     text = f"it fits several: {', '.join(fitting)}. Give the one that it is as `layout`"
     if not fitting:
