@@ -291,7 +291,7 @@ NO_TABLES = {
     "no rows": ("image,mask,map\n", "a row for each image, but it has none"),
     "empty": ("", "a column image, but its columns are none"),
     "open quote": ('image,mask,map\n"a,,b\n', "could not read line"),
-    "bytes": ("PK\x03\x04\0\0image,mask,map", "to be a text in UTF-8, but it holds other data"),
+    "bytes": ("PK\x03\x04\0\0image,mask,map", "to be a text in UTF-8, but it is none"),
     "no test rows": ("image,mask,map,split\na,,b,train\nc,,d,val\ne,,f,val\n", r"found train \(1\), val \(2\)"),
     "two columns of categories": ("image,mask,map,object,category\na,,b,x,y\n", "it has both, and they differ"),
     "JSON lines": ('{"image": "a", "mask": ""}\n{"image": "b", "mask": ""}\n', "but it is JSON"),

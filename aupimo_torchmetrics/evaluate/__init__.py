@@ -29,10 +29,10 @@ This package needs the extra `evaluate`.
 | `anomalib_folder` | `good/`, `DEFECT/`, `mask/DEFECT/` |
 | `folder` | `images/...`, `masks/...` with equal names; the mask says the class |
 
-Folders `good`, `ok`, `normal`, `none`, `no_defect` and `defect_free`, in any case, hold normal images; `--normal-folder
-NAME` names others. Masks may have any suffix of images. Files and folders that begin with a dot are no data. Links that
-lead out of the folder are refused unless `--follow-links` is given. Categories of which there is no map are skipped, and
-named. Whatever is not found so is a table; `--write-table` writes one of a data set, to start from.
+Folders `good`, `ok`, `normal`, `none`, `no_defect` and `defect_free`, in any case, hold normal images;
+`--normal-folder NAME` names others. Masks may have any suffix of images. Files and folders that begin with a dot are no
+data. Links that lead out of the folder are refused unless `--follow-links` is given. Categories of which there is no
+map are skipped, and named. Whatever is not found so is a table; `--write-table` writes one of a data set, to start from.
 
 ## Masks
 

@@ -306,7 +306,9 @@ def _test_images(form: Form, data: DataFolder, category: Path) -> Iterator[Label
     """Yield the test images of a category, and the masks without an image."""
     images: dict[Key, list[Path]] = defaultdict(list)
     masks: dict[Key, list[Path]] = defaultdict(list)
-    for relative, path in _files(form, data, category):
+    first = [_first_folder(template) for template in (*form.images, form.masks)]
+    folders = [each for each in folders_in(category) if any(pattern.fullmatch(each.name) for pattern in first)]
+    for relative, path in (file for folder in folders for file in data.files(folder).items()):
         if of_mask := _key(data, form.masks, relative):
             masks[of_mask].append(path)
         elif of_image := next(filter(None, (_key(data, template, relative) for template in form.images)), None):
@@ -314,14 +316,6 @@ def _test_images(form: Form, data: DataFolder, category: Path) -> Iterator[Label
     found = _labelled(form, data, category, images, masks)
     rows = read_split(data.root, category.name, form.split) if form.split else None
     return found if rows is None else _of_split(data, category, found, rows)
-
-
-def _files(form: Form, data: DataFolder, category: Path) -> Iterator[tuple[str, Path]]:
-    """Yield path in the folder of a category and file, of each image file in the folders that a form names."""
-    first = [_first_folder(template) for template in (*form.images, form.masks)]
-    for folder in folders_in(category):
-        if any(pattern.fullmatch(folder.name) for pattern in first):
-            yield from data.files(folder).items()
 
 
 def _labelled(
@@ -335,31 +329,24 @@ def _labelled(
     is_loose = form.masks.startswith("{masks}") and with_defect.total() < len(images)
     for (defect, name), paths in images.items():
         is_normal = data.is_normal(defect)
-        keys = (
-            {(defect, name), ("", name)} if is_loose and not is_normal and with_defect[name] == 1 else {(defect, name)}
-        )
-        found = sorted(path for key in keys for path in masks.get(key, []))
+        keys = {(defect, name)} | ({("", name)} if is_loose and not is_normal and with_defect[name] == 1 else set())
         used |= keys
+        found = sorted(path for key in keys for path in masks.get(key, []))
         problem = None
         if not (defect or form.is_class_in_mask):
             problem = "no folder says whether it has a defect"
         elif len(found) > 1 and not form.masks.endswith("/*"):
             problem = _several("masks", map(data.name_of, found))
         if not (found or is_normal):
-            found = [_expected(category, form.masks.replace("[_mask]", ending), defect, name)]
+            text = form.masks.replace("[_mask]", ending).format(defect=defect, type=defect, name=name, masks="mask")
+            found = [category / (text if text.endswith(".png") else f"{text}.png")]
         has_defect = None if form.is_class_in_mask and not is_normal else not is_normal
         facts = (tuple(found), has_defect, defect or None, form.has_mask_classes, problem)
         yield from (LabelledImage(data.name_of(path), title, path, *facts) for path in paths)
-    for key in masks.keys() - used:
-        for path in [] if data.is_normal(key[0]) else masks[key]:
-            problem = "a mask without an image"
-            yield LabelledImage(data.name_of(path), title, None, (path,), True, key[0] or None, problem=problem)
-
-
-def _expected(category: Path, template: str, defect: str, name: str) -> Path:
-    """Where the mask of an image would be."""
-    text = template.format(defect=defect, type=defect, name=name, masks="mask")
-    return category / (text if text.endswith(".png") else f"{text}.png")
+    for defect, name in masks.keys() - used:
+        for path in [] if data.is_normal(defect) else masks[defect, name]:
+            lost = LabelledImage(data.name_of(path), title, None, (path,), True, defect or None)
+            yield lost._replace(problem="a mask without an image")
 
 
 def _of_split(
@@ -369,22 +356,15 @@ def _of_split(
     wanted: dict[str, tuple[SplitRow, LabelledImage]] = {}
     for row in rows:
         base = category.parent if row.image.startswith(f"{category.name}/") else category
-        path, masks, defect = (
-            base / row.image,
-            (base / row.mask,) if row.mask else (),
-            row.defect and as_name(row.defect),
-        )
+        path, masks = base / row.image, (base / row.mask,) if row.mask else ()
+        defect = row.defect and as_name(row.defect)
         named = LabelledImage(data.name_of(path), as_name(category.name), path, masks, row.has_defect, defect)
         wanted[named.key] = row, named
     for image in images:
         row, named = wanted.pop(image.key, (SplitRow(""), image))
         if row.defect:
-            yield image._replace(
-                masks=named.masks or (image.masks if row.has_defect else ()),
-                has_defect=row.has_defect,
-                defect=named.defect,
-                problem=None,
-            )
+            of_row = named.masks or (image.masks if row.has_defect else ())
+            yield image._replace(masks=of_row, has_defect=row.has_defect, defect=named.defect, problem=None)
         elif row.image or image.path is None:
             yield image
     for _, named in wanted.values():

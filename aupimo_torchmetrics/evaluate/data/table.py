@@ -121,7 +121,7 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
         [('a.png', 0, 'a.tiff'), ('b.png', 1, 'b.tiff')]
 
     """
-    content = _read_frame(table) if _is_frame(table) else _read_file(table)
+    content = _read(table)
     used = [column for column in COLUMNS if column != "map" or maps is None]
     rows, bad_rows = _rows(content, used)
     rows, others, notes = _by_split(content.columns, rows)
@@ -182,52 +182,41 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
             "label": BY_MASK if image.has_defect is None else str(int(image.has_defect)),
             "category": image.category,
             "defect": image.defect or "",
+            "name": image.name,
+            "mask_classes": str(int(image.has_mask_classes)),
         }
         for image in images
     ]
-    if _names([row["image"] for row in rows], folder) != [image.name for image in images]:
-        rows = [{**row, "name": image.name} for row, image in zip(rows, images, strict=True)]
-    if any(image.has_mask_classes for image in images):
-        rows = [
-            {**row, "mask_classes": str(int(each.has_mask_classes))} for row, each in zip(rows, images, strict=True)
-        ]
+    columns = ["image", "mask", "label", "category", "defect"]
+    columns += ["name"] if _names([row["image"] for row in rows], folder) != [row["name"] for row in rows] else []
+    columns += ["mask_classes"] if any(image.has_mask_classes for image in images) else []
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([*map(list, rows[:1]), *(row.values() for row in rows)])
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     except UnicodeEncodeError as error:
         raise BadDataError(f"Expected names in Unicode, but got {error.object!r}, which no table can hold.") from error
 
 
-def _is_frame(table: Any) -> bool:
-    """Whether a table is a pandas DataFrame; pandas is not imported for that."""
+def _read(table: Any) -> _Table:
+    """Take a file or a DataFrame apart; pandas is not imported for that."""
     pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(table, pandas.DataFrame)
-
-
-def _read_frame(frame: Any) -> _Table:
-    """Take a DataFrame apart."""
-    columns = [str(column).strip().lower() for column in frame.columns]
-    texts = frame.astype(object).where(frame.notna(), "").to_numpy()
-    rows = [
-        (f"table, row {index}", [str(cell).strip() for cell in cells])
-        for index, cells in zip(frame.index, texts, strict=True)
-    ]
-    return _Table("table", Path.cwd(), columns, rows)
-
-
-def _read_file(table: Any) -> _Table:
-    """Take a file apart."""
+    if pandas is not None and isinstance(table, pandas.DataFrame):
+        columns = [str(column).strip().lower() for column in table.columns]
+        texts = table.astype(object).where(table.notna(), "").to_numpy()
+        places = (f"table, row {index}" for index in table.index)
+        rows = [(place, [str(cell).strip() for cell in cells]) for place, cells in zip(places, texts, strict=True)]
+        return _Table("table", Path.cwd(), columns, rows)
     if not isinstance(table, str | os.PathLike):
         raise TypeError(f"Expected `table` to be a path or a pandas DataFrame, but got {type(table).__name__}.")
     path = Path(table)
     if not path.is_file():
         raise ValueError(f"Expected `table` to be a file, but there is no file {path}.")
-    columns, rows = read_rows(path)
-    return _Table(
-        as_name(path.stem), path.parent.resolve(), columns, [(f"{path}, line {line}", cells) for line, cells in rows]
-    )
+    columns, lines = read_rows(path)
+    rows = [(f"{path}, line {line}", cells) for line, cells in lines]
+    return _Table(as_name(path.stem), path.parent.resolve(), columns, rows)
 
 
 def _rows(table: _Table, used: Sequence[str]) -> tuple[list[_Row], list[BadFile]]:
@@ -264,11 +253,8 @@ def _by_split(columns: Sequence[str], rows: list[_Row]) -> tuple[list[_Row], lis
     found = ", ".join(f"{split} ({count})" for split, count in counts.items())
     if others and not of_test:
         raise BadDataError(f"Expected `table` to have rows with `{TEST}` in the column split, but found {found}.")
-    return (
-        of_test,
-        others,
-        [f"rows of the table that are not of the split {TEST} do not count: {found}"] if others else [],
-    )
+    note = f"rows of the table that are not of the split {TEST} do not count: {found}"
+    return of_test, others, [note] if others else []
 
 
 def _maps_of(rows: Sequence[_Row], maps: MapFiles, folder: Path) -> set[str]:
@@ -345,9 +331,8 @@ def _number(text: str) -> float | None:
 
 def _masks(cell: str, folder: Path) -> tuple[Path, ...]:
     """Files of masks that a cell names."""
-    if not cell or is_file(_file(cell, folder)):
-        return (_file(cell, folder),) if cell else ()
-    return tuple(_file(part.strip(), folder) for part in cell.split(SEPARATOR) if part.strip())
+    parts = [cell] if is_file(_file(cell, folder)) else cell.split(SEPARATOR)
+    return tuple(_file(part.strip(), folder) for part in parts if part.strip())
 
 
 def _file(cell: str, folder: Path) -> Path:

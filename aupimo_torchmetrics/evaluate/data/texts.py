@@ -27,7 +27,9 @@ def read_text(path: Path) -> str:
             f"Expected {path} to be a text in UTF-8, but could not read it: {error}. Please save it in UTF-8."
         ) from error
     if "\0" in text:
-        raise BadDataError(f"Expected {path} to be a text in UTF-8, but it holds other data. Please save it as text.")
+        raise BadDataError(
+            f"Expected {path} to be a text in UTF-8, but it is none, or in UTF-16. Please save it in UTF-8."
+        )
     return text
 
 
