@@ -32,7 +32,7 @@ This package needs the extra `evaluate`.
 Folders `good`, `ok`, `normal`, `none`, `no_defect` and `defect_free`, in any case, hold normal images;
 `--normal-folder NAME` names others. Masks may have any suffix of images. Files and folders that begin with a dot are no
 data. Links that lead out of the folder are refused unless `--follow-links` is given. Categories of which there is no
-map are skipped, and named. Whatever is not found so is a table; `--write-table` writes one of a data set, to start from.
+map are skipped, and named. All other data is a table; `--write-table` writes one of a data set, to start from.
 
 ## Masks
 

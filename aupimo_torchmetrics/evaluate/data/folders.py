@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (
 """Suffixes of images and masks, in any case."""
 OTHER_SUFFIXES = (".avif", ".dcm", ".heic", ".jp2", ".npy", ".npz", ".pt")
 """Suffixes of maps, and of images that a table may name; they are no part of a key either."""
+_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *OTHER_SUFFIXES))
 NORMAL_WORDS = frozenset(("good", "ok", "normal", "none", "no_defect", "defect_free", "defect-free"))
 """Folders of normal images, and types of defect in a table that are none, in any case."""
 
@@ -73,8 +74,10 @@ def as_name(path: str) -> str:
 
 def as_key(path: str) -> str:
     """Return a path in the normal form of Unicode that names are compared in, without the suffix of an image or map."""
-    name, suffix = os.path.splitext(as_name(path))  # noqa: PTH122  a text is faster than a path
-    return name if suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES) else name + suffix
+    name = as_name(path)
+    dot = name.rfind(".")
+    has_suffix = dot > 0 and name[dot - 1] != "/" and name[dot:].lower() in _SUFFIXES
+    return name[:dot] if has_suffix else name
 
 
 def missing_mask(image: LabelledImage) -> str | None:
@@ -117,7 +120,7 @@ class DataFolder:
 
     def name_of(self, path: Path) -> str:
         """Return the path of a file relative to the root."""
-        return as_name(path.relative_to(self.root).as_posix())
+        return as_name(str(path)[len(str(self.root)) :].lstrip(os.sep).replace(os.sep, "/"))
 
     def is_normal(self, folders: str) -> bool:
         """Whether one of these folders, with `/` between them, is one of normal images."""

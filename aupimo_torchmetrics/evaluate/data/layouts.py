@@ -154,7 +154,7 @@ def find_test_images(
                 f"Expected `normal_folder` to name folders of images, but there is no {name!r} "
                 f"among {', '.join(folders) or 'none'}."
             )
-    return sorted(images, key=lambda image: (image.category, image.key, image.name))
+    return sorted(_with_problems(images), key=lambda image: (image.category, image.key, image.name))
 
 
 def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
@@ -250,7 +250,7 @@ def _find(data: DataFolder, layout: str) -> list[LabelledImage]:
         for categories in (_categories(form, data, data.root), *(below if len(below) == 1 else [])):
             images = [image for category in categories for image in _test_images(form, data, category)]
             if images:
-                return list(_with_problems(images))
+                return images
     return []
 
 
