@@ -36,6 +36,8 @@ Layout: TypeAlias = Literal[
     "btad",
     "ksdd2",
     "real_iad",
+    "bmad",
+    "images_and_masks",
     "anomalib_folder",
     "folder",
 ]

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import pytest
 
 from aupimo_torchmetrics._settings import Layout
-from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, find_test_images, open_maps
+from aupimo_torchmetrics.evaluate.data.table import open_table, write_table
 
 JSON = {
     "meta": {"prefix": "audiojack/", "normal_class": "OK"},
@@ -140,6 +141,33 @@ TREES: dict[str, tuple[list[str], dict[str, tuple[str, list[str], bool | None, s
             "realiad_1024/audiojack/OK/S2/b.jpg": ("audiojack", [], False, "OK"),
         },
     ),
+    "bmad": (
+        [
+            "Brain_AD/train/good/1.png",
+            *(f"Brain_AD/{split}/{name}/1.png" for split in ("test", "valid") for name in ("good/img", "Ungood/img")),
+            *(
+                f"Brain_AD/{split}/{name}/1.png"
+                for split in ("test", "valid")
+                for name in ("good/label", "Ungood/label")
+            ),
+        ],
+        {
+            "Brain_AD/test/Ungood/img/1.png": ("Brain_AD", ["Brain_AD/test/Ungood/label/1.png"], True, "Ungood"),
+            "Brain_AD/test/good/img/1.png": ("Brain_AD", ["Brain_AD/test/good/label/1.png"], False, "good"),
+        },
+    ),
+    "images_and_masks": (
+        [
+            "plate/train/normal/images/0.png",
+            "plate/test/normal/images/1.png",
+            "plate/test/anomalous/images/1.png",
+            "plate/test/anomalous/masks/1.png",
+        ],
+        {
+            "plate/test/anomalous/images/1.png": ("plate", ["plate/test/anomalous/masks/1.png"], True, "anomalous"),
+            "plate/test/normal/images/1.png": ("plate", [], False, "normal"),
+        },
+    ),
     "anomalib_folder": (
         ["good/000.jpg", "crack/000.jpg", "colour/000.jpg", "mask/crack/000.jpg", "mask/colour/000.jpg"],
         {
@@ -209,6 +237,40 @@ def test_published_forms(tmp_path: Path, layout: Any) -> None:
     assert find_test_images(root) == images
 
 
+@pytest.mark.parametrize("layout", TREES)
+def test_the_table_of_a_layout(tmp_path: Path, layout: Any) -> None:
+    """The table that is written of a data set says the same as its layout, and any map finds its image by either."""
+    images = find_test_images(make_tree(tmp_path / "data", layout), layout)
+    write_table(images, tmp_path / "tables/table.csv")
+    maps = open_maps(touch(tmp_path / "maps", *(f"{image.key}.npy" for image in images)))
+    paired = open_table(tmp_path / "tables/table.csv", maps)
+    assert [image._replace(place=None) for image in paired.images] == images
+    assert len(paired.pairs) == len(images)
+    assert not paired.bad_files
+    assert not paired.notes
+
+
+def test_a_missing_mask_can_be_written_in_a_table(tmp_path: Path) -> None:
+    """An image whose mask is missing is named by folders and by their table alike; the table can be set right."""
+    root = make_tree(tmp_path / "data", "mvtec")
+    (root / "bottle/ground_truth/broken/000_mask.png").unlink()
+    images = find_test_images(root)
+    write_table(images, tmp_path / "table.csv")
+    maps = open_maps(touch(tmp_path / "maps", *(f"{image.key}.npy" for image in images)))
+    ((_, reason),) = open_table(tmp_path / "table.csv", maps).bad_files
+    assert reason.endswith("broken/000.png is missing")
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "mvtec_3d", "bmad", "images_and_masks"])
+def test_a_split_is_part_of_a_data_set(tmp_path: Path, layout: Any) -> None:
+    """Of the folder `test` of a category the category is named, and no folder in it is taken for one."""
+    root = make_tree(tmp_path / "data", layout)
+    test = root / next(iter(TREES[layout][1].values()))[0] / "test"
+    with pytest.raises(BadDataError, match=r"to be one data set, but it is part of one") as caught:
+        find_test_images(test)
+    assert find_test_images(str(caught.value).splitlines()[1].strip()) == find_test_images(test.parent)
+
+
 def test_every_layout_has_a_tree() -> None:
     """No layout is untested."""
     assert {"auto", *TREES} == set(get_args(Layout))
@@ -220,7 +282,7 @@ def test_no_layout_takes_another_for_itself(tmp_path: Path, layout: str, other: 
     """A layout by the name of another gives the same images, or an error that names the right one."""
     root = make_tree(tmp_path / "data", layout)
     same = [{"mvtec", "btad"}, {"mvtec", "visa"}, {"mvtec", "anomalib_folder"}, {layout}]
-    if other in {"btad", "visa", "anomalib_folder"} and layout == "btad":
+    if other in {"mvtec", "btad", "visa", "anomalib_folder"} and layout in {"mvtec", "btad"}:
         assert find_test_images(root, other) == find_test_images(root)
     elif {layout, other} not in same:
         with pytest.raises(BadDataError, match=f'`layout="{"mvtec" if layout == "btad" else layout}"`'):
@@ -287,8 +349,9 @@ def test_broken_json_of_real_iad(tmp_path: Path, content: str, message: str) -> 
 def test_several_resolutions_of_real_iad(tmp_path: Path) -> None:
     """Two resolutions are two data sets: one of them has to be given, and its JSON is still found."""
     root = make_tree(tmp_path / "data", "real_iad")
-    touch(root, "realiad_256/audiojack/OK/S2/b.jpg", "realiad_256/audiojack/NG/BX/S3/d.jpg")
-    with pytest.raises(BadDataError, match="realiad_1024, realiad_256"):
+    for name in ("OK/S1/a.jpg", "OK/S2/b.jpg", "NG/BX/S3/c.jpg", "NG/BX/S3/d.jpg", "NG/BX/S3/d.png"):
+        touch(root, f"realiad_256/audiojack/{name}")
+    with pytest.raises(BadDataError, match=r"it holds some.*\n.*realiad_1024\n.*realiad_256$"):
         find_test_images(root)
     images = find_test_images(root / "realiad_1024")
     assert [image.name for image in images] == [
@@ -361,12 +424,12 @@ def test_masks_of_any_suffix(tmp_path: Path, suffix: str, layout: Any) -> None:
 
 @pytest.mark.parametrize("name", ["000_mask.npy", "000.npy", "000_mask.svg", "000_mask.png.npy"])
 def test_masks_that_are_no_images(tmp_path: Path, name: str) -> None:
-    """Masks that a folder cannot hold are named, and their images are not said to be normal."""
+    """An image whose mask is in no format of images has none, and is not taken to be normal."""
     root = make_tree(tmp_path / "data", "mvtec")
     (root / "bottle/ground_truth/broken/000_mask.png").rename(root / f"bottle/ground_truth/broken/{name}")
     problem = problems(find_test_images(root))["bottle/test/broken/000.png"]
-    assert problem.endswith(f"and not {name}")
-    assert "normal_folder" not in problem
+    assert "broken/000" in problem
+    assert "is missing, or is no image" in problem
 
 
 @pytest.mark.parametrize("layout", TREES)
@@ -476,8 +539,7 @@ def test_more_folders_of_normal_images(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "data", "mvtec")
     (root / "bottle/test/good").rename(root / "bottle/test/Pass")
     problem = problems(find_test_images(root))["bottle/test/Pass/000.png"]
-    assert "as are all masks of the folder 'Pass'" in problem
-    assert '`normal_folder="Pass"`' in problem
+    assert "if the images in 'Pass' have no defect, `normal_folder=\"Pass\"` says so" in problem
     for names in ("Pass", ["pass"], ("PASS", "good")):
         images = find_test_images(root, normal_folder=names)
         assert not problems(images)
@@ -508,17 +570,20 @@ def test_images_without_a_folder(tmp_path: Path) -> None:
 
 
 UNSURE = {
-    "nothing": (["readme.png"], "found no test image"),
+    "nothing": (["readme.png"], "found no test images with masks"),
     "masks beside images": (
         ["x/test/good/0.png", "x/test/crack/1.png", "x/test/crack/1_mask.png"],
-        "found no test image; as 'mvtec' there is x/test/crack/1_mask.png among the images",
+        "found no test images with masks; x/test/crack/1_mask.png among the images looks like a mask",
     ),
     "a copy of a mask beside images": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0_mask.png", "x/test/a/0_mask.png"],
-        "found no test image; as 'mvtec' there is x/test/a/0_mask.png among the images",
+        "found no test images with masks; x/test/a/0_mask.png among the images looks like a mask",
     ),
-    "depth": (["x/test/crack/depth/1.png", "x/test/crack/1.png"], "found no test image; .* x/test/crack/depth/1.png"),
-    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test image; .* x/test/gt/0.png"),
+    "depth": (
+        ["x/test/crack/depth/1.png", "x/test/crack/1.png"],
+        "found no test images with masks; x/test/crack/depth/1.png",
+    ),
+    "gt": (["x/test/good/0.png", "x/test/gt/0.png"], "found no test images with masks; x/test/gt/0.png"),
     "two layouts": (
         ["x/test/good/0.png", "x/test/a/0.png", "x/ground_truth/a/0.png", "images/a.png", "masks/a.png"],
         "it fits several: mvtec, folder",

@@ -97,6 +97,7 @@ def test_forms_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: 
         ROWS.replace(",b_mask.png", ', "b_mask.png"'),
         "\n" + ROWS.replace("\n", "\n\n") + ",,\n",
         "map,ground truth,image,mask\na.npy,1,a.png,\nb.npy,2,b.png,b_mask.png",
+        ROWS.replace("b.png,b_mask", ".\\\\b.png,.\\\\b_mask"),
         ROWS.replace("b.png,b_mask.png", "./b.png,./b_mask.png"),
     ],
 )
@@ -140,6 +141,54 @@ def test_maps_that_are_given(tmp_path: Path) -> None:
         assert read(paired) == [("x/a.png", 0, 19.0), ("x/b.png", 2, 19.0)]
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ("0,,", False),
+        ("1,,b_mask.png", True),
+        (",crack,b_mask.png", True),
+        (",good,b_mask.png", False),
+        (",Defect_Free,", False),
+        (",,b_mask.png", None),
+        (",,", False),
+        ("0,crack,b_mask.png", False),
+        ("1,good,b_mask.png", True),
+        ("mask,camera 1,b_mask.png", None),
+    ],
+)
+def test_what_says_the_class(tmp_path: Path, cells: str, expected: bool | None) -> None:
+    """The label says whether there is a defect, or else its type, or else the mask."""
+    text = f"image,map,label,defect,mask\nx.png,a.npy,{cells}\n"
+    paired = open_table(table_of(tmp_path, text))
+    assert not paired.bad_files
+    assert [image.has_defect for image in paired.images] == [expected]
+
+
+@pytest.mark.parametrize("word", ["test", "Test", " TEST "])
+@pytest.mark.parametrize("other", ["train", "val", ""])
+@pytest.mark.parametrize("has_maps", [True, False])
+def test_rows_of_other_splits(tmp_path: Path, word: str, other: str, has_maps: bool) -> None:
+    """Only rows of the split test count, the others are counted, and their maps are no maps without an image."""
+    make(tmp_path / "maps", "a.npy", "b.npy")
+    path = table_of(
+        tmp_path,
+        f"object,Split,label,image,mask,map\np,{other},normal,a.png,,a.npy\np,{word},anomaly,b.png,b_mask.png,b.npy\n",
+    )
+    paired = open_table(path, open_maps(tmp_path / "maps") if has_maps else None)
+    assert not paired.bad_files
+    assert [(image.name, image.category, image.has_defect) for image in paired.images] == [("b.png", "p", True)]
+    first, *others = paired.notes
+    assert first == f"rows of the table that are not of the split test do not count: {other or '(none)'} (1)"
+    assert others == (["columns of the table that are not used: map"] if has_maps else [])
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    """What a table says beside is named once, but for an index without a name."""
+    paired = open_table(table_of(tmp_path, pd.read_csv(table_of(tmp_path, ROWS)).assign(Note="x", area=7).to_csv()))
+    assert paired.notes == ["columns of the table that are not used: note, area"]
+    assert not paired.bad_files
+
+
 BAD_ROWS = {
     "label and mask": (
         "image,mask,map,label\na.png,,a.npy,1",
@@ -155,7 +204,7 @@ BAD_ROWS = {
     ),
     "image twice, spelled otherwise": (
         "image,mask,map\nb.png,,a.npy\n./b.png,,b.npy",
-        {"line 2": "line 3 names, too", "line 3": "line 2 names, too"},
+        {"line 2": "b.png: an image that", "line 3": "b.png: an image that"},
     ),
     "map twice": (
         "image,mask,map\na.png,,a.npy\nb.png,,a.npy",
@@ -177,6 +226,8 @@ BAD_ROWS = {
     "too few cells": ("image,mask,map\na.png", {"line 2": "1 cells, but 3 columns"}),
     "too many cells": ("image,mask,map\na,b.png,,a.npy", {"line 2": "4 cells, but 3 columns"}),
     "category": ("image,mask,map,category\na.png,,a.npy,../up", {"line 2": "'../up' cannot be the name of a folder"}),
+    "defect without a mask": ("image,mask,map,defect\na.png,,a.npy,crack", {"line 2": "the defect crack says"}),
+    "only the mask, without a mask": ("image,mask,map,label\na.png,,a.npy,mask", {"line 2": "there is no mask"}),
     "classes": ("image,mask,map,mask_classes\na.png,,a.npy,x", {"line 2": "mask_classes is 'x'"}),
     "after a cell of two lines": (
         'image,mask,map,note\na.png,,a.npy,"one\ntwo"\nb.png,,,',
@@ -235,12 +286,16 @@ def test_frames_hold_all_kinds_of_cells(tmp_path: Path, monkeypatch: pytest.Monk
 NO_TABLES = {
     "no mask": ("image,map\na,b\n", "a column mask, but its columns are image, map"),
     "no map": ("image,mask\na,b\n", "a column map, but its columns are image, mask. .*`maps`"),
-    "plural": ("image,mask,map,labels\na,,b,1\n", "but got labels"),
+    "plural": ("image,mask,map,labels\na,,b,1\n", "one column label, but its columns are image, mask, map, labels"),
     "column twice": ("image,mask,map,image\na,,b,c\n", "one column image"),
     "no rows": ("image,mask,map\n", "a row for each image, but it has none"),
     "empty": ("", "a column image, but its columns are none"),
     "open quote": ('image,mask,map\n"a,,b\n', "could not read line"),
-    "bytes": ("PK\x03\x04\0\0image,mask,map", "to be a text in UTF-8, but it holds other data"),
+    "bytes": ("PK\x03\x04\0\0image,mask,map", "to be a text in UTF-8, but it is none"),
+    "no test rows": ("image,mask,map,split\na,,b,train\nc,,d,val\ne,,f,val\n", r"found train \(1\), val \(2\)"),
+    "two columns of categories": ("image,mask,map,object,category\na,,b,x,y\n", "it has both, and they differ"),
+    "JSON lines": ('{"image": "a", "mask": ""}\n{"image": "b", "mask": ""}\n', "but it is JSON"),
+    "JSON": ('\n[{"image": "a", "mask": ""}]', "but it is JSON"),
     "endless cell": ("image,mask,map\n" + "x" * 200_000, "could not read line"),
 }
 """What is no table, and a part of the message."""
@@ -261,7 +316,7 @@ def test_other_things_than_tables(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`table` to be a file, but there is no file"):
         open_table(tmp_path / "nowhere.csv")
     (tmp_path / "excel.csv").write_bytes(ROWS.encode("utf-16"))
-    with pytest.raises(BadDataError, match=r"excel\.csv to be a text in UTF-8"):
+    with pytest.raises(BadDataError, match=r"excel\.csv to be a text in UTF-8, but it is one in UTF-16"):
         open_table(tmp_path / "excel.csv")
 
 

@@ -22,13 +22,16 @@ parameters.
 | `visa` | `CATEGORY/Data/...` with `split_csv/1cls.csv`, or the form that its authors prepare |
 | `btad` | as `mvtec`, with folders `ok` and `ko` |
 | `ksdd2` | `test/20000.png`, `test/20000_GT.png`; the mask says the class |
-| `real_iad` | the test images of `realiad_jsons/CATEGORY.json`; without it all images, with masks beside them |
+| `real_iad` | the test images of `realiad_jsons/CATEGORY.json`; without it all `.jpg`, with masks beside them |
+| `bmad` | `CATEGORY/test/{good,Ungood}/img/000.png`, `CATEGORY/test/Ungood/label/000.png` |
+| `images_and_masks` | `CATEGORY/test/{normal,anomalous}/images/000.png`, `CATEGORY/test/anomalous/masks/000.png` |
 | `anomalib_folder` | `good/`, `DEFECT/`, `mask/DEFECT/` |
-| `folder` | `images/...`, `masks/...` with equal names |
+| `folder` | `images/...`, `masks/...` with equal names; the mask says the class |
 
-Folders `good`, `ok`, `normal` and `defect_free`, in any case, hold normal images; `--normal-folder NAME` names others.
-Masks may have any suffix of images. Files and folders that begin with a dot are no data. Links that lead out of the
-folder are refused unless `--follow-links` is given. Categories of which there is no map are skipped, and named.
+Folders `good`, `ok`, `normal`, `none`, `no_defect` and `defect_free`, in any case, hold normal images;
+`--normal-folder NAME` names others. Masks may have any suffix of images. Files and folders that begin with a dot are no
+data. Links that lead out of the folder are refused unless `--follow-links` is given. Categories of which there is no
+map are skipped, and named. All other data is a table; `--write-table` writes one of a data set, to start from.
 
 ## Masks
 

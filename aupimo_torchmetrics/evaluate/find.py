@@ -60,12 +60,14 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
 ) -> FoundPairs:
     """Find the map of each image of a table, or else of a data set."""
     _check_settings(maps, data, table, layout, map_suffix, normal_folder)
-    if data is None or maps is None:
-        map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
-        pairs, bad_files, map_files, images = open_table(table, map_files)
-        if maps is None:
-            return FoundPairs(map_files, images, pairs, bad_files, [*map_files.notes], {})
+    if maps is None:
+        pairs, bad_files, map_files, images, notes = open_table(table)
+        return FoundPairs(map_files, images, pairs, bad_files, notes, {})
+    if data is None:
+        map_files = open_maps(maps, map_suffix, follow_links=follow_links)
+        pairs, bad_files, _, images, notes = open_table(table, map_files)
     else:
+        notes = []
         try:
             images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
             map_files = open_maps(maps, map_suffix, follow_links=follow_links)
@@ -77,8 +79,8 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
             _check_order(maps, data)
     if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
         raise BadFilesError(bad_files, _nothing_fits(map_files.names[0], images[0]))
-    notes, warnings = _remarks(Path(maps), data, pairs)
-    return FoundPairs(map_files, images, pairs, bad_files, [*notes, *map_files.notes], warnings)
+    remarks, warnings = _remarks(Path(maps), data, pairs)
+    return FoundPairs(map_files, images, pairs, bad_files, [*remarks, *notes, *map_files.notes], warnings)
 
 
 def _check_settings(  # noqa: PLR0917

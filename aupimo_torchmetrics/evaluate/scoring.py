@@ -21,7 +21,7 @@ from torchmetrics import MetricCollection
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files, skipped_images
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
@@ -31,7 +31,6 @@ from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
-from aupimo_torchmetrics.evaluate.skipping import check_bad_files, skipped_images
 from aupimo_torchmetrics.metrics import AUPIMO
 
 if TYPE_CHECKING:
