@@ -378,7 +378,7 @@ UNCERTAIN: dict[str, tuple[str, Write, str]] = {
     "white is 0": ("0.tif", tiff(SCORES[0], photometric="miniswhite"), "0 is white"),
     "turned": ("0.tif", tiff(SCORES[0], extratags=[(274, "H", 1, 6, True)]), "turned by its tag"),
     "colours": ("0.tif", tiff(np.zeros((5, 7, 3), np.uint8), photometric="rgb"), "no map"),
-    "pages": ("0.tif", tiff(SCORES, photometric="minisblack"), "several pages, not one"),
+    "pages": ("0.tif", tiff(SCORES, photometric="minisblack"), r"an array of shape \(2, 6, 5\) is no map"),
     "cut": ("0.tif", lambda path: (tiff(SCORES[0])(path), path.write_bytes(path.read_bytes()[:-9])), "read"),
     "no page": ("0.tif", lambda path: path.write_bytes(b"II*\0\x08\0\0\0"), "no pages, not one"),
     "turned PNG": ("0.png", turned, "turned by its EXIF orientation"),

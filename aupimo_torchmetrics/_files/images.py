@@ -67,9 +67,12 @@ def read_tiff(path: str | os.PathLike[str], *, may_invert: bool = False) -> NDAr
     import tifffile  # noqa: PLC0415
 
     with tifffile.TiffFile(path) as file:
-        if len(file.pages) != 1:
-            raise BadDataError(f"{'several' if file.pages else 'no'} pages, not one")
+        if not file.pages:
+            raise BadDataError("no page")
         page = file.pages.first
+        if len(file.pages) > 1:
+            shape = (len(file.pages), *page.shape)
+            raise BadDataError(f"an array of shape {shape} is no map (H, W), and no mask: there are several pages")
         limits.check_size(page.shape)
         limits.check_size(page.chunks)
         if page.tags.valueof(PHOTOMETRIC_TAG) == WHITE_IS_ZERO and not may_invert:
