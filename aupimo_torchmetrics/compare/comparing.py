@@ -106,7 +106,7 @@ def compare_paths(
         category: {model: by_seed[NO_SEED] for model, by_seed in by_model.items() if NO_SEED in by_seed}
         for category, by_model in found.files.items()
     }
-    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, files, found.empty)
+    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, files, found.warnings)
 
 
 def _load_all(found: FoundResults) -> dict[str, dict[str, BySeed]]:

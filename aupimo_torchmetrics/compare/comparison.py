@@ -56,7 +56,7 @@ class Comparison:
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
         files: Result file of each model without seeds, `files[category][model]`.
-        empty: Folders of models and seeds in which there was no result.
+        file_warnings: What to doubt of the files, such as a folder of a model without a result.
 
     Example:
         >>> import torch
@@ -80,7 +80,7 @@ class Comparison:
     seed_means: dict[str, SeedMeans]
     atol: float
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
-    empty: tuple[str, ...] = ()
+    file_warnings: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> str:
@@ -89,9 +89,8 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What else than the models makes scores differ, and folders without a result: a line for each cause."""
-        empty = f"there is no result in {', '.join(self.empty)}, which the comparison lacks" if self.empty else ""
-        return (*([empty] if empty else []), *scoring_differences(self.results))
+        """What to doubt of the files, and what else than the models makes scores differ: a line for each cause."""
+        return (*self.file_warnings, *scoring_differences(self.results))
 
     @property
     def order(self) -> tuple[str, ...]:
