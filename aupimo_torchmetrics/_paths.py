@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["IMAGE_SUFFIXES", "Matches", "as_key", "as_name", "distinguishing_names", "match_by_end"]
+__all__ = ["Matches", "as_key", "as_name", "distinguishing_names", "match_by_end"]
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
@@ -39,6 +39,15 @@ TEST_FOLDERS = {"images", "test", "test_public"}
 """Folders, in any case, that lie in the folder of a category."""
 LAYOUT_FOLDERS = TEST_FOLDERS | {"1cls", "data", "rgb"}
 """Folders, in any case, that tell no image from another."""
+_NAMES = (
+    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "
+    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "
+    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "
+    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "
+    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
+)
+PUBLISHED_CATEGORIES = frozenset(_NAMES.split())
+"""Folders that are categories wherever they stand: of MVTec AD, LOCO, 3D-AD, AD 2, and VisA."""
 JOINERS = re.compile(r"[/_.-]+")
 """What stands between words."""
 ADDITIONS = re.compile(r"(?<=.)[ _.-]")

@@ -211,6 +211,7 @@ def test_a_map_that_fits_several_images() -> None:
 SEVERAL_MAPS = {
     "suffixes": (["{}.npy", "{}.png"], "`map_suffix` (here .npy or .png), or a `table` with a column map, says which"),
     "suffixes alike": (["{}.npy", "{}.npz"], "`map_suffix` (here .npy or .npz), or a `table`"),
+    "a suffix in a suffix": (["{}.tif", "{}.tiff"], "`map_suffix` (here .tif or .tiff), or a `table`"),
     "an ending": (["{}.tiff", "{}_map.tiff"], "`map_suffix` (here .tiff or _map.tiff), or a `table`"),
     "endings": (["{}_heat.png", "{}_map.png"], "`map_suffix` (here _heat.png or _map.png), or a `table`"),
     "seeds": (["seed0/{}.npy", "seed1/{}.npy"], "give one of these alone as `maps`: seed0, seed1"),

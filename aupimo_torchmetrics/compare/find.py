@@ -42,8 +42,8 @@ class FoundResults(NamedTuple):
     folders of categories, and the seed is `""` if there are no folders of seeds."""
     missing: dict[str, tuple[str, ...]]
     """The models, as `MODEL` or `MODEL/SEED`, that lack each of the other categories."""
-    empty: tuple[str, ...] = ()
-    """Folders of models and seeds without any result, as `MODEL` or `MODEL/SEED`."""
+    warnings: tuple[str, ...]
+    """Folders of models and of seeds without a result, in a sentence."""
 
 
 class _Result(NamedTuple):
@@ -89,15 +89,15 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
         return _find_benchmark(paths[0])
     models = dict(zip(_checked_names(paths, names), paths, strict=True))
     if not paths[0].is_dir():
-        return FoundResults({"": {name: {NO_SEED: path} for name, path in models.items()}}, {})
-    results = [result for name, folder in models.items() for result in _results_of(name, folder)]
-    found = _arrange(results, models)
-    for name in found.empty:
-        if name in models:
+        files = {name: {NO_SEED: path} for name, path in models.items()}
+        return FoundResults({"": files}, {}, ())
+    results = {name: _results_of(name, folder) for name, folder in models.items()}
+    for name, of_model in results.items():
+        if not of_model:
             raise BadDataError(
                 f"Expected CATEGORY/{RESULT_FILE} or {RESULT_FILE} in {models[name]}, but there is none."
             )
-    return found
+    return _arrange([each for of_model in results.values() for each in of_model], models)
 
 
 def _check_paths(paths: Sequence[Path]) -> None:
@@ -140,21 +140,16 @@ def _find_benchmark(root: Path) -> FoundResults:
     results = [result for name, folder in models.items() for result in _results_of(name, folder)]
     # MODEL/aupimo looks like CATEGORY/aupimo of a single model.
     alone = [each for each in results if SEED_FOLDER.fullmatch(each.model) or not (each.category or each.seed)]
-    of_one_model = [result.path.parent.relative_to(root).as_posix() for result in alone]
-    one_model = (
-        f"{', '.join(of_one_model[:MAX_NAMED])}{', ...' if of_one_model[MAX_NAMED:] else ''}: are these categories or "
-        "seeds of one model, as `aupimo evaluate --out` writes them? Then give the folders of two models or more."
-    )
     found = sorted({result.model for result in results} - {result.model for result in alone})
-    if len(found) < 2:
-        raise BadDataError(
-            f"Expected the results of two models or more, as MODEL/COLLECTION/CATEGORY/{RESULT_FILE} in {root}, "
-            f"but got {len(found)}{''.join(f' ({model})' for model in found)}."
-            f"{f' There is {one_model}' if of_one_model else ''}"
+    if len(found) < 2 or alone:
+        names = [result.path.parent.relative_to(root).as_posix() for result in alone]
+        one_model = (
+            f" There is {', '.join(names[:MAX_NAMED])}{', ...' if names[MAX_NAMED:] else ''}: are these categories or "
+            "seeds of one model, as `aupimo evaluate --out` writes them? Then give the folders of two models or more."
         )
-    if of_one_model:
         raise BadDataError(
-            f"Expected folders MODEL/CATEGORY/aupimo in {root}, but one folder is missing in {one_model}"
+            f"Expected the results of two models or more, as MODEL/[COLLECTION/]CATEGORY/{RESULT_FILE} in {root}, "
+            f"but got {len(found)}{''.join(f' ({model})' for model in found)}.{one_model if alone else ''}"
         )
     return _arrange(results, models)
 
@@ -208,14 +203,14 @@ def _arrange(results: Sequence[_Result], folders: Mapping[str, Path]) -> FoundRe
 
 
 def _empty(results: Sequence[_Result], folders: Mapping[str, Path]) -> Iterator[str]:
-    """Name the folders of models, and of their seeds, in which there is no result."""
+    """Warn of the folders of models, and of their seeds, in which there is no result."""
     with_results = {folder for result in results for folder in result.path.parents}
+    empty = [model for model, folder in folders.items() if folder not in with_results]
     for model, folder in folders.items():
-        if folder not in with_results:
-            yield model
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and SEED_FOLDER.fullmatch(path.name) and path not in with_results:
-                yield f"{model}/{path.name}"
+        seeds = [path for path in sorted(folder.iterdir()) if path.is_dir() and SEED_FOLDER.fullmatch(path.name)]
+        empty += [f"{model}/{seed.name}" for seed in seeds if seed not in with_results]
+    if empty:
+        yield f"there is no result in {', '.join(empty)}, which the comparison lacks"
 
 
 def missing_text(missing: Mapping[str, Collection[str]]) -> str:

@@ -53,8 +53,7 @@ def load_results(found: FoundResults) -> LoadedResults:
             results.setdefault(category, {})[model] = _mean_over_seeds(category, model, by_seed)
             means = {seed: result.mean for seed, result in by_seed.items() if seed}
             seed_means.setdefault(category, {})[model] = means
-    warnings = [f"there is no result in {', '.join(found.empty)}, which the comparison lacks"] if found.empty else []
-    warnings += filter(None, [_by_thresholds(single), _by_masks(single)])
+    warnings = filter(None, [*found.warnings, _by_thresholds(single), _by_masks(single)])
     return LoadedResults(results, seed_means, tuple(warnings))
 
 

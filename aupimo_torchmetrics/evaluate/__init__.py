@@ -59,14 +59,16 @@ alone: 0, 1 or the largest of its type. Anything else is a bad file, named with 
 
 Maps are the official `asmaps.pt` (`{"asmaps": (N, h, w), "paths": [...]}`), or a folder of `.tiff`, `.npy`, `.npz`,
 `.pt` or `.png` files, also sets (N, h, w) with the paths of their images, in any dtype. They are read a few at a time.
+The output says by an example which map was taken for which image, unless their paths are equal, and warns if the
+folders of maps name another category.
 
 | maps | what happens |
 |---|---|
-| paths with more or fewer folders, from another machine, with `\` | matched by the common end |
-| `000.png.npy`, `000_map.tiff`, `map_000.tiff`, all in one way | understood |
-| `000.tiff`, all in one folder, of images in folders of several depths | matched by name if each name is unique |
+| paths with more or fewer folders in front, with `\` | matched by the common end, if it fits one image |
+| `000.png.npy`, `000_map.tiff`, all in one way | understood |
 | `bottle_test_crack_000.tiff` or `crack_000.tiff` for `bottle/test/crack/000.png`, all in one way | understood |
-| two maps of an image, such as pictures beside maps | bad file; `--map-suffix .tiff` says which |
+| another category or folder; `map_000.tiff` | bad file; give the folder below which the paths agree, or a table |
+| two maps of an image: seeds, pictures beside maps | bad file; give the folder of one, or `--map-suffix .tiff` |
 | a map that fits two images, or no image; an image without a map | bad file |
 | a set without paths | refused: the order of a set says nothing for sure |
 | sides that fit the turned image, to a pixel of the map, and not the upright one | bad file |

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.writing import existing_folder
-from aupimo_torchmetrics._paths import as_key
+from aupimo_torchmetrics._paths import PUBLISHED_CATEGORIES, as_key
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.data.folders import is_file
@@ -22,15 +22,6 @@ from aupimo_torchmetrics.evaluate.pairing import WITHOUT_IMAGE, Pair, full_path,
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
 __all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs"]
-
-PUBLISHED_CATEGORIES = (
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "
-    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "
-    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "
-    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "
-    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
-)
-"""Folders that are categories wherever they stand: of MVTec AD, LOCO, 3D-AD, AD 2, and VisA."""
 
 Source: TypeAlias = "str | os.PathLike[str] | None"
 """Where maps or data are."""
@@ -152,7 +143,7 @@ def _remarks(maps: Path, data: Source, pairs: Sequence[Pair]) -> tuple[list[str]
 
     """
     of_categories = {pair.image.category: pair for pair in reversed(pairs)}
-    known = {*PUBLISHED_CATEGORIES.split(), *of_categories}
+    known = {*PUBLISHED_CATEGORIES, *of_categories}
     if data is not None:  # categories beside it count, folders around both do not
         around = Path(data).absolute()
         known |= {folder.parent.name for folder in around.parent.glob("*/ground_truth")}

@@ -131,20 +131,19 @@ def _ambiguous(images: Sequence[LabelledImage]) -> str:
 def _several_maps(maps: MapFiles, indices: Sequence[int]) -> str:
     """Say that an image has several maps, and which settings choose among them."""
     names = [maps.names[index] for index in indices]
-    files = ["the file"] * len(names) if maps.files is None else [maps.files[index] for index in indices]
-    is_set = maps.files is not None
-    named = [
-        f"{name} (in {file})" if is_set and name != file else name for name, file in zip(names, files, strict=True)
-    ]
+    named, choice = names, "a set needs one map of each image"
+    if maps.files is not None:
+        files = [maps.files[index] for index in indices]
+        pairs = zip(names, files, strict=True)
+        named = [name if name == file else f"{name} (in {file})" for name, file in pairs]
+        choice = _choice(names, files) if len({*files}) > 1 else choice
     more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-    return f"several maps of one image, {', '.join(named[:MAX_NAMED])}{more}; {_choice(names, files)}"
+    return f"several maps of one image, {', '.join(named[:MAX_NAMED])}{more}; {choice}"
 
 
 def _choice(names: Sequence[str], files: Sequence[str]) -> str:
     """Name what chooses among several maps of one image: a folder or a set, or else the ending of the files."""
     sets = {PurePosixPath(file) for name, file in zip(names, files, strict=True) if name != file}
-    if len({*files}) == 1:
-        return "a set needs one map of each image"
     places = sets or {PurePosixPath(file).parent for file in files}
     while len(places) > 1 and len({place.name for place in places}) == 1:
         places = {place.parent for place in places}
@@ -152,7 +151,7 @@ def _choice(names: Sequence[str], files: Sequence[str]) -> str:
         apart = {place for place in places if not any(place in other.parents for other in places)}
         return f"give one of these alone as `maps`: {', '.join(sorted(map(str, apart))[:MAX_NAMED])}"
     start = len(os.path.commonprefix(files))  # noqa: RUF071  of letters, up to the endings
-    while any(file[start] not in "._- " for file in files):
+    while any(file[start : start + 1] not in "._- " for file in files):
         start -= 1
     endings = sorted({file[start:] for file in files})[:MAX_NAMED]
     return f"`map_suffix` (here {' or '.join(endings)}), or a `table` with a column map, says which"
