@@ -266,7 +266,7 @@ def test_a_split_is_part_of_a_data_set(tmp_path: Path, layout: Any) -> None:
     """Of the folder `test` of a category the category is named, and no folder in it is taken for one."""
     root = make_tree(tmp_path / "data", layout)
     test = root / next(iter(TREES[layout][1].values()))[0] / "test"
-    with pytest.raises(BadDataError, match=r"to be one data set, but it is part of one") as caught:
+    with pytest.raises(BadDataError, match=r"to be one data set, but it is part of another") as caught:
         find_test_images(test)
     assert find_test_images(str(caught.value).splitlines()[1].strip()) == find_test_images(test.parent)
 
@@ -308,6 +308,16 @@ def test_real_iad_without_its_json(tmp_path: Path) -> None:
         "zip/NG/crack/S2/x.jpg": ("zip", ["zip/NG/crack/S2/x_mask.png"], True, "crack"),
         "zip/NG/crack/S2/y.jpg": ("zip", ["zip/NG/crack/S2/y.png"], True, "crack"),
         "zip/OK/S1/a.jpg": ("zip", [], False, "OK"),
+    }
+
+
+def test_normal_images_without_a_folder_of_their_own(tmp_path: Path) -> None:
+    """Where only anomalous images have masks beside them, normal ones may lie in the folder of their class."""
+    names = ["test/normal/0.png", "test/anomalous/images/0.png", "test/anomalous/masks/0.png"]
+    root = touch(tmp_path / "data", *names)
+    assert described(root, find_test_images(root)) == {
+        "test/anomalous/images/0.png": ("data", ["test/anomalous/masks/0.png"], True, "anomalous"),
+        "test/normal/0.png": ("data", [], False, "normal"),
     }
 
 

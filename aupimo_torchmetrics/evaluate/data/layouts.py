@@ -89,7 +89,9 @@ LAYOUTS: dict[str, tuple[Form, ...]] = {
     "ksdd2": (Form(("test/{name}",), "test/{name}_GT", is_class_in_mask=True),),
     "real_iad": (REAL_IAD._replace(split="realiad_jsons*/**/{category}.json"),),
     "bmad": (Form(("test/{defect}/img/{name}",), "test/{defect}/label/{name}[_mask]"),),
-    "images_and_masks": (Form(("test/{defect}/images/{name}",), "test/{defect}/masks/{name}[_mask]"),),
+    "images_and_masks": (
+        Form(("test/{defect}/images/{name}", "test/{defect}/{name}"), "test/{defect}/masks/{name}[_mask]"),
+    ),
     "anomalib_folder": (
         Form(("{defect}/{name}",), "{masks}/{defect}/{name}[_mask]"),
         Form(("test/{defect}/{name}",), "{masks}/{defect}/{name}[_mask]"),
@@ -179,8 +181,8 @@ def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
     near = [] if fitting else [data.root.parent] if is_split else folders_in(data.root)
     near = [folder for folder in near if _is_data_set(data, folder)]
     if near:
-        found = "is part of one" if is_split else "holds some"
-        lines = [f"Expected {data.root} to be one data set, but it {found}. Give one of them:", *map(str, near)]
+        found = "is part of another. Give that one" if is_split else "holds some. Give one of them"
+        lines = [f"Expected {data.root} to be one data set, but it {found}:", *map(str, near)]
         raise BadDataError("\n  ".join(lines))
     text = f"it fits several: {', '.join(fitting)}. Give the one that it is as `layout`"
     if not fitting:
