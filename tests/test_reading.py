@@ -141,7 +141,7 @@ SAID = [
     ({"label": "0", "defect": "uneven"}, FULL, MASK_OF_NORMAL),
     ({"label": "1", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "1", "defect": "good"}, EMPTY, EMPTY_MASK),
-    ({"label": "mask", "defect": "part1"}, ABSENT, NORMAL),
+    ({"label": "mask", "defect": "part1"}, ABSENT, NO_MASK),
     ({"label": "mask", "defect": "part1"}, EMPTY, NORMAL),
     ({"label": "mask", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "", "defect": "uneven"}, EMPTY, EMPTY_MASK),

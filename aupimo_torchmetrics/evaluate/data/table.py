@@ -299,7 +299,7 @@ def _has_defect(row: _Row) -> bool | None:
     if row["label"]:
         return LABELS.get(row["label"].lower())
     if row["defect"]:
-        return LABELS.get(row["defect"].lower()) is not False
+        return LABELS.get(row["defect"].partition("/")[0].lower()) is not False
     return None if row["mask"] else False
 
 
@@ -309,7 +309,8 @@ def _contradictions(row: _Row, image: LabelledImage, *, has_score: bool) -> Iter
         yield f"the label {row['label']!r} is neither 0 (normal) nor 1 (with a defect)"
     elif image.has_defect is not False and not image.masks:
         kind = "label" if row["label"] else "defect"
-        yield f"the {kind} {row[kind]} says that it has a defect, but there is no mask"
+        says = "that the mask tells" if image.has_defect is None else "that it has a defect"
+        yield f"the {kind} {row[kind]} says {says}, but there is no mask"
     if has_score and image.score is None:
         yield f"the score {row['score']!r} is no number" if row["score"] else "no score"
     if row["mask_classes"] and LABELS.get(row["mask_classes"].lower()) is None:
