@@ -11,19 +11,15 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from aupimo_torchmetrics.lightning._gallery import Kept
+from aupimo_torchmetrics.lightning._gallery import Shown
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
-
-__all__ = ["draw_curves", "draw_distribution", "draw_heatmaps"]
 
 CARD_WIDTH = 300
 """Width of a small card in pixels."""
@@ -64,12 +60,12 @@ def draw_curves(result: AUPIMOResult) -> Figure:
     return figure
 
 
-def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[tuple[Kept, int | None]]) -> Figure:
+def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[Shown]) -> Figure:
     """Draw images and, below each, where in it its score comes from.
 
     Args:
         result: Scores of all images.
-        pictures: What to draw, each with its index in the result; None if that is not known.
+        pictures: What to draw, each with its index in the result.
 
     """
     num_rows = math.ceil(len(pictures) / HEATMAPS_IN_A_ROW)
@@ -84,21 +80,10 @@ def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[tuple[Kept, int | Non
     return figure
 
 
-def _draw_row(figure: Figure | SubFigure, result: AUPIMOResult, row: Sequence[tuple[Kept, int | None]]) -> None:
-    """Draw a few images and their heat maps. Those of which an index is not known have a number of the epoch."""
-    kept, indices = zip(*row, strict=True)
-    images, maps, masks = zip(*(each.picture for each in kept), strict=True)
-    known_masks = None if any(mask is None for mask in masks) else cast("list[Tensor]", masks)
-    are_known = None not in indices
-    axes = plot_heatmaps(
-        images,
-        maps,
-        result,
-        known_masks,
-        indices=cast("list[int]", indices) if are_known else None,
-        captions=None if are_known else [f"image {each.image_index}" for each in kept],
-        fig=figure,
-    )[1]
+def _draw_row(figure: Figure | SubFigure, result: AUPIMOResult, row: Sequence[Shown]) -> None:
+    """Draw a few images and their heat maps."""
+    images, maps, masks = zip(*((each.image, each.anomaly_map, each.mask) for each, _ in row), strict=True)
+    axes = plot_heatmaps(images, maps, result, masks, [index for _, index in row], fig=figure)[1]
     for axis in axes.flat:
         axis.set_title(_in_lines(axis.get_title(), TITLE_LENGTHS[len(row) - 1]), fontsize="small")
 
