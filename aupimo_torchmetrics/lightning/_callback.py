@@ -153,9 +153,9 @@ class AUPIMOCallback(Callback):
                 "attribute, `self.aupimo = AUPIMO()`, in `__init__` or `configure_model`."
             )
         is_drawing = self._is_due(trainer) and trainer.is_global_zero
-        is_check = self.images is not None and self.num_heatmaps > 0
+        num_heatmaps = self.num_heatmaps if is_drawing else 0
         self.teardown()
-        self._epoch = Epoch(self.images, self.num_heatmaps if is_drawing else 0, self.heatmap_images, is_check)
+        self._epoch = Epoch(self.images, num_heatmaps, self.heatmap_images, self.num_heatmaps > 0)
         self._epoch.listen(pl_module)
 
     def on_validation_batch_start(self, _: Trainer, pl_module: LightningModule, batch: Any, *place: int) -> None:
@@ -280,30 +280,31 @@ class AUPIMOCallback(Callback):
     def _warn_of_images(self, trainer: Trainer, epoch: Epoch, metrics: Metrics) -> None:
         """Warn once of a score that is of more images than meant, and of images to draw that are not there."""
         stage = "test" if trainer.testing else "validation"
-        for attribute, found in metrics.items():
-            heard = epoch.heard_of(found)
-            if heard is not None and len(heard.loaders) > 1:
+        heard = {attribute: each for attribute, found in metrics.items() if (each := epoch.heard_of(found)) is not None}
+        for attribute, each in heard.items():
+            if len(each.loaders) > 1:
                 self._say_once(
                     f"{attribute} pooled",
-                    f"AUPIMO of `self.{attribute}` is that of the images of {len(heard.loaders)} dataloaders together. "
+                    f"AUPIMO of `self.{attribute}` is that of the images of {len(each.loaders)} dataloaders together. "
                     "For a score of each use a metric for each, and log it with `self.log("
                     'f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], add_dataloader_idx=False)`.',
                 )
-            if heard is not None and heard.num_earlier and not trainer.sanity_checking:
+            if each.num_earlier and not trainer.sanity_checking:
                 self._say_once(
                     f"{attribute} earlier",
                     f"AUPIMO of `self.{attribute}` is not that of this epoch alone: when it began, the metric held "
-                    f"{heard.num_earlier} images of training steps, of the sanity check or of earlier epochs. Training "
+                    f"{each.num_earlier} images of training steps, of the sanity check or of earlier epochs. Training "
                     "needs a metric of its own. Lightning resets a metric only if the object itself is logged: log it, "
                     f'`self.log("{_names.stage_of(trainer)}/aupimo", self.{attribute})`, or reset it in '
                     f"`on_{stage}_epoch_start`, `self.{attribute}.reset()`.",
                 )
-        missing = [str(index) for index in self.heatmap_images or () if index >= epoch.num_images]
-        if missing and epoch.num_images and epoch.num_heatmaps:
+        num_images = max((each.num_images for each in heard.values()), default=0)
+        missing = [str(index) for index in self.heatmap_images or () if index >= num_images > 0]
+        if missing and epoch.num_heatmaps:
             self._say_once(
                 "images",
                 f"AUPIMOCallback cannot draw all of `heatmap_images`: there is no image {', '.join(missing)}. "
-                f"This process had {epoch.num_images} images in the epoch, counted from 0.",
+                f"This process had {num_images} images in the epoch, counted from 0.",
             )
 
     def _miss_name(self, trainer: Trainer, attributes: Sequence[str], names: Sequence[str]) -> None:

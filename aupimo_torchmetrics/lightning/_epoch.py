@@ -41,7 +41,7 @@ class Epoch:
         source: Where in a batch the photographs are. None for the usual places.
         num_heatmaps: How many images to draw for each metric, 0 for none.
         indices: Indices in the epoch of the images to draw instead.
-        is_check: Whether to look for the photographs of the first update, drawn or not.
+        is_check: Whether to look up the photographs of the first update, drawn or not, if `source` says where.
 
     """
 
@@ -57,7 +57,7 @@ class Epoch:
         """Attributes whose shares are logged."""
         self.problem = ""
         """Why there are no photographs of some images."""
-        self._is_check = is_check
+        self._is_check = is_check and source is not None
         self._heard: dict[int, Heard] = {}  # by the `id` of the metric, whose hash changes with its states
         self._listeners: list[tuple[AUPIMO | PIMO, Callable[[Update], None]]] = []
         self._module: Any = None
@@ -65,11 +65,6 @@ class Epoch:
         self._loader: int | None = None
         self._images: tuple[Update, list[Tensor | None]] | None = None
         self._error: Exception | None = None
-
-    @property
-    def num_images(self) -> int:
-        """How many images a metric got, at most."""
-        return max((each.num_images for each in self._heard.values()), default=0)
 
     def listen(self, module: Module) -> None:
         """Listen to all metrics in a module that are not listened to yet."""
