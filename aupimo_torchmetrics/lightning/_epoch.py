@@ -63,7 +63,7 @@ class Epoch:
         self._module: Any = None
         self._batch: Any = None
         self._loader: int | None = None
-        self._images: tuple[Update, list[Tensor | None]] | None = None
+        self._images: tuple[Update, Sequence[Tensor | None]] | None = None
         self._error: Exception | None = None
 
     def listen(self, module: Module) -> None:
@@ -103,9 +103,7 @@ class Epoch:
     def pictures(self, found: FoundMetric, result: AUPIMOResult) -> list[Shown]:
         """Return the pictures to draw for a metric, each with its index in the result."""
         heard = self.heard_of(found)
-        ids: Sequence[Any] | None = result.paths
-        if ids is None and result.image_ids is not None:
-            ids = result.image_ids.tolist()
+        ids: Any = result.paths or (None if result.image_ids is None else result.image_ids.tolist())
         indices = {each: index for index, each in enumerate(range(len(result.aupimos)) if ids is None else ids)}
         chosen = [] if heard is None else heard.gallery.chosen()
         known = [(each, indices.get(each.position if ids is None else each.image_id)) for each in chosen]
@@ -147,7 +145,7 @@ class Epoch:
         """Make a picture of an image of an update."""
         return make_picture(update, place, self._find(update)[place])
 
-    def _find(self, update: Update) -> list[Tensor | None]:
+    def _find(self, update: Update) -> Sequence[Tensor | None]:
         """Photographs of an update, looked up once."""
         if self._images is None or self._images[0] is not update:
             in_hook = getattr(self._module, "_current_fx_name", None) or ""
