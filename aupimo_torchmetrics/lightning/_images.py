@@ -85,10 +85,8 @@ def _named(batch: Any, name: str) -> Any:
 
 def _as_list(found: Any) -> list[Tensor] | None:
     """Images as a list; None if these are none that can be drawn."""
-    images: list[Any] = (
-        [*found] if isinstance(found, (list, tuple)) or (isinstance(found, Tensor) and found.ndim > 2) else [None]
-    )
-    return images if all(map(_is_image, images)) else None
+    is_batch = isinstance(found, (list, tuple)) or (isinstance(found, Tensor) and found.ndim > 2)
+    return [*found] if is_batch and all(map(_is_image, found)) else None
 
 
 def _is_image(image: Any) -> bool:
