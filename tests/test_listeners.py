@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -204,16 +203,3 @@ def test_in_a_collection_the_first_of_a_group_speaks(compute_groups: Any) -> Non
     assert list(metrics.compute_groups.values()) == [["curves", "other", "score"]]
     assert positions(heard["curves"]) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
     assert positions(heard["other"]) == positions(heard["score"]) == ([[0, 1, 2, 3]] if compute_groups is True else [])
-
-
-def test_a_listener_may_stay_out_of_a_compiled_update(caplog: pytest.LogCaptureFixture) -> None:
-    """A listener that Dynamo is told to leave alone is called in a compiled update, and what it does is not compiled."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    heard: list[int] = []
-    metric.listeners.append(torch.compiler.disable(lambda update: heard.append(len(heard) + len(update.indices))))
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda maps, masks: metric.update(maps, masks), backend="eager")
-    with caplog.at_level(logging.WARNING):
-        for batch in BATCHES:
-            compiled(*batch)
-    assert len(heard) == 3
