@@ -176,5 +176,5 @@ def check_heat_maps(figure: Any, result: Any, indices: Sequence[int], maps: Tens
     assert len(shown) == len(indices)
     for each, index in zip(shown, indices, strict=True):
         assert torch.allclose(each.image, IMAGES[index].mean(0), atol=1e-6)
-        assert torch.equal(each.weights, result.pixel_aupimo(maps[index]))
+        assert torch.equal(each.weights.double(), result.pixel_aupimo(maps[index]).double())
         assert each.has_outline == bool(MASKS[index].any())
