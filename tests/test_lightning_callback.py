@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
 import os
 import sys
@@ -30,13 +29,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
-from torchmetrics.wrappers import MinMaxMetric
 
 from aupimo_torchmetrics import AUPIMO, functional
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _figures, _names
-from aupimo_torchmetrics.lightning._gallery import Gallery, picture_maker
-from aupimo_torchmetrics.lightning._sources import guessed_pictures
-from aupimo_torchmetrics.plotting import plot_heatmaps
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
@@ -66,10 +61,9 @@ def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
 class Detector(pl.LightningModule):
     """A model that gives the maps of its data."""
 
-    def __init__(self, answer: Callable[[Tensor, Tensor, Tensor], Any] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(1, 1)
-        self.answer = answer
         self.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS)
         self.unused = AUPIMO(fpr_bounds=FPR_BOUNDS)  # nothing is logged of a metric without updates
 
@@ -78,14 +72,11 @@ class Detector(pl.LightningModule):
         return self.layer(batch[0]).sum()
 
     def validation_step(self, batch: list[Tensor], _: int) -> Any:
-        """Score the maps, log the score, and return what heat maps are drawn of."""
-        images, maps, masks, ids = batch
+        """Score the maps, and log the score."""
+        _, maps, masks, ids = batch
         maps = maps_of_epoch(maps, self.current_epoch)
         self.aupimo.update(maps, masks, ids)
         self.log(f"{'test' if self.trainer.testing else 'val'}/aupimo", self.aupimo)
-        if self.answer is None:
-            return {"image": images, "anomaly_map": maps, "mask": masks}
-        return self.answer(images, maps, masks)
 
     test_step = validation_step
 
@@ -241,22 +232,6 @@ def test_runs_of_their_own_are_always_logged(tmp_path: Path) -> None:
     assert {tag.replace("val", "test") for tag in FIGURES} < set(read_events(tmp_path).Tags()["images"])
 
 
-class WithCollection(Detector):
-    """A model whose metrics stand in a collection, beside others that are no business of the callback."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        del self.aupimo
-        members = {"loose": AUPIMO(fpr_bounds=(1e-2, 1e-1)), "strict": AUPIMO(fpr_bounds=FPR_BOUNDS)}
-        self.metrics = MetricCollection({**members, "range": MinMaxMetric(AUPIMO())}, prefix="val/")
-
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        """Score the maps with the two that are of interest."""
-        _, maps, masks, _ = batch
-        for name in ("loose", "strict"):
-            self.metrics[name].update(maps, masks)
-
-
 class InGroup(Detector):
     """A model whose metrics share their states in a group of the collection."""
 
@@ -290,11 +265,6 @@ def test_a_metric_may_be_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="The FPR bounds"):
         fit(tmp_path, InGroup(), callbacks=[AUPIMOCallback("metrics.strict")])
     assert read_events(tmp_path).Tags()["histograms"] == ["val/strict/scores"]
-
-
-def test_metrics_within_wrappers_are_skipped() -> None:
-    """Copies that wrappers keep are not logged, and a metric without updates is found but skipped later."""
-    assert set(_names.find_metrics(WithCollection())) == {"metrics.loose", "metrics.strict", "unused"}
 
 
 def test_missing_metrics_are_named_before_training(tmp_path: Path) -> None:
@@ -332,183 +302,10 @@ def test_loggers_with_log_image_get_the_figures(tmp_path: Path) -> None:
     assert plt.get_fignums() == []
 
 
-def test_no_logger_and_no_maps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a logger the shares can still be monitored; without maps the log says how to get heat maps."""
+def test_no_logger(tmp_path: Path) -> None:
+    """Without a logger the shares can still be monitored."""
     trainer = fit(tmp_path, logger=False)
     assert set(trainer.callback_metrics) >= SHARES
-    with caplog.at_level(logging.INFO):
-        fit(tmp_path, Detector(answer=lambda *_: None), callbacks=[AUPIMOCallback()])
-    assert "found no images and anomaly maps" in caplog.text
-    assert set(read_events(tmp_path).Tags()["images"]) == FIGURES - {"val/aupimo/heatmaps"}
-
-
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Note what heat maps are drawn of."""
-    calls = []
-
-    def note(images: Any, maps: Any, result: Any, masks: Any, **settings: Any) -> Any:
-        calls.append({"images": images, "maps": maps, "masks": masks, **settings})
-        return plot_heatmaps(images, maps, result, masks, **settings)
-
-    monkeypatch.setattr(_figures, "plot_heatmaps", note)
-    return calls
-
-
-SOURCES: dict[str, tuple[Any, Any]] = {
-    "usual names": (None, None),
-    "other usual names": (None, lambda images, maps, masks: {"images": images, "preds": maps, "gt_mask": masks}),
-    "maps returned, images and masks in the batch": (
-        lambda outputs, batch: (batch[0], outputs, batch[2]),
-        lambda images, maps, masks: maps,  # noqa: ARG005
-    ),
-    "given names": (
-        ("photo", "heat", "truth"),
-        lambda images, maps, masks: {"photo": images, "heat": maps[:, None], "truth": masks[:, None]},
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", SOURCES)
-def test_heat_maps_are_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Wherever images, maps and masks are, anomalous ones spread over the data are drawn, with their own maps."""
-    source, answer = SOURCES[kind]
-    calls = drawn(monkeypatch)
-    fit(tmp_path, Detector(answer), callbacks=[AUPIMOCallback(heatmap_source=source, num_heatmaps=3)])
-    assert len(calls) == 2
-    for epoch, call in enumerate(calls):
-        indices = call["indices"]
-        assert indices == (6, 9, 11)
-        for i, index in enumerate(indices):
-            assert torch.equal(call["maps"][i], maps_of_epoch(MAPS, epoch)[index])
-            assert torch.equal(call["masks"][i], MASKS[index])
-            assert torch.allclose(call["images"][i], IMAGES[index], atol=1e-6)
-
-
-def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images and masks are taken from a batch (images, masks), and labels are not taken for masks."""
-    outputs = {"anomaly_map": MAPS[:2]}
-    images, maps, masks = guessed_pictures(outputs, (IMAGES[:2], MASKS[:2]))
-    assert torch.equal(images, IMAGES[:2])
-    assert torch.equal(maps, MAPS[:2])
-    assert torch.equal(masks, MASKS[:2])
-    assert guessed_pictures(outputs, [IMAGES[:2], torch.tensor([0, 1])])[2] is None
-    calls = drawn(monkeypatch)
-    # the batch is (images, maps, masks, ids): maps are in the shape of masks, but hold other values
-    fit(tmp_path, Detector(lambda images, maps, masks: {"anomaly_map": maps}))  # noqa: ARG005
-    assert [call["indices"] for call in calls] == [(6, 7, 10, 11)] * 2
-    assert all(torch.equal(mask, MASKS[index]) for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True))
-
-
-def test_ignored_pixels_are_no_defect_in_heat_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `ignore_index`, masks are recognised in a batch, and normal images with ignored borders stay normal."""
-    target = MASKS.to(torch.uint8)
-    target[:, -1] = 255
-    model = Detector(lambda images, maps, masks: {"anomaly_map": maps})  # noqa: ARG005
-    model.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS, ignore_index=255)
-    calls = drawn(monkeypatch)
-    fit(tmp_path, model, target)
-    assert [call["indices"] for call in calls] == [(6, 7, 10, 11)] * 2
-    for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True):
-        assert torch.equal(mask, target[index] == 1)
-
-
-def test_chosen_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images may be chosen by their indices, normal ones too."""
-    calls = drawn(monkeypatch)
-    fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 0])])
-    assert [call["indices"] for call in calls] == [(0, 10)] * 2
-
-
-def test_chosen_images_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning says once which images cannot be drawn; the others are."""
-    calls = drawn(monkeypatch)
-    with pytest.warns(UserWarning, match=r"there is no image 13, 99\. This process had 13 images") as caught:
-        fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 13, 99])])
-    assert len([each for each in caught if "heatmap_images" in str(each.message)]) == 1
-    assert [call["indices"] for call in calls] == [(10,)] * 2
-
-
-def test_no_heat_maps(tmp_path: Path) -> None:
-    """`num_heatmaps=0` looks at no batch."""
-    fit(tmp_path, Detector(lambda *_: {"image": 1}), callbacks=[AUPIMOCallback(num_heatmaps=0)])
-    assert set(read_events(tmp_path).Tags()["images"]) == FIGURES - {"val/aupimo/heatmaps"}
-
-
-def offer(gallery: Gallery, images: Tensor, maps: Tensor, masks: Tensor | None, first: int = 0) -> None:
-    """Offer the images of a batch to a gallery; all are anomalous if there are no masks."""
-    flags = [True] * len(images) if masks is None else masks.flatten(1).any(1).tolist()
-    gallery.offer(flags, picture_maker((images, maps, masks)), first, first)
-
-
-def test_images_of_another_size_are_resized() -> None:
-    """An image is brought to the size of its map, and normalised images are drawn as they are."""
-    gallery = Gallery(2, None)
-    offer(gallery, IMAGES[:3], torch.rand(3, 50, 80), None)
-    assert {kept.picture.image.shape for kept in gallery.chosen()} == {(3, 50, 80)}
-
-
-@pytest.mark.parametrize("num_images", [0, 1, 3, 4, 7, 100, 1000])
-def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
-    """At most twice as many images are held as are drawn, and those that are drawn are spread over all images."""
-    gallery = Gallery(4, None)
-    for batch in range(num_images):
-        masks = torch.tensor([0, 1])[:, None, None].expand(2, 4, 4)
-        offer(gallery, torch.rand(2, 1, 4, 4), torch.full((2, 4, 4), float(batch)), masks, 2 * batch)
-        assert len(gallery.kept) <= 8
-    pictures = gallery.chosen()
-    indices = [kept.image_index for kept in pictures]
-    assert len(pictures) == min(4, num_images)
-    assert all(index % 2 == 1 for index in indices)  # the anomalous ones
-    if num_images >= 100:
-        gaps = np.diff([-1, *indices, 2 * num_images])
-        assert gaps.max() <= 2 * num_images / 2.5
-
-
-def test_gallery_is_small_within_a_batch_and_skips_nan() -> None:
-    """A large batch is thinned out as it is seen, and a map that cannot be drawn is not kept."""
-    maps = torch.rand(100, 4, 4)
-    maps[0, 1, 1] = torch.nan
-    gallery = Gallery(4, None)
-    offer(gallery, torch.rand(100, 1, 4, 4), maps, None)
-    assert 4 <= len(gallery.kept) <= 8
-    assert 0 not in [kept.image_index for kept in gallery.chosen()]
-
-
-WRONG_SOURCES: dict[str, tuple[Any, str]] = {
-    "missing name": (
-        ("image", "heat", "mask"),
-        "to name tensors of images, .* but found no maps",
-    ),
-    "wrong shape": (
-        lambda outputs, batch: (batch[0][:1], outputs["anomaly_map"], None),
-        r"for heat maps, but got \(1, 3, 25, 40\) .* and \(2, 25, 40\) .* and NoneType",
-    ),
-    "maps with channels": (
-        lambda outputs, batch: (batch[0], outputs["image"], None),
-        r"for heat maps, but got \(2, 3, 25, 40\) .* and \(2, 3, 25, 40\)",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", WRONG_SOURCES)
-def test_wrong_sources_are_errors(tmp_path: Path, kind: str) -> None:
-    """A source that was given and does not fit raises at the first batch, and says what it found."""
-    source, message = WRONG_SOURCES[kind]
-    with pytest.raises(ValueError, match=message):
-        make_trainer(tmp_path, callbacks=[AUPIMOCallback(heatmap_source=source)]).validate(
-            Detector(), loader(), verbose=False
-        )
-
-
-def test_a_source_may_skip_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function may return None for a batch."""
-    calls = drawn(monkeypatch)
-
-    def only_last(outputs: Any, batch: Any) -> Any:
-        return (batch[0], outputs["anomaly_map"], batch[2]) if 11 in batch[3] else None
-
-    fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_source=only_last)])
-    assert len(calls[0]["indices"]) == 2
 
 
 def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:

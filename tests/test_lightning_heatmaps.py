@@ -701,6 +701,7 @@ def test_metrics_are_looked_for_once_an_epoch(tmp_path: Path) -> None:
     assert walks[0] == walks[1]
 
 
+@pytest.mark.slow
 def test_a_compiled_update_is_traced_no_further(tmp_path: Path) -> None:
     """In a compiled step nothing of the callback is compiled: there are no more graphs than without it."""
     graphs: list[Any] = []

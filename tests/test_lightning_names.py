@@ -28,11 +28,11 @@ from loops import (
     update_and_log,
 )
 from torch import nn
-from torchmetrics import MetricCollection
-from torchmetrics.wrappers import MinMaxMetric
+from torchmetrics import MetricCollection, MetricTracker
+from torchmetrics.wrappers import BootStrapper, MinMaxMetric
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _names
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
@@ -353,7 +353,6 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
         metric.update(batch["scores"], batch["truth"], batch["index"])
         name = "val/aupimo" if add_index else f"val/aupimo_{dataloader_idx}"
         model.log(name, metric, add_dataloader_idx=add_index)
-        return {"anomaly_map": batch["scores"], "mask": batch["truth"]}
 
     callback = AUPIMOCallback()
     model = Detector(step, aupimos=nn.ModuleList([new_metric(), new_metric()]))
@@ -365,11 +364,24 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
     assert {f"{name}/share_at_0" for name in names} < set(trainer.callback_metrics)
 
 
-def test_metrics_in_wrappers_and_twice_in_a_module() -> None:
-    """Copies in wrappers are not found, and a metric with two attributes only once."""
-    metric = new_metric()
-    model = Detector(aupimo=metric, again=metric, wrapped=MinMaxMetric(new_metric()))
-    assert list(_names.find_metrics(model)) == ["aupimo"]
+def test_metrics_in_wrappers_and_twice_in_a_module(tmp_path: Path) -> None:
+    """Metrics in wrappers and trackers are not followed, and a metric with two attributes only once."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        for metric in (model.wrapped, model.aupimo, model.drawn):
+            metric.update(batch["scores"], batch["truth"])
+        model.tracked.update(batch["scores"], batch["truth"])
+
+    metric, tracker = new_metric(), MetricTracker(new_metric())
+    tracker.increment()
+    others = {
+        "drawn": BootStrapper(new_metric(), num_bootstraps=2, sampling_strategy="multinomial"),
+        "tracked": tracker,
+    }
+    model = Detector(step, wrapped=MinMaxMetric(new_metric()), aupimo=metric, again=metric, **others)
+    callback = AUPIMOCallback()
+    make_trainer(tmp_path, callback, logger=False).validate(model, loader(), verbose=False)
+    assert set(callback.results) == {"val/aupimo"}
 
 
 def log_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
