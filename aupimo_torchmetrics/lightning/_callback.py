@@ -72,7 +72,8 @@ class AUPIMOCallback(Callback):
             validation and test runs always do all.
         images: Where in a batch the photographs are: a name, such as `"photo"`; or a function of the batch, which
             returns a tensor (N, C, H, W), a list of tensors (C, H, W) or (H, W), a dictionary of these by image id, or
-            None if nothing of the batch is to be drawn. None for the usual names.
+            None if nothing of the batch is to be drawn; or, in a configuration, the path of a function, such as
+            `"places.find_images"`. None for the usual names.
         num_heatmaps: How many heat maps to draw, 0 for none.
         heatmap_images: Which images to draw instead: their indices among those that the metric gets in the epoch (on
             rank 0), from 0. All of them are drawn, unless `num_heatmaps` is 0.

@@ -53,11 +53,9 @@ class Gallery:
 
     def offer(self, index: int, is_anomalous: bool, make: Callable[[], Picture | None]) -> None:
         """Keep an image, or do not; `make` makes its picture, or None if it cannot be drawn."""
-        is_wanted = is_anomalous and self._num_candidates % self._stride == 0
+        is_next = is_anomalous and self._num_candidates % self._stride == 0
         self._num_candidates += is_anomalous
-        if self.indices is not None:
-            is_wanted = index in self.indices
-        if is_wanted and (picture := make()) is not None:
+        if (is_next if self.indices is None else index in self.indices) and (picture := make()) is not None:
             self.kept.append(picture)
         if self.indices is None and len(self.kept) > 2 * self.size:
             self.kept = self.kept[::2]  # from now on, keep only every other of the images to come, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -12,8 +13,8 @@ from aupimo_torchmetrics.metrics import Update
 
 USUAL_NAMES = ("image", "images")
 
-ImageSource: TypeAlias = Callable[[Any], Any] | str
-"""A function of the batch, or a name in it. LightningCLI takes the first that fits for a text in a configuration."""
+ImageSource: TypeAlias = str | Callable[[Any], Any]
+"""A name in the batch, or a function of it. LightningCLI gives both as texts: the path of a function has a dot."""
 
 
 class OtherImagesError(ValueError):
@@ -21,7 +22,9 @@ class OtherImagesError(ValueError):
 
 
 def checked_source(source: Any) -> ImageSource | None:
-    """Return the source; raise unless it is a function, a name or None."""
+    """Return the source, a function for its path; raise unless it is a function, a name or None."""
+    if isinstance(source, str) and "." in source:
+        source = resolve_name(source)
     if source is None or isinstance(source, str) or callable(source):
         return source  # type: ignore[no-any-return]
     raise TypeError(f"Expected `images` to be a name in the batch or a function of the batch, but got {source!r}.")

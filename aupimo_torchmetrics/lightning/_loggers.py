@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from matplotlib.figure import Figure
 
-FIGURE_NAMES = ("distribution", "curves", "heatmaps")
-
 
 def shares(trainer: Trainer, tag: str, result: AUPIMOResult) -> dict[str, Tensor]:
     """Shares of the anomalous images with a score of exactly 0 and of exactly 1; NaN if there are no such images."""
@@ -113,7 +111,7 @@ def _save_files(folder: Path, result: AUPIMOResult, figures: Mapping[str, Figure
     """
     folder.mkdir(parents=True, exist_ok=True)
     result.save(folder / "aupimos.json")
-    for name in FIGURE_NAMES:
+    for name in ("distribution", "curves", "heatmaps"):
         path = folder / f"{name}.png"
         if name in figures:
             with replacing(path) as unfinished:

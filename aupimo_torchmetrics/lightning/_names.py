@@ -76,9 +76,8 @@ def logged_names(trainer: Trainer) -> dict[int, str]:
     for each in _logged(trainer):
         metric, meta = getattr(each, "value", None), each.meta
         if isinstance(metric, Metric):
-            suffix = ""
-            if meta.add_dataloader_idx and meta.dataloader_idx is not None:
-                suffix = f"/dataloader_idx_{meta.dataloader_idx}"
+            has_index = meta.add_dataloader_idx and meta.dataloader_idx is not None
+            suffix = f"/dataloader_idx_{meta.dataloader_idx}" if has_index else ""
             names[id(metric)].setdefault(meta.name, suffix)
             if names[id(metric)][meta.name] != suffix:  # one score of several loaders
                 names[id(metric)][meta.name] = ""
