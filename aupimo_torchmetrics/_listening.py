@@ -17,7 +17,17 @@ __all__ = ["TellingMetric", "Update"]
 
 
 class Update(NamedTuple):
-    """What a metric tells its listeners of one batch, after the batch was kept."""
+    """What a metric tells its listeners of one batch, after the batch was kept.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> metric = AUPIMO()
+        >>> metric.listeners.append(lambda update: print(update.image_ids, update.indices))
+        >>> metric.update(torch.randn(2, 64, 64), torch.zeros(2, 64, 64), image_ids=["a.png", "b.png"])
+        ['a.png', 'b.png'] [0, 1]
+
+    """
 
     preds: Maps
     """Anomaly maps as `update` got them; a listener copies what it wants to have later."""

@@ -37,18 +37,8 @@ of torchmetrics that has gone through it forgets, without a word, what it is upd
 
 ## Listeners
 
-`metric.listeners` is a list of functions. Each is called with an `Update` after a batch was kept: maps, masks, ids, and
-the position in the metric of each image. Copies, pickles and checkpoints have no listeners. Errors of a listener come
-out of `update`, which has kept the batch by then.
-
-```python
-import torch
-from aupimo_torchmetrics import AUPIMO
-
-metric = AUPIMO()
-metric.listeners.append(lambda update: print(update.image_ids, update.indices))
-metric.update(torch.randn(2, 64, 64), torch.zeros(2, 64, 64), image_ids=["a.png", "b.png"])  # ['a.png', 'b.png'] [0, 1]
-```
+`metric.listeners` is a list of functions. Each is called with an `Update` after a batch was kept. Copies, pickles and
+checkpoints of a metric have no listeners. Errors of a listener come out of `update`, which has kept the batch by then.
 """
 
 from __future__ import annotations
