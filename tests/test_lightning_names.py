@@ -409,6 +409,36 @@ def test_two_processes_log_late(tmp_path: Path) -> None:
     assert Path(tmp_path, "saved/val/late/aupimos.json").is_file()
 
 
+def late_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
+    """Validate as one of several processes, of which only the first makes a metric in a step, after a batch."""
+    import os  # noqa: PLC0415
+    import warnings  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    os.environ["LOCAL_RANK"] = str(rank)
+    note("validation")
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+        if rank == 0:
+            model.late = new_metric()
+            model.late.update(batch["scores"], batch["truth"])
+        update_and_log(model, batch, dataloader_idx)
+
+    callback = AUPIMOCallback()
+    settings = {"devices": world_size, "strategy": "ddp", "use_distributed_sampler": False}
+    trainer = make_trainer(Path(folder), callback, **settings)
+    trainer.validate(Detector(step), loader(range(5) if rank == 0 else range(5, 10)), verbose=False)
+    return {name: len(result.aupimos) for name, result in callback.results.items()}
+
+
+@pytest.mark.slow
+def test_a_rank_without_a_late_metric(tmp_path: Path) -> None:
+    """Ranks agree on the metrics that all of them have: what only one has made stops no other."""
+    from functools import partial  # noqa: PLC0415
+
+    assert run_ranks([(partial(late_on_rank, str(tmp_path)), 2)])[0] == [{"val/aupimo": 10}] * 2
+
+
 def test_barebones(tmp_path: Path) -> None:
     """A trainer that logs nothing gets no warning, and the result is there."""
     callback = AUPIMOCallback()

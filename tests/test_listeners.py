@@ -129,12 +129,13 @@ def test_positions_do_not_depend_on_pruning() -> None:
 def test_what_is_refused_is_not_told() -> None:
     """A batch that raises, by `update` or by `forward`, is told to nobody, and the next one is."""
     metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    heard = listened(metric)
+    heard, listeners = listened(metric), metric.listeners
     for call in (metric.update, metric.forward):
         with pytest.raises(ValueError, match="NaN"):
             call(torch.full((1, 4, 4), torch.nan), torch.zeros(1, 4, 4))
     metric.update(*BATCHES[0])
     assert positions(heard) == [[0, 1, 2, 3]]
+    assert metric.listeners is listeners  # a list that somebody may hold
 
 
 @pytest.mark.parametrize("call", ["update", "forward"])

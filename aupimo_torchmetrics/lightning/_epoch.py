@@ -93,7 +93,7 @@ class Epoch:
     def stop(self) -> None:
         """Listen no more."""
         for metric, listener in self._listeners:
-            metric.listeners = [each for each in metric.listeners if each is not listener]
+            metric.listeners[:] = [each for each in metric.listeners if each is not listener]
         self._listeners, self._batch, self._images = [], None, None
 
     def heard_of(self, found: FoundMetric) -> Heard | None:
