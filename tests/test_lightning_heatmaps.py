@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +56,23 @@ def run(
     trainer = make_trainer(folder, callback, *others, logger=logger, limit_val_batches=limit, inference_mode=False)
     trainer.validate(model, loader() if loaders is None else loaders, verbose=False)
     return logger, callback
+
+
+def check(ran: tuple[FigureLogger, AUPIMOCallback], indices: Sequence[int], maps: Tensor = MAPS) -> list[str]:
+    """Check the one figure of `run`; return its titles."""
+    (figure,) = ran[0].figures[TAG]
+    check_heat_maps(figure, ran[1].results["val/aupimo"], indices, maps)
+    return [each.title for each in heat_maps(figure)]
+
+
+def scoring(make: Callable[[Batch], tuple[Any, ...]]) -> Callable[[Any, Batch, int], None]:
+    """Return a step that scores what a function makes of its batch: maps, masks and perhaps ids."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(*make(batch))
+        model.log("val/aupimo", model.aupimo)
+
+    return step
 
 
 class Changes(pl.Callback):
@@ -164,9 +181,7 @@ def test_photographs_are_found(tmp_path: Path, place: str) -> None:
     make, images = PLACES[place]
     model = Replaces(lambda model, _, loader: update_and_log(model, model.held, loader))
     model.make_batch = make
-    logger, callback = run(tmp_path, model, images=images)
-    for figure in logger.figures[TAG]:
-        check_heat_maps(figure, callback.results["val/aupimo"], (1, 3, 7, 9))
+    check(run(tmp_path, model, images=images), (1, 3, 7, 9))
 
 
 def test_photographs_of_another_size_are_resized(tmp_path: Path) -> None:
@@ -191,8 +206,7 @@ def test_photographs_are_looked_up_at_the_update(tmp_path: Path) -> None:
         def on_after_batch_transfer(self, batch: Batch, _: int) -> Batch:
             return {**batch, "raw": batch["image"], "image": batch["image"] * 0}
 
-    logger, callback = run(tmp_path, Raw(), Prepares())
-    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (1, 3, 7, 9))
+    check(run(tmp_path, Raw(), Prepares()), (1, 3, 7, 9))
 
 
 def by_id(batch: Batch) -> dict[Any, Tensor]:
@@ -219,10 +233,7 @@ def test_images_by_id(tmp_path: Path, how: str, call: str, caplog: pytest.LogCap
         model.log("val/aupimo", model.aupimo)
 
     with pytest.warns(UserWarning, match="single batch") if call == "forward" and how != "reordered" else nullcontext():
-        logger, callback = run(tmp_path / "by id", Detector(step), images=by_id)
-    for figure in logger.figures[TAG]:
-        check_heat_maps(figure, callback.results["val/aupimo"], (1, 3, 7, 9))
-        assert heat_maps(figure)[0].title.startswith("1 · ")
+        assert check(run(tmp_path / "by id", Detector(step), images=by_id), (1, 3, 7, 9))[0].startswith("1 · ")
     if how != "reordered" and call == "update":
         for images in (None, "image"):
             caplog.clear()
@@ -255,17 +266,12 @@ def test_a_part_of_a_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_function_may_skip_batches_and_images(tmp_path: Path) -> None:
     """A function may return None, or only some of the images by their ids."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.aupimo.update(batch["scores"], batch["truth"], batch["index"])
-        model.log("val/aupimo", model.aupimo)
-
+    step = scoring(lambda batch: (batch["scores"], batch["truth"], batch["index"]))
     for images in (
         lambda batch: batch["image"] if 7 in batch["index"] else None,
         lambda batch: {i: image for i, image in zip(batch["index"].tolist(), batch["image"], strict=True) if i == 7},
     ):
-        logger, callback = run(tmp_path, Detector(step), images=images)
-        check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], [7])
+        check(run(tmp_path, Detector(step), images=images), [7])
 
 
 class Fails:
@@ -425,18 +431,19 @@ def test_updates_outside_of_a_batch_have_no_photographs(
     assert caplog.text.count("updated outside of a batch") == 1
 
 
-@unlogged
-def test_each_metric_has_the_heat_maps_of_its_images(tmp_path: Path) -> None:
-    """Of two metrics that get different batches, each is drawn with its own."""
+def test_each_metric_has_its_own_heat_maps(tmp_path: Path) -> None:
+    """Two metrics that score different maps, or different images, are drawn with their own."""
 
     def step(model: Detector, batch: Batch, _: int) -> None:
-        metric = model.low if int(batch["index"][0]) < 5 else model.high
-        metric.update(batch["scores"], batch["truth"])
+        for name, factor, indices in (("one", 1.0, range(10)), ("two", 3.0, range(4, 10))):
+            if int(batch["index"][0]) in indices:
+                getattr(model, name).update(batch["scores"] + factor * batch["truth"], batch["truth"])
+                model.log(f"val/{name}", getattr(model, name))
 
-    model = Detector(step, low=new_metric(), high=new_metric())
-    logger, callback = run(tmp_path, model)
-    check_heat_maps(logger.figures["val/low/heatmaps"][0], callback.results["val/low"], (1, 3, 5))
-    check_heat_maps(logger.figures["val/high/heatmaps"][0], callback.results["val/high"], (7, 9))
+    logger, callback = run(tmp_path, Detector(step, one=new_metric(), two=new_metric()))
+    for name, factor, indices in (("one", 1.0, (1, 3, 7, 9)), ("two", 3.0, (5, 7, 9))):
+        (figure,), result = logger.figures[f"val/{name}/heatmaps"], callback.results[f"val/{name}"]
+        check_heat_maps(figure, result, indices, MAPS + factor * MASKS)
 
 
 @pytest.mark.parametrize("first", ["PIMO", "AUPIMO"])
@@ -462,21 +469,6 @@ def test_in_a_collection(tmp_path: Path, first: str, compute_groups: Any, call: 
             check_heat_maps(figure, callback.results[name], (1, 3, 7, 9))
 
 
-def test_two_metrics_with_one_map_each(tmp_path: Path) -> None:
-    """Two metrics that score different maps of the same images are drawn with their own."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        for name, factor in (("one", 1.0), ("two", 3.0)):
-            metric = getattr(model, name)
-            metric.update(batch["scores"] + factor * batch["truth"], batch["truth"])
-            model.log(f"val/{name}", metric)
-
-    logger, callback = run(tmp_path, Detector(step, one=new_metric(), two=new_metric()))
-    for name, factor in (("one", 1.0), ("two", 3.0)):
-        figure = logger.figures[f"val/{name}/heatmaps"][0]
-        check_heat_maps(figure, callback.results[f"val/{name}"], (1, 3, 7, 9), MAPS + factor * MASKS)
-
-
 def _with_border(masks: Tensor) -> Tensor:
     """Masks of bytes whose last row does not count."""
     target = masks.to(torch.uint8)
@@ -499,28 +491,18 @@ def test_maps_and_masks_of_any_form(tmp_path: Path, form: str) -> None:
     """Whatever the metric takes can be drawn, and ignored pixels make no image anomalous."""
     make_maps, make_masks, settings = FORMS[form]
 
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.aupimo.update(make_maps(batch["scores"]), make_masks(batch["truth"]))
-        model.log("val/aupimo", model.aupimo)
-
-    logger, callback = run(tmp_path, Detector(step, aupimo=new_metric(**settings)))
+    step = scoring(lambda batch: (make_maps(batch["scores"]), make_masks(batch["truth"])))
     maps = {"half precision": MAPS.bfloat16(), "double precision": MAPS.double()}.get(form, MAPS)
-    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (1, 3, 7, 9), maps)
+    check(run(tmp_path, Detector(step, aupimo=new_metric(**settings))), (1, 3, 7, 9), maps)
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO does not count every image")
 def test_images_that_are_not_kept_are_not_drawn(tmp_path: Path) -> None:
     """An image of which every pixel is ignored is skipped, and those behind it have the right title."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        target = batch["truth"].long()
-        target[batch["index"] == 1] = -1
-        model.aupimo.update(batch["scores"], target)
-        model.log("val/aupimo", model.aupimo)
-
-    logger, callback = run(tmp_path, Detector(step, aupimo=new_metric(ignore_index=-1)))
-    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (3, 5, 7, 9))
-    assert [each.title[:8] for each in heat_maps(logger.figures[TAG][0])] == [f"image {i}:" for i in (2, 4, 6, 8)]
+    is_second = torch.arange(len(MAPS))[:, None, None] == 1
+    step = scoring(lambda batch: (batch["scores"], batch["truth"].long().masked_fill(is_second[batch["index"]], -1)))
+    titles = check(run(tmp_path, Detector(step, aupimo=new_metric(ignore_index=-1))), (3, 5, 7, 9))
+    assert [title[:8] for title in titles] == [f"image {i}:" for i in (2, 4, 6, 8)]
 
 
 def test_maps_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
@@ -537,13 +519,10 @@ def test_maps_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
 
 def test_chosen_images_are_drawn(tmp_path: Path) -> None:
     """Images may be chosen by their indices, normal ones too; a warning says once which are not there."""
-    logger, callback = run(tmp_path, Detector(), heatmap_images=[8, 0])
-    for figure in logger.figures[TAG]:
-        check_heat_maps(figure, callback.results["val/aupimo"], (0, 8))
+    check(run(tmp_path, Detector(), heatmap_images=[8, 0]), (0, 8))
     with pytest.warns(UserWarning, match=r"there is no image 10, 99\. This process had 10 images") as caught:
-        logger, callback = run(tmp_path, Detector(), heatmap_images=[7, 10, 99])
+        check(run(tmp_path, Detector(), heatmap_images=[7, 10, 99]), [7])
     assert len([each for each in caught if "heatmap_images" in str(each.message)]) == 1
-    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], [7])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
@@ -552,10 +531,7 @@ def test_images_are_spread_evenly(tmp_path: Path, batch_size: int) -> None:
     maps, masks = make_batch("NA" * 50, 0)
     data = [{"image": image[None], "map": image, "mask": mask} for image, mask in zip(maps, masks, strict=True)]
 
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.aupimo.update(batch["map"], batch["mask"])
-        model.log("val/aupimo", model.aupimo)
-
+    step = scoring(lambda batch: (batch["map"], batch["mask"]))
     logger, _ = run(tmp_path, Detector(step), loaders=DataLoader(data, batch_size))
     indices = [int(each.title.removeprefix("image ").partition(":")[0]) for each in heat_maps(logger.figures[TAG][0])]
     assert len(indices) == 4
