@@ -59,11 +59,11 @@ class AUPIMOCallback(Callback):
 
     Heat maps are of the maps and masks that the metric scored, whoever made them. The photographs are those of the
     batch in which it was updated: a tensor (N, C, H, W) under the name `image` or `images`, in a dictionary or an
-    object; or the first tensor, if the batch is a tuple or a list. `images` says where else they are. If a step does
-    not score the images of its batch in their order, `images` is a function that returns them by id, `{image id:
-    image}`, and `update` is given `image_ids`. What has no photograph is skipped, with one hint. By default anomalous
-    images are drawn, spread evenly over those that rank 0 sees. They are the same in each epoch if the data is not
-    shuffled. At most twice as many as are drawn are held in memory, and one batch.
+    object; or the first tensor (N, C, H, W), if the batch is a tuple or a list. `images` says where else they are. If a
+    step does not score the images of its batch in their order, `images` is a function that returns them by id, `{image
+    id: image}`, and `update` is given `image_ids`. What has no photograph is skipped, with one hint. By default
+    anomalous images are drawn, spread evenly over those that rank 0 sees. They are the same in each epoch if the data
+    is not shuffled. At most twice as many as are drawn are held in memory, and one batch.
 
     Args:
         metric: Name of the metric's attribute, such as `"aupimo"`, or `"metrics.aupimo"` in a collection; or
@@ -169,10 +169,9 @@ class AUPIMOCallback(Callback):
         if self._epoch is None:
             return
         self._epoch.end_batches()
-        metrics = _names.metrics_of_all_ranks(trainer, pl_module)
-        self._warn_of_images(trainer, self._epoch, metrics)
         if trainer.sanity_checking:
             return
+        metrics = _names.metrics_of_all_ranks(trainer, pl_module)
         names = self._logged_names(trainer, metrics)
         self._score(trainer, self._epoch, self._selected(metrics, names))
         if not getattr(trainer, "barebones", False):
@@ -195,6 +194,7 @@ class AUPIMOCallback(Callback):
         self._chosen.update(selected)
         if metrics and not self._chosen:
             self._miss_name(trainer, [*metrics], logged)
+        self._warn_of_images(trainer, self._epoch, selected)
         if not trainer.sanity_checking:
             self._tags[stage] = names
             self._score(trainer, self._epoch, selected)
