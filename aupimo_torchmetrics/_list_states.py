@@ -135,8 +135,11 @@ class ListStatesMetric(Metric):
 
     @contextmanager
     def _as_before_if_it_fails(self) -> Iterator[None]:
-        """Restore every attribute if the code inside fails or is interrupted."""
-        before = {name: [*value] if isinstance(value, list) else value for name, value in self.__dict__.items()}
+        """Restore every attribute if the code inside fails or is interrupted; the lists of states as they were."""
+        attributes = self.__dict__.items()
+        before = {
+            name: [*each] if isinstance(each, list) and name in self._defaults else each for name, each in attributes
+        }
         try:
             yield
         except BaseException:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics.wrappers import BootStrapper
 
+from aupimo_torchmetrics import _resampling  # noqa: F401  a metric in a `BootStrapper` is marked
 from aupimo_torchmetrics._engine import image_ids as ids
 from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
 from aupimo_torchmetrics._engine.selection import keep_scores
-from aupimo_torchmetrics._list_states import ListStatesMetric, fingerprint
+from aupimo_torchmetrics._list_states import fingerprint
+from aupimo_torchmetrics._listening import TellingMetric
 from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
@@ -24,7 +24,7 @@ MAX_PARTS = 256
 """Parts of a list state, one for each update, before small ones are joined."""
 
 
-class PixelScoresMetric(ListStatesMetric):
+class PixelScoresMetric(TellingMetric):
     """Keep the scores on which a result can depend, of all images seen so far."""
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotations
@@ -65,6 +65,7 @@ class PixelScoresMetric(ListStatesMetric):
         self.ignore_index = ignore_index
         self.validate_args = validate_args
         self._upper_fpr = upper_fpr
+        self._is_resampled = False  # set by `_resampling`
         self._add_states()
 
     def _add_states(self) -> None:
@@ -95,7 +96,7 @@ class PixelScoresMetric(ListStatesMetric):
 
         """
         id_list = ids.as_list(image_ids)
-        if id_list is not None and _is_resampled():
+        if id_list is not None and self._is_resampled:
             raise ValueError(
                 "Expected `image_ids` to be None in a BootStrapper, but got ids. It draws images several times, and an "
                 "image whose id was seen before would not count again. Leave `image_ids` out."
@@ -111,7 +112,9 @@ class PixelScoresMetric(ListStatesMetric):
                 validate_args=self.validate_args,
                 ignore_index=self.ignore_index,
             )
+            given_ids, is_kept = id_list, [True] * len(kept.num_kept)
             if self.ignore_index is not None:
+                is_kept = (kept.num_pixels > 0).tolist() if self.listeners else is_kept
                 kept, id_list, num_dropped = drop_ignored(kept, id_list)
                 warn(filter(None, [ignored_images("AUPIMO", num_dropped, self.ignore_index)]))
             has_texts = ids.are_texts(id_list)
@@ -126,6 +129,7 @@ class PixelScoresMetric(ListStatesMetric):
                 self.aupimo_id_kinds[int(has_texts)] = 1
                 self._check_id_kinds("image_ids")
             self._prune_when_outgrown()
+        self._tell(preds, target, given_ids, is_kept)
 
     def _settle(self, name: str) -> None:
         self._check_id_kinds(name)
@@ -207,12 +211,3 @@ class PixelScoresMetric(ListStatesMetric):
         for name in self._list_dtypes:
             setattr(self, name, [parts[name.removeprefix(_STATE_PREFIX)].to(self.device)])
         self.aupimo_floor = kept.floor.to(self.device)
-
-
-def _is_resampled() -> bool:
-    """Whether this is called, at some depth, by the `update` of a `BootStrapper`."""
-    code = BootStrapper.update.__code__
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return frame is not None

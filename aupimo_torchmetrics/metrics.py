@@ -34,6 +34,11 @@ if __name__ == "__main__":
 With ids the order of merging does not matter, and images that shards share count once; without, the images that are
 merged come before those that are there. Return the states: Dask takes torch modules apart in transport, and a metric
 of torchmetrics that has gone through it forgets, without a word, what it is updated with afterwards.
+
+## Listeners
+
+`metric.listeners` is a list of functions. Each is called with an `Update` after a batch was kept. Copies, pickles and
+checkpoints of a metric have no listeners. Errors of a listener come out of `update`, which has kept the batch by then.
 """
 
 from __future__ import annotations
@@ -49,6 +54,7 @@ from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER
 from aupimo_torchmetrics._engine.sweep import mean_score
+from aupimo_torchmetrics._listening import Update
 from aupimo_torchmetrics._scoring import draw_curves
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
@@ -67,7 +73,7 @@ from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, result_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["AUPIMO", "PIMO"]
+__all__ = ["AUPIMO", "PIMO", "Update"]
 
 if not _MATPLOTLIB_AVAILABLE:
     __doctest_skip__ = ["AUPIMO.plot", "PIMO.plot"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import FPR_BOUNDS, make_batch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -36,7 +37,7 @@ Step = Callable[["Detector", Batch, int], Any]
 
 
 class Images(Dataset[Batch]):
-    """Images as dictionaries; the names of maps and masks are none that the callback looks for."""
+    """Images as dictionaries."""
 
     def __init__(self, indices: Sequence[int]) -> None:
         self.indices = indices
@@ -57,10 +58,9 @@ def loader(indices: Sequence[int] = range(len(MAPS)), batch_size: int = 2) -> Da
 
 
 def update_and_log(model: Detector, batch: Batch, dataloader_idx: int) -> Any:  # noqa: ARG001
-    """Update `model.aupimo`, log it, and return what heat maps need."""
+    """Update `model.aupimo` and log it."""
     model.aupimo.update(batch["scores"], batch["truth"])
     model.log("val/aupimo", model.aupimo)
-    return {"anomaly_map": batch["scores"].clone(), "mask": batch["truth"]}
 
 
 class Detector(pl.LightningModule):
@@ -119,3 +119,62 @@ def fit(folder: Path, model: pl.LightningModule, *callbacks: Any, loaders: Any =
 def read_events(folder: Path) -> EventAccumulator:
     """Read what TensorBoard would show."""
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0, "images": 0}).Reload()
+
+
+class FigureLogger(Logger):
+    """A logger that takes figures as TensorBoard does, and keeps all that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scalars: dict[str, float] = {}
+        self.figures: dict[str, list[Any]] = {}
+
+    name = "figures"
+    version = 0
+
+    @property
+    def experiment(self) -> Any:
+        """What takes the figures."""
+        return self
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # noqa: ARG002
+        """Keep the latest values."""
+        self.scalars.update(metrics)
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Keep nothing."""
+
+    def add_figure(self, tag: str, figure: Any, step: int) -> None:  # noqa: ARG002
+        """Keep a figure."""
+        self.figures.setdefault(tag, []).append(figure)
+
+
+class HeatMap(NamedTuple):
+    """What a figure shows of an image."""
+
+    title: str
+    image: Tensor
+    """(H, W) grey."""
+    weights: Tensor
+    """(H, W) colours, 0 where the photograph is seen."""
+    has_outline: bool
+
+
+def heat_maps(figure: Any) -> list[HeatMap]:
+    """Return what a figure with heat maps shows: one has the heat of an image over its photograph."""
+    axes = [axis for axis in figure.axes if len(axis.images) == 2]
+    layers = [[torch.as_tensor(image.get_array().filled(0)) for image in axis.images] for axis in axes]
+    return [
+        HeatMap(axis.get_title().replace("\n", ""), *parts, has_outline=len(axis.collections) > 0)
+        for axis, parts in zip(axes, layers, strict=True)
+    ]
+
+
+def check_heat_maps(figure: Any, result: Any, indices: Sequence[int], maps: Tensor = MAPS) -> None:
+    """Check that a figure shows these images, each with its photograph, map, outline and score."""
+    shown = heat_maps(figure)
+    assert len(shown) == len(indices)
+    for each, index in zip(shown, indices, strict=True):
+        assert torch.allclose(each.image, IMAGES[index].mean(0), atol=1e-6)
+        assert torch.equal(each.weights.double(), result.pixel_aupimo(maps[index]).double())
+        assert each.has_outline == bool(MASKS[index].any())

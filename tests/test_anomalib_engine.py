@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchvision_operators  # noqa: F401  a process that Lightning starts has no conftest
 from helpers import assert_same, run_ranks
+from loops import FigureLogger, heat_maps
 from PIL import Image
 from torch import Tensor
 
@@ -36,7 +37,7 @@ with warnings.catch_warnings():
     from anomalib.models import Fastflow, Padim
     from anomalib.post_processing import PostProcessor
     from lightning.pytorch import Callback
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.loggers import CSVLogger
 
     from aupimo_torchmetrics.anomalib import AUPIMO
     from aupimo_torchmetrics.lightning import AUPIMOCallback
@@ -445,40 +446,20 @@ def test_the_example_of_the_readme_runs(root: Path, tmp_path: Path, monkeypatch:
     assert len(names["result"].paths) == len(names["data"].test_data)
 
 
-def mean_within(heatmap: tuple[Tensor, Tensor], result: Any) -> float:
-    """Mean of a heat map within its mask: the score of its image if the map is the one that was scored."""
-    anomaly_map, mask = heatmap
-    return float(result.pixel_aupimo(anomaly_map)[mask].mean())
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Any]]:
-    """Note the maps, masks and results of all heat maps that are drawn."""
-    notes: list[tuple[Any, Any, Any]] = []
-    modules = [module for name, module in sys.modules.items() if name.startswith("aupimo_torchmetrics")]
-    for module in [module for module in modules if hasattr(module, "plot_heatmaps")]:
-        draw = module.plot_heatmaps
-
-        def note(
-            images: Any, maps: Any, result: Any, masks: Any = None, *args: Any, draw: Any = draw, **kwargs: Any
-        ) -> Any:
-            notes.append((maps, masks, result))
-            return draw(images, maps, result, masks, *args, **kwargs)
-
-        monkeypatch.setattr(module, "plot_heatmaps", note)
-    return notes
-
-
-def test_heat_maps_are_of_the_maps_that_were_scored(drawn: list[Any], root: Path, tmp_path: Path) -> None:
-    """With the default post-processor, the mean of each heat map within its mask is the score of an image."""
-    logger = TensorBoardLogger(tmp_path / "logs")
-    engine = engine_of(tmp_path, AUPIMOCallback(), logger=logger)
+def test_heat_maps_are_of_the_maps_that_were_scored(root: Path, tmp_path: Path) -> None:
+    """With the default post-processor, each heat map is that of its image: its mean within the mask is the score."""
+    logger, callback = FigureLogger(), AUPIMOCallback()
+    engine = engine_of(tmp_path, callback, logger=logger)
     data, model = data_of(root), model_of(*metrics_of())
     engine.fit(model, datamodule=data)
     engine.test(model, datamodule=data, verbose=False)
-    assert len(drawn) == 4  # two metrics, in validation and test
-    for maps, masks, result in drawn:
-        means = [mean_within(pair, result) for pair in zip(maps, masks, strict=True)]
-        assert len({*means}) > 1
-        for mean in means:
-            assert (result.aupimos - mean).abs().nan_to_num(1).min() < 1e-6
+    for name in ("AUPIMO", "max_AUPIMO"):
+        result, figures = callback.results[name], logger.figures[f"{name}/heatmaps"]
+        assert len(figures) == 2  # in validation and test
+        for each in heat_maps(figures[1]):
+            (number,) = re.findall(r"\d{3}", each.title)
+            (index,) = [i for i, path in enumerate(result.paths) if path.endswith(f"bad/{number}.png")]
+            is_masked = torch.from_numpy(np.asarray(Image.open(root / f"masks/{number}.png").convert("L")) > 0)
+            assert float(each.weights[is_masked].mean()) == pytest.approx(float(result.aupimos[index]), abs=1e-6)
+            photograph = torch.from_numpy(np.asarray(Image.open(result.paths[index]).convert("L"), dtype=np.float32))
+            assert torch.corrcoef(torch.stack([each.image.flatten(), photograph.flatten()]))[0, 1] > 0.99

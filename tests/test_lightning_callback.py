@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
 import os
 import sys
@@ -17,45 +16,44 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from helpers import FPR_BOUNDS, make_batch, run_ranks
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.loggers.logger import Logger
+from helpers import FPR_BOUNDS, run_ranks
+from lightning.pytorch.loggers import CSVLogger
+from loops import (
+    MAPS,
+    MASKS,
+    Batch,
+    Detector,
+    FigureLogger,
+    advice_of_lightning,
+    fit,
+    loader,
+    make_trainer,
+    new_metric,
+    read_events,
+    update_and_log,
+)
 from matplotlib import pyplot as plt
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.wrappers import MinMaxMetric
 
-from aupimo_torchmetrics import AUPIMO, functional
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _figures, _names
-from aupimo_torchmetrics.lightning._gallery import Gallery, picture_maker
-from aupimo_torchmetrics.lightning._sources import guessed_pictures
-from aupimo_torchmetrics.plotting import plot_heatmaps
+from aupimo_torchmetrics import functional
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
-    pytest.mark.filterwarnings("ignore:AUPIMO is undefined .NaN.. none of the 4 images is anomalous"),  # sanity check
-]
+pytestmark = advice_of_lightning
 
-MAPS, MASKS = make_batch("NNNNNNAANAAAN", 0)
-MASKS[9] = False
-MASKS[9, 3, 4] = True
+FIGURES = {"val/aupimo/distribution", "val/aupimo/curves", "val/aupimo/heatmaps"}
+SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
+STEPS = [4, 9]
+"""Lightning logs the scalars of a validation at the step before the one that is next: here after 5 and 10 steps."""
+
+FEW_MASKS = MASKS.clone()
+FEW_MASKS[9] = False
+FEW_MASKS[9, 3, 4] = True
 """One mask of one pixel, which is found or not, so that the shares at 0 and 1 differ."""
-IMAGES = torch.rand(len(MAPS), 3, *MAPS.shape[1:], generator=torch.Generator().manual_seed(1))
-BATCH_SIZE = 2
-
-
-@pytest.fixture(autouse=True)
-def _no_figure_is_open() -> None:
-    """Figures that other tests left open do not count."""
-    plt.close("all")
 
 
 def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
@@ -63,106 +61,11 @@ def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
     return maps - 0.3 * epoch * maps.roll(3, -1)
 
 
-class Detector(pl.LightningModule):
-    """A model that gives the maps of its data."""
-
-    def __init__(self, answer: Callable[[Tensor, Tensor, Tensor], Any] | None = None) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-        self.answer = answer
-        self.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS)
-        self.unused = AUPIMO(fpr_bounds=FPR_BOUNDS)  # nothing is logged of a metric without updates
-
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        """Learn nothing."""
-        return self.layer(batch[0]).sum()
-
-    def validation_step(self, batch: list[Tensor], _: int) -> Any:
-        """Score the maps, log the score, and return what heat maps are drawn of."""
-        images, maps, masks, ids = batch
-        maps = maps_of_epoch(maps, self.current_epoch)
-        self.aupimo.update(maps, masks, ids)
-        self.log(f"{'test' if self.trainer.testing else 'val'}/aupimo", self.aupimo)
-        if self.answer is None:
-            return {"image": images, "anomaly_map": maps, "mask": masks}
-        return self.answer(images, maps, masks)
-
-    test_step = validation_step
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return what a trainer asks for."""
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-class ImageLogger(Logger):
-    """A logger that takes images, as that of Weights & Biases does, and remembers all that it gets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images: dict[str, list[Any]] = {}
-        self.scalars: dict[str, float] = {}
-
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "images"
-
-    @property
-    def version(self) -> int:
-        """Version of the run."""
-        return 0
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # noqa: ARG002
-        """Remember the latest values."""
-        self.scalars.update(metrics)
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Remember nothing."""
-
-    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
-        """Remember images and step."""
-        self.images.setdefault(key, []).append((images, step))
-
-
-def make_trainer(folder: Path, **settings: Any) -> pl.Trainer:
-    """Make a trainer of two epochs that logs to TensorBoard."""
-    defaults = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 2,
-        "logger": TensorBoardLogger(folder, name="", version=""),
-        "callbacks": [AUPIMOCallback()],
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "default_root_dir": folder,
-        "log_every_n_steps": 1,
-    }
-    return pl.Trainer(**{**defaults, **settings})
-
-
-def loader(masks: Tensor = MASKS) -> DataLoader[Any]:
-    """Return the data to validate on."""
-    return DataLoader(TensorDataset(IMAGES, MAPS, masks, torch.arange(len(MAPS))), BATCH_SIZE)
-
-
-def fit(folder: Path, model: pl.LightningModule | None = None, masks: Tensor = MASKS, **settings: Any) -> pl.Trainer:
-    """Train for two epochs."""
-    trainer = make_trainer(folder, **settings)
-    trainer.fit(model or Detector(), DataLoader(TensorDataset(torch.zeros(3, 1))), loader(masks))
-    return trainer
-
-
-def read_events(folder: Path) -> EventAccumulator:
-    """Read what TensorBoard would show."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0, "images": 0})
-    return events.Reload()
-
-
-def expected_scores(epoch: int) -> Tensor:
-    """Return the scores of the anomalous images by the function."""
-    scores = functional.aupimo(maps_of_epoch(MAPS, epoch), MASKS, fpr_bounds=FPR_BOUNDS, reduction="none")
-    return scores[~scores.isnan()]
+def others_each_epoch(model: Detector, batch: Batch, _: int) -> None:
+    """Score the maps of the epoch, and log the score."""
+    maps = maps_of_epoch(batch["scores"], model.current_epoch)
+    model.aupimo.update(maps, FEW_MASKS[batch["index"]], batch["index"])
+    model.log("val/aupimo", model.aupimo)
 
 
 def open_picture(encoded: bytes) -> Any:
@@ -170,39 +73,30 @@ def open_picture(encoded: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
-FIGURES = {"val/aupimo/distribution", "val/aupimo/curves", "val/aupimo/heatmaps"}
-SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
-STEPS = [2, 5]
-"""Lightning logs the scalars of a validation at the step before the one that is next: here after 3 and 6 steps."""
-
-
 def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
     """Scalars, histogram and figures of two epochs are those of a direct computation; nothing is left open."""
-    fit(tmp_path)
+    plt.close("all")
+    fit(tmp_path, Detector(others_each_epoch, aupimo=new_metric(), unused=new_metric()), AUPIMOCallback())
     events = read_events(tmp_path)
-    assert {"val/aupimo", *SHARES} <= set(events.Tags()["scalars"])
     assert events.Tags()["histograms"] == ["val/aupimo/scores"]
     assert set(events.Tags()["images"]) == FIGURES
     for epoch in range(2):
-        scores = expected_scores(epoch)
-        assert events.Scalars("val/aupimo")[epoch].value == pytest.approx(float(scores.mean()), abs=1e-7)
-        assert events.Scalars("val/aupimo/share_at_0")[epoch].value == pytest.approx(
-            float((scores == 0).float().mean())
-        )
-        assert events.Scalars("val/aupimo/share_at_1")[epoch].value == pytest.approx(
-            float((scores == 1).float().mean())
-        )
-        histogram = events.Histograms("val/aupimo/scores")[epoch]
-        assert histogram.step == events.Scalars("val/aupimo")[epoch].step
-        logged = histogram.histogram_value
+        scores = functional.aupimo(maps_of_epoch(MAPS, epoch), FEW_MASKS, fpr_bounds=FPR_BOUNDS, reduction="none")
+        scores = scores[~scores.isnan()]
+        for tag, expected in (
+            ("val/aupimo", scores.mean()),
+            ("val/aupimo/share_at_0", (scores == 0).float().mean()),
+            ("val/aupimo/share_at_1", (scores == 1).float().mean()),
+        ):
+            assert events.Scalars(tag)[epoch].value == pytest.approx(float(expected), abs=1e-7)
+        logged = events.Histograms("val/aupimo/scores")[epoch].histogram_value
         assert logged.num == len(scores) == 5
         assert (logged.min, logged.max) == pytest.approx((float(scores.min()), float(scores.max())))
         assert (logged.sum, logged.sum_squares) == pytest.approx((float(scores.sum()), float(scores.square().sum())))
-    for tag in ("val/aupimo", *SHARES, *FIGURES):
-        kind = events.Images if tag in FIGURES else events.Scalars
+    for tag in ("val/aupimo", *SHARES, *FIGURES, "val/aupimo/scores"):
+        kind = events.Images if tag in FIGURES else events.Histograms if "scores" in tag else events.Scalars
         assert [event.step for event in kind(tag)] == STEPS, tag
-    assert 0 < events.Scalars("val/aupimo/share_at_0")[0].value < 1
-    assert events.Scalars("val/aupimo")[0].value != events.Scalars("val/aupimo")[1].value
+    assert max(events.Scalars(tag)[0].value for tag in SHARES) > 0
     for tag in FIGURES:
         first, second = (open_picture(image.encoded_image_string) for image in events.Images(tag))
         assert first.shape == second.shape
@@ -210,305 +104,101 @@ def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
     assert plt.get_fignums() == []
 
 
-def test_nothing_is_logged_of_the_sanity_check(tmp_path: Path) -> None:
-    """A sanity check that sees all of the data, and so has a score, leaves no trace."""
-    fit(tmp_path, num_sanity_val_steps=-1)
-    events = read_events(tmp_path)
-    assert [event.step for event in events.Images("val/aupimo/curves")] == STEPS
-    assert [event.step for event in events.Histograms("val/aupimo/scores")] == STEPS
-
-
 @pytest.mark.parametrize("every", [2, 3])
 def test_every_n_epochs(tmp_path: Path, every: int) -> None:
-    """Of two epochs the second is logged or none; the score itself always is."""
-    fit(tmp_path, callbacks=[AUPIMOCallback(every_n_epochs=every)])
-    events = read_events(tmp_path)
-    assert len(events.Scalars("val/aupimo")) == 2
-    if every == 2:
-        (image,) = events.Images("val/aupimo/curves")
-        assert image.step == STEPS[1]
-    else:
-        assert events.Tags()["images"] == []
+    """Of two epochs the second is drawn or none, and nothing of a sanity check that sees all of the data."""
+    logger = FigureLogger()
+    trainer = fit(tmp_path, Detector(), AUPIMOCallback(every_n_epochs=every), logger=logger, num_sanity_val_steps=-1)
+    assert {tag: len(figures) for tag, figures in logger.figures.items()} == dict.fromkeys(
+        FIGURES if every == 2 else (), 1
+    )
+    assert set(trainer.callback_metrics) >= SHARES
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_runs_of_their_own_are_always_logged(tmp_path: Path) -> None:
     """`Trainer.validate` and `Trainer.test` log under their own names."""
-    trainer = make_trainer(tmp_path, callbacks=[AUPIMOCallback(every_n_epochs=100)])
-    trainer.validate(Detector(), loader(), verbose=False)
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(batch["scores"], batch["truth"])
+        model.log("test/aupimo" if model.trainer.testing else "val/aupimo", model.aupimo)
+
+    trainer = make_trainer(tmp_path, AUPIMOCallback(every_n_epochs=100))
+    trainer.validate(Detector(step), loader(), verbose=False)
     assert set(read_events(tmp_path).Tags()["images"]) == FIGURES
-    (values,) = trainer.test(Detector(), loader(), verbose=False)
+    (values,) = trainer.test(Detector(step), loader(), verbose=False)
     assert "test/aupimo/share_at_0" in values
     assert {tag.replace("val", "test") for tag in FIGURES} < set(read_events(tmp_path).Tags()["images"])
 
 
-class WithCollection(Detector):
-    """A model whose metrics stand in a collection, beside others that are no business of the callback."""
+@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain", "ignore:.*The FPR bounds")
+@pytest.mark.parametrize(("metric", "names"), [(None, ("strict", "wide")), ("metrics.strict", ("strict",))])
+def test_members_of_a_collection(tmp_path: Path, metric: Any, names: tuple[str, ...]) -> None:
+    """Each metric of a collection, or one of them, is logged under its name, with its own scores of shared states."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        del self.aupimo
-        members = {"loose": AUPIMO(fpr_bounds=(1e-2, 1e-1)), "strict": AUPIMO(fpr_bounds=FPR_BOUNDS)}
-        self.metrics = MetricCollection({**members, "range": MinMaxMetric(AUPIMO())}, prefix="val/")
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.metrics.update(batch["scores"], batch["truth"])
+        model.log_dict(model.metrics)
 
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        """Score the maps with the two that are of interest."""
-        _, maps, masks, _ = batch
-        for name in ("loose", "strict"):
-            self.metrics[name].update(maps, masks)
-
-
-class InGroup(Detector):
-    """A model whose metrics share their states in a group of the collection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        del self.aupimo
-        members = {"strict": AUPIMO(fpr_bounds=FPR_BOUNDS), "wide": AUPIMO(fpr_bounds=(1e-4, FPR_BOUNDS[1]))}
-        self.metrics = MetricCollection(members, prefix="val/")
-
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        """Update the collection and log it."""
-        _, maps, masks, _ = batch
-        self.metrics.update(maps, masks)
-        self.log_dict(self.metrics)
-
-
-@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
-def test_members_of_a_collection_are_found(tmp_path: Path) -> None:
-    """Each metric of a collection is logged under its name, with its own scores, though they share states."""
-    fit(tmp_path, InGroup(), callbacks=[AUPIMOCallback()])
+    lower = {"strict": FPR_BOUNDS[0], "wide": 1e-4}
+    members = {name: new_metric(fpr_bounds=(lower[name], FPR_BOUNDS[1])) for name in lower}
+    model = Detector(step, metrics=MetricCollection(members, prefix="val/"))
+    fit(tmp_path, model, AUPIMOCallback(metric, num_heatmaps=0))
     events = read_events(tmp_path)
-    assert set(events.Tags()["histograms"]) == {"val/strict/scores", "val/wide/scores"}
-    for name, lower in (("strict", FPR_BOUNDS[0]), ("wide", 1e-4)):
-        scores = functional.aupimo(MAPS, MASKS, fpr_bounds=(lower, FPR_BOUNDS[1]), reduction="none")
+    assert set(events.Tags()["histograms"]) == {f"val/{name}/scores" for name in names}
+    for name in names:
+        scores = functional.aupimo(MAPS, MASKS, fpr_bounds=(lower[name], FPR_BOUNDS[1]), reduction="none")
         logged = events.Histograms(f"val/{name}/scores")[0].histogram_value
         assert logged.sum == pytest.approx(float(scores.nansum()))
 
 
-def test_a_metric_may_be_named(tmp_path: Path) -> None:
-    """Only the named metric is logged."""
-    with pytest.warns(UserWarning, match="The FPR bounds"):
-        fit(tmp_path, InGroup(), callbacks=[AUPIMOCallback("metrics.strict")])
-    assert read_events(tmp_path).Tags()["histograms"] == ["val/strict/scores"]
-
-
-def test_metrics_within_wrappers_are_skipped() -> None:
-    """Copies that wrappers keep are not logged, and a metric without updates is found but skipped later."""
-    assert set(_names.find_metrics(WithCollection())) == {"metrics.loose", "metrics.strict", "unused"}
-
-
 def test_missing_metrics_are_named_before_training(tmp_path: Path) -> None:
     """A module without the metric is a ValueError that lists those that it has."""
-    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'pimo', but got aupimo, unused"):
-        fit(tmp_path, callbacks=[AUPIMOCallback("pimo")])
+    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'pimo', but got aupimo"):
+        fit(tmp_path, Detector(), AUPIMOCallback("pimo"))
     model = Detector()
-    del model.aupimo, model.unused
+    del model.aupimo
     with pytest.raises(ValueError, match="Expected Detector to hold an AUPIMO metric, but got none"):
-        fit(tmp_path, model)
+        fit(tmp_path, model, AUPIMOCallback())
 
 
 def test_undefined_scores_are_logged_as_nan(tmp_path: Path) -> None:
     """Without anomalous images training goes on; shares are NaN and nothing is drawn."""
-    with pytest.warns(UserWarning, match="none of the 13 images is anomalous"):
-        trainer = fit(tmp_path, masks=torch.zeros_like(MASKS))
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        update_and_log(model, {**batch, "truth": torch.zeros_like(batch["truth"])}, dataloader_idx)
+
+    logger = FigureLogger()
+    with pytest.warns(UserWarning, match="none of the 10 images is anomalous"):
+        trainer = fit(tmp_path, Detector(step), AUPIMOCallback(), logger=logger, num_sanity_val_steps=0)
     assert trainer.current_epoch == 2
     assert all(math.isnan(trainer.callback_metrics[name]) for name in SHARES)
-    assert read_events(tmp_path).Tags()["images"] == []
+    assert logger.figures == {}
+
+
+class ImageLogger(FigureLogger):
+    """A logger that takes images, as that of Weights & Biases does."""
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        """Remember images and step."""
+        self.figures.setdefault(key, []).append((*images, step))
 
 
 def test_loggers_with_log_image_get_the_figures(tmp_path: Path) -> None:
     """A logger that takes images gets each figure as pixels, with the step, and one that does not only scalars."""
+    plt.close("all")
     images, rows = ImageLogger(), CSVLogger(tmp_path)
-    fit(tmp_path, logger=[images, rows])
-    assert set(images.images) == FIGURES
-    for calls in images.images.values():
+    fit(tmp_path, Detector(), AUPIMOCallback(), logger=[images, rows])
+    assert set(images.figures) == FIGURES
+    for calls in images.figures.values():
         assert [step for _, step in calls] == STEPS
-        for (picture,), _ in calls:
+        for picture, _ in calls:
             assert picture.dtype == np.uint8
             assert picture.shape[2] == 3
             assert len(np.unique(picture)) > 10
     assert set(images.scalars) >= SHARES
     assert "val/aupimo/share_at_0" in Path(rows.log_dir, "metrics.csv").read_text().splitlines()[0]
     assert plt.get_fignums() == []
-
-
-def test_no_logger_and_no_maps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a logger the shares can still be monitored; without maps the log says how to get heat maps."""
-    trainer = fit(tmp_path, logger=False)
-    assert set(trainer.callback_metrics) >= SHARES
-    with caplog.at_level(logging.INFO):
-        fit(tmp_path, Detector(answer=lambda *_: None), callbacks=[AUPIMOCallback()])
-    assert "found no images and anomaly maps" in caplog.text
-    assert set(read_events(tmp_path).Tags()["images"]) == FIGURES - {"val/aupimo/heatmaps"}
-
-
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Note what heat maps are drawn of."""
-    calls = []
-
-    def note(images: Any, maps: Any, result: Any, masks: Any, **settings: Any) -> Any:
-        calls.append({"images": images, "maps": maps, "masks": masks, **settings})
-        return plot_heatmaps(images, maps, result, masks, **settings)
-
-    monkeypatch.setattr(_figures, "plot_heatmaps", note)
-    return calls
-
-
-SOURCES: dict[str, tuple[Any, Any]] = {
-    "usual names": (None, None),
-    "other usual names": (None, lambda images, maps, masks: {"images": images, "preds": maps, "gt_mask": masks}),
-    "maps returned, images and masks in the batch": (
-        lambda outputs, batch: (batch[0], outputs, batch[2]),
-        lambda images, maps, masks: maps,  # noqa: ARG005
-    ),
-    "given names": (
-        ("photo", "heat", "truth"),
-        lambda images, maps, masks: {"photo": images, "heat": maps[:, None], "truth": masks[:, None]},
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", SOURCES)
-def test_heat_maps_are_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Wherever images, maps and masks are, anomalous ones spread over the data are drawn, with their own maps."""
-    source, answer = SOURCES[kind]
-    calls = drawn(monkeypatch)
-    fit(tmp_path, Detector(answer), callbacks=[AUPIMOCallback(heatmap_source=source, num_heatmaps=3)])
-    assert len(calls) == 2
-    for epoch, call in enumerate(calls):
-        indices = call["indices"]
-        assert indices == (6, 9, 11)
-        for i, index in enumerate(indices):
-            assert torch.equal(call["maps"][i], maps_of_epoch(MAPS, epoch)[index])
-            assert torch.equal(call["masks"][i], MASKS[index])
-            assert torch.allclose(call["images"][i], IMAGES[index], atol=1e-6)
-
-
-def test_heat_maps_of_a_tuple_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images and masks are taken from a batch (images, masks), and labels are not taken for masks."""
-    outputs = {"anomaly_map": MAPS[:2]}
-    images, maps, masks = guessed_pictures(outputs, (IMAGES[:2], MASKS[:2]))
-    assert torch.equal(images, IMAGES[:2])
-    assert torch.equal(maps, MAPS[:2])
-    assert torch.equal(masks, MASKS[:2])
-    assert guessed_pictures(outputs, [IMAGES[:2], torch.tensor([0, 1])])[2] is None
-    calls = drawn(monkeypatch)
-    # the batch is (images, maps, masks, ids): maps are in the shape of masks, but hold other values
-    fit(tmp_path, Detector(lambda images, maps, masks: {"anomaly_map": maps}))  # noqa: ARG005
-    assert [call["indices"] for call in calls] == [(6, 7, 10, 11)] * 2
-    assert all(torch.equal(mask, MASKS[index]) for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True))
-
-
-def test_ignored_pixels_are_no_defect_in_heat_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `ignore_index`, masks are recognised in a batch, and normal images with ignored borders stay normal."""
-    target = MASKS.to(torch.uint8)
-    target[:, -1] = 255
-    model = Detector(lambda images, maps, masks: {"anomaly_map": maps})  # noqa: ARG005
-    model.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS, ignore_index=255)
-    calls = drawn(monkeypatch)
-    fit(tmp_path, model, target)
-    assert [call["indices"] for call in calls] == [(6, 7, 10, 11)] * 2
-    for mask, index in zip(calls[0]["masks"], (6, 7, 10, 11), strict=True):
-        assert torch.equal(mask, target[index] == 1)
-
-
-def test_chosen_images_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images may be chosen by their indices, normal ones too."""
-    calls = drawn(monkeypatch)
-    fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 0])])
-    assert [call["indices"] for call in calls] == [(0, 10)] * 2
-
-
-def test_chosen_images_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning says once which images cannot be drawn; the others are."""
-    calls = drawn(monkeypatch)
-    with pytest.warns(UserWarning, match=r"there is no image 13, 99\. This process had 13 images") as caught:
-        fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_images=[10, 13, 99])])
-    assert len([each for each in caught if "heatmap_images" in str(each.message)]) == 1
-    assert [call["indices"] for call in calls] == [(10,)] * 2
-
-
-def test_no_heat_maps(tmp_path: Path) -> None:
-    """`num_heatmaps=0` looks at no batch."""
-    fit(tmp_path, Detector(lambda *_: {"image": 1}), callbacks=[AUPIMOCallback(num_heatmaps=0)])
-    assert set(read_events(tmp_path).Tags()["images"]) == FIGURES - {"val/aupimo/heatmaps"}
-
-
-def offer(gallery: Gallery, images: Tensor, maps: Tensor, masks: Tensor | None, first: int = 0) -> None:
-    """Offer the images of a batch to a gallery; all are anomalous if there are no masks."""
-    flags = [True] * len(images) if masks is None else masks.flatten(1).any(1).tolist()
-    gallery.offer(flags, picture_maker((images, maps, masks)), first, first)
-
-
-def test_images_of_another_size_are_resized() -> None:
-    """An image is brought to the size of its map, and normalised images are drawn as they are."""
-    gallery = Gallery(2, None)
-    offer(gallery, IMAGES[:3], torch.rand(3, 50, 80), None)
-    assert {kept.picture.image.shape for kept in gallery.chosen()} == {(3, 50, 80)}
-
-
-@pytest.mark.parametrize("num_images", [0, 1, 3, 4, 7, 100, 1000])
-def test_gallery_is_small_and_spread_evenly(num_images: int) -> None:
-    """At most twice as many images are held as are drawn, and those that are drawn are spread over all images."""
-    gallery = Gallery(4, None)
-    for batch in range(num_images):
-        masks = torch.tensor([0, 1])[:, None, None].expand(2, 4, 4)
-        offer(gallery, torch.rand(2, 1, 4, 4), torch.full((2, 4, 4), float(batch)), masks, 2 * batch)
-        assert len(gallery.kept) <= 8
-    pictures = gallery.chosen()
-    indices = [kept.image_index for kept in pictures]
-    assert len(pictures) == min(4, num_images)
-    assert all(index % 2 == 1 for index in indices)  # the anomalous ones
-    if num_images >= 100:
-        gaps = np.diff([-1, *indices, 2 * num_images])
-        assert gaps.max() <= 2 * num_images / 2.5
-
-
-def test_gallery_is_small_within_a_batch_and_skips_nan() -> None:
-    """A large batch is thinned out as it is seen, and a map that cannot be drawn is not kept."""
-    maps = torch.rand(100, 4, 4)
-    maps[0, 1, 1] = torch.nan
-    gallery = Gallery(4, None)
-    offer(gallery, torch.rand(100, 1, 4, 4), maps, None)
-    assert 4 <= len(gallery.kept) <= 8
-    assert 0 not in [kept.image_index for kept in gallery.chosen()]
-
-
-WRONG_SOURCES: dict[str, tuple[Any, str]] = {
-    "missing name": (
-        ("image", "heat", "mask"),
-        "to name tensors of images, .* but found no maps",
-    ),
-    "wrong shape": (
-        lambda outputs, batch: (batch[0][:1], outputs["anomaly_map"], None),
-        r"for heat maps, but got \(1, 3, 25, 40\) .* and \(2, 25, 40\) .* and NoneType",
-    ),
-    "maps with channels": (
-        lambda outputs, batch: (batch[0], outputs["image"], None),
-        r"for heat maps, but got \(2, 3, 25, 40\) .* and \(2, 3, 25, 40\)",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", WRONG_SOURCES)
-def test_wrong_sources_are_errors(tmp_path: Path, kind: str) -> None:
-    """A source that was given and does not fit raises at the first batch, and says what it found."""
-    source, message = WRONG_SOURCES[kind]
-    with pytest.raises(ValueError, match=message):
-        make_trainer(tmp_path, callbacks=[AUPIMOCallback(heatmap_source=source)]).validate(
-            Detector(), loader(), verbose=False
-        )
-
-
-def test_a_source_may_skip_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function may return None for a batch."""
-    calls = drawn(monkeypatch)
-
-    def only_last(outputs: Any, batch: Any) -> Any:
-        return (batch[0], outputs["anomaly_map"], batch[2]) if 11 in batch[3] else None
-
-    fit(tmp_path, callbacks=[AUPIMOCallback(heatmap_source=only_last)])
-    assert len(calls[0]["indices"]) == 2
 
 
 def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,18 +218,23 @@ def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
         AUPIMOCallback()
 
 
+def fit_in(folder: Path, **settings: Any) -> None:
+    """Train with nine images, so that two processes have one twice."""
+    fit(folder, Detector(others_each_epoch), AUPIMOCallback(), loaders=loader(range(1, 10)), **settings)
+
+
 def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], Any]) -> None:
     """Train as one of several processes that are there already."""
     note("training")
     warnings.simplefilter("ignore")
     os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
-    fit(folder, num_sanity_val_steps=0, devices=world_size, strategy="ddp")
+    fit_in(folder, num_sanity_val_steps=0, devices=world_size, strategy="ddp")
 
 
 @pytest.mark.slow  # test_lightning.py has two processes in the default part
 def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
     """Under DDP rank 0 logs the scores of all ranks, one image of which is dealt out twice, as one process does."""
-    fit(tmp_path / "one", num_sanity_val_steps=0)
+    fit_in(tmp_path / "one", num_sanity_val_steps=0)
     run_ranks([(partial(fit_on_rank, tmp_path / "two"), 2)])
     one, two = read_events(tmp_path / "one"), read_events(tmp_path / "two")
     assert set(one.Tags()["images"]) == set(two.Tags()["images"]) == FIGURES

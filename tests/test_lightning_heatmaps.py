@@ -1,60 +1,78 @@
-"""Heat maps are of the maps that were scored, whoever changes what a step returns, and guesses end no training."""
+"""Heat maps are of the maps that were scored, over the photographs of their batch, and guesses end no training."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import weakref
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
+from helpers import make_batch
 from loops import (
-    IMAGES,
     MAPS,
     MASKS,
-    SCORES,
     Batch,
     Detector,
+    FigureLogger,
     advice_of_lightning,
+    check_heat_maps,
     fit,
+    heat_maps,
     loader,
     make_trainer,
     new_metric,
-    read_events,
     unlogged,
     update_and_log,
 )
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _figures
-from aupimo_torchmetrics.lightning._sources import guessed_pictures
-from aupimo_torchmetrics.plotting import plot_heatmaps
+from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
+pytestmark = advice_of_lightning
 
-MIN_MAX_ERROR = 1e-6
-"""A mean of float64 pixel weights against a score that is a sum in another order, rounded to float32."""
+TAG = "val/aupimo/heatmaps"
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What heat maps are drawn of."""
-    calls: list[dict[str, Any]] = []
+def run(
+    folder: Path, model: pl.LightningModule, *others: Any, loaders: Any = None, limit: float = 1.0, **settings: Any
+) -> tuple[FigureLogger, AUPIMOCallback]:
+    """Validate, with a callback of these settings and others behind it."""
+    logger, callback = FigureLogger(), AUPIMOCallback(**settings)
+    trainer = make_trainer(folder, callback, *others, logger=logger, limit_val_batches=limit, inference_mode=False)
+    trainer.validate(model, loader() if loaders is None else loaders, verbose=False)
+    return logger, callback
 
-    def note(images: Any, maps: Any, result: Any, masks: Any, **settings: Any) -> Any:
-        calls.append({"images": images, "maps": maps, "masks": masks, "result": result, **settings})
-        return plot_heatmaps(images, maps, result, masks, **settings)
 
-    monkeypatch.setattr(_figures, "plot_heatmaps", note)
-    return calls
+def check(ran: tuple[FigureLogger, AUPIMOCallback], indices: Sequence[int], maps: Tensor = MAPS) -> list[str]:
+    """Check the one figure of `run`; return its titles."""
+    (figure,) = ran[0].figures[TAG]
+    check_heat_maps(figure, ran[1].results["val/aupimo"], indices, maps)
+    return [each.title for each in heat_maps(figure)]
+
+
+def scoring(make: Callable[[Batch], tuple[Any, ...]]) -> Callable[[Any, Batch, int], None]:
+    """Return a step that scores what a function makes of its batch: maps, masks and perhaps ids."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(*make(batch))
+        model.log("val/aupimo", model.aupimo)
+
+    return step
 
 
 class Changes(pl.Callback):
@@ -80,9 +98,17 @@ class Changes(pl.Callback):
             pl_module.log("val/aupimo", pl_module.aupimo)
 
 
-def only_return(_: Detector, batch: Batch, __: int) -> Any:
-    """Return maps and masks, and update nothing."""
-    return {"anomaly_map": batch["scores"].clone(), "mask": batch["truth"]}
+def return_maps(_: Detector, batch: Batch, __: int) -> Any:
+    """Return maps, and update nothing."""
+    return {"anomaly_map": batch["scores"].clone()}
+
+
+def update_and_return(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+    """Return maps that are scored."""
+    outputs = return_maps(model, batch, dataloader_idx)
+    model.aupimo.update(outputs["anomaly_map"], batch["truth"])
+    model.log("val/aupimo", model.aupimo)
+    return outputs
 
 
 class UpdatesLate(Detector):
@@ -97,74 +123,155 @@ class UpdatesLate(Detector):
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("how", ["in place", "replaced"])
 @pytest.mark.parametrize("scored", ["in the step", "by the callback", "by the model afterwards"])
-def test_heat_maps_are_of_the_scored_maps(
-    tmp_path: Path, drawn: list[dict[str, Any]], scored: str, how: str, is_first: bool
-) -> None:
-    """The mean of a heat map within its mask is the score of its image, wherever maps are changed and scored."""
-    if scored == "in the step" and not is_first:
-        pytest.skip("the maps that were scored are gone before this callback can see them")
+def test_heat_maps_are_of_the_scored_maps(tmp_path: Path, scored: str, how: str, is_first: bool) -> None:
+    """A heat map is of the map that was scored, wherever maps are changed and scored."""
     model = {
-        "in the step": Detector(),
-        "by the callback": Detector(only_return),
-        "by the model afterwards": UpdatesLate(only_return),
+        "in the step": Detector(update_and_return),
+        "by the callback": Detector(return_maps),
+        "by the model afterwards": UpdatesLate(return_maps),
     }[scored]
     changes = Changes(how, updates=scored == "by the callback")
-    callback = AUPIMOCallback()
-    fit(tmp_path, model, *((callback, changes) if is_first else (changes, callback)))
-    assert len(drawn) == 2
-    for call in drawn:
-        assert len(call["maps"]) == 4
-        for anomaly_map, mask, index in zip(call["maps"], call["masks"], call["indices"], strict=True):
-            mean = float(call["result"].pixel_aupimo(anomaly_map)[mask].mean())
-            assert mean == pytest.approx(float(call["result"].aupimos[index]), abs=MIN_MAX_ERROR)
+    callback, logger = AUPIMOCallback(), FigureLogger()
+    callbacks = (callback, changes) if is_first else (changes, callback)
+    make_trainer(tmp_path, *callbacks, logger=logger).validate(model, loader(), verbose=False)
+    scored_maps = MAPS if scored == "in the step" else MAPS.roll(2, -1) + 0.3 * MASKS
+    (figure,) = logger.figures[TAG]
+    check_heat_maps(figure, callback.results["val/aupimo"], (1, 3, 7, 9), scored_maps)
 
 
-@pytest.mark.filterwarnings("ignore:AUPIMO of `self.aupimo` is that of the images of 2 dataloaders")
-@pytest.mark.parametrize("loaders", [2, 1])
-@pytest.mark.parametrize("late", [True, False])
-@pytest.mark.slow
-def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> None:
-    """Of all that steps return, at most what one batch needs is held, and nothing after the epoch or an error."""
-    alive: list[weakref.ref[Tensor]] = []
-    most = 0
+class AsTuple(NamedTuple):
+    """A batch with names that nobody knows."""
 
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
-        nonlocal most
-        outputs = only_return(model, batch, 0) if late else update_and_log(model, batch, dataloader_idx)
-        alive.append(weakref.ref(outputs["anomaly_map"]))
-        gc.collect()
-        most = max(most, sum(each() is not None for each in alive))
-        if len(alive) == 12:
-            raise KeyError("out of luck")
-        return outputs
-
-    model = (UpdatesLate if late else Detector)(step)
-    callback = AUPIMOCallback(num_heatmaps=1, heatmap_images=[1])
-    parts = [loader(range(4)), loader(range(4, 10))] if loaders == 2 else loader()
-    with pytest.raises(KeyError, match="out of luck"):
-        fit(tmp_path, model, callback, loaders=parts)
-    assert most <= 3  # what Lightning holds of the step before, what the callback holds, and the present one
-    del model
-    gc.collect()
-    assert callback._epoch is None
-    assert not callback._scored
+    label: Tensor
+    photo: Tensor
 
 
-HOW_TO_MISGUESS: dict[str, Any] = {
-    "scores of images": lambda batch: {"preds": batch["scores"].amax((1, 2)), "target": batch["label"]},
-    "classes": lambda batch: {"preds": batch["truth"].long(), "target": batch["truth"].long()},
-    "two channels": lambda batch: {"preds": batch["scores"][:, None].expand(-1, 2, -1, -1)},
-    "flat maps": lambda batch: {"anomaly_map": batch["scores"].flatten(1)},
-    "maps of one pixel": lambda batch: {"anomaly_map": batch["scores"].amax((1, 2), keepdim=True)},
-    "no pixel": lambda batch: {"anomaly_map": batch["scores"][:, :0]},
-    "other images": lambda batch: {"anomaly_map": batch["scores"], "image": batch["image"][:1], "images": None},
-    "texts": lambda _: {"image": "a.png", "anomaly_map": "b.png"},
-    "lists": lambda batch: {"anomaly_map": list(batch["scores"])},
-    "nothing": lambda _: None,
-    "a loss": lambda batch: batch["scores"].mean(),
-    "an object that fails": lambda _: Fails(),
-    "complex numbers": lambda batch: {"anomaly_map": batch["scores"].to(torch.complex64)},
+PLACES: dict[str, tuple[Callable[[Tensor], Any], Any]] = {
+    "image": (lambda images: {"image": images}, None),
+    "images": (lambda images: {"images": images, "image": None}, None),
+    "attribute": (lambda images: SimpleNamespace(image=images), None),
+    "tuple": (lambda images: (images, torch.zeros(len(images))), None),
+    "behind labels": (lambda images: [torch.zeros(len(images)), images], None),
+    "tuple with names": (lambda images: AsTuple(torch.zeros(len(images)), images), None),
+    "tensor": (lambda images: images, None),
+    "list": (lambda images: {"image": [*images]}, None),
+    "grey": (lambda images: {"image": images.mean(1)}, None),
+    "texts before": (lambda images: {"image": ["a.png"] * len(images), "images": images}, None),
+    "given name": (lambda images: {"image": images * 0, "photo": images}, "photo"),
+    "given attribute": (lambda images: AsTuple(torch.zeros(len(images)), images), "photo"),
+    "function": (lambda images: ({"photo": [images]}, 5), lambda batch: batch[0]["photo"][0]),
+    "function of a list": (lambda images: {"a": images}, lambda batch: [image.mean(0) for image in batch["a"]]),
 }
+
+
+class Replaces(Detector):
+    """A model whose batch is another object than that of the loader."""
+
+    make_batch: Callable[[Tensor], Any]
+
+    def on_after_batch_transfer(self, batch: Batch, _: int) -> Any:
+        """Give the step what it is to find."""
+        self.held = batch
+        return self.make_batch(batch["image"])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_photographs_are_found(tmp_path: Path, place: str) -> None:
+    """Photographs are taken from where they usually are, or from where `images` says."""
+    make, images = PLACES[place]
+    model = Replaces(lambda model, _, loader: update_and_log(model, model.held, loader))
+    model.make_batch = make
+    check(run(tmp_path, model, images=images), (1, 3, 7, 9))
+
+
+def test_photographs_of_another_size_are_resized(tmp_path: Path) -> None:
+    """A photograph is brought to the size of its map."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        batch["image"] = torch.ones(2, 3, 70, 50, dtype=torch.uint8)
+        update_and_log(model, batch, dataloader_idx)
+
+    logger, _ = run(tmp_path, Detector(step))
+    assert {each.image.shape for each in heat_maps(logger.figures[TAG][0])} == {MAPS.shape[1:]}
+
+
+def test_photographs_are_looked_up_at_the_update(tmp_path: Path) -> None:
+    """What a hook puts into the batch when it starts is drawn, as anomalib's pre-processor does."""
+
+    class Prepares(pl.Callback):
+        def on_validation_batch_start(self, _: Any, __: Any, batch: Batch, *___: Any) -> None:
+            batch["image"] = batch.pop("raw")
+
+    class Raw(Detector):
+        def on_after_batch_transfer(self, batch: Batch, _: int) -> Batch:
+            return {**batch, "raw": batch["image"], "image": batch["image"] * 0}
+
+    check(run(tmp_path, Raw(), Prepares()), (1, 3, 7, 9))
+
+
+def by_id(batch: Batch) -> dict[Any, Tensor]:
+    """Photographs by path."""
+    return {Path(f"{i}.png"): image for i, image in zip(batch["index"].tolist(), batch["image"], strict=True)}
+
+
+def in_parts(batch: Batch, parts: list[Any]) -> list[tuple[Tensor, Tensor, list[str]]]:
+    """Maps, masks and paths of parts of a batch."""
+    return [(batch["scores"][p], batch["truth"][p], [f"{i}.png" for i in batch["index"][p].tolist()]) for p in parts]
+
+
+STEPS: dict[str, list[Any]] = {"reordered": [[1, 0]], "one by one": [[0], [1]], "backwards": [[1], [0]]}
+
+
+@pytest.mark.parametrize("how", STEPS)
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_images_by_id(tmp_path: Path, how: str, call: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A step that reorders its batch or scores image by image is right with photographs by id, skipped without ids."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        for maps, masks, ids in in_parts(batch, STEPS[how]):
+            getattr(model.aupimo, call)(maps, masks, ids)
+        model.log("val/aupimo", model.aupimo)
+
+    with pytest.warns(UserWarning, match="single batch") if call == "forward" and how != "reordered" else nullcontext():
+        assert check(run(tmp_path / "by id", Detector(step), images=by_id), (1, 3, 7, 9))[0].startswith("1 · ")
+    if how != "reordered" and call == "update":
+        for images in (None, "image"):
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                logger, callback = run(tmp_path / str(images), Detector(step), images=images)
+            assert TAG not in logger.figures
+            assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+            assert "got 2 for 1 maps" in caplog.text
+            assert len(callback.results["val/aupimo"].paths or ()) == 10
+
+
+def test_a_part_of_a_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a batch that was scored in part nothing is drawn, with one hint, and all else is right; by id it is drawn."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        keep = batch["index"] != 2
+        model.aupimo.update(batch["scores"][keep], batch["truth"][keep], [f"{i}.png" for i in batch["index"][keep]])
+        model.log("val/aupimo", model.aupimo)
+
+    maps = MAPS[[0, 1, *range(3, 10)]]
+    with caplog.at_level(logging.INFO):
+        logger, callback = run(tmp_path, Detector(step), num_heatmaps=9)
+    assert [each.title[:2] for each in heat_maps(logger.figures[TAG][0])] == ["1 ", "5 ", "7 ", "9 "]
+    assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+    logger, callback = run(tmp_path, Detector(step), num_heatmaps=9, images=by_id)
+    assert torch.equal(
+        heat_maps(logger.figures[TAG][0])[1].weights, callback.results["val/aupimo"].pixel_aupimo(maps[2])
+    )
+
+
+def test_a_function_may_skip_batches_and_images(tmp_path: Path) -> None:
+    """A function may return None, or only some of the images by their ids."""
+    step = scoring(lambda batch: (batch["scores"], batch["truth"], batch["index"]))
+    for images in (
+        lambda batch: batch["image"] if 7 in batch["index"] else None,
+        lambda batch: {i: image for i, image in zip(batch["index"].tolist(), batch["image"], strict=True) if i == 7},
+    ):
+        check(run(tmp_path, Detector(step), images=images), [7])
 
 
 class Fails:
@@ -175,201 +282,449 @@ class Fails:
         raise RuntimeError(f"no {name} in this state")
 
 
-@pytest.mark.parametrize("case", HOW_TO_MISGUESS)
-def test_a_wrong_guess_ends_no_training(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What was only guessed and does not fit is passed by with one hint, and all other figures are there."""
+NOT_IMAGES: dict[str, Any] = {
+    "nothing": None,
+    "labels": torch.tensor([0, 1]),
+    "a scalar": torch.tensor(0.5),
+    "no pixel": torch.rand(2, 3, 0, 4),
+    "other images": torch.rand(1, 3, 25, 40),
+    "more images": torch.rand(3, 3, 25, 40),
+    "volumes": torch.rand(2, 1, 3, 25, 40),
+    "texts": ["a.png", "b.png"],
+    "a text": "a.png",
+    "complex numbers": torch.rand(2, 3, 25, 40).to(torch.complex64),
+    "arrays": [np.zeros((3, 4, 5)), np.zeros((3, 4, 5))],
+    "a number": 5,
+    "by id, without ids": {"a.png": torch.rand(3, 25, 40)},
+    "an object that fails": Fails(),
+}
 
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+
+@pytest.mark.parametrize("case", NOT_IMAGES)
+def test_a_wrong_guess_ends_no_training(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What was only guessed and is no photograph is passed by with one hint, and all other figures are there."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        batch["image"] = NOT_IMAGES[case]
         update_and_log(model, batch, dataloader_idx)
-        if case == "other images":
-            del batch["image"]
-            batch["image"] = IMAGES[:1]
-        return HOW_TO_MISGUESS[case](batch | {"image": IMAGES[batch["index"]]})
 
     with caplog.at_level(logging.INFO):
-        trainer = fit(tmp_path, Detector(step), AUPIMOCallback())
-    assert trainer.current_epoch == 2
-    assert caplog.text.count("AUPIMOCallback found no images and anomaly maps") == 1
-    assert {tag.rpartition("/")[2] for tag in read_events(tmp_path).Tags()["images"]} == {"distribution", "curves"}
+        logger, callback = run(tmp_path, Detector(step))
+    assert caplog.text.count("AUPIMOCallback draws no heat maps where it finds no photographs") == 1
+    assert "AUPIMOCallback(images=...)" in caplog.text
+    assert {tag.rpartition("/")[2] for tag in logger.figures} == {"distribution", "curves"}
+    assert len(callback.results["val/aupimo"].aupimos) == 10
 
 
-def test_a_label_named_target_is_no_mask(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
-    """A class label under the name of a mask is passed by: the maps are drawn without outlines, of anomalous images."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
-        update_and_log(model, batch, dataloader_idx)
-        return {"anomaly_map": batch["scores"], "target": batch["label"], "preds": batch["label"].float()}
-
-    fit(tmp_path, Detector(step), AUPIMOCallback(num_heatmaps=3))
-    assert [call["masks"] for call in drawn] == [None, None]
-    assert all(index % 2 == 1 for call in drawn for index in call["indices"])
+def fail(batch: Batch) -> Any:
+    """Fail as a function of a user does."""
+    return batch["photo"]
 
 
-def test_the_first_that_fits_is_taken() -> None:
-    """A name whose tensor does not fit does not hide another one that does, in the step's return or in its batch."""
-    outputs = {"preds": torch.rand(4), "anomaly_map": MAPS[:4], "target": torch.tensor([0, 1, 0, 1])}
-    for batch in ({"image": IMAGES[:4], "mask": MASKS[:4]}, SimpleNamespace(image=IMAGES[:4], gt_mask=MASKS[:4, None])):
-        images, maps, masks = guessed_pictures(outputs, batch)
-        assert torch.equal(images, IMAGES[:4])
-        assert torch.equal(maps, MAPS[:4])
-        assert torch.equal(masks.reshape(MASKS[:4].shape), MASKS[:4])
-    nested = {"image": "path.png", "images": IMAGES[:4], "preds": MAPS[:4, None]}
-    assert torch.equal(guessed_pictures(nested, {"image": IMAGES[:2]})[1], MAPS[:4, None])
-
-
-WRONG: dict[str, tuple[Any, str]] = {
-    "no such names": (("photo", "heat", "truth"), "found no images and no maps"),
-    "no such mask": (("image", "scores", "no"), "found no masks"),
-    "labels for masks": (("image", "scores", "label"), r"got .* and \(2,\) of torch.int64"),
-    "integers for maps": (("image", "truth", "truth"), "floating anomaly maps .* torch.bool"),
-    "two things": (
-        lambda _, batch: (batch["image"], batch["scores"]),
-        "images, anomaly maps and masks, or None, but got tuple of 2",
-    ),
-    "arrays": (lambda _, batch: (batch["image"], batch["scores"].numpy(), None), "got .* and ndarray and NoneType"),
+WRONG: dict[str, tuple[Any, type[Exception], str]] = {
+    "no such name": ("photo", ValueError, "Expected 'photo' in the batch to be images .* but got NoneType"),
+    "labels": ("label", ValueError, r"Expected 'label' .* but got \(2,\) of torch.int64"),
+    "too few": (lambda batch: batch["image"][:1], ValueError, "got 1 for 2 maps"),
+    "arrays": (lambda batch: batch["image"].numpy(), ValueError, "what the function `images` returns .* got ndarray"),
+    "by id, without ids": (by_id, ValueError, "`image_ids` in `update`"),
+    "an error of the user": (fail, KeyError, "photo"),
 }
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_sanity_val_steps": 0}], ids=["sanity check", "first validation"])
 @pytest.mark.parametrize("case", WRONG)
-def test_a_given_source_must_fit(tmp_path: Path, case: str, settings: dict[str, Any]) -> None:
-    """A given source that does not fit is an error in the sanity check, or in the first validation, drawn or not."""
-    source, message = WRONG[case]
-    trainer = make_trainer(tmp_path, AUPIMOCallback(heatmap_source=source, every_n_epochs=2), **settings)
-    with pytest.raises(ValueError, match=message):
-        trainer.fit(Detector(), loader(), loader())
+def test_given_photographs_must_be_there(tmp_path: Path, case: str, settings: dict[str, Any]) -> None:
+    """Wrong `images` are an error in the sanity check or in the first validation, drawn or not, outside of the step."""
+    images, error, message = WRONG[case]
+    errors: list[Exception] = []
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        try:
+            update_and_log(model, batch, dataloader_idx)
+        except Exception as each:
+            errors.append(each)
+            raise
+
+    model = Detector(step)
+    trainer = make_trainer(tmp_path, AUPIMOCallback(images=images, every_n_epochs=2), logger=False, **settings)
+    with pytest.raises(error, match=message):
+        trainer.fit(model, loader(), loader())
     assert (trainer.global_step == 0) == (not settings)
+    assert errors == []
+    assert model.aupimo.listeners == []
 
 
-def test_a_given_source_may_be_filled_by_another_callback(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
-    """Names that another callback adds after the step are found."""
-
-    class Adds(pl.Callback):
-        def on_validation_batch_end(self, _: Any, __: Any, outputs: Any, batch: Batch, *___: Any) -> None:
-            outputs["heat"] = batch["scores"]
-
-    fit(tmp_path, Detector(), AUPIMOCallback(heatmap_source=["image", "heat", "truth"]), Adds())
-    assert len(drawn) == 2
+def test_no_heat_maps_need_no_photographs(tmp_path: Path) -> None:
+    """`num_heatmaps=0` looks at no batch."""
+    logger, _ = run(tmp_path, Detector(), images=fail, num_heatmaps=0)
+    assert TAG not in logger.figures
 
 
-@pytest.mark.parametrize("source", ["image", ("image", "map"), (1, 2, 3), 5])
-def test_a_source_is_three_names_or_a_function(source: Any) -> None:
+def test_an_error_in_the_last_batch_is_raised(tmp_path: Path) -> None:
+    """Where there is only one batch, wrong `images` are an error, too."""
+    with pytest.raises(ValueError, match="'photo' in the batch"):
+        run(tmp_path, Detector(), images="photo", limit=1)
+
+
+@pytest.mark.parametrize("images", [5, ["image"], ("image", "anomaly_map", "mask")])
+def test_images_are_a_name_or_a_function(images: Any) -> None:
     """Anything else is an error at once."""
-    with pytest.raises(ValueError, match="`heatmap_source` to be a function or three names"):
-        AUPIMOCallback(heatmap_source=source)
+    with pytest.raises(TypeError, match="`images` to be a name in the batch or a function"):
+        AUPIMOCallback(images=images)
 
 
-@pytest.mark.parametrize("order", [range(10), range(9, -1, -1), [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]])
+@pytest.mark.parametrize("order", [range(9, -1, -1), [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]])
 @pytest.mark.parametrize("kind", ["paths", "integers", "none"])
-@pytest.mark.slow
-def test_heat_maps_are_titled_by_their_image(
-    tmp_path: Path, drawn: list[dict[str, Any]], kind: str, order: Any
-) -> None:
-    """The index of a heat map is that of its image in the result, whatever the order of the data, by path or by id."""
+def test_heat_maps_are_titled_by_their_image(tmp_path: Path, kind: str, order: Any) -> None:
+    """The title of a heat map is that of its image in the result, whatever the order of the data, by path or by id."""
 
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
-        ids = {
-            "paths": [f"test/bad/{9 - i}.png" for i in batch["index"].tolist()],
-            "integers": 100 - batch["index"],
-            "none": None,
-        }[kind]
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        ids = {"paths": [f"{9 - i}.png" for i in batch["index"].tolist()], "integers": batch["index"], "none": None}[
+            kind
+        ]
         model.aupimo.update(batch["scores"], batch["truth"], ids)
         model.log("val/aupimo", model.aupimo)
-        return only_return(model, batch, dataloader_idx)
 
-    fit(tmp_path, Detector(step), AUPIMOCallback(), loaders=loader(order))
-    for call in drawn:
-        assert len(call["indices"]) == 4
-        for index, anomaly_map in zip(call["indices"], call["maps"], strict=True):
-            image = next(i for i in range(10) if torch.equal(MAPS[i], anomaly_map))
-            assert float(call["result"].aupimos[index]) == pytest.approx(float(SCORES[image]), abs=MIN_MAX_ERROR)
-            if kind == "paths":
-                assert call["result"].paths[index] == f"test/bad/{9 - image}.png"
-
-
-def test_images_that_the_metric_did_not_get_have_no_index(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
-    """A metric that gets only a part of each batch gives no wrong index: the image is named by its number."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
-        keep = batch["index"] != 3
-        model.aupimo.update(batch["scores"][keep], batch["truth"][keep])
-        model.log("val/aupimo", model.aupimo)
-        return only_return(model, batch, dataloader_idx)
-
-    fit(tmp_path, Detector(step), AUPIMOCallback())
-    assert [call["indices"] for call in drawn] == [None, None]
-    assert drawn[0]["captions"] == [f"image {i}" for i in (1, 3, 7, 9)]
+    logger, callback = run(tmp_path, Detector(step), loaders=loader(order), num_heatmaps=5)
+    result, anomalous = callback.results["val/aupimo"], [index for index in order if MASKS[index].any()]
+    check_heat_maps(logger.figures[TAG][0], result, anomalous)
+    place = {"paths": lambda index: 9 - index, "integers": lambda index: index, "none": list(order).index}[kind]
+    for each, index in zip(heat_maps(logger.figures[TAG][0]), anomalous, strict=True):
+        name = f"{9 - index} · " if kind == "paths" else f"image {place(index)}:"
+        assert each.title.startswith(name)
+        assert each.title.endswith(f"{float(result.aupimos[place(index)]):.2f}")
 
 
 class CollectsAll(Detector):
     """A model that updates its metric once, when the epoch ends."""
 
     def __init__(self) -> None:
-        super().__init__(lambda model, batch, _: model.collect(batch))
+        super().__init__(lambda model, batch, _: model.batches.append(batch))
         self.batches: list[Batch] = []
-
-    def collect(self, batch: Batch) -> Any:
-        """Keep a batch."""
-        self.batches.append(batch)
-        return {"anomaly_map": batch["scores"], "mask": batch["truth"]}
 
     def on_validation_epoch_end(self) -> None:
         """Update with all."""
-        for batch in self.batches:
+        while self.batches:
+            batch = self.batches.pop()
             self.aupimo.update(batch["scores"], batch["truth"])
-        self.batches = []
         self.log("val/aupimo", self.aupimo)
 
 
-def test_a_metric_that_is_updated_when_the_epoch_ends(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
-    """A metric that no batch updates has its heat maps, too."""
-    callback = AUPIMOCallback()
-    fit(tmp_path, CollectsAll(), callback, num_sanity_val_steps=0)
-    assert [call["indices"] for call in drawn] == [(1, 3, 7, 9)] * 2
-    assert set(callback.results) == {"val/aupimo"}
+class CollectsBefore(pl.Callback):
+    """A callback that does so before the hook of the callback of this package."""
+
+    def on_validation_epoch_end(self, _: Any, pl_module: Any) -> None:
+        """Update with all."""
+        pl_module.on_validation_epoch_end()
 
 
-@unlogged
-@pytest.mark.slow
-def test_each_metric_has_the_heat_maps_of_its_images(tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
-    """Of two metrics that get different batches, each is drawn with its own."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
-        metric = model.low if int(batch["index"][0]) < 5 else model.high
-        metric.update(batch["scores"], batch["truth"])
-        return only_return(model, batch, dataloader_idx)
-
-    fit(tmp_path, Detector(step, low=new_metric(), high=new_metric()), AUPIMOCallback(), num_sanity_val_steps=0)
-    shown = [[int(next(i for i in range(10) if torch.equal(MAPS[i], each))) for each in call["maps"]] for call in drawn]
-    assert shown == [[1, 3, 5], [7, 9]] * 2
-    # nothing is logged as an object, so Lightning resets nothing: only the first epoch begins with the first image
-    assert [call["indices"] for call in drawn[:2]] == [(1, 3, 5), (1, 3)]
+@pytest.mark.parametrize("others", [[], [CollectsBefore()]])
+def test_updates_outside_of_a_batch_have_no_photographs(
+    tmp_path: Path, others: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A metric that is updated when the epoch has ended has a result, and no photograph of another image."""
+    callback, logger = AUPIMOCallback(), FigureLogger()
+    with caplog.at_level(logging.INFO):
+        make_trainer(tmp_path, *others, callback, logger=logger).validate(CollectsAll(), loader(), verbose=False)
+    assert len(callback.results["val/aupimo"].aupimos) == 10
+    assert {tag.rpartition("/")[2] for tag in logger.figures} == {"distribution", "curves"}
+    assert caplog.text.count("updated outside of a batch") == 1
 
 
-@pytest.mark.slow
+def test_each_metric_has_its_own_heat_maps(tmp_path: Path) -> None:
+    """Two metrics that score different maps, or different images, are drawn with their own."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        for name, factor, indices in (("one", 1.0, range(10)), ("two", 3.0, range(4, 10))):
+            if int(batch["index"][0]) in indices:
+                getattr(model, name).update(batch["scores"] + factor * batch["truth"], batch["truth"])
+                model.log(f"val/{name}", getattr(model, name))
+
+    logger, callback = run(tmp_path, Detector(step, one=new_metric(), two=new_metric()))
+    for name, factor, indices in (("one", 1.0, (1, 3, 7, 9)), ("two", 3.0, (5, 7, 9))):
+        (figure,), result = logger.figures[f"val/{name}/heatmaps"], callback.results[f"val/{name}"]
+        check_heat_maps(figure, result, indices, MAPS + factor * MASKS)
+
+
+@pytest.mark.parametrize("first", ["PIMO", "AUPIMO"])
+@pytest.mark.parametrize("compute_groups", [True, False, [["a", "b", "c"]]])
+@pytest.mark.parametrize("call", ["update", "forward"])
+@pytest.mark.filterwarnings("ignore:.*single batch")
+def test_in_a_collection(tmp_path: Path, first: str, compute_groups: Any, call: str) -> None:
+    """Each AUPIMO of a group is drawn, though torchmetrics updates only the first of the group, which may be a PIMO."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        getattr(model.metrics, call)(batch["scores"], batch["truth"])
+
+    def wide() -> AUPIMO:
+        return AUPIMO(fpr_bounds=(1e-2, 1.0), normal_buffer=None)
+
+    metrics = {"a": PIMO() if first == "PIMO" else wide(), "b": wide(), "c": wide()}
+    model = Detector(step, metrics=MetricCollection(metrics, prefix="val_", compute_groups=compute_groups))
+    logger, callback = run(tmp_path, model)
+    names = {"val_b", "val_c"} if first == "PIMO" else {"val_a", "val_b", "val_c"}
+    assert set(callback.results) == names
+    for name in names:
+        for figure in logger.figures[f"{name}/heatmaps"]:
+            check_heat_maps(figure, callback.results[name], (1, 3, 7, 9))
+
+
+def _with_border(masks: Tensor) -> Tensor:
+    """Masks of bytes whose last row does not count."""
+    target = masks.to(torch.uint8)
+    target[:, -1] = 255
+    return target
+
+
+FORMS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Any], dict[str, Any]]] = {
+    "channel": (lambda maps: maps[:, None], lambda masks: masks[:, None].long(), {}),
+    "lists": (lambda maps: [*maps], lambda masks: [*masks], {}),
+    "half precision": (lambda maps: maps.bfloat16(), lambda masks: masks.float(), {}),
+    "double precision": (lambda maps: maps.double(), lambda masks: masks, {}),
+    "gradients": (lambda maps: maps.clone().requires_grad_(), lambda masks: masks, {}),
+    "ignored pixels": (lambda maps: maps, _with_border, {"ignore_index": 255}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_maps_and_masks_of_any_form(tmp_path: Path, form: str) -> None:
+    """Whatever the metric takes can be drawn, and ignored pixels make no image anomalous."""
+    make_maps, make_masks, settings = FORMS[form]
+
+    step = scoring(lambda batch: (make_maps(batch["scores"]), make_masks(batch["truth"])))
+    maps = {"half precision": MAPS.bfloat16(), "double precision": MAPS.double()}.get(form, MAPS)
+    check(run(tmp_path, Detector(step, aupimo=new_metric(**settings))), (1, 3, 7, 9), maps)
+
+
+@pytest.mark.filterwarnings("ignore:AUPIMO does not count every image")
+def test_images_that_are_not_kept_are_not_drawn(tmp_path: Path) -> None:
+    """An image of which every pixel is ignored is skipped, and those behind it have the right title."""
+    is_second = torch.arange(len(MAPS))[:, None, None] == 1
+    step = scoring(lambda batch: (batch["scores"], batch["truth"].long().masked_fill(is_second[batch["index"]], -1)))
+    titles = check(run(tmp_path, Detector(step, aupimo=new_metric(ignore_index=-1))), (3, 5, 7, 9))
+    assert [title[:8] for title in titles] == [f"image {i}:" for i in (2, 4, 6, 8)]
+
+
+def test_maps_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
+    """A map with NaN, which a metric without checks takes, is not drawn, and ends no training."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        batch["scores"][batch["index"] == 1, 0, 0] = torch.nan
+        model.aupimo.update(batch["scores"], batch["truth"])
+        model.log("val/aupimo", model.aupimo)
+
+    logger, _ = run(tmp_path, Detector(step, aupimo=new_metric(validate_args=False)))
+    assert [each.title[:8] for each in heat_maps(logger.figures[TAG][0])] == [f"image {i}:" for i in (3, 5, 7, 9)]
+
+
+def test_chosen_images_are_drawn(tmp_path: Path) -> None:
+    """Images may be chosen by their indices, normal ones too; a warning says once which are not there."""
+    check(run(tmp_path, Detector(), heatmap_images=[8, 0]), (0, 8))
+    with pytest.warns(UserWarning, match=r"there is no image 10, 99\. This process had 10 images") as caught:
+        check(run(tmp_path, Detector(), heatmap_images=[7, 10, 99]), [7])
+    assert len([each for each in caught if "heatmap_images" in str(each.message)]) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_images_are_spread_evenly(tmp_path: Path, batch_size: int) -> None:
+    """Of many anomalous images the few that are drawn are spread over all, whatever the batches."""
+    maps, masks = make_batch("NA" * 50, 0)
+    data = [{"image": image[None], "map": image, "mask": mask} for image, mask in zip(maps, masks, strict=True)]
+
+    step = scoring(lambda batch: (batch["map"], batch["mask"]))
+    logger, _ = run(tmp_path, Detector(step), loaders=DataLoader(data, batch_size))
+    indices = [int(each.title.removeprefix("image ").partition(":")[0]) for each in heat_maps(logger.figures[TAG][0])]
+    assert len(indices) == 4
+    assert all(index % 2 == 1 for index in indices)
+    assert np.diff([-1, *indices, 100]).max() <= 100 / 2.5
+
+
 def test_many_images_stand_in_rows(tmp_path: Path) -> None:
     """Images beyond those that fit beside each other stand in further rows, all in one figure."""
-    fit(tmp_path, Detector(), AUPIMOCallback(heatmap_images=range(9)))
-    images = read_events(tmp_path).Images("val/aupimo/heatmaps")
-    assert len(images) == 2
-    assert images[0].height > 1.5 * images[0].width
+    logger, callback = run(tmp_path, Detector(), heatmap_images=range(9))
+    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], range(9))
+    width, height = logger.figures[TAG][0].get_size_inches()
+    assert height > 1.5 * width
+
+
+class Late(Detector):
+    """A model that makes a new metric when an epoch starts, after the hook of the callback."""
+
+    def on_validation_epoch_start(self) -> None:
+        """Make the metric."""
+        self.aupimo = new_metric()
+        self.late = getattr(self, "late", new_metric())
+
+
+def test_metrics_that_are_made_when_the_epoch_starts(tmp_path: Path) -> None:
+    """A metric that is replaced, or that appears, before the first batch is listened to."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(batch["scores"], batch["truth"])
+        model.late.update(batch["scores"], batch["truth"])
+        model.log("val/late", model.late)
+
+    callback, logger = AUPIMOCallback(), FigureLogger()
+    fit(tmp_path, Late(step), callback, logger=logger)
+    for name in ("val/aupimo", "val/late"):
+        assert len(logger.figures[f"{name}/heatmaps"]) == 2
+        check_heat_maps(logger.figures[f"{name}/heatmaps"][0], callback.results[name], (1, 3, 7, 9))
 
 
 @unlogged
-@pytest.mark.slow
 def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> None:
     """A metric that is made or reset within an epoch is drawn as far as possible, and is no error."""
 
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+    def step(model: Detector, batch: Batch, _: int) -> None:
         if not hasattr(model, "late"):
             model.late = new_metric()
         model.late.update(batch["scores"], batch["truth"])
         if int(batch["index"][0]) == 6:
             model.aupimo.reset()
         model.aupimo.update(batch["scores"], batch["truth"])
-        return only_return(model, batch, dataloader_idx)
 
-    callback = AUPIMOCallback()
-    trainer = fit(tmp_path, Detector(step), callback, num_sanity_val_steps=0)
-    assert trainer.current_epoch == 2
-    assert set(callback.results) == {"val/aupimo", "val/late"}
+    callback, logger = AUPIMOCallback(), FigureLogger()
+    fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
+    assert {name: len(result.aupimos) for name, result in callback.results.items()} == {"val/aupimo": 4, "val/late": 20}
+    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (7, 9))
+
+
+@pytest.mark.parametrize("how", ["well", "error", "interrupt", "error of a callback", "validate", "test"])
+def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
+    """The callback listens in each validation and in no training step, and stops after it, also after an exception."""
+    numbers: list[int] = []
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        update_and_log(model, batch, dataloader_idx)
+        numbers.append(len(model.aupimo.listeners))
+        if len(numbers) == 4 and how in {"error", "interrupt"}:
+            raise KeyError("out of luck") if how == "error" else KeyboardInterrupt
+
+    class Trains(Detector):
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            assert self.aupimo.listeners == [mine]
+            return super().training_step(batch, batch_idx)
+
+    class FailsAtEnd(pl.Callback):
+        def on_validation_epoch_end(self, *_: Any) -> None:
+            if how == "error of a callback":
+                raise KeyError("out of luck")
+
+    def mine(_: Any) -> None: ...
+
+    model, callback = Trains(step), AUPIMOCallback(num_heatmaps=0)
+    model.aupimo.listeners.append(mine)  # those of others stay
+    trainer = make_trainer(tmp_path, callback, FailsAtEnd(), logger=False)
+    error = SystemExit if how == "interrupt" else KeyError
+    with pytest.raises(error) if how not in {"well", "validate", "test"} else nullcontext():
+        if how in {"validate", "test"}:
+            getattr(trainer, how)(model, loader(), verbose=False)
+        else:
+            trainer.fit(model, loader(), loader())
+    assert set(numbers) == {2}
+    assert model.aupimo.listeners == [mine]
+
+
+@pytest.mark.filterwarnings("ignore:AUPIMO of `self.aupimo` is that of the images of 2 dataloaders")
+@pytest.mark.parametrize("loaders", [2, 1])
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.slow
+def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> None:
+    """Of all batches at most one is held, and nothing after the epoch or an error."""
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+        nonlocal most
+        outputs = return_maps(model, batch, 0) if late else update_and_return(model, batch, dataloader_idx)
+        alive.append(weakref.ref(batch["image"]))
+        gc.collect()
+        most = max(most, sum(each() is not None for each in alive))
+        if len(alive) == 12:
+            raise KeyError("out of luck")
+        return outputs
+
+    model = (UpdatesLate if late else Detector)(step)
+    callback = AUPIMOCallback(num_heatmaps=1, heatmap_images=[1])
+    parts = [loader(range(4)), loader(range(4, 10))] if loaders == 2 else loader()
+    with pytest.raises(KeyError, match="out of luck"):
+        fit(tmp_path, model, callback, loaders=parts, logger=False)
+    assert most <= 3  # what Lightning holds of the step before and fetches ahead, and the present one
+    del model
+    gc.collect()
+    assert not [each for each in alive[:-1] if each() is not None]
+
+
+class Walks(Detector):
+    """A model that counts how often somebody goes through all of its modules."""
+
+    num_walks = 0
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+        """Count, and go on."""
+        self.num_walks += 1
+        return super().named_modules(*args, **kwargs)
+
+
+def test_metrics_are_looked_for_once_an_epoch(tmp_path: Path) -> None:
+    """How often the model is searched does not grow with the number of batches."""
+    walks = []
+    for batch_size in (10, 1):
+        model = Walks()
+        trainer = make_trainer(tmp_path, AUPIMOCallback(), logger=False)
+        trainer.validate(model, loader(batch_size=batch_size), verbose=False)
+        walks.append(model.num_walks)
+    assert walks[0] == walks[1]
+
+
+@pytest.mark.slow
+def test_a_compiled_update_is_traced_no_further(tmp_path: Path) -> None:
+    """In a compiled step nothing of the callback is compiled: there are no more graphs than without it."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    numbers = []
+    for callbacks in ([], [AUPIMOCallback()]):
+        torch._dynamo.reset()
+        graphs.clear()
+        model = Detector()
+        compiled = torch.compile(lambda maps, masks, model=model: model.aupimo.update(maps * 2, masks), backend=backend)
+
+        def step(model: Detector, batch: Batch, _: int, update: Any = compiled) -> None:
+            update(batch["scores"], batch["truth"])
+            model.log("val/aupimo", model.aupimo)
+
+        model.step = step
+        trainer = make_trainer(tmp_path, *callbacks, logger=FigureLogger(), inference_mode=False)
+        trainer.validate(model, loader(range(6)), verbose=False)
+        numbers.append(len(graphs))
+    assert 0 < numbers[1] <= numbers[0] + 1
+    assert len(trainer.logger.figures[TAG]) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_metric_that_training_updates_too(tmp_path: Path, stage: str) -> None:
+    """A warning says that images of training steps are in the result, and that the training needs its own metric."""
+
+    class Trains(Detector):
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            self.aupimo.update(batch["scores"], batch["truth"])
+            if stage == "validate":
+                self.log("train/aupimo", self.aupimo, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    model, callback = Trains(), AUPIMOCallback(num_heatmaps=0)
+    trainer = make_trainer(tmp_path, callback, logger=False, max_epochs=1, num_sanity_val_steps=0)
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030, PT031  also Lightning's
+        if stage == "validate":
+            trainer.fit(model, loader(), loader())
+        else:
+            trainer.fit(model, loader())
+            trainer.test(model, loader(), verbose=False)
+    (text,) = [str(each.message) for each in caught if "is not that of this epoch alone" in str(each.message)]
+    assert "held 10 images of training steps" in text
+    assert "Training needs a metric of its own" in text
+    assert [len(result.aupimos) for result in callback.results.values()] == [20]

@@ -28,11 +28,11 @@ from loops import (
     update_and_log,
 )
 from torch import nn
-from torchmetrics import MetricCollection
-from torchmetrics.wrappers import MinMaxMetric
+from torchmetrics import MetricCollection, MetricTracker
+from torchmetrics.wrappers import BootStrapper, MinMaxMetric
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _names
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
@@ -353,7 +353,6 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
         metric.update(batch["scores"], batch["truth"], batch["index"])
         name = "val/aupimo" if add_index else f"val/aupimo_{dataloader_idx}"
         model.log(name, metric, add_dataloader_idx=add_index)
-        return {"anomaly_map": batch["scores"], "mask": batch["truth"]}
 
     callback = AUPIMOCallback()
     model = Detector(step, aupimos=nn.ModuleList([new_metric(), new_metric()]))
@@ -365,11 +364,24 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
     assert {f"{name}/share_at_0" for name in names} < set(trainer.callback_metrics)
 
 
-def test_metrics_in_wrappers_and_twice_in_a_module() -> None:
-    """Copies in wrappers are not found, and a metric with two attributes only once."""
-    metric = new_metric()
-    model = Detector(aupimo=metric, again=metric, wrapped=MinMaxMetric(new_metric()))
-    assert list(_names.find_metrics(model)) == ["aupimo"]
+def test_metrics_in_wrappers_and_twice_in_a_module(tmp_path: Path) -> None:
+    """Metrics in wrappers and trackers are not followed, and a metric with two attributes only once."""
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        for metric in (model.wrapped, model.aupimo, model.drawn):
+            metric.update(batch["scores"], batch["truth"])
+        model.tracked.update(batch["scores"], batch["truth"])
+
+    metric, tracker = new_metric(), MetricTracker(new_metric())
+    tracker.increment()
+    others = {
+        "drawn": BootStrapper(new_metric(), num_bootstraps=2, sampling_strategy="multinomial"),
+        "tracked": tracker,
+    }
+    model = Detector(step, wrapped=MinMaxMetric(new_metric()), aupimo=metric, again=metric, **others)
+    callback = AUPIMOCallback()
+    make_trainer(tmp_path, callback, logger=False).validate(model, loader(), verbose=False)
+    assert set(callback.results) == {"val/aupimo"}
 
 
 def log_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
@@ -395,6 +407,36 @@ def test_two_processes_log_late(tmp_path: Path) -> None:
     assert run_ranks([(partial(log_on_rank, str(tmp_path)), 2)])[0] == [(["val/late"], expected)] * 2
     assert names_of_figures(tmp_path) == {"val/late"}
     assert Path(tmp_path, "saved/val/late/aupimos.json").is_file()
+
+
+def late_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
+    """Validate as one of several processes, of which only the first makes a metric in a step, after a batch."""
+    import os  # noqa: PLC0415
+    import warnings  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    os.environ["LOCAL_RANK"] = str(rank)
+    note("validation")
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
+        if rank == 0:
+            model.late = new_metric()
+            model.late.update(batch["scores"], batch["truth"])
+        update_and_log(model, batch, dataloader_idx)
+
+    callback = AUPIMOCallback()
+    settings = {"devices": world_size, "strategy": "ddp", "use_distributed_sampler": False}
+    trainer = make_trainer(Path(folder), callback, **settings)
+    trainer.validate(Detector(step), loader(range(5) if rank == 0 else range(5, 10)), verbose=False)
+    return {name: len(result.aupimos) for name, result in callback.results.items()}
+
+
+@pytest.mark.slow
+def test_a_rank_without_a_late_metric(tmp_path: Path) -> None:
+    """Ranks agree on the metrics that all of them have: what only one has made stops no other."""
+    from functools import partial  # noqa: PLC0415
+
+    assert run_ranks([(partial(late_on_rank, str(tmp_path)), 2)])[0] == [{"val/aupimo": 10}] * 2
 
 
 def test_barebones(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ class Model(LightningModule):
         maps = self.network(batch["image"])[:, 0]
         self.aupimo.update(maps, batch["mask"])
         self.log("val/aupimo", self.aupimo)
-        return {{"anomaly_map": maps}}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 1e-3)
@@ -120,7 +119,7 @@ trainer:
   callbacks:
     - class_path: aupimo_torchmetrics.lightning.AUPIMOCallback
       init_args:
-        heatmap_source: {source}
+        images: {images}
         save_to: saved
         save: best
 model:
@@ -154,7 +153,6 @@ class Model(LightningModule):
         maps = self.network(batch["photo"])[:, 0]
         self.aupimo.update(maps, batch["mask"])
         self.log("val/aupimo", self.aupimo)
-        return {{"heat": maps}}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 1e-3)
@@ -166,25 +164,23 @@ class Data(LightningDataModule):
     val_dataloader = train_dataloader
 
 cli = LightningCLI(Model, Data)
-print("source", cli.trainer.callbacks[0].heatmap_source)
+print("images", cli.trainer.callbacks[0].images)
 """
 
 
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
-@pytest.mark.parametrize("kind", ["names", "function"])
+@pytest.mark.parametrize("kind", ["name", "function"])
 @pytest.mark.slow
 def test_command_line_of_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, kind: str) -> None:
     """A configuration with metric and callback by class path runs, and so does the one that Lightning writes."""
     if find_spec("jsonargparse") is None or find_spec(package.split(".", maxsplit=1)[0]) is None:
         pytest.skip("needs jsonargparse and both packages")
     monkeypatch.chdir(tmp_path)
-    function = "def find(outputs, batch):\n    return batch['photo'], outputs['heat'], batch['mask']\n"
-    Path("sources.py").write_text(function)
-    source = "[photo, heat, mask]" if kind == "names" else "sources.find"
-    Path("given.yaml").write_text(CONFIG.format(source=source))
+    Path("places.py").write_text("def find(batch):\n    return batch['photo']\n")
+    Path("given.yaml").write_text(CONFIG.format(images="photo" if kind == "name" else "places.find"))
     Path("program.py").write_text(CLI.format(package=package))
     first = run("-W", "ignore", "program.py", "fit", "--config", "given.yaml")
-    assert "source ('photo', 'heat', 'mask')" in first or "source <function find" in first
+    assert ("images photo" if kind == "name" else "images <function find") in first
     assert "Unable to serialize" not in Path("config.yaml").read_text()
     assert Path("saved/val/aupimo/heatmaps.png").is_file()
     Path("config.yaml").rename("written.yaml")

@@ -19,14 +19,13 @@ import torch
 from helpers import run_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import Logger
-from loops import Batch, Detector, advice_of_lightning, fit, loader, make_trainer, new_metric, read_events
+from loops import Batch, Detector, FigureLogger, advice_of_lightning, fit, loader, make_trainer, new_metric, read_events
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics.lightning import AUPIMOCallback, _callback, _loggers
+from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = advice_of_lightning
 
@@ -42,7 +41,6 @@ def worse_each_epoch(model: Detector, batch: Batch, _: int) -> Any:
     maps = batch["scores"] + factor * batch["truth"]
     model.aupimo.update(maps, batch["truth"])
     model.log("val/aupimo", model.aupimo)
-    return {"anomaly_map": maps, "mask": batch["truth"]}
 
 
 class Notes(Detector):
@@ -240,24 +238,27 @@ def test_what_is_undefined_is_not_saved(tmp_path: Path) -> None:
 
 
 def test_files_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that cannot be written leaves the earlier one, and no unfinished file."""
-    result = AUPIMOResult(torch.tensor([0.5, 1.0]), (1e-5, 1e-4), (0.0, 1.0))
-    figures = {"curves": Figure(), "heatmaps": Figure()}
-    _loggers.save_files(tmp_path, result, figures)
-    before = (tmp_path / "curves.png").read_bytes()
+    """A picture that cannot be written leaves the earlier one, and one that is not drawn again goes."""
+    folder = tmp_path / "val/aupimo"
+
+    def validate(num_heatmaps: int) -> None:
+        trainer = make_trainer(tmp_path, AUPIMOCallback(save_to=tmp_path, num_heatmaps=num_heatmaps), logger=False)
+        trainer.validate(Detector(), loader(), verbose=False)
 
     def fail(self: Figure, path: Path, **_: Any) -> None:  # noqa: ARG001
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
-        _loggers.save_files(tmp_path, result, figures)
-    assert (tmp_path / "curves.png").read_bytes() == before
-    monkeypatch.undo()
-    _loggers.save_files(tmp_path, result, {"curves": Figure()})
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"aupimos.json", "aupimos.safetensors", "curves.png"}  # the heat maps of an earlier epoch are gone
+    validate(num_heatmaps=1)
+    before = (folder / "curves.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", fail)
+        with pytest.raises(OSError, match="disk full"):
+            validate(num_heatmaps=1)
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (folder / "curves.png").read_bytes() == before
+    validate(num_heatmaps=0)
+    assert {path.name for path in folder.iterdir()} == FILES - {"heatmaps.png"}
 
 
 @pytest.mark.parametrize(
@@ -273,51 +274,41 @@ def test_files_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
         ("50%", "50%25"),
     ],
 )
+@pytest.mark.usefixtures("blank_figures")
 def test_folders_are_named_by_tags(tmp_path: Path, tag: str, folder: str) -> None:
     """A name of a score is a path within the folder, whatever it holds."""
-    assert _loggers.folder_of(tmp_path, tag) == tmp_path / folder
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        model.aupimo.update(batch["scores"], batch["truth"])
+        model.log(tag, model.aupimo)
+
+    trainer = make_trainer(tmp_path, AUPIMOCallback(save_to=tmp_path / "a/b/c", num_heatmaps=0), logger=False)
+    trainer.validate(Detector(step), loader(), verbose=False)
+    assert (tmp_path / "a/b/c" / folder / "aupimos.json").is_file()
 
 
 def test_settings_of_saving() -> None:
     """A choice that is not known is an error; settings survive a copy."""
     with pytest.raises(ValueError, match="`save` to be 'last' or 'best', but got 'all'"):
         AUPIMOCallback(save="all")  # type: ignore[arg-type]
-    callback = AUPIMOCallback("aupimo", heatmap_source=["a", "b", "c"], save_to="x", save="best")
+    callback = AUPIMOCallback("aupimo", images="photo", save_to="x", save="best")
     for copied in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):  # noqa: S301
         assert type(copied) is AUPIMOCallback
         assert vars(copied) == vars(callback)
 
 
-class FakeLogger(Logger):
+class FakeLogger(FigureLogger):
     """A logger with an experiment, as those of MLflow and Comet have."""
 
     def __init__(self, experiment: Any, **attributes: Any) -> None:
         super().__init__()
         self._experiment = experiment
-        self.scalars: dict[str, float] = {}
         vars(self).update(attributes)
-
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "fake"
-
-    @property
-    def version(self) -> int:
-        """Version of the run."""
-        return 0
 
     @property
     def experiment(self) -> Any:
         """What takes the figures."""
         return self._experiment
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # noqa: ARG002
-        """Remember the latest values."""
-        self.scalars.update(metrics)
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Remember nothing."""
 
 
 class MLflow:
@@ -394,20 +385,14 @@ def test_fast_dev_run_and_no_logger(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def test_text_is_legible_in_a_small_card(tmp_path: Path) -> None:
     """In a card of 300 pixels, text is 7 pixels high or more, and lies within the picture."""
-    figures: dict[str, Any] = {}
-
-    def keep(_: Any, tag: str, figure: Any, __: int) -> None:
-        figures[tag.rpartition("/")[2]] = figure
 
     def step(model: Detector, batch: Batch, _: int) -> Any:
         model.aupimo.update(batch["scores"], batch["truth"], [f"test/crack/00{i}_image.png" for i in batch["index"]])
-        return {"anomaly_map": batch["scores"], "mask": batch["truth"]}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_callback, "log_figure", keep)
-        fit(tmp_path, Detector(step), AUPIMOCallback(), max_epochs=1, num_sanity_val_steps=0)
-    assert set(figures) == {"distribution", "curves", "heatmaps"}
-    for figure in figures.values():
+    logger = FigureLogger()
+    make_trainer(tmp_path, AUPIMOCallback(), logger=logger).validate(Detector(step), loader(), verbose=False)
+    assert set(logger.figures) == set(NAMES)
+    for (figure,) in logger.figures.values():
         FigureCanvasAgg(figure).draw()
         width, height = figure.canvas.get_width_height()
         for text in figure.findobj(mpl.text.Text):
@@ -433,7 +418,6 @@ def fit_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
     def step(model: Detector, batch: Batch, _: int) -> Any:
         model.aupimo.update(batch["scores"], batch["truth"], [f"{i}.png" for i in batch["index"].tolist()])
         model.log("val/aupimo", model.aupimo)
-        return {"anomaly_map": batch["scores"], "mask": batch["truth"]}
 
     callback = AUPIMOCallback(save_to=Path(folder, "saved"), save="best")
     order = [0, 1, 3, 2, 4, 5, 7, 6, 8]  # images of both classes on each rank

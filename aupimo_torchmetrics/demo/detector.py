@@ -117,14 +117,13 @@ class TextureDetector(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor]:
-        """Score the maps of validation tiles, and return them, of which `AUPIMOCallback` draws pictures."""
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Score the maps of validation tiles."""
         images, masks = batch
         maps = self(images)
         with self.metric_time:
             self.aupimo.update(maps, masks)
         self.log("val/aupimo", self.aupimo, prog_bar=True)
-        return {"image": images, "anomaly_map": maps, "mask": masks}
 
     def on_validation_epoch_end(self) -> None:
         """Keep the result for the summary; the metric does not compute it again for the log."""

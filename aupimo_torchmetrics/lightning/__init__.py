@@ -1,8 +1,9 @@
 """A Lightning callback that shows where a logged AUPIMO comes from, in TensorBoard and other loggers.
 
-The callback follows a validation or test epoch (`_callback`). It sees which batch updates which metric and keeps a few
-images (`_epoch`, `_sources`, `_gallery`), knows under which name Lightning logs a metric and at which step (`_names`),
-draws figures (`_figures`), and gives them to loggers and files (`_loggers`). What it says is in `_texts`.
+The callback (`_callback`) listens to the metrics of a validation or test epoch, which tell it what they have scored
+(`_epoch`). It looks up the photographs in the batch (`_images`) and keeps a few (`_gallery`), knows under which name
+Lightning logs a metric and at which step (`_names`), draws figures (`_figures`), and gives them to loggers and files
+(`_loggers`).
 
 It works with both names of Lightning, `lightning` and `pytorch_lightning` (`_packages`). It needs the extras
 `lightning` and `plot`.
@@ -24,6 +25,15 @@ It works with both names of Lightning, `lightning` and `pytorch_lightning` (`_pa
 - **Why no sigmoid, clamping or normalisation of the maps?** Only the order of the scores counts. Whatever makes the
   highest scores equal (clamping to [0, 1], a sigmoid that saturates) hides which are higher. anomalib clamps at test
   time: `PostProcessor(enable_normalization=False)`.
+- **Where do heat maps come from?** Maps, masks and ids are those that the metric was updated with, also where another
+  callback has changed what the step returns. The photographs are looked up in the batch: a tensor under `image` or
+  `images`, or the first one of a tuple. Elsewhere, `AUPIMOCallback(images="photo")` names them, and a function gives
+  them: `AUPIMOCallback(images=lambda batch: batch["views"]["front"])`. Photographs that only the step returns are not
+  found, nor those of an update outside of a batch.
+- **A step that reorders its batch, or scores image by image?** Give ids to `update`, and photographs by id to the
+  callback: `images=lambda batch: dict(zip(batch["path"], batch["image"]))`.
+- **The training has an AUPIMO, too?** Give it a metric of its own, `self.train_aupimo`. Otherwise its images are in the
+  metric when the validation starts; a warning says how many.
 - **When can I call `result()`?** In your own hooks up to `on_validation_epoch_end`. Then Lightning resets the metric;
   `callback.results` keeps the result.
 - **Two validation loaders?** Lightning gives the batches of both to one metric. Use a metric for each:

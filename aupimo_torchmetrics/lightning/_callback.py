@@ -6,46 +6,21 @@ Conventions: with several processes every rank takes part in the gathering of sc
 from __future__ import annotations
 
 import math
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor
 
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import check_choice
+from aupimo_torchmetrics.lightning import _loggers, _names
 from aupimo_torchmetrics.lightning._epoch import Epoch
-from aupimo_torchmetrics.lightning._figures import draw_curves, draw_distribution, draw_heatmaps
-from aupimo_torchmetrics.lightning._gallery import Kept
-from aupimo_torchmetrics.lightning._loggers import (
-    can_log_figures,
-    folder_of,
-    keeps_names_as_files,
-    log_figure,
-    log_histogram,
-    save_files,
-)
-from aupimo_torchmetrics.lightning._names import (
-    FoundMetric,
-    find_metrics,
-    logged_names,
-    logged_step,
-    stage_of,
-    unique_tags,
-)
+from aupimo_torchmetrics.lightning._images import ImageSource, checked_source
+from aupimo_torchmetrics.lightning._names import Metrics
 from aupimo_torchmetrics.lightning._packages import callback_bases
-from aupimo_torchmetrics.lightning._sources import HeatmapSource, checked_images, checked_source
-from aupimo_torchmetrics.lightning._texts import (
-    earlier_images,
-    impossible_images,
-    missing_metric,
-    no_figures,
-    no_heatmaps,
-    pooled_loaders,
-    unknown_name,
-)
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -54,17 +29,7 @@ if TYPE_CHECKING:
 else:
     Callback = type("Callback", callback_bases(), {"__doc__": "What Lightning calls."})
 
-__all__ = ["AUPIMOCallback", "Saved"]
-
 Saved: TypeAlias = Literal["last", "best"]
-
-
-class _Scored(NamedTuple):
-    """What is known of a metric at the end of an epoch."""
-
-    result: AUPIMOResult
-    pictures: list[tuple[Kept, int | None]]
-    update_count: int
 
 
 class AUPIMOCallback(Callback):
@@ -92,26 +57,26 @@ class AUPIMOCallback(Callback):
     Lightning resets a metric that is logged as an object when the epoch has ended. If it is not, reset it yourself; a
     warning says so if images of earlier epochs are in the result.
 
-    Heat maps need images and anomaly maps. The callback looks for them in what the step returns, then in its batch.
-    Both may be dictionaries or objects with the usual names, as in
-    `return {"image": images, "anomaly_map": maps, "mask": masks}`. If the batch is a tuple or a list, its first tensor
-    is taken for the images, and the first other one with the shape of the maps and only 0 and 1 in it for the masks.
-    What does not fit together is skipped, with one hint. By default anomalous images are drawn, spread evenly over
-    those that rank 0 sees. They are the same in each epoch if the data is not shuffled. At most twice as many as are
-    drawn are held in memory, and one batch.
+    Heat maps are of the maps and masks that the metric scored, whoever made them. The photographs are those of the
+    batch in which it was updated: a tensor (N, C, H, W) under the name `image` or `images`, in a dictionary or an
+    object; or the first tensor (N, C, H, W), if the batch is a tuple or a list. `images` says where else they are. If a
+    step does not score the images of its batch in their order, `images` is a function that returns them by id, `{image
+    id: image}`, and `update` is given `image_ids`. What has no photograph is skipped, with one hint. By default
+    anomalous images are drawn, spread evenly over those that rank 0 sees. They are the same in each epoch if the data
+    is not shuffled. At most twice as many as are drawn are held in memory, and one batch.
 
     Args:
         metric: Name of the metric's attribute, such as `"aupimo"`, or `"metrics.aupimo"` in a collection; or
             the name under which it is logged, such as `"val/aupimo"`. None for all.
         every_n_epochs: Draw figures and save in every n-th epoch of a fit; the two shares are logged in each. Separate
             validation and test runs always do all.
-        heatmap_source: Where to find images, maps and masks. Three names, such as `("image", "anomaly_map", "mask")`;
-            or a function of what the step returns and of its batch. It returns images (N, C, H, W), maps and masks
-            (N, H, W) or (N, 1, H, W), or None if nothing of the batch is to be drawn; the masks may be None. None for
-            the usual names.
+        images: Where in a batch the photographs are: a name, such as `"photo"`; or a function of the batch, which
+            returns a tensor (N, C, H, W), a list of tensors (C, H, W) or (H, W), a dictionary of these by image id, or
+            None if nothing of the batch is to be drawn; or, in a configuration, the path of a function, such as
+            `"places.find_images"`. None for the usual names.
         num_heatmaps: How many heat maps to draw, 0 for none.
-        heatmap_images: Which images to draw instead: their indices in the epoch (on rank 0), from 0. All of them are
-            drawn, unless `num_heatmaps` is 0.
+        heatmap_images: Which images to draw instead: their indices among those that the metric gets in the epoch (on
+            rank 0), from 0. All of them are drawn, unless `num_heatmaps` is 0.
         save_to: Folder in which to save the result and the figures of each metric, in a folder with the name of the
             metric: `aupimos.json`, `aupimos.safetensors`, `distribution.png`, `curves.png` and `heatmaps.png`, as in
             `save_to/val/aupimo/curves.png`. None to save nothing.
@@ -120,11 +85,11 @@ class AUPIMOCallback(Callback):
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
-        TypeError: If `heatmap_images` are no integers.
+        TypeError: If `heatmap_images` are no integers, or `images` is neither a text nor a function.
         ValueError: If a setting is out of its range or not known. When an epoch starts: if the module has no metric.
             When the sanity check ends: if there is none of the name `metric`; without a sanity check that is a warning.
-            After a batch: if a given `heatmap_source` finds no images, maps or masks in it, or if these do not fit
-            together. The sanity check finds both before the training.
+            After a batch: if there are no photographs where `images` says that they are, or fewer than maps; an error
+            of the function itself is raised there, too. The sanity check finds both before the training.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -138,7 +103,7 @@ class AUPIMOCallback(Callback):
         metric: str | None = None,
         *,
         every_n_epochs: int = 1,
-        heatmap_source: HeatmapSource | None = None,
+        images: ImageSource | None = None,
         num_heatmaps: int = 4,
         heatmap_images: Sequence[int] | None = None,
         save_to: str | os.PathLike[str] | None = None,
@@ -151,20 +116,17 @@ class AUPIMOCallback(Callback):
         check_choice("save", save, Saved)
         self.metric = metric
         self.every_n_epochs = every_n_epochs
-        self.heatmap_source = checked_source(heatmap_source)
+        self.images = checked_source(images)
         self.num_heatmaps = num_heatmaps
-        self.heatmap_images = checked_images(heatmap_images)
+        self.heatmap_images = _checked_indices(heatmap_images)
         self.save_to = None if save_to is None else Path(save_to)
         self.save: Saved = save
         self.results: dict[str, AUPIMOResult] = {}
         self._best: dict[str, float] = {}
         self._epoch: Epoch | None = None
-        self._scored: dict[str, _Scored] = {}
         self._tags: dict[str, dict[str, str]] = {"val": {}, "test": {}}  # by stage and attribute
-        self._is_source_checked = False
         self._chosen: set[str] = set()  # attributes that `metric` was found to mean
-        self._with_shares: set[str] = set()  # attributes whose shares are logged in this epoch
-        self._told: set[str] = set()
+        self._said: set[str] = set()
 
     @property
     def state_key(self) -> str:
@@ -185,239 +147,194 @@ class AUPIMOCallback(Callback):
             self._best = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise if there is no metric; start to follow the batches."""
-        metrics = find_metrics(pl_module)
-        if not metrics:
-            raise ValueError(missing_metric(pl_module))
+        """Raise if there is no metric; start to listen."""
+        if not any(isinstance(each.metric, AUPIMO) for each in _names.find_metrics(pl_module).values()):
+            raise ValueError(
+                f"Expected {type(pl_module).__name__} to hold an AUPIMO metric, but got none. Assign it to an "
+                "attribute, `self.aupimo = AUPIMO()`, in `__init__` or `configure_model`."
+            )
         is_drawing = self._is_due(trainer) and trainer.is_global_zero
-        is_check = not is_drawing and not self._is_source_checked
-        num_heatmaps = self.num_heatmaps if is_drawing or is_check else 0
-        self._let_go()
-        self._epoch = Epoch(pl_module, self.heatmap_source, num_heatmaps, self.heatmap_images, is_check=is_check)
+        num_heatmaps = self.num_heatmaps if is_drawing else 0
+        self.teardown()
+        self._epoch = Epoch(self.images, num_heatmaps, self.heatmap_images, self.num_heatmaps > 0)
+        self._epoch.listen(pl_module)
 
-    def on_validation_batch_start(
-        self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Look at the previous batch, which all callbacks have seen by now."""
+    def on_validation_batch_start(self, _: Trainer, pl_module: LightningModule, batch: Any, *place: int) -> None:
+        """Hold the batch, whose `place` is its index and, if there are several, that of its loader."""
         if self._epoch is not None:
-            self._epoch.start_batch(dataloader_idx)
-
-    def on_validation_batch_end(  # noqa: PLR0917  Lightning's signature
-        self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
-    ) -> None:
-        """Keep a few images with their maps."""
-        if self._epoch is not None:
-            self._epoch.end_step(outputs, batch)
+            self._epoch.start_batch(pl_module, batch, place[1] if len(place) > 1 else 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score each metric that was updated, and log the shares of those whose name is known, on all ranks alike."""
         if self._epoch is None:
             return
-        self._epoch.finish_batch()
-        self._is_source_checked = True
-        for attribute, loaders in self._epoch.loaders.items():
-            if len(loaders) > 1:
-                self._warn_once(f"{attribute} pooled", pooled_loaders(attribute, len(loaders)))
+        self._epoch.end_batches()
         if trainer.sanity_checking:
             return
-        self._hint_at_images(self._epoch)
-        metrics = find_metrics(pl_module)
-        names = self._names(trainer, metrics)
-        for attribute in self._selected(metrics, names):
-            self._score(trainer, attribute, metrics[attribute].metric)
+        metrics = _names.metrics_of_all_ranks(trainer, pl_module)
+        names = self._logged_names(trainer, metrics)
+        self._score(trainer, self._epoch, self._selected(metrics, names))
         if not getattr(trainer, "barebones", False):
-            separator = _separator(trainer)
-            for attribute, tag in unique_tags({each: names[each] for each in self._scored if each in names}).items():
-                if "/dataloader_idx_" in tag:  # Lightning 2.4 refuses to log these
-                    continue
-                shares = _shares(f"{tag}{separator}", self._scored[attribute].result)
-                # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
-                pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
-                self._with_shares.add(attribute)
+            for attribute, tag in _names.unique_tags(names, self._epoch.scored).items():
+                if "/dataloader_idx_" not in tag:  # Lightning 2.4 refuses to log these
+                    shares = _loggers.shares(trainer, tag, self._epoch.scored[attribute])
+                    # All ranks have the same values. `sync_dist` only avoids Lightning's warning.
+                    pl_module.log_dict(shares, sync_dist=trainer.world_size > 1)
+                    self._epoch.with_shares.add(attribute)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the results, draw, log and save; by now the name of each metric that is logged is known."""
         if self._epoch is None:
             return
-        metrics = find_metrics(pl_module)
-        self._tags[stage_of(trainer)].update(self._names(trainer, metrics))
-        names = {each: f"{stage_of(trainer)}/{each.replace('.', '/')}" for each in metrics}
-        names.update(self._tags[stage_of(trainer)])
+        stage, metrics = _names.stage_of(trainer), _names.metrics_of_all_ranks(trainer, pl_module)
+        self._tags[stage].update(self._logged_names(trainer, metrics))
+        logged = [*self._tags[stage].values()]
+        names = {attribute: f"{stage}/{attribute.replace('.', '/')}" for attribute in metrics} | self._tags[stage]
         selected = self._selected(metrics, names)
         self._chosen.update(selected)
         if metrics and not self._chosen:
-            logged = [*self._tags[stage_of(trainer)].values()]
-            text = unknown_name(pl_module, str(self.metric), [*metrics], logged)
-            if trainer.sanity_checking:
-                raise ValueError(text)
-            self._warn_once("name", f"AUPIMOCallback does nothing in this run. {text}")
+            self._miss_name(trainer, [*metrics], logged)
+        self._warn_of_images(trainer, self._epoch, selected)
         if not trainer.sanity_checking:
-            self._tags[stage_of(trainer)] = names
-            for attribute in selected:
-                self._score(trainer, attribute, metrics[attribute].metric)
-            step = logged_step(trainer)
-            for attribute, tag in unique_tags({each: names[each] for each in self._scored}).items():
-                self.results[tag] = self._scored[attribute].result
-                if attribute not in self._with_shares:
-                    _log_late(trainer, _shares(f"{tag}{_separator(trainer)}", self.results[tag]), step)
-                if self._is_due(trainer):
-                    self._finish(trainer, attribute, tag, step)
-        self._let_go()
+            self._tags[stage] = names
+            self._score(trainer, self._epoch, selected)
+            self._finish(trainer, self._epoch, metrics, _names.unique_tags(names, self._epoch.scored))
+        self.teardown()
 
     on_test_start = on_validation_start
-    on_test_batch_start = on_validation_batch_start
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_start = on_validation_batch_start  # type: ignore[assignment]  # Lightning gives no keywords
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Let the batch and the images go."""
-        self._let_go()
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Listen no more, and forget what belongs to one epoch."""
+        if self._epoch is not None:
+            self._epoch.stop()
+        self._epoch = None
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Let the batch and the images go, if the run was broken off."""
-        self._let_go()
+    on_exception = teardown
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether to draw, log and save this epoch."""
         is_own_run = trainer.state.fn != "fit"
         return not trainer.sanity_checking and (is_own_run or (trainer.current_epoch + 1) % self.every_n_epochs == 0)
 
-    def _names(self, trainer: Trainer, metrics: Mapping[str, FoundMetric]) -> dict[str, str]:
+    def _logged_names(self, trainer: Trainer, metrics: Metrics) -> dict[str, str]:
         """Names by attribute, as rank 0 says, of the metrics that were logged by now or before or name themselves."""
-        logged, before = logged_names(trainer), self._tags[stage_of(trainer)]
-        names = {
-            attribute: logged.get(id(each.metric)) or before.get(attribute) or each.own_name
-            for attribute, each in metrics.items()
-        }
+        logged, before = _names.logged_names(trainer), self._tags[_names.stage_of(trainer)]
+        names = {key: logged.get(id(each.metric)) or before.get(key) or each.own_name for key, each in metrics.items()}
         known: dict[str, str] = trainer.strategy.broadcast({key: name for key, name in names.items() if name})
         return known
 
-    def _selected(self, metrics: Mapping[str, FoundMetric], names: Mapping[str, str]) -> list[str]:
-        """Attributes of the metrics to log, as far as their names are known."""
-        if self.metric is None or self.metric in metrics:
-            return [attribute for attribute in metrics if self.metric in {None, attribute}]
-        named = [attribute for attribute in metrics if _is_named(names.get(attribute), self.metric)]
-        return named or [attribute for attribute in metrics if attribute in self._chosen]
+    def _selected(self, metrics: Metrics, names: Mapping[str, str]) -> Metrics:
+        """Metrics to log, as far as their names are known."""
+        # Lightning may have given a name the index of a loader.
+        named = {each for each, name in names.items() if self.metric in {name, name.partition("/dataloader_idx_")[0]}}
+        chosen = {self.metric} if self.metric in metrics else named or self._chosen
+        return {key: each for key, each in metrics.items() if self.metric is None or key in chosen}
 
-    def _score(self, trainer: Trainer, attribute: str, metric: AUPIMO) -> None:
-        """Ask a metric for its result, unless nothing came in since; on all ranks alike."""
-        if self._epoch is None:
-            return
-        known = self._scored.get(attribute)
-        is_new = metric.update_called and self._epoch.has_updated(attribute, metric)
-        is_new = is_new and (known is None or known.update_count != metric.update_count)
-        # A rank without a batch must take part in the gathering, too.
-        if not trainer.strategy.reduce_boolean_decision(is_new, all=False):
-            return
-        if attribute in self._epoch.with_earlier_images:
-            self._warn_once(f"{attribute} earlier", earlier_images(attribute, stage_of(trainer)))
-        result = metric.result()
-        is_drawing = self._is_due(trainer) and trainer.is_global_zero and _has_scores(result)
-        pictures = self._epoch.pictures(attribute, metric, result) if is_drawing else []
-        self._scored[attribute] = _Scored(result, pictures, metric.update_count)
+    def _score(self, trainer: Trainer, epoch: Epoch, metrics: Metrics) -> None:
+        """Ask the metrics that were updated for their results, which they remember; on all ranks alike."""
+        for attribute, found in metrics.items():
+            heard = epoch.heard_of(found)
+            is_updated = found.metric.update_called and (heard is None or heard.num_images > 0)
+            # A rank without a batch must take part in the gathering, too.
+            if trainer.strategy.reduce_boolean_decision(is_updated, all=False):
+                epoch.scored[attribute] = found.metric.result()
 
-    def _finish(self, trainer: Trainer, attribute: str, tag: str, step: int) -> None:
-        """Log and save what there is of a metric."""
-        scored = self._scored[attribute]
-        is_saved = self.save_to is not None and self._is_to_save(tag, scored.result)
-        if not trainer.is_global_zero or not _has_scores(scored.result):
-            return
-        for logger in trainer.loggers:
-            log_histogram(logger, f"{tag}/scores", scored.result.aupimos[~scored.result.aupimos.isnan()].cpu(), step)
-        loggers = self._loggers(trainer)
-        if not loggers and not is_saved:
-            return
-        figures = {"distribution": draw_distribution(scored.result), "curves": draw_curves(scored.result)}
-        if scored.pictures:
-            figures["heatmaps"] = draw_heatmaps(scored.result, scored.pictures)
-        else:
-            self._hint_at_heatmaps()
-        if self.save_to is not None and is_saved:
-            save_files(folder_of(self.save_to, tag), scored.result, figures)
-        for name, figure in figures.items():
-            for logger in loggers:
-                log_figure(logger, f"{tag}/{name}", figure, step)
+    def _finish(self, trainer: Trainer, epoch: Epoch, metrics: Metrics, tags: Mapping[str, str]) -> None:
+        """Keep the result of each metric, log what was not logged, draw and save."""
+        step = _names.logged_step(trainer)
+        for attribute, tag in tags.items():
+            result = self.results[tag] = epoch.scored[attribute]
+            if attribute not in epoch.with_shares:
+                _loggers.log_late(trainer, _loggers.shares(trainer, tag, result), step)
+            best = self._best.get(tag, -math.inf)
+            if not self._is_due(trainer) or math.isnan(result.mean):
+                continue
+            self._best[tag] = max(result.mean, best)
+            if trainer.is_global_zero:
+                save_to = self.save_to if self.save == "last" or result.mean > best else None
+                pictures = epoch.pictures(metrics[attribute], result)
+                _loggers.show(trainer.loggers, tag, result, pictures, step, save_to)
+                self._hint(trainer, epoch)
 
-    def _is_to_save(self, tag: str, result: AUPIMOResult) -> bool:
-        """Whether the result of this epoch is saved; note its score if it is the best so far."""
-        is_best = result.mean > self._best.get(tag, -math.inf)  # False for NaN
-        if is_best:
-            self._best[tag] = result.mean
-        return is_best or self.save == "last"
+    def _hint(self, trainer: Trainer, epoch: Epoch) -> None:
+        """Say once where figures go nowhere, and why there are no heat maps."""
+        loggers = sorted({type(logger).__name__ for logger in trainer.loggers if not _loggers.takes_figures(logger)})
+        if loggers and self.save_to is None:
+            self._say_once(
+                "figures",
+                f"AUPIMOCallback draws figures, but {' and '.join(loggers)} cannot take any: there they go nowhere. "
+                "Those of TensorBoard, Weights & Biases, MLflow and Comet can, and `save_to` writes files.",
+                rank_zero_info,
+            )
+        if epoch.problem:
+            self._say_once(
+                "photographs",
+                f"AUPIMOCallback draws no heat maps where it finds no photographs. {epoch.problem} "
+                "`AUPIMOCallback(images=...)` says where they are: a name in the batch, or a function of the batch, "
+                "which returns them by id, `{image id: image}`, if a step scores others than its batch holds.",
+                rank_zero_info,
+            )
 
-    def _loggers(self, trainer: Trainer) -> list[Any]:
-        """Loggers that accept figures; say once if figures go nowhere because a logger does not."""
-        without = sorted({type(logger).__name__ for logger in trainer.loggers if not can_log_figures(logger)})
-        if without and self.save_to is None:
-            self._tell("loggers", no_figures(without))
-        return [logger for logger in trainer.loggers if can_log_figures(logger)]
+    def _warn_of_images(self, trainer: Trainer, epoch: Epoch, metrics: Metrics) -> None:
+        """Warn once of a score that is of more images than meant, and of images to draw that are not there."""
+        stage = "test" if trainer.testing else "validation"
+        heard = {attribute: each for attribute, found in metrics.items() if (each := epoch.heard_of(found)) is not None}
+        for attribute, each in heard.items():
+            if len(each.loaders) > 1:
+                self._say_once(
+                    f"{attribute} pooled",
+                    f"AUPIMO of `self.{attribute}` is that of the images of {len(each.loaders)} dataloaders together. "
+                    "For a score of each use a metric for each, and log it with `self.log("
+                    'f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], add_dataloader_idx=False)`.',
+                )
+            if each.num_earlier and not trainer.sanity_checking:
+                self._say_once(
+                    f"{attribute} earlier",
+                    f"AUPIMO of `self.{attribute}` is not that of this epoch alone: when it began, the metric held "
+                    f"{each.num_earlier} images of training steps, of the sanity check or of earlier epochs. Training "
+                    "needs a metric of its own. Lightning resets a metric only if the object itself is logged: log it, "
+                    f'`self.log("{_names.stage_of(trainer)}/aupimo", self.{attribute})`, or reset it in '
+                    f"`on_{stage}_epoch_start`, `self.{attribute}.reset()`.",
+                )
+        num_images = max((each.num_images for each in heard.values()), default=0)
+        missing = [str(index) for index in self.heatmap_images or () if index >= num_images > 0]
+        if missing and epoch.num_heatmaps:
+            self._say_once(
+                "images",
+                f"AUPIMOCallback cannot draw all of `heatmap_images`: there is no image {', '.join(missing)}. "
+                f"This process had {num_images} images in the epoch, counted from 0.",
+            )
 
-    def _hint_at_images(self, epoch: Epoch) -> None:
-        """Say once which of the given images were not in the epoch, if images were looked for."""
-        missing = [index for index in self.heatmap_images or () if index >= epoch.num_images]
-        if missing and epoch.has_found_images:
-            self._warn_once("images", impossible_images(missing, epoch.num_images))
+    def _miss_name(self, trainer: Trainer, attributes: Sequence[str], names: Sequence[str]) -> None:
+        """Raise in the sanity check, or else warn, that there is no metric of the name that was given."""
+        text = (
+            f"Expected {type(trainer.lightning_module).__name__} to hold the AUPIMO metric {self.metric!r}, but got "
+            f"{', '.join([*attributes, *names])}. Give one of these names. That of an attribute, "
+            f'`AUPIMOCallback("{attributes[0]}")`, is the same in validation and test.'
+        )
+        if trainer.sanity_checking:
+            raise ValueError(text)
+        self._say_once("name", f"AUPIMOCallback does nothing in this run. {text}")
 
-    def _hint_at_heatmaps(self) -> None:
-        """Say once how to get heat maps, if images and maps were looked for and not found."""
-        if self._epoch is not None and self._epoch.is_looking and not self._epoch.has_found_images:
-            self._tell("heatmaps", no_heatmaps(self._epoch.problem))
-
-    def _tell(self, key: str, text: str) -> None:
-        """Say something once."""
-        if key not in self._told:
-            self._told.add(key)
-            rank_zero_info(text)
-
-    def _warn_once(self, key: str, text: str) -> None:
-        """Warn once of something."""
-        if key not in self._told:
-            self._told.add(key)
-            rank_zero_warn(text)
-
-    def _let_go(self) -> None:
-        """Forget what belongs to one epoch."""
-        self._epoch, self._scored, self._with_shares = None, {}, set()
-
-
-def _is_named(name: str | None, wanted: str) -> bool:
-    """Whether a metric is logged under a name, which Lightning may have given the index of a loader."""
-    return name is not None and wanted in {name, name.partition("/dataloader_idx_")[0]}
-
-
-def _has_scores(result: AUPIMOResult) -> bool:
-    """Whether any image has a score."""
-    return not bool(result.aupimos.isnan().all())
-
-
-def _separator(trainer: Trainer) -> str:
-    """What stands between the name of a score and that of a share, on all ranks alike."""
-    is_file_store = any(keeps_names_as_files(logger) for logger in trainer.loggers) and trainer.is_global_zero
-    return "_" if trainer.strategy.broadcast(is_file_store) else "/"
+    def _say_once(self, key: str, text: str, say: Callable[[str], Any] = rank_zero_warn) -> None:
+        """Say something once, on rank 0."""
+        if key not in self._said:
+            self._said.add(key)
+            say(text)
 
 
-def _shares(prefix: str, result: AUPIMOResult) -> dict[str, Tensor]:
-    """Shares of the anomalous images with a score of exactly 0 and of exactly 1; NaN if there are no such images."""
-    scores = result.aupimos[~result.aupimos.isnan()]
-    return {f"{prefix}share_at_{score}": (scores == score).float().mean() for score in (0, 1)}
-
-
-def _log_late(trainer: Trainer, values: Mapping[str, Tensor], step: int) -> None:
-    """Log scalars when an epoch has ended, after Lightning logged its own."""
-    trainer.callback_metrics.update(values)
-    trainer.logged_metrics.update(values)
-    if trainer.is_global_zero:
-        for logger in trainer.loggers:
-            logger.log_metrics({name: float(value) for name, value in values.items()}, step=step)
+def _checked_indices(images: Iterable[Any] | None) -> list[int] | None:
+    """Return indices of images as a list of integers; raise unless they are integers of at least 0, or None."""
+    if images is None:
+        return None
+    try:
+        indices = [operator.index(each) for each in images]
+    except TypeError as error:
+        text = f"Expected `heatmap_images` to be a list of integers, such as `[0, 5]`, but got {images!r}."
+        raise TypeError(text) from error
+    if min(indices, default=0) < 0:
+        raise ValueError(f"Expected `heatmap_images` to be 0 or more, but got {min(indices)}. They count from 0.")
+    return indices

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from aupimo_torchmetrics.lightning._gallery import Kept
+from aupimo_torchmetrics.lightning._gallery import Shown
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
 from aupimo_torchmetrics.plotting._figures import figure_without_pyplot
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
-
-__all__ = ["draw_curves", "draw_distribution", "draw_heatmaps"]
 
 CARD_WIDTH = 300
 """Width of a small card in pixels."""
@@ -42,8 +38,7 @@ TITLE_LENGTHS = (40, 24, 16, 13)
 
 def draw_distribution(result: AUPIMOResult) -> Figure:
     """Draw the box plot of the scores, with a point for each image."""
-    with _text_for_cards():
-        figure = _figure(2.4)
+    with _card(2.4) as figure:
         axis = plot_distribution(result, figure.subplots())[1]
         axis.set_title(axis.get_yticklabels()[0].get_text(), fontsize="medium")  # there it takes no width
         axis.set_yticks([])
@@ -53,8 +48,7 @@ def draw_distribution(result: AUPIMOResult) -> Figure:
 
 def draw_curves(result: AUPIMOResult) -> Figure:
     """Draw the PIMO curves of the images that stand for the distribution."""
-    with _text_for_cards():
-        figure = _figure(5.4)
+    with _card(5.4) as figure:
         axis = plot_pimo_curves(result.curves(), result, ax=figure.subplots())[1]
         axis.set_xlabel("shared FPR")
         axis.set_ylabel("per-image TPR")
@@ -64,68 +58,45 @@ def draw_curves(result: AUPIMOResult) -> Figure:
     return figure
 
 
-def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[tuple[Kept, int | None]]) -> Figure:
+def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[Shown]) -> Figure:
     """Draw images and, below each, where in it its score comes from.
 
     Args:
         result: Scores of all images.
-        pictures: What to draw, each with its index in the result; None if that is not known.
+        pictures: What to draw, each with its index in the result.
 
     """
     num_rows = math.ceil(len(pictures) / HEATMAPS_IN_A_ROW)
     starts = [len(pictures) * row // num_rows for row in range(num_rows + 1)]
     rows = [pictures[start:end] for start, end in pairwise(starts)]
     heights = [0.9 + 2 * 3.9 / max(2, len(row)) for row in rows]
-    with _text_for_cards():
-        figure = _figure(sum(heights))
+    with _card(sum(heights)) as figure:
         parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
         for (part,), row in zip(parts, rows, strict=True):
             _draw_row(part, result, row)
     return figure
 
 
-def _draw_row(figure: Figure | SubFigure, result: AUPIMOResult, row: Sequence[tuple[Kept, int | None]]) -> None:
-    """Draw a few images and their heat maps. Those of which an index is not known have a number of the epoch."""
-    kept, indices = zip(*row, strict=True)
-    images, maps, masks = zip(*(each.picture for each in kept), strict=True)
-    known_masks = None if any(mask is None for mask in masks) else cast("list[Tensor]", masks)
-    are_known = None not in indices
-    axes = plot_heatmaps(
-        images,
-        maps,
-        result,
-        known_masks,
-        indices=cast("list[int]", indices) if are_known else None,
-        captions=None if are_known else [f"image {each.image_index}" for each in kept],
-        fig=figure,
-    )[1]
+def _draw_row(figure: Figure | SubFigure, result: AUPIMOResult, row: Sequence[Shown]) -> None:
+    """Draw a few images and their heat maps."""
+    images, maps, masks = zip(*((each.image, each.anomaly_map, each.mask) for each, _ in row), strict=True)
+    axes = plot_heatmaps(images, maps, result, masks, [index for _, index in row], fig=figure)[1]
     for axis in axes.flat:
         axis.set_title(_in_lines(axis.get_title(), TITLE_LENGTHS[len(row) - 1]), fontsize="small")
 
 
-def _figure(height: float) -> Figure:
-    """A figure for a card, of a height in inches."""
-    figure = figure_without_pyplot((FIGURE_WIDTH, height))
-    figure.set_dpi(PIXELS_PER_INCH)
-    return figure
-
-
-def _text_for_cards() -> AbstractContextManager[None]:
-    """Settings of matplotlib in which text has its size when the figure has the width of a card."""
+@contextmanager
+def _card(height: float) -> Iterator[Figure]:
+    """Make a figure of a height in inches, in which text has its size when the figure has the width of a card."""
     from matplotlib import rc_context  # noqa: PLC0415
 
-    return rc_context({"font.size": TEXT_SIZE * POINTS_PER_INCH * FIGURE_WIDTH / CARD_WIDTH})
+    with rc_context({"font.size": TEXT_SIZE * POINTS_PER_INCH * FIGURE_WIDTH / CARD_WIDTH}):
+        figure = figure_without_pyplot((FIGURE_WIDTH, height))
+        figure.set_dpi(PIXELS_PER_INCH)
+        yield figure
 
 
 def _in_lines(text: str, length: int) -> str:
     """Break lines that are longer than `length`, where a word or a part of a path ends if possible."""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        rest = line
-        while len(rest) > length:
-            ends = [match.end() for match in re.finditer(r"[ /\\_-]", rest[:length])]
-            end = ends[-1] if ends and ends[-1] > 1 else length
-            lines.append(rest[:end].rstrip(" "))
-            rest = rest[end:]
-        lines.append(rest)
-    return "\n".join(lines)
+    part = rf".{{1,{length}}}$|.{{1,{length - 1}}}[ /\\_-]|.{{1,{length}}}"
+    return "\n".join(each.rstrip(" ") for line in text.split("\n") for each in re.findall(part, line))

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from aupimo_torchmetrics.lightning._sources import LOWEST_SIZE, Pictures
+from aupimo_torchmetrics.metrics import Update
 
-__all__ = ["Gallery", "Picture", "picture_maker"]
+LOWEST_SIZE = 2
+"""Pixels that a map must have in each direction to be drawn with an outline."""
 
 
 class Picture(NamedTuple):
     """One image with its map, on the CPU."""
 
+    position: int | None
+    """Position among the images that the metric has kept on this process."""
+    image_id: int | str | None
+    """None if it has none."""
     image: Tensor
     """(C, H, W), resized to the size of the map."""
     anomaly_map: Tensor
     """(H, W)."""
-    mask: Tensor | None
+    mask: Tensor
     """(H, W) bool."""
 
 
-class Kept(NamedTuple):
-    """A picture of a gallery."""
-
-    image_index: int
-    """Index of the image in the epoch, on this process."""
-    position: int | None
-    """Position among the images that the metric got on this process; None if it is not known."""
-    picture: Picture
+Shown: TypeAlias = tuple[Picture, int]
+"""A picture and the index of its image in the result."""
 
 
 class Gallery:
@@ -47,66 +47,40 @@ class Gallery:
     def __init__(self, size: int, indices: Sequence[int] | None) -> None:
         self.size = size
         self.indices = None if indices is None else set(indices)
-        self.kept: list[Kept] = []
+        self.kept: list[Picture] = []
         self._num_candidates = 0
         self._stride = 1
 
-    def offer(
-        self,
-        is_anomalous: Sequence[bool],
-        make_picture: Callable[[int], Picture | None],
-        first_index: int,
-        first_position: int | None,
-    ) -> None:
-        """Keep some of the images of a batch.
+    def offer(self, index: int, is_anomalous: bool, make: Callable[[], Picture | None]) -> None:
+        """Keep an image, or do not; `make` makes its picture, or None if it cannot be drawn."""
+        is_next = is_anomalous and self._num_candidates % self._stride == 0
+        self._num_candidates += is_anomalous
+        if (is_next if self.indices is None else index in self.indices) and (picture := make()) is not None:
+            self.kept.append(picture)
+        if self.indices is None and len(self.kept) > 2 * self.size:
+            self.kept = self.kept[::2]  # from now on, keep only every other of the images to come, too
+            self._stride *= 2
 
-        Args:
-            is_anomalous: For each image of the batch, whether it is anomalous.
-            make_picture: Makes the picture of the image at a place of the batch; None if it cannot be drawn.
-            first_index: Index in the epoch of the first image.
-            first_position: Position in the metric of the first image. None if the positions are not known.
-
-        """
-        for place, anomalous in enumerate(is_anomalous):
-            if self._wants(first_index + place, anomalous) and (picture := make_picture(place)) is not None:
-                position = None if first_position is None else first_position + place
-                self.kept.append(Kept(first_index + place, position, picture))
-            if self.indices is None and len(self.kept) > 2 * self.size:
-                self.kept = self.kept[::2]  # from now on, keep only every other of the images to come, too
-                self._stride *= 2
-
-    def chosen(self) -> list[Kept]:
+    def chosen(self) -> list[Picture]:
         """Return the pictures to draw."""
         if self.indices is not None or len(self.kept) <= self.size:
             return self.kept
         steps = np.linspace(0, len(self.kept) - 1, self.size).round().astype(int)
         return [self.kept[step] for step in steps]
 
-    def _wants(self, index: int, is_anomalous: bool) -> bool:
-        """Whether to keep the image of this index."""
-        if self.indices is not None:
-            return index in self.indices
-        if not is_anomalous:
-            return False
-        self._num_candidates += 1
-        return (self._num_candidates - 1) % self._stride == 0
 
-
-def picture_maker(pictures: Pictures) -> Callable[[int], Picture | None]:
-    """Return a function that makes each picture of a batch once; None for a map that cannot be drawn."""
-    images, maps, masks = pictures
-    size = maps.shape[-2:]
-    made: dict[int, Picture | None] = {}
-
-    def make(place: int) -> Picture | None:
-        if place not in made:
-            anomaly_map = maps[place].reshape(size).detach().cpu().clone()
-            made[place] = None
-            # NaN is possible with `validate_args=False`
-            if min(size) >= LOWEST_SIZE and not bool(anomaly_map.isnan().any()):
-                resized = interpolate(images[place][None].float(), size, mode="bilinear", antialias=True)[0]
-                mask = None if masks is None else (masks[place].reshape(size) != 0).cpu()
-                made[place] = Picture(resized.detach().cpu(), anomaly_map, mask)
-        return made[place]
-
-    return make
+def make_picture(update: Update, place: int, image: Tensor | None) -> Picture | None:
+    """Make the picture of the image at a place of an update; None if it cannot be drawn."""
+    anomaly_map = torch.as_tensor(update.preds[place]).detach()
+    size = anomaly_map.shape[-2:]
+    # NaN is possible with `validate_args=False`
+    if image is None or min(size) < LOWEST_SIZE or bool(anomaly_map.isnan().any()):
+        return None
+    image = image.detach().reshape(1, -1, *image.shape[-2:]).float()
+    return Picture(
+        update.indices[place],
+        None if update.image_ids is None else update.image_ids[place],
+        interpolate(image, size, mode="bilinear", antialias=True)[0].cpu(),
+        anomaly_map.reshape(size).cpu().clone(),
+        (torch.as_tensor(update.target[place]).reshape(size) == 1).cpu(),
+    )

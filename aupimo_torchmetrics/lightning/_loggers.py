@@ -6,34 +6,69 @@ Loggers are told apart by what they can do, because `lightning` and `pytorch_lig
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aupimo_torchmetrics._files.writing import replacing
+from aupimo_torchmetrics.lightning._figures import draw_curves, draw_distribution, draw_heatmaps
+from aupimo_torchmetrics.lightning._gallery import Shown
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
     from matplotlib.figure import Figure
 
-__all__ = ["can_log_figures", "folder_of", "keeps_names_as_files", "log_figure", "log_histogram", "save_files"]
 
-FIGURE_NAMES = ("distribution", "curves", "heatmaps")
+def shares(trainer: Trainer, tag: str, result: AUPIMOResult) -> dict[str, Tensor]:
+    """Shares of the anomalous images with a score of exactly 0 and of exactly 1; NaN if there are no such images."""
+    scores = result.aupimos[~result.aupimos.isnan()]
+    is_file_store = any(_keeps_names_as_files(logger) for logger in trainer.loggers) and trainer.is_global_zero
+    separator = "_" if trainer.strategy.broadcast(is_file_store) else "/"
+    return {f"{tag}{separator}share_at_{score}": (scores == score).float().mean() for score in (0, 1)}
 
 
-def can_log_figures(logger: Any) -> bool:
+def log_late(trainer: Trainer, values: Mapping[str, Tensor], step: int) -> None:
+    """Log scalars when an epoch has ended, after Lightning logged its own."""
+    trainer.callback_metrics.update(values)
+    trainer.logged_metrics.update(values)
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in values.items()}, step=step)
+
+
+def show(  # noqa: PLR0917
+    loggers: Sequence[Any], tag: str, result: AUPIMOResult, pictures: Sequence[Shown], step: int, save_to: Path | None
+) -> None:
+    """Give histogram and figures of a metric to loggers, and save them with the result, unless `save_to` is None."""
+    for logger in loggers:
+        if not hasattr(logger, "log_image") and hasattr(getattr(logger, "experiment", None), "add_histogram"):
+            logger.experiment.add_histogram(f"{tag}/scores", result.aupimos[~result.aupimos.isnan()].cpu(), step)
+    with_figures = [logger for logger in loggers if takes_figures(logger)]
+    if not with_figures and save_to is None:
+        return
+    figures = {"distribution": draw_distribution(result), "curves": draw_curves(result)}
+    if pictures:
+        figures["heatmaps"] = draw_heatmaps(result, pictures)
+    if save_to is not None:
+        _save_files(_folder_of(save_to, tag), result, figures)
+    for name, figure in figures.items():
+        for logger in with_figures:
+            _log_figure(logger, f"{tag}/{name}", figure, step)
+
+
+def takes_figures(logger: Any) -> bool:
     """Whether a logger of Lightning accepts figures or images."""
-    if hasattr(logger, "log_image"):
-        return True
-    experiment = getattr(logger, "experiment", None)
-    return hasattr(experiment, "add_figure") or hasattr(experiment, "log_figure")
+    places = logger, getattr(logger, "experiment", None)
+    return any(hasattr(place, name) for place in places for name in ("log_image", "add_figure", "log_figure"))
 
 
-def keeps_names_as_files(logger: Any) -> bool:
+def _keeps_names_as_files(logger: Any) -> bool:
     """Whether a logger is MLflow's with a file store, which has no room for `val/aupimo/x` beside `val/aupimo`."""
     uri = getattr(getattr(logger, "experiment", None), "tracking_uri", None)
     if not hasattr(logger, "run_id") or not isinstance(uri, str):
@@ -41,7 +76,7 @@ def keeps_names_as_files(logger: Any) -> bool:
     return uri.startswith("file:") or not ("://" in uri or uri.startswith(("databricks", "uc")))
 
 
-def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
+def _log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
     """Give a figure to a logger that accepts figures or images."""
     if hasattr(logger, "log_image"):  # Weights & Biases
         logger.log_image(tag, [_as_array(figure)], step=step)
@@ -51,12 +86,6 @@ def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
         logger.experiment.log_figure(logger.run_id, figure, f"{tag}/step_{step:08d}.png")
     else:  # Comet
         logger.experiment.log_figure(figure_name=tag, figure=figure, step=step)
-
-
-def log_histogram(logger: Any, tag: str, values: Any, step: int) -> None:
-    """Give numbers to a logger that draws histograms, which is TensorBoard."""
-    if not hasattr(logger, "log_image") and hasattr(getattr(logger, "experiment", None), "add_histogram"):
-        logger.experiment.add_histogram(tag, values, step)
 
 
 def _as_array(figure: Figure) -> NDArray[np.uint8]:
@@ -69,20 +98,20 @@ def _as_array(figure: Figure) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def folder_of(root: Path, tag: str) -> Path:
+def _folder_of(root: Path, tag: str) -> Path:
     """Return the folder of a metric: a tag's parts between slashes are folders, different ones for different tags."""
     parts = [re.sub(r"[^\w. -]", lambda each: quote(each[0], safe=""), part) for part in tag.split("/")]
     return root.joinpath(*(part.replace(".", "%2E") if not part.strip(". ") else part for part in parts))
 
 
-def save_files(folder: Path, result: AUPIMOResult, figures: Mapping[str, Figure]) -> None:
+def _save_files(folder: Path, result: AUPIMOResult, figures: Mapping[str, Figure]) -> None:
     """Write a result and its figures to a folder; each file is replaced only when the new one is complete.
 
     A figure of an earlier epoch that there is not of this one is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     result.save(folder / "aupimos.json")
-    for name in FIGURE_NAMES:
+    for name in ("distribution", "curves", "heatmaps"):
         path = folder / f"{name}.png"
         if name in figures:
             with replacing(path) as unfinished:

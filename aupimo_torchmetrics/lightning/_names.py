@@ -8,62 +8,66 @@ the name is made from that of the metric's attribute, and the step is `trainer.g
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import torch
+from torch.nn import Module
 from torchmetrics import Metric, MetricCollection, MetricTracker
 
-from aupimo_torchmetrics.metrics import AUPIMO
+from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-
-__all__ = ["FoundMetric", "find_metrics", "logged_names", "logged_step", "stage_of", "unique_tags"]
 
 
 class FoundMetric(NamedTuple):
     """A metric of a module."""
 
-    metric: AUPIMO
+    metric: Any
+    """An `AUPIMO`, or a `PIMO`, which may speak for an `AUPIMO`."""
     own_name: str | None
     """The name that it says of itself: its `name` in anomalib, or its name in a collection with a prefix or postfix."""
+    speaker: Any
+    """The metric that tells what it has kept: itself, or the first of its group in a collection."""
 
 
-def find_metrics(module: torch.nn.Module) -> dict[str, FoundMetric]:
-    """Return the metrics in a module and its collections by attribute, without the copies inside of wrapper metrics."""
+Metrics: TypeAlias = Mapping[str, FoundMetric]
+"""Metrics by attribute."""
+
+
+def find_metrics(module: Module) -> dict[str, FoundMetric]:
+    """Return the metrics in a module and its collections by attribute, without the copies inside of wrapper metrics.
+
+    A metric of several attributes is there once.
+    """
     found: dict[str, FoundMetric] = {}
-    seen: set[int] = set()
-    for attribute, each in _walk(module, ""):
-        if id(each.metric) not in seen:
-            found[attribute] = each
-            seen.add(id(each.metric))
+    wrappers: tuple[str, ...] = ()
+    names: dict[str, str] = {}
+    speakers: dict[str, Any] = {}
+    for path, child in module.named_modules(remove_duplicate=False):
+        if path.startswith(wrappers) or any(child is each.metric for each in found.values()):
+            continue
+        if isinstance(child, (AUPIMO, PIMO)):
+            own_name = names.get(path) or getattr(child, "name", None)  # a metric of anomalib has a `name`
+            own_name = own_name if isinstance(own_name, str) else None
+            found[path] = FoundMetric(child, own_name, speakers.get(path, child))
+        elif isinstance(child, MetricCollection):
+            members = dict(child.items(keep_base=True, copy_state=False))  # `items` also updates grouped states
+            if child.prefix or child.postfix:
+                keys = map(str, child.keys(keep_base=False))
+                names.update({f"{path}.{key}": name for key, name in zip(members, keys, strict=True)})
+            for group in child.compute_groups.values():
+                speakers.update({f"{path}.{key}": members[group[0]] for key in group})
+        elif isinstance(child, (Metric, MetricTracker)):
+            wrappers += (f"{path}.",)
     return found
 
 
-def _walk(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, FoundMetric]]:
-    """Attributes and metrics in a module."""
-    for name, child, own_name in _children(module):
-        if isinstance(child, AUPIMO):
-            yield prefix + name, FoundMetric(child, own_name or _name_of(child))
-        elif isinstance(child, MetricCollection) or not isinstance(child, (Metric, MetricTracker)):
-            yield from _walk(child, f"{prefix}{name}.")
-
-
-def _children(module: torch.nn.Module) -> Iterable[tuple[str, torch.nn.Module, str | None]]:
-    """Name, child and, in a collection that gives names, its name there."""
-    if not isinstance(module, MetricCollection):
-        return [(name, child, None) for name, child in module.named_children()]
-    members = module.items(keep_base=True, copy_state=False)  # `items` also updates grouped states
-    has_names = bool(module.prefix or module.postfix)
-    keys = module.keys(keep_base=False)
-    return [(name, child, str(key) if has_names else None) for (name, child), key in zip(members, keys, strict=True)]
-
-
-def _name_of(metric: AUPIMO) -> str | None:
-    """The `name` of a metric of anomalib; metrics of torchmetrics have none."""
-    name = getattr(metric, "name", None)
-    return name if isinstance(name, str) and name else None
+def metrics_of_all_ranks(trainer: Trainer, module: Module) -> dict[str, FoundMetric]:
+    """Return the AUPIMO metrics in a module that all ranks have: one that a step made may be missing on some."""
+    found = {name: each for name, each in find_metrics(module).items() if isinstance(each.metric, AUPIMO)}
+    names = trainer.strategy.broadcast([*found])
+    return {name: found[name] for name in names if trainer.strategy.reduce_boolean_decision(name in found, all=True)}
 
 
 def logged_names(trainer: Trainer) -> dict[int, str]:
@@ -72,9 +76,8 @@ def logged_names(trainer: Trainer) -> dict[int, str]:
     for each in _logged(trainer):
         metric, meta = getattr(each, "value", None), each.meta
         if isinstance(metric, Metric):
-            suffix = ""
-            if meta.add_dataloader_idx and meta.dataloader_idx is not None:
-                suffix = f"/dataloader_idx_{meta.dataloader_idx}"
+            has_index = meta.add_dataloader_idx and meta.dataloader_idx is not None
+            suffix = f"/dataloader_idx_{meta.dataloader_idx}" if has_index else ""
             names[id(metric)].setdefault(meta.name, suffix)
             if names[id(metric)][meta.name] != suffix:  # one score of several loaders
                 names[id(metric)][meta.name] = ""
@@ -101,9 +104,10 @@ def stage_of(trainer: Trainer) -> str:
     return "test" if trainer.testing else "val"
 
 
-def unique_tags(names: Mapping[str, str]) -> dict[str, str]:
-    """Return names by attribute, with the attribute appended where another metric has the same name."""
+def unique_tags(names: Mapping[str, str], attributes: Iterable[str]) -> dict[str, str]:
+    """Return the names of some attributes, with the attribute appended where another metric has the same name."""
     tags: dict[str, str] = {}
-    for attribute, name in names.items():
-        tags[attribute] = f"{name}/{attribute.replace('.', '/')}" if name in tags.values() else name
+    for attribute in attributes:
+        if (name := names.get(attribute)) is not None:
+            tags[attribute] = f"{name}/{attribute.replace('.', '/')}" if name in tags.values() else name
     return tags

@@ -13,8 +13,6 @@ from typing import Any
 
 from aupimo_torchmetrics._extras import require
 
-__all__ = ["callback_bases"]
-
 NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 
@@ -26,16 +24,7 @@ def callback_bases() -> tuple[type[Any], ...]:
 
     """
     names = [name for name in NAMES if hasattr(sys.modules.get(name), "Callback")]
-    if not names:  # to look for a module imports the package that it is in
-        names = [name for name in NAMES if _is_installed(name)][:1]
+    names = names or [name for name in NAMES if find_spec(name.partition(".")[0]) is not None][:1]
     if not names:
         require("lightning", extra="lightning", needed_by="AUPIMOCallback")
     return tuple(import_module(name).Callback for name in names)
-
-
-def _is_installed(name: str) -> bool:
-    """Whether a module can be found."""
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package that it is in
-        return False

@@ -1,0 +1,88 @@
+"""A metric tells its listeners what it has kept, so that nobody has to find out from batches, models or tensors.
+
+Listeners are no state: a copy, a pickle or a checkpoint of a metric has none.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.image_ids import are_texts
+from aupimo_torchmetrics._list_states import ListStatesMetric
+
+__all__ = ["TellingMetric", "Update"]
+
+
+class Update(NamedTuple):
+    """What a metric tells its listeners of one batch, after the batch was kept.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import AUPIMO
+        >>> metric = AUPIMO()
+        >>> metric.listeners.append(lambda update: print(update.image_ids, update.indices))
+        >>> metric.update(torch.randn(2, 64, 64), torch.zeros(2, 64, 64), image_ids=["a.png", "b.png"])
+        ['a.png', 'b.png'] [0, 1]
+
+    """
+
+    preds: Maps
+    """Anomaly maps as `update` got them; a listener copies what it wants to have later."""
+    target: Maps
+    """Masks as `update` got them."""
+    image_ids: list[int] | list[str] | None
+    """Id of each image, paths as texts; None if there are none."""
+    indices: list[int | None]
+    """Position of each image among those that the metric has kept on this process, in the order of the updates; None
+    for an image that was not kept because every pixel is ignored. A first position of 0: the metric was empty before.
+    """
+
+
+class TellingMetric(ListStatesMetric):
+    """A metric that calls each function in the list `listeners` with an `Update` after it has kept a batch.
+
+    `forward` tells of a batch once, when it is merged with those before. Errors of a listener are the caller's: the
+    metric does not catch them, and has kept the batch. In a `MetricCollection` the first update reaches all metrics,
+    and later ones the first metric of each of its `compute_groups`, which then speaks for the others.
+    """
+
+    if TYPE_CHECKING:  # TorchScript does not understand the annotations
+        aupimo_num_kept: list[Tensor] | Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.listeners: list[Callable[[Update], Any]] = []
+        self._untold: Update | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "listeners": [], "_untold": None}
+
+    @torch.jit.unused
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
+        value = super().forward(*args, **kwargs)
+        update, self._untold = self._untold, None
+        if update is not None:
+            self._tell(update.preds, update.target, update.image_ids, [index is not None for index in update.indices])
+        return value
+
+    def _tell(self, preds: Maps, target: Maps, image_ids: Any, is_kept: list[bool]) -> None:
+        """Tell the listeners of the batch that was kept last; in `forward` only when it is merged."""
+        if not self.listeners:
+            return
+        position = sum(len(part) for part in self.aupimo_num_kept) - sum(is_kept)
+        indices: list[int | None] = []
+        for each in is_kept:
+            indices.append(position if each else None)
+            position += each
+        if image_ids is not None and not are_texts(image_ids):
+            image_ids = torch.as_tensor(image_ids).reshape(-1).tolist()
+        update = Update(preds, target, image_ids, indices)
+        if self._is_scoring_batch:
+            self._untold = update
+            return
+        for listener in [*self.listeners]:
+            listener(update)

@@ -1,0 +1,206 @@
+"""A metric tells its listeners what it has kept of each batch, once, and nobody else hears it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import FPR_BOUNDS, make_batch, make_ragged
+from torchmetrics import MetricCollection, MetricTracker
+
+from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics.metrics import Update
+
+pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO is undefined")
+
+BATCHES = [make_batch("NANA", 0), make_batch("AN", 1), make_batch("NNA", 2)]
+
+
+def listened(metric: AUPIMO | PIMO) -> list[Update]:
+    """Listen to a metric, and return the list in which all that it says will stand."""
+    heard: list[Update] = []
+    metric.listeners.append(heard.append)
+    return heard
+
+
+def positions(heard: list[Update]) -> list[list[int | None]]:
+    """Return the positions in all updates."""
+    return [update.indices for update in heard]
+
+
+@pytest.mark.parametrize("make", [lambda: AUPIMO(fpr_bounds=FPR_BOUNDS), PIMO])
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_each_batch_is_told_once(make: Callable[[], Any], call: str) -> None:
+    """Maps and masks are those of the call, and positions go on, by `update` and by `forward` alike."""
+    metric = make()
+    heard = listened(metric)
+    for maps, masks in BATCHES:
+        getattr(metric, call)(maps, masks)
+    assert positions(heard) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
+    for update, (maps, masks) in zip(heard, BATCHES, strict=True):
+        assert update.preds is maps
+        assert update.target is masks
+        assert update.image_ids is None
+
+
+def test_forward_with_a_sync_on_each_step_tells_once() -> None:
+    """With `dist_sync_on_step` torchmetrics updates twice in `forward`."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, dist_sync_on_step=True)
+    heard = listened(metric)
+    for batch in BATCHES:
+        metric(*batch)
+    assert positions(heard) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
+
+
+def test_a_first_position_of_0_means_empty() -> None:
+    """After a reset positions begin anew."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    heard = listened(metric)
+    for _ in range(2):
+        metric.update(*BATCHES[0])
+        metric.update(*BATCHES[1])
+        metric.reset()
+    assert positions(heard) == [[0, 1, 2, 3], [4, 5]] * 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        (torch.tensor([7, 3]), [7, 3]),
+        (np.array([7, 3]), [7, 3]),
+        ((np.int64(7), 3), [7, 3]),
+        ([torch.tensor(7), torch.tensor(3)], [7, 3]),
+        (["a.png", "b.png"], ["a.png", "b.png"]),
+        ((Path(name) for name in ("a.png", "b.png")), ["a.png", "b.png"]),
+    ],
+)
+def test_ids_are_told_as_integers_or_texts(ids: Any, told: list[Any]) -> None:
+    """However ids were given, they are told as plain integers or texts."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    heard = listened(metric)
+    metric.update(*BATCHES[1], image_ids=ids)
+    assert heard[0].image_ids == told
+    assert {type(each) for each in heard[0].image_ids or ()} <= {int, str}
+
+
+def test_images_that_are_not_kept_have_no_position() -> None:
+    """An image of which every pixel is ignored has no position, and the ids of all are told."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, ignore_index=255)
+    heard = listened(metric)
+    maps, masks = make_batch("NANA", 0)
+    target = masks.to(torch.uint8)
+    target[[0, 2]] = 255
+    with pytest.warns(UserWarning, match="2 of the images were skipped"):
+        metric.update(maps, target, ["a", "b", "c", "d"])
+    metric.update(*make_batch("A", 1), ["e"])
+    assert positions(heard) == [[None, 0, None, 1], [2]]
+    assert heard[0].image_ids == ["a", "b", "c", "d"]
+    with pytest.warns(UserWarning, match="2 of the images were skipped"):
+        metric(maps, target)
+    assert heard[-1].indices == [None, 3, None, 4]
+
+
+def test_lists_of_images_are_told() -> None:
+    """Images of different sizes are told as they came."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    heard = listened(metric)
+    maps, masks = make_ragged("NAN", 0)
+    metric.update(maps, masks)
+    assert heard[0].preds is maps
+    assert positions(heard) == [[0, 1, 2]]
+
+
+def test_positions_do_not_depend_on_pruning() -> None:
+    """Images keep their positions when scores are pruned, and when many updates are joined."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, normal_buffer=10)
+    heard = listened(metric)
+    maps, masks = make_batch("NA" * 150, 0)
+    for i in range(300):
+        metric.update(maps[i : i + 1], masks[i : i + 1])
+    assert positions(heard) == [[i] for i in range(300)]
+
+
+def test_what_is_refused_is_not_told() -> None:
+    """A batch that raises, by `update` or by `forward`, is told to nobody, and the next one is."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    heard, listeners = listened(metric), metric.listeners
+    for call in (metric.update, metric.forward):
+        with pytest.raises(ValueError, match="NaN"):
+            call(torch.full((1, 4, 4), torch.nan), torch.zeros(1, 4, 4))
+    metric.update(*BATCHES[0])
+    assert positions(heard) == [[0, 1, 2, 3]]
+    assert metric.listeners is listeners  # a list that somebody may hold
+
+
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_an_error_of_a_listener_is_not_swallowed_and_costs_no_batch(call: str) -> None:
+    """The error comes out of the call, and the batch is kept."""
+    metric, same = AUPIMO(fpr_bounds=FPR_BOUNDS), AUPIMO(fpr_bounds=FPR_BOUNDS)
+
+    def fail(_: Update) -> None:
+        raise RuntimeError("of a listener")
+
+    metric.listeners.append(fail)
+    for batch in BATCHES:
+        with pytest.raises(RuntimeError, match="of a listener"):
+            getattr(metric, call)(*batch)
+        same.update(*batch)
+    assert metric.compute() == same.compute()
+    metric.listeners.clear()
+    metric.update(*BATCHES[0])
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "clone": lambda metric: metric.clone(),
+    "pickle": lambda metric: pickle.loads(pickle.dumps(metric)),  # noqa: S301
+    "collection": lambda metric: MetricCollection({"a": metric}).clone()["a"],
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_have_no_listeners(kind: str) -> None:
+    """A copy tells nobody, even of what its original has told, and the original goes on telling."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    metric.listeners.append(lambda update: heard.append(update))  # noqa: PLW0108  cannot be pickled
+    heard: list[Update] = []
+    metric.update(*BATCHES[0])
+    copied = COPIES[kind](metric)
+    assert copied.listeners == []
+    copied.update(*BATCHES[1])
+    assert positions(heard) == [[0, 1, 2, 3]]
+    metric.update(*BATCHES[1])
+    assert len(heard) == 2
+
+
+def test_trackers_and_checkpoints_have_no_listeners() -> None:
+    """Nor have the metrics that a tracker makes, and a checkpoint is as before."""
+    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    heard = listened(metric)
+    metric.persistent(True)
+    assert not [name for name in metric.state_dict() if "listen" in name]
+    tracker = MetricTracker(metric)
+    tracker.increment()
+    tracker.update(*BATCHES[0])
+    assert heard == []
+
+
+@pytest.mark.parametrize("compute_groups", [True, [["curves", "other", "score"]]])
+def test_in_a_collection_the_first_of_a_group_speaks(compute_groups: Any) -> None:
+    """At first all members speak, unless groups are given; then the first of the group, which may be a PIMO."""
+    settings = {"fpr_bounds": (1e-3, 1.0), "normal_buffer": None}
+    members = {"curves": PIMO(), "other": AUPIMO(**settings), "score": AUPIMO(**settings)}
+    heard = {name: listened(member) for name, member in members.items()}
+    metrics = MetricCollection(dict(members), compute_groups=compute_groups)
+    for batch in BATCHES:
+        metrics.update(*batch)
+    assert list(metrics.compute_groups.values()) == [["curves", "other", "score"]]
+    assert positions(heard["curves"]) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
+    assert positions(heard["other"]) == positions(heard["score"]) == ([[0, 1, 2, 3]] if compute_groups is True else [])
