@@ -505,6 +505,14 @@ def test_images_that_are_not_kept_are_not_drawn(tmp_path: Path) -> None:
     assert [title[:8] for title in titles] == [f"image {i}:" for i in (2, 4, 6, 8)]
 
 
+def test_titles_of_four_heat_maps_are_of_two_lines(tmp_path: Path) -> None:
+    """They are made smaller rather than broken after each word."""
+    logger, _ = run(tmp_path, Detector(aupimo=new_metric()))
+    axes = [axis for axis in logger.figures[TAG][0].axes if axis.get_title()]
+    assert len(axes) == 4
+    assert {axis.get_title().count("\n") for axis in axes} == {1}
+
+
 def test_maps_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
     """A map with NaN, which a metric without checks takes, is not drawn, and ends no training."""
 

@@ -7,7 +7,6 @@ figure, and labels are short. A figure has more pixels than its card, and is sha
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aupimo_torchmetrics.lightning._gallery import Shown
 from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves
-from aupimo_torchmetrics.plotting._figures import figure_without_pyplot
+from aupimo_torchmetrics.plotting._figures import figure_without_pyplot, in_lines
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ POINTS_PER_INCH = 72
 LABEL_LENGTH = 52
 """Characters of a line of a legend."""
 HEATMAPS_IN_A_ROW = 4
-TITLE_LENGTHS = (40, 24, 16, 13)
-"""Characters of a line above a heat map, for one to four of them in a row."""
 
 
 def draw_distribution(result: AUPIMOResult) -> Figure:
@@ -53,7 +50,7 @@ def draw_curves(result: AUPIMOResult) -> Figure:
         axis.set_xlabel("shared FPR")
         axis.set_ylabel("per-image TPR")
         handles, labels = axis.get_legend_handles_labels()
-        labels = [_in_lines(label, LABEL_LENGTH) for label in labels]
+        labels = [in_lines(label, LABEL_LENGTH) for label in labels]
         axis.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize="small", frameon=False)
     return figure
 
@@ -80,9 +77,7 @@ def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[Shown]) -> Figure:
 def _draw_row(figure: Figure | SubFigure, result: AUPIMOResult, row: Sequence[Shown]) -> None:
     """Draw a few images and their heat maps."""
     images, maps, masks = zip(*((each.image, each.anomaly_map, each.mask) for each, _ in row), strict=True)
-    axes = plot_heatmaps(images, maps, result, masks, [index for _, index in row], fig=figure)[1]
-    for axis in axes.flat:
-        axis.set_title(_in_lines(axis.get_title(), TITLE_LENGTHS[len(row) - 1]), fontsize="small")
+    plot_heatmaps(images, maps, result, masks, [index for _, index in row], fig=figure)
 
 
 @contextmanager
@@ -94,9 +89,3 @@ def _card(height: float) -> Iterator[Figure]:
         figure = figure_without_pyplot((FIGURE_WIDTH, height))
         figure.set_dpi(PIXELS_PER_INCH)
         yield figure
-
-
-def _in_lines(text: str, length: int) -> str:
-    """Break lines that are longer than `length`, where a word or a part of a path ends if possible."""
-    part = rf".{{1,{length}}}$|.{{1,{length - 1}}}[ /\\_-]|.{{1,{length}}}"
-    return "\n".join(each.rstrip(" ") for line in text.split("\n") for each in re.findall(part, line))

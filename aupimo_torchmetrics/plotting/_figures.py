@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -37,9 +38,10 @@ MAX_NAME_LENGTH = 26
 """Characters of a path in a picture, as many as fit above a heat map."""
 
 TITLE_SIZES = ("medium", "small", "x-small", "xx-small")
-"""Sizes of the titles of heat maps. The first is taken with which none has more lines than `MAX_TITLE_LINES`; with the
-last, what is more is left out."""
-MAX_TITLE_LINES = 4
+"""Sizes of the titles of heat maps. The first is taken with which none has more lines than it may; with the last, what
+is more is left out."""
+FEW_TITLE_LINES, MAX_TITLE_LINES = 2, 4
+"""Lines of a title: of a name and a score, if all but the smallest sizes allow that, and at most."""
 LINE_ENDS = re.compile(r"[ /_-]|\\(?!\$)")
 """Where a line of a title may end."""
 
@@ -94,26 +96,26 @@ def fit_titles(axes: Iterable[Axes]) -> None:
     if engine is not None:
         engine.execute(figure)  # only then each axis is in its place
     texts = [ax.get_title() for ax in axes]
-    for size in TITLE_SIZES:
+    for num_lines, size in (*product([FEW_TITLE_LINES], TITLE_SIZES[:3]), *product([MAX_TITLE_LINES], TITLE_SIZES)):
         for ax, text in zip(axes, texts, strict=True):
             ax.title.set_fontsize(size)
             _fit_title(ax, text)
-        if all(ax.get_title().count("\n") < MAX_TITLE_LINES for ax in axes):
+        if all(ax.get_title().count("\n") < num_lines for ax in axes):
             return
     for ax in axes:  # the last line holds the score
         first, others = (lines := ax.get_title().split("\n"))[: MAX_TITLE_LINES - 1], lines[MAX_TITLE_LINES - 1 :]
-        ax.set_title("\n".join([*first, f"...{others[-1]}" if others[1:] else "".join(others)]).rstrip("\n"))
+        ax.title.set_text("\n".join([*first, f"...{others[-1]}" if others[1:] else "".join(others)]).rstrip("\n"))
 
 
 def _fit_title(ax: Axes, text: str) -> None:
-    """Break the lines of a title until it is as narrow as the place of its axis."""
+    """Break the lines of a title, in the size that it has, until it is as narrow as the place of its axis."""
     figure = cast("Figure | SubFigure", ax.get_figure())
     width = ax.get_position(original=True).width * figure.bbox.width
     length = max(map(len, text.split("\n")))
-    ax.set_title(text)
+    ax.title.set_text(text)  # `set_title` would reset the size
     while length > 1 and (drawn := ax.title.get_window_extent().width) > width:
         length = max(1, min(length - 1, int(length * width / drawn)))
-        ax.set_title(in_lines(text, length))
+        ax.title.set_text(in_lines(text, length))
 
 
 def in_lines(text: str, length: int) -> str:
