@@ -23,9 +23,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, functional
-from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.inputs import Maps, as_pairs
 from aupimo_torchmetrics._engine.kept import PixelScores
-from aupimo_torchmetrics._engine.selection import keep_scores
+from aupimo_torchmetrics._engine.select import select_scores
 from aupimo_torchmetrics._scoring import distinct_images
 from aupimo_torchmetrics.results import result_of
 
@@ -114,14 +114,15 @@ def keep(
     upper_fpr: float = 1.0,
     dtype: torch.dtype = torch.float64,
 ) -> PixelScores:
-    """What `keep_scores` keeps of a batch; everything that can matter by default."""
-    return keep_scores(
-        preds,
-        target,
-        floor=torch.tensor(floor, dtype=dtype),
+    """What is kept of a batch; everything that can matter by default."""
+    return select_scores(
+        as_pairs(preds, target, validate_args=True),
+        torch.tensor(floor, dtype=dtype),
         normal_buffer=normal_buffer,
         upper_fpr=upper_fpr,
+        ignore_index=None,
         validate_args=True,
+        with_lowest=True,
     )
 
 

@@ -242,10 +242,16 @@ def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
     return candidates[torch.searchsorted(-levels.fpr, -fpr)]
 
 
-def thresholds_within(levels: NormalLevels, fpr: Tensor) -> Tensor:
-    """Like `thresholds_at`, but NaN if every threshold has a larger shared FPR, as too many normal scores are +inf."""
+def known_thresholds_at(levels: NormalLevels, fpr: Tensor, shared_fpr: SharedFPR) -> Tensor:
+    """Like `thresholds_at`, but NaN where there is no such threshold, or where it is not known.
+
+    There is none if every threshold has a larger shared FPR, as too many normal scores are +inf. It is not known if
+    normal scores below the levels may have as low a shared FPR: no mean is the same at two normal scores, but a maximum
+    may be.
+    """
     is_within = (levels.scores[-1] < math.inf) | (levels.fpr[-1] <= fpr)
-    return thresholds_at(levels, fpr).where(is_within, math.nan)
+    reaches = levels.fpr[0] > fpr if shared_fpr == "max" else levels.fpr[0] >= fpr
+    return thresholds_at(levels, fpr).where(is_within & (reaches | (levels.below == -math.inf)), math.nan)
 
 
 def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelTable:
@@ -281,7 +287,7 @@ def undefined_scoring(levels: NormalLevels) -> Scoring:
     return Scoring(PixelTable(levels.scores, weights), (math.nan, math.nan))
 
 
-def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scoring:
+def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> Scoring:
     """Score by the closed form. If levels that matter are missing, pixels below the known ones get 0: a lower bound."""
     lower, upper = fpr_bounds
     table = exact_table(levels, fpr_bounds)
@@ -290,7 +296,7 @@ def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scor
         max_missing = share_of_range(float(levels.fpr[0]), upper, fpr_bounds)
     if max_missing > 0:
         table.weights[0] = 0
-    low, high = thresholds_within(levels, levels.fpr.new_tensor([upper, lower])).tolist()
+    low, high = known_thresholds_at(levels, levels.fpr.new_tensor([upper, lower]), shared_fpr).tolist()
     return Scoring(table, (low, high), max_missing)
 
 

@@ -1,0 +1,343 @@
+"""Select the scores of a batch on which a result can depend: those at or above a floor.
+
+Of normal images all pixels count, of anomalous ones those in the mask. The CPU looks at whole maps as seldom as it
+can: it reads each map once for the highest score of each block of pixels, and each mask once for its size. Only the few
+blocks with a score at or above the floor are looked at pixel by pixel. Other devices look at each pixel, because to
+wait for the number of blocks costs more; the host waits once, for the facts of all images together.
+
+Conventions: N images, in groups of n images of one size with P pixels each. A group is one row of `M = n * P` pixels,
+which is cut into q blocks of B pixels; the last pixels, fewer than B, are in none of them. A block may hold pixels of
+several images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aupimo_torchmetrics._engine.inputs import Group, Pair, as_group, check_values, in_slices
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, kth_highest, required_capacity, true_indices
+
+_BLOCK_SIZE = 128
+"""Pixels of a block. Smaller blocks are slower to read; larger ones hold more that is not searched for."""
+_MAX_COPIED_SHARE = 0.1
+"""If more than this share of the blocks may hold something to find, none is copied, and all pixels are searched."""
+_MAX_GROUP_PIXELS = 2**30
+"""Maximum number of pixels in a group of several images: torch before 2.6 cannot search 2**31 or more on CUDA."""
+_SAMPLE_SIZE = 2**15
+"""Number of pixels in the sample that suggests a floor."""
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+"""Step of the sample, as a share of an image."""
+_WORD = torch.int64.itemsize
+_BITS_OF_INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}
+
+_Array = NDArray[Any]
+
+
+class _Found(NamedTuple):
+    """Scores of a group of n images at or above the floor, image after image."""
+
+    normal_scores: Tensor
+    """(S,) of normal images."""
+    mask_scores: Tensor
+    """(T,) in the masks of anomalous images."""
+    num_found: Tensor
+    """(n,) int64, how many of either belong to each image."""
+
+
+class _Facts(NamedTuple):
+    """What the host has to know of a search."""
+
+    has_nan: int
+    is_binary: int
+    """Whether the target holds only 0, 1 and `ignore_index`."""
+    has_normal: int
+    """Whether there is a normal image."""
+    has_floor: int
+    num_normal: int
+    """How many scores of normal images there are at or above the floor, where that is known before they are found."""
+    num_found: int
+    """The same for all images."""
+
+
+def select_scores(
+    pairs: Sequence[Pair],
+    floor: Tensor,
+    *,
+    normal_buffer: int | None,
+    upper_fpr: float,
+    ignore_index: int | None,
+    validate_args: bool,
+    with_lowest: bool,
+) -> PixelScores:
+    """Return what is kept of one batch, in the dtype of `floor`; raise if it holds values that it may not.
+
+    Images have no ids yet. An image whose every pixel is ignored is a normal image of 0 pixels; the caller drops it.
+    Without a floor so far, a large batch gets one, which the scores kept of it bring with them.
+    """
+    groups = [as_group(*pair, floor.dtype, ignore_index) for pair in in_slices(pairs, _MAX_GROUP_PIXELS)]
+    if groups:
+        floor = floor.to(groups[0].maps.device)
+    searches = [search_of(group, floor) for group in groups]
+    facts = _to_host(searches)
+    if validate_args and any(each.has_nan or not each.is_binary for each in facts):
+        check_values(pairs, ignore_index)
+    found = None
+    if normal_buffer is not None and any(each.has_normal and not each.has_floor for each in facts):
+        num_images, largest = sum(map(len, (group.maps for group in groups))), max(g.maps.shape[1] for g in groups)
+        capacity = required_capacity(num_images, largest, normal_buffer, upper_fpr)
+        if sum(group.maps.numel() for group in groups) > 2 * capacity:
+            floor, found = _find_above_new_floor(searches, floor, capacity)
+    if found is None:
+        found = [search.find(fact) for search, fact in zip(searches, facts, strict=True)]
+    return _kept(searches, found, floor, with_lowest=with_lowest)
+
+
+def _kept(searches: list[Any], found: list[_Found], floor: Tensor, *, with_lowest: bool) -> PixelScores:
+    """What is kept of groups in which scores were found."""
+    num_found = _joined([each.num_found for each in found], floor, torch.int64)
+    lowest = torch.full_like(floor, math.inf)
+    if with_lowest and searches:
+        lowest = torch.stack([search.lowest_normal().to(floor) for search in searches]).amin()
+    return PixelScores(
+        normal_scores=_joined([each.normal_scores for each in found], floor, floor.dtype),
+        mask_scores=_joined([each.mask_scores for each in found], floor, floor.dtype),
+        num_kept=num_found,
+        num_pixels=_joined([search.num_pixels() for search in searches], floor, torch.int64),
+        is_anomalous=_joined([search.is_anomalous for search in searches], floor, torch.bool),
+        image_ids=torch.full_like(num_found, NO_ID),
+        floor=floor,
+        normal_min=lowest,
+    )
+
+
+def _joined(parts: list[Tensor], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Parts as one tensor of a dtype, on the device of `like`."""
+    if len(parts) == 1:
+        return parts[0].to(dtype)
+    return torch.cat([like.new_empty(0, dtype=dtype), *(part.to(dtype) for part in parts)])
+
+
+def _to_host(searches: list[Any]) -> list[_Facts]:
+    """Facts of each search; the host waits for a device once."""
+    rows = [search.facts() for search in searches]
+    if rows and isinstance(rows[0], Tensor):
+        rows = torch.stack(rows).tolist()
+    return [_Facts(*row) for row in rows]
+
+
+def _find_above_new_floor(searches: list[Any], floor: Tensor, capacity: int) -> tuple[Tensor, list[_Found] | None]:
+    """Find the scores at or above a floor that a sample suggests.
+
+    Returns:
+        The new floor and what was found in each group; or the old floor and None if the new one would be too high: it
+        would keep fewer than `capacity` normal scores, and not all of them.
+
+    """
+    num_pixels = sum(search.group.maps.numel() for search in searches)
+    sample = torch.cat([_sample(search, _SAMPLE_SIZE / num_pixels).to(floor.dtype) for search in searches])
+    expected = capacity * min(1, _SAMPLE_SIZE / num_pixels)
+    rank = math.ceil(expected + 4 * math.sqrt(expected))  # four standard deviations to be safe
+    if rank > len(sample):
+        return floor, None
+    new_floor = kth_highest(sample, rank)
+    for search in searches:
+        search.begin(new_floor)
+    found = [search.find(facts) for search, facts in zip(searches, _to_host(searches), strict=True)]
+    num_normal = torch.stack([(~search.is_anomalous * search.num_pixels()).sum() for search in searches]).sum()
+    if sum(len(each.normal_scores) for each in found) >= min(int(num_normal), capacity):
+        return new_floor, found
+    for search in searches:
+        search.begin(floor)
+    return floor, [search.find(facts) for search, facts in zip(searches, _to_host(searches), strict=True)]
+
+
+def _sample(search: Any, share: float) -> Tensor:
+    """Sample about a share of the pixels of each normal image: scores (S,).
+
+    The step from one pixel to the next is the golden ratio times the number of pixels, which spreads the sample evenly
+    over rows and columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
+    """
+    maps, _, ignored, _ = search.group
+    num_pixels = maps.shape[1]
+    step = round(num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
+    sample_size = min(num_pixels, max(1, round(share * num_pixels)))
+    pixels = torch.arange(sample_size, device=maps.device) * step % num_pixels
+    images = true_indices(~search.is_anomalous)
+    sampled = (images[:, None] * num_pixels + pixels).view(-1)
+    if ignored is not None:
+        sampled = sampled[~ignored.view(-1).index_select(0, sampled)]
+    sample: Tensor = maps.view(-1).index_select(0, sampled)
+    return sample
+
+
+class PixelSearch:
+    """Search pixel by pixel, on any device."""
+
+    def __init__(self, group: Group, floor: Tensor) -> None:
+        self.group = group
+        self.mask_sizes = _count_true(group.masks)
+        self.is_anomalous = self.mask_sizes > 0
+        self._has_nan = self._nan_anywhere()
+        self.begin(floor)
+
+    def begin(self, floor: Tensor) -> None:
+        """Begin to search for the scores at or above a floor, as far as the host need not wait."""
+        maps, masks, ignored, _ = self.group
+        is_searched = masks | ~self.is_anomalous[:, None]
+        if ignored is not None:
+            is_searched &= ~ignored
+        # A floor that is rounded up leaves no score of the dtype of the maps between: none is lost.
+        self._is_found = is_searched.logical_and_(maps >= floor.to(maps.dtype))
+        self._num_found = _count_true(self._is_found)
+        self._floor = floor
+
+    def facts(self) -> Any:
+        """Facts (6,) int64, in the order of `_Facts`."""
+        num_normal = torch.where(self.is_anomalous, 0, self._num_found).sum()
+        flags = torch.stack([self._has_nan, self.group.is_binary, ~self.is_anomalous.all(), self._floor > -math.inf])
+        return torch.cat([flags, torch.stack([num_normal, self._num_found.sum()])])
+
+    def find(self, facts: _Facts) -> _Found:
+        """Find the scores at or above the floor; the host knows how many, and need not wait."""
+        found = _true_indices_of_number(self._is_found, facts.num_found)
+        is_masked = self.is_anomalous.repeat_interleave(self._num_found, output_size=facts.num_found)
+        scores = self.group.maps.view(-1).index_select(0, found[is_masked.sort(stable=True).indices])
+        return _Found(scores[: facts.num_normal], scores[facts.num_normal :], self._num_found)
+
+    def num_pixels(self) -> Tensor:
+        """(n,) int64, number of mask pixels of an anomalous image, of pixels that count of a normal one."""
+        ignored, num_pixels = self.group.ignored, self.group.maps.shape[1]
+        num_counted = num_pixels if ignored is None else num_pixels - _count_true(ignored)
+        return torch.where(self.is_anomalous, self.mask_sizes, num_counted)
+
+    def lowest_normal(self) -> Tensor:
+        """() lowest score of the normal images, of pixels that are not ignored; +inf without any."""
+        maps, ignored = self.group.maps, self.group.ignored
+        if maps.device.type == "cpu":
+            rows = true_indices(~self.is_anomalous).tolist()
+            lowest = [maps[row] if ignored is None else maps[row][~ignored[row]] for row in rows]
+            lowest = [each.amin() for each in lowest if len(each)]
+            return torch.stack(lowest).amin() if lowest else maps.new_full((), math.inf)
+        if ignored is not None:
+            maps = maps.masked_fill(ignored, math.inf)
+        return torch.where(self.is_anomalous, math.inf, maps.amin(1)).amin()
+
+    def _nan_anywhere(self) -> Tensor:
+        """() bool, whether a map holds NaN."""
+        return self.group.maps.amax(1).isnan().any()
+
+
+class BlockSearch(PixelSearch):
+    """Search by blocks, on the CPU."""
+
+    def begin(self, floor: Tensor) -> None:
+        """Begin to search for the scores at or above a floor."""
+        self._floor = floor
+
+    def facts(self) -> Any:
+        """Facts in the order of `_Facts`; nothing is known to be found before `find`."""
+        is_binary, has_normal = bool(self.group.is_binary), not bool(self.is_anomalous.all())
+        return self._has_nan, is_binary, has_normal, float(self._floor) > -math.inf, 0, 0
+
+    def find(self, facts: _Facts) -> _Found:  # noqa: ARG002  what another device has to know
+        """Find the scores at or above the floor."""
+        floor, (num_images, num_pixels) = self._floor.numpy(), self.group.maps.shape
+        blocks = np.flatnonzero(~(self._highest < floor))  # NaN too: it may be ignored
+        is_part = len(blocks) <= _MAX_COPIED_SHARE * len(self._highest)
+        places = self._places_in(blocks, floor) if is_part else self._places_in_all(floor)
+        scores = self._scores(self.group.maps.view(-1).index_select(0, torch.from_numpy(places)))
+        ends = np.arange(num_images + 1) * num_pixels
+        num_found = np.diff(np.searchsorted(places, ends))
+        is_masked = np.repeat(self.is_anomalous.numpy(), num_found)
+        found = (scores[~is_masked], scores[is_masked], num_found)
+        return _Found(*map(torch.from_numpy, found))
+
+    def _places_in(self, blocks: _Array, floor: _Array) -> _Array:
+        """Places, in the row of all pixels, of what is found in the given blocks (b,) and after the last block."""
+        maps, masks, ignored, _ = self.group
+        row, size = maps.view(-1), len(self._highest) * _BLOCK_SIZE
+        of_blocks = row[:size].view(-1, _BLOCK_SIZE).index_select(0, torch.from_numpy(blocks))
+        found = np.flatnonzero(self._scores(torch.cat([of_blocks.view(-1), row[size:]])) >= floor)
+        starts = np.append(blocks * _BLOCK_SIZE, size)
+        places = starts[found // _BLOCK_SIZE] + found % _BLOCK_SIZE
+        counts = masks.view(-1).numpy()[places] | ~self.is_anomalous.numpy()[places // maps.shape[1]]
+        if ignored is not None:
+            counts &= ~ignored.view(-1).numpy()[places]
+        return places[counts]
+
+    def _places_in_all(self, floor: _Array) -> _Array:
+        """Places, in the row of all pixels, of what is found."""
+        maps, masks, ignored, _ = self.group
+        is_found = masks.numpy().copy()
+        for image in np.flatnonzero(~self.is_anomalous.numpy()):
+            is_found[image] = self._scores(maps[image]) >= floor
+        if ignored is not None:
+            is_found &= ~ignored.numpy()
+        places = np.flatnonzero(is_found)  # in masks also of what is below the floor
+        if float(floor) == -math.inf:
+            return places
+        return places[self._scores(maps.view(-1).index_select(0, torch.from_numpy(places))) >= floor]
+
+    def _scores(self, scores: Tensor) -> _Array:
+        """Scores as an array in the dtype of the floor; NumPy compares several times as fast as torch."""
+        array: _Array = scores.to(self._floor.dtype).numpy()
+        return array
+
+    def _nan_anywhere(self) -> Any:
+        """Whether a map holds NaN; find the highest score of each block (q,) on the way."""
+        self._highest, has_nan = highest_of_blocks(self.group.maps)
+        return has_nan
+
+
+def search_of(group: Group, floor: Tensor) -> PixelSearch:
+    """Begin to search images for scores at or above a floor, as is best on their device."""
+    return BlockSearch(group, floor) if group.maps.device.type == "cpu" else PixelSearch(group, floor)
+
+
+def highest_of_blocks(maps: Tensor) -> tuple[_Array, bool]:
+    """Highest score of each block of maps (n, P): (q,), at least float32; and whether there is NaN anywhere.
+
+    The CPU finds maxima of integers five times faster than those of 16-bit floating point numbers. So the bits of such
+    numbers are read as integers. These have the same order as positive numbers, and the reverse order of negative ones.
+    """
+    row = maps.view(-1)
+    size = len(row) // _BLOCK_SIZE * _BLOCK_SIZE
+    if maps.element_size() > torch.int16.itemsize:
+        highest = row[:size].view(-1, _BLOCK_SIZE).amax(1).numpy()
+        in_rest = row[size:].numpy().max(initial=-math.inf)
+        return highest, bool(np.isnan(highest.max(initial=-math.inf)) or np.isnan(in_rest))
+    bits = row.view(torch.int16)
+    largest, smallest = bits[:size].view(-1, _BLOCK_SIZE).amax(1), bits[:size].view(-1, _BLOCK_SIZE).amin(1)
+    highest = torch.where(largest >= 0, largest, smallest).view(maps.dtype).float().numpy()
+    infinity = _BITS_OF_INFINITY[maps.dtype]
+    return highest, bool(bits.numpy().max() > infinity or bits.numpy().view(np.uint16).max() > infinity + 2**15)
+
+
+def _count_true(flags: Tensor) -> Tensor:
+    """Count the true ones of each row of flags (n, P), which are bytes of 0 and 1: (n,) int64.
+
+    Eight flags are the bytes of a word. A byte of a sum of up to 255 words is the number of true ones among as many
+    flags. A sum of the flags themselves would first make a word of each of them.
+    """
+    num_rows, num_flags = flags.shape
+    if num_flags % _WORD or flags.storage_offset() % _WORD:
+        if flags.device.type != "cpu":
+            return flags.sum(1)
+        return torch.from_numpy(np.array([np.count_nonzero(row) for row in flags.numpy()]))
+    length = math.gcd(num_flags // _WORD, 128)
+    return flags.view(torch.int64).view(num_rows, -1, length).sum(2).view(torch.uint8).sum(1)
+
+
+def _true_indices_of_number(flags: Tensor, number: int) -> Tensor:
+    """Indices (number,) of the true ones of flags of any shape, of which there are `number`."""
+    try:
+        return torch.nonzero_static(flags.view(-1), size=number).squeeze(1)
+    except (AttributeError, NotImplementedError):  # torch before 2.6 on CUDA; the host then waits
+        return true_indices(flags)
