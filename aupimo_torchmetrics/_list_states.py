@@ -51,6 +51,8 @@ class ListStatesMetric(Metric):
         aupimo_config: Tensor
         validate_args: bool
 
+    __jit_unused_properties__: ClassVar[list[str]] = [*Metric.__jit_unused_properties__, "device"]
+
     _list_dtypes: ClassVar[dict[str, torch.dtype]] = {}
     """Dtype of each list state that the metric may have, when it is one tensor; scores may be kept in float64."""
     _settings_of_states: ClassVar[str] = ""
@@ -94,22 +96,32 @@ class ListStatesMetric(Metric):
 
     def _lists(self) -> dict[str, torch.dtype]:
         """Names and dtypes of the list states that the metric has."""
-        dtypes = {name: dtype for name, dtype in self._list_dtypes.items() if name in self._defaults}
-        return {name: self._score_dtype if dtype.is_floating_point else dtype for name, dtype in dtypes.items()}
+        dtypes = {}
+        for name, dtype in self._list_dtypes.items():
+            if name in self._defaults:
+                dtypes[name] = self._score_dtype if dtype.is_floating_point else dtype
+        return dtypes
 
     def _parts(self, name: str) -> list[Tensor]:
         """Parts of a list state, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
         state = getattr(self, name)
         parts = [state] if isinstance(state, Tensor) else state
-        return parts if len({part.device for part in parts}) < 2 else [part.to(self.device) for part in parts]
+        is_mixed = self.compute_on_cpu and len({part.device for part in parts}) > 1
+        return [part.to(self.device) for part in parts] if is_mixed else parts
 
-    def _joined(self, name: str, dtype: torch.dtype) -> Tensor:
-        """A list state as one tensor of a dtype."""
-        parts = self._parts(name)
-        if len(parts) == 1:
-            return parts[0].to(dtype)
-        device = parts[0].device if parts else self.device
-        return torch.cat([torch.empty(0, dtype=dtype, device=device), *(part.to(dtype) for part in parts)])
+    def _joined(self) -> dict[str, Tensor]:
+        """Each list state as one tensor of its dtype."""
+        joined = {}
+        for name, dtype in self._lists().items():
+            parts = self._parts(name) if self.compute_on_cpu else getattr(self, name)
+            if isinstance(parts, Tensor):
+                parts = [parts]
+            if len(parts) == 1:
+                joined[name] = parts[0].to(dtype)
+            else:
+                device = parts[0].device if parts else self.device
+                joined[name] = torch.cat([torch.empty(0, dtype=dtype, device=device), *parts])
+        return joined
 
     @staticmethod
     def _check_plotted(val: Any) -> None:
@@ -216,8 +228,8 @@ class ListStatesMetric(Metric):
         # another dtype than the others, which aborts the process, and with `compute_on_cpu` the states would be on the
         # CPU, where NCCL cannot send them. The local states are restored after the sync.
         self._check_same_settings(dist_sync_fn, process_group or self.process_group)
-        for name, dtype in self._lists().items():
-            setattr(self, name, [self._joined(name, dtype).to(self.device)])
+        for name, whole in self._joined().items():
+            setattr(self, name, [whole.to(self.device)])
         super()._sync_dist(dist_sync_fn, process_group)
 
     def _check_same_settings(self, dist_sync_fn: Callable[..., Any], group: Any) -> None:

@@ -20,6 +20,8 @@ from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
+_NUM_LISTS = 6
+"""List states that are the first fields of `PixelScores`, in their order."""
 MAX_PARTS = 256
 """Parts of a list state, one for each update, before small ones are joined."""
 
@@ -175,31 +177,31 @@ class PixelScoresMetric(ListStatesMetric):
                 "Give the same kind in every update."
             )
 
-    def _kept(self) -> PixelScores:
-        """What was kept, of all images."""
-        lists = {name.removeprefix(_STATE_PREFIX): self._joined(name, each) for name, each in self._lists().items()}
+    def _kept(self, joined: dict[str, Tensor]) -> PixelScores:
+        """What was kept, of all images, from the joined list states."""
+        scores = joined["aupimo_normal_scores"]
         if self.normal_buffer is None and isinstance(self.aupimo_normal_scores, list):
-            for name, whole in lists.items():  # all normal scores are many: a result shares them with the metric
-                setattr(self, _STATE_PREFIX + name, [whole])
-        lists = {name: whole for name, whole in lists.items() if name in PixelScores._fields}
-        scores = lists["normal_scores"]
+            for name, whole in joined.items():  # all normal scores are many: a result shares them with the metric
+                setattr(self, name, [whole])
         has_lowest = "aupimo_normal_min" in self._defaults
         lowest = self.aupimo_normal_min.to(scores.device) if has_lowest else lowest_of(scores)
-        return PixelScores(**lists, floor=self.aupimo_floor.to(scores.device), normal_min=lowest)
+        return PixelScores._make([*[*joined.values()][:_NUM_LISTS], self.aupimo_floor.to(scores.device), lowest])
 
-    def _text_ids(self) -> list[str] | None:
+    def _text_ids(self, joined: dict[str, Tensor]) -> list[str] | None:
         """Ids of all images that are texts, "" for an image without one; None if none has a text."""
-        joined = self._joined("aupimo_id_bytes", torch.uint8)
-        return ids.decode(self._joined("aupimo_id_lengths", torch.int64), joined) if len(joined) else None
+        lengths, as_bytes = joined["aupimo_id_lengths"], joined["aupimo_id_bytes"]
+        return ids.decode(lengths, as_bytes) if len(as_bytes) else None
 
     def _images(self) -> Images:
         """All distinct images."""
-        return distinct_images(self._kept(), self._text_ids())
+        joined = self._joined()
+        return distinct_images(self._kept(joined), self._text_ids(joined))
 
     def _ids_in_order(self) -> list[str] | list[int]:
         """Ids of the images of this process in the order of the updates, "" or -1 for an image without one."""
-        texts = self._text_ids()
-        image_ids: list[int] = self._joined("aupimo_image_ids", torch.int64).tolist()
+        joined = self._joined()
+        texts = self._text_ids(joined)
+        image_ids: list[int] = joined["aupimo_image_ids"].tolist()
         return image_ids if texts is None else texts
 
     def _prune_when_outgrown(self) -> None:
@@ -220,11 +222,10 @@ class PixelScoresMetric(ListStatesMetric):
 
     def _prune(self, normal_buffer: int) -> None:
         """Replace each list state by one tensor, without the normal scores that can no longer matter."""
-        kept = prune_scores(self._kept(), normal_buffer, self._upper_fpr)
-        device = self.device
-        for name, dtype in self._lists().items():
-            whole = getattr(kept, name.removeprefix(_STATE_PREFIX), None)
-            setattr(self, name, [(self._joined(name, dtype) if whole is None else whole).to(device)])
+        joined, device = self._joined(), self.device
+        kept = prune_scores(self._kept(joined), normal_buffer, self._upper_fpr)
+        for name, whole in zip(joined, [*kept[:_NUM_LISTS], *[*joined.values()][_NUM_LISTS:]], strict=True):
+            setattr(self, name, [whole.to(device)])
         self.aupimo_floor = kept.floor.to(device)
 
 

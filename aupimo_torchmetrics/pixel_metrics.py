@@ -102,28 +102,26 @@ class AUPRO(PixelMetric):
         if self.num_bins is not None:
             shares = self.aupimo_pixel_region_shares.cpu()[true_indices(self.aupimo_pixel_mask_counts.cpu())]
             return ranks._replace(weights=shares / self.aupimo_pixel_num_regions.cpu())
-        shares, num_regions = regions.shares_of_pixels(self._region_numbers())
-        weights = torch.bincount(ranks.places_of(self._mask_scores()), shares, minlength=len(ranks.scores))
-        return ranks._replace(weights=weights / num_regions)
+        places, numbers = self._places_and_regions(ranks)
+        shares, num_regions = regions.shares_of_pixels(numbers)
+        return ranks._replace(weights=torch.bincount(places, shares, minlength=len(ranks.scores)) / num_regions)
 
-    def _mask_scores(self) -> Tensor:
-        """(T,) scores of the mask pixels, on the CPU."""
-        return self._joined("aupimo_pixel_mask_scores", self._score_dtype).cpu()
-
-    def _region_numbers(self) -> Tensor:
-        """(T,) int64, number of the region of each mask pixel, on the CPU."""
-        bits = self._joined("aupimo_pixel_mask_bits", torch.uint8)
-        return regions.number_regions(PackedMasks(bits, self._joined("aupimo_pixel_mask_sizes", torch.int64)))
+    def _places_and_regions(self, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """(T,) int64 each: of each mask pixel, the index of its score among the distinct ones, and its region."""
+        scores, bits, sizes = (
+            torch.cat(self._parts(f"aupimo_pixel_mask_{name}") or [torch.empty(0, device="cpu")]).cpu()
+            for name in ("scores", "bits", "sizes")
+        )
+        return ranks.places_of(scores), regions.number_regions(PackedMasks(bits, sizes))
 
     def _of_regions(self) -> Tensor:
         """Value of each region (R,), in the order of the images; one NaN without any region."""
-        ranks, numbers = self._ranks(), self._region_numbers()
-        if not ranks.is_defined:
-            values = torch.full((int(numbers.amax()) + 1 if len(numbers) else 1,), torch.nan, device=self.device)
-        else:
-            shares = ranking.area_shares(ranks, self.fpr_limit)[ranks.places_of(self._mask_scores())]
-            values = torch.bincount(numbers, shares) / torch.bincount(numbers)
-        return values.to(self.device, self._score_dtype)
+        ranks = self._ranks()
+        places, numbers = self._places_and_regions(ranks)
+        sizes = torch.bincount(numbers, minlength=1)
+        shares = ranking.area_shares(ranks, self.fpr_limit)[places]
+        values = torch.bincount(numbers, shares, minlength=1) / sizes
+        return values.where(torch.tensor(ranks.is_defined, device="cpu"), torch.nan).to(self.device, self._score_dtype)
 
 
 class PixelAUROC(PixelMetric):

@@ -6,7 +6,7 @@ image is a group of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -58,22 +58,23 @@ def as_pairs(preds: Maps, target: Maps, *, validate_args: bool) -> list[Pair]:
     is_list = not isinstance(maps, Tensor)
     if validate_args:
         _check_kinds(maps, masks)
-    if not is_list and not isinstance(masks, list):
-        maps, masks = [maps], [masks]
     pairs = []
-    for each, mask in zip(maps, masks, strict=True):
+    for each, mask in zip(maps, masks, strict=True) if is_list else [(maps, masks)]:
         if validate_args:
-            _check_pair(each, mask, "(H, W)" if is_list else "(N, H, W)")
+            _check_pair(each, mask, is_of_list=is_list)
         rows, columns = each.shape[-2:]
         pairs.append((each.reshape(-1, rows, columns), mask.reshape(-1, rows, columns)))
-    if validate_args and len({each.device for each, _ in pairs}) > 1:
-        devices = " and ".join(sorted({str(each.device) for each, _ in pairs}))
-        raise ValueError(f"Expected the maps in `preds` to be on one device, but got {devices}.")
+        if validate_args and each.device != pairs[0][0].device:
+            raise ValueError(
+                f"Expected the maps in `preds` to be on one device, but got {pairs[0][0].device} and {each.device}."
+            )
     return pairs
 
 
 def _as_tensors(images: Any) -> Any:
     """Turn arrays into tensors that share their memory if possible; anything else stays as it is."""
+    if isinstance(images, Tensor):
+        return images
     if isinstance(images, np.ndarray):
         return _as_tensor(images)
     if isinstance(images, list | tuple):
@@ -101,9 +102,7 @@ def _check_kinds(maps: Any, masks: Any) -> None:
         return
     for name, value in (("preds", maps), ("target", masks)):
         if not isinstance(value, list):
-            raise TypeError(
-                f"Expected `{name}` to be a tensor, an array or a list of these, but got {type(value).__name__}."
-            )
+            raise TypeError(f"Expected `{name}` to be a tensor or a list of tensors, but got {type(value).__name__}.")
     if len(maps) != len(masks):
         raise ValueError(
             f"Expected `preds` and `target` to be lists of one length, but got {len(maps)} and {len(masks)} items."
@@ -116,15 +115,10 @@ def _check_kinds(maps: Any, masks: Any) -> None:
             )
 
 
-def _check_pair(maps: Tensor, masks: Tensor, shape: str) -> None:
-    """Raise unless maps and masks are dense, of a `shape`, with a channel or without, and fit each other."""
-    for name, images in (("preds", maps), ("target", masks)):
-        if images.is_nested or images.layout != torch.strided or images.is_quantized:
-            kind = "nested" if images.is_nested else "quantized" if images.is_quantized else str(images.layout)
-            raise TypeError(
-                f"Expected `{name}` to be a dense tensor, but got a {kind} one. `unbind`, `dequantize` and `to_dense` "
-                "make dense tensors of nested, quantized and sparse ones."
-            )
+def _check_pair(maps: Tensor, masks: Tensor, *, is_of_list: bool) -> None:
+    """Raise unless maps and masks are dense, of the right dtypes, fit each other and hold pixels."""
+    _check_dense("preds", maps)
+    _check_dense("target", masks)
     if maps.dtype not in _SCORE_DTYPES:
         raise TypeError(
             f"Expected `preds` to be scores of dtype float16, bfloat16, float32 or float64, but got {maps.dtype}. "
@@ -132,47 +126,75 @@ def _check_pair(maps: Tensor, masks: Tensor, shape: str) -> None:
         )
     if masks.is_complex():
         raise TypeError(f"Expected `target` to be bool, integer or floating point, but got {masks.dtype}.")
-    num_axes = shape.count(",") + 1
-    if maps.ndim not in (num_axes, num_axes + 1) or (maps.ndim > num_axes and maps.shape[-3] != 1):
-        raise ValueError(
-            f"Expected `preds` to hold one score a pixel, in the shape {shape} or with an axis of one channel before "
-            f"(H, W), but got {tuple(maps.shape)}. Pass one image as `preds[None]`, of several channels the one that "
-            "says how anomalous a pixel is, and a volume with its slices below each other, `preds.flatten(-3, -2)`; "
-            "the masks likewise."
-        )
-    if masks.ndim < num_axes:
-        raise ValueError(
-            f"Expected `target` to be masks that say which pixels are anomalous, of the shape of `preds`, "
-            f"{tuple(maps.shape)}, but got {tuple(masks.shape)}. Labels of whole images are not enough."
-        )
-    if _without_channel(maps, num_axes) != _without_channel(masks, num_axes):
-        raise ValueError(
-            f"Expected `preds` and `target` to have the same shape, but got {tuple(maps.shape)} and "
-            f"{tuple(masks.shape)}. Resize the maps to the size of the masks first."
-        )
-    if 0 in maps.shape[-2:]:
-        raise ValueError(f"Expected `preds` to hold maps with pixels in them, but got shape {tuple(maps.shape)}.")
+    _check_shapes(maps.shape, masks.shape, is_of_list=is_of_list)
     if maps.device != masks.device:
         raise ValueError(
             f"Expected `preds` and `target` to be on one device, but got {maps.device} and {masks.device}."
         )
 
 
-def _without_channel(images: Tensor, num_axes: int) -> tuple[int, ...]:
-    """Shape of images without an axis of one channel."""
-    has_channel = images.ndim == num_axes + 1 and images.shape[-3] == 1
-    return (*images.shape[:-3], *images.shape[-2:]) if has_channel else tuple(images.shape)
+def _check_dense(name: str, images: Tensor) -> None:
+    """Raise unless images are a dense tensor."""
+    if images.is_nested:
+        raise TypeError(
+            f"Expected `{name}` to be a dense tensor or a list of these, but got a nested tensor. "
+            f"Pass `list({name}.unbind())`."
+        )
+    if images.layout != torch.strided or images.is_quantized:
+        kind, remedy = ("quantized", "dequantize") if images.is_quantized else (images.layout, "to_dense")
+        raise TypeError(f"Expected `{name}` to be a dense tensor, but got a {kind} one. Pass `{name}.{remedy}()`.")
+
+
+def _check_shapes(maps: torch.Size, masks: torch.Size, *, is_of_list: bool) -> None:
+    """Raise unless both are shapes of images, with an axis of one channel or without, and of the same images."""
+    num_axes = 2 if is_of_list else 3
+    if len(maps) not in {num_axes, num_axes + 1}:
+        what = "each map in the list `preds`" if is_of_list else "`preds`"
+        shapes = "(H, W)" if is_of_list else "(N, H, W) or (N, 1, H, W)"
+        raise ValueError(
+            f"Expected {what} to have the shape {shapes}, but got {tuple(maps)}. For one image pass `preds[None]` and "
+            "`target[None]`, of volumes the slices below each other: `preds.flatten(-3, -2)`, and masks likewise."
+        )
+    if len(maps) > num_axes and maps[-3] != 1:
+        raise ValueError(
+            f"Expected `preds` to have one channel, but got shape {tuple(maps)}. Pass the channel that says how "
+            "anomalous a pixel is, or the highest, `preds.amax(-3)`; of volumes pass the slices below each other: "
+            "`preds.flatten(-3, -2)`. Masks likewise."
+        )
+    if len(masks) < num_axes:
+        raise ValueError(
+            "Expected `target` to be masks, which say of each pixel whether it is anomalous, of the shape of `preds`, "
+            f"{tuple(maps)}, but got shape {tuple(masks)}. Labels of whole images do not say where a defect is."
+        )
+    has_channel = len(masks) == num_axes + 1 and masks[-3] == 1
+    mask_shape = (*masks[:-3], *masks[-2:]) if has_channel else masks
+    if (*maps[: num_axes - 2], *maps[-2:]) != tuple(mask_shape):
+        raise ValueError(
+            f"Expected `preds` and `target` to have the same shape, but got {tuple(maps)} and {tuple(masks)}. "
+            "Resize the maps to the size of the masks first."
+        )
+    if 0 in maps[-2:]:
+        raise ValueError(f"Expected `preds` to hold maps with pixels in them, but got shape {tuple(maps)}.")
+
+
+def in_slices(pairs: Sequence[Pair], num_pixels: int) -> list[Pair]:
+    """Cut pairs into such of at most `num_pixels` in several images; none is without images."""
+    slices: list[Pair] = []
+    for maps, masks in pairs:
+        if len(maps):
+            num_images = max(1, num_pixels // maps[0].numel())
+            slices += zip(torch.split(maps, num_images), torch.split(masks, num_images), strict=True)
+    return slices
 
 
 def as_group(maps: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None) -> Group:
     """Make a group of a pair; float64 maps are rounded to `dtype`."""
-    num_images = len(maps)
-    maps, target = (plain(each).reshape(num_images, -1 if num_images else 0).contiguous() for each in (maps, target))
+    maps, target = _in_rows(maps), _in_rows(target)
     if maps.dtype == torch.float64:
         maps = maps.to(dtype)
     if target.dtype == torch.bool:
         as_bytes = target.view(torch.uint8)
-        if target.device.type != "cpu" or as_bytes.numpy().max(initial=0) > 1:  # true bytes may have any bit set
+        if target.device.type != "cpu" or as_bytes.numpy().max() > 1:  # true bytes may have any bit set
             target = as_bytes != 0
         return Group(maps, target, None, target.new_ones(()))
     masks, ignored = ~_is_equal(target, 0), None
@@ -180,15 +202,12 @@ def as_group(maps: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int
         ignored = _is_equal(target, ignore_index)
         masks &= ~ignored
     differs = masks.view(torch.uint8) ^ _is_equal(target, 1).view(torch.uint8)
-    return Group(maps, masks, ignored, differs.amax() == 0 if differs.numel() else masks.new_ones(()))
+    return Group(maps, masks, ignored, differs.amax() == 0)
 
 
-def in_slices(pairs: Sequence[Pair], num_pixels: int) -> Iterator[Pair]:
-    """Cut pairs into such of at most `num_pixels` in several images; none is without images."""
-    for maps, masks in pairs:
-        if len(maps):
-            num_images = max(1, num_pixels // maps[0].numel())
-            yield from zip(torch.split(maps, num_images), torch.split(masks, num_images), strict=True)
+def _in_rows(images: Tensor) -> Tensor:
+    """(n, P) contiguous plain tensor without gradient, of images (n, H, W) of any class."""
+    return plain(images).reshape(len(images), -1).contiguous()
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -225,6 +244,6 @@ def check_values(pairs: Sequence[Pair], ignore_index: int | None) -> None:
         valid = "only 0 and 1" if ignore_index is None else f"only 0 and 1, and {ignore_index} as `ignore_index`"
         shown = ", ".join([*others[:_MAX_SHOWN], *["..."][: len(others) - _MAX_SHOWN]])
         raise ValueError(
-            f"Expected `target` to hold {valid}, but got {len(others)} other values: {shown}. Pass what is true where "
+            f"Expected `target` to hold {valid}, but got other values: {shown}. Pass what is true where "
             "a pixel is anomalous, such as `target > 0`; `ignore_index` is the value of pixels that do not count."
         )

@@ -81,66 +81,69 @@ def select_scores(
     Images have no ids yet. An image whose every pixel is ignored is a normal image of 0 pixels; the caller drops it.
     Without a floor so far, a large batch gets one, which the scores kept of it bring with them.
     """
-    groups = [as_group(*pair, floor.dtype, ignore_index) for pair in in_slices(pairs, _MAX_GROUP_PIXELS)]
-    if groups:
-        floor = floor.to(groups[0].maps.device)
-    searches = [search_of(group, floor) for group in groups]
+    searches = []
+    for maps, target in in_slices(pairs, _MAX_GROUP_PIXELS):
+        floor = floor.to(maps.device)
+        searches.append(search_of(as_group(maps, target, floor.dtype, ignore_index), floor))
+    if not searches:
+        return _nothing(floor)
     facts = _to_host(searches)
-    if validate_args and any(each.has_nan or not each.is_binary for each in facts):
+    has_nan, is_binary, has_normal, has_floor, _, _ = zip(*facts, strict=True)
+    if validate_args and (any(has_nan) or not all(is_binary)):
         check_values(pairs, ignore_index)
     found = None
-    if normal_buffer is not None and any(each.has_normal and not each.has_floor for each in facts):
-        num_images, largest = sum(map(len, (group.maps for group in groups))), max(g.maps.shape[1] for g in groups)
-        capacity = required_capacity(num_images, largest, normal_buffer, upper_fpr)
-        if sum(group.maps.numel() for group in groups) > 2 * capacity:
-            floor, found = _find_above_new_floor(searches, floor, capacity)
+    if normal_buffer is not None and any(has_normal) and not all(has_floor):
+        shapes = [search.group.maps.shape for search in searches]
+        counts, sizes = zip(*shapes, strict=True)
+        num_pixels, capacity = (
+            sum(map(math.prod, shapes)),
+            required_capacity(sum(counts), max(sizes), normal_buffer, upper_fpr),
+        )
+        if num_pixels > 2 * capacity:
+            floor, found = _find_above_new_floor(searches, floor, num_pixels, capacity)
     if found is None:
         found = [search.find(fact) for search, fact in zip(searches, facts, strict=True)]
     return _kept(searches, found, floor, with_lowest=with_lowest)
 
 
-def _kept(searches: list[Any], found: list[_Found], floor: Tensor, *, with_lowest: bool) -> PixelScores:
+def _kept(searches: list[PixelSearch], found: list[_Found], floor: Tensor, *, with_lowest: bool) -> PixelScores:
     """What is kept of groups in which scores were found."""
-    num_found = _joined([each.num_found for each in found], floor, torch.int64)
     lowest = torch.full_like(floor, math.inf)
-    if with_lowest and searches:
+    if with_lowest:
         lowest = torch.stack([search.lowest_normal().to(floor) for search in searches]).amin()
-    return PixelScores(
-        normal_scores=_joined([each.normal_scores for each in found], floor, floor.dtype),
-        mask_scores=_joined([each.mask_scores for each in found], floor, floor.dtype),
-        num_kept=num_found,
-        num_pixels=_joined([search.num_pixels() for search in searches], floor, torch.int64),
-        is_anomalous=_joined([search.is_anomalous for search in searches], floor, torch.bool),
-        image_ids=torch.full_like(num_found, NO_ID),
-        floor=floor,
-        normal_min=lowest,
-    )
+    rows = []
+    for search, each in zip(searches, found, strict=True):
+        ids = torch.full_like(each.num_found, NO_ID)
+        rows.append((*each, search.num_pixels(), search.is_anomalous, ids))
+    columns = rows[0] if len(rows) == 1 else map(torch.cat, zip(*rows, strict=True))
+    return PixelScores._make([*columns, floor, lowest])
 
 
-def _joined(parts: list[Tensor], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Parts as one tensor of a dtype, on the device of `like`."""
-    if len(parts) == 1:
-        return parts[0].to(dtype)
-    return torch.cat([like.new_empty(0, dtype=dtype), *(part.to(dtype) for part in parts)])
+def _nothing(floor: Tensor) -> PixelScores:
+    """What is kept if there is no image."""
+    dtypes = (floor.dtype, floor.dtype, torch.int64, torch.int64, torch.bool, torch.int64)
+    empty = [floor.new_empty(0, dtype=dtype) for dtype in dtypes]
+    return PixelScores._make([*empty, floor, torch.full_like(floor, math.inf)])
 
 
-def _to_host(searches: list[Any]) -> list[_Facts]:
+def _to_host(searches: list[PixelSearch]) -> list[_Facts]:
     """Facts of each search; the host waits for a device once."""
     rows = [search.facts() for search in searches]
-    if rows and isinstance(rows[0], Tensor):
-        rows = torch.stack(rows).tolist()
-    return [_Facts(*row) for row in rows]
+    if isinstance(rows[0], Tensor):
+        rows = [_Facts._make(row) for row in torch.stack(rows).tolist()]
+    return rows
 
 
-def _find_above_new_floor(searches: list[Any], floor: Tensor, capacity: int) -> tuple[Tensor, list[_Found] | None]:
-    """Find the scores at or above a floor that a sample suggests.
+def _find_above_new_floor(
+    searches: list[PixelSearch], floor: Tensor, num_pixels: int, capacity: int
+) -> tuple[Tensor, list[_Found] | None]:
+    """Find the scores at or above a floor that a sample of `num_pixels` in all suggests.
 
     Returns:
-        The new floor and what was found in each group; or the old floor and None if the new one would be too high: it
-        would keep fewer than `capacity` normal scores, and not all of them.
+        The new floor and what was found in each group; or the old floor and None if there is no new one, or if it would
+        be too high: it would keep fewer than `capacity` normal scores, and not all of them.
 
     """
-    num_pixels = sum(search.group.maps.numel() for search in searches)
     sample = torch.cat([_sample(search, _SAMPLE_SIZE / num_pixels).to(floor.dtype) for search in searches])
     expected = capacity * min(1, _SAMPLE_SIZE / num_pixels)
     rank = math.ceil(expected + 4 * math.sqrt(expected))  # four standard deviations to be safe
@@ -149,16 +152,19 @@ def _find_above_new_floor(searches: list[Any], floor: Tensor, capacity: int) -> 
     new_floor = kth_highest(sample, rank)
     for search in searches:
         search.begin(new_floor)
-    found = [search.find(facts) for search, facts in zip(searches, _to_host(searches), strict=True)]
-    num_normal = torch.stack([(~search.is_anomalous * search.num_pixels()).sum() for search in searches]).sum()
-    if sum(len(each.normal_scores) for each in found) >= min(int(num_normal), capacity):
+    found, num_kept, num_normal = [], 0, 0
+    for search, facts in zip(searches, _to_host(searches), strict=True):
+        found.append(search.find(facts))
+        num_kept += len(found[-1].normal_scores)
+        num_normal += int((~search.is_anomalous * search.num_pixels()).sum())
+    if num_kept >= min(num_normal, capacity):
         return new_floor, found
     for search in searches:
         search.begin(floor)
     return floor, [search.find(facts) for search, facts in zip(searches, _to_host(searches), strict=True)]
 
 
-def _sample(search: Any, share: float) -> Tensor:
+def _sample(search: PixelSearch, share: float) -> Tensor:
     """Sample about a share of the pixels of each normal image: scores (S,).
 
     The step from one pixel to the next is the golden ratio times the number of pixels, which spreads the sample evenly
@@ -184,7 +190,7 @@ class PixelSearch:
         self.group = group
         self.mask_sizes = _count_true(group.masks)
         self.is_anomalous = self.mask_sizes > 0
-        self._has_nan = self._nan_anywhere()
+        self._has_nan: Any = self._nan_anywhere()
         self.begin(floor)
 
     def begin(self, floor: Tensor) -> None:
@@ -209,6 +215,7 @@ class PixelSearch:
         found = _true_indices_of_number(self._is_found, facts.num_found)
         is_masked = self.is_anomalous.repeat_interleave(self._num_found, output_size=facts.num_found)
         scores = self.group.maps.view(-1).index_select(0, found[is_masked.sort(stable=True).indices])
+        scores = scores.to(self._floor.dtype)
         return _Found(scores[: facts.num_normal], scores[facts.num_normal :], self._num_found)
 
     def num_pixels(self) -> Tensor:
@@ -242,9 +249,9 @@ class BlockSearch(PixelSearch):
         self._floor = floor
 
     def facts(self) -> Any:
-        """Facts in the order of `_Facts`; nothing is known to be found before `find`."""
+        """Facts; nothing is known to be found before `find`."""
         is_binary, has_normal = bool(self.group.is_binary), not bool(self.is_anomalous.all())
-        return self._has_nan, is_binary, has_normal, float(self._floor) > -math.inf, 0, 0
+        return _Facts(self._has_nan, is_binary, has_normal, float(self._floor) > -math.inf, 0, 0)
 
     def find(self, facts: _Facts) -> _Found:  # noqa: ARG002  what another device has to know
         """Find the scores at or above the floor."""
@@ -257,7 +264,7 @@ class BlockSearch(PixelSearch):
         num_found = np.diff(np.searchsorted(places, ends))
         is_masked = np.repeat(self.is_anomalous.numpy(), num_found)
         found = (scores[~is_masked], scores[is_masked], num_found)
-        return _Found(*map(torch.from_numpy, found))
+        return _Found._make(map(torch.from_numpy, found))
 
     def _places_in(self, blocks: _Array, floor: _Array) -> _Array:
         """Places, in the row of all pixels, of what is found in the given blocks (b,) and after the last block."""
@@ -270,7 +277,8 @@ class BlockSearch(PixelSearch):
         counts = masks.view(-1).numpy()[places] | ~self.is_anomalous.numpy()[places // maps.shape[1]]
         if ignored is not None:
             counts &= ~ignored.view(-1).numpy()[places]
-        return places[counts]
+        counted: _Array = places[counts]
+        return counted
 
     def _places_in_all(self, floor: _Array) -> _Array:
         """Places, in the row of all pixels, of what is found."""
