@@ -194,7 +194,7 @@ def as_group(maps: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int
         maps = maps.to(dtype)
     if target.dtype == torch.bool:
         as_bytes = target.view(torch.uint8)
-        if target.device.type != "cpu" or as_bytes.numpy().max() > 1:  # true bytes may have any bit set
+        if target.device.type != "cpu" or int(as_bytes.amax()) > 1:  # true bytes may have any bit set
             target = as_bytes != 0
         return Group(maps, target, None, target.new_ones(()))
     masks, ignored = ~_is_equal(target, 0), None

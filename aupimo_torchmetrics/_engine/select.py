@@ -190,7 +190,7 @@ class PixelSearch:
         self.group = group
         self.mask_sizes = _count_true(group.masks)
         self.is_anomalous = self.mask_sizes > 0
-        self._has_nan: Any = self._nan_anywhere()
+        self._has_nan: Any = group.maps.amax(1).isnan().any()
         self.begin(floor)
 
     def begin(self, floor: Tensor) -> None:
@@ -236,13 +236,17 @@ class PixelSearch:
             maps = maps.masked_fill(ignored, math.inf)
         return torch.where(self.is_anomalous, math.inf, maps.amin(1)).amin()
 
-    def _nan_anywhere(self) -> Tensor:
-        """() bool, whether a map holds NaN."""
-        return self.group.maps.amax(1).isnan().any()
-
 
 class BlockSearch(PixelSearch):
-    """Search by blocks, on the CPU."""
+    """Search by blocks, on the CPU. Places are indices in the row of all pixels of the group."""
+
+    def __init__(self, group: Group, floor: Tensor) -> None:
+        self.group = group
+        self._highest, self._has_nan = highest_of_blocks(group.maps)
+        self._mask_places = _true_places(group.masks)
+        self.mask_sizes = self._count_per_image(self._mask_places)
+        self.is_anomalous = self.mask_sizes > 0
+        self.begin(floor)
 
     def begin(self, floor: Tensor) -> None:
         """Begin to search for the scores at or above a floor."""
@@ -255,53 +259,52 @@ class BlockSearch(PixelSearch):
 
     def find(self, facts: _Facts) -> _Found:  # noqa: ARG002  what another device has to know
         """Find the scores at or above the floor."""
-        floor, (num_images, num_pixels) = self._floor.numpy(), self.group.maps.shape
-        blocks = np.flatnonzero(~(self._highest < floor))  # NaN too: it may be ignored
-        is_part = len(blocks) <= _MAX_COPIED_SHARE * len(self._highest)
-        places = self._places_in(blocks, floor) if is_part else self._places_in_all(floor)
-        scores = self._scores(self.group.maps.view(-1).index_select(0, torch.from_numpy(places)))
-        ends = np.arange(num_images + 1) * num_pixels
-        num_found = np.diff(np.searchsorted(places, ends))
-        is_masked = np.repeat(self.is_anomalous.numpy(), num_found)
-        found = (scores[~is_masked], scores[is_masked], num_found)
-        return _Found._make(map(torch.from_numpy, found))
+        normal_scores, num_normal = self._find_normal()
+        mask_scores = self._scores(self.group.maps.view(-1).index_select(0, torch.from_numpy(self._mask_places)))
+        is_high = mask_scores >= self._floor.numpy()
+        num_masked = self._count_per_image(self._mask_places[is_high])
+        return _Found(torch.from_numpy(normal_scores), torch.from_numpy(mask_scores[is_high]), num_normal + num_masked)
 
-    def _places_in(self, blocks: _Array, floor: _Array) -> _Array:
-        """Places, in the row of all pixels, of what is found in the given blocks (b,) and after the last block."""
-        maps, masks, ignored, _ = self.group
-        row, size = maps.view(-1), len(self._highest) * _BLOCK_SIZE
-        of_blocks = row[:size].view(-1, _BLOCK_SIZE).index_select(0, torch.from_numpy(blocks))
-        found = np.flatnonzero(self._scores(torch.cat([of_blocks.view(-1), row[size:]])) >= floor)
-        starts = np.append(blocks * _BLOCK_SIZE, size)
-        places = starts[found // _BLOCK_SIZE] + found % _BLOCK_SIZE
-        counts = masks.view(-1).numpy()[places] | ~self.is_anomalous.numpy()[places // maps.shape[1]]
+    def _find_normal(self) -> tuple[_Array, Tensor]:
+        """Scores (S,) of normal images at or above the floor, and how many of each image (n,)."""
+        maps, _, ignored, _ = self.group
+        is_normal, num_pixels = ~self.is_anomalous.numpy(), maps.shape[1]
+        blocks = np.flatnonzero(~(self._highest < self._floor.numpy()))  # NaN too: it may be ignored
+        if not is_normal.all():
+            num_before = np.append(0, np.cumsum(is_normal, dtype=np.int64))  # normal images before each image
+            last = np.minimum((blocks + 1) * _BLOCK_SIZE - 1, maps.numel() - 1) // num_pixels
+            blocks = blocks[num_before[last + 1] > num_before[blocks * _BLOCK_SIZE // num_pixels]]
+        if len(blocks) * _BLOCK_SIZE > _MAX_COPIED_SHARE * num_pixels * np.count_nonzero(is_normal):
+            return self._find_in_images(np.flatnonzero(is_normal))
+        scores = self._scores(_take(maps, blocks))
+        found = np.flatnonzero(scores >= self._floor.numpy())
+        places = _places_of(found, blocks, maps)
+        counts = is_normal[places // num_pixels]
         if ignored is not None:
             counts &= ~ignored.view(-1).numpy()[places]
-        counted: _Array = places[counts]
-        return counted
+        return scores[found[counts]], self._count_per_image(places[counts])
 
-    def _places_in_all(self, floor: _Array) -> _Array:
-        """Places, in the row of all pixels, of what is found."""
-        maps, masks, ignored, _ = self.group
-        is_found = masks.numpy().copy()
-        for image in np.flatnonzero(~self.is_anomalous.numpy()):
-            is_found[image] = self._scores(maps[image]) >= floor
-        if ignored is not None:
-            is_found &= ~ignored.numpy()
-        places = np.flatnonzero(is_found)  # in masks also of what is below the floor
-        if float(floor) == -math.inf:
-            return places
-        return places[self._scores(maps.view(-1).index_select(0, torch.from_numpy(places))) >= floor]
+    def _find_in_images(self, images: _Array) -> tuple[_Array, Tensor]:
+        """Do as `_find_normal` does, by a look at each pixel of the images with the given indices."""
+        found, num_found = [self._scores(self.group.maps[0, :0])], torch.zeros_like(self.mask_sizes)
+        for image in images:
+            scores = self._scores(self.group.maps[image])
+            is_high = scores >= self._floor.numpy()
+            if self.group.ignored is not None:
+                is_high &= ~self.group.ignored[image].numpy()
+            found.append(scores[is_high])
+            num_found[image] = len(found[-1])
+        return np.concatenate(found), num_found
 
     def _scores(self, scores: Tensor) -> _Array:
-        """Scores as an array in the dtype of the floor; NumPy compares several times as fast as torch."""
+        """Scores in the dtype of the floor, as an array; NumPy compares several times as fast as torch."""
         array: _Array = scores.to(self._floor.dtype).numpy()
         return array
 
-    def _nan_anywhere(self) -> Any:
-        """Whether a map holds NaN; find the highest score of each block (q,) on the way."""
-        self._highest, has_nan = highest_of_blocks(self.group.maps)
-        return has_nan
+    def _count_per_image(self, places: _Array) -> Tensor:
+        """Count how many of ascending places lie in each image: (n,)."""
+        num_images, num_pixels = self.group.maps.shape
+        return torch.from_numpy(np.diff(np.searchsorted(places, np.arange(num_images + 1) * num_pixels)))
 
 
 def search_of(group: Group, floor: Tensor) -> PixelSearch:
@@ -315,17 +318,50 @@ def highest_of_blocks(maps: Tensor) -> tuple[_Array, bool]:
     The CPU finds maxima of integers five times faster than those of 16-bit floating point numbers. So the bits of such
     numbers are read as integers. These have the same order as positive numbers, and the reverse order of negative ones.
     """
-    row = maps.view(-1)
-    size = len(row) // _BLOCK_SIZE * _BLOCK_SIZE
+    blocks, rest = _blocks(maps), _rest(maps)
     if maps.element_size() > torch.int16.itemsize:
-        highest = row[:size].view(-1, _BLOCK_SIZE).amax(1).numpy()
-        in_rest = row[size:].numpy().max(initial=-math.inf)
-        return highest, bool(np.isnan(highest.max(initial=-math.inf)) or np.isnan(in_rest))
-    bits = row.view(torch.int16)
-    largest, smallest = bits[:size].view(-1, _BLOCK_SIZE).amax(1), bits[:size].view(-1, _BLOCK_SIZE).amin(1)
+        highest = blocks.amax(1).numpy()
+        return highest, bool(np.isnan(highest.max(initial=-math.inf)) or np.isnan(rest.numpy()).any())
+    largest, smallest = blocks.view(torch.int16).amax(1), blocks.view(torch.int16).amin(1)
     highest = torch.where(largest >= 0, largest, smallest).view(maps.dtype).float().numpy()
-    infinity = _BITS_OF_INFINITY[maps.dtype]
-    return highest, bool(bits.numpy().max() > infinity or bits.numpy().view(np.uint16).max() > infinity + 2**15)
+    bits, infinity = maps.view(torch.int16).numpy(), _BITS_OF_INFINITY[maps.dtype]
+    return highest, bool(bits.max() > infinity or bits.view(np.uint16).max() > infinity + 2**15)
+
+
+def _true_places(flags: Tensor) -> _Array:
+    """Places of the true ones of flags (n, P), which are bytes of 0 and 1.
+
+    Most blocks hold none, and eight bytes at once are a word that is positive if one is.
+    """
+    blocks = _blocks(flags)
+    if flags.storage_offset() % _WORD == 0:
+        blocks = blocks.view(torch.int64)
+    used = np.flatnonzero(blocks.amax(1).numpy())
+    return _places_of(np.flatnonzero(_take(flags, used).numpy()), used, flags)
+
+
+def _blocks(pixels: Tensor) -> Tensor:
+    """(q, B) view of the blocks of pixels (n, P)."""
+    row = pixels.view(-1)
+    return row[: len(row) // _BLOCK_SIZE * _BLOCK_SIZE].view(-1, _BLOCK_SIZE)
+
+
+def _rest(pixels: Tensor) -> Tensor:
+    """Those last of the pixels (n, P) that are in no block."""
+    row = pixels.view(-1)
+    return row[len(row) // _BLOCK_SIZE * _BLOCK_SIZE :]
+
+
+def _take(pixels: Tensor, blocks: _Array) -> Tensor:
+    """Copy the blocks with the given indices (b,), and the pixels that are in no block: a row."""
+    return torch.cat([_blocks(pixels).index_select(0, torch.from_numpy(blocks)).view(-1), _rest(pixels)])
+
+
+def _places_of(found: _Array, blocks: _Array, pixels: Tensor) -> _Array:
+    """Places of what was found, by indices, in the row that `_take` gives for these blocks of pixels (n, P)."""
+    starts = np.append(blocks, pixels.numel() // _BLOCK_SIZE) * _BLOCK_SIZE
+    places: _Array = starts[found // _BLOCK_SIZE] + found % _BLOCK_SIZE
+    return places
 
 
 def _count_true(flags: Tensor) -> Tensor:

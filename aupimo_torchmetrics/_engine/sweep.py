@@ -142,7 +142,7 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
         if not bool(is_high.all()):
             # The next normal pixel raises the mean by at least the share of one pixel. Half of that is certain in spite
             # of rounding. It need not raise the maximum.
-            below, gap = scores[~is_high].amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
+            below, gap = torch.where(is_high, -math.inf, scores).amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
         scores, images = _where(is_high, scores, images)
     if images is None:
         scores = _sorted(scores).flip(0)
@@ -159,7 +159,8 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
 
 def _where(is_kept: Tensor, scores: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Scores and images (S,), if there are any, where a mask (S,) is true."""
-    return scores[is_kept], None if images is None else images[is_kept]
+    indices = true_indices(is_kept)
+    return scores.index_select(0, indices), None if images is None else images.index_select(0, indices)
 
 
 def _sorted(scores: Tensor) -> Tensor:
@@ -345,19 +346,15 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     """
     weights, lengths = table.look_up(kept.mask_scores), kept.num_mask_kept
     num_dropped = kept.num_pixels - lengths
-    dropped = torch.where(num_dropped > 0, num_dropped * table.weights[0], 0)
-    sums = torch.zeros_like(dropped)
+    sums = lowest = highest = torch.zeros_like(num_dropped, dtype=torch.float64)
     if len(weights):
-        sums = torch.segment_reduce(weights, "sum", lengths=lengths, unsafe=True)
+        sums, lowest, highest = (
+            torch.segment_reduce(weights, reduction, lengths=lengths, unsafe=True)
+            for reduction in ("sum", "min", "max")
+        )
+    dropped = torch.where(num_dropped > 0, num_dropped * table.weights[0], 0)
     means = (sums + dropped) / kept.num_pixels.double()
-
-    starts = (lengths.cumsum(0) - lengths)[lengths > 0]
-    changes = torch.zeros_like(weights, dtype=torch.bool)
-    changes[1:] = weights[1:] != weights[:-1]
-    changes[starts] = False
-    num_changes = count_per_segment(true_indices(changes), lengths)
-    is_constant = (num_changes == 0) & (num_dropped == 0) & (lengths > 0)
-    means[is_constant] = weights[starts[is_constant[lengths > 0]]]
+    means = torch.where((lowest == highest) & (num_dropped == 0), highest, means)
     return torch.where(kept.is_anomalous, means.clamp(0, 1), math.nan)
 
 
