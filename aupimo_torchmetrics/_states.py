@@ -121,7 +121,6 @@ class PixelScoresMetric(ListStatesMetric):
             )
         with self._as_before_if_it_fails():
             pairs = as_pairs(preds, target, validate_args=self.validate_args)
-            id_list: Any = None if image_ids is None else ids.read_ids(image_ids, sum(len(maps) for maps, _ in pairs))
             if self.aupimo_config.is_meta and pairs:  # built on the device "meta", which keeps no values
                 self._begin_on(pairs[0][0].device, self._score_dtype)
             kept = select_scores(
@@ -133,6 +132,7 @@ class PixelScoresMetric(ListStatesMetric):
                 validate_args=self.validate_args,
                 with_lowest="aupimo_normal_min" in self._defaults,
             )
+            id_list: Any = None if image_ids is None else ids.read_ids(image_ids, len(kept.num_kept))
             if self.ignore_index is not None:
                 counted = true_indices(kept.num_pixels)
                 num_dropped = len(kept.num_pixels) - len(counted)
