@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
+from aupimo_torchmetrics._engine.inputs import as_pairs
 from aupimo_torchmetrics._warnings import batch_scores, warn
 
-__all__ = ["ListStatesMetric", "fingerprint"]
+__all__ = ["ListStatesMetric", "fingerprint", "used_once"]
+
+_M = TypeVar("_M", bound="ListStatesMetric")
 
 
-def fingerprint(form: str, *settings: float) -> Tensor:
-    """Code of the settings of `update`, of int64: only metrics that keep the same scores may share a compute group.
+def fingerprint(form: str, *settings: float) -> list[int]:
+    """Code of the settings of `update`: only metrics that keep the same scores may share a compute group.
 
     The code is split into 16-bit integers because torchmetrics compares states with a relative tolerance of 1e-5.
 
@@ -27,7 +33,7 @@ def fingerprint(form: str, *settings: float) -> Tensor:
 
     """
     packed = struct.pack(f"<{form}", *settings)
-    return torch.tensor(struct.unpack(f"<{len(packed) // 2}H", packed), dtype=torch.int64)
+    return [*struct.unpack(f"<{len(packed) // 2}H", packed)]
 
 
 class ListStatesMetric(Metric):
@@ -43,14 +49,20 @@ class ListStatesMetric(Metric):
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotation
         aupimo_config: Tensor
+        validate_args: bool
+
+    __jit_unused_properties__: ClassVar[list[str]] = [*Metric.__jit_unused_properties__, "device"]
 
     _list_dtypes: ClassVar[dict[str, torch.dtype]] = {}
-    """Dtype of each list state that the metric may have, when it is one tensor."""
+    """Dtype of each list state that the metric may have, when it is one tensor; scores may be kept in float64."""
     _settings_of_states: ClassVar[str] = ""
     """The settings in `aupimo_config`, on which the states depend, as a text."""
+    _settings: ClassVar[tuple[str, ...]] = ()
+    """All settings on which a value depends, which must be the same on all processes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._score_dtype = torch.float32
         self._is_scoring_batch = False
         self._has_warned_of_batches = False
 
@@ -58,25 +70,64 @@ class ListStatesMetric(Metric):
         """Register the states, without any image; among them `aupimo_config`, a code of the settings of `update`."""
         raise NotImplementedError
 
+    def _add_lists(self, config: list[int]) -> None:
+        """Register the list states, and the code of the settings, on the device `_device`."""
+        for name in self._list_dtypes:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self._add_config(config)
+
+    def _add_config(self, config: list[int]) -> None:
+        """Register the code of the settings on the device `_device`."""
+        code = torch.tensor(config, dtype=torch.int64, device=self._device)
+        self.add_state("aupimo_config", default=code, dist_reduce_fx="max")
+
+    def _begin_on(self, device: torch.device, score_dtype: torch.dtype = torch.float32) -> None:
+        """Begin without any image on a device, and keep scores in a dtype."""
+        self._device, self._score_dtype = device, score_dtype
+        self._add_states()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the states; it is known also where the metric was unpickled without the device that it was on."""
+        return self.aupimo_config.device if "aupimo_config" in self.__dict__ else self._device
+
     def _settle(self, name: str) -> None:
         """Check and tidy the states after others were added, which came in by the parameter `name`."""
 
     def _lists(self) -> dict[str, torch.dtype]:
         """Names and dtypes of the list states that the metric has."""
-        return {name: dtype for name, dtype in self._list_dtypes.items() if name in self._defaults}
+        dtypes = {}
+        for name, dtype in self._list_dtypes.items():
+            if name in self._defaults:
+                dtypes[name] = self._score_dtype if dtype.is_floating_point else dtype
+        return dtypes
+
+    def _parts(self, name: str) -> list[Tensor]:
+        """Parts of a list state, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
+        state = getattr(self, name)
+        parts = [state] if isinstance(state, Tensor) else state
+        is_mixed = self.compute_on_cpu and len({part.device for part in parts}) > 1
+        return [part.to(self.device) for part in parts] if is_mixed else parts
+
+    def _joined(self) -> dict[str, Tensor]:
+        """Each list state as one tensor of its dtype."""
+        joined = {}
+        for name, dtype in self._lists().items():
+            parts = self._parts(name) if self.compute_on_cpu else getattr(self, name)
+            if isinstance(parts, Tensor):
+                parts = [parts]
+            if len(parts) == 1:
+                joined[name] = parts[0].to(dtype)
+            else:
+                device = parts[0].device if parts else self.device
+                joined[name] = torch.cat([torch.empty(0, dtype=dtype, device=device), *parts])
+        return joined
 
     @staticmethod
     def _check_plotted(val: Any) -> None:
         """Raise if the values to plot are an empty list."""
         if isinstance(val, Sequence) and len(val) == 0:
             raise ValueError("Expected `val` to hold at least one value, but got none. Without it the own is plotted.")
-
-    def _compact(self) -> None:
-        """Replace each list state by one tensor of its dtype on the device of the metric."""
-        for name, dtype in self._lists().items():
-            parts = [part.to(self.device, dtype) for part in getattr(self, name)]
-            nothing = torch.empty(0, dtype=dtype, device=self.device)
-            setattr(self, name, [torch.cat([nothing, *parts]) if len(parts) != 1 else parts[0]])
 
     @torch.jit.unused
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,10 +168,8 @@ class ListStatesMetric(Metric):
             incoming_state = incoming_state.metric_state
         if isinstance(incoming_state, dict):
             self._check_states(incoming_state, "incoming_state")
-            # Dask, for example, turns lists into tuples.
-            incoming_state = {
-                name: [*state] if isinstance(state, tuple) else state for name, state in incoming_state.items()
-            }
+            lists = {name: _as_list(incoming_state[name]) for name in self._lists()}
+            incoming_state = {**incoming_state, **lists}
         with self._as_before_if_it_fails():
             super().merge_state(incoming_state)
             self._settle("incoming_state")
@@ -135,15 +184,15 @@ class ListStatesMetric(Metric):
 
     @contextmanager
     def _as_before_if_it_fails(self) -> Iterator[None]:
-        """Restore every attribute if the code inside fails or is interrupted; the lists of states as they were."""
-        attributes = self.__dict__.items()
-        before = {
-            name: [*each] if isinstance(each, list) and name in self._defaults else each for name, each in attributes
-        }
+        """Restore every attribute if the code inside fails or is interrupted."""
+        before = self.__dict__.copy()
+        lists = [(value, value.copy()) for value in before.values() if isinstance(value, list)]
         try:
             yield
         except BaseException:
             self.__dict__.update(before)
+            for value, items in lists:
+                value[:] = items
             raise
 
     def _check_states(self, states: dict[str, Any], name: str, prefix: str = "") -> None:
@@ -162,26 +211,60 @@ class ListStatesMetric(Metric):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         has_states = any(prefix + name in state_dict for name in self._defaults)
+        device = self.device
         if has_states:
             self._check_states(state_dict, "state_dict", prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if has_states:
-            for name in self._lists():
-                setattr(self, name, list(getattr(self, name)))  # a copy of the list that the caller holds
+            for name in self._defaults:
+                state = getattr(self, name)
+                is_list = name in self._list_dtypes
+                setattr(self, name, [each.to(device) for each in _as_list(state)] if is_list else state.to(device))
             self._computed = None
             self._update_count = max(1, self._update_count)
 
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # This turns every list state into one tensor on the device of the metric. Without it, a rank without data would
-        # send another dtype than the others, which aborts the process, and with `compute_on_cpu` the states would be on
-        # the CPU, where NCCL cannot send them. The local states are restored after the sync.
-        self._compact()
-        super()._sync_dist(*args, **kwargs)
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
+        # Every list state becomes one tensor on the device of the metric. Without it, a rank without data would send
+        # another dtype than the others, which aborts the process, and with `compute_on_cpu` the states would be on the
+        # CPU, where NCCL cannot send them. The local states are restored after the sync.
+        self._check_same_settings(dist_sync_fn, process_group or self.process_group)
+        for name, whole in self._joined().items():
+            setattr(self, name, [whole.to(self.device)])
+        super()._sync_dist(dist_sync_fn, process_group)
+
+    def _check_same_settings(self, dist_sync_fn: Callable[..., Any], group: Any) -> None:
+        """Raise on all processes, before any state is gathered, if the settings of one differ from those of another."""
+        own = {"metric": type(self).__name__, **{name: getattr(self, name) for name in self._settings}}
+        code = np.frombuffer(bytearray(json.dumps(own).encode()), dtype=np.uint8)
+        gathered = dist_sync_fn(torch.from_numpy(code).to(self.device), group=group)
+        ranks = [json.loads(each.cpu().numpy().tobytes()) for each in gathered]
+        names = dict.fromkeys(name for rank in ranks for name in rank)
+        facts = [
+            f"`{name}` is {' and '.join(sorted({str(rank.get(name)) for rank in ranks}))}"
+            for name in names
+            if any(rank.get(name) != ranks[0].get(name) for rank in ranks)
+        ]
+        if facts:
+            raise ValueError(f"Expected all processes to have the same settings, but {', '.join(facts)}.")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
         # States follow the module to another device, but a cast to another dtype does not change them. `to_empty` would
         # replace their values by arbitrary ones; here it moves them as they are.
         if self.aupimo_config.is_meta:  # built on the device "meta", there are no values to move
-            self._device = torch.device("cpu")
-            self._add_states()
+            self._begin_on(torch.device("cpu"), self._score_dtype)
         return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args)
+
+
+def _as_list(state: Any) -> list[Tensor]:
+    """A list state as a list: Dask turns it into a tuple, and it is one tensor while it is gathered."""
+    return [state] if isinstance(state, Tensor) else [*state]
+
+
+def used_once(metric: _M, preds: Any, target: Any, **kwargs: Any) -> tuple[_M, bool]:
+    """Update a new metric with one batch, in the precision and on the device of the maps; say if one is float64."""
+    pairs = as_pairs(preds, target, validate_args=metric.validate_args)
+    is_double = any(maps.dtype == torch.float64 for maps, _ in pairs)
+    device = pairs[0][0].device if pairs else torch.device("cpu")
+    metric._begin_on(device, torch.float64 if is_double else torch.float32)  # noqa: SLF001
+    type(metric).update(metric, preds, target, **kwargs)
+    return metric, is_double

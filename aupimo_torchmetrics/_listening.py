@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.checks import Maps
-from aupimo_torchmetrics._engine.image_ids import are_texts
+from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._list_states import ListStatesMetric
 
 __all__ = ["TellingMetric", "Update"]
@@ -78,8 +77,8 @@ class TellingMetric(ListStatesMetric):
         for each in is_kept:
             indices.append(position if each else None)
             position += each
-        if image_ids is not None and not are_texts(image_ids):
-            image_ids = torch.as_tensor(image_ids).reshape(-1).tolist()
+        if isinstance(image_ids, Tensor):
+            image_ids = image_ids.tolist()
         update = Update(preds, target, image_ids, indices)
         if self._is_scoring_batch:
             self._untold = update

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._engine import histogram, ranking, regions
-from aupimo_torchmetrics._engine.checks import Maps
-from aupimo_torchmetrics._engine.kept import true_indices
+from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._engine.pixels import SLICE_SIZE, Pixels, part_pixels
 from aupimo_torchmetrics._engine.ranking import Ranks
-from aupimo_torchmetrics._engine.regions import PackedMasks
 from aupimo_torchmetrics._list_states import ListStatesMetric, fingerprint
-from aupimo_torchmetrics._pixel_scoring import PixelScore, outward, pixel_means
+from aupimo_torchmetrics._pixel_scoring import score_ranks
 from aupimo_torchmetrics._settings import check_ignore_index, check_num_bins
 from aupimo_torchmetrics._warnings import ignored_images, warn
+from aupimo_torchmetrics.results import PixelResult
 
 __all__ = ["PixelMetric"]
 
@@ -53,6 +53,7 @@ class PixelMetric(ListStatesMetric):
         "aupimo_pixel_mask_sizes": torch.int64,
     }
     _settings_of_states: ClassVar[str] = "`num_bins` and `ignore_index`"
+    _settings: ClassVar[tuple[str, ...]] = ("num_bins", "ignore_index")
     _is_of_regions: ClassVar[bool] = False
     """Whether the metric asks for the regions of masks."""
 
@@ -68,87 +69,91 @@ class PixelMetric(ListStatesMetric):
         self.num_bins = check_num_bins(num_bins)
         self.ignore_index = check_ignore_index(ignore_index)
         self.validate_args = validate_args
-        self._scored: PixelScore | None = None
+        self._result: PixelResult | None = None
         self._add_states()
 
     def _add_states(self) -> None:
         """Register the states, without any image."""
-        if self.num_bins is None:
-            for name in self._list_dtypes:
-                self.add_state(name, default=[], dist_reduce_fx="cat")
-        else:
-            zeros = torch.zeros(self.num_bins, dtype=torch.int64)
-            self.add_state("aupimo_pixel_normal_counts", default=zeros, dist_reduce_fx="sum")
-            self.add_state("aupimo_pixel_mask_counts", default=zeros.clone(), dist_reduce_fx="sum")
-            if self._is_of_regions:
-                self.add_state("aupimo_pixel_region_shares", default=zeros.double(), dist_reduce_fx="sum")
-                self.add_state("aupimo_pixel_num_regions", default=zeros[0].clone(), dist_reduce_fx="sum")
         config = fingerprint("qq", self.num_bins or 0, self.ignore_index or 0)
-        self.add_state("aupimo_config", default=config, dist_reduce_fx="max")
+        if self.num_bins is None:
+            self._add_lists(config)
+            return
+        self._add_config(config)
+        zeros = torch.zeros(self.num_bins, dtype=torch.int64, device=self._device)
+        self.add_state("aupimo_pixel_normal_counts", default=zeros, dist_reduce_fx="sum")
+        self.add_state("aupimo_pixel_mask_counts", default=zeros.clone(), dist_reduce_fx="sum")
+        if self._is_of_regions:
+            self.add_state("aupimo_pixel_region_shares", default=zeros.double(), dist_reduce_fx="sum")
+            self.add_state("aupimo_pixel_num_regions", default=zeros[0].clone(), dist_reduce_fx="sum")
 
     def update(self, preds: Maps, target: Maps) -> None:
-        """Add a batch of anomaly maps and masks.
+        """Add a batch of anomaly maps and masks, as `AUPIMO.update` takes them.
 
         Args:
-            preds: Anomaly maps: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes.
-            target: Masks in the same form and of the same shape, holding only 0 and 1, and `ignore_index` if set.
+            preds: Anomaly maps (N, H, W).
+            target: Masks (N, H, W).
 
         Raises:
             TypeError: If maps or masks are of the wrong type or dtype.
             ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, or a mask holds anything
-                but 0 and 1.
+                but 0 and 1. Nothing of the batch is kept.
             ModuleNotFoundError: If scipy is not installed, for the regions of AUPRO.
 
         """
         with self._as_before_if_it_fails():
-            parted = part_pixels(preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index)
-            num_ignored = self._keep(list(parted)) if self.num_bins is None else self._count(parted)
+            parted = part_pixels(
+                preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index, dtype=self._score_dtype
+            )
+            num_ignored = self._keep(parted) if self.num_bins is None else self._count(parted, self.num_bins)
             warn(filter(None, [ignored_images(type(self).__name__, num_ignored, self.ignore_index)]))
 
-    def _keep(self, parted: list[Pixels]) -> int:
+    def _keep(self, parted: Iterable[Pixels]) -> int:
         """Keep all scores; return the number of images whose every pixel is ignored."""
+        num_ignored = 0
         for pixels in parted:
+            if self.aupimo_config.is_meta:  # built on the device "meta", which keeps no values
+                self._begin_on(pixels.normal.device, self._score_dtype)
             parts = (pixels.normal, pixels.mask, pixels.packed.bits, pixels.packed.sizes)
             for name, part in zip(self._list_dtypes, parts, strict=True):
                 getattr(self, name).append(part.to(self.device))
                 _join_small_parts(getattr(self, name))
-        return sum(int(pixels.num_ignored_images) for pixels in parted)
-
-    def _count(self, parted: Iterator[Pixels]) -> int:
-        """Count all scores by bins; return the number of images whose every pixel is ignored."""
-        num_bins, num_ignored = cast("int", self.num_bins), 0
-        counter = histogram.Counter(self.aupimo_pixel_normal_counts)
-        masks: list[Tensor] = []
-        packed: list[PackedMasks] = []
-        for pixels in parted:
-            counter.add(pixels.normal)
-            masks.append(pixels.mask)
-            packed.append(pixels.packed)
-            num_ignored += int(pixels.num_ignored_images)
-        mask_scores = torch.cat(masks) if masks else torch.empty(0)
-        self.aupimo_pixel_normal_counts = counter.counts
-        counter = histogram.Counter(self.aupimo_pixel_mask_counts)
-        counter.add(mask_scores)
-        self.aupimo_pixel_mask_counts = counter.counts
-        if self._is_of_regions:
-            shares, num_regions = regions.shares_of_pixels(regions.number_regions(regions.join_masks(packed)))
-            sums = histogram.sum_shares(mask_scores, shares, num_bins)
-            self.aupimo_pixel_region_shares = self.aupimo_pixel_region_shares + sums.to(self.device)
-            self.aupimo_pixel_num_regions = self.aupimo_pixel_num_regions + num_regions
+            num_ignored += pixels.num_ignored_images
         return num_ignored
+
+    def _count(self, parted: Iterable[Pixels], num_bins: int) -> int:
+        """Count all scores by bins; return the number of images whose every pixel is ignored."""
+        num_ignored = 0
+        for pixels in parted:
+            if self.aupimo_config.is_meta:
+                self._begin_on(pixels.normal.device)
+            normal_bins, mask_bins = (histogram.bins_of(each, num_bins) for each in (pixels.normal, pixels.mask))
+            self._add("normal_counts", torch.bincount(normal_bins, minlength=num_bins))
+            self._add("mask_counts", torch.bincount(mask_bins, minlength=num_bins))
+            if self._is_of_regions:
+                shares, num_regions = regions.shares_of_pixels(regions.number_regions(pixels.packed))
+                self._add("region_shares", torch.bincount(mask_bins.cpu(), shares, minlength=num_bins))
+                self.aupimo_pixel_num_regions = self.aupimo_pixel_num_regions + num_regions
+            num_ignored += pixels.num_ignored_images
+        return num_ignored
+
+    def _add(self, name: str, counts: Tensor) -> None:
+        """Add counts to a state; out of place, as a caller may hold it."""
+        state: Tensor = getattr(self, f"aupimo_pixel_{name}")
+        setattr(self, f"aupimo_pixel_{name}", state + counts.to(self.device))
 
     def compute(self) -> Tensor:
         """Compute the value () in float32; with `num_bins` a value between the certain bounds."""
-        self._scored = self._score(self._ranks())
-        self._warn(self._scored.warnings)
-        return torch.tensor(self._scored.value, dtype=torch.float32, device=self.device)
+        self._result = self._score()
+        self._warn(self._result.warnings)
+        return torch.tensor(self._result.value, dtype=self._score_dtype, device=self.device)
 
-    def result(self) -> PixelScore:
-        """Return the value in full precision, with its bounds, texts of warnings, and the threshold of `PixelF1Max`.
+    def result(self) -> PixelResult:
+        """Return the value with its certain bounds, and for F1-max the threshold.
 
-        Of one process. What the texts say is not warned of.
+        With several processes call it on every rank. It calls `compute` and shares its cache.
         """
-        return self._score(self._ranks())
+        self.compute()
+        return self._result  # type: ignore[return-value]
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Return a lower and an upper bound of the exact value, () float32 each.
@@ -159,13 +164,13 @@ class PixelMetric(ListStatesMetric):
         value = self.compute()
         if self.num_bins is None:
             return value, value.clone()
-        low, high = (value.new_tensor(bound) for bound in outward(cast("PixelScore", self._scored).bounds))
-        return low, high
+        low, high = _outward(self.result().bounds)
+        return value.new_tensor(low), value.new_tensor(high)
 
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
-        self._scored = None
+        self._result = None
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
         """Plot a value, or several values over steps.
@@ -186,40 +191,40 @@ class PixelMetric(ListStatesMetric):
         self._check_plotted(val)
         return self._plot(val, ax)
 
-    def _score(self, ranks: Ranks) -> PixelScore:
-        """Score by the ranks of the mask pixels."""
+    def _score(self) -> PixelResult:
+        """Score by the ranks of the mask pixels of the states."""
+        return score_ranks(
+            type(self).__name__, self._ranks(), self._value, self._lowest, is_binned=self.num_bins is not None
+        )
+
+    def _value(self, ranks: Ranks) -> float:
+        """Value of ranks that are defined."""
         raise NotImplementedError
+
+    def _lowest(self, ranks: Ranks) -> float:
+        """Lowest possible value, of the ranks of bins in the worst case."""
+        return self._value(ranks)
 
     def _ranks(self) -> Ranks:
         """Ranks of the mask pixels, or as if all scores of a bin were tied."""
         if self.num_bins is None:
-            return _latest.ranks(self._parts("normal_scores"), self._parts("mask_scores"))
+            return _latest.ranks(self._parts("aupimo_pixel_normal_scores"), self._parts("aupimo_pixel_mask_scores"))
         return ranking.rank_bins(self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts)
 
-    def _region_mean(self, ranks: Ranks) -> Callable[[Tensor], float]:
-        """Make a function that takes a value for each distinct mask score, and returns its mean over the regions."""
-        if self.num_bins is None:
-            packed = PackedMasks(self._joined("mask_bits"), self._joined("mask_sizes"))
-            return pixel_means(ranks, self._joined("mask_scores"), regions.number_regions(packed))
-        shares = self.aupimo_pixel_region_shares.cpu()[true_indices(self.aupimo_pixel_mask_counts.cpu())]
-        num_regions = int(self.aupimo_pixel_num_regions)
-        return lambda values: float((shares * values).sum()) / num_regions
-
-    def _parts(self, name: str) -> list[Tensor]:
-        """Parts of a list state, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
-        state = getattr(self, f"aupimo_pixel_{name}")
-        parts = [state] if isinstance(state, Tensor) else state
-        devices = {part.device for part in parts}
-        return list(parts) if len(devices) < 2 else [part.to(self.device) for part in parts]
-
-    def _joined(self, name: str) -> Tensor:
-        """A list state as one tensor on the CPU."""
-        parts = self._parts(name)
-        return torch.cat(parts).cpu() if parts else torch.empty(0, dtype=self._list_dtypes[f"aupimo_pixel_{name}"])
+    def _region_mean(self, _: Ranks) -> None:
+        """Of `evaluate`, until that asks the metrics."""
 
     def _settle(self, name: str) -> None:  # noqa: ARG002  there are no ids to check
         for state in self._lists():
             _join_small_parts(getattr(self, state))
+
+
+def _outward(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Round bounds to float32, the lower one down and the upper one up; 0 and 1 stay what they are."""
+    low, high = (np.float32(bound) for bound in bounds)
+    low = low if bounds[0] in {0, 1} else np.nextafter(low, np.float32(0))
+    high = high if bounds[1] in {0, 1} else np.nextafter(high, np.float32(1))
+    return float(low), float(high)
 
 
 class _LatestRanks:
@@ -230,35 +235,23 @@ class _LatestRanks:
     """
 
     def __init__(self) -> None:
-        self._entry: _Entry | None = None
+        self._entry: tuple[tuple[weakref.ref[Tensor], ...], int, Ranks] | None = None
 
     def ranks(self, normal_parts: list[Tensor], mask_parts: list[Tensor]) -> Ranks:
         """Rank the mask scores among the normal scores, unless that was done last."""
         parts = (*normal_parts, *mask_parts)
         entry = self._entry  # read once: another thread may replace it at any moment
-        if entry is not None and entry.is_of(parts, len(normal_parts)):
-            return entry.ranks
+        if entry is not None:
+            refs, num_normal_parts, ranks = entry
+            is_alike = len(parts) == len(refs) and len(normal_parts) == num_normal_parts
+            if is_alike and all(ref() is part for ref, part in zip(refs, parts, strict=True)):
+                return ranks
         ranks = ranking.rank(normal_parts, mask_parts)
-        refs = tuple(weakref.ref(part, self._forget) for part in parts)
-        self._entry = _Entry(refs, len(normal_parts), ranks)
+        self._entry = tuple(weakref.ref(part, self._forget) for part in parts), len(normal_parts), ranks
         return ranks
 
     def _forget(self, _: weakref.ref[Tensor]) -> None:
         self._entry = None
-
-
-class _Entry(NamedTuple):
-    """Ranks, and what they were computed from."""
-
-    refs: tuple[weakref.ref[Tensor], ...]
-    num_normal_parts: int
-    ranks: Ranks
-
-    def is_of(self, parts: Sequence[Tensor], num_normal_parts: int) -> bool:
-        """Whether the ranks were computed from these very tensors, of which the first hold normal scores."""
-        if len(parts) != len(self.refs) or num_normal_parts != self.num_normal_parts:
-            return False
-        return all(ref() is part for ref, part in zip(self.refs, parts, strict=True))
 
 
 _latest = _LatestRanks()

@@ -15,7 +15,7 @@ from torch import Tensor
 from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import sampled, sweep
 from aupimo_torchmetrics._engine.image_ids import rank
-from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, drop_repeats, on_float64_device
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, drop_repeats
 from aupimo_torchmetrics._settings import SharedFPR
 
 
@@ -36,31 +36,27 @@ class ScoredImages(NamedTuple):
     scoring: sweep.Scoring
     aupimos: Tensor
     """(N,) float64, NaN for a normal image."""
+    of_ids: tuple[str, ...]
+    """What is wrong with the ids of the images."""
     undefined: tuple[str, ...]
     """Why there is no score."""
     uncertain: tuple[str, ...]
     """Why thresholds, and the scores at them, are not certain."""
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """All texts."""
-        return (*self.undefined, *self.uncertain)
+    def reasons_of_scores(self) -> tuple[str, ...]:
+        """What is to be said to who asks for scores."""
+        return (*self.of_ids, *(self.undefined or self.uncertain))
+
+    @property
+    def reasons_of_thresholds(self) -> tuple[str, ...]:
+        """What is to be said to who asks for thresholds."""
+        return (*self.of_ids, *self.uncertain)
 
     @property
     def table(self) -> sweep.PixelTable:
         """What a pixel contributes to the score of its image."""
         return self.scoring.table
-
-
-class Curves(NamedTuple):
-    """PIMO curves of all images, in the dtype of the scores."""
-
-    thresholds: Tensor
-    """(K,) ascending."""
-    shared_fpr: Tensor
-    """(K,)"""
-    per_image_tprs: Tensor
-    """(N, K), NaN for a normal image."""
 
 
 def distinct_images(kept: PixelScores, texts: Sequence[str] | None = None) -> Images:
@@ -71,7 +67,8 @@ def distinct_images(kept: PixelScores, texts: Sequence[str] | None = None) -> Im
         texts: Ids (N,) that are texts, empty for an image without an id. None if there are none.
 
     """
-    kept = on_float64_device(kept)
+    if kept.floor.device.type == "mps":  # which cannot compute in float64; what is kept is a few megabytes
+        kept = PixelScores(*(part.cpu() for part in kept))
     mixed = ""
     if texts is not None and bool((kept.image_ids != NO_ID).any()):
         texts, mixed = None, _warnings.mixed_ids()
@@ -88,25 +85,63 @@ def distinct_images(kept: PixelScores, texts: Sequence[str] | None = None) -> Im
 
 
 def score_images(
-    kept: PixelScores, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
+    images: Images, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
 ) -> ScoredImages:
     """Score distinct images from what was kept of them."""
-    if num_thresholds is None:
-        levels = sweep.normal_levels(kept, fpr_bounds[1], shared_fpr)
-        scoring, text = _score_exactly(kept, levels, fpr_bounds, shared_fpr)
-    else:
-        # The sampled threshold nearest to the upper bound U may have a shared FPR above U, but of at most 2 U. Only if
-        # all have more, it is the lowest of those with the lowest FPR. A mean rises at the next normal score, so few
-        # levels tell which one that is; a maximum may be the same at any number of scores.
-        levels = sweep.normal_levels(kept, 1.0 if shared_fpr == "max" else 2 * fpr_bounds[1], shared_fpr)
-        scoring, text = _score_by_samples(kept, levels, fpr_bounds, num_thresholds, shared_fpr)
+    kept = images.kept
+    # The sampled threshold nearest to the upper bound U may have a shared FPR above U, but of at most 2 U. Only if all
+    # have more, it is the lowest of those with the lowest FPR. A mean rises at the next normal score, so few levels
+    # tell which one that is; a maximum may be the same at any number of scores.
+    needed_fpr = fpr_bounds[1] if num_thresholds is None else 2 * fpr_bounds[1]
+    is_whole = num_thresholds is not None and shared_fpr == "max"
+    levels = sweep.normal_levels(kept, 1.0 if is_whole else needed_fpr, shared_fpr)
+    scoring, text = _scoring_and_text(kept, levels, fpr_bounds, num_thresholds, shared_fpr)
+    incomplete = ""
+    if len(levels.scores):
+        incomplete = _warnings.lower_bound(float(levels.fpr[0]), needed_fpr, scoring.max_missing)
+        if not (incomplete or text) and any(map(math.isnan, scoring.threshold_bounds)):
+            text = _warnings.unknown_thresholds()
     undefined = _warnings.missing_class("AUPIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
+    if not (undefined or len(levels.scores)):
+        undefined = _warnings.dropped_scores()
     aupimos = sweep.per_image_scores(kept, scoring.table)
-    return ScoredImages(kept, levels, scoring, aupimos, _texts(undefined), _texts(text))
+    return ScoredImages(kept, levels, scoring, aupimos, images.warnings, _texts(undefined), _texts(incomplete or text))
 
 
-def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR) -> tuple[Curves, tuple[str, ...]]:
-    """Draw the PIMO curves of distinct images, as far as normal scores were kept; with the texts of warnings."""
+def _scoring_and_text(
+    kept: PixelScores,
+    levels: sweep.NormalLevels,
+    fpr_bounds: tuple[float, float],
+    num_thresholds: int | None,
+    shared_fpr: SharedFPR,
+) -> tuple[sweep.Scoring, str]:
+    """Score exactly or by the paper's protocol; with the text of a warning if thresholds do not fit the bounds."""
+    if len(levels.scores) == 0:
+        return sweep.undefined_scoring(levels), ""
+    if num_thresholds is None:
+        scoring = sweep.exact_scoring(levels, fpr_bounds, shared_fpr)
+        if scoring.max_missing > 0 or sweep.resolves(levels, fpr_bounds):
+            return scoring, ""
+        better_bounds = sweep.resolvable_bounds([sweep.normal_levels(kept, 1.0, shared_fpr)], fpr_bounds)
+        return scoring, _warnings.unresolved_bounds(levels, fpr_bounds, shared_fpr, better_bounds)
+    thresholds = sampled.sampled_thresholds(kept, num_thresholds)
+    if bool(thresholds.isnan().any()):
+        return sweep.undefined_scoring(levels), _warnings.infinite_scores("AUPIMO")
+    samples = sampled.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
+    scoring = sampled.sampled_scoring(samples, fpr_bounds)
+    is_known = not any(map(math.isnan, scoring.threshold_bounds))
+    return scoring, _warnings.few_samples(samples, fpr_bounds) if is_known else ""
+
+
+def draw_curves(
+    kept: PixelScores, num_thresholds: int | None, shared_fpr: SharedFPR
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[str, ...]]:
+    """Draw the PIMO curves of distinct images, as far as normal scores were kept; with the texts of warnings.
+
+    Returns:
+        Thresholds (K,) ascending, shared FPR (K,) and TPRs (N, K), NaN for a normal image; in the dtype of the scores.
+
+    """
     levels = sweep.normal_levels(kept, 1.0, shared_fpr)
     if num_thresholds is None:
         thresholds = sweep.curve_thresholds(kept, levels, shared_fpr)
@@ -115,41 +150,7 @@ def draw_curves(kept: PixelScores, num_thresholds: int | None, shared_fpr: Share
     undefined = _warnings.missing_class("PIMO", len(kept.is_anomalous), int(kept.is_anomalous.sum()))
     infinite = _warnings.infinite_scores("PIMO") if bool(thresholds.isnan().any()) else ""
     fpr, tprs = sweep.shared_fpr_at(levels, thresholds), sweep.per_image_tprs(kept, thresholds)
-    return Curves(thresholds, fpr.to(thresholds), tprs.to(thresholds)), _texts(undefined or infinite)
-
-
-def _score_exactly(
-    kept: PixelScores, levels: sweep.NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR
-) -> tuple[sweep.Scoring, str]:
-    """Score by the closed form; with the text of a warning, or an empty one."""
-    if len(levels.scores) == 0:
-        return sweep.undefined_scoring(levels), ""
-    scoring = sweep.exact_scoring(levels, fpr_bounds)
-    incomplete = _warnings.lower_bound(float(levels.fpr[0]), fpr_bounds[1], scoring.max_missing)
-    if incomplete or sweep.resolves(levels, fpr_bounds):
-        return scoring, incomplete
-    better_bounds = sweep.resolvable_bounds([sweep.normal_levels(kept, 1.0, shared_fpr)], fpr_bounds)
-    return scoring, _warnings.unresolved_bounds(levels, fpr_bounds, shared_fpr, better_bounds)
-
-
-def _score_by_samples(
-    kept: PixelScores,
-    levels: sweep.NormalLevels,
-    fpr_bounds: tuple[float, float],
-    num_thresholds: int,
-    shared_fpr: SharedFPR,
-) -> tuple[sweep.Scoring, str]:
-    """Score by the paper's protocol; with the text of a warning, or an empty one."""
-    if len(levels.scores) == 0:
-        return sweep.undefined_scoring(levels), ""
-    thresholds = sampled.sampled_thresholds(kept, num_thresholds)
-    if bool(thresholds.isnan().any()):
-        return sweep.undefined_scoring(levels), _warnings.infinite_scores("AUPIMO")
-    samples = sampled.sample(kept, levels, thresholds, fpr_bounds, shared_fpr)
-    scoring = sampled.sampled_scoring(samples, fpr_bounds)
-    incomplete = _warnings.lower_bound(float(levels.fpr[0]), 2 * fpr_bounds[1], scoring.max_missing)
-    unknown = _warnings.unknown_thresholds() if any(map(math.isnan, scoring.threshold_bounds)) else ""
-    return scoring, incomplete or unknown or _warnings.few_samples(samples, fpr_bounds)
+    return (thresholds, fpr.to(thresholds), tprs.to(thresholds)), _texts(undefined or infinite)
 
 
 def _texts(*texts: str) -> tuple[str, ...]:

@@ -132,10 +132,10 @@ def check_fpr_limit(fpr_limit: float, name: str = "fpr_limit") -> None:
         )
 
 
-def check_num_thresholds(num_thresholds: int | None) -> None:
-    """Raise unless the number is None or an integer of at least 2."""
+def check_num_thresholds(num_thresholds: int | None) -> int | None:
+    """Return the number as an `int`; raise unless it is None or an integer of at least 2."""
     if num_thresholds is None:
-        return
+        return None
     if not isinstance(num_thresholds, Integral) or isinstance(num_thresholds, bool):
         raise TypeError(
             f"Expected `num_thresholds` to be None or an integer, but got {type(num_thresholds).__name__}. "
@@ -146,6 +146,7 @@ def check_num_thresholds(num_thresholds: int | None) -> None:
             f"Expected `num_thresholds` to be None or at least 2, but got {num_thresholds}. "
             "None gives the exact score, 300000 the protocol of the paper."
         )
+    return int(num_thresholds)
 
 
 def check_num_bins(num_bins: int | None) -> int | None:
@@ -163,10 +164,10 @@ def check_num_bins(num_bins: int | None) -> int | None:
     return number
 
 
-def check_normal_buffer(normal_buffer: int | None) -> None:
-    """Raise unless the number is None or an integer from 1 to 2**63 - 1."""
+def check_normal_buffer(normal_buffer: int | None) -> int | None:
+    """Return the number as an `int`; raise unless it is None or an integer from 1 to 2**63 - 1."""
     if normal_buffer is None:
-        return
+        return None
     if not isinstance(normal_buffer, Integral) or isinstance(normal_buffer, bool):
         raise TypeError(
             f"Expected `normal_buffer` to be None or an integer, but got {type(normal_buffer).__name__}. "
@@ -177,6 +178,7 @@ def check_normal_buffer(normal_buffer: int | None) -> None:
             f"Expected `normal_buffer` to be None or from 1 to 2**63 - 1, but got {normal_buffer}. "
             "None keeps every normal score."
         )
+    return int(normal_buffer)
 
 
 def check_ignore_index(ignore_index: int | None) -> int | None:

@@ -10,16 +10,18 @@ from torch import Tensor
 
 from aupimo_torchmetrics import _resampling  # noqa: F401  a metric in a `BootStrapper` is marked
 from aupimo_torchmetrics._engine import image_ids as ids
-from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.image_ids import ImageIds
-from aupimo_torchmetrics._engine.kept import PixelScores, drop_ignored, prune_scores
-from aupimo_torchmetrics._engine.selection import keep_scores
+from aupimo_torchmetrics._engine.inputs import Maps, as_pairs
+from aupimo_torchmetrics._engine.kept import PixelScores, lowest_of, prune_scores, take_images, true_indices
+from aupimo_torchmetrics._engine.select import select_scores
 from aupimo_torchmetrics._list_states import fingerprint
 from aupimo_torchmetrics._listening import TellingMetric
 from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
+_NUM_LISTS = 6
+"""List states that are the first fields of `PixelScores`, in their order."""
 MAX_PARTS = 256
 """Parts of a list state, one for each update, before small ones are joined."""
 
@@ -54,6 +56,7 @@ class PixelScoresMetric(TellingMetric):
 
     def __init__(
         self,
+        num_thresholds: int | None,
         normal_buffer: int | None,
         upper_fpr: float,
         ignore_index: int | None,
@@ -61,6 +64,7 @@ class PixelScoresMetric(TellingMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.num_thresholds = num_thresholds
         self.normal_buffer = normal_buffer
         self.ignore_index = ignore_index
         self.validate_args = validate_args
@@ -69,67 +73,101 @@ class PixelScoresMetric(TellingMetric):
         self._add_states()
 
     def _add_states(self) -> None:
-        """Register the states, without any image."""
-        for name in self._list_dtypes:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+        """Register the states, without any image.
+
+        The lowest normal score is that of all pixels, and to find it takes as long as all else. So there is a state for
+        it only where it is needed, to sample thresholds, and is not among the scores that are kept anyway.
+        """
         buffer = (-1, 0.0) if self.normal_buffer is None else (self.normal_buffer, self._upper_fpr)
-        config = fingerprint("qdq", *buffer, self.ignore_index or 0)
-        kinds = torch.zeros(2, dtype=torch.int64)  # 1 if there are integer ids, 1 if there are text ids
-        self.add_state("aupimo_floor", default=torch.tensor(-math.inf, dtype=torch.float32), dist_reduce_fx="max")
-        self.add_state("aupimo_normal_min", default=torch.tensor(math.inf, dtype=torch.float32), dist_reduce_fx="min")
+        self._add_lists(fingerprint("qdq", *buffer, self.ignore_index or 0))
+        floor = torch.tensor(-math.inf, dtype=self._score_dtype, device=self._device)
+        kinds = torch.zeros(2, dtype=torch.int64, device=self._device)  # 1 if there are integer ids, 1 if text ids
+        self.add_state("aupimo_floor", default=floor, dist_reduce_fx="max")
         self.add_state("aupimo_id_kinds", default=kinds, dist_reduce_fx="max")
-        self.add_state("aupimo_config", default=config, dist_reduce_fx="max")
+        if self.num_thresholds is not None and self.normal_buffer is not None:
+            self.add_state("aupimo_normal_min", default=-floor, dist_reduce_fx="min")
 
     def update(self, preds: Maps, target: Maps, image_ids: ImageIds | None = None) -> None:
-        """Add a batch of anomaly maps and masks.
+        """Add a batch of anomaly maps and masks. This is what all metrics and functions here take.
 
         Args:
-            preds: Anomaly maps: a tensor (N, H, W) or (N, 1, H, W), or a list of N tensors (H, W) of any sizes.
-            target: Masks in the same form and of the same shape, holding only 0 and 1, and `ignore_index` if set.
-            image_ids: One id for each image, integers of at least 0 or texts such as file paths. None for no ids.
+            preds: Anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a list of N
+                maps (H, W) of any sizes: tensors or NumPy arrays. A higher score means more anomalous. Scores are used
+                as they are, without sigmoid, clamping or rescaling; metrics round those of float64 to float32.
+            target: Masks of the same shape, bool, integer or floating, holding only 0 (normal) and 1 (anomalous), and
+                `ignore_index` if one is set. An axis of one channel may be left out or added on either side.
+            image_ids: One id for each image, unique in the data set: integers of at least 0, or texts such as file
+                paths, which become the `paths` of the result. An image whose id was seen before is not counted again; a
+                `DistributedSampler` repeats images, to give all ranks equally many. If images with the same id differ,
+                the first counts, and a warning says so. None if every image counts.
 
         Raises:
             TypeError: If maps, masks or ids are of the wrong type or dtype.
             ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, a mask holds anything but 0
                 and 1, an id is negative or empty, ids are integers here and texts in another update, or ids are given
-                in a `BootStrapper` of torchmetrics, which draws images several times.
+                in a `BootStrapper` of torchmetrics, which draws images several times. Nothing of the batch is kept.
 
         """
-        id_list = ids.as_list(image_ids)
-        if id_list is not None and self._is_resampled:
+        if torch.compiler.is_compiling():  # what follows is not for a graph: its steps depend on the data
+            torch.compiler.disable(self._update)(preds, target, image_ids)  # type: ignore[no-untyped-call]
+        else:
+            self._update(preds, target, image_ids)
+
+    def _update(self, preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
+        """Add a batch, as `update` says."""
+        if image_ids is not None and self._is_resampled:
             raise ValueError(
                 "Expected `image_ids` to be None in a BootStrapper, but got ids. It draws images several times, and an "
                 "image whose id was seen before would not count again. Leave `image_ids` out."
             )
         with self._as_before_if_it_fails():
-            kept = keep_scores(
-                preds,
-                target,
-                id_list,
-                floor=self.aupimo_floor,
+            pairs = as_pairs(preds, target, validate_args=self.validate_args)
+            if self.aupimo_config.is_meta and pairs:  # built on the device "meta", which keeps no values
+                self._begin_on(pairs[0][0].device, self._score_dtype)
+            kept = select_scores(
+                pairs,
+                self.aupimo_floor,
                 normal_buffer=self.normal_buffer,
                 upper_fpr=self._upper_fpr,
-                validate_args=self.validate_args,
                 ignore_index=self.ignore_index,
+                validate_args=self.validate_args,
+                with_lowest="aupimo_normal_min" in self._defaults,
             )
+            id_list: Any = None if image_ids is None else ids.read_ids(image_ids, len(kept.num_kept))
             given_ids, is_kept = id_list, [True] * len(kept.num_kept)
             if self.ignore_index is not None:
-                is_kept = (kept.num_pixels > 0).tolist() if self.listeners else is_kept
-                kept, id_list, num_dropped = drop_ignored(kept, id_list)
-                warn(filter(None, [ignored_images("AUPIMO", num_dropped, self.ignore_index)]))
-            has_texts = ids.are_texts(id_list)
-            lengths, text = ids.encode(id_list) if has_texts else ids.no_texts(kept.num_kept)
-            parts = {**kept._asdict(), "id_lengths": lengths, "id_bytes": text}
-            for name in self._list_dtypes:
-                getattr(self, name).append(parts[name.removeprefix(_STATE_PREFIX)].to(self.device))
-            self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(self.device))
-            self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(self.device))
-            if id_list is not None and len(kept.num_kept) > 0:
-                self.aupimo_id_kinds = self.aupimo_id_kinds.clone()
-                self.aupimo_id_kinds[int(has_texts)] = 1
-                self._check_id_kinds("image_ids")
-            self._prune_when_outgrown()
+                counted = true_indices(kept.num_pixels)
+                num_dropped = len(kept.num_pixels) - len(counted)
+                if num_dropped:
+                    is_kept = (kept.num_pixels > 0).tolist()
+                    kept = take_images(kept, counted)
+                    warn([ignored_images("AUPIMO", num_dropped, self.ignore_index)])
+                    if id_list is not None:
+                        id_list = [id_list[index] for index in counted.tolist()]
+            self._keep(kept, id_list)
         self._tell(preds, target, given_ids, is_kept)
+
+    def _keep(self, kept: PixelScores, id_list: Any) -> None:
+        """Add what is kept of images and their ids, if they have any, to the states."""
+        parts = kept._asdict()
+        parts["id_lengths"] = torch.zeros_like(kept.num_kept)
+        parts["id_bytes"] = kept.num_kept.new_empty(0, dtype=torch.uint8)
+        if id_list is not None and len(id_list):
+            has_texts = isinstance(id_list[0], str)
+            if has_texts:
+                parts["id_lengths"], parts["id_bytes"] = ids.encode(id_list)
+            else:
+                parts["image_ids"] = torch.as_tensor(id_list, dtype=torch.int64)
+            self.aupimo_id_kinds = self.aupimo_id_kinds.clone()
+            self.aupimo_id_kinds[int(has_texts)] = 1
+            self._check_id_kinds("image_ids")
+        device = self.device
+        for name in self._list_dtypes:
+            getattr(self, name).append(parts[name.removeprefix(_STATE_PREFIX)].to(device))
+        self.aupimo_floor = torch.maximum(self.aupimo_floor, kept.floor.to(device))
+        if "aupimo_normal_min" in self._defaults:
+            self.aupimo_normal_min = torch.minimum(self.aupimo_normal_min, kept.normal_min.to(device))
+        self._prune_when_outgrown()
 
     def _settle(self, name: str) -> None:
         self._check_id_kinds(name)
@@ -143,71 +181,53 @@ class PixelScoresMetric(TellingMetric):
                 "Give the same kind in every update."
             )
 
-    def _joined(self) -> dict[str, Tensor]:
-        """Each list state as one tensor, all on one device; with `compute_on_cpu` earlier parts are on the CPU."""
-        device = self.aupimo_num_kept[0].device if len(self.aupimo_num_kept) else self.device
-        joined = {}
-        for name, dtype in self._list_dtypes.items():
-            state = getattr(self, name)
-            parts = [state] if isinstance(state, Tensor) else state
-            nothing = torch.empty(0, dtype=dtype, device=device)
-            whole = (
-                parts[0].to(device) if len(parts) == 1 else torch.cat([nothing, *(part.to(device) for part in parts)])
-            )
-            joined[name.removeprefix(_STATE_PREFIX)] = whole
-            if self.normal_buffer is None and len(parts) > 1:
-                setattr(self, name, [whole])  # all normal scores are many: a result shares them with the metric
-        return joined
-
     def _kept(self, joined: dict[str, Tensor]) -> PixelScores:
-        """What was kept, from the joined states."""
-        lists = {name: state for name, state in joined.items() if name in PixelScores._fields}
-        device = lists["num_kept"].device
-        return PixelScores(**lists, floor=self.aupimo_floor.to(device), normal_min=self.aupimo_normal_min.to(device))
+        """What was kept, of all images, from the joined list states."""
+        scores = joined["aupimo_normal_scores"]
+        if self.normal_buffer is None and isinstance(self.aupimo_normal_scores, list):
+            for name, whole in joined.items():  # all normal scores are many: a result shares them with the metric
+                setattr(self, name, [whole])
+        has_lowest = "aupimo_normal_min" in self._defaults
+        lowest = self.aupimo_normal_min.to(scores.device) if has_lowest else lowest_of(scores)
+        return PixelScores._make([*[*joined.values()][:_NUM_LISTS], self.aupimo_floor.to(scores.device), lowest])
+
+    def _text_ids(self, joined: dict[str, Tensor]) -> list[str] | None:
+        """Ids of all images that are texts, "" for an image without one; None if none has a text."""
+        lengths, as_bytes = joined["aupimo_id_lengths"], joined["aupimo_id_bytes"]
+        return ids.decode(lengths, as_bytes) if len(as_bytes) else None
 
     def _images(self) -> Images:
         """All distinct images."""
         joined = self._joined()
-        texts = ids.decode(joined["id_lengths"], joined["id_bytes"]) if len(joined["id_bytes"]) else None
-        return distinct_images(self._kept(joined), texts)
+        return distinct_images(self._kept(joined), self._text_ids(joined))
 
     def _ids_in_order(self) -> list[str] | list[int]:
         """Ids of the images of this process in the order of the updates, "" or -1 for an image without one."""
         joined = self._joined()
-        if len(joined["id_bytes"]):
-            return ids.decode(joined["id_lengths"], joined["id_bytes"])
-        image_ids: list[int] = joined["image_ids"].tolist()
-        return image_ids
+        texts = self._text_ids(joined)
+        image_ids: list[int] = joined["aupimo_image_ids"].tolist()
+        return image_ids if texts is None else texts
 
     def _prune_when_outgrown(self) -> None:
-        """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data."""
-        if len(self.aupimo_num_kept) > MAX_PARTS:
-            self._join_small_parts()
-        if self.normal_buffer is None:
-            return
-        sizes = [part.numel() for part in self.aupimo_normal_scores]
-        if sum(sizes[1:]) > max(2 * self.normal_buffer, sum(sizes[:1])):
-            self._compact()
+        """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data.
 
-    def _join_small_parts(self) -> None:
-        """Join all parts of each list state but the first; so no update walks a long list.
-
-        The first part, which is what the last pruning left, is joined when the others are together as large: so each
-        score is copied few times, however many updates there are.
+        However many updates there are, a list of many parts becomes a short one. The first part, which is what the last
+        pruning left, is joined with the others when these are together as large: so each score is copied few times.
         """
-        sizes = [part.numel() for part in self.aupimo_normal_scores]
-        first = 0 if self.normal_buffer is None and sum(sizes[1:]) >= sizes[0] else 1
-        for name in self._list_dtypes:
-            parts = getattr(self, name)
-            setattr(self, name, [*parts[:first], torch.cat([part.to(parts[0].device) for part in parts[first:]])])
+        sizes = [len(part) for part in self.aupimo_normal_scores]
+        first, others = sum(sizes[:1]), sum(sizes[1:])
+        if self.normal_buffer is not None and others > max(2 * self.normal_buffer, first):
+            self._prune(self.normal_buffer)
+        elif len(sizes) > MAX_PARTS:
+            num_left = 0 if self.normal_buffer is None and others >= first else 1
+            for name in self._list_dtypes:
+                parts = self._parts(name)
+                setattr(self, name, [*parts[:num_left], torch.cat(parts[num_left:])])
 
-    def _compact(self) -> None:
+    def _prune(self, normal_buffer: int) -> None:
         """Replace each list state by one tensor, without the normal scores that can no longer matter."""
-        joined = self._joined()
-        kept = self._kept(joined)
-        if self.normal_buffer is not None:
-            kept = prune_scores(kept, self.normal_buffer, self._upper_fpr)
-        parts = {**joined, **kept._asdict()}
-        for name in self._list_dtypes:
-            setattr(self, name, [parts[name.removeprefix(_STATE_PREFIX)].to(self.device)])
-        self.aupimo_floor = kept.floor.to(self.device)
+        joined, device = self._joined(), self.device
+        kept = prune_scores(self._kept(joined), normal_buffer, self._upper_fpr)
+        for name, whole in zip(joined, [*kept[:_NUM_LISTS], *[*joined.values()][_NUM_LISTS:]], strict=True):
+            setattr(self, name, [whole.to(device)])
+        self.aupimo_floor = kept.floor.to(device)

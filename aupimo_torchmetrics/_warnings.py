@@ -83,6 +83,14 @@ def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
     return ""
 
 
+def dropped_scores() -> str:
+    """Say that there are normal images, but none of their scores."""
+    return (
+        "AUPIMO is undefined (NaN): all normal scores that were kept are of images whose id was seen before, and which "
+        "do not count. Give unique `image_ids`, or set `normal_buffer=None` to keep every normal score."
+    )
+
+
 def missing_pixels(name: str, *, num_mask: int, num_normal: int) -> str:
     """Say that there is no pixel in masks, or none outside of them, so that a pixel metric is NaN."""
     if num_mask > 0 and num_normal > 0:
@@ -127,8 +135,8 @@ def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str
         return ""
     return (
         f"AUPIMO is a lower bound: the normal scores that were kept reach a shared FPR of {lowest_fpr:.3g} only, but "
-        f"{needed_fpr:.3g} is needed. A score may be up to {_rounded_up(max_missing):.3g} larger. "
-        "Increase `normal_buffer`, or set it to None to keep every normal score."
+        f"{needed_fpr:.3g} is needed. A score may be up to {_rounded_up(max_missing):.3g} larger, and thresholds for a "
+        "larger FPR are not known (NaN). Increase `normal_buffer`, or set it to None to keep every normal score."
     )
 
 
@@ -187,8 +195,8 @@ def few_samples(samples: Samples, fpr_bounds: tuple[float, float]) -> str:
 def unknown_thresholds() -> str:
     """Say that the scores are right, but that the threshold at an FPR bound is not known."""
     return (
-        "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as tied normal scores were "
-        "not all kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
+        "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as not all normal scores of "
+        "that shared FPR were kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
     )
 
 

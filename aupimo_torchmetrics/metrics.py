@@ -3,6 +3,20 @@
 Source: J. P. C. Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low
 Tolerance", BMVC 2024, arXiv 2401.01984.
 
+## What is answered to which data
+
+| data                                       | result                                                              |
+|--------------------------------------------|---------------------------------------------------------------------|
+| no image, no normal or no anomalous image  | NaN and a warning                                                   |
+| fewer than `1 / L` normal pixels           | the score of the curve, interpolated below one pixel, and a warning |
+| scores tied at the FPR bounds (saturated)  | the score of the curve, interpolated across the tie, and a warning  |
+| constant maps                              | the score of chance, `(U - L) / log(U / L)`, and a warning          |
+| infinite scores, outliers, a large offset  | the exact score: only the order of the scores counts                |
+| half precision                             | the exact score of the rounded scores                               |
+| NaN in a map                               | `ValueError` in `update`; what was collected before stays           |
+| an image of ignored pixels only            | is skipped, with a warning                                          |
+| normal scores that `normal_buffer` dropped | the exact score if certified, else a lower bound and a warning      |
+
 ## Shards of a data set
 
 States are pickled and merged, so any engine that maps can score parts of a data set; `multiprocessing` and Dask are
@@ -45,10 +59,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import torch
 from torch import Tensor
+from torchmetrics.utilities.data import _squeeze_if_scalar
 from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
@@ -90,56 +104,29 @@ class AUPIMO(PixelScoresMetric):
     positive rate of the normal images (or the highest, see `shared_fpr`). An image is normal iff its mask is empty. A
     model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
 
-    As input to `forward` and `update` the metric accepts:
+    `forward` and `update` take maps, masks and image ids, see `update`. `forward` and `compute` return a float32
+    `Tensor`: the mean score of the anomalous images, or with `reduction="none"` one score per image (N,), NaN for a
+    normal image (torchmetrics squeezes that of a single image). `result` gives scores and thresholds by name. Images
+    are in ascending order of their ids; without ids in the order of the processes, and for each in that of its updates.
 
-    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
-      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
-      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
-      (normal) and 1 (anomalous), and `ignore_index` if one is set.
-    - `image_ids` (optional): one id for each image, unique in the data set: integers of at least 0 (a list or
-      `Tensor`), or a list of texts such as file paths. Texts become the `paths` of the result. An image whose id was
-      seen before is not counted again; a `DistributedSampler` repeats images, to give all ranks equally many. If images
-      with the same id differ, the first counts, and a warning says so.
+    A few megabytes are kept: the scores in the masks, and the highest scores of the normal images. `forward` also
+    scores each batch alone, which takes time and is often undefined (a warning says so once): prefer `update`.
 
-    As output of `forward` and `compute` the metric returns a float32 `Tensor`: the mean score of the anomalous images,
-    or with `reduction="none"` one score per image (N,), NaN for a normal image. For a single image the shape is (),
-    because torchmetrics squeezes it. `result` gives scores and thresholds by name.
-
-    Images are in ascending order of their ids. Without ids they are in the order of the updates; with several
-    processes, in the order of the ranks, and for each rank in the order of its updates.
-
-    `update` raises a `TypeError` or `ValueError` if maps, masks or ids are not of this form, before it keeps anything.
-    It keeps a few megabytes: the scores in the masks, and the highest scores of the normal images. `forward` also
-    scores each batch alone. This takes time, and the score of a batch is often undefined (a warning says so once):
-    prefer `update`.
-
-    | data                                       | result                                                              |
-    |--------------------------------------------|---------------------------------------------------------------------|
-    | no image, no normal or no anomalous image  | NaN and a warning                                                   |
-    | fewer than `1 / L` normal pixels           | the score of the curve, interpolated below one pixel, and a warning |
-    | scores tied at the FPR bounds (saturated)  | the score of the curve, interpolated across the tie, and a warning  |
-    | constant maps                              | the score of chance, `(U - L) / log(U / L)`, and a warning          |
-    | infinite scores, outliers, a large offset  | the exact score: only the order of the scores counts                |
-    | half precision                             | the exact score of the rounded scores                               |
-    | NaN in a map                               | `ValueError` in `update`; what was collected before stays           |
-    | pixels with the value `ignore_index`       | count neither as normal nor as mask pixels                          |
-    | an image without any other pixel           | is skipped, with a warning                                          |
-    | normal scores that `normal_buffer` dropped | the exact score if certified, else a lower bound and a warning      |
+    A score that is undefined is NaN, and one that is uncertain is given, both with a warning; the cases are listed in
+    `aupimo_torchmetrics.metrics`.
 
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
-            highest normal score, at least 2. 300000 is the protocol of the paper and reproduces published scores.
+            highest normal score. 300000 is the protocol of the paper and reproduces published scores.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
         reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score per image.
         shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
             counts the same, whatever its size. `"max"`: their maximum, which is stricter.
-        normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. With the
-            default, scores at the default bounds are exact for up to 655 million normal pixels in any order, and almost
-            always for more. With `shared_fpr="max"` they are exact for any number, with any buffer.
+        normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. The default
+            is exact at the default bounds for up to 655 million normal pixels in any order, and almost always for more;
+            with `shared_fpr="max"` any buffer is.
         ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
+            but 0 and 1. They are neither normal nor part of a mask. None if every pixel counts.
         validate_args: Whether to check maps and masks in `update`.
         kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
 
@@ -166,6 +153,15 @@ class AUPIMO(PixelScoresMetric):
     plot_upper_bound: float = 1.0
     plot_legend_name: str = "Image"
 
+    _settings: ClassVar[tuple[str, ...]] = (
+        "num_thresholds",
+        "fpr_bounds",
+        "reduction",
+        "shared_fpr",
+        "normal_buffer",
+        "ignore_index",
+    )
+
     def __init__(
         self,
         num_thresholds: int | None = None,
@@ -179,38 +175,28 @@ class AUPIMO(PixelScoresMetric):
         **kwargs: Any,
     ) -> None:
         check_no_anomalib_settings(kwargs)
-        check_num_thresholds(num_thresholds)
+        num_thresholds = check_num_thresholds(num_thresholds)
         bounds = check_fpr_bounds(fpr_bounds)
         check_choice("reduction", reduction, Reduction)
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        check_normal_buffer(normal_buffer)
-        super().__init__(normal_buffer, bounds[1], check_ignore_index(ignore_index), validate_args, **kwargs)
-        self.num_thresholds = num_thresholds
+        normal_buffer, ignore_index = check_normal_buffer(normal_buffer), check_ignore_index(ignore_index)
+        super().__init__(num_thresholds, normal_buffer, bounds[1], ignore_index, validate_args, **kwargs)
         self.fpr_bounds = bounds
         self.reduction = reduction
         self.shared_fpr = shared_fpr
         self._result: AUPIMOResult | None = None
-        self._is_for_thresholds = False
 
     def compute(self) -> Tensor:
         """Compute the mean score (), or with `reduction="none"` the score of each image (N,), in float32."""
-        images = self._images()
-        self._result = result_of(images, self.fpr_bounds, self.num_thresholds, self.shared_fpr)
-        scored = self._result._known()  # noqa: SLF001
-        # Of normal images alone there are thresholds, but no score: each is told to who asks for it.
-        asks_for_thresholds = self._is_for_thresholds and self._has_only_normal_images()
-        texts = scored.uncertain if asks_for_thresholds else scored.undefined or scored.uncertain
-        self._warn((*images.warnings, *texts))
-        scores = self._result.aupimos
-        score = mean_score(scores) if self.reduction == "mean" else scores
-        return score.to(torch.float32).to(self.device)
+        self._result = self._score()
+        self._warn(self._result._known().reasons_of_scores)  # noqa: SLF001
+        return self._value(self._result)
 
     def result(self) -> AUPIMOResult:
         """Return the scores of all images with all that is known of them.
 
-        With several processes call it on every rank. It calls `compute` and shares its cache, so that nothing is
-        computed or gathered twice. Of normal images alone it gives thresholds, without a warning that no image is
-        anomalous.
+        With several processes call it on every rank. It shares the cache of `compute`, so that nothing is computed or
+        gathered twice. Of normal images alone it gives thresholds, without a warning that no image is anomalous.
 
         Example:
             >>> import torch
@@ -226,20 +212,26 @@ class AUPIMO(PixelScoresMetric):
             AUPIMO, exact, shared FPR 0.1 to 0.5 (mean of per-image FPRs), aupimo-torchmetrics ...
 
         """
-        has_score = self._computed is not None
-        self._is_for_thresholds = True
-        try:
-            self.compute()
-        finally:
-            self._is_for_thresholds = False
-        if not has_score and self._has_only_normal_images():
-            self._computed = None  # so that `compute` still warns of its NaN
-        return cast("AUPIMOResult", self._result)
+        if self._computed is None or self._result is None:
+            with self.sync_context(self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync):
+                self._result = self._score()
+            scored = self._result._known()  # noqa: SLF001
+            is_anomalous = scored.kept.is_anomalous
+            if len(is_anomalous) and not bool(is_anomalous.any()):
+                self._warn(scored.reasons_of_thresholds)  # `compute` is yet to say why there is no score
+            else:
+                self._warn(scored.reasons_of_scores)
+                self._computed = _squeeze_if_scalar(self._value(self._result)) if self.compute_with_cache else None
+        return self._result
 
-    def _has_only_normal_images(self) -> bool:
-        """Whether the result is of normal images, and of no anomalous one."""
-        classes = None if self._result is None else self._result.image_classes
-        return classes is not None and len(classes) > 0 and not bool(classes.any())
+    def _score(self) -> AUPIMOResult:
+        """Score all images of the states."""
+        return result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
+
+    def _value(self, result: AUPIMOResult) -> Tensor:
+        """What `compute` returns of a result."""
+        score = mean_score(result.aupimos) if self.reduction == "mean" else result.aupimos
+        return score.to(self._score_dtype).to(self.device)
 
     def curves(self) -> PIMOResult:
         """Return the PIMO curves of all images around the FPR bounds; the same as `self.result().curves()`.
@@ -299,9 +291,9 @@ class AUPIMO(PixelScoresMetric):
 class PIMO(PixelScoresMetric):
     """Compute PIMO curves: the recall within each anomalous image's mask against the FPR on the normal images.
 
-    As input to `forward` and `update` the metric accepts what `AUPIMO` accepts. As output of `forward` and `compute` it
-    returns a `PIMOResult`, a named tuple of `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in
-    float32; all NaN, with a warning, if there is no normal image.
+    `forward` and `update` take what `AUPIMO.update` takes. `forward` and `compute` return a `PIMOResult`, a named tuple
+    of `thresholds` (K,), `shared_fpr` (K,) and `per_image_tprs` (N, K) in float32; all NaN, with a warning, if there is
+    no normal image.
 
     The curves reach up to a shared FPR of 1, so every score of the normal images is kept, 4 bytes per pixel. If curves
     around the FPR bounds are enough, `AUPIMO.curves` draws them from a small part of that.
@@ -309,13 +301,7 @@ class PIMO(PixelScoresMetric):
     Args:
         num_thresholds: How many thresholds K to sample evenly between the lowest and the highest normal score, at least
             2. None for 1,000 thresholds whose shared FPRs are evenly spaced in log, from that of one normal pixel to 1.
-        shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
-            counts the same, whatever its size. `"max"`: their maximum, which is stricter.
-        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in `update`.
-        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
+        shared_fpr: As in `AUPIMO`, and so are `ignore_index`, `validate_args` and `kwargs`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -334,6 +320,8 @@ class PIMO(PixelScoresMetric):
 
     """
 
+    _settings: ClassVar[tuple[str, ...]] = ("num_thresholds", "shared_fpr", "ignore_index")
+
     def __init__(
         self,
         num_thresholds: int | None = None,
@@ -343,10 +331,9 @@ class PIMO(PixelScoresMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_num_thresholds(num_thresholds)
+        num_thresholds, ignore_index = check_num_thresholds(num_thresholds), check_ignore_index(ignore_index)
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        super().__init__(None, 1.0, check_ignore_index(ignore_index), validate_args, **kwargs)
-        self.num_thresholds = num_thresholds
+        super().__init__(num_thresholds, None, 1.0, ignore_index, validate_args, **kwargs)
         self.shared_fpr = shared_fpr
 
     def compute(self) -> PIMOResult:

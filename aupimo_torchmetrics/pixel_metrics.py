@@ -12,24 +12,21 @@ Dataset", IJCV 129, 2021; V. Zavrtanik et al., "DRAEM", ICCV 2021 (average preci
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, cast
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine import ranking, regions
+from aupimo_torchmetrics._engine.inputs import Maps
+from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._engine.regions import PackedMasks
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._pixel_scoring import (
-    PixelScore,
-    score_aupro,
-    score_auroc,
-    score_average_precision,
-    score_f1_max,
-)
 from aupimo_torchmetrics._pixel_states import PixelMetric
 from aupimo_torchmetrics._settings import DEFAULT_FPR_LIMIT, check_fpr_limit
+from aupimo_torchmetrics.results import PixelResult
 
 __all__ = ["AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
 
@@ -45,18 +42,9 @@ class AUPRO(PixelMetric):
     in anomalous images, that are called anomalous. No threshold is sampled: the curve has a point for every score, with
     straight lines between, up to `U` itself. A model without any skill scores `U / 2`.
 
-    As input to `forward` and `update` the metric accepts:
-
-    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
-      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
-      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
-      (normal) and 1 (anomalous), and `ignore_index` if one is set.
-
-    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if
-    there is no region in the masks or no pixel outside of them. An image that a `DistributedSampler` repeats counts
-    twice, as for other metrics of pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of
-    this form, before it keeps anything.
+    `forward` and `update` take what `AUPIMO.update` takes, without ids: an image that a `DistributedSampler` repeats
+    counts twice, as for other metrics of pixels. `forward` and `compute` return a float32 `Tensor` () in [0, 1]; NaN,
+    with a warning, if there is no region in the masks or no pixel outside of them.
 
     Args:
         fpr_limit: Limit `U` of the false positive rate, in (0, 1]. The default is that of MVTec AD.
@@ -65,11 +53,7 @@ class AUPRO(PixelMetric):
             whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
             scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
             if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
-        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in `update`.
-        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
+        ignore_index: As in `AUPIMO`, and so are `validate_args` and `kwargs`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -88,6 +72,7 @@ class AUPRO(PixelMetric):
 
     """
 
+    _settings: ClassVar[tuple[str, ...]] = ("fpr_limit", "num_bins", "ignore_index")
     _is_of_regions: ClassVar[bool] = True
 
     def __init__(
@@ -108,8 +93,35 @@ class AUPRO(PixelMetric):
         require("scipy", extra="stats", needed_by="AUPRO")
         super().update(preds, target)
 
-    def _score(self, ranks: Ranks) -> PixelScore:
-        return score_aupro(ranks, self.fpr_limit, self._region_mean(ranks), is_binned=self.num_bins is not None)
+    def _value(self, ranks: Ranks) -> float:
+        return ranking.aupro(ranks, self.fpr_limit)
+
+    def _ranks(self) -> Ranks:
+        """Ranks with the weight that each score has in the regions."""
+        ranks = super()._ranks()
+        if self.num_bins is not None:
+            shares = self.aupimo_pixel_region_shares.cpu()[true_indices(self.aupimo_pixel_mask_counts.cpu())]
+            return ranks._replace(weights=shares / self.aupimo_pixel_num_regions.cpu())
+        places, numbers = self._places_and_regions(ranks)
+        shares, num_regions = regions.shares_of_pixels(numbers)
+        return ranks._replace(weights=torch.bincount(places, shares, minlength=len(ranks.scores)) / num_regions)
+
+    def _places_and_regions(self, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """(T,) int64 each: of each mask pixel, the index of its score among the distinct ones, and its region."""
+        scores, bits, sizes = (
+            torch.cat(self._parts(f"aupimo_pixel_mask_{name}") or [torch.empty(0, device="cpu")]).cpu()
+            for name in ("scores", "bits", "sizes")
+        )
+        return ranks.places_of(scores), regions.number_regions(PackedMasks(bits, sizes))
+
+    def _of_regions(self) -> Tensor:
+        """Value of each region (R,), in the order of the images; one NaN without any region."""
+        ranks = self._ranks()
+        places, numbers = self._places_and_regions(ranks)
+        sizes = torch.bincount(numbers, minlength=1)
+        shares = ranking.area_shares(ranks, self.fpr_limit)[places]
+        values = torch.bincount(numbers, shares, minlength=1) / sizes
+        return values.where(torch.tensor(ranks.is_defined, device="cpu"), torch.nan).to(self.device, self._score_dtype)
 
 
 class PixelAUROC(PixelMetric):
@@ -120,30 +132,11 @@ class PixelAUROC(PixelMetric):
     is the chance that a random pixel in a mask has a higher score than a random pixel outside; a tie counts half. A
     model without any skill scores 0.5. It equals scikit-learn's `roc_auc_score`.
 
-    As input to `forward` and `update` the metric accepts:
-
-    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
-      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
-      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
-      (normal) and 1 (anomalous), and `ignore_index` if one is set.
-
-    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all
-    pixels are in masks or none is. An image that a `DistributedSampler` repeats counts twice, as for other metrics of
-    pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of this form, before it keeps
-    anything.
+    It takes what `AUPRO` takes, and returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all pixels are in
+    masks or none is.
 
     Args:
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
-            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
-            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
-            if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
-        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in `update`.
-        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
+        num_bins: As in `AUPRO`, and so are `ignore_index`, `validate_args` and `kwargs`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -161,8 +154,8 @@ class PixelAUROC(PixelMetric):
 
     """
 
-    def _score(self, ranks: Ranks) -> PixelScore:
-        return score_auroc(ranks, is_binned=self.num_bins is not None)
+    def _value(self, ranks: Ranks) -> float:
+        return ranking.auroc(ranks)
 
 
 class PixelAveragePrecision(PixelMetric):
@@ -174,30 +167,11 @@ class PixelAveragePrecision(PixelMetric):
     adds. There is no interpolation. A model without any skill scores the share of the pixels that are in masks. It
     equals scikit-learn's `average_precision_score`.
 
-    As input to `forward` and `update` the metric accepts:
-
-    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
-      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
-      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
-      (normal) and 1 (anomalous), and `ignore_index` if one is set.
-
-    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all
-    pixels are in masks or none is. An image that a `DistributedSampler` repeats counts twice, as for other metrics of
-    pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of this form, before it keeps
-    anything.
+    It takes what `AUPRO` takes, and returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all pixels are in
+    masks or none is.
 
     Args:
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
-            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
-            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the value as
-            if all scores of a bin were tied, with a warning if they are more than 1e-3 apart.
-        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in `update`.
-        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
+        num_bins: As in `AUPRO`, and so are `ignore_index`, `validate_args` and `kwargs`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -215,8 +189,11 @@ class PixelAveragePrecision(PixelMetric):
 
     """
 
-    def _score(self, ranks: Ranks) -> PixelScore:
-        return score_average_precision(ranks, is_binned=self.num_bins is not None)
+    def _value(self, ranks: Ranks) -> float:
+        return ranking.average_precision(ranks)
+
+    def _lowest(self, ranks: Ranks) -> float:
+        return ranking.lowest_average_precision(ranks)
 
 
 class PixelF1Max(PixelMetric):
@@ -227,34 +204,14 @@ class PixelF1Max(PixelMetric):
     with the precision `P` and the recall `R` of the mask pixels at the threshold `t`, of which every score is tried.
     Chosen on the test set, it flatters the model.
 
-    `compute` also sets the attribute `threshold`, a float32 `Tensor` (): the lowest threshold that reaches the value.
-    Pixels at or above it are called anomalous. It is NaN if the value is, and before `compute`. With `num_bins` it is
-    the lower edge of a bin.
+    `result().threshold` is the lowest threshold that reaches the value; pixels at or above it are called anomalous.
+    With `num_bins` it is the lower edge of a bin, and the value the F1 score there.
 
-    As input to `forward` and `update` the metric accepts:
-
-    - `preds` (`Tensor`): anomaly maps (N, H, W) or (N, 1, H, W) of dtype float16, bfloat16, float32 or float64, or a
-      list of N maps (H, W) of any sizes. A higher score means more anomalous. Scores are used as they are, without
-      sigmoid, clamping or rescaling; float64 scores are rounded to float32.
-    - `target` (`Tensor`): masks in the same form and of the same shape, bool, integer or floating, holding only 0
-      (normal) and 1 (anomalous), and `ignore_index` if one is set.
-
-    As output of `forward` and `compute` the metric returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all
-    pixels are in masks or none is. An image that a `DistributedSampler` repeats counts twice, as for other metrics of
-    pixels. `update` raises a `TypeError` or `ValueError` if maps or masks are not of this form, before it keeps
-    anything.
+    It takes what `AUPRO` takes, and returns a float32 `Tensor` () in [0, 1]; NaN, with a warning, if all pixels are in
+    masks or none is.
 
     Args:
-        num_bins: None for the exact value, which keeps each score once: 4 bytes a pixel, 2 for maps of 16 bits. Or the
-            number of bins of a histogram, a power of two from 2 to `2**24`, which is kept instead, 4 MB for `2**18`
-            whatever the number of pixels. Its bins are the highest bits of the scores, so that neither the range of the
-            scores nor an outlier matters. `bounds` gives the certain bounds of the exact value, `compute` the F1 score
-            at the best lower edge of a bin, with a warning if they are more than 1e-3 apart.
-        ignore_index: Value of the target pixels that do not count, for example 255 for unlabelled borders: any integer
-            but 0 and 1. They are neither normal nor part of a mask. An image without any other pixel is skipped, with
-            a warning. None if every pixel counts.
-        validate_args: Whether to check maps and masks in `update`.
-        kwargs: Settings of every metric, such as `sync_on_compute`, see `torchmetrics.Metric`.
+        num_bins: As in `AUPRO`, and so are `ignore_index`, `validate_args` and `kwargs`.
 
     Raises:
         TypeError: If a setting is of the wrong type.
@@ -269,32 +226,15 @@ class PixelF1Max(PixelMetric):
         >>> metric.update(maps, masks)
         >>> metric.compute()
         tensor(0.4762)
-        >>> metric.threshold
-        tensor(16.)
+        >>> metric.result().threshold
+        16.0
 
     """
 
-    def __init__(
-        self,
-        *,
-        num_bins: int | None = None,
-        ignore_index: int | None = None,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_bins=num_bins, ignore_index=ignore_index, validate_args=validate_args, **kwargs)
-        self.threshold = torch.tensor(math.nan)
+    def _value(self, ranks: Ranks) -> float:
+        return ranking.f1_max(ranks)
 
-    def compute(self) -> Tensor:
-        """Compute the value () in float32, and set `threshold`."""
-        value = super().compute()
-        self.threshold = value.new_tensor(cast("PixelScore", self._scored).threshold)
-        return value
-
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self.threshold = torch.tensor(math.nan)
-
-    def _score(self, ranks: Ranks) -> PixelScore:
-        return score_f1_max(ranks, is_binned=self.num_bins is not None)
+    def _score(self) -> PixelResult:
+        """Score, and find the threshold."""
+        result, ranks = super()._score(), self._ranks()
+        return replace(result, threshold=ranking.f1_threshold(ranks)) if ranks.is_defined else result

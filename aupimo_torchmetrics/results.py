@@ -32,7 +32,36 @@ if TYPE_CHECKING:
 if find_spec("pandas") is None:
     __doctest_skip__ = ["AUPIMOResult.to_dataframe"]
 
-__all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult"]
+__all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult", "PixelResult"]
+
+
+@dataclass(frozen=True)
+class PixelResult:
+    """A metric of all pixels, with what is known of it.
+
+    Attributes:
+        value: The value, in [0, 1]; NaN if it is undefined.
+        bounds: The exact value lies between these two. Both are the value unless it comes from a histogram.
+        threshold: The lowest threshold that reaches the value, in the unit of the anomaly maps; NaN for other metrics
+            than F1-max, or if the value is undefined.
+        warnings: Texts that say why the value is undefined or uncertain. Empty if there are none.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics import PixelF1Max
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[1] = True
+        >>> metric = PixelF1Max()
+        >>> metric.update(maps, masks)
+        >>> metric.result()
+        PixelResult(value=1.0, bounds=(1.0, 1.0), threshold=16.0, warnings=())
+
+    """
+
+    value: float
+    bounds: tuple[float, float]
+    threshold: float = math.nan
+    warnings: tuple[str, ...] = ()
 
 
 class PIMOResult(NamedTuple):
@@ -124,9 +153,8 @@ class OperatingPoint(NamedTuple):
         >>> masks[1, 0] = True
         >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
         >>> metric.update(maps, masks)
-        >>> metric.result().operating_point(fpr=0.25)  # doctest: +NORMALIZE_WHITESPACE
-        OperatingPoint(threshold=12.0, shared_fpr=0.25, per_image_tprs=tensor([nan, 1.], dtype=torch.float64),
-                       share_of_normal_images_with_alarm=1.0)
+        >>> print(metric.result().operating_point(fpr=0.25))
+        threshold 12 at shared FPR 0.25: mean TPR 1.000 of 1 anomalous images, alarms on 100.0% of the normal images
 
     """
 
@@ -139,6 +167,18 @@ class OperatingPoint(NamedTuple):
     image."""
     share_of_normal_images_with_alarm: float
     """Share of the normal images with at least one pixel that is called anomalous; NaN if there is no normal image."""
+
+    def __str__(self) -> str:
+        """Show all in one line, with the mean of the TPRs."""
+        tprs = self.per_image_tprs[~self.per_image_tprs.isnan()]
+        return (
+            f"threshold {self.threshold:.6g} at shared FPR {self.shared_fpr:.3g}: mean TPR {float(tprs.mean()):.3f} of "
+            f"{len(tprs)} anomalous images, alarms on {self.share_of_normal_images_with_alarm:.1%} of the normal images"
+        )
+
+    def __repr__(self) -> str:
+        """Show the same: a tensor of many images is not what one wants to read."""
+        return str(self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -258,9 +298,9 @@ class AUPIMOResult:
         samples = scored.scoring.samples
         if samples is not None:
             return samples.threshold_at(fpr)
-        if len(scored.levels.scores) == 0 or math.isnan(self.threshold_bounds[0]):
+        if len(scored.levels.scores) == 0 or self.num_thresholds is not None:
             return math.nan
-        return float(sweep.thresholds_within(scored.levels, scored.levels.fpr.new_tensor([fpr])))
+        return float(sweep.known_thresholds_at(scored.levels, scored.levels.fpr.new_tensor([fpr]), self.shared_fpr))
 
     def curves(self) -> PIMOResult:
         """Draw the PIMO curves of all images around the FPR bounds.
@@ -554,14 +594,14 @@ def result_of(
     images: Images, fpr_bounds: tuple[float, float], num_thresholds: int | None, shared_fpr: SharedFPR
 ) -> AUPIMOResult:
     """Score distinct images and make a result of them."""
-    scored = score_images(images.kept, fpr_bounds, num_thresholds, shared_fpr)
+    scored = score_images(images, fpr_bounds, num_thresholds, shared_fpr)
     return _from_scored(
         scored,
         fpr_bounds=fpr_bounds,
         num_thresholds=num_thresholds,
         shared_fpr=shared_fpr,
         paths=images.paths,
-        warnings=(*images.warnings, *scored.warnings),
+        warnings=(*scored.of_ids, *scored.undefined, *scored.uncertain),
     )
 
 
@@ -596,7 +636,7 @@ def _from_details(details: _result_files.Details) -> AUPIMOResult:
         )
     num_thresholds = details.num_thresholds if isinstance(details.num_thresholds, int) else None
     return _from_scored(
-        score_images(details.kept, scores.fpr_bounds, num_thresholds, scores.shared_fpr),
+        score_images(Images(details.kept, scores.paths, ()), scores.fpr_bounds, num_thresholds, scores.shared_fpr),
         aupimos=scores.aupimos,
         fpr_bounds=scores.fpr_bounds,
         num_thresholds=num_thresholds,

@@ -7,6 +7,7 @@ import math
 import pickle
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -23,11 +24,6 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, functional
-from aupimo_torchmetrics._engine.checks import Maps
-from aupimo_torchmetrics._engine.kept import PixelScores
-from aupimo_torchmetrics._engine.selection import keep_scores
-from aupimo_torchmetrics._scoring import distinct_images
-from aupimo_torchmetrics.results import result_of
 
 torch.set_num_threads(1)  # tensors are small in these tests: more threads cost up to a hundred times the work
 
@@ -65,7 +61,7 @@ def make_image_list(
     anomalous: Sequence[int] = (1, 3),
     decimals: int | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Lists of maps and masks (H, W) for the engine: so small that the slow loops of `reference.py` can score them.
+    """Lists of maps and masks (H, W): so small that the slow loops of `reference.py` can score them.
 
     The images at the indices in `anomalous` have a mask, in which scores are higher on average. Scores are float64
     numbers that float32 holds as well. Rounded to a few `decimals`, many of them are equal.
@@ -92,7 +88,7 @@ def make_images(
     return torch.stack(maps), torch.stack(masks)
 
 
-def as_arrays(images: Maps) -> list[NDArray[Any]]:
+def as_arrays(images: Sequence[Tensor] | Tensor) -> list[NDArray[Any]]:
     """One array (H, W) an image, for the reference."""
     return [image.numpy() for image in images]
 
@@ -106,37 +102,29 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def keep(
-    preds: Maps,
-    target: Maps,
-    *,
-    floor: float = -math.inf,
-    normal_buffer: int | None = None,
-    upper_fpr: float = 1.0,
-    dtype: torch.dtype = torch.float64,
-) -> PixelScores:
-    """What `keep_scores` keeps of a batch; everything that can matter by default."""
-    return keep_scores(
-        preds,
-        target,
-        floor=torch.tensor(floor, dtype=dtype),
-        normal_buffer=normal_buffer,
-        upper_fpr=upper_fpr,
-        validate_args=True,
-    )
+    preds: Any, target: Any, *, floor: float = -math.inf, normal_buffer: int | None = 2**62, **settings: Any
+) -> AUPIMO:
+    """A metric that had a floor, as one that has seen much, after an update; its buffer leaves the floor as it is."""
+    metric = AUPIMO(**{"fpr_bounds": (0.5, 1.0), "normal_buffer": normal_buffer, **settings})
+    metric.aupimo_floor = torch.tensor(floor, dtype=torch.float32)
+    metric.update(preds, target)
+    return metric
 
 
 def score(
-    preds: Maps,
-    target: Maps,
+    preds: Any,
+    target: Any,
     fpr_bounds: tuple[float, float],
     num_thresholds: int | None = None,
-    dtype: torch.dtype = torch.float64,
     *,
     shared_fpr: str = "mean",
+    floor: float = -math.inf,
 ) -> AUPIMOResult:
-    """Score images by the engine in the precision of `dtype`, without a metric."""
-    images = distinct_images(keep(preds, target, dtype=dtype))
-    return result_of(images, fpr_bounds, num_thresholds, shared_fpr)
+    """Score images without a warning."""
+    settings = {"fpr_bounds": fpr_bounds, "num_thresholds": num_thresholds, "shared_fpr": shared_fpr}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return keep(preds, target, floor=floor, **settings).result()
 
 
 def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
@@ -169,9 +157,9 @@ STATE_DTYPES = {
     "aupimo_id_bytes": torch.uint8,
     "aupimo_id_kinds": torch.int64,
     "aupimo_floor": torch.float32,
-    "aupimo_normal_min": torch.float32,
     "aupimo_config": torch.int64,
 }
+"""States of a metric that samples no thresholds; one that does has the lowest normal score, too, if it has a buffer."""
 
 COPIES = {"clone": Metric.clone, "deepcopy": copy.deepcopy, "pickle": lambda metric: pickle.loads(pickle.dumps(metric))}  # noqa: S301
 """Ways to copy a metric."""

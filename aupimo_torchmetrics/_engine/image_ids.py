@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics._engine.inputs import plain
 from aupimo_torchmetrics._engine.kept import NO_ID
 
 ImageIds: TypeAlias = Tensor | Sequence[int] | Sequence[str] | Sequence[os.PathLike[str]]
@@ -23,34 +24,29 @@ _ERRORS = "surrogatepass"
 """Error handler of the UTF-8 codec: file names that are not valid UTF-8 hold surrogates in Python, which may pass."""
 
 
-def as_list(image_ids: Any) -> Any:
-    """Turn ids of any iterable kind into a list, in which paths are texts; a tensor stays a tensor."""
-    if isinstance(image_ids, np.ndarray):
-        return image_ids.tolist()
-    if image_ids is None or isinstance(image_ids, Tensor | str | os.PathLike) or not isinstance(image_ids, Iterable):
-        return image_ids
-    return [os.fsdecode(each) if isinstance(each, os.PathLike) else each for each in image_ids]
+def read_ids(image_ids: Any, num_images: int) -> list[str] | Tensor:
+    """Return the ids of a batch as a list of texts, or as integers (N,) int64 in memory of their own.
 
+    Raises:
+        TypeError: If they are neither all integers nor all texts.
+        ValueError: If there is not one for each image, one is negative, or one is an empty text.
 
-def are_texts(image_ids: Any) -> bool:
-    """Whether ids, as a list, are texts; only the first one is looked at."""
-    return isinstance(image_ids, list) and len(image_ids) > 0 and isinstance(image_ids[0], str)
-
-
-def check_ids(image_ids: Any, num_images: int) -> None:
-    """Raise unless there is one id for each image: all integers of at least 0, or all texts that are not empty."""
+    """
     if isinstance(image_ids, str | os.PathLike):
         raise TypeError(
             f"Expected `image_ids` to be a list with one id for each image, but got the single text {image_ids!r}."
         )
-    if are_texts(image_ids):
-        _check_texts(image_ids, num_images)
-    else:
-        _check_integers(image_ids, num_images)
+    if isinstance(image_ids, np.ndarray):
+        image_ids = image_ids.tolist()
+    elif isinstance(image_ids, Iterable) and not isinstance(image_ids, Tensor):
+        image_ids = [os.fsdecode(each) if isinstance(each, os.PathLike) else each for each in image_ids]
+    if isinstance(image_ids, list) and len(image_ids) > 0 and isinstance(image_ids[0], str):
+        return _checked_texts(image_ids, num_images)
+    return _checked_integers(image_ids, num_images)
 
 
-def _check_texts(image_ids: list[Any], num_images: int) -> None:
-    """Raise unless there is one text for each image, and none is empty."""
+def _checked_texts(image_ids: list[Any], num_images: int) -> list[str]:
+    """Return the ids; raise unless there is one text for each image, and none is empty."""
     for each in image_ids:
         if not isinstance(each, str):
             raise TypeError(
@@ -62,12 +58,13 @@ def _check_texts(image_ids: list[Any], num_images: int) -> None:
         raise ValueError(
             f"Expected `image_ids` to hold one id for each of {num_images} images, but got {len(image_ids)}."
         )
+    return image_ids
 
 
-def _check_integers(image_ids: Any, num_images: int) -> None:
-    """Raise unless there is one integer of at least 0 for each image."""
+def _checked_integers(image_ids: Any, num_images: int) -> Tensor:
+    """Return the ids as a tensor; raise unless there is one integer of at least 0 for each image."""
     try:
-        ids = torch.as_tensor(image_ids)
+        ids = image_ids if isinstance(image_ids, Tensor) else torch.as_tensor(image_ids, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"Expected `image_ids` to be integers, but could not read them: {error}.") from error
     if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
@@ -78,32 +75,28 @@ def _check_integers(image_ids: Any, num_images: int) -> None:
         raise ValueError(
             f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {tuple(ids.shape)}."
         )
-    if ids.numel() and int(ids.to(torch.int64).min()) < 0:
+    ids = plain(ids).to(torch.int64, copy=True)
+    if ids.numel() and int(ids.min()) < 0:
         raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
+    return ids
 
 
 def encode(texts: list[str]) -> tuple[Tensor, Tensor]:
     """Encode N texts as lengths (N,) int64 and joined bytes (B,) uint8, on the CPU."""
     encoded = [text.encode(errors=_ERRORS) for text in texts]
-    lengths = torch.tensor([len(each) for each in encoded], dtype=torch.int64)
-    return lengths, torch.tensor(bytearray(b"".join(encoded)), dtype=torch.uint8)
-
-
-def no_texts(num_kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Lengths (N,), all 0, and bytes (0,) of N images without a text; N is the length of `num_kept` (N,)."""
-    return torch.zeros_like(num_kept), num_kept.new_empty(0, dtype=torch.uint8)
+    lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+    return torch.from_numpy(lengths), torch.from_numpy(np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8))
 
 
 def decode(lengths: Tensor, joined: Tensor) -> list[str]:
     """Decode N texts from their lengths (N,) and joined bytes (B,)."""
     ends = lengths.cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
     data = joined.cpu().numpy().tobytes()
-    return [data[start:end].decode(errors=_ERRORS) for start, end in zip(starts, ends, strict=True)]
+    return [data[start:end].decode(errors=_ERRORS) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def rank(texts: Sequence[str]) -> tuple[Tensor, list[str]]:
     """Ranks (N,) int64 of texts in sorted order, `NO_ID` for an empty text; and the distinct texts, in that order."""
     distinct = sorted(set(texts) - {""})
     ranks = {text: index for index, text in enumerate(distinct)} | {"": NO_ID}
-    return torch.tensor([ranks[text] for text in texts], dtype=torch.int64), distinct
+    return torch.tensor([ranks[text] for text in texts], dtype=torch.int64, device="cpu"), distinct

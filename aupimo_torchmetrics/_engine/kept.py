@@ -15,8 +15,7 @@ Conventions: N images, S kept scores in all. An image is *normal* iff its mask i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ class PixelScores(NamedTuple):
     floor: Tensor
     """() every score at or above this is kept."""
     normal_min: Tensor
-    """() lowest score of all normal pixels, kept or not; +inf without normal pixels."""
+    """() lowest score of all normal pixels where thresholds are sampled, else of those kept; +inf without any."""
 
     @property
     def num_normal_kept(self) -> Tensor:
@@ -83,64 +82,15 @@ def true_indices(flags: Tensor) -> Tensor:
     return flags.view(-1).nonzero().squeeze(1)
 
 
-def num_true(flags: Tensor) -> Tensor:
-    """Count the true ones of each row of flags (n, P), which are bytes of 0 and 1: (n,) int64."""
-    if flags.device.type == "cpu":  # NumPy is fifteen times as fast
-        return torch.from_numpy(np.count_nonzero(flags.numpy(), axis=1))
-    return num_true_by_words(flags) if flags.shape[1] % torch.int64.itemsize == 0 else flags.sum(1)
-
-
-def num_true_by_words(flags: Tensor) -> Tensor:
-    """Count as `num_true` does, if P is a multiple of 8.
-
-    Eight flags are the bytes of a word. A byte of a sum of up to 255 words is the number of true ones among as many
-    flags. A sum of the flags themselves would first make a word of each of them.
-    """
-    num_rows = len(flags)
-    words = flags.view(torch.int64)
-    length = max(number for number in range(1, 256) if words.shape[1] % number == 0)
-    return words.view(num_rows, -1, length).sum(2).view(torch.uint8).sum(1)
-
-
 def count_per_segment(indices: Tensor, lengths: Tensor) -> Tensor:
     """Count how many of the ascending indices (S,) lie in each of the consecutive segments of lengths (N,): (N,)."""
     ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     return torch.searchsorted(indices, ends).diff()
 
 
-def no_scores(floor: Tensor) -> PixelScores:
-    """Return what is kept when there is no image, on the device and in the dtype of the floor."""
-    return PixelScores(
-        normal_scores=floor.new_empty(0),
-        mask_scores=floor.new_empty(0),
-        num_kept=floor.new_empty(0, dtype=torch.int64),
-        num_pixels=floor.new_empty(0, dtype=torch.int64),
-        is_anomalous=floor.new_empty(0, dtype=torch.bool),
-        image_ids=floor.new_empty(0, dtype=torch.int64),
-        floor=floor,
-        normal_min=torch.full_like(floor, math.inf),
-    )
-
-
-def join_scores(parts: Sequence[PixelScores]) -> PixelScores:
-    """Join what was kept of one or more sets of images, in their order."""
-    return PixelScores(
-        normal_scores=torch.cat([part.normal_scores for part in parts]),
-        mask_scores=torch.cat([part.mask_scores for part in parts]),
-        num_kept=torch.cat([part.num_kept for part in parts]),
-        num_pixels=torch.cat([part.num_pixels for part in parts]),
-        is_anomalous=torch.cat([part.is_anomalous for part in parts]),
-        image_ids=torch.cat([part.image_ids for part in parts]),
-        floor=torch.stack([part.floor for part in parts]).amax(),
-        normal_min=torch.stack([part.normal_min for part in parts]).amin(),
-    )
-
-
-def on_float64_device(kept: PixelScores) -> PixelScores:
-    """Move what is kept to the CPU if its device cannot compute in float64 (Apple's MPS); it is a few megabytes."""
-    if kept.floor.device.type != "mps":
-        return kept
-    return PixelScores(*(part.cpu() for part in kept))
+def lowest_of(scores: Tensor) -> Tensor:
+    """Lowest of the scores (S,): (), +inf if there are none."""
+    return scores.amin() if len(scores) else scores.new_full((), math.inf)
 
 
 def required_capacity(num_images: int, num_pixels: int, normal_buffer: int, upper_fpr: float) -> int:
@@ -204,20 +154,6 @@ def _take_segments(scores: Tensor, lengths: Tensor, indices: Tensor) -> Tensor:
     return scores[torch.arange(len(shift), device=shift.device) + shift]
 
 
-def drop_ignored(kept: PixelScores, image_ids: Any) -> tuple[PixelScores, Any, int]:
-    """Drop the images of which every pixel is ignored, with their ids.
-
-    Returns:
-        The other images, their ids if these are a list, and the number of dropped images.
-
-    """
-    indices = true_indices(kept.num_pixels)
-    num_dropped = len(kept.num_pixels) - len(indices)
-    if num_dropped and isinstance(image_ids, list):
-        image_ids = [image_ids[index] for index in indices.tolist()]
-    return (take_images(kept, indices) if num_dropped else kept), image_ids, num_dropped
-
-
 def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     """Keep the first image of each id, in the order of the ids; images without an id follow in their order.
 
@@ -239,8 +175,8 @@ def drop_repeats(kept: PixelScores) -> tuple[PixelScores, int]:
     conflicts = repeats_previous & _differs_from_previous(in_order)
     num_conflicts = len(torch.unique_consecutive(in_order.image_ids[conflicts]))
     distinct = take_images(in_order, true_indices(~repeats_previous))
-    if bool(kept.floor == -math.inf) and len(distinct.normal_scores):
-        distinct = distinct._replace(normal_min=distinct.normal_scores.amin())
+    if bool(kept.floor == -math.inf):
+        distinct = distinct._replace(normal_min=lowest_of(distinct.normal_scores))
     return distinct, num_conflicts
 
 

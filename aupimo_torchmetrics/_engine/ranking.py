@@ -8,8 +8,9 @@ recall `found / T` and the precision `found / (found + at_least)`, so that
     AP     = mean of found / (found + at_least)
     F1-max = maximum of 2 * found / (T + found + at_least)
 
-over the mask pixels. AUPRO is the mean over the regions of the mean over their pixels of `area_shares`. No index of a
-pixel is needed, and nothing is sorted but mask scores and the normal scores near to them.
+over the mask pixels. AUPRO is the mean over the regions of the mean over their pixels of `area_shares`: a sum over the
+distinct scores, each with the weight that its pixels have in their regions. No index of a pixel is needed, and nothing
+is sorted but scores. Ranks of the bins of a histogram are as if all scores of a bin were tied.
 
 Conventions: a normal pixel is one outside of all masks, of normal and of anomalous images. m distinct mask scores,
 ascending; all arithmetic is float64, on the CPU.
@@ -21,8 +22,8 @@ Anomaly Detection Dataset", IJCV 129, 2021 (AUPRO, there PRO).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -32,14 +33,10 @@ from torch import Tensor
 from aupimo_torchmetrics._engine.histogram import lower_edges
 from aupimo_torchmetrics._engine.kept import true_indices
 
-_NUM_BINS = 2**18
-"""Bins that tell which normal scores are near to a mask score."""
-_CHUNK_SIZE = 2**18
-"""Scores that are put into bins at once: the arrays of one step fit into the cache."""
-_MIN_SORTED = 2**20
-"""Least number of scores to sort at once, unless there are fewer: so the sorted ones are few arrays."""
-
-_Array: TypeAlias = NDArray[Any]
+_SORTED_AT_ONCE = 2**20
+"""Least number of scores to sort at once, unless there are fewer."""
+_SORTED_PER_WANTED = 8
+"""The same, for each distinct mask score: each of these is searched in all that is sorted at once."""
 
 
 class Ranks(NamedTuple):
@@ -55,6 +52,8 @@ class Ranks(NamedTuple):
     """(m,) float64, number of normal pixels at or above each of the scores."""
     num_normal: int
     """P, number of normal pixels."""
+    weights: Tensor | None = None
+    """(m,) float64, mean over the regions of the share of their pixels with each of the scores; None if not asked."""
 
     @property
     def found(self) -> Tensor:
@@ -70,6 +69,18 @@ class Ranks(NamedTuple):
         """Mean over the mask pixels of values (m,) that belong to the scores."""
         return float((self.counts * values).sum() / self.counts.sum())
 
+    def places_of(self, mask_scores: Tensor) -> Tensor:
+        """Index of each mask score (T,) among the distinct ones: (T,) int64."""
+        return torch.from_numpy(np.searchsorted(self.scores.numpy(), mask_scores.to(self.scores).numpy()))
+
+    def with_all_above(self) -> Ranks:
+        """Ranks of the best case, in which all mask pixels of a bin lie above its normal pixels."""
+        return self._replace(at_least=self.above)
+
+    def with_all_below(self) -> Ranks:
+        """Ranks of the worst case, in which all mask pixels of a bin lie below its normal pixels."""
+        return self._replace(above=self.at_least)
+
 
 def auroc(ranks: Ranks) -> float:
     """Area under the ROC curve of all pixels: the chance that a mask pixel scores above a normal one; a tie is half."""
@@ -80,51 +91,6 @@ def average_precision(ranks: Ranks) -> float:
     """Mean precision of the thresholds at the scores of the mask pixels."""
     found = ranks.found
     return ranks.mean(found / (found + ranks.at_least))
-
-
-def f1_max(ranks: Ranks) -> tuple[float, float]:
-    """Highest F1 score of any threshold, and the lowest threshold that reaches it."""
-    found = ranks.found
-    scores = 2 * found / (found[0] + found + ranks.at_least)
-    best = int(scores.argmax())
-    return float(scores[best]), float(ranks.scores[best])
-
-
-def area_shares(ranks: Ranks, fpr_limit: float) -> Tensor:
-    """Share of the FPR range from 0 to a limit `U` in which thresholds recall a pixel with each score: (m,) float64.
-
-    With the FPRs `a` above and `b` at or above the score, the share is `(U - b) / U`; a tie adds the area under its
-    straight line from `a` to `min(b, U)`, divided by `U`.
-    """
-    above, at_least = ranks.above / ranks.num_normal, ranks.at_least / ranks.num_normal
-    end = at_least.clamp(max=fpr_limit)
-    width = (end - above).clamp(min=0)
-    on_tie = torch.where(width > 0, width.square() / (2 * (at_least - above)), 0)
-    return ((fpr_limit - end + on_tie) / at_least.new_tensor(fpr_limit)).clamp(0, 1)
-
-
-def region_means(ranks: Ranks, values: Tensor, mask_scores: Tensor, regions: Tensor) -> Tensor:
-    """Mean of values (m,), which belong to the scores, over the pixels of each region: (R,) float64.
-
-    Args:
-        ranks: Ranks of these mask scores.
-        values: A value for each distinct score.
-        mask_scores: (T,) scores of the mask pixels, on the CPU.
-        regions: (T,) int64 number of the region of each, from 0 to R - 1.
-
-    """
-    indices = torch.from_numpy(np.searchsorted(ranks.scores.numpy(), mask_scores.to(ranks.scores).numpy()))
-    return torch.bincount(regions, values[indices]) / torch.bincount(regions)
-
-
-def with_all_above(ranks: Ranks) -> Ranks:
-    """Ranks of the best case, in which all mask pixels of a bin lie above its normal pixels."""
-    return ranks._replace(at_least=ranks.above)
-
-
-def with_all_below(ranks: Ranks) -> Ranks:
-    """Ranks of the worst case, in which all mask pixels of a bin lie below its normal pixels."""
-    return ranks._replace(above=ranks.at_least)
 
 
 def lowest_average_precision(ranks: Ranks) -> float:
@@ -140,12 +106,56 @@ def lowest_average_precision(ranks: Ranks) -> float:
     return ranks.mean(torch.maximum(of_first, 1 - missed))
 
 
+def f1_scores(ranks: Ranks) -> Tensor:
+    """F1 score of the threshold at each mask score: (m,) float64."""
+    found = ranks.found
+    return 2 * found / (found[0] + found + ranks.at_least)
+
+
+def f1_max(ranks: Ranks) -> float:
+    """Highest F1 score of any threshold."""
+    return float(f1_scores(ranks).amax())
+
+
+def f1_threshold(ranks: Ranks) -> float:
+    """Lowest threshold that reaches the highest F1 score."""
+    return float(ranks.scores[f1_scores(ranks).argmax()])
+
+
+def area_shares(ranks: Ranks, fpr_limit: float) -> Tensor:
+    """Share of the FPR range from 0 to a limit `U` in which thresholds recall a pixel with each score: (m,) float64.
+
+    With the FPRs `a` above and `b` at or above the score, the share is `(U - b) / U`; a tie adds the area under its
+    straight line from `a` to `min(b, U)`, divided by `U`.
+    """
+    above, at_least = ranks.above / ranks.num_normal, ranks.at_least / ranks.num_normal
+    end = at_least.clamp(max=fpr_limit)
+    width = (end - above).clamp(min=0)
+    on_tie = torch.where(width > 0, width.square() / (2 * (at_least - above)), 0)
+    return ((fpr_limit - end + on_tie) / at_least.new_tensor(fpr_limit)).clamp(0, 1)
+
+
+def aupro(ranks: Ranks, fpr_limit: float) -> float:
+    """Mean over the regions of the mean over their pixels of the area shares, from ranks with weights."""
+    shares = area_shares(ranks, fpr_limit)
+    # a mean of equal numbers is that number
+    return float(shares[0] + (cast("Tensor", ranks.weights) * (shares - shares[0])).sum())
+
+
 def rank(normal_parts: Sequence[Tensor], mask_parts: Sequence[Tensor]) -> Ranks:
     """Rank the mask scores among the normal scores, both kept in parts of any floating dtypes and lengths."""
-    mask_scores = _sorted(mask_parts)
-    scores, counts = torch.unique_consecutive(mask_scores, return_counts=True)
+    is_double = any(part.dtype == torch.float64 for part in (*normal_parts, *mask_parts))
+    whole = torch.cat(list(mask_parts)) if mask_parts else torch.empty(0, device="cpu")
+    in_order = _sort(whole.to(torch.float64 if is_double else torch.float32, copy=True))
+    scores, counts = torch.unique_consecutive(in_order, return_counts=True)
     num_normal = sum(map(len, normal_parts))
-    below, at_most = count_below(normal_parts, scores)
+    below, at_most = torch.zeros(2, len(scores), dtype=torch.int64, device="cpu")
+    for ordered in _in_order(normal_parts, scores) if len(scores) else ():
+        num_below = torch.searchsorted(ordered, scores)
+        below += num_below.cpu()
+        ties = true_indices(ordered[num_below.clamp(max=len(ordered) - 1)] == scores)  # others need no second search
+        num_below[ties] = torch.searchsorted(ordered, scores[ties], right=True)
+        at_most += num_below.cpu()
     return Ranks(
         scores=scores.cpu(),
         counts=counts.cpu().double(),
@@ -170,119 +180,28 @@ def rank_bins(normal_counts: Tensor, mask_counts: Tensor) -> Ranks:
     )
 
 
-def count_below(parts: Sequence[Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
-    """How many scores of all parts are below, and at or below, each of some ascending scores: two of (m,) int64."""
-    below, at_most = torch.zeros(2, len(scores), dtype=torch.int64)
-    if len(scores) == 0:
-        return below, at_most
-    if scores.device.type != "cpu":
-        for piece in _joined(iter(parts), max(_MIN_SORTED, len(scores))):
-            ordered = piece.to(scores).sort().values
-            below += torch.searchsorted(ordered, scores).cpu()
-            at_most += torch.searchsorted(ordered, scores, right=True).cpu()
-        return below, at_most
-    wanted, chunks = scores.numpy(), _chunks(parts, scores.dtype)
-    bins = _Bins.around(wanted) if sum(map(len, parts)) > _CHUNK_SIZE else None
-    near = chunks if bins is None else map(bins.near, chunks)
-    for piece in filter(len, _joined(near, max(_MIN_SORTED, len(scores)))):
-        ordered = np.sort(piece)
-        num_below = np.searchsorted(ordered, wanted)
-        below += torch.from_numpy(num_below)
-        ties = np.flatnonzero(ordered.take(num_below, mode="clip") == wanted)  # the others need no second search
-        num_below[ties] = np.searchsorted(ordered, wanted[ties], side="right")
-        at_most += torch.from_numpy(num_below)
-    num_far = 0 if bins is None else torch.from_numpy(bins.num_far_below())
-    return below + num_far, at_most + num_far
-
-
-class _Bins:
-    """Bins of equal width over the range of some wanted scores, to find the scores that are near to one of these.
-
-    A score is near if a wanted score lies in its bin. All others are only counted: a bin that is lower than that of a
-    wanted score holds lower scores, as each step from a score to its bin is monotone.
-    """
-
-    def __init__(self, lowest: float, highest: float, scale: float, wanted: _Array) -> None:
-        self._lowest, self._highest, self._scale = (wanted.dtype.type(each) for each in (lowest, highest, scale))
-        self._is_near = np.zeros(_NUM_BINS, dtype=bool)
-        self._wanted_bins = self._find(wanted, np.empty_like(wanted), np.empty(len(wanted), dtype=np.intp))
-        self._is_near[self._wanted_bins] = True
-        self._counts = np.zeros(_NUM_BINS, dtype=np.int64)
-        # memory for one chunk, which would take as long to get anew as the work in it
-        self._places = np.empty(_CHUNK_SIZE, dtype=wanted.dtype)
-        self._bins = np.empty(_CHUNK_SIZE, dtype=np.intp)
-        self._flags = np.empty(_CHUNK_SIZE, dtype=bool)
-
-    @classmethod
-    def around(cls, wanted: _Array) -> _Bins | None:
-        """Make bins for ascending scores; None if these have no finite range to divide.
-
-        A few outliers at the top do not make the bins wider: they are in the last bin, with all that is as high.
-        """
-        finite = wanted[np.isfinite(wanted)]
-        if len(finite) == 0:
-            return None
-        lowest, highest = float(finite[0]), float(finite[-1 - len(finite) // 1000])
-        limits, width = np.finfo(wanted.dtype), highest - lowest
-        if not _NUM_BINS / float(limits.max) < width < float(limits.max) / 2:
-            return None
-        lowest = max(lowest - 2 * width / _NUM_BINS, float(limits.min))  # the first bin is for all that is lower
-        return cls(lowest, highest, (_NUM_BINS - 2) / (highest - lowest), wanted)
-
-    def _find(self, scores: _Array, places: _Array, bins: _Array) -> _Array:
-        """Find the bin of each score; `places` and `bins` are memory of the size of the scores, `bins` is returned."""
-        np.clip(scores, self._lowest, self._highest, out=places)
-        places -= self._lowest
-        places *= self._scale
-        bins[...] = places
-        return bins
-
-    def near(self, scores: _Array) -> _Array:
-        """Return the scores of a chunk that are near, and count the others."""
-        size = len(scores)
-        bins = self._find(scores, self._places[:size], self._bins[:size])
-        self._counts += np.bincount(bins, minlength=_NUM_BINS)
-        is_near = self._is_near.take(bins, out=self._flags[:size], mode="clip")
-        return scores.take(np.flatnonzero(is_near))  # faster than to index by flags
-
-    def num_far_below(self) -> _Array:
-        """(m,) int64, how many scores that are not near were counted below each wanted score."""
-        far = np.where(self._is_near, 0, self._counts).cumsum()
-        return far[self._wanted_bins]  # its own bin holds near scores only
-
-
-def _chunks(parts: Iterable[Tensor], dtype: torch.dtype) -> Iterator[_Array]:
-    """Parts on the CPU, cut into chunks, as arrays of a dtype."""
+def _in_order(parts: Sequence[Tensor], wanted: Tensor) -> Iterator[Tensor]:
+    """All scores of some parts, in pieces each of which is in ascending order, in the dtype of the wanted scores."""
+    most = max(_SORTED_AT_ONCE, _SORTED_PER_WANTED * len(wanted))
+    row = wanted.new_empty(min(most, sum(map(len, parts))))  # memory for one piece, which would take long to get anew
+    num_filled = 0
     for part in parts:
-        for chunk in torch.split(part, _CHUNK_SIZE):
-            yield chunk.to(dtype).numpy()
+        rest = part
+        while len(rest):
+            taken, rest = rest[: len(row) - num_filled], rest[len(row) - num_filled :]
+            row[num_filled : num_filled + len(taken)] = taken
+            num_filled += len(taken)
+            if num_filled == len(row):
+                yield _sort(row)
+                num_filled = 0
+    if num_filled:
+        yield _sort(row[:num_filled])
 
 
-def _joined(pieces: Iterator[Any], num_enough: int) -> Iterator[Any]:
-    """Join arrays or tensors until they hold enough scores."""
-    gathered: list[Any] = []
-    num_gathered = 0
-    for piece in pieces:
-        gathered.append(piece)
-        num_gathered += len(piece)
-        if num_gathered >= num_enough:
-            yield _concatenated(gathered)
-            gathered, num_gathered = [], 0
-    if gathered:
-        yield _concatenated(gathered)
-
-
-def _concatenated(pieces: list[Any]) -> Any:
-    """Return one array or tensor of several."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return torch.cat(pieces) if isinstance(pieces[0], Tensor) else np.concatenate(pieces)
-
-
-def _sorted(parts: Sequence[Tensor]) -> Tensor:
-    """All scores of some parts in ascending order, in float64 if they are, else in float32."""
-    whole = torch.cat(list(parts)) if parts else torch.empty(0)
-    whole = whole if whole.dtype == torch.float64 else whole.float()
-    if whole.device.type == "cpu":  # NumPy is many times as fast
-        return torch.from_numpy(np.sort(whole.numpy()))
-    return whole.sort().values
+def _sort(scores: Tensor) -> Tensor:
+    """Sort scores in place."""
+    if scores.device.type != "cpu":
+        return scores.copy_(scores.sort().values)
+    as_array: NDArray[Any] = scores.numpy()
+    as_array.sort()  # NumPy is many times as fast
+    return scores

@@ -6,7 +6,7 @@ at a corner belong to the same region. What is packed of an image is the rectang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,13 +38,7 @@ def pack_masks(masks: Iterable[NDArray[np.bool_]]) -> PackedMasks:
             rectangle = band[:, columns[0] : columns[-1] + 1]
             bits.append(np.packbits(rectangle))
             sizes += rectangle.shape
-    return PackedMasks(torch.from_numpy(np.concatenate(bits)), torch.tensor(sizes, dtype=torch.int64))
-
-
-def join_masks(parts: Sequence[PackedMasks]) -> PackedMasks:
-    """Join the masks of several sets of images."""
-    nothing = pack_masks([])
-    return PackedMasks(*(torch.cat(pieces) for pieces in zip(*(parts or [nothing]), strict=True)))
+    return PackedMasks(torch.from_numpy(np.concatenate(bits)), torch.tensor(sizes, dtype=torch.int64, device="cpu"))
 
 
 def number_regions(masks: PackedMasks) -> Tensor:
@@ -55,7 +49,7 @@ def number_regions(masks: PackedMasks) -> Tensor:
 
     """
     bits, num_regions, start = masks.bits.cpu().numpy(), 0, 0
-    numbers = [torch.empty(0, dtype=torch.int64)]
+    numbers = [torch.empty(0, dtype=torch.int64, device="cpu")]
     for height, width in masks.sizes.view(-1, 2).tolist():
         num_bytes = -(-height * width // 8)
         mask = np.unpackbits(bits[start : start + num_bytes], count=height * width).view(bool).reshape(height, width)

@@ -142,7 +142,7 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
         if not bool(is_high.all()):
             # The next normal pixel raises the mean by at least the share of one pixel. Half of that is certain in spite
             # of rounding. It need not raise the maximum.
-            below, gap = scores[~is_high].amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
+            below, gap = torch.where(is_high, -math.inf, scores).amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
         scores, images = _where(is_high, scores, images)
     if images is None:
         scores = _sorted(scores).flip(0)
@@ -159,7 +159,8 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
 
 def _where(is_kept: Tensor, scores: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Scores and images (S,), if there are any, where a mask (S,) is true."""
-    return scores[is_kept], None if images is None else images[is_kept]
+    indices = true_indices(is_kept)
+    return scores.index_select(0, indices), None if images is None else images.index_select(0, indices)
 
 
 def _sorted(scores: Tensor) -> Tensor:
@@ -242,10 +243,16 @@ def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:
     return candidates[torch.searchsorted(-levels.fpr, -fpr)]
 
 
-def thresholds_within(levels: NormalLevels, fpr: Tensor) -> Tensor:
-    """Like `thresholds_at`, but NaN if every threshold has a larger shared FPR, as too many normal scores are +inf."""
+def known_thresholds_at(levels: NormalLevels, fpr: Tensor, shared_fpr: SharedFPR) -> Tensor:
+    """Like `thresholds_at`, but NaN where there is no such threshold, or where it is not known.
+
+    There is none if every threshold has a larger shared FPR, as too many normal scores are +inf. It is not known if
+    normal scores below the levels may have as low a shared FPR: no mean is the same at two normal scores, but a maximum
+    may be.
+    """
     is_within = (levels.scores[-1] < math.inf) | (levels.fpr[-1] <= fpr)
-    return thresholds_at(levels, fpr).where(is_within, math.nan)
+    reaches = levels.fpr[0] > fpr if shared_fpr == "max" else levels.fpr[0] >= fpr
+    return thresholds_at(levels, fpr).where(is_within & (reaches | (levels.below == -math.inf)), math.nan)
 
 
 def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelTable:
@@ -281,7 +288,7 @@ def undefined_scoring(levels: NormalLevels) -> Scoring:
     return Scoring(PixelTable(levels.scores, weights), (math.nan, math.nan))
 
 
-def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scoring:
+def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> Scoring:
     """Score by the closed form. If levels that matter are missing, pixels below the known ones get 0: a lower bound."""
     lower, upper = fpr_bounds
     table = exact_table(levels, fpr_bounds)
@@ -290,7 +297,7 @@ def exact_scoring(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> Scor
         max_missing = share_of_range(float(levels.fpr[0]), upper, fpr_bounds)
     if max_missing > 0:
         table.weights[0] = 0
-    low, high = thresholds_within(levels, levels.fpr.new_tensor([upper, lower])).tolist()
+    low, high = known_thresholds_at(levels, levels.fpr.new_tensor([upper, lower]), shared_fpr).tolist()
     return Scoring(table, (low, high), max_missing)
 
 
@@ -339,19 +346,15 @@ def per_image_scores(kept: PixelScores, table: PixelTable) -> Tensor:
     """
     weights, lengths = table.look_up(kept.mask_scores), kept.num_mask_kept
     num_dropped = kept.num_pixels - lengths
-    dropped = torch.where(num_dropped > 0, num_dropped * table.weights[0], 0)
-    sums = torch.zeros_like(dropped)
+    sums = lowest = highest = torch.zeros_like(num_dropped, dtype=torch.float64)
     if len(weights):
-        sums = torch.segment_reduce(weights, "sum", lengths=lengths, unsafe=True)
+        sums, lowest, highest = (
+            torch.segment_reduce(weights, reduction, lengths=lengths, unsafe=True)
+            for reduction in ("sum", "min", "max")
+        )
+    dropped = torch.where(num_dropped > 0, num_dropped * table.weights[0], 0)
     means = (sums + dropped) / kept.num_pixels.double()
-
-    starts = (lengths.cumsum(0) - lengths)[lengths > 0]
-    changes = torch.zeros_like(weights, dtype=torch.bool)
-    changes[1:] = weights[1:] != weights[:-1]
-    changes[starts] = False
-    num_changes = count_per_segment(true_indices(changes), lengths)
-    is_constant = (num_changes == 0) & (num_dropped == 0) & (lengths > 0)
-    means[is_constant] = weights[starts[is_constant[lengths > 0]]]
+    means = torch.where((lowest == highest) & (num_dropped == 0), highest, means)
     return torch.where(kept.is_anomalous, means.clamp(0, 1), math.nan)
 
 
