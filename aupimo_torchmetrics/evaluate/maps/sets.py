@@ -105,7 +105,7 @@ def _names(content: dict[str, Any]) -> list[str] | None:
     if key is None:
         return None
     names = np.atleast_1d(_values(content[key]))
-    if names.dtype.kind not in "US":
+    if names.size and names.dtype.kind not in "US":
         raise BadDataError(f"`{key}` is not a list of texts")
     return [str(name) for name in names.astype(str).ravel()]
 
@@ -134,7 +134,7 @@ def _with_names(maps: Any, names: list[str] | None) -> list[StoredMap]:
     if plane_of(shape) and (names is None or len(names) == 1):
         check_size(shape)
         return [(names[0] if names else None, partial(_values, maps))]
-    if names is None or len(names) != shape[0] or plane_of(shape[1:]) is None:
+    if not names or len(names) != shape[0] or plane_of(shape[1:]) is None:
         raise BadDataError(f"an array of shape {shape} is no map (H, W), nor a set with {len(names or ())} `paths`")
     check_size(shape[1:])
     read_all = cache(partial(_values, maps))  # a set in an archive is read at once, and kept
