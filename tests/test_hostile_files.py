@@ -204,16 +204,15 @@ def test_links_that_lead_to_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
 def test_masks_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     """A mask that declares too many pixels is named, and its pixels are not read."""
-    mask = tmp_path / f"mask{suffix}"
-    np.save(tmp_path / "map.npy", np.eye(4))
+    mask, scores = tmp_path / f"mask{suffix}", tmp_path / "map.npy"
+    table = pd.DataFrame({"image": ["0.png"], "map": [str(scores)], "mask": [str(mask)]})
+    np.save(scores, np.eye(4))
     GREY.resize((20, 20)).save(mask)
     with image_files.open(mask) as opened:
         monkeypatch.setattr(type(opened), "load", lambda _: pytest.fail("its pixels were read"))
     monkeypatch.setattr(limits, "MAX_PIXELS", 300)
     with pytest.raises(evaluate.BadDataError, match=r"mask\.\w+: too large: 20 x 20, at most 300 pixels"):
-        evaluate.evaluate(
-            table=pd.DataFrame({"image": ["0.png"], "map": [str(tmp_path / "map.npy")], "mask": [str(mask)]})
-        )
+        evaluate.evaluate(table=table)
 
 
 @pytest.mark.parametrize("key", ["num_threshs", "aupimos", "paths"])

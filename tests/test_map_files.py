@@ -134,6 +134,10 @@ UNCLEAR: dict[str, tuple[str, Write, str]] = {
     "colours by path": ("m.npz", archive(**{"a/0.png": SCORES}), r"\(3, 5, 7\) is no map"),
     "only a mask": ("m.pt", tensors({"mask": TENSORS[0], "label": 1}), r"holds mask \(5, 7\), label int"),
     "only weights": ("m.pt", tensors({"fc.weight": TENSORS[0]}), r"holds fc\.weight"),
+    "checkpoint": ("m.pt", tensors({"state_dict": {"weight": TENSORS[0]}, "epoch": 3}), "holds state_dict dict"),
+    "arguments": ("m.pth", tensors({"arguments": argparse.Namespace(lr=1)}), r"it holds `argparse\.Namespace`"),
+    "broken": ("m.pt", lambda path: path.write_bytes(b"no tensors"), "broken"),
+    "objects": ("m.npz", archive(a=np.array([[None]])), "objects of Python"),
     "paths that are objects": ("m.npz", archive(maps=SCORES, paths=np.array(PATHS, object)), "objects of Python"),
     "paths that are numbers": ("m.npz", archive(maps=SCORES, paths=np.arange(3)), "`paths` is not a list of texts"),
     "three channels": ("m.npz", archive(maps=np.zeros((3, 3, 5, 7)), paths=PATHS), "is no map"),
@@ -149,11 +153,17 @@ UNCLEAR: dict[str, tuple[str, Write, str]] = {
 
 @pytest.mark.parametrize("kind", UNCLEAR)
 def test_files_that_are_not_clear(tmp_path: Path, kind: str) -> None:
-    """A file of which it is not clear what are the maps and the paths is refused with what was found."""
+    """A file of which it is not clear what are the maps is refused, or is a bad map among others, which are read."""
     name, write, reason = UNCLEAR[kind]
     write(tmp_path / name)
     with pytest.raises(evaluate.BadDataError, match=reason):
         read_all(tmp_path / name)
+    np.save(tmp_path / "0.npy", SCORES[0])
+    maps = evaluate.open_maps(tmp_path)
+    assert maps.names[0] == "0.npy"
+    assert maps.read(0).shape == (5, 7)
+    with pytest.raises(evaluate.BadDataError, match=reason):
+        maps.read(1)
 
 
 def write_all(folder: Path, files: dict[str, Write]) -> None:
@@ -183,30 +193,6 @@ def test_results_beside_maps(tmp_path: Path) -> None:
     assert evaluate.open_maps(tmp_path).names == ["000.npy"]
     (tmp_path / "scores/bottle/aupimo/aupimos.json").unlink()
     assert len(evaluate.open_maps(tmp_path).names) == 4
-
-
-BAD: dict[str, tuple[str, Write, str]] = {
-    "weights": ("1.pt", tensors({"conv.weight": torch.zeros(4, 3, 7, 7)}), r"holds conv\.weight"),
-    "weights of one layer": ("1.pt", tensors({"weight": torch.zeros(3, 3), "more": torch.zeros(2, 2)}), "holds weight"),
-    "checkpoint": ("1.pt", tensors({"state_dict": {"weight": torch.zeros(3, 3)}, "epoch": 3}), "holds state_dict dict"),
-    "unreadable": ("1.pth", tensors({"arguments": argparse.Namespace(lr=1)}), r"it holds `argparse\.Namespace`"),
-    "broken": ("1.pt", lambda path: path.write_bytes(b"no tensors"), "broken"),
-    "broken archive": ("1.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
-    "objects": ("1.npz", archive(a=np.array([[None]])), "objects of Python"),
-    "three channels": ("1.npy", array(SCORES), r"\(3, 5, 7\) is no map \(H, W\)"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_files_that_are_no_maps(tmp_path: Path, kind: str) -> None:
-    """Among other files, one that is no map is a bad one, by its name; the others are read."""
-    name, write, reason = BAD[kind]
-    write_all(tmp_path, {"0.npy": array(SCORES[0]), name: write})
-    maps = evaluate.open_maps(tmp_path)
-    assert maps.names == ["0.npy", name]
-    assert maps.read(0).shape == (5, 7)
-    with pytest.raises(evaluate.BadDataError, match=reason):
-        maps.read(1)
 
 
 @pytest.mark.parametrize("suffix", ["tiff", ".TIFF", "_map.tiff"])

@@ -92,26 +92,6 @@ def resized(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(Image.fromarray(pixels).resize((20, 16), bilinear).resize((40, 32), bilinear))
 
 
-def png(pixels: NDArray[Any]) -> bytes:
-    """Return the content of an image."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def turned(path: Path) -> None:
-    """Write an image that EXIF turns."""
-    image = Image.fromarray(GREY)
-    exif = image.getexif()
-    exif[274] = 3
-    image.save(path, exif=exif)
-
-
-def animated(path: Path) -> None:
-    """Write an image with two frames."""
-    Image.fromarray(GREY).save(path, save_all=True, append_images=[Image.fromarray(GREY // 2)])
-
-
 def fax(path: Path) -> None:
     """Write a fax, in which 0 is white."""
     Image.fromarray(~DEFECT).save(path, compression="group4")
@@ -122,6 +102,9 @@ def fax(path: Path) -> None:
     path.write_bytes(content)
 
 
+TURNED = Image.Exif()
+TURNED[274] = 3
+FRAMES = {"save_all": True, "append_images": [Image.fromarray(GREY // 2)]}
 CLEAR: dict[str, tuple[str, Write]] = {
     "0 and 255": (".png", picture(GREY)),
     "0 and 1": (".png", picture(BYTES)),
@@ -179,11 +162,11 @@ def test_clear_masks(tmp_path: Path, kind: str) -> None:
     assert ignored is None
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype", "is_defect"),
-    [(0, np.uint8, False), (1, np.uint8, True), (255, np.uint8, True), (65535, np.uint16, True), (1, np.float32, True)]
-    + [(7, np.uint8, None), (255, np.uint16, None), (2, np.float32, None), (-1, np.int16, None)],
-)
+ONE_VALUE = [(0, np.uint8, False), (1, np.uint8, True), (255, np.uint8, True), (65535, np.uint16, True)]
+ONE_VALUE += [(7, np.uint8, None), (255, np.uint16, None), (2, np.float32, None), (-1, np.int16, None)]
+
+
+@pytest.mark.parametrize(("value", "dtype", "is_defect"), ONE_VALUE)
 def test_masks_of_one_value(tmp_path: Path, value: int, dtype: Any, is_defect: bool | None) -> None:
     """A file of one value is empty if it is 0, all defect if it is 1 or the largest of its type, and else refused."""
     np.save(tmp_path / "mask.npy", np.full((3, 4), value, dtype))
@@ -259,18 +242,18 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
     "white is 0": (".tif", tiff(GREY, photometric="miniswhite"), "0 is white by its tags"),
     "white is 0, float64": (".tif", tiff(GREY / 255, photometric="miniswhite"), "0 is white by its tags"),
     "two pages": (".tif", tiff(np.stack([GREY, GREY]), photometric="minisblack"), "several images in one file"),
-    "two frames": (".png", animated, "several images in one file"),
-    "two frames, GIF": (".gif", animated, "several images in one file"),
+    "two frames": (".png", picture(GREY, **FRAMES), "several images in one file"),
+    "two frames, GIF": (".gif", picture(GREY, **FRAMES), "several images in one file"),
     "NaN": (".tif", tiff(np.where(DEFECT, np.nan, 0).astype(np.float32)), "NaN, infinite or no numbers"),
     "infinite": (".npy", array(np.where(DEFECT, np.inf, 0)), "NaN, infinite or no numbers"),
-    "turned": (".png", turned, "turned by EXIF"),
+    "turned": (".png", picture(GREY, exif=TURNED), "turned by EXIF"),
     "colours of 16 bits": (".tif", tiff(COLOUR.astype(np.uint16), photometric="rgb"), r"\(32, 40, 3\) is no mask"),
     "three axes": (".npy", array(np.zeros((2, 3, 4))), r"shape \(2, 3, 4\) is no mask"),
     "texts": (".npy", array(np.array([["a", "b"]])), "dtype <U1 that are"),
     "complex": (".npy", array(BYTES.astype(np.complex64)), "dtype complex64"),
     "objects": (".npy", lambda path: np.save(path, BYTES.astype(object), allow_pickle=True), "[Oo]bject"),
     "no image": (".png", lambda path: path.write_bytes(b"no image"), "cannot identify image file"),
-    "cut off": (".png", lambda path: path.write_bytes(png(GREY)[:60]), "truncated"),
+    "cut off": (".png", lambda path: (picture(GREY)(path), path.write_bytes(path.read_bytes()[:60])), "truncated"),
 }
 """Suffix, file and a part of the reason."""
 
