@@ -312,6 +312,12 @@ def test_noise_is_no_class(tmp_path: Path) -> None:
         read(tmp_path / "mask.png", has_classes=True)
 
 
+def test_a_white_that_is_transparent_everywhere(tmp_path: Path) -> None:
+    """One bit a pixel, all white and all transparent, is an empty mask."""
+    picture(DEFECT | True, transparency=255)(tmp_path / "mask.png")
+    assert not read(tmp_path / "mask.png")[0].any()
+
+
 def test_union_of_masks(tmp_path: Path) -> None:
     """A pixel is a defect if it is one in any mask, and does not count if it is ignored in one and no defect."""
     first, second = np.zeros((1, 6), np.uint8), np.zeros((1, 6), np.uint8)

@@ -148,6 +148,7 @@ def _read_pixels(path: Path) -> NDArray[Any]:
 
 def _on_black(image: Image.Image) -> NDArray[np.uint8]:
     """Lay an image on black: (H, W) if all that is seen is grey, else (H, W, 3)."""
+    image = image.convert("L") if image.mode == "1" else image
     if image.mode in {"L", "RGB"} and "transparency" not in image.info:
         seen = np.asarray(image)
     else:
