@@ -559,9 +559,7 @@ def test_paths_may_be_texts(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -
 def test_a_file_without_maps(tmp_path: Path, data: tuple[Path, Arrays, Arrays]) -> None:
     """A file `asmaps.pt` that holds no map is refused as such."""
     torch.save({"asmaps": torch.zeros(0, 2, 2), "paths": []}, tmp_path / "asmaps.pt")
-    with pytest.raises(
-        BadDataError, match=r"asmaps\.pt: 'asmaps' of type Tensor and shape \(0, 2, 2\) is no array of maps"
-    ):
+    with pytest.raises(BadDataError, match=r"asmaps\.pt: an array of shape \(0, 2, 2\) is no map \(H, W\), nor a set"):
         evaluate(tmp_path / "asmaps.pt", data[0])
 
 

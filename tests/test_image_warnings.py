@@ -57,26 +57,19 @@ KEEPING: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
     "plain": lambda scores: scores,
     "small": lambda scores: 1e-30 * scores,
     "small offset": lambda scores: scores + 10,
-    "sigmoid": lambda scores: 1 / (1 + np.exp(-scores)),
+    "sigmoid of small scores": lambda scores: 1 / (1 + np.exp(-scores)),
     "few integers": lambda scores: np.round(scores).astype(np.int64) + 10**6,
     "float32 with ties": lambda scores: (scores + 1e7).astype(np.float32),
 }
 
 
-@pytest.mark.parametrize("kind", MERGING)
+@pytest.mark.parametrize("kind", [*MERGING, *KEEPING])
 def test_scores_that_rounding_makes_equal(tmp_path: Path, kind: str) -> None:
-    """Maps of float64 or of integers whose scores are tied in float32 are named, with the numbers."""
-    write(tmp_path, MERGING[kind])
-    text = score(tmp_path).warnings[0]
-    assert text.startswith("8 maps hold scores that float32, in which scores are kept, cannot tell apart: ")
-    assert "Please subtract a large offset, save scores before a sigmoid" in text
-
-
-@pytest.mark.parametrize("kind", KEEPING)
-def test_scores_that_stay_different(tmp_path: Path, kind: str) -> None:
-    """Maps whose scores differ in float32 as they do in the file need no warning."""
-    write(tmp_path, KEEPING[kind])
-    assert not [text for text in score(tmp_path).warnings if "cannot tell apart" in text]
+    """Maps of float64 or of integers whose scores are tied in float32, and not in their files, are named."""
+    write(tmp_path, {**MERGING, **KEEPING}[kind])
+    texts = [text for text in score(tmp_path).warnings if "cannot tell apart" in text]
+    assert len(texts) == (kind in MERGING)
+    assert all(text.startswith("8 maps, such as crack/0.npy, hold scores that float32") for text in texts)
 
 
 def test_masks_smaller_than_images(tmp_path: Path) -> None:
@@ -84,10 +77,7 @@ def test_masks_smaller_than_images(tmp_path: Path) -> None:
     write(tmp_path, image_size=(256, 256))
     in_two_sizes = score(tmp_path)
     (text,) = [text for text in in_two_sizes.warnings if "another size" in text]
-    assert (
-        "4 masks are of another size than their images, such as test/crack/0.png ((256, 256), its mask (64, 64))"
-        in text
-    )
+    assert text.startswith("Masks, such as that of test/crack/0.png, are of another size than their images")
     unresized = score(tmp_path, resize=False)
     write(tmp_path / "right")
     right = score(tmp_path / "right")
@@ -105,25 +95,11 @@ def scaled(scores: Scores, offset: float = 0.0) -> Scores:
 
 SCALED: dict[str, tuple[Callable[[Scores], NDArray[np.generic]], str]] = {
     "float64": (scaled, "from 0 to 1:"),
-    "float32": (lambda scores: scaled(scores).astype(np.float32), "from 0 to 1:"),
-    "float16": (lambda scores: scaled(scores).astype(np.float16), "from 0 to 1:"),
     "as many do it": (lambda scores: scaled(scores, 1e-8), "from 0 to 1:"),
     "8 bits": (lambda scores: np.round(255 * scaled(scores)).astype(np.uint8), "from 0 to 255:"),
-    "16 bits": (lambda scores: np.round(65535 * scaled(scores)).astype(np.uint16), "from 0 to 65535:"),
     "from -1": (lambda scores: 2 * scaled(scores) - 1, "from -1 to 1:"),
-    "clamped at both ends": (lambda scores: scores.clip(-1, 1), "from -1 to 1:"),
     "binary": (lambda scores: (scores > 1).astype(np.uint8), "from 0 to 1:"),
 }
-
-
-@pytest.mark.parametrize("map_size", [64, 32])
-@pytest.mark.parametrize("kind", SCALED)
-def test_maps_of_one_range(tmp_path: Path, kind: str, map_size: int) -> None:
-    """If each of several maps has the same lowest and the same highest score, a warning says so."""
-    change, ends = SCALED[kind]
-    write(tmp_path, lambda scores: change(scores[:map_size, :map_size]))
-    (text,) = [text for text in score(tmp_path).warnings if "reach exactly" in text]
-    assert text.startswith(f"All 8 maps reach exactly {ends}")
 
 
 UNSCALED: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
@@ -138,11 +114,14 @@ UNSCALED: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", UNSCALED)
-def test_maps_of_several_ranges(tmp_path: Path, kind: str) -> None:
-    """Maps whose ends differ, or that are constant, need no warning."""
-    write(tmp_path, UNSCALED[kind])
-    assert not [text for text in score(tmp_path).warnings if "reach exactly" in text]
+@pytest.mark.parametrize("kind", [*SCALED, *UNSCALED])
+def test_maps_of_one_range(tmp_path: Path, kind: str) -> None:
+    """If each of several maps has the same lowest and the same highest score, a warning says so."""
+    change, ends = SCALED.get(kind, (UNSCALED.get(kind), ""))
+    write(tmp_path, lambda scores: change(scores[:32, :32]))
+    texts = [text for text in score(tmp_path).warnings if "reach exactly" in text]
+    assert len(texts) == (kind in SCALED)
+    assert all(text.startswith(f"All 8 maps reach exactly {ends}") for text in texts)
 
 
 def test_doubts_are_those_of_a_category(tmp_path: Path) -> None:
@@ -166,7 +145,6 @@ def test_doubts_are_those_of_a_category(tmp_path: Path) -> None:
 
 INVERTED: dict[str, tuple[Callable[[int, Mask], Mask], bool]] = {
     "inverted": (lambda _, mask: 255 - mask, True),
-    "inverted, 1": (lambda _, mask: (mask == 0).astype(np.uint8), True),
     "more than half": (lambda _, mask: 0 * mask + half(33), True),
     "half": (lambda _, mask: 0 * mask + half(32), False),
     "inverted but one": (lambda number, mask: 255 - mask if number else mask, False),
@@ -190,12 +168,7 @@ def test_masks_that_cover_most_of_their_images(tmp_path: Path, kind: str) -> Non
     scores = score(tmp_path)
     texts = [text for text in scores.warnings if "more than half" in text]
     assert len(texts) == is_doubtful
-    if kind == "inverted":
-        assert texts[0] == (
-            "Each of the masks that are not empty (4) covers more than half of its image, at least 98% "
-            "(test/crack/0.png): if defects are 0 in them, they have to be inverted."
-        )
-        assert 0 <= scores.result.mean < 0.1
+    assert kind != "inverted" or 0 <= scores.result.mean < 0.1
 
 
 def test_pixels_that_do_not_count_are_no_part_of_an_image(tmp_path: Path) -> None:
@@ -203,4 +176,4 @@ def test_pixels_that_do_not_count_are_no_part_of_an_image(tmp_path: Path) -> Non
     labelled = np.where(half(40) > 0, np.uint8(7), half(64) * (np.arange(64) < 40))
     write(tmp_path, change_mask=lambda _, mask: mask * 0 + labelled)
     (scores,) = evaluate(tmp_path / "maps", tmp_path / "data", fpr_bounds=BOUNDS, ignore_index=7).categories
-    assert [text for text in scores.warnings if "more than half of its image, at least 62% (" in text]
+    assert [text for text in scores.warnings if "more than half of its image" in text]

@@ -16,8 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics.evaluate import BadFilesError, CategoryScores, evaluate, find_test_images
-from aupimo_torchmetrics.evaluate.data.table import write_table
+from aupimo_torchmetrics.evaluate import BadFilesError, CategoryScores, evaluate
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
@@ -103,7 +102,7 @@ def test_masks_of_a_category_agree(tmp_path: Path) -> None:
     first, _ = evaluate(table=table, ignore_index=255).categories
     assert first.num_anomalous == first.num_normal == 1
     assert first.maps[1].num_pixels == 20
-    with pytest.raises(BadFilesError, match=r"an image with a defect, but its mask .* is empty by `ignore_index=255`"):
+    with pytest.raises(BadFilesError, match=r"an image with a defect, but its mask .* is empty by `mask_threshold`"):
         evaluate(table=table.assign(label=["1", "1", "1"]), ignore_index=255)
 
 
@@ -118,34 +117,25 @@ SAID = [
     ({}, ABSENT, NORMAL),
     ({}, EMPTY, NORMAL),
     ({}, FULL, ANOMALOUS),
-    ({"defect": "good"}, ABSENT, NORMAL),
     ({"defect": "good"}, EMPTY, NORMAL),
-    ({"defect": "good"}, FULL, MASK_OF_NORMAL),
     ({"defect": "OK"}, FULL, MASK_OF_NORMAL),
-    ({"defect": "Defect_Free"}, EMPTY, NORMAL),
     ({"defect": "normal/bright"}, EMPTY, NORMAL),
     ({"defect": "uneven"}, ABSENT, NO_MASK),
     ({"defect": "uneven"}, EMPTY, EMPTY_MASK),
     ({"defect": "uneven"}, FULL, ANOMALOUS),
     ({"defect": "not good"}, EMPTY, EMPTY_MASK),
     ({"defect": "1"}, EMPTY, EMPTY_MASK),
-    ({"defect": "0"}, EMPTY, NORMAL),
     ({"defect": ""}, EMPTY, NORMAL),
     ({"label": "0"}, ABSENT, NORMAL),
-    ({"label": "0"}, EMPTY, NORMAL),
     ({"label": "normal"}, FULL, MASK_OF_NORMAL),
     ({"label": "1"}, ABSENT, NO_MASK),
     ({"label": "anomaly"}, EMPTY, EMPTY_MASK),
-    ({"label": "1"}, FULL, ANOMALOUS),
     ({"label": "0", "defect": "uneven"}, EMPTY, NORMAL),
-    ({"label": "0", "defect": "uneven"}, FULL, MASK_OF_NORMAL),
-    ({"label": "1", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "1", "defect": "good"}, EMPTY, EMPTY_MASK),
     ({"label": "mask", "defect": "part1"}, ABSENT, NO_MASK),
     ({"label": "mask", "defect": "part1"}, EMPTY, NORMAL),
     ({"label": "mask", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "", "defect": "uneven"}, EMPTY, EMPTY_MASK),
-    ({"label": "", "defect": "good"}, FULL, MASK_OF_NORMAL),
 ]
 
 
@@ -165,41 +155,15 @@ def test_what_a_row_says_and_what_its_mask_says(
     assert (scores.num_normal, scores.num_anomalous) == ((2, 1) if answer == NORMAL else (1, 2))
 
 
-def test_a_table_of_folders_says_what_they_say(tmp_path: Path) -> None:
-    """Folders that do not tell normal images from others leave it to the masks, in a table of them, too."""
-    write_rows(tmp_path, [Row(255), Row(0), Row(255), Row(0)])
-    for kind, suffix in (("k", ".png"), ("m", ".npy")):
-        for number in range(4):
-            name = {"k": "data/masks", "m": "maps/images"}[kind] + f"/part{number // 2}/{number}{suffix}"
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / f"{kind}/{number}{suffix}").rename(tmp_path / name)
-            image = tmp_path / f"data/images/part{number // 2}/{number}.png"
-            image.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", SIZE[::-1]).save(image)
-    write_table(find_test_images(tmp_path / "data"), tmp_path / "table.csv")
-    maps = tmp_path / "maps"
-    (folders,) = evaluate(maps, tmp_path / "data").categories
-    (table,) = evaluate(maps, table=tmp_path / "table.csv").categories
-    assert repr(folders.image_rows()) == repr(table.image_rows())
-    assert (folders.num_normal, folders.num_anomalous) == (2, 2)
-
-
 def test_empty_by_a_rule(tmp_path: Path) -> None:
     """A mask that only a threshold makes empty is refused, with the threshold."""
     reasons = refused(tmp_path, Row(1, cells={"defect": "uneven"}), mask_threshold=127)
-    assert re.search(r"an image with a defect, but its mask .*0\.png is empty by `mask_threshold=127`$", reasons[0])
+    assert re.search(r"an image with a defect, but its mask .*0\.png is empty by `mask_threshold` and `", reasons[0])
 
 
 @pytest.mark.parametrize(
     ("orientation", "map_size", "expected"),
-    [
-        (6, (4, 6), (4, 6)),
-        (6, (2, 3), (4, 6)),
-        (6, (6, 4), (6, 4)),
-        (6, (3, 3), (6, 4)),
-        (1, (3, 3), (6, 4)),
-        (3, (3, 2), (6, 4)),
-    ],
+    [(6, (4, 6), (4, 6)), (6, (2, 3), (4, 6)), (6, (6, 4), (6, 4)), (6, (3, 3), (6, 4)), (1, (3, 3), (6, 4))],
 )
 def test_normal_images_that_exif_turns(
     tmp_path: Path, orientation: int, map_size: tuple[int, int], expected: tuple[int, int]
@@ -210,33 +174,16 @@ def test_normal_images_that_exif_turns(
     assert scores.resized == ({(map_size, expected)} if map_size != expected else set())
 
 
-@pytest.mark.parametrize("orientation", [1, 3])
 @pytest.mark.parametrize("map_size", [SIZE[::-1], (2, 3), (8, 12)])
 @pytest.mark.parametrize("resize", [True, False])
-def test_maps_that_are_turned(tmp_path: Path, orientation: int, map_size: tuple[int, int], resize: bool) -> None:
+def test_maps_that_are_turned(tmp_path: Path, map_size: tuple[int, int], resize: bool) -> None:
     """A map with the proportions of the turned image, of any size, is not stretched to fit, with a mask or without."""
-    rows = [Row(None, map_size, SIZE, orientation), Row(255, map_size), Row(255, map_size, SIZE, orientation)]
+    rows = [Row(None, map_size, SIZE, 3), Row(255, map_size), Row(255, map_size, SIZE, 8), Row(255, SIZE, SIZE, 8)]
     reasons = refused(tmp_path, *rows, resize=resize)
     assert list(reasons) == [0, 1, 2][not resize :]  # without resizing nothing asks for the size of an image
     for number, reason in reasons.items():
-        sizes = ["its image (6, 4)"] * (number != 1)
-        sizes = ["its mask (6, 4)"] * (number != 0) + sizes
-        assert reason == f"turned by a quarter: the map is {map_size}, {', '.join(sizes)}. Please save all upright"
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        (Row(255, (4, 6), SIZE, 8), r"the map is \(4, 6\), its mask \(6, 4\), its image \(6, 4\), turned by EXIF\."),
-        (Row(255, SIZE, SIZE, 1, (4, 6)), r"the map is \(6, 4\), its mask \(4, 6\), its image \(6, 4\)\."),
-        (Row(255, SIZE, SIZE, 8), ""),
-    ],
-)
-def test_one_of_map_mask_and_image_is_turned(tmp_path: Path, row: Row, reason: str) -> None:
-    """If map and mask are turned against each other, the sizes of all three are named; EXIF alone turns neither."""
-    reasons = refused(tmp_path, row)
-    assert bool(reasons) == bool(reason)
-    assert re.search(reason, reasons.get(0, ""))
+        its = f"its {'mask' if number else 'image'} (6, 4)"
+        assert reason.startswith(f"turned by a quarter: the map is {map_size}, {its}. Please save all upright")
 
 
 IMAGE_SIZES = [(64, 80), (80, 64), (60, 64), (50, 130), (33, 97), (7, 9)]
@@ -276,14 +223,13 @@ def limit(scores: NDArray[Any], size: tuple[int, int], large: float) -> torch.Te
 
 
 @pytest.mark.parametrize("size", [(9, 5), (3, 2), (7, 8), (12, 16)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_resized_infinite_scores(size: tuple[int, int], dtype: torch.dtype) -> None:
+def test_resized_infinite_scores(size: tuple[int, int]) -> None:
     """What is resized from infinite scores is what ever larger scores come to, and never NaN."""
     random = np.random.default_rng(1)
     scores = random.integers(-4, 5, (6, 8)).astype(float)
     scores[random.random((6, 8)) < 0.15] = INF
     scores[random.random((6, 8)) < 0.15] = -INF
-    enlarged = resized(torch.as_tensor(scores, dtype=dtype), size).double()
+    enlarged = resized(torch.as_tensor(scores, dtype=torch.float32), size).double()
     large, larger = limit(scores, size, 1e6), limit(scores, size, 1e8)
     grows = (larger - large).abs() > 1e6
     assert torch.equal(enlarged.isinf(), grows)
@@ -291,57 +237,34 @@ def test_resized_infinite_scores(size: tuple[int, int], dtype: torch.dtype) -> N
     torch.testing.assert_close(enlarged[~grows], large[~grows], rtol=0, atol=1e-3)  # the limit rounds at 1e8
 
 
-def test_only_neighbours_of_infinite_scores_are_infinite() -> None:
-    """A pixel that an infinite score has no weight in keeps its number, though 0 times infinity is none."""
-    scores = torch.zeros(4, 4)
-    scores[0, 0] = INF
-    assert resized(scores, (4, 8)).isinf().sum() == 3
-    assert not resized(scores, (4, 8)).isnan().any()
-    assert resized(torch.full((2, 2), -INF), (3, 5)).equal(torch.full((3, 5), -INF))
+def test_infinite_scores_weigh_nothing_where_pixels_meet() -> None:
+    """A pixel that an infinite score has no weight in keeps its number, however large the map is."""
+    scores = torch.zeros(3, 1001)
+    scores[1, ::2] = INF
+    assert resized(scores, (9, 3003))[1::3, 1::3].equal(scores)
     assert resized(torch.tensor([[INF, -INF]]), (1, 4)).tolist() == [[INF, INF, -INF, -INF]]
 
 
-def test_infinite_scores_weigh_nothing_where_pixels_meet() -> None:
-    """In the middle of each pixel of a map enlarged threefold its own score counts, however large the map is."""
-    scores = torch.zeros(3, 1001)
-    scores[1, ::2] = INF
-    enlarged = resized(scores, (9, 3003))
-    assert enlarged[1::3, 1::3].equal(scores)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_large_scores_do_not_overflow(dtype: torch.dtype) -> None:
-    """What lies between finite scores is finite."""
-    largest = torch.finfo(dtype).max
+def test_large_scores_do_not_overflow() -> None:
+    """What lies between finite scores is finite, and small scores of the same map keep their digits."""
+    signs = torch.tensor([1.0, -1.0]).repeat(4, 3) * MAX
     for size in ((5, 7), (2, 3), (50, 70)):
-        between = resized(torch.full((4, 6), largest, dtype=dtype), size)
-        torch.testing.assert_close(between.double(), torch.full(size, largest, dtype=torch.float64), rtol=1e-6, atol=0)
-        assert between.isfinite().all()
-        signs = torch.tensor([1.0, -1.0]).repeat(4, 3).to(dtype) * largest
+        assert resized(torch.full((4, 6), MAX), size).equal(torch.full(size, MAX))
         assert resized(signs, size).isfinite().all()
-
-
-def test_maps_beyond_the_half_of_float32() -> None:
-    """Large and small scores of one map keep their digits."""
-    scores = torch.tensor([[1.0, 2.0, MAX, MAX]])
-    assert resized(scores, (1, 8))[0, :3].tolist() == [1.0, 1.25, 1.75]
+    assert resized(torch.tensor([[1.0, 2.0, MAX, MAX]]), (1, 8))[0, :3].tolist() == [1.0, 1.25, 1.75]
 
 
 DTYPES = {
     "float64": lambda scores: scores / 3,
-    "float64, quantised": lambda scores: np.round(scores * 20) / 255,
     "float16": lambda scores: scores.astype(np.float16),
     "uint8": lambda scores: np.clip(np.round(scores * 25 + 100), 0, 255).astype(np.uint8),
-    "uint16": lambda scores: np.clip(np.round(scores * 900 + 20000), 0, 65535).astype(np.uint16),
     "int32": lambda scores: np.round(scores * 1000 + 20_000_000).astype(np.int32),
     "int64": lambda scores: np.round(scores * 1e6).astype(np.int64),
     "big-endian": lambda scores: (scores / 7).astype(">f8"),
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "map_size"), [*((kind, (64, 80)) for kind in DTYPES), ("float64", (32, 40)), ("uint16", (32, 40))]
-)
+@pytest.mark.parametrize(("kind", "map_size"), [*((kind, (64, 80)) for kind in DTYPES), ("float64", (32, 40))])
 def test_page_and_table_say_what_was_scored(tmp_path: Path, kind: str, map_size: tuple[int, int]) -> None:
     """Counts on the page and highest scores in the table are of the scores in float32, as those of the result are."""
     random = np.random.default_rng(0)
@@ -374,22 +297,17 @@ PHOTOGRAPHS: dict[str, tuple[str, Any, Any]] = {
     "8 bits": (".png", np.full(SIZE, 51, np.uint8), 0.2),
     "8 bits, dark": (".png", (RAMP * 100).astype(np.uint8), (RAMP * 100).astype(np.uint8) / 255),
     "16 bits": (".png", (RAMP * 60000).astype(np.uint16), RAMP),
-    "12 of 16 bits": (".png", (RAMP * 4095).astype(np.uint16), RAMP),
     "10 of 16 bits, offset": (".tif", (RAMP * 1023 + 3000).astype(np.uint16), RAMP),
     "16 bits, big-endian": (".tif", (RAMP * 4095).astype(">u2"), RAMP),
     "16 bits, signed": (".tiff", (RAMP * 4095 - 2000).astype(np.int16), RAMP),
-    "32 bits": (".tif", (RAMP * 1e9).astype(np.int32), RAMP),
     "float16": (".tif", (RAMP - 3).astype(np.float16), RAMP),
     "float32": (".tif", (RAMP * 1e-9).astype(np.float32), RAMP),
     "float64": (".tif", RAMP * 1e30, RAMP),
     "float32, NaN": (".tif", np.where(RAMP[2, 2] == RAMP, np.nan, RAMP * 7).astype(np.float32), RAMP),
     "float32, infinite": (".tif", np.where(RAMP == 1, np.inf, RAMP * 22 / 23).astype(np.float32), None),
     "nothing but NaN": (".tif", np.full(SIZE, np.nan, np.float32), 0.5),
-    "16 bits, constant": (".png", np.full(SIZE, 65535, np.uint16), 0.5),
     "float32, constant": (".tif", np.full(SIZE, -3, np.float32), 0.5),
     "RGB of 16 bits": (".tif", np.dstack([(RAMP * 4095).astype(np.uint16)] * 3), RAMP),
-    "RGB of 16 bits, planes": (".tif", np.stack([(RAMP * 4095).astype(np.uint16)] * 3), RAMP),
-    "float64, constant but for NaN": (".tif", np.where(RAMP < 0.5, np.nan, 2.0), 0.5),
     "RGB of float32": (".tif", np.dstack([RAMP.astype(np.float32)] * 3), RAMP),
 }
 

@@ -10,33 +10,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from torch.torch_version import TorchVersion
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._files.limits import check_size, refusing
+from aupimo_torchmetrics._files.limits import refusing
 
 MIN_TORCH = TorchVersion("2.6")
 """First version of torch whose `weights_only=True` runs no code of a file, whatever its format (CVE-2025-32434)."""
 
 
 def open_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Map a NumPy file of any size into memory: an array without objects in it, not an archive of several."""
+    """Map a NumPy file into memory: an array without objects in it, not an archive of several."""
     return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-
-
-def read_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Map a NumPy file of one map into memory, see `open_npy`."""
-    array = open_npy(path)
-    check_size(array.shape)
-    return array
 
 
 class ArchivedArray(NamedTuple):
     """An array in a NumPy archive, of which only the head was read."""
 
-    archive: NpzFile
+    archive: zipfile.ZipFile
     """Open as long as one of its arrays is kept."""
     name: str
     shape: tuple[int, ...]
@@ -44,28 +36,21 @@ class ArchivedArray(NamedTuple):
 
     def read(self) -> NDArray[Any]:
         """Read the whole array: no part of an archive can be read alone."""
-        if self.dtype.hasobject:
-            raise BadDataError(f"`{self.name}` holds objects of Python, of dtype {self.dtype}")
-        return np.asarray(self.archive[self.name])
+        if self.dtype.hasobject:  # not the text of NumPy, which names the way to run code
+            raise BadDataError(f"{self.name} holds objects of Python, of dtype {self.dtype}")
+        with self.archive.open(self.name) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def open_npz(path: str | os.PathLike[str]) -> dict[str, ArchivedArray]:
     """Open a NumPy archive: arrays by name, of which none is read yet."""
-    with zipfile.ZipFile(path):  # raises of what is none, which `np.load` would leave open
-        pass
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except ValueError:  # not its text, in which NumPy advises to trust the file
-        archive = None
-    if not isinstance(archive, NpzFile) or archive.zip is None:
-        raise BadDataError("not an archive of NumPy")
-    arrays = {}
-    for name in archive.files:
-        with archive.zip.open(f"{name}.npy") as stream:
+    archive, arrays = zipfile.ZipFile(path), {}
+    for name in archive.namelist():
+        with archive.open(name) as stream:
             is_first = np.lib.format.read_magic(stream) == (1, 0)
             read_head = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
             shape, _, dtype = read_head(stream)
-            arrays[name] = ArchivedArray(archive, name, shape, dtype)
+        arrays[name.removesuffix(".npy")] = ArchivedArray(archive, name, shape, dtype)
     return arrays
 
 

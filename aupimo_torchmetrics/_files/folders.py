@@ -34,13 +34,11 @@ def find_files(folder: Path, suffixes: Collection[str], *, follow_links: bool = 
             _check_folder(folder, os.path.join(current, name), follow_links)  # noqa: PTH118  texts are faster
         for name in names:
             path, suffix = os.path.join(current, name), os.path.splitext(name)[1].lower()  # noqa: PTH118, PTH122
-            # A link without suffix, which leads to no folder, may have led to one.
-            is_lost = not suffix and os.path.islink(path)  # noqa: PTH114
-            if name.startswith(".") or (suffix not in suffixes and not is_lost):
+            if name.startswith(".") or suffix not in {"", *suffixes}:
                 continue
-            if not os.path.isfile(path):  # noqa: PTH113
+            if not os.path.isfile(path):  # noqa: PTH113  a link without suffix may have led to a folder
                 raise BadDataError(f"Expected {path} to be a file, but it is a link to nothing, or a device.")
-            if suffix in suffixes:
+            if suffix:
                 found.append(path)
     return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]  # noqa: PTH206
 
@@ -55,12 +53,8 @@ def _check_folder(folder: Path, path: str, follow_links: bool) -> None:
     if not os.path.islink(path):  # noqa: PTH114
         return
     if not follow_links:
-        raise BadDataError(
-            f"Expected {folder} to hold files and folders, but {path} is a link to a folder. `follow_links=True` "
-            "follows it."
-        )
-    above = Path(path).parents
-    if any(each.samefile(path) for each in above[: len(above) - len(folder.parents)]):
+        raise BadDataError(f"Expected no links, but {path} is a link to a folder. `follow_links=True` follows it.")
+    if any(above.samefile(path) for above in Path(path).parents if above.is_relative_to(folder)):
         raise BadDataError(f"Expected {folder} to end somewhere, but {path} is a link to a folder above it.")
 
 
@@ -68,9 +62,5 @@ def check_inside(root: Path, paths: Iterable[Path]) -> None:
     """Raise a BadDataError if one of the files lies outside of the root."""
     inside, resolved = root.resolve(), cache(Path.resolve)
     for path in paths:
-        is_inside = (path.resolve() if path.is_symlink() else resolved(path.parent)).is_relative_to(inside)
-        if not is_inside:
-            raise BadDataError(
-                f"Expected all files to lie in {root}, but {path} is reached by a link that leads out. "
-                "`follow_links=True` follows it."
-            )
+        if not (path.resolve() if path.is_symlink() else resolved(path.parent)).is_relative_to(inside):
+            raise BadDataError(f"{path} is reached by a link that leads out of {root}. `follow_links=True` follows it.")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._files import load_tensors
+from aupimo_torchmetrics._files.arrays import load_tensors
 from aupimo_torchmetrics._files.writing import check_ending, replacing
 from aupimo_torchmetrics._settings import SharedFPR, check_choice, check_fpr_bounds, check_num_thresholds
 

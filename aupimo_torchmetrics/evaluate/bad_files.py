@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
     from aupimo_torchmetrics.evaluate.pairing import Pair
 
-__all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "skipped_images"]
+__all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming", "skipped_images"]
 
 MAX_LISTED = 10
 """More files that are bad for one reason are not listed one by one."""
@@ -48,6 +49,15 @@ class BadFileError(BadDataError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.bad_file = BadFile(path, reason)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the file that a BadDataError is about."""
+    try:
+        yield
+    except BadDataError as error:
+        raise BadFileError(path, str(error)) from error
 
 
 class BadFilesError(BadDataError):

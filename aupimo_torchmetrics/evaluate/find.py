@@ -71,7 +71,7 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
         raise BadFilesError(bad_files, _nothing_fits(map_files.names[0], images[0]))
     remarks, warnings = _remarks(Path(maps), data, pairs)
-    return FoundPairs(map_files, images, pairs, bad_files, [*remarks, *notes, *map_files.notes], warnings)
+    return FoundPairs(map_files, images, pairs, bad_files, [*remarks, *notes], warnings)
 
 
 def _check_settings(  # noqa: PLR0917

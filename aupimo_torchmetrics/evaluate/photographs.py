@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from aupimo_torchmetrics._files import open_image, orientation_of, read_tiff, refusing
+from aupimo_torchmetrics._files import images
+from aupimo_torchmetrics._files.limits import refusing
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = ["UNKNOWN_LEVEL", "Size", "has_wide_channels", "image_size", "is_turned", "read_image"]
+__all__ = ["UNKNOWN_LEVEL", "Size", "image_size", "is_across", "read_image"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 UNKNOWN_LEVEL = 0.5  # grey level of NaN, and of an image without a range
-NUMBERS = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # modes of Pillow of one number a pixel that is no grey level
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations in EXIF by which height and width change places
 
 
-def image_size(path: str | os.PathLike[str]) -> Size:
+def image_size(path: str | os.PathLike[str], like: Size | None = None) -> Size:
     """Read the size of an image, of which only the head is read.
 
     Args:
         path: File of the image.
+        like: Size of the map, which may be turned as EXIF says.
 
     Returns:
-        Height and width as stored.
+        Height and width as stored; or as turned by EXIF, if these fit the map and those as stored do not.
 
     Raises:
         BadDataError: If the image cannot be read, or is too large.
@@ -44,67 +42,34 @@ def image_size(path: str | os.PathLike[str]) -> Size:
         >>> from PIL import Image
         >>> from aupimo_torchmetrics.evaluate.photographs import image_size
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "000.png")
-        ...     Image.new("RGB", (3, 2)).save(file)
-        ...     image_size(file)
-        (2, 3)
-
-    """
-    from PIL import UnidentifiedImageError  # noqa: PLC0415
-
-    with refusing():
-        try:
-            with open_image(path) as image:
-                return image.height, image.width
-        except UnidentifiedImageError as error:
-            height, width = _read_numbers(Path(path), error).shape
-            return height, width
-
-
-def is_turned(path: str | os.PathLike[str]) -> bool:
-    """Return whether EXIF says that an image is to be turned by a quarter before it is shown.
-
-    Of a PNG without EXIF all pixels are read, as it may follow them. So ask only where it matters.
-
-    Args:
-        path: File of the image.
-
-    Returns:
-        Whether its height and width change places.
-
-    Raises:
-        BadDataError: If the image cannot be read, or is too large.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> from aupimo_torchmetrics.evaluate.photographs import is_turned
-        >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "000.jpg")
         ...     image = Image.new("L", (3, 2))
         ...     image.getexif()[274] = 6
         ...     image.save(file, exif=image.getexif())
-        ...     is_turned(file)
-        True
+        ...     image_size(file), image_size(file, like=(6, 4))
+        ((2, 3), (3, 2))
 
     """
-    from PIL import UnidentifiedImageError  # noqa: PLC0415
-
     with refusing():
         try:
-            with open_image(path) as image:
-                return orientation_of(image) in QUARTER_TURNS
-        except UnidentifiedImageError:  # a TIFF of numbers, which `read_tiff` refuses if it is turned
-            return False
+            with images.open_image(path) as image:
+                size = image.height, image.width
+                # EXIF is asked for only where it matters: it may follow all pixels of a PNG.
+                is_turned = like is not None and is_across(size, like) and images.orientation_of(image) in QUARTER_TURNS
+                return size[::-1] if is_turned else size
+        except UnidentifiedImageError:
+            if not images.is_tiff_of_numbers(path):
+                raise
+            height, width = _mean(images.read_tiff(path)).shape
+            return height, width
 
 
-def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Tensor:
+def read_image(path: str | os.PathLike[str], like: Size | None = None) -> Tensor:
     """Read an image in grey.
 
     Args:
         path: File of the image.
-        turn: Whether to turn it as EXIF says.
+        like: Size of its map: if only the turned image fits it, the image is turned as EXIF says.
 
     Returns:
         (1, H, W) float32 in [0, 1]. Levels of 8 bits are divided by 255. Wider numbers, of which nothing says what is
@@ -127,48 +92,55 @@ def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Tensor:
 
     """
     with refusing():
-        grey, is_wide = _read_grey(Path(path), turn)
-        levels = _by_own_range(grey) if is_wide else grey / np.float32(255)
+        if images.is_tiff_of_numbers(path):
+            values, is_wide = images.read_tiff(path), True
+        else:
+            with images.open_image(path) as image:
+                is_wide = images.has_wide_channels(image)
+                is_turned = like is not None and is_across((image.height, image.width), like)
+                upright = ImageOps.exif_transpose(image) if is_turned else image
+                values = np.asarray(upright if is_wide else upright.convert("L"))
+        levels = _by_own_range(_mean(values)) if is_wide else values / np.float32(255)
     return torch.from_numpy(levels)[None]
 
 
-def has_wide_channels(image: Image) -> bool:
-    """Whether an opened image, whose pixels are not read yet, is stored with more than 8 bits a channel."""
-    return image.mode in NUMBERS or any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
+def is_across(size: Size, map_size: Size) -> bool:
+    """Return whether a map fits a size whose sides change places, and not the size as it is.
+
+    Args:
+        size: Height and width of an image or a mask.
+        map_size: Height and width of its map.
+
+    Returns:
+        Whether the sides have to change places.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate.photographs import is_across
+        >>> is_across((480, 640), (20, 15)), is_across((480, 640), (20, 20))
+        (True, False)
+
+    """
+    return _fits(size[::-1], map_size) and not _fits(size, map_size)
 
 
-def _read_grey(path: Path, turn: bool) -> tuple[NDArray[Any], bool]:
-    """Read grey levels (H, W), and whether they are wider than 8 bits."""
-    from PIL import ImageOps, UnidentifiedImageError  # noqa: PLC0415
+def _fits(size: Size, map_size: Size) -> bool:
+    """Whether one factor makes a size that of a map, to less than a pixel of the map: rounded down, up or off.
 
-    try:
-        with open_image(path) as image:
-            is_wide = has_wide_channels(image)
-            if is_wide and image.format == "TIFF":  # Pillow does not read every type and order of bytes right
-                return _read_numbers(path), True
-            upright = ImageOps.exif_transpose(image) if turn else image
-            return _of_channels(np.asarray(upright)) if is_wide else np.asarray(upright.convert("L")), is_wide
-    except UnidentifiedImageError as error:
-        return _read_numbers(path, error), True
+    Side `h` of the map may come from `H` by each factor in the open interval `((h - 1) / H, (h + 1) / H)`. Those of
+    both sides have to meet.
+    """
+    (height, width), (map_height, map_width) = size, map_size
+    return (map_height - 1) * width < (map_width + 1) * height and (map_width - 1) * height < (map_height + 1) * width
 
 
-def _read_numbers(path: Path, error: Exception | None = None) -> NDArray[Any]:
-    """Read the numbers (H, W) of a TIFF; raise the error if Pillow does not know a file that is no TIFF."""
-    if error is not None and path.suffix.lower() not in {".tif", ".tiff"}:
-        raise error
-    return _of_channels(read_tiff(path))
-
-
-def _of_channels(values: NDArray[Any]) -> NDArray[Any]:
+def _mean(values: NDArray[Any]) -> NDArray[Any]:
     """Take the mean of channels (H, W, C) or (C, H, W), if there are any."""
     return values if values.ndim == 2 else values.mean(int(np.argmin(values.shape)))
 
 
 def _by_own_range(values: NDArray[Any]) -> NDArray[np.float32]:
     """Scale (H, W) from the lowest and highest finite value to [0, 1]."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    if low == high:
-        return np.full(values.shape, UNKNOWN_LEVEL, np.float32)
-    levels = (values - low) / (high - low)
+    finite = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    low, high = np.nanmin(finite), np.nanmax(finite)
+    levels = (values - low) / (high - low)  # NaN where all are of one value
     return np.nan_to_num(levels, nan=UNKNOWN_LEVEL).clip(0, 1).astype(np.float32)

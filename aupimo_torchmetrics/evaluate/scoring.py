@@ -202,7 +202,7 @@ class _Scorer:
         self.metric.reset()
         self.others.reset()
         scored: list[Pair] = []
-        facts, resized, image_warnings = [], set(), ImageWarnings(resize=self.reader.resize)
+        facts, resized, image_warnings = [], set(), ImageWarnings()
         loaded = self._load(pairs)
         while batch := list(islice(loaded, BATCH_SIZE)):
             maps = [each.anomaly_map.to(self.metric.device) for each in batch]
@@ -214,8 +214,9 @@ class _Scorer:
                 scored.append(each.pair)
                 facts.append(_facts(each))
                 image_warnings.look_at(each)
-                if each.map_size != size_of(each.mask):
-                    resized.add((each.map_size, size_of(each.mask)))
+                sizes = size_of(each.stored_map), size_of(each.mask)
+                if sizes[0] != sizes[1]:
+                    resized.add(sizes)
         with warnings.catch_warnings():  # the summary says them, with the category
             warnings.simplefilter("ignore")
             result = replace(self.metric.result(), paths=[pair.image.name for pair in scored])

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from aupimo_torchmetrics._files import find_files
+from aupimo_torchmetrics._files.folders import find_files
 from aupimo_torchmetrics._paths import IMAGE_SUFFIXES, as_key, as_name
 
 __all__ = ["IMAGE_SUFFIXES", "NORMAL_WORDS", "DataFolder", "LabelledImage", "as_key", "as_name", "missing_mask"]

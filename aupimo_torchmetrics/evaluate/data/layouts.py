@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
-from aupimo_torchmetrics._files import check_inside
+from aupimo_torchmetrics._files.folders import check_inside
 from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics.evaluate.data.folders import (

@@ -4,7 +4,6 @@ Files come from other people: they are read by `_files`, and whatever is wrong w
 says what. This module needs the extra `evaluate`.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,21 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
-from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._files import (
-    check_inside,
-    check_size,
-    find_files,
-    open_image,
-    orientation_of,
-    read_tiff,
-    refusing,
-)
-from aupimo_torchmetrics.evaluate.maps.sets import MapSet, NoMapsError, map_size, open_map_set
+from aupimo_torchmetrics._files.folders import check_inside, find_files
+from aupimo_torchmetrics._files.images import check_plain, open_image, read_tiff
+from aupimo_torchmetrics._files.limits import plane_of, refusing
+from aupimo_torchmetrics.evaluate.maps.sets import StoredMap, open_set
 
 __all__ = ["MapFiles", "open_map_files", "open_maps"]
-
-require("PIL", "tifffile", extra="evaluate", needed_by="aupimo_torchmetrics.evaluate")
 
 
 class MapFiles(NamedTuple):
@@ -53,17 +43,13 @@ class MapFiles(NamedTuple):
     """Returns the map (H, W) floating of an index in `names`; raises a BadDataError if it cannot be read."""
     files: list[str] | None = None
     """Path in its folder of the file that each map is in; None if maps are not those of a folder."""
-    notes: Sequence[str] = ()
-    """Which files were not taken for maps, a sentence."""
 
 
 def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:
     """Open a folder of maps, or a file that holds a set of them.
 
-    In a folder each file is a map of the image that has the same path, or a set. A file of torch (`.pt`, `.pth`) of
-    which it is not clear what are the maps, as the weights of a model, is passed over, and a note says so. One that
-    cannot be read is a bad file, or passed over as well where there are files of maps of another kind. The files of an
-    earlier evaluation in folders `aupimo` are no maps.
+    In a folder each file is a map of the image that has the same path, or a set. What is neither, as the weights of a
+    model, is a map that cannot be read. The files of an earlier evaluation in folders `aupimo` are no maps.
 
     Args:
         path: Folder with maps in folders like those of their images: `.tiff`, `.npy`, `.npz`, `.png`, `.pt`. Or a file
@@ -77,7 +63,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
         Names of the maps and what reads them. No map is read yet.
 
     Raises:
-        ValueError: If there is no such file or folder, or if no map can have the suffix.
+        ValueError: If there is no such file or folder.
         BadDataError: If the file is no file of maps, if there is no map, or if one is a link that leads out of the
             folder or nowhere.
         ImportError: If there is a file of torch and the installed torch is older than 2.6.
@@ -119,21 +105,16 @@ def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
 
 def _open_tree(root: Path, map_suffix: str | None, follow_links: bool) -> MapFiles:
     """Find maps in a folder and the folders in it."""
-    ending = (map_suffix or "").lower()
-    if not any(ending.endswith(suffix) or suffix.endswith(ending) for suffix in _SUFFIXES):
-        raise SettingError(f"Expected `map_suffix` to end in {', '.join(_SUFFIXES)}, but got {map_suffix!r}.")
     files = [
         path
         for path in find_files(root, _SUFFIXES, follow_links=follow_links)
-        if path.name.lower().endswith(ending) and not _is_of_results(path)
+        if path.name.lower().endswith((map_suffix or "").lower()) and not _is_of_results(path)
     ]
+    if not files:
+        raise BadDataError(f"Expected {root} to hold maps ({map_suffix or ', '.join(_SUFFIXES)}), but found none.")
     if not follow_links:
         check_inside(root, files)
-    maps = _open_files(files, root)
-    if not maps.names:
-        endings = f"`map_suffix={map_suffix}`" if map_suffix else ", ".join(_SUFFIXES)
-        raise BadDataError(" ".join((f"Expected {root} to hold maps ({endings}), but found none.", *maps.notes)))
-    return maps
+    return _open_files(files, root)
 
 
 def _is_of_results(path: Path) -> bool:
@@ -142,117 +123,68 @@ def _is_of_results(path: Path) -> bool:
 
 
 def _open_files(files: Sequence[Path], root: Path) -> MapFiles:
-    """Open files in a folder; those of torch that are not taken for maps are named in a note."""
-    maps: list[_Map] = []
-    others = []
-    is_torch = [path.suffix.lower() in _TORCH_SUFFIXES for path in files]
-    has_other_kinds = not all(is_torch)
-    for path, may_hold_weights in zip(files, is_torch, strict=True):
+    """Open files in a folder. One that is not clear among others is a map, of which reading says what is wrong."""
+    names, origins, readers = [], [], []
+    for path in files:
         file = path.relative_to(root).as_posix()
         try:
-            maps += _maps_in(path, file)
+            of_file = _maps_in(path)
         except BadDataError as error:
             if len(files) == 1:
                 raise BadDataError(f"{path}: {error}") from error
-            if may_hold_weights and (has_other_kinds or isinstance(error, NoMapsError)):
-                others.append(f"{file} ({error})")
-            else:
-                maps.append(_Map(file, file, partial(_read_file, path)))
-    listed = "; ".join(others[:NUM_SHOWN]) + ("; ..." if others[NUM_SHOWN:] else "")
-    notes = [f"Files that are no maps: {listed}."] if others else []
-    return MapFiles([each.name for each in maps], lambda index: maps[index].read(), [each.file for each in maps], notes)
+            of_file = [(None, partial(_read_file, path))]
+        for name, read in of_file:
+            names.append(file if name is None else name)
+            origins.append(file)
+            # A file of one map is opened when it is read: there may be more than a process may hold open.
+            readers.append(partial(_read_file, path) if name is None else partial(_read, read))
+    return MapFiles(names, lambda index: readers[index](), origins)
 
 
-class _Map(NamedTuple):
-    """A map that is not read yet."""
-
-    name: str
-    file: str
-    read: Callable[[], Tensor]
-
-
-def _maps_in(path: Path, file: str) -> list[_Map]:
-    """Find the map in a file, which gives its name, or the maps of a set with names of their own."""
-    maps = None if path.suffix.lower() in _PICTURES else open_map_set(path)
-    if maps is None or maps.names is None:  # opened when it is read: there may be more than a process may hold open
-        return [_Map(file, file, partial(_read_file, path))]
-    return [_Map(name, file, partial(_read_of_set, maps, index)) for index, name in enumerate(maps.names)]
-
-
-def _read_of_set(maps: MapSet, index: int) -> Tensor:
-    """Read one map of several in a file."""
-    with refusing():
-        return _checked_map(maps.read(index))
+def _maps_in(path: Path) -> list[StoredMap]:
+    """Find the map in a file, or the maps of a set, which have names of their own."""
+    read = _PICTURES.get(path.suffix.lower())
+    return open_set(path) if read is None else [(None, partial(read, path))]
 
 
 def _read_file(path: Path) -> Tensor:
     """Read a file of one map."""
+    maps = _maps_in(path)
+    if len(maps) > 1:
+        raise BadDataError(f"{len(maps)} maps, not one")
+    return _read(maps[0][1])
+
+
+def _read(read: Callable[[], Any]) -> Tensor:
+    """Turn what is read into a map (H, W) float64, or raise what is wrong with it."""
     with refusing():
-        read = _PICTURES.get(path.suffix.lower())
-        if read is not None:
-            return _checked_map(read(path))
-        maps = open_map_set(path, is_one_map=True)
-        if maps.names is not None and len(maps.names) > 1:
-            raise BadDataError(f"{len(maps.names)} maps, not one")
-        return _checked_map(maps.read(0))
-
-
-def _checked_map(values: Tensor | NDArray[Any]) -> Tensor:
-    """Turn what was read into a map (H, W) floating, or raise what is wrong with it."""
-    size = map_size(tuple(values.shape))
-    if size is None:
-        raise BadDataError(f"an array of shape {tuple(values.shape)} is no map (H, W)")
-    check_size(size)
-    anomaly_map = _floating(values)
-    if math.isnan(anomaly_map.amax()):
-        raise BadDataError("NaN in the map")
-    if anomaly_map.dtype == torch.float64:
-        _check_range(anomaly_map)
-    return anomaly_map.reshape(size)
-
-
-def _floating(values: Tensor | NDArray[Any]) -> Tensor:
-    """Copy scores to a floating tensor that holds the same numbers, as far as float64 can."""
-    if not isinstance(values, Tensor):
-        if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8:
+        values = read()
+        size = plane_of(values.shape)
+        if size is None:
+            raise BadDataError(f"an array of shape {tuple(values.shape)} is no map (H, W)")
+        if not isinstance(values, Tensor):
+            values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
+        if values.dtype == torch.bool or values.is_complex():
             raise BadDataError(f"scores of dtype {values.dtype}")
-        values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
-    if values.dtype == torch.bool or values.is_complex():
-        raise BadDataError(f"scores of dtype {values.dtype}")
-    if values.is_floating_point() and values.dtype.itemsize > 1:
-        return values.clone()
-    # Bytes and 16-bit numbers are exact in float32.
-    return values.to(torch.float32 if values.dtype.itemsize <= 2 else torch.float64)
-
-
-def _check_range(anomaly_map: Tensor) -> None:
-    """Raise if float32, in which metrics keep scores, makes scores infinite that are not, or all of them 0."""
-    finite = anomaly_map[anomaly_map.isfinite()].abs()
-    largest = float(finite.amax()) if len(finite) else 0.0
-    limits = torch.finfo(torch.float32)
-    if largest > limits.max or 0 < largest < limits.tiny:
-        raise BadDataError(
-            f"scores of up to {largest:.3g} are beyond float32, in which scores are kept. Please save their logarithm, "
-            "or another function that keeps their order"
-        )
+        anomaly_map = values.detach().to(torch.float64, copy=True).reshape(size)
+        kept = anomaly_map.float()
+        if kept.isnan().any():
+            raise BadDataError("NaN in the map")
+        if not kept.isinf().equal(anomaly_map.isinf()) or (anomaly_map.any() and not kept.any()):
+            raise BadDataError("scores beyond float32, in which they are kept; please save their logarithm")
+        return anomaly_map
 
 
 def _read_png(path: Path) -> NDArray[Any]:
     """Read a grey image."""
     with open_image(path) as image:
+        check_plain(image)
         if len(image.getbands()) != 1 or image.mode == "P":
             raise BadDataError(f"an image of mode {image.mode} is no map with one score a pixel")
-        if getattr(image, "is_animated", False):
-            raise BadDataError("several pictures, not one")
-        if orientation_of(image) != 1:
-            raise BadDataError("turned by its EXIF orientation, which some readers obey and some do not")
         return np.asarray(image)
 
 
 _PICTURES: dict[str, Callable[[Path], NDArray[Any]]] = {".tiff": read_tiff, ".tif": read_tiff, ".png": _read_png}
 """What reads a map that is a picture, by the suffix of its file."""
-NUM_SHOWN = 3
-"""How many files that are no maps are named."""
-_TORCH_SUFFIXES = (".pt", ".pth")
-_SUFFIXES = (*_PICTURES, ".npy", ".npz", *_TORCH_SUFFIXES)
+_SUFFIXES = (*_PICTURES, ".npy", ".npz", ".pt", ".pth")
 """Suffixes of maps in a folder."""

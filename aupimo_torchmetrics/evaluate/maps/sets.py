@@ -1,117 +1,97 @@
 """Files that hold one map or a whole set of them: `.npy`, `.npz`, and what `torch.save` wrote.
 
 A map is an array (H, W), or one with axes of length 1 beside these. Several maps are a set if the file says which image
-each belongs to, for the order of maps does not: an array (N, H, W) or (N, 1, H, W) with the paths of its images in the
-same file, or one a line in a text file beside it; or a dictionary `{path: map}`.
+each belongs to, for the order of maps does not: an array (N, H, W) or (N, 1, H, W) with the paths of its images, or a
+dictionary `{path: map}`.
 
-Of a dictionary with other arrays, the maps are what is called so (`MAP_NAMES`), or else the only array of the right
-shape that is called neither a mask (`MASK_NAMES`) nor a weight of a model, which has a dot in its name; among several
-the only floating one.
+Of a dictionary with other arrays, the maps are the only array that is neither called a mask (`MASK_NAMES`) nor a weight
+of a model, which has a dot in its name. Of several, these are preferred, one after the other: what is called so
+(`MAP_NAMES`), what has the shape of a map, and what is floating.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._files import check_size, load_tensors, open_npy, open_npz, refusing
+from aupimo_torchmetrics._files.arrays import ArchivedArray, load_tensors, open_npy, open_npz
+from aupimo_torchmetrics._files.limits import check_size, plane_of, refusing
 from aupimo_torchmetrics.evaluate.data.folders import IMAGE_SUFFIXES
 
-__all__ = ["MAP_NAMES", "MASK_NAMES", "PATH_NAMES", "MapSet", "NoMapsError", "map_size", "open_map_set"]
+__all__ = ["MAP_NAMES", "MASK_NAMES", "PATH_NAMES", "StoredMap", "open_set"]
+
+StoredMap = tuple[str | None, Callable[[], Any]]
+"""Path of a map's image, None if it is not in the file; and what reads an array or a tensor."""
 
 MAP_NAMES = ("asmaps", "anomaly_maps", "anomaly_map", "maps", "map")
 """Names of the maps in a file that holds other arrays too."""
 MASK_NAMES = ("mask", "masks", "gt", "gt_mask", "gt_masks", "ground_truth", "label", "labels", "target", "pred_mask")
 """Names of what is never a map, in lower case."""
 PATH_NAMES = ("paths", "path", "image_paths", "image_path", "names", "image_names", "filenames", "files")
-"""Names of the paths of the images in a file."""
+"""Names of the paths of the images in a file, of which the first counts."""
 _PATH_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".pt", ".pth")
 """How names end that are paths; names with a folder are paths, too."""
 
 
-class NoMapsError(BadDataError):
-    """A file of tensors was read, and holds no maps, or does not say which of its tensors they are."""
-
-
-class MapSet(NamedTuple):
-    """The maps in a file, of which none is read yet."""
-
-    names: list[str] | None
-    """Path of each map's image; None if the file holds one map and no path."""
-    read: Callable[[int], Any]
-    """Returns an array or tensor of one map by its index."""
-
-
-def open_map_set(path: Path, *, is_one_map: bool = False) -> MapSet:
-    """Open a file of maps.
+def open_set(path: Path) -> list[StoredMap]:
+    """Open a file of maps, of which none is read yet.
 
     Args:
         path: `.npy`, `.npz`, or a file of `torch.save` with any other ending.
-        is_one_map: Whether the file is one of many, so that a text beside it says nothing about it.
 
     Returns:
-        One map without a name, or any number with the paths of their images.
+        One map, or any number with the paths of their images.
 
     Raises:
-        BadDataError: If it cannot be read, or holds several maps without the paths of their images.
-        NoMapsError: If it holds no maps, or if it is not clear which of its arrays they are.
+        BadDataError: If it cannot be read, if it is not clear which of its arrays are the maps, or if it holds several
+            maps without the paths of their images.
         ImportError: If it is a file of `torch.save` and the installed torch is older than 2.6.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import numpy as np
-        >>> from aupimo_torchmetrics.evaluate.maps.sets import open_map_set
+        >>> from aupimo_torchmetrics.evaluate.maps.sets import open_set
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "maps.npz")
         ...     np.savez(file, **{"test/good/000.png": np.zeros((4, 4)), "test/good/001.png": np.zeros((4, 5))})
-        ...     maps = open_map_set(file)
-        ...     maps.names, maps.read(1).shape
-        (['test/good/000.png', 'test/good/001.png'], (4, 5))
+        ...     [(name, read().shape) for name, read in open_set(file)]
+        [('test/good/000.png', (4, 4)), ('test/good/001.png', (4, 5))]
 
     """
-    content = _content(path)
     with refusing():
-        arrays = {key: value for key, value in content.items() if len(_shape(value)) >= 2 and 0 not in _shape(value)}
-        if any(_is_path(key) for key in arrays):
-            return _by_path(arrays)
-        names = _names_in(content)
-        maps = _find_maps(content, arrays, has_paths=names is not None)
-        if names is None and not is_one_map and map_size(_shape(maps)) is None:
-            names = _names_beside(path, _shape(maps))
-        return _with_names(maps, names)
-
-
-def map_size(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Height and width of a map with an array of such a shape; None if it is no map."""
-    size = tuple(length for length in shape if length != 1) if len(shape) > 2 else shape
-    return size if len(size) == 2 and 0 not in size else None
+        content = _content(path)
+        by_path = {key: value for key, value in content.items() if _is_path(key) and len(_shape(value)) >= 2}
+        if by_path:
+            for each in by_path.values():
+                check_size(each.shape)
+            return [(name, partial(_values, each)) for name, each in by_path.items()]
+        names = _names(content)
+        return _with_names(_find_maps(content, is_set=names is not None), names)
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Open whatever is in a file, by name; an array without a name is called `maps`."""
-    with refusing():
-        if path.suffix.lower() == ".npy":
-            return {"maps": open_npy(path)}
-        if path.suffix.lower() == ".npz":
-            return dict(open_npz(path))
-    content = load_tensors(path, mmap=True)
-    if isinstance(content, Tensor):
-        return {"maps": content}
-    if not isinstance(content, dict):
-        raise NoMapsError(f"a {type(content).__name__}, not a tensor, nor a dict of tensors")
-    return {key: value for key, value in content.items() if isinstance(key, str)}
+    """Open whatever is in a file, by name; what has no name is called `maps`."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return dict(open_npz(path))
+    content = open_npy(path) if suffix == ".npy" else load_tensors(path, mmap=True)
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {"maps": content}
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Shape of an array; of what has none, as a nested tensor, that of a number."""
-    return () if getattr(value, "is_nested", False) else tuple(getattr(value, "shape", ()))
+    """Shape of an array, and of all else that of a number."""
+    return tuple(getattr(value, "shape", ()))
+
+
+def _values(array: Any) -> Any:
+    """Return an array or tensor of which single maps can be read."""
+    return array.read() if isinstance(array, ArchivedArray) else array
 
 
 def _is_path(name: str) -> bool:
@@ -119,95 +99,43 @@ def _is_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().endswith(_PATH_SUFFIXES)
 
 
-def _by_path(arrays: dict[str, Any]) -> MapSet:
-    """Take each array for the map of the image by whose path it is called."""
-    others = [key for key in arrays if not _is_path(key)]
-    if others:
-        raise NoMapsError(f"{_listed(others)} beside maps by the paths of their images")
-    names = list(arrays)
-
-    def read(index: int) -> Any:
-        check_size(_shape(arrays[names[index]]))
-        return _values(arrays[names[index]])
-
-    return MapSet(names, read)
-
-
-def _find_maps(content: dict[str, Any], arrays: dict[str, Any], *, has_paths: bool) -> Any:
-    """Find the one array of maps among the arrays of two and more axes in a file."""
-    keys = [key for key in content if key in MAP_NAMES]
-    if not keys:
-        shapes = {key: _shape(arrays[key]) for key in arrays if key.lower() not in MASK_NAMES and "." not in key}
-        keys = [key for key, shape in shapes.items() if has_paths or (map_size(shape) and {*shape} != {1})]
-        keys = keys or list(shapes)[:1]
-    if len(keys) > 1:
-        keys = [key for key in keys if _is_floating(content[key])] or keys
-    if not keys:
-        raise NoMapsError(f"no array of maps among {_listed(list(content)) or 'texts that name arrays'}")
-    if len(keys) > 1:
-        raise NoMapsError(
-            f"{_listed(keys)} may all be the maps. Please name one `{MAP_NAMES[0]}`, or each by the path of its image"
-        )
-    if keys[0] not in arrays:
-        kind, shape = type(content[keys[0]]).__name__, _shape(content[keys[0]])
-        raise NoMapsError(f"{keys[0]!r} of type {kind} and shape {shape} is no array of maps")
-    return arrays[keys[0]]
-
-
-def _is_floating(values: Any) -> bool:
-    """Whether an array or tensor holds floating point numbers."""
-    return "float" in getattr(values.dtype, "name", str(values.dtype)) if hasattr(values, "dtype") else False
-
-
-def _with_names(maps: Any, names: list[str] | None) -> MapSet:
-    """Take an array for one map without a name, or for the maps of these images."""
-    shape = _shape(maps)
-    num_maps = 1 if names is None else len(names)
-    is_single = names is None or (num_maps == 1 and map_size(shape) is not None)
-    size = shape if is_single else shape[1:]
-    if not is_single and (num_maps != shape[0] or map_size(size) is None):
-        raise BadDataError(f"an array of shape {shape} is not {num_maps} maps, of as many paths")
-    check_size(size)
-    read_all = cache(lambda: _values(maps))  # a set in an archive is read at once, and kept
-    return MapSet(names, lambda index: read_all() if is_single else read_all()[index])
-
-
-def _values(array: Any) -> Any:
-    """Return an array or a dense tensor of which single maps can be read."""
-    if not isinstance(array, Tensor):
-        return array.read() if hasattr(array, "archive") else array
-    if array.layout != torch.strided or array.is_quantized:
-        raise BadDataError(f"not a dense tensor of numbers, but {array.layout} of dtype {array.dtype}")
-    return array.detach()
-
-
-def _names_in(content: dict[str, Any]) -> list[str] | None:
+def _names(content: dict[str, Any]) -> list[str] | None:
     """Return the paths of the images that a file holds beside the maps, None if there are none."""
-    keys = [key for key in PATH_NAMES if key in content]
-    if not keys:
+    key = next((key for key in PATH_NAMES if key in content), None)
+    if key is None:
         return None
-    if len(keys) > 1:
-        raise NoMapsError(f"{_listed(keys)} may all be the paths of the images. Please store only `{PATH_NAMES[0]}`")
-    names = content[keys[0]]
-    if hasattr(names, "dtype") and not isinstance(names, Tensor):
-        names = [name.decode() if isinstance(name, bytes) else name for name in _values(names).reshape(-1).tolist()]
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise NoMapsError(f"`{keys[0]}` is not a list of texts")
-    return list(names)
+    names = np.atleast_1d(_values(content[key]))
+    if names.size and names.dtype.kind not in "US":
+        raise BadDataError(f"`{key}` is not a list of texts")
+    return [str(name) for name in names.astype(str).ravel()]
 
 
-def _names_beside(path: Path, shape: tuple[int, ...]) -> list[str]:
-    """Read the paths of the images of several maps from the text file beside them."""
-    beside = path.with_suffix(".txt")
-    if not beside.is_file():
-        raise BadDataError(
-            f"an array of shape {shape} is no map (H, W); several maps hold the paths of their images, as `paths` in "
-            f"the same file or one a line in {beside.name}"
+def _find_maps(content: dict[str, Any], *, is_set: bool) -> Any:
+    """Find the one array of maps in a file."""
+    ranks = {
+        key: (
+            key in MAP_NAMES,
+            is_set or (plane_of(each.shape) is not None and {*each.shape} != {1}),
+            "float" in getattr(each.dtype, "name", str(each.dtype)),
         )
-    return [line for line in beside.read_text(encoding="utf-8-sig").splitlines() if line]
+        for key, each in content.items()
+        if len(_shape(each)) >= 2 and key.lower() not in MASK_NAMES and "." not in key
+    }
+    best = [key for key, rank in ranks.items() if rank == max(ranks.values())]
+    if len(best) != 1:
+        found = ", ".join(f"{key} {_shape(each) or type(each).__name__}" for key, each in [*content.items()][:5])
+        raise BadDataError(f"holds {found}: please call the maps `{MAP_NAMES[0]}`, or each by the path of its image")
+    return content[best[0]]
 
 
-def _listed(keys: list[str]) -> str:
-    """Quote names, a handful at most."""
-    return ", ".join(map(repr, keys[:5])) + (", ..." if keys[5:] else "")
+def _with_names(maps: Any, names: list[str] | None) -> list[StoredMap]:
+    """Take an array for one map, or for those of as many images."""
+    shape = _shape(maps)
+    if plane_of(shape) and (names is None or len(names) == 1):
+        check_size(shape)
+        return [(names[0] if names else None, partial(_values, maps))]
+    if not names or len(names) != shape[0] or plane_of(shape[1:]) is None:
+        raise BadDataError(f"an array of shape {shape} is no map (H, W), nor a set with {len(names or ())} `paths`")
+    check_size(shape[1:])
+    read_all = cache(partial(_values, maps))  # a set in an archive is read at once, and kept
+    return [(name, partial(lambda index: read_all()[index], index)) for index, name in enumerate(names)]
