@@ -85,8 +85,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             that is kept instead, a power of two, and gives certain bounds; 262144 (2**18) needs a few megabytes.
         resize: Whether maps are resized bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
-        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. All normal or all
-            anomalous images of a category are never skipped.
+        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. Each category that
+            loses images has to keep normal and anomalous ones.
         table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
         mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
         ignore_index: Value of the mask pixels that do not count.

@@ -158,7 +158,8 @@ def find_test_images(
 def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
     """Test images in a layout, or in the only one that fits; raise if there is none, or masks in another one only."""
     named = LAYOUTS.get(layout, ())
-    images = next(filter(None, (_find(data, form) for form in named)), [])
+    found = (_find(data, form, needs_masks=needs_masks) for needs_masks in (True, False) for form in named)
+    images = next(filter(None, found), [])
     if _have_masks(images):
         return images
     fitting = _fitting_layouts(data)
@@ -220,7 +221,7 @@ def _masks_beside(keys: set[str]) -> set[str]:
     return {key for key in keys if MASK_ENDING.search(key) and MASK_ENDING.sub("", key) in keys}
 
 
-def _find(data: DataFolder, form: Form, *, needs_masks: bool = False) -> list[LabelledImage]:
+def _find(data: DataFolder, form: Form, *, needs_masks: bool) -> list[LabelledImage]:
     """Find the test images of a form; none if there has to be a mask, and is none."""
     below = [folder for folder in folders_in(data.root) if fnmatch(folder.name, form.below)]
     for root in (data.root, *(below if len(below) == 1 else [])):
