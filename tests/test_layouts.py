@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import unicodedata
 from pathlib import Path
 from typing import Any, get_args
@@ -295,17 +294,11 @@ def test_images_of_a_split_that_are_not_there(tmp_path: Path, layout: Any, gone:
     assert (image.path, image.problem) == (None, "in the split, but not on disk")
 
 
-@pytest.mark.parametrize(
-    ("layout", "suffix"),
-    [
-        *zip(
-            ["mvtec", "mvtec_ad_2", "mvtec_3d", "ksdd2", "anomalib_folder", "folder"],
-            [".PNG", ".bmp", ".TIFF", ".gif", ".webp", ".JPEG"],
-            strict=True,
-        ),
-        *(("mvtec", suffix) for suffix in (".tif", ".jfif", ".jpg", ".pgm", ".ppm")),
-    ],
-)
+SUFFIXES = [".PNG", ".bmp", ".TIFF", ".gif", ".webp", ".JPEG", ".tif", ".jfif", ".jpg", ".pgm", ".ppm"]
+LAYOUTS = ["mvtec", "mvtec_ad_2", "mvtec_3d", "ksdd2", "anomalib_folder", "folder"]
+
+
+@pytest.mark.parametrize(("suffix", "layout"), [*zip(SUFFIXES, [*LAYOUTS, *LAYOUTS[:-1]], strict=True)])
 def test_masks_of_any_suffix(tmp_path: Path, suffix: str, layout: Any) -> None:
     """A mask is found whatever its suffix, in any case."""
     root, expected = make_tree(tmp_path / "data", layout)
@@ -329,72 +322,47 @@ def test_hidden_files_are_no_data(tmp_path: Path, layout: Any) -> None:
 
 
 BROKEN, MASK = "bottle/test/broken/000.png", "bottle/ground_truth/broken/000_mask.png"
+BMP, JPG, BESIDE, DEEP = MASK[:-3] + "bmp", BROKEN[:-3] + "JPG", BROKEN[:-4] + "_mask.png", MASK.replace("000", "x/000")
 NFC, NFD = (unicodedata.normalize(form, "bottle/test/good/é.png") for form in ("NFC", "NFD"))
 LOST = "a mask without an image"
-PROBLEMS: dict[str, tuple[Any, str, str, dict[str, str]]] = {
-    "a mask is missing": ("mvtec", "", MASK, {BROKEN: 'broken/000_mask.png is missing; `normal_folder="broken"`'}),
-    "a mask is an array": (
-        "mvtec",
-        "bottle/ground_truth/broken/000_mask.npy",
-        MASK,
-        {BROKEN: "broken/000_mask.png is missing"},
-    ),
-    "two masks by suffix": (
-        "mvtec",
-        MASK.replace("png", "bmp"),
-        "",
-        {BROKEN: f"several masks.*{MASK.replace('png', 'bmp')}, {MASK}"},
-    ),
-    "two masks by ending": ("mvtec", MASK.replace("_mask", ""), "", {BROKEN: "several masks"}),
-    "two images by suffix": (
-        "mvtec",
-        BROKEN.replace("png", "JPG"),
-        "",
-        dict.fromkeys((BROKEN, BROKEN.replace("png", "JPG")), "one of several images"),
-    ),
-    "two images by the form of Unicode": ("mvtec", f"{NFC} {NFD}", "", {NFC: "one of several images"}),
-    "a mask among the images": (
-        "mvtec",
-        BROKEN.replace(".", "_mask."),
-        "",
-        {BROKEN.replace(".", "_mask."): "named as the mask of another image"},
-    ),
-    "an image without a folder": ("mvtec", "bottle/test/all.png", "", {"bottle/test/all.png": "no folder says"}),
-    "a mask a folder too deep": (
-        "mvtec",
-        MASK.replace("000", "masks/000"),
-        MASK,
-        {MASK.replace("000", "masks/000"): LOST, BROKEN: "is missing"},
-    ),
-    **{
-        f"a mask alone: {name}": (layout, name, "", {name: LOST})
-        for layout, name in (
-            ("mvtec", "bottle/ground_truth/broken/099_mask.png"),
-            ("mvtec", "bottle/ground_truth/lost/000_mask.png"),
-            ("mvtec_ad_2", "can/test_public/ground_truth/bad/099_mask.png"),
-            ("mvtec_3d", "bagel/test/hole/gt/099.png"),
-            ("loco", "box/ground_truth/la/099/000.png"),
-            ("ksdd2", "test/20099_GT.png"),
-            ("anomalib_folder", "mask/crack/099.png"),
-            ("folder", "masks/099.png"),
-        )
-    },
+MISSING = 'broken/000_mask.png is missing; `normal_folder="broken"`'
+PROBLEMS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "a mask is missing": ("", MASK, {BROKEN: MISSING}),
+    "a mask is an array": (MASK[:-3] + "npy", MASK, {BROKEN: MISSING}),
+    "a mask a folder too deep": (DEEP, MASK, {DEEP: LOST, BROKEN: MISSING}),
+    "two masks by suffix": (BMP, "", {BROKEN: f"several masks, of which one has to go: {BMP}, {MASK}"}),
+    "two masks by ending": (MASK.replace("_mask", ""), "", {BROKEN: "several masks, of which one has to go"}),
+    "two images by suffix": (JPG, "", dict.fromkeys((BROKEN, JPG), "one of several images of this name")),
+    "two images by the form of Unicode": (f"{NFC} {NFD}", "", {NFC: "one of several images of this name"}),
+    "a mask among the images": (BESIDE, "", {BESIDE: "named as the mask of another image"}),
+    "an image without a folder": ("bottle/test/all.png", "", {"bottle/test/all.png": "no folder says"}),
 }
-"""A layout, files that are made and one that goes, and a part of each problem by the name of the image."""
+"""Files that are made and one that goes, and a part of each problem by the name of the image."""
+MASKS_ALONE = {
+    "bottle/ground_truth/broken/099_mask.png": "mvtec",
+    "bottle/ground_truth/lost/000_mask.png": "mvtec",
+    "can/test_public/ground_truth/bad/099_mask.png": "mvtec_ad_2",
+    "bagel/test/hole/gt/099.png": "mvtec_3d",
+    "box/ground_truth/la/099/000.png": "loco",
+    "test/20099_GT.png": "ksdd2",
+    "mask/crack/099.png": "anomalib_folder",
+    "masks/099.png": "folder",
+}
+"""Masks whose image is lost, and the layout."""
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", [*PROBLEMS, *MASKS_ALONE])
 def test_what_cannot_be_evaluated_is_named(tmp_path: Path, kind: str) -> None:
     """An image that is not in order has a problem, and no other image has one."""
-    layout, made, gone, expected = PROBLEMS[kind]
+    made, gone, expected = PROBLEMS.get(kind, (kind, "", {kind: LOST}))
+    layout: Any = MASKS_ALONE.get(kind, "mvtec")
     root, _ = make_tree(tmp_path / "data", layout)
     touch(root, *made.split())
     if gone:
         (root / gone).unlink()
     found = problems(find_test_images(root, layout))
     assert set(found) == set(expected)
-    for name, problem in expected.items():
-        assert re.search(problem, found[name])
+    assert all(problem in found[name] for name, problem in expected.items())
 
 
 def test_masks_in_the_other_normal_form_of_unicode(tmp_path: Path) -> None:
@@ -434,36 +402,27 @@ def test_more_folders_of_normal_images(tmp_path: Path) -> None:
         find_test_images(root, normal_folder=["good", "pas"])
 
 
+GOOD_AND_A = "x/test/good/0.png x/test/a/0.png x/ground_truth/a/0.png"
 UNSURE = {
-    "nothing": ("readme.png", "none"),
-    "masks beside images": ("x/test/good/0.png x/test/crack/1.png x/test/crack/1_mask.png", "none"),
-    "a copy of a mask beside images": (
-        "x/test/good/0.png x/test/a/0.png x/ground_truth/a/0_mask.png x/test/a/0_mask.png",
-        "none",
-    ),
-    "depth": ("x/test/crack/depth/1.png x/test/crack/1.png", "none"),
-    "gt": ("x/test/good/0.png x/test/gt/0.png", "none"),
-    "two layouts": (
-        "x/test/good/0.png x/test/a/0.png x/ground_truth/a/0.png images/a.png masks/a.png",
-        '`layout="mvtec"` and `layout="folder"`',
-    ),
-    "two forms of masks": (
-        "x/test/a/0.png x/ground_truth/a/0.png x/ground_truth/a/0/0.png",
-        '`layout="mvtec"` and `layout="loco"`',
-    ),
+    "readme.png": [],
+    "x/test/good/0.png x/test/crack/1.png x/test/crack/1_mask.png": [],
+    f"{GOOD_AND_A} x/test/a/0_mask.png": [],
+    "x/test/crack/depth/1.png x/test/crack/1.png": [],
+    "x/test/good/0.png x/test/gt/0.png": [],
+    f"{GOOD_AND_A} images/a.png masks/a.png": ["mvtec", "folder"],
+    f"{GOOD_AND_A} x/ground_truth/a/0/0.png": ["mvtec", "loco"],
 }
+"""Files, and the layouts that fit."""
 
 
-@pytest.mark.parametrize("kind", UNSURE)
-def test_what_auto_is_not_sure_of(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("names", UNSURE)
+def test_what_auto_is_not_sure_of(tmp_path: Path, names: str) -> None:
     """Where no layout fits, or several do, each is listed in a line with what it needs, and nothing is guessed."""
-    names, fitting = UNSURE[kind]
-    with pytest.raises(BadDataError, match=f"but it fits {fitting}. Give another folder, the `layout`") as caught:
+    fits = " and ".join(f'`layout="{name}"`' for name in UNSURE[names]) or "none"
+    with pytest.raises(BadDataError, match=f"but it fits {fits}. Give another folder, the `layout`") as caught:
         find_test_images(touch(tmp_path / "data", *names.split()))
     _, *needs = str(caught.value).splitlines()
-    listed = list(TREES) if fitting == "none" else fitting.split('"')[1::2]
-    assert sorted(need.split()[0] for need in needs) == sorted(listed)
-    assert all(" needs " in need for need in needs)
+    assert sorted(need.split(" needs ")[0].strip() for need in needs) == sorted(UNSURE[names] or TREES)
 
 
 def named_folders(root: Path) -> list[Path]:
