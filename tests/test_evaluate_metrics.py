@@ -132,7 +132,7 @@ def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     assert values_of(evaluation) == pytest.approx({name: wanted[name] for name in names}, abs=ROUNDING)
 
     first, second, *rows = text.replace("own", "score").splitlines()
-    for cell, reason in (("", "no score"), ("high", "the score 'high' is no number"), ("nan", "'nan' is no number")):
+    for cell, reason in (("", "no score"), ("high", "'high' is no number"), ("nan", "'nan' is no number")):
         spoilt = [first, ",".join([*second.split(",")[:-1], cell]), *rows]
         (tmp_path / "table.csv").write_text("\n".join(spoilt))
         with pytest.raises(BadFilesError, match=f"table.csv, line 2: 0.jpg: .*{reason}"):

@@ -485,7 +485,7 @@ def test_constant_maps_get_no_false_advice(tmp_path: Path) -> None:
 
 
 def test_one_cause_is_one_line(tmp_path: Path) -> None:
-    """Hundreds of bad files of one cause are a line with their number and some names; the attribute has all."""
+    """Hundreds of bad files of one cause are a line with their number and an example; the attribute has all."""
     maps, data = write_set(tmp_path, {"bottle": {"good": 40, "crack": 30}, "screw": {"good": 2, "scratch": 2}})
     for path in sorted((maps / "bottle/test/good").iterdir())[1:]:
         path.unlink()
@@ -496,26 +496,22 @@ def test_one_cause_is_one_line(tmp_path: Path) -> None:
     assert len(caught.value.bad_files) == 39 + 29
     head, *lines = str(caught.value).splitlines()
     assert head.startswith("68 files cannot be evaluated (`skip_bad=True` goes on without them")
-    assert len(lines) == 2
-    assert any("39 files" in line and line.count("test/good/") == 3 and "(and 36 more)" in line for line in lines)
-    assert any("29 files" in line and "(and 26 more)" in line for line in lines)
+    assert [line.split()[:2] for line in lines] == [["29", "files,"], ["39", "files,"]]
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 11, 500])
+@pytest.mark.parametrize("count", [1, 10, 11, 500])
 def test_every_bad_file_is_listed_once(count: int) -> None:
-    """Few files have a line each, many one together; a file with two reasons has one line, with both."""
+    """Few files have a line each, many of one reason one together, also if paths and numbers in it differ."""
     same = [BadFile(f"good/{number:03}.png", "an image without a map") for number in range(count)]
     other = [
         BadFile(f"a b/{number:03}.png", f"the map is ({number}, 10), its mask ({number + 7}, 12) in /x y/{number}.png")
         for number in range(count)
     ]
-    lines = str(BadFilesError([*same, *other, *same], "")).splitlines()[1:]
+    head, *lines = str(BadFilesError([*same, *other, *same], "")).splitlines()
+    assert head.startswith(f"{2 * count} files")
     assert len(lines) == (2 * count if count <= 10 else 2)
     if count > 10:
-        assert all(line.startswith(f"  {count} files") and f"(and {count - 3} more)" in line for line in lines)
-        assert lines[1].count("the map is (0, 10)") == lines[1].count("the map is") == 1
-    both = str(BadFilesError([*same, BadFile(same[0].path, "twice in the table")], ""))
-    assert both.count("good/000.png: an image without a map; and twice in the table") == 1
+        assert all(line.startswith(f"  {count} files, such as ") for line in lines)
 
 
 def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
@@ -531,15 +527,9 @@ def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
 
 
 LOST = {
-    "all normal": (["bottle/test/good"], "all normal images of bottle (3)"),
-    "all anomalous": (
-        ["bottle/test/crack", "bottle/test/hole"],
-        "all anomalous images of bottle (4)",
-    ),
-    "all of a category": (
-        ["screw/test/good", "screw/test/scratch"],
-        "all normal images of screw (3) and all anomalous images of screw (2)",
-    ),
+    "all normal": (["bottle/test/good"], "bottle"),
+    "all anomalous": (["bottle/test/crack", "bottle/test/hole"], "bottle"),
+    "all of a category": (["screw/test/good", "screw/test/scratch"], "screw"),
 }
 
 
@@ -550,87 +540,33 @@ def test_no_class_of_images_is_skipped_as_a_whole(
 ) -> None:
     """Where bad files are all images of a class of a category, it stops, says so and why, and nothing is written."""
     maps, data = write_set(tmp_path, TWO)
-    folders, expected = LOST[kind]
+    folders, category = LOST[kind]
     for folder in folders:
         spoil(maps, folder)
-    with pytest.raises(BadFilesError) as caught:
-        evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=skip_bad)
-    assert f"(`skip_bad=True` cannot go on without them: it would skip {expected})" in str(caught.value)
-    assert str(caught.value).count("NaN in the map") == len(caught.value.bad_files)
     arguments = [str(maps), "--data", str(data), "--out", str(tmp_path / "out"), *["--skip-bad"] * skip_bad]
     assert main(["evaluate", *arguments]) == 1
-    assert "`--skip-bad` cannot go on without them" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    expected = f"that leaves no normal or no anomalous image of {category}"
+    assert f"(`--skip-bad` cannot go on without them: {expected}):" in error
+    assert error.count("NaN in the map") == len(error.splitlines()) - 1
     assert not (tmp_path / "out").exists()
 
 
 def test_some_of_each_class_may_be_skipped(tmp_path: Path) -> None:
-    """With one normal and one anomalous image left, the others may be skipped, and each category counts its own."""
-    maps, data = write_set(tmp_path, TWO)
+    """With one normal and one anomalous image left, others may be skipped; a category of one class must lose none."""
+    maps, data = write_set(tmp_path, {**TWO, "nut": {"crack": 3}, "tile": TWO["bottle"]})
     spoil(maps, "bottle/test/hole")
-    for number in (1, 2):
-        (maps / f"bottle/test/good/00{number}.tiff").unlink()
+    for path in [*(maps / "tile").rglob("*.tiff"), *(maps / "bottle/test/good").glob("00[12].tiff")]:
+        path.unlink()
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
-    assert [scores.num_skipped for scores in evaluation.categories] == [4, 0]
-    assert [(scores.num_normal, scores.num_anomalous) for scores in evaluation.categories] == [(1, 2), (3, 2)]
+    assert [scores.num_skipped for scores in evaluation.categories] == [4, 0, 0]
+    assert [(each.num_normal, each.num_anomalous) for each in evaluation.categories] == [(1, 2), (0, 3), (3, 2)]
     assert evaluation.summary().count("skipped: ") == 4
-
-
-def test_a_class_that_is_not_there_is_not_skipped(tmp_path: Path) -> None:
-    """Bad files of the only class of a category may be skipped, and a category without any map does not matter."""
-    maps, data = write_set(tmp_path, {"bottle": {"crack": 3}, "screw": TWO["screw"], "tile": TWO["bottle"]})
-    (maps / "bottle/test/crack/000.tiff").write_bytes(b"no map")
-    for path in (maps / "tile").rglob("*.tiff"):
-        path.unlink()
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
     assert evaluation.without_maps == ["tile"]
-    assert [scores.num_skipped for scores in evaluation.categories] == [1, 0]
-
-
-def test_a_category_whose_masks_are_all_missing_is_not_one_without_maps(tmp_path: Path) -> None:
-    """A category that has maps is never said to have none."""
-    maps, data = write_set(tmp_path, {"bottle": {"crack": 3}, "screw": TWO["screw"]})
-    for path in (data / "bottle/ground_truth/crack").iterdir():
+    for path in (data / "nut/ground_truth/crack").iterdir():
         path.unlink()
-    with pytest.raises(BadFilesError, match=r"all anomalous images of bottle \(3\)"):
-        evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
-
-
-@pytest.mark.parametrize("has_masks", [True, False])
-def test_folders_of_normal_images_by_another_name_are_not_skipped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], has_masks: bool
-) -> None:
-    """A folder taken for defects whose images have no masks or empty ones may be that of the normal images."""
-    maps, data = write_set(tmp_path, {"bottle": {"clean ones": 3, "crack": 2}, "screw": TWO["screw"]})
-    for path in (data / "bottle/ground_truth/clean ones").iterdir():
-        if has_masks:
-            write_image(path, np.zeros(SIZE, dtype=np.uint8))
-        else:
-            path.unlink()
-    (data / "screw/ground_truth/scratch/000_mask.png").unlink()
-    assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--skip-bad"]) == 1
-    head = capsys.readouterr().err.splitlines()[0]
-    assert (
-        "4 files cannot be evaluated (`--skip-bad` cannot go on without them: it would skip all images of bottle "
-        in head
-    )
-    assert "that may be normal (3)" in head
-    assert main(["evaluate", str(maps), "--data", str(data), "--skip-bad", "--normal-folder", "clean ones"]) == 0
-
-
-def test_images_of_unknown_class_may_be_of_either(tmp_path: Path) -> None:
-    """Where only the mask says whether an image is normal, a mask that cannot be read may have been of any class."""
-    for name in ("a", "b", "c"):
-        mask = np.zeros(SIZE, dtype=np.uint8)
-        mask[2:6, 2:6] = 255 * (name != "a")
-        write_image(tmp_path / f"data/images/{name}.png", np.zeros((*SIZE, 3), dtype=np.uint8))
-        write_image(tmp_path / f"data/masks/{name}.png", mask)
-        write_map(tmp_path / f"maps/images/{name}.tiff", np.random.default_rng(0).normal(size=SIZE).astype(np.float32))
-    maps = tmp_path / "maps/images"
-    (tmp_path / "data/masks/c.png").write_bytes(b"no mask")
-    assert evaluate(maps, tmp_path / "data", fpr_bounds=BOUNDS, skip_bad=True).categories[0].num_skipped == 1
-    (tmp_path / "data/masks/a.png").write_bytes(b"no mask")
-    with pytest.raises(BadFilesError, match=r"all images of data that may be normal \(2\)"):
-        evaluate(maps, tmp_path / "data", fpr_bounds=BOUNDS, skip_bad=True)
+        with pytest.raises(BadFilesError, match="no normal or no anomalous image of nut"):
+            evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
 
 
 def ignore_edges(data: Path, *, holes: bool = False) -> None:

@@ -77,8 +77,8 @@ folders of maps name another category.
 | LZW and other compressed TIFF | read |
 
 Bad files are listed by their paths, and nothing is written: first those that are seen from names, before any map is
-read; then all others. `--skip-bad` goes on without them, but never without all normal or all anomalous images of a
-category. `aupimo --help` says what the exit codes mean.
+read; then all others. `--skip-bad` goes on without them, if each category that loses images keeps normal and anomalous
+ones. `aupimo --help` says what the exit codes mean.
 
 Files may come from anybody: no code in them is run, no path leads out of the given folders, names are shown as text,
 and the size that a file declares is checked before its pixels are read. What is not promised: a file that is made to

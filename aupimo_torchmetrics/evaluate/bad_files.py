@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
     from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
     from aupimo_torchmetrics.evaluate.pairing import Pair
 
-__all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming", "skipped_images"]
+__all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming"]
 
 MAX_LISTED = 10
 """More files that are bad for one reason are not listed one by one."""
-NUM_SHOWN = 3
-"""How many of those are named."""
+OF_ONE_FILE = re.compile(r"\S*[/\\]\S*|\S*\d[^\s,;:()\[\]]*")
+"""What may differ in one reason from file to file: paths and numbers."""
 
 
 class BadFile(NamedTuple):
@@ -85,7 +86,7 @@ class BadFilesError(BadDataError):
 
 
 def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
-    """List bad files, each once.
+    """List bad files, each once for each reason.
 
     Args:
         bad_files: Files with the reasons. A file may be there several times.
@@ -97,128 +98,56 @@ def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
     Example:
         >>> from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
         >>> bad_file_lines([BadFile(f"good/{number:03}.png", "an image without a map") for number in range(340)])
-        ['340 files: an image without a map: good/000.png, good/001.png, good/002.png, ... (and 337 more)']
+        ['340 files, such as good/000.png: an image without a map']
 
     """
-    reasons: dict[str, dict[str, None]] = {}
-    for path, reason in bad_files:
-        reasons.setdefault(path, {})[reason] = None
-    groups: dict[str, list[BadFile]] = {}
-    for path, known in reasons.items():
-        bad_file = BadFile(path, "; and ".join(known))
-        groups.setdefault(_kind_of(bad_file), []).append(bad_file)
-    return [line for group in groups.values() for line in _group_lines(group)]
-
-
-def _kind_of(bad_file: BadFile) -> str:
-    """The reason without what differs from file to file: its path, other paths, and numbers."""
-    reason = bad_file.reason.replace(bad_file.path, "#")
-    return re.sub(r"\S*[/\\]\S*|\S*\d[^\s,;:()\[\]]*", "#", reason)
-
-
-def _group_lines(group: Sequence[BadFile]) -> list[str]:
-    """List files that are bad for one kind of reason."""
-    if len(group) <= MAX_LISTED:
-        return [f"{path}: {reason}" for path, reason in group]
-    first, *others = (bad_file.path for bad_file in group[:NUM_SHOWN])
-    reason, more = group[0].reason, f"... (and {len(group) - NUM_SHOWN} more)"
-    if all(bad_file.reason == reason for bad_file in group):
-        return [f"{len(group)} files: {reason}: {', '.join([first, *others])}, {more}"]
-    return [f"{len(group)} files, such as {first}: {reason}; the same for {', '.join(others)}, {more}"]
-
-
-def skipped_images(
-    images: Sequence[LabelledImage],
-    pairs: Sequence[Pair],
-    categories: Sequence[CategoryScores],
-    bad_files: Sequence[BadFile],
-) -> dict[str, list[LabelledImage]]:
-    """List the images that were not scored.
-
-    Args:
-        images: Test images.
-        pairs: Those that have a map.
-        categories: Scores of all that could be scored.
-        bad_files: Files that cannot be evaluated.
-
-    Returns:
-        Images that were not scored, by the name of their category, for each category of which there is a map.
-
-    """
-    bad_paths = {bad_file.path for bad_file in bad_files}
-    scored = {pair.image.name for scores in categories for pair in scores.pairs}
-    # An image without a map is a bad file only where its category has maps.
-    is_bad = {image.category for image in images if (image.place or image.name) in bad_paths}
-    skipped: dict[str, list[LabelledImage]] = {
-        category: [] for category in sorted(is_bad | {pair.image.category for pair in pairs})
-    }
-    for image in images:
-        if image.category in skipped and image.name not in scored:
-            skipped[image.category].append(image)
-    return skipped
+    groups = defaultdict(list)
+    for path, reason in dict.fromkeys(bad_files):
+        groups[OF_ONE_FILE.sub("#", reason.replace(path, "#"))].append(f"{path}: {reason}")
+    shown = (each if len(each) <= MAX_LISTED else [f"{len(each)} files, such as {each[0]}"] for each in groups.values())
+    return [line for lines in shown for line in lines]
 
 
 def check_bad_files(
     bad_files: Sequence[BadFile],
-    skipped: Mapping[str, Sequence[LabelledImage]],
+    images: Sequence[LabelledImage],
+    pairs: Sequence[Pair],
     categories: Sequence[CategoryScores],
     *,
     skip_bad: bool,
-) -> None:
-    """Raise unless there is no bad file, or bad files are to be skipped and each category keeps both of its classes.
+) -> dict[str, int]:
+    """Count the images that are skipped.
 
     Args:
         bad_files: Files that cannot be evaluated.
-        skipped: Images that were not scored, by category.
+        images: Test images.
+        pairs: Those that have a map.
         categories: Scores of all that could be scored.
         skip_bad: Whether bad files are to be skipped.
 
+    Returns:
+        How many images were not scored, by the name of their category, for each category of which there is a map.
+
     Raises:
         BadDataError: If there is no bad file, and nothing could be scored all the same.
-        BadFilesError: With all bad files, and what can be done about them.
+        BadFilesError: If there are bad files, unless they are to be skipped and each category that loses some keeps
+            normal and anomalous images.
 
     """
-    if not bad_files and categories:
-        return
-    if not bad_files:
+    if not (bad_files or categories):
         raise BadDataError("Expected the map of a test image, but found none.")
-    by_name = {scores.category: scores for scores in categories}
-    lost = [text for category in skipped for text in _lost_classes(category, skipped[category], by_name.get(category))]
-    if skip_bad and categories and not lost:
-        return
-    remedy = "`skip_bad=True` goes on without them"
-    if not categories:
-        remedy = "there are no others"
-    elif lost:
-        remedy = f"`skip_bad=True` cannot go on without them: it would skip {' and '.join(lost)}"
-    raise BadFilesError(bad_files, remedy)
-
-
-def _lost_classes(category: str, skipped: Sequence[LabelledImage], scores: CategoryScores | None) -> Iterator[str]:
-    """Say of which classes a category has images, but none that could be scored."""
-    if scores is None or scores.num_normal == 0:
-        defects = {pair.image.defect for pair in scores.pairs} if scores else set()
-        yield from _all_of(category, "normal", skipped, [image for image in skipped if _may_be_normal(image, defects)])
-    if scores is None or scores.num_anomalous == 0:
-        yield from _all_of(category, "anomalous", skipped, [image for image in skipped if image.has_defect is None])
-
-
-def _may_be_normal(image: LabelledImage, scored_defects: Collection[str | None]) -> bool:
-    """Whether an image may be normal although it is not known to be.
-
-    Where only its mask says it, it may be. So it may if its folder is taken for one of defects because of its name, and
-    has no masks or empty ones.
-    """
-    is_known = image.defect in scored_defects and any(mask.is_file() for mask in image.masks)
-    return image.has_defect is None or (image.has_defect and not is_known)
-
-
-def _all_of(
-    category: str, class_name: str, skipped: Sequence[LabelledImage], possible: Sequence[LabelledImage]
-) -> Iterator[str]:
-    """Name the skipped images of a class of a category, or if none is known those that may be of it."""
-    num_known = sum(image.has_defect is (class_name == "anomalous") for image in skipped)
-    if num_known:
-        yield f"all {class_name} images of {category} ({num_known})"
-    elif possible:
-        yield f"all images of {category} that may be {class_name} ({len(possible)})"
+    bad_paths = {bad_file.path for bad_file in bad_files}
+    # An image without a map is a bad file only where its category has maps.
+    names = {image.category for image in images if (image.place or image.name) in bad_paths}
+    counts = Counter(image.category for image in images)
+    counts.subtract({scores.category: len(scores.pairs) for scores in categories})
+    skipped = {name: counts[name] for name in sorted(names | {pair.image.category for pair in pairs})}
+    whole = {scores.category for scores in categories if scores.num_normal and scores.num_anomalous}
+    lost = [category for category, count in skipped.items() if count and category not in whole]
+    if bad_files and (lost or not (skip_bad and categories)):
+        remedy = "`skip_bad=True` goes on without them"
+        if lost or not categories:
+            left = f"no normal or no anomalous image of {', '.join(lost)}" if lost else "no image"
+            remedy = f"`skip_bad=True` cannot go on without them: that leaves {left}"
+        raise BadFilesError(bad_files, remedy)
+    return skipped

@@ -21,7 +21,7 @@ from torchmetrics import MetricCollection
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files, skipped_images
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import Evaluation
@@ -85,8 +85,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             that is kept instead, a power of two, and gives certain bounds; 262144 (2**18) needs a few megabytes.
         resize: Whether maps are resized bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
-        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. All normal or all
-            anomalous images of a category are never skipped.
+        skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. Each category that
+            loses images has to keep normal and anomalous ones.
         table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
         mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
         ignore_index: Value of the mask pixels that do not count.
@@ -151,10 +151,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         for category, of_category in groupby(pairs, key=lambda pair: pair.image.category):
             scores = scorer.score(category, list(of_category))
             categories += [scores] if scores.pairs else []
-    skipped = skipped_images(found.images, pairs, categories, bad_files)
-    check_bad_files(bad_files, skipped, categories, skip_bad=skip_bad)
+    skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     for scores in categories:
-        scores.num_skipped = len(skipped[scores.category])
+        scores.num_skipped = skipped[scores.category]
         scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
     without_maps = sorted({image.category for image in found.images} - set(skipped))
     texts = {name: _as_text(setting) for name, setting in settings.items()}

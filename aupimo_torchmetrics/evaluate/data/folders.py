@@ -14,7 +14,7 @@ from typing import NamedTuple
 from aupimo_torchmetrics._files.folders import find_files
 from aupimo_torchmetrics._paths import IMAGE_SUFFIXES, as_key, as_name
 
-__all__ = ["IMAGE_SUFFIXES", "NORMAL_WORDS", "DataFolder", "LabelledImage", "as_key", "as_name", "missing_mask"]
+__all__ = ["IMAGE_SUFFIXES", "NORMAL_WORDS", "DataFolder", "LabelledImage", "as_key", "as_name"]
 
 NORMAL_WORDS = frozenset(("good", "ok", "normal", "none", "no_defect", "defect_free", "defect-free"))
 """Folders of normal images, and types of defect in a table that are none, in any case."""
@@ -59,19 +59,10 @@ class LabelledImage(NamedTuple):
         """Path relative to the data set, without suffix."""
         return as_key(self.name)
 
-
-def missing_mask(image: LabelledImage) -> str | None:
-    """Say which mask of an image is missing, and what may be wrong instead; None if all are there."""
-    lost = next((mask for mask in image.masks if not is_file(mask)), None)
-    if lost is None:
-        return None
-    if image.has_defect is None:
-        return f"its mask {lost} is missing; that of a normal image is empty"
-    folder = (image.defect or "").partition("/")[0]
-    if image.place or not folder:
-        return f"its mask {lost} is missing"
-    remedy = f'if the images in {folder!r} have no defect, `normal_folder="{folder}"` says so'
-    return f"its mask {lost} is missing, or is no image; {remedy}"
+    @property
+    def missing_mask(self) -> Path | None:
+        """First of the masks that is not on disk; None if all are."""
+        return next((mask for mask in self.masks if not is_file(mask)), None)
 
 
 class DataFolder:
@@ -88,23 +79,27 @@ class DataFolder:
         self.root = root
         self.normal_words = NORMAL_WORDS | {as_name(name).casefold() for name in normal_folders}
         self.follow_links = follow_links
-        self._files: dict[Path, dict[str, Path]] = {}
+        self._files: dict[Path, list[tuple[str, Path]]] = {}
 
-    def files(self, folder: Path) -> dict[str, Path]:
-        """Return all image files in a folder and the folders in it, by path relative to the folder above it."""
+    def files(self, folder: Path) -> list[tuple[str, Path]]:
+        """List all image files in a folder and the folders in it, each with its path from this folder on."""
         if folder not in self._files:
             paths = find_files(folder, IMAGE_SUFFIXES, follow_links=self.follow_links)
             start = len(str(folder)) - len(folder.name)
-            self._files[folder] = {str(path)[start:].replace(os.sep, "/"): path for path in paths}
+            self._files[folder] = [(as_name(str(path)[start:].replace(os.sep, "/")), path) for path in paths]
         return self._files[folder]
 
     def name_of(self, path: Path) -> str:
         """Return the path of a file relative to the root."""
         return as_name(str(path)[len(str(self.root)) :].lstrip(os.sep).replace(os.sep, "/"))
 
+    def normal_folder(self, path: str) -> str:
+        """Return the first folder of a path that is one of normal images, empty if none is."""
+        return next((folder for folder in path.split("/")[:-1] if self.is_normal(folder)), "")
+
     def is_normal(self, folders: str) -> bool:
         """Whether one of these folders, with `/` between them, is one of normal images."""
-        return not self.normal_words.isdisjoint(as_name(folders).casefold().split("/"))
+        return not self.normal_words.isdisjoint(folders.casefold().split("/"))
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +22,8 @@ from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.folders import check_inside
 from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._settings import Layout, check_choice
-from aupimo_torchmetrics.evaluate.data.folders import (
-    DataFolder,
-    LabelledImage,
-    as_name,
-    folders_in,
-    is_file,
-    missing_mask,
-)
-from aupimo_torchmetrics.evaluate.data.splits import SplitRow, read_split
+from aupimo_torchmetrics.evaluate.data.folders import DataFolder, LabelledImage, as_name, folders_in, is_file
+from aupimo_torchmetrics.evaluate.data.splits import read_split
 
 __all__ = ["LAYOUTS", "LabelledImage", "find_test_images"]
 
@@ -37,25 +31,27 @@ MASK_FOLDERS = ("mask", "masks", "ground_truth", "groundtruth", "gt", "label", "
 """Names of folders, in any case, that hold masks."""
 NO_IMAGES = frozenset((*MASK_FOLDERS, "depth", "xyz"))
 """Names of folders, in any case, whose files are masks or depths, and no images."""
-MASK_ENDINGS = ("_mask", "_gt", "_label", "_ground_truth")
-"""How the name of a mask ends that lies beside its image, in any case."""
+MASK_ENDING = re.compile("_(mask|gt|label|ground_truth)$", re.IGNORECASE)
+"""How the name of a mask ends that lies beside its image."""
 SPLITS = ("train", "val", "valid", "validation", "test", "test_public", "test_private", "test_private_mixed")
 """Names of folders, in any case, that hold splits of a data set."""
 NO_CATEGORIES = NO_IMAGES | set(SPLITS)
 """Names of folders, in any case, that are neither a category nor a type of defect."""
 PLACES = {
     "{defect}/": "(?:(?P<defect>.+)/)?",
+    "{defect}": f"(?!(?:{'|'.join(NO_CATEGORIES)})$).+",
     "{type}/": "(?:(?P<defect>[^/]+)/)?",
     "{name}": "(?P<name>.+?)",
     "{masks}": f"(?:{'|'.join(MASK_FOLDERS)})",
     "[_mask]": "(?:_mask)?",
     "/*": "/[^/]+",
 }
-"""Parts of paths that stand in templates: the folders of a type of defect, or the first of them alone; the name of an
-image; a folder of masks; an ending that may be there; and any file in a folder."""
+"""Parts of paths that stand in templates: the folders of a type of defect, the first folder of a category, or the first
+folder of a type of defect alone; the name of an image; a folder of masks; an ending that may be there; and any file in
+a folder."""
 
-Key = tuple[str, str]
-"""Folders of the type of defect, and name, by which an image and its masks belong together."""
+Files = dict[tuple[str, str], list[Path]]
+"""Images or masks of a category, by the folders of the type of defect and the name: what both have in common."""
 
 
 class Form(NamedTuple):
@@ -76,15 +72,15 @@ class Form(NamedTuple):
     """Pattern of the file that says which are the test images of a `{category}`; without it, all of them are."""
 
 
-MVTEC = Form(("test/{defect}/{name}",), "ground_truth/{defect}/{name}[_mask]")
+MVTEC = Form(("test/{defect}/{name}",), "ground_truth/{defect}/{name}[_mask]", below="1cls")
 VISA = Form(("Data/Images/{defect}/{name}",), "Data/Masks/{defect}/{name}[_mask]", split="split_csv/1cls.csv")
-REAL_IAD = Form(("OK/{name}.jpg", "NG/{type}/{name}.jpg"), "NG/{type}/{name}[_mask].png", below="realiad_*")
+REAL_IAD = Form(("OK/{name}", "NG/{type}/{name}"), "NG/{type}/{name}[_mask].png", below="realiad_[!j]*")
 LAYOUTS: dict[str, tuple[Form, ...]] = {
     "mvtec": (MVTEC,),
     "mvtec_ad_2": (Form(("test_public/{defect}/{name}",), "test_public/ground_truth/{defect}/{name}[_mask]"),),
     "mvtec_3d": (Form(("test/{defect}/rgb/{name}",), "test/{defect}/gt/{name}[_mask]"),),
     "loco": (Form(("test/{defect}/{name}",), "ground_truth/{defect}/{name}/*", has_mask_classes=True),),
-    "visa": (VISA._replace(has_mask_classes=True), MVTEC._replace(below="1cls")),
+    "visa": (VISA._replace(has_mask_classes=True), MVTEC),
     "btad": (MVTEC,),
     "ksdd2": (Form(("test/{name}",), "test/{name}_GT", is_class_in_mask=True),),
     "real_iad": (REAL_IAD._replace(split="realiad_jsons*/**/{category}.json"),),
@@ -99,6 +95,8 @@ LAYOUTS: dict[str, tuple[Form, ...]] = {
     "folder": (Form(("images/{defect}/{name}",), "masks/{defect}/{name}[_mask]", is_class_in_mask=True),),
 }
 """Layouts by name, each with its forms: the first of these that finds images counts."""
+FORMS = list(dict.fromkeys(chain(*LAYOUTS.values())))
+"""All forms, each once."""
 
 
 def find_test_images(
@@ -127,9 +125,9 @@ def find_test_images(
     Raises:
         ValueError: If a layout is not known, there is no such folder, or a `normal_folder` is not there.
         BadDataError: If there is no image in that layout, or masks in another one only; `"auto"` finds no layout or
-            several that fit; the root is a category and a collection; a table of the split cannot be read; an image or
-            mask is reached by a link that leads out of the root or nowhere; or a folder in a category is a link. If
-            folders in the root are data sets, they are named.
+            several that fit; a table of the split cannot be read; an image or mask is reached by a link that leads out
+            of the root or nowhere; or a folder in a category is a link. If folders in the root are data sets, they are
+            named.
 
     Example:
         >>> import tempfile
@@ -149,183 +147,138 @@ def find_test_images(
     images = _images(data, layout)
     if not follow_links:
         check_inside(data.root, (path for image in images for path in (image.path, *image.masks) if path))
-    folders = sorted({folder for image in images for folder in (image.defect or "").split("/") if folder})
-    for name in normal_folders:
-        if as_name(name).casefold() not in map(str.casefold, folders):
-            raise SettingError(
-                f"Expected `normal_folder` to name folders of images, but there is no {name!r} "
-                f"among {', '.join(folders) or 'none'}."
-            )
-    return sorted(_with_problems(images), key=lambda image: (image.category, image.key, image.name))
+    folders = {folder for image in images if image.defect for folder in image.defect.split("/")}
+    unknown = {as_name(name).casefold() for name in normal_folders} - {folder.casefold() for folder in folders}
+    if unknown:
+        found = f"there is no {', '.join(map(repr, sorted(unknown)))} among {', '.join(sorted(folders)) or 'none'}"
+        raise SettingError(f"Expected `normal_folder` to name folders of images, but {found}.")
+    return list(_with_problems(images))
 
 
 def _images(data: DataFolder, layout: str) -> list[LabelledImage]:
     """Test images in a layout, or in the only one that fits; raise if there is none, or masks in another one only."""
-    images = [] if layout == "auto" else _find(data, layout)
-    if any(map(_has_mask, images)):
+    named = LAYOUTS.get(layout, ())
+    found = (_find(data, form, needs_masks=needs_masks) for needs_masks in (True, False) for form in named)
+    images = next(filter(None, found), [])
+    if _have_masks(images):
         return images
     fitting = _fitting_layouts(data)
-    if layout == "auto" and len(fitting) == 1:
+    if len(fitting) == 1 and not named:
         return next(iter(fitting.values()))
-    others = [name for name, found in fitting.items() if not images or any(map(_has_mask, found))]
-    if images and not others:
+    if images and not _have_masks(chain(*fitting.values())):
         return images
-    if layout != "auto":
-        fits = " or ".join(f'`layout="{name}"`' for name in others)
-        raise BadDataError(
-            f"Expected {data.root} to be a data set in the layout {layout!r}, but found no "
-            f"{'mask of a ' if images else ''}test image. It needs {_needs(layout)}."
-            f"{f' What is there fits {fits}.' if fits else ''}"
-        )
-    is_split = data.root.name.casefold() in SPLITS
-    near = [] if fitting else [data.root.parent] if is_split else folders_in(data.root)
-    near = [folder for folder in near if _is_data_set(data, folder)]
+    around = [data.root.parent] if data.root.name.casefold() in SPLITS else folders_in(data.root)
+    below = (DataFolder(folder, data.normal_words, follow_links=data.follow_links) for folder in around)
+    near = [] if fitting else [str(each.root) for each in below if _have_masks(chain(*_fitting_layouts(each).values()))]
     if near:
-        found = "is part of another. Give that one" if is_split else "holds some. Give one of them"
-        lines = [f"Expected {data.root} to be one data set, but it {found}:", *map(str, near)]
-        raise BadDataError("\n  ".join(lines))
-    text = f"it fits several: {', '.join(fitting)}. Give the one that it is as `layout`"
-    if not fitting:
-        among = next(filter(None, (_mask_among(_find(data, name)) for name in LAYOUTS)), None)
-        seen = f"; {among} among the images looks like a mask or a depth" if among else ""
-        text = f"found no test images with masks{seen}. Give another folder, or a `table` of images and masks"
-    needs = "".join(f"\n  {name} needs {_needs(name)}" for name in fitting or LAYOUTS)
-    raise BadDataError(f"Expected {data.root} to be a data set in any known layout, but {text}:{needs}")
-
-
-def _needs(layout: str) -> str:
-    """Say where images and masks lie in a layout."""
-    form = LAYOUTS[layout][0]
-    return f"{' and '.join(form.images)} with {form.masks}"
+        raise BadDataError("\n  ".join([f"Expected {data.root} to be one data set. Give one of these:", *near]))
+    fits = " and ".join(f'`layout="{name}"`' for name in fitting) or "none"
+    listed = [layout] if named else fitting or LAYOUTS
+    forms = {name: LAYOUTS[name][0] for name in listed}
+    needs = [f"\n  {name} needs {' and '.join(form.images)} with {form.masks}" for name, form in forms.items()]
+    raise BadDataError(
+        f"Expected {data.root} to be a data set in {f'the layout {layout!r}' if named else 'one layout'}, but it fits "
+        f"{fits}. Give another folder, the `layout`, or a `table` of images and masks:{''.join(needs)}"
+    )
 
 
 def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
     """Test images by layout, for each that fits; of layouts that find the same images and masks, the first.
 
-    A layout fits if it takes no mask for an image, and finds a mask, or normal images where folders say the classes. If
-    any layout finds masks, only those fit that do.
+    A layout fits if it takes no mask for an image, and finds a mask; or if none does so, if it finds normal images and
+    folders say the class of each.
     """
-    fitting: dict[object, tuple[str, list[LabelledImage]]] = {}
-    for name in LAYOUTS:
-        images = _find(data, name)
-        classes = {image.has_defect for image in images if image.path}
-        is_sure = any(map(_has_mask, images)) or (False in classes and None not in classes)
-        if is_sure and _mask_among(images) is None:
-            files = ((image.name, image.has_defect, *filter(is_file, image.masks)) for image in images if image.path)
-            fitting.setdefault(frozenset(files), (name, images))
-    with_masks = {name: images for name, images in fitting.values() if any(map(_has_mask, images))}
-    return with_masks or dict(fitting.values())
+    for needs_masks in (True, False):
+        found = {form: _find(data, form, needs_masks=needs_masks) for form in FORMS}
+        fitting: dict[object, tuple[str, list[LabelledImage]]] = {}
+        for name, forms in LAYOUTS.items():
+            images = next(filter(None, map(found.get, forms)), [])
+            classes = {image.has_defect for image in images if image.path}
+            is_sure = _have_masks(images) if needs_masks else False in classes and None not in classes
+            if is_sure and not _is_mask_among(images):
+                on_disk = [image for image in images if image.path]
+                files = ((image.name, image.has_defect, *filter(is_file, image.masks)) for image in on_disk)
+                fitting.setdefault(frozenset(files), (name, images))
+        if fitting:
+            return dict(fitting.values())
+    return {}
 
 
-def _is_data_set(data: DataFolder, folder: Path) -> bool:
-    """Whether a folder is a data set with masks in some layout."""
-    below = DataFolder(folder, data.normal_words, follow_links=data.follow_links)
-    try:
-        return any(_has_mask(image) for images in _fitting_layouts(below).values() for image in images)
-    except BadDataError:
-        return False
-
-
-def _has_mask(image: LabelledImage) -> bool:
+def _have_masks(images: Iterable[LabelledImage]) -> bool:
     """Whether an image is there with a mask."""
-    return image.path is not None and any(map(is_file, image.masks))
+    return any(image.path and any(map(is_file, image.masks)) for image in images)
 
 
-def _mask_among(images: Sequence[LabelledImage]) -> str | None:
-    """Name a file among the images that has the name of a mask, or lies in a folder of masks or depths."""
+def _is_mask_among(images: Sequence[LabelledImage]) -> bool:
+    """Whether a file among the images has the name of a mask, or lies in a folder of masks or depths."""
     on_disk = [image for image in images if image.path]
-    masks = _masks_beside({image.key for image in on_disk})
-    folders = ((image, (image.defect or "").casefold().split("/")) for image in on_disk)
-    return next((image.name for image, names in folders if image.key in masks or not NO_IMAGES.isdisjoint(names)), None)
+    folders = "/".join({image.defect or "" for image in on_disk}).casefold().split("/")
+    return not NO_IMAGES.isdisjoint(folders) or bool(_masks_beside({image.key for image in on_disk}))
 
 
-def _masks_beside(keys: Collection[str]) -> set[str]:
+def _masks_beside(keys: set[str]) -> set[str]:
     """Return the keys that are another one with the ending of a mask."""
-    return {key for key in keys for end in MASK_ENDINGS if key.lower().endswith(end) and key[: -len(end)] in keys}
+    return {key for key in keys if MASK_ENDING.search(key) and MASK_ENDING.sub("", key) in keys}
 
 
-def _find(data: DataFolder, layout: str) -> list[LabelledImage]:
-    """Find the test images of a layout."""
-    for form in LAYOUTS[layout]:
-        inside = [folder for folder in folders_in(data.root) if fnmatch(folder.name, form.below)]
-        below = [categories for folder in inside if (categories := _categories(form, data, folder))]
-        for categories in (_categories(form, data, data.root), *(below if len(below) == 1 else [])):
-            images = [image for category in categories for image in _test_images(form, data, category)]
+def _find(data: DataFolder, form: Form, *, needs_masks: bool) -> list[LabelledImage]:
+    """Find the test images of a form; none if there has to be a mask, and is none."""
+    below = [folder for folder in folders_in(data.root) if fnmatch(folder.name, form.below)]
+    for root in (data.root, *(below if len(below) == 1 else [])):
+        files = [(category, *_files(data, form, category)) for category in _categories(data, form, root)]
+        if any(masks for _, _, masks in files) or not needs_masks:
+            images = [image for each in files for image in _test_images(data, form, *each)]
             if images:
                 return images
     return []
 
 
-def _categories(form: Form, data: DataFolder, root: Path) -> list[Path]:
-    """List the folders of categories: the root, or folders in it; none if some of these are of normal images."""
+def _categories(data: DataFolder, form: Form, root: Path) -> list[Path]:
+    """List the folders of categories: the root, or folders in it; none if it is not clear which."""
     needed = (*form.images, form.masks) if form.images[0].startswith("{") else form.images
 
     def is_category(folder: Path) -> bool:
         names = [each.name for each in folders_in(folder)]
-        return all(any(map(_first_folder(template).fullmatch, names)) for template in needed)
+        return all(any(map(_pattern(template.partition("/")[0]).fullmatch, names)) for template in needed)
 
     inside = [each for each in folders_in(root) if each.name != "Data" and each.name.casefold() not in NO_CATEGORIES]
     categories = [folder for folder in inside if is_category(folder)]
-    if not is_category(root):
-        return [] if any(data.is_normal(folder.name) for folder in categories) else categories
-    if categories and form.images[0].startswith("{"):
-        return []
-    if categories:
-        raise BadDataError(
-            f"Expected {root} to be one category or a folder of categories, but it looks like a category and "
-            f"holds {categories[0].name}, which does, too. Move one of them away."
-        )
-    return [root]
+    if is_category(root):
+        return [] if categories else [root]
+    return [] if any(data.is_normal(folder.name) for folder in categories) else categories
 
 
 @cache
-def _first_folder(template: str) -> re.Pattern[str]:
-    """Regular expression of the first folder of a template. A type of defect has not the name of another folder."""
-    other = "|".join(NO_CATEGORIES)
-    first = template.partition("/")[0].replace("{masks}", PLACES["{masks}"]).replace("{defect}", f"(?!(?:{other})$).+")
-    return re.compile(first, re.IGNORECASE | re.DOTALL)
-
-
-@cache
-def _whole_path(template: str) -> re.Pattern[str]:
-    """Regular expression of a template, which may leave out the suffix."""
-    text = template if template.endswith((".jpg", ".png")) else f"{template}\\.[^./]+"
+def _pattern(template: str) -> re.Pattern[str]:
+    """Regular expression of a template, which may leave out the suffix of a file."""
+    text = template if template.endswith(".png") or "/" not in template else rf"{template}\.[^./]+"
     for place, expression in PLACES.items():
         text = text.replace(place, expression)
     return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
-def _key(data: DataFolder, template: str, relative: str) -> Key | None:
-    """Read a path in the folder of a category by a template; None if it does not fit."""
-    match = _whole_path(template).fullmatch(relative)
-    if not match:
-        return None
-    normal = (folder for folder in relative.split("/")[:-1] if data.is_normal(folder))
-    return as_name(match.groupdict().get("defect") or next(normal, "")), as_name(match["name"])
-
-
-def _test_images(form: Form, data: DataFolder, category: Path) -> Iterator[LabelledImage]:
-    """Yield the test images of a category, and the masks without an image."""
-    images: dict[Key, list[Path]] = defaultdict(list)
-    masks: dict[Key, list[Path]] = defaultdict(list)
-    first = [_first_folder(template) for template in (*form.images, form.masks)]
+def _files(data: DataFolder, form: Form, category: Path) -> tuple[Files, Files]:
+    """Images and masks in the folder of a category, by the first template that fits."""
+    images: Files = defaultdict(list)
+    masks: Files = defaultdict(list)
+    templates = {form.masks: masks, **dict.fromkeys(form.images, images)}
+    first = [_pattern(template.partition("/")[0]) for template in templates]
     folders = [each for each in folders_in(category) if any(pattern.fullmatch(each.name) for pattern in first)]
-    for relative, path in (file for folder in folders for file in data.files(folder).items()):
-        if of_mask := _key(data, form.masks, relative):
-            masks[of_mask].append(path)
-        elif of_image := next(filter(None, (_key(data, template, relative) for template in form.images)), None):
-            images[of_image].append(path)
-    found = _labelled(form, data, category, images, masks)
-    rows = read_split(data.root, category.name, form.split) if form.split else None
-    return found if rows is None else _of_split(data, category, found, rows)
+    for relative, path in chain.from_iterable(map(data.files, folders)):
+        for template, files in templates.items():
+            if match := _pattern(template).fullmatch(relative):
+                files[match.groupdict().get("defect") or data.normal_folder(relative), match["name"]].append(path)
+                break
+    return images, masks
 
 
-def _labelled(
-    form: Form, data: DataFolder, category: Path, images: dict[Key, list[Path]], masks: dict[Key, list[Path]]
-) -> Iterator[LabelledImage]:
-    """Yield images with their masks, and masks without an image."""
+def _test_images(data: DataFolder, form: Form, category: Path, images: Files, masks: Files) -> Iterator[LabelledImage]:
+    """Yield the test images of a category: those of its split, or else all, and the masks without an image."""
+    split = read_split(data, category, form.split) if form.split else None
+    if split is not None:
+        yield from (image._replace(has_mask_classes=form.has_mask_classes) for image in split)
+        return
     title, used = as_name(category.name), set()
-    ending = "_mask" if any(path.stem.endswith("_mask") for paths in masks.values() for path in paths) else ""
     with_defect = Counter(name for defect, name in images if not data.is_normal(defect))
     # Without normal images, the folders may be no types of defect.
     is_loose = form.masks.startswith("{masks}") and with_defect.total() < len(images)
@@ -338,10 +291,10 @@ def _labelled(
         if not (defect or form.is_class_in_mask):
             problem = "no folder says whether it has a defect"
         elif len(found) > 1 and not form.masks.endswith("/*"):
-            problem = _several("masks", map(data.name_of, found))
+            problem = f"several masks, of which one has to go: {', '.join(map(data.name_of, found))}"
         if not (found or is_normal):
-            text = form.masks.replace("[_mask]", ending).format(defect=defect, type=defect, name=name, masks="mask")
-            found = [category / (text if text.endswith(".png") else f"{text}.png")]
+            text = form.masks.replace("[_mask]", "_mask").format(defect=defect, type=defect, name=name, masks="mask")
+            found = [category / f"{text.removesuffix('.png')}.png"]
         has_defect = None if form.is_class_in_mask and not is_normal else not is_normal
         facts = (tuple(found), has_defect, defect or None, form.has_mask_classes, problem)
         yield from (LabelledImage(data.name_of(path), title, path, *facts) for path in paths)
@@ -351,44 +304,18 @@ def _labelled(
             yield lost._replace(problem="a mask without an image")
 
 
-def _of_split(
-    data: DataFolder, category: Path, images: Iterable[LabelledImage], rows: Sequence[SplitRow]
-) -> Iterator[LabelledImage]:
-    """Yield the images that a split names, as it names them, and the masks without an image."""
-    wanted: dict[str, tuple[SplitRow, LabelledImage]] = {}
-    for row in rows:
-        base = category.parent if row.image.startswith(f"{category.name}/") else category
-        path, masks = base / row.image, (base / row.mask,) if row.mask else ()
-        defect = row.defect and as_name(row.defect)
-        named = LabelledImage(data.name_of(path), as_name(category.name), path, masks, row.has_defect, defect)
-        wanted[named.key] = row, named
-    for image in images:
-        row, named = wanted.pop(image.key, (SplitRow(""), image))
-        if row.defect:
-            of_row = named.masks or (image.masks if row.has_defect else ())
-            yield image._replace(masks=of_row, has_defect=row.has_defect, defect=named.defect, problem=None)
-        elif row.image or image.path is None:
-            yield image
-    for _, named in wanted.values():
-        is_there = named.path is not None and is_file(named.path)
-        yield named if is_there else named._replace(path=None, problem="in the split, but not on disk")
-
-
 def _with_problems(images: Sequence[LabelledImage]) -> Iterator[LabelledImage]:
-    """Add what is wrong with images that is seen from others, or from the files of their masks."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for image in images:
-        names[image.key].append(image.name)
+    """Sort images, and add what is wrong with them that is seen from others, or from the files of their masks."""
+    counts = Counter(image.key for image in images)
     masks_beside = _masks_beside({image.key for image in images if image.path})
-    for image in images:
-        problem = image.problem or missing_mask(image)
-        if len(names[image.key]) > 1:
-            problem = _several("images of one name", names[image.key])
+    for image in sorted(images, key=lambda image: (image.category, image.key, image.name)):
+        problem = image.problem
+        if counts[image.key] > 1:
+            problem = "one of several images of this name, of which one has to stay"
         elif image.key in masks_beside:
             problem = "named as the mask of another image, but it lies among the images"
+        elif not problem and image.missing_mask:
+            folder = (image.defect or "").partition("/")[0]
+            remedy = f'`normal_folder="{folder}"` if it has no defect' if folder else "that of a normal image is empty"
+            problem = f"its mask {image.missing_mask} is missing; {remedy}"
         yield image._replace(problem=problem)
-
-
-def _several(kind: str, names: Iterable[str]) -> str:
-    """Say that an image has several files where it should have one."""
-    return f"several {kind}, of which one has to go: {', '.join(sorted(names))}"

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import pandas as pd
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics.evaluate.data.texts import read_rows, read_text
+from aupimo_torchmetrics.evaluate.data.folders import DataFolder, LabelledImage, as_name, is_file
 
-__all__ = ["SplitRow", "read_split"]
+__all__ = ["read_split"]
 
-
-class SplitRow(NamedTuple):
-    """A test image. Paths begin in the folder of its category, or with the name of it."""
-
-    image: str
-    mask: str | None = None
-    """Mask of the image; None if it has none, or where the folders say it."""
-    defect: str | None = None
-    """Type of defect; None where the folders say it."""
-    has_defect: bool | None = None
-    """Whether this type is a defect; None where the folders say it."""
+Row = tuple[str, str | None, str, bool]
+"""Paths of a test image and of its mask, its type of defect, and whether this is one."""
 
 
-def read_split(root: Path, category: str, pattern: str) -> list[SplitRow] | None:
+def read_split(data: DataFolder, category: Path, pattern: str) -> list[LabelledImage] | None:
     """Read which images of a category are test images.
 
     Args:
-        root: Folder of the data set. The file lies in it, or in one of the two folders above it.
-        category: Name of the folder of the category.
+        data: Folder of the data set. The file lies in it, or in one of the two folders above it.
+        category: Folder of the category.
         pattern: Path of the file, in which `{category}` stands for the name.
 
     Returns:
@@ -39,44 +33,52 @@ def read_split(root: Path, category: str, pattern: str) -> list[SplitRow] | None
 
     Raises:
         BadDataError: If there are several files, none of them in a folder called as the pattern begins; or if the file
-            cannot be read, or holds paths that lead out of the data set.
+            cannot be read, or holds paths that lead out of the category.
 
     """
-    found = (list(base.glob(pattern.format(category=escape(category)))) for base in (root, *root.parents[:2]))
-    paths = sorted(next(filter(None, found), []))
+    pattern = pattern.format(category=escape(category.name))
+    found = (sorted(base.glob(pattern)) for base in (data.root, *data.root.parents[:2]))
+    paths = next(filter(None, found), [])
     usual = pattern.partition("/")[0].rstrip("*")
     paths = [path for path in paths if path.parent.name == usual] or paths
     if len(paths) > 1:
-        names = ", ".join(map(str, paths))
-        raise BadDataError(f"Expected one split of the category {category}, but found {names}. Move the others away.")
+        raise BadDataError(f"Expected one split of {category.name}, but found {', '.join(map(str, paths))}.")
     if not paths:
         return None
-    (path,) = paths
+    rows = _rows_of_visa(data, paths[0], category.name) if paths[0].suffix == ".csv" else _rows_of_real_iad(paths[0])
     try:
-        rows = list(_rows_of_visa(path, category) if path.suffix == ".csv" else _rows_of_real_iad(path))
-    except BadDataError:
-        raise
+        return [_image(data, category, row) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadDataError(f"Expected {path} to name test images, but could not read it: {error!r}.") from error
-    for text in (text for row in rows for text in row[:3] if text is not None):
-        if not isinstance(text, str) or text.startswith("/") or ".." in text.split("/"):
-            raise BadDataError(f"Expected {path} to hold paths of images in {category}, but found {text!r}.")
-    return rows
+        raise BadDataError(f"Expected {paths[0]} to name test images, but could not read it: {error!r}.") from error
 
 
-def _rows_of_visa(path: Path, category: str) -> Iterator[SplitRow]:
+def _rows_of_visa(data: DataFolder, path: Path, category: str) -> Iterator[Row]:
     """Yield the test images of a category in VisA's `1cls.csv`."""
-    columns, lines = read_rows(path)
-    for _, cells in lines:
-        row = dict(zip(columns, cells, strict=True))
-        if row["split"] == "test" and row["object"] == category:
-            yield SplitRow(row["image"])
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for image in table["image"][(table["split"] == "test") & (table["object"] == category)]:
+        folder = Path(image).parent.name
+        is_normal = data.is_normal(folder)
+        mask = None if is_normal else Path(image.replace("/Images/", "/Masks/")).with_suffix(".png").as_posix()
+        yield image, mask, folder, not is_normal
 
 
-def _rows_of_real_iad(path: Path) -> Iterator[SplitRow]:
+def _rows_of_real_iad(path: Path) -> Iterator[Row]:
     """Yield the test images in a JSON of Real-IAD."""
-    content: Any = json.loads(read_text(path))
+    content: Any = json.loads(path.read_bytes())
     normal = content.get("meta", {}).get("normal_class", "OK")
     for row in content["test"]:
         defect = row["anomaly_class"]
-        yield SplitRow(row["image_path"], row.get("mask_path"), defect, defect != normal)
+        yield row["image_path"], row.get("mask_path"), defect, defect != normal
+
+
+def _image(data: DataFolder, category: Path, row: Row) -> LabelledImage:
+    """Image of a row, whose paths begin in the folder of the category, or with its name."""
+    image, mask, defect, has_defect = row
+    base = category.parent if image.startswith(f"{category.name}/") else category
+    path, masks = base / image, (base / mask,) if mask else ()
+    for each in (path, *masks):
+        if not Path(os.path.normpath(each)).is_relative_to(category):
+            raise ValueError(f"{each} does not lie in {category}")
+    facts = (masks, has_defect, as_name(defect))
+    found = LabelledImage(data.name_of(path), as_name(category.name), path, *facts)
+    return found if is_file(path) else found._replace(path=None, problem="in the split, but not on disk")

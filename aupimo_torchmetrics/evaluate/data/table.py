@@ -20,47 +20,46 @@ All cells are texts. Paths are relative to the folder of the table, or for a tab
 from __future__ import annotations
 
 import csv
-import math
+import io
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from aupimo_torchmetrics._errors import BadDataError, SettingError
+import pandas as pd
+
+from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
-from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS, LabelledImage, as_name, is_file, missing_mask
-from aupimo_torchmetrics.evaluate.data.texts import read_rows
+from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS, LabelledImage, as_name, is_file
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_map_files
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image, pair_images, pair_maps
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = ["PairedTable", "open_table", "write_table"]
 
-COLUMNS = ("image", "mask", "map", "label", "defect", "category", "object", "split", "name", "score", "mask_classes")
+COLUMNS = ("image", "mask", "map", "label", "defect", "category", "split", "name", "score", "mask_classes")
 """Columns that are read."""
+DELIMITERS = (",", ";", "\t", "|")
+"""What may stand between cells: the most frequent of these in the header."""
 SEPARATOR = ";"
 """Stands between several masks of an image."""
 TEST = "test"
 """The split, in any case, whose rows count."""
 BY_MASK = "mask"
 """Label of an image of which only the mask says whether it has a defect."""
+DEFECT_WORDS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "ng", "ko")
+"""Labels of images with a defect, in any case."""
 LABELS: dict[str, bool | None] = {
     **dict.fromkeys(("0", "0.0", "false", *NORMAL_WORDS), False),
-    **dict.fromkeys(
-        ("1", "1.0", "true", "anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "ng", "ko"), True
-    ),
+    **dict.fromkeys(("1", "1.0", "true", *DEFECT_WORDS), True),
     BY_MASK: None,
 }
 """Whether an image has a defect, by its label in any case."""
 
 TableLike: TypeAlias = "str | os.PathLike[str] | pd.DataFrame"
 _Row: TypeAlias = dict[str, str]
-"""Texts of all of `COLUMNS`, empty for one that is not there; and `place`, which row of which table it is."""
+"""Texts by column, for all of `COLUMNS`; and `place`, which row of which table it is."""
 
 
 class PairedTable(NamedTuple):
@@ -78,18 +77,6 @@ class PairedTable(NamedTuple):
     """Which rows and columns do not count, a sentence each."""
 
 
-class _Table(NamedTuple):
-    """What a table says."""
-
-    title: str
-    """Category of images without one."""
-    folder: Path
-    """Folder that paths are relative to."""
-    columns: list[str]
-    rows: list[tuple[str, list[str]]]
-    """Place and cells of each row."""
-
-
 def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
     r"""Read a table of images, and find the map of each.
 
@@ -99,13 +86,14 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
         maps: Maps that are matched to the images by their paths. If None, the column `map` names the map of each image.
 
     Returns:
-        Images with their maps. Bad files: rows that contradict themselves or each other, with their lines, and what
-        `aupimo_torchmetrics.evaluate.pairing.pair_maps` finds.
+        Images with their maps. Bad files: images whose rows contradict themselves or each other, with their lines, and
+        what `aupimo_torchmetrics.evaluate.pairing.pair_maps` finds.
 
     Raises:
         TypeError: If the table is neither a path nor a DataFrame.
-        ValueError: If there is no such file.
-        BadDataError: If the file is no table, a column is missing or there twice, or no row is of a test image.
+        OSError: If the file cannot be read.
+        BadDataError: If the file is no table, a column is missing or there twice, a row has more or fewer cells or no
+            image, or no row is of a test image.
 
     Example:
         >>> import tempfile
@@ -121,24 +109,36 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
         [('a.png', 0, 'a.tiff'), ('b.png', 1, 'b.tiff')]
 
     """
-    content = _read(table)
-    used = [column for column in COLUMNS if column != "map" or maps is None]
-    rows, bad_rows = _rows(content, used)
-    rows, others, notes = _by_split(content.columns, rows)
-    unused = ", ".join(column for column in content.columns if column and column not in used)
+    title, folder, columns, lines = _read(table)
+    used = [column for column in columns if column in COLUMNS and (column != "map" or maps is None)]
+    needed = ["image", "mask", "map"] if maps is None else ["image", "mask"]
+    if len({*used}) < len(used) or not {*needed} <= {*used}:
+        raise BadDataError(
+            f"Expected `table` to have columns {', '.join(needed)}, and none twice, but its columns are "
+            f"{', '.join(columns) or 'none'}. Without a column map, give the maps as `maps`."
+        )
+    all_rows = _rows(columns, lines, title)
+    rows = [row for row in all_rows if row["split"].casefold() == TEST]
+    others = [row for row in all_rows if row["split"].casefold() != TEST]
+    splits = Counter(row["split"] or "(none)" for row in others)
+    found = ", ".join(f"{split} ({count})" for split, count in splits.items()) or "none"
+    if not rows:
+        raise BadDataError(f"Expected `table` to have rows of the split {TEST}, but found {found}.")
+    notes = [f"rows of the table that are not of the split {TEST} do not count: {found}"] if others else []
+    unused = ", ".join(column for column in columns if column and column not in used)
     notes += [f"columns of the table that are not used: {unused}"] if unused else []
-    found = list(zip(_images(content, rows, needs_map=maps is None), rows, strict=True))
-    found.sort(key=lambda each: (each[0].category, each[0].key, each[0].name))
-    images = [image for image, _ in found]
+    of_rows = zip(_images(rows, used, folder), (row["map"] for row in rows), strict=True)
+    sorted_rows = sorted(of_rows, key=lambda each: (each[0].category, each[0].key, each[0].name))
+    images = [image for image, _ in sorted_rows]
     if maps is None:
-        names = [row["map"] for _, row in found]
-        maps = open_map_files([_file(name, content.folder) for name in names], names)
+        maps = open_map_files([_file(name, folder) for _, name in sorted_rows], [name for _, name in sorted_rows])
         pairs, bad_files = pair_images(maps, images, range(len(images)))
     else:
         pairs, bad_files = pair_maps(maps, images)
-        of_others = _maps_of(others, maps, content.folder)
-        bad_files = [bad_file for bad_file in bad_files if bad_file.path not in of_others]
-    return PairedTable(pairs, [*bad_rows, *bad_files], maps, images, notes)
+        of_others = [LabelledImage(name, "", None, (), False) for name in _names(others, folder)]
+        named_by_others = {pair.name for pair in pair_maps(maps, of_others)[0]}
+        bad_files = [bad_file for bad_file in bad_files if bad_file.path not in named_by_others]
+    return PairedTable(pairs, bad_files, maps, images, notes)
 
 
 def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -> None:
@@ -164,13 +164,13 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
         ...         Path(root, "bottle", name).touch()
         ...     write_table(find_test_images(root), Path(root, "table.csv"))
         ...     print(Path(root, "table.csv").read_text())
-        image,mask,label,category,defect
-        bottle/test/dirt/000.png,bottle/ground_truth/dirt/000_mask.png,1,bottle,dirt
-        bottle/test/good/000.png,,0,bottle,good
+        image,mask,label,category,defect,name,mask_classes
+        bottle/test/dirt/000.png,bottle/ground_truth/dirt/000_mask.png,1,bottle,dirt,bottle/test/dirt/000.png,0
+        bottle/test/good/000.png,,0,bottle,good,bottle/test/good/000.png,0
         <BLANKLINE>
 
     """
-    problems = [bad_image(image, image.problem) for image in images if image.problem and missing_mask(image) is None]
+    problems = [bad_image(image, image.problem) for image in images if image.problem and not image.missing_mask]
     if problems:
         raise BadFilesError(problems, "a table can only be written without them")
     path = Path(path)
@@ -179,119 +179,105 @@ def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -
         {
             "image": image.name if image.path is None else _cell(image.path, folder),
             "mask": SEPARATOR.join(_cell(mask, folder) for mask in image.masks),
-            "label": BY_MASK if image.has_defect is None else str(int(image.has_defect)),
+            "label": BY_MASK if image.has_defect is None else int(image.has_defect),
             "category": image.category,
-            "defect": image.defect or "",
+            "defect": image.defect,
             "name": image.name,
-            "mask_classes": str(int(image.has_mask_classes)),
+            "mask_classes": int(image.has_mask_classes),
         }
         for image in images
     ]
-    columns = ["image", "mask", "label", "category", "defect"]
-    columns += ["name"] if _names([row["image"] for row in rows], folder) != [row["name"] for row in rows] else []
-    columns += ["mask_classes"] if any(image.has_mask_classes for image in images) else []
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        with replacing(path) as unfinished:
+            pd.DataFrame(rows).to_csv(unfinished, index=False, lineterminator="\n")
     except UnicodeEncodeError as error:
         raise BadDataError(f"Expected names in Unicode, but got {error.object!r}, which no table can hold.") from error
 
 
-def _read(table: Any) -> _Table:
-    """Take a file or a DataFrame apart; pandas is not imported for that."""
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(table, pandas.DataFrame):
-        columns = [str(column).strip().lower() for column in table.columns]
-        texts = table.astype(object).where(table.notna(), "").to_numpy()
-        places = (f"table, row {index}" for index in table.index)
-        rows = [(place, [str(cell).strip() for cell in cells]) for place, cells in zip(places, texts, strict=True)]
-        return _Table("table", Path.cwd(), columns, rows)
-    if not isinstance(table, str | os.PathLike):
-        raise TypeError(f"Expected `table` to be a path or a pandas DataFrame, but got {type(table).__name__}.")
-    path = Path(table)
-    if not path.is_file():
-        raise SettingError(f"Expected `table` to be a file, but there is no file {path}.")
-    columns, lines = read_rows(path)
-    rows = [(f"{path}, line {line}", cells) for line, cells in lines]
-    return _Table(as_name(path.stem), path.parent.resolve(), columns, rows)
+def _read(table: TableLike) -> tuple[str, Path, list[str], list[tuple[str, list[str]]]]:
+    """Title, folder that paths are relative to, columns, and the place and cells of each row."""
+    if isinstance(table, pd.DataFrame):
+        title, folder, columns = "table", Path.cwd(), [str(column) for column in table.columns]
+        texts = table.astype(object).where(table.notna(), "").astype(str)
+        lines = [(f"table, row {index}", list(cells)) for index, *cells in texts.itertuples()]
+    else:
+        path = Path(table)
+        title, folder = as_name(path.stem), path.parent.resolve()
+        (_, columns), *lines = _read_csv(path) or [("", [])]
+    columns = [column.strip().lower() for column in columns]
+    if "category" not in columns:
+        columns = ["category" if column == "object" else column for column in columns]
+    return title, folder, columns, lines
 
 
-def _rows(table: _Table, used: Sequence[str]) -> tuple[list[_Row], list[BadFile]]:
-    """Texts of each row in the columns that are used; and rows with more or fewer cells than columns, or no image."""
-    columns, found = table.columns, f"its columns are {', '.join(table.columns) or 'none'}"
-    for column in COLUMNS:
-        if column in {"image", "mask", "map"} & {*used} - {*columns}:
-            remedy = " Without a column map, give the maps as `maps`." if column == "map" else ""
-            raise BadDataError(f"Expected `table` to have a column {column}, but {found}.{remedy}")
-        if columns.count(column) > 1 or (column not in columns and f"{column}s" in columns):
-            raise BadDataError(f"Expected `table` to have one column {column}, but {found}.")
-    if not table.rows:
-        raise BadDataError("Expected `table` to have a row for each image, but it has none.")
-    rows, bad_rows = [], []
-    for place, cells in table.rows:
-        known = {column: cell for column, cell in zip(columns, cells, strict=False) if column in used}
-        row = {**dict.fromkeys(COLUMNS, ""), **known, "place": place}
-        if len(cells) != len(columns):
-            bad_rows.append(BadFile(place, f"{len(cells)} cells, but {len(columns)} columns"))
-        elif not (row["image"] or row["name"]):
-            bad_rows.append(BadFile(place, "no image"))
-        else:
-            rows.append(row)
-    if {"category", "object"} <= {*columns} and any(row["category"] != row["object"] for row in rows):
-        raise BadDataError("Expected `table` to have a column category or object, but it has both, and they differ.")
-    return rows, bad_rows
+def _read_csv(path: Path) -> list[tuple[str, list[str]]]:
+    """Place and cells of each row that is not empty, and of the header; a row of several lines ends at its place.
+
+    (The reader is Python's: that of pandas does not say at which line a row is, fills short rows, and takes a first
+    column without a name for an index.)
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadDataError(f"Expected {path} to be a text in UTF-8, but it is in UTF-16, or another form.") from error
+    header, _, _ = text.lstrip().partition("\n")
+    if header.startswith(("{", "[")):
+        raise BadDataError(f"Expected {path} to be a table in CSV, with a header as `image,mask,map`, but it is JSON.")
+    delimiter = max(DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True, skipinitialspace=True)
+    try:
+        return [(f"{path}, line {reader.line_num}", cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise BadDataError(f"Expected {path} to be CSV, but could not read line {reader.line_num}: {error}.") from error
 
 
-def _by_split(columns: Sequence[str], rows: list[_Row]) -> tuple[list[_Row], list[_Row], list[str]]:
-    """Part rows of test images from others, with a note on these. Without a column `split` all are of test images."""
-    of_test = [row for row in rows if "split" not in columns or row["split"].casefold() == TEST]
-    others = [row for row in rows if "split" in columns and row["split"].casefold() != TEST]
-    counts = Counter(row["split"] or "(none)" for row in others)
-    found = ", ".join(f"{split} ({count})" for split, count in counts.items())
-    if others and not of_test:
-        raise BadDataError(f"Expected `table` to have rows with `{TEST}` in the column split, but found {found}.")
-    note = f"rows of the table that are not of the split {TEST} do not count: {found}"
-    return of_test, others, [note] if others else []
+def _rows(columns: Sequence[str], lines: Sequence[tuple[str, list[str]]], title: str) -> list[_Row]:
+    """Texts of each row by column."""
+    rows = []
+    for place, cells in lines:
+        texts = [cell.strip() for cell in cells]
+        row = {**dict.fromkeys(COLUMNS, ""), "split": TEST, **dict(zip(columns, texts, strict=False)), "place": place}
+        if len(cells) != len(columns) or not row["image"]:
+            raise BadDataError(f"Expected an image and {len(columns)} cells, but {place} has {', '.join(cells)!r}.")
+        rows.append(row | {"category": as_name(row["category"]) or title})
+    return rows
 
 
-def _maps_of(rows: Sequence[_Row], maps: MapFiles, folder: Path) -> set[str]:
-    """Names of the maps that belong to images of other splits."""
-    names = _names([row["image"] for row in rows], folder)
-    images = [LabelledImage(row["name"] or name, "", None, (), False) for row, name in zip(rows, names, strict=True)]
-    return {pair.name for pair in pair_maps(maps, images)[0]}
-
-
-def _images(table: _Table, rows: Sequence[_Row], *, needs_map: bool) -> Iterator[LabelledImage]:
+def _images(rows: Sequence[_Row], used: Collection[str], folder: Path) -> Iterator[LabelledImage]:
     """Yield the image of each row, with what is wrong with the row."""
-    derived = _names([row["image"] for row in rows], table.folder)
-    names = [as_name(row["name"]) or name for row, name in zip(rows, derived, strict=True)]
-    maps = [os.path.normpath(_file(row["map"], table.folder)) if row["map"] else None for row in rows]
+    names = _names(rows, folder)
+    maps = [_file(row["map"], folder) if row["map"] and "map" in used else None for row in rows]
+    scores = pd.to_numeric(pd.Series([row["score"] for row in rows], dtype=object), errors="coerce")
     num_names, num_maps = Counter(names), Counter(maps)
-    for row, name, map_file in zip(rows, names, maps, strict=True):
-        file = _file(row["image"], table.folder)
+    for row, name, map_file, score in zip(rows, names, maps, scores, strict=True):
+        file = _file(row["image"], folder)
+        masks = [row["mask"]] if is_file(_file(row["mask"], folder)) else row["mask"].split(SEPARATOR)
+        label, category, mask_classes = row["label"].lower(), row["category"], row["mask_classes"].lower()
         image = LabelledImage(
             name=name,
-            category=as_name(row["category"] or row["object"]) or table.title,
-            path=file if row["image"] and is_file(file) else None,
-            masks=_masks(row["mask"], table.folder),
+            category=category,
+            path=file if is_file(file) else None,
+            masks=tuple(_file(mask, folder) for mask in masks if mask.strip()),
             has_defect=_has_defect(row),
             defect=as_name(row["defect"]) or None,
-            has_mask_classes=LABELS.get(row["mask_classes"].lower()) is True,
+            has_mask_classes=LABELS.get(mask_classes) is True,
             place=row["place"],
-            score=_number(row["score"]),
+            score=None if pd.isna(score) else float(score),
         )
-        problems = [*_contradictions(row, image, has_score="score" in table.columns)]
-        problems += ["an image that another row names, too"] if num_names[name] > 1 else []
-        if needs_map and map_file is None:
-            problems.append("no map")
-        elif map_file is not None:
-            problems += [f"its map {map_file} is missing"] if not is_file(Path(map_file)) else []
-            problems += ["a map that another row names, too"] if num_maps[map_file] > 1 else []
-            problems += ["its map and its mask are one file"] if map_file in map(os.path.normpath, image.masks) else []
-        yield image._replace(problem="; ".join(problems) or None)
+        problems = {
+            f"the label {label!r} is neither 0 (normal) nor 1 (with a defect)": label not in {"", *LABELS},
+            "with a defect, or by its mask, but there is no mask": image.has_defect is not False and not image.masks,
+            f"no score: {row['score']!r} is no number": "score" in used and image.score is None,
+            f"mask_classes is {mask_classes!r}, neither 0 nor 1": mask_classes and LABELS.get(mask_classes) is None,
+            f"the category {category!r} cannot be a folder": category in {".", ".."} or {*category} & {"/", "\\"},
+            f"its mask {image.missing_mask} is missing": image.missing_mask is not None,
+            "an image that another row names, too": num_names[name] > 1,
+            "no map": "map" in used and map_file is None,
+            f"its map {map_file} is missing": map_file is not None and not is_file(map_file),
+            "a map that another row names, too": map_file is not None and num_maps[map_file] > 1,
+            "its map and its mask are one file": map_file in image.masks,
+        }
+        yield image._replace(problem="; ".join(text for text, is_so in problems.items() if is_so) or None)
 
 
 def _has_defect(row: _Row) -> bool | None:
@@ -303,61 +289,23 @@ def _has_defect(row: _Row) -> bool | None:
     return None if row["mask"] else False
 
 
-def _contradictions(row: _Row, image: LabelledImage, *, has_score: bool) -> Iterator[str]:
-    """Yield what is wrong with the image of a row by itself."""
-    if row["label"] and row["label"].lower() not in LABELS:
-        yield f"the label {row['label']!r} is neither 0 (normal) nor 1 (with a defect)"
-    elif image.has_defect is not False and not image.masks:
-        kind = "label" if row["label"] else "defect"
-        says = "that the mask tells" if image.has_defect is None else "that it has a defect"
-        yield f"the {kind} {row[kind]} says {says}, but there is no mask"
-    if has_score and image.score is None:
-        yield f"the score {row['score']!r} is no number" if row["score"] else "no score"
-    if row["mask_classes"] and LABELS.get(row["mask_classes"].lower()) is None:
-        yield f"mask_classes is {row['mask_classes']!r}, neither 0 nor 1"
-    if image.category in {".", ".."} or not {"/", "\\"}.isdisjoint(image.category):
-        yield f"the category {image.category!r} cannot be the name of a folder"
-    if missing := missing_mask(image):
-        yield missing
-
-
-def _number(text: str) -> float | None:
-    """Number that a text says; None if it says none."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
-
-
-def _masks(cell: str, folder: Path) -> tuple[Path, ...]:
-    """Files of masks that a cell names."""
-    parts = [cell] if is_file(_file(cell, folder)) else cell.split(SEPARATOR)
-    return tuple(_file(part.strip(), folder) for part in parts if part.strip())
-
-
 def _file(cell: str, folder: Path) -> Path:
-    """File that a cell names, which may begin with `..` and be written by Windows."""
-    cell = cell.replace("\\", "/")
-    while cell.startswith("../"):
-        cell, folder = cell[3:], folder.parent
-    return folder / cell
+    """File that a cell names, which may be written by Windows."""
+    return Path(os.path.normpath(folder / cell.strip().replace("\\", "/")))
 
 
-def _names(cells: Sequence[str], folder: Path) -> list[str]:
-    """Paths of images relative to the folder, or if one lies elsewhere to the folder they all lie in."""
-    files = [os.path.normpath(folder / cell.replace("\\", "/")) if cell else "" for cell in cells]
-    base = str(folder)
-    parents = {os.path.dirname(file) for file in files if file}  # noqa: PTH120  texts, many of them
-    if any(os.path.commonpath([base, parent]) != base for parent in parents):
-        base = os.path.commonpath(parents)
-    return [as_name(Path(file).relative_to(base).as_posix()) if file else "" for file in files]
+def _names(rows: Sequence[_Row], folder: Path) -> list[str]:
+    """Names of images: their paths relative to the folder, or if one lies elsewhere to the folder they all lie in."""
+    files = [_file(row["image"], folder) for row in rows]
+    parents = {file.parent for file in files}
+    is_inside = all(parent.is_relative_to(folder) for parent in parents)
+    base = folder if is_inside else Path(os.path.commonpath(parents))
+    return [as_name(row["name"] or file.relative_to(base).as_posix()) for row, file in zip(rows, files, strict=True)]
 
 
 def _cell(path: Path, folder: Path) -> str:
-    """Path relative to a folder, or as it is if they have no folder in common."""
+    """Path relative to a folder."""
     try:
-        has_common = len(Path(os.path.commonpath([path, folder])).parts) > 1
+        return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # another drive of Windows
-        has_common = False
-    return Path(os.path.relpath(path, folder)).as_posix() if has_common else path.as_posix()
+        return path.as_posix()
