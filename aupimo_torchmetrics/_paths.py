@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Matches", "as_key", "as_name", "distinguishing_names", "match_by_end"]
+__all__ = ["Matches", "as_key", "as_name", "category_in", "distinguishing_names", "match_by_end"]
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
@@ -39,15 +39,6 @@ TEST_FOLDERS = {"images", "test", "test_public"}
 """Folders, in any case, that lie in the folder of a category."""
 LAYOUT_FOLDERS = TEST_FOLDERS | {"1cls", "data", "rgb"}
 """Folders, in any case, that tell no image from another."""
-_NAMES = (
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "
-    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "
-    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "
-    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "
-    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
-)
-PUBLISHED_CATEGORIES = frozenset(_NAMES.split())
-"""Folders that are categories wherever they stand: of MVTec AD, LOCO, 3D-AD, AD 2, and VisA."""
 JOINERS = re.compile(r"[/_.-]+")
 """What stands between words."""
 ADDITIONS = re.compile(r"(?<=.)[ _.-]")
@@ -80,13 +71,9 @@ class _Path(NamedTuple):
     """Position of the folder of the category; None if the path does not say it."""
 
 
-class _Fit(NamedTuple):
-    """Images that a path fits."""
-
-    images: list[int]
-    """Indices: none, one, or several that fit equally well."""
-    way: tuple[str, str]
-    """The addition to the name, and whether the path is equal, longer or shorter."""
+_Fit = tuple[list[int], tuple[str, str]]
+"""Images that a path fits: none, one, or several that fit equally well. And in which way: the addition to the name, and
+whether the path is equal, longer or shorter."""
 
 
 def as_name(path: str) -> str:
@@ -104,6 +91,19 @@ def as_key(path: str) -> str:
 
     """
     return SUFFIXES.sub("", as_name(path))
+
+
+def category_in(path: str) -> str:
+    """Return the folder in front of `test` or its like, which is that of the category; empty if there is none.
+
+    Example:
+        >>> from aupimo_torchmetrics._paths import category_in
+        >>> category_in("mvtec/bottle/test/crack/000.png"), category_in("crack/000.png")
+        ('bottle', '')
+
+    """
+    read = _read(path)
+    return "" if read.category is None else read.folders[read.category].rstrip("/")
 
 
 def match_by_end(paths: Sequence[str], images: Sequence[str], *, have_categories: bool = False) -> Matches:
@@ -127,7 +127,7 @@ def match_by_end(paths: Sequence[str], images: Sequence[str], *, have_categories
     ours_below, theirs_below = (_below_shared(each, has_category=have_categories) for each in (ours, theirs))
     for here, there, by_words in ((ours, theirs, False), (ours_below, theirs_below, False), (ours, theirs, True)):
         fits = _find_fits(here, there, by_words=by_words)
-        if any(fit.images for fit in fits):
+        if any(found for found, _ in fits):
             return _only_clear(fits)
     return Matches([None for _ in paths], {}, {})
 
@@ -140,16 +140,11 @@ def _read(text: str) -> _Path:
     folders: list[str] = []
     category = None
     for folder in all_folders:
-        if not _is_of_layout(folder):
+        if folder.casefold() not in LAYOUT_FOLDERS:
             folders.append(f"{folder}/")
         elif folders and folder.casefold() in TEST_FOLDERS:
             category = len(folders) - 1
     return _Path(tuple(folders), name, text[len(key) :].lower(), category)
-
-
-def _is_of_layout(folder: str) -> bool:
-    """Whether a folder tells no image from another."""
-    return folder.casefold() in LAYOUT_FOLDERS
 
 
 def _below_shared(paths: Sequence[_Path], *, has_category: bool) -> list[_Path]:
@@ -184,8 +179,8 @@ def _find_fits(paths: Sequence[_Path], images: Sequence[_Path], *, by_words: boo
             if found:
                 # Of images that differ in nothing else, it is the one whose suffix the path has, too.
                 of_suffix = [number for number in found if path.suffix.startswith(images[number].suffix or "/")]
-                return _Fit(of_suffix or found, (path.name[cut:], way))
-        return _Fit([], ("", ""))
+                return of_suffix or found, (path.name[cut:], way)
+        return [], ("", "")
 
     return [fit(path) for path in paths]
 
@@ -203,24 +198,25 @@ def _in_name(name: str, *, by_words: bool) -> Parts:
     """Folders and name that a name may hold, as words; or the name itself."""
     words = [word for word in JOINERS.split(name) if word] if by_words else []
     *folders, last = words or [name]
-    return (*(folder for folder in folders if not _is_of_layout(folder)), last)
+    return (*(folder for folder in folders if folder.casefold() not in LAYOUT_FOLDERS), last)
 
 
 def _only_clear(fits: Sequence[_Fit]) -> Matches:
     """Keep what fits in the way in which most paths fit, alone in both directions."""
-    counts = Counter(fit.way for fit in fits if fit.images)
+    counts = Counter(way for found, way in fits if found)
     usual = max(counts, key=lambda way: (counts[way], -len(way[0]), way))
     matches = Matches([None for _ in fits], {}, {})
     paths_of_image: dict[int, list[int]] = {}
-    for number, fit in enumerate(fits):
-        if len(fit.images) == 1:
-            paths_of_image.setdefault(fit.images[0], []).append(number)
-        elif fit.images and fit.way == usual:
-            matches.several_images[number] = fit.images
+    for number, (found, way) in enumerate(fits):
+        if len(found) == 1:
+            paths_of_image.setdefault(found[0], []).append(number)
+        elif found and way == usual:
+            matches.several_images[number] = found
     for image, numbers in paths_of_image.items():
-        if len(numbers) == 1 and fits[numbers[0]].way == usual:
+        is_usual = any(fits[number][1] == usual for number in numbers)
+        if is_usual and len(numbers) == 1:
             matches.images[numbers[0]] = image
-        elif any(fits[number].way == usual for number in numbers):
+        elif is_usual:
             matches.several_paths[image] = numbers
     return matches
 

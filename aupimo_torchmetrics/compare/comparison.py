@@ -17,7 +17,7 @@ from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat, check_choice
 from aupimo_torchmetrics._tables import csv_text
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.compare.find import NO_SEED, find_results, missing_text
+from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_text
 from aupimo_torchmetrics.compare.loading import load_results, named_category
 from aupimo_torchmetrics.compare.tables import latex_text, summary_text
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
@@ -47,7 +47,7 @@ class Comparison:
         missing: Categories that were skipped, and the models, as `MODEL` or `MODEL/SEED`, that lack each.
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
-        files: Result file of each model without seeds, `files[category][model]`.
+        files: Result files, `files[category][model][seed]`; the seed is `""` for a model without seeds.
         warnings: What else than the models makes scores differ, and folders without a result: a line for each cause.
 
     Example:
@@ -71,7 +71,7 @@ class Comparison:
     missing: dict[str, tuple[str, ...]]
     seed_means: dict[str, dict[str, dict[str, float]]]
     atol: float
-    files: dict[str, dict[str, Path]] = field(default_factory=dict)
+    files: ByCategory = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -87,11 +87,11 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """Return lines that say how images were matched if that is not sure, what was skipped, and the warnings."""
-        lines = [self.skipped, *(f"warning: {text}" for text in self.warnings)]
         by_position = [name for name, each in self.comparisons.items() if each.matched_by == "position"]
-        if self.ranking is not None and by_position:  # of one category, the table of the comparison says it
-            lines = [f"images matched by position, as not all results have paths: {', '.join(by_position)}", *lines]
-        return [line for line in lines if line]
+        # Of one category, the table of the comparison says it.
+        names = ", ".join(by_position) if self.ranking is not None else ""
+        position = f"images matched by position, as not all results have paths: {names}" if names else ""
+        return list(filter(None, [position, self.skipped, *(f"warning: {text}" for text in self.warnings)]))
 
     def seeds_of(self, model: str) -> tuple[str, ...]:
         """Return the names of the seeds of a model, which are the same in all categories; none if it has no seeds."""
@@ -109,8 +109,10 @@ class Comparison:
             seeds.
 
         """
-        by_seed = [self.seed_means[category][model] for category in categories or self.results]
-        means = [statistics.fmean(each[seed] for each in by_seed) for seed in self.seeds_of(model)]
+        chosen = categories or tuple(self.results)
+        means = [
+            statistics.fmean(self.seed_means[each][model][seed] for each in chosen) for seed in self.seeds_of(model)
+        ]
         return statistics.stdev(means) if len(means) > 1 else math.nan
 
     def summary(self) -> str:
@@ -175,6 +177,19 @@ class Comparison:
             }
             for category, each in self.comparisons.items()
         ]
+        ranking = self.ranking and {
+            "models": [
+                {
+                    "model": model,
+                    "mean": self.ranking.means[model],
+                    "std": self.seed_std(model),
+                    "average_rank": self.ranking.average_ranks[model],
+                    "ranks": {category: ranks[model] for category, ranks in self.ranking.ranks.items()},
+                }
+                for model in self.order
+            ],
+            **{name: getattr(self.ranking, name) for name in ("critical_difference", "p_value", "alpha", "groups")},
+        }
         return {
             "metric": "AUPIMO",
             "version": __version__,
@@ -182,25 +197,10 @@ class Comparison:
             "models": list(self.order),
             "ordered_by": first.ordered_by if self.ranking is None else "average rank",
             "categories": categories,
-            "ranking": None if self.ranking is None else self._ranking(self.ranking),
+            "ranking": ranking,
             "skipped": [{"category": name, "missing": list(models)} for name, models in self.missing.items()],
             "warnings": list(self.warnings),
         }
-
-    def _ranking(self, ranking: ModelRanking) -> dict[str, Any]:
-        """What there is to say of the models over all categories."""
-        models = [
-            {
-                "model": model,
-                "mean": ranking.means[model],
-                "std": self.seed_std(model),
-                "average_rank": ranking.average_ranks[model],
-                "ranks": {category: ranks[model] for category, ranks in ranking.ranks.items()},
-            }
-            for model in ranking.order
-        ]
-        values = {name: getattr(ranking, name) for name in ("critical_difference", "p_value", "alpha")}
-        return {"models": models, **values, "groups": [list(group) for group in ranking.groups]}
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a table with a row for each model in each category, the best first; `comparison.csv` holds it.
@@ -254,10 +254,9 @@ class Comparison:
         if report:
             require("jinja2", "PIL", "tifffile", "tqdm", extra="evaluate", needed_by="Comparison.save with `report`")
         out = Path(out)
-        details = [f"{category}\n{comparison}" for category, comparison in self.comparisons.items()]
-        text = "\n\n".join([self.summary(), *(details if self.ranking is not None else [])])
+        details = [] if self.ranking is None else [f"{name}\n{each}" for name, each in self.comparisons.items()]
         texts = {
-            TEXT_FILE: f"{text}\n",
+            TEXT_FILE: "\n\n".join([self.summary(), *details]) + "\n",
             CSV_FILE: csv_text(self.to_dataframe().to_dict("records")),
             LATEX_FILE: latex_text(self),
         }
@@ -280,18 +279,15 @@ class Comparison:
 
     def pictures(self) -> dict[str, Callable[[], Figure]]:
         """Return what draws each picture, by its path without suffix: `ranks`, `confidence` and the like."""
-        pictures: dict[str, Callable[[], Figure]] = {}
+        num_models = len(self.order)
+        confidence = partial(drawn_off_screen, confidence_size(num_models), plot_confidence)
+        confidences = {name: partial(confidence, each) for name, each in self.comparisons.items()}
         if self.ranking is not None:
-            pictures["ranks"] = partial(drawn_off_screen, ranks_size(len(self.order)), plot_ranks, self.ranking)
-        for category, each in self.comparisons.items():
-            name = "confidence" if self.ranking is None else f"{category}/confidence"
-            pictures[name] = partial(drawn_off_screen, confidence_size(len(self.order)), plot_confidence, each)
-        if self.ranking is None:
-            (results,) = self.results.values()
-            pictures["distribution"] = partial(
-                drawn_off_screen, distribution_size(len(results)), plot_distribution, results
-            )
-        return pictures
+            ranks = partial(drawn_off_screen, ranks_size(num_models), plot_ranks, self.ranking)
+            return {"ranks": ranks, **{f"{category}/confidence": draw for category, draw in confidences.items()}}
+        (draw,), (results,) = confidences.values(), self.results.values()
+        distribution = partial(drawn_off_screen, distribution_size(num_models), plot_distribution, results)
+        return {"confidence": draw, "distribution": distribution}
 
 
 def compare_paths(
@@ -359,9 +355,5 @@ def compare_paths(
         for category, by_model in categories:
             with named_category(category):
                 comparisons[category] = compare_models(by_model, test, alternative, atol)
-    files = {
-        category: {model: by_seed[NO_SEED] for model, by_seed in by_model.items() if NO_SEED in by_seed}
-        for category, by_model in found.files.items()
-    }
     warnings = [*found.warnings, *warnings]
-    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, files, tuple(warnings))
+    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, found.files, tuple(warnings))

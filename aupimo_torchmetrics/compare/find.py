@@ -69,31 +69,28 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
 
     """
     is_benchmark = len(paths) == 1 and paths[0].is_dir()
-    models = _in_benchmark(paths[0]) if is_benchmark else dict(zip(_names(paths, names), paths, strict=True))
     if is_benchmark and names is not None:
         raise SettingError("Expected `names` with two models or more: in a benchmark they are those of its folders.")
+    if is_benchmark:
+        models = {path.name: path for path in sorted(paths[0].iterdir()) if path.is_dir() and path.name[0] != "."}
+    else:
+        models = dict(zip(_names(paths, names), paths, strict=True))
     results = [result for model, place in models.items() for result in _results_of(model, place)]
-    # MODEL/aupimo in a benchmark looks like CATEGORY/aupimo of a single model.
-    alone = [each for each in results if SEED_FOLDER.fullmatch(each.model) or not (each.category or each.seed)]
-    if is_benchmark and alone:
-        raise BadDataError(
-            f"Expected MODEL/[COLLECTION/]CATEGORY/{RESULT_FILE} in {paths[0]}, but got {alone[0].path}, as of a "
-            "category or a seed of one model. Give the folders of two models or more."
-        )
-    found = dict.fromkeys(result.model for result in results)
+    for result in results if is_benchmark else ():  # MODEL/aupimo looks like CATEGORY/aupimo of a single model
+        if SEED_FOLDER.fullmatch(result.model) or not (result.category or result.seed):
+            raise BadDataError(
+                f"Expected MODEL/[COLLECTION/]CATEGORY/{RESULT_FILE} in {paths[0]}, but got {result.path}, as of a "
+                "category or a seed of one model. Give the folders of two models or more."
+            )
+    found = list(dict.fromkeys(result.model for result in results))
     if len(found) < 2:
         raise BadDataError(
             f"Expected the results of two models or more, as [COLLECTION/]CATEGORY/{RESULT_FILE} in a folder of each, "
-            f"in {', '.join(map(str, paths))}, but got {len(found)}{''.join(f' ({model})' for model in found)}."
+            f"in {', '.join(map(str, paths))}, but got {', '.join(found) or 'none'}."
         )
     empty = _without_result(models, results)
     warnings = [f"there is no result in {', '.join(empty)}, which the comparison lacks"] if empty else []
     return FoundResults(*_arrange(results), warnings)
-
-
-def _in_benchmark(root: Path) -> dict[str, Path]:
-    """Folders of the models by their names."""
-    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")}
 
 
 def _names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequence[str]:
@@ -108,9 +105,8 @@ def _names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequence[str]:
     names = distinguishing_names(paths) if names is None else names
     if len(names) != len(paths):
         raise SettingError(f"Expected `names` to hold a name for each of {len(paths)} paths, but got {len(names)}.")
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise SettingError(f"Expected the `names` of the models to be distinct, but got {name!r} twice.")
+    if len({*names}) < len(names):
+        raise SettingError(f"Expected the `names` of the models to be distinct, but got {', '.join(names)}.")
     return names
 
 

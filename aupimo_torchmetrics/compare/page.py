@@ -18,6 +18,7 @@ from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
 from aupimo_torchmetrics._html.views import Model, View, characters_for_each, view_image
 from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics.compare.find import NO_SEED
 from aupimo_torchmetrics.compare.tables import title
 from aupimo_torchmetrics.evaluate.page import EvaluatedImage, find_evaluated_images, summary_of
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -82,13 +83,13 @@ def _find_sources(comparison: Comparison) -> tuple[Sources, list[str]]:
     find, sources, missing = cache(find_evaluated_images), Sources(), dict[str, None]()
     for category, by_model in comparison.results.items():
         for model in by_model:
-            try:
-                file = comparison.files[category].get(model)
-                if file is None:
-                    raise BadDataError("a model with seeds has several maps of an image")  # noqa: TRY301
-                sources[category, model] = find(summary_of(file))
-            except (BadDataError, OSError) as error:
-                missing[f"No pictures of {model}: {error}"] = None
+            if NO_SEED in comparison.files[category][model]:
+                try:
+                    sources[category, model] = find(summary_of(comparison.files[category][model][NO_SEED]))
+                except (BadDataError, OSError) as error:
+                    missing[f"No pictures of {model}: {error}"] = None
+            else:
+                missing[f"No pictures of {model}: a model with seeds has several maps of an image"] = None
     return sources, list(missing)
 
 
@@ -125,11 +126,11 @@ def _cards(images: Iterable[_Image], comparison: Comparison, sources: Sources, m
     for category, group in groupby(images, key=lambda image: image.card.category):
         models, notes = dict[str, Model](), dict[str, str]()
         for name in comparison.order:
-            try:
-                if (category, name) in sources:
-                    models[name] = Model.of(name, AUPIMOResult.load(comparison.files[category][name]))
-            except (ValueError, OSError) as error:
-                notes[name] = f"No picture: {error}"
+            if (category, name) in sources:
+                try:
+                    models[name] = Model.of(name, AUPIMOResult.load(comparison.files[category][name][NO_SEED]))
+                except (ValueError, OSError) as error:
+                    notes[name] = f"No picture: {error}"
         for image in group:
             views = []
             for view in image.card.views:
