@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import shutil
 import subprocess
 import unicodedata
@@ -68,13 +67,8 @@ def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[s
     argv = [*files, "--test", "ttest", "--alternative", "less", "--atol", "0.01", "--json"]
     content = strict_json(run(capsys, *argv))
     assert content == strict_json(json_text(comparison.to_dict()))
-    assert content["settings"] == {
-        "fpr_bounds": [1e-5, 1e-4],
-        "shared_fpr": "mean",
-        "test": "ttest",
-        "alternative": "less",
-        "atol": 0.01,
-    }
+    settings = {"fpr_bounds": [1e-5, 1e-4], "shared_fpr": "mean", "test": "ttest", "alternative": "less", "atol": 0.01}
+    assert content["settings"] == settings
     assert (content["metric"], content["ordered_by"], content["ranking"]) == ("AUPIMO", "mean", None)
     assert content["skipped"] == []
     assert content["models"] == ["new", "third", "old"]
@@ -83,12 +77,10 @@ def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[s
     (of_files,) = comparison.comparisons.values()
     for each in category["models"]:
         name = each["model"]
-        assert each["mean"] == of_files.means[name]
+        assert (each["mean"], each["average_rank"]) == (of_files.means[name], of_files.average_ranks[name])
         assert each["interval"] == list(of_files.intervals[name])
-        assert each["average_rank"] == of_files.average_ranks[name]
-        assert each["confidence"] == {
-            other: of_files.confidence[name, other] for other in of_files.order if other != name
-        }
+        others = [other for other in of_files.order if other != name]
+        assert each["confidence"] == {other: of_files.confidence[name, other] for other in others}
 
 
 def test_json_of_a_benchmark_holds_the_ranking(
@@ -103,14 +95,6 @@ def test_json_of_a_benchmark_holds_the_ranking(
     assert content["ranking"]["models"][0]["ranks"] == {"tile": 1, "wood": 1}
     assert content["ordered_by"] == "average rank"
     assert (tmp_path / "out" / "comparison.csv").is_file()
-
-
-def test_errors_leave_standard_output_empty(capsys: pytest.CaptureFixture[str], files: list[Path]) -> None:
-    """With `--json`, too, an error is one line on standard error."""
-    assert main(["compare", str(files[0]), "--json"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
 
 
 def test_quiet_prints_the_tables_only(
@@ -146,12 +130,8 @@ def test_all_pictures_have_the_format(
         assert all(path.read_bytes().startswith(BEGINNINGS[suffix]) for path in pictures)
 
 
-def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str], files: list[Path], tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused(files: list[Path], tmp_path: Path) -> None:
     """Nothing is written in a format that is not known."""
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *map(str, files), "--out", str(tmp_path / "out"), "--format", "jpg"])
-    assert stop.value.code == 2
-    assert "choose from" in capsys.readouterr().err
     with pytest.raises(ValueError, match="`picture_format` to be 'png' or 'svg' or 'pdf', but got 'jpg'"):
         compare_paths(files).save(tmp_path / "out", "jpg")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
@@ -163,19 +143,12 @@ def test_csv_has_a_row_for_each_model_in_each_category(benchmark: Path, tmp_path
     comparison.save(tmp_path / "out")
     with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["category"], row["model"]) for row in rows] == [
-        ("tile", "new"),
-        ("tile", "old"),
-        ("wood", "new"),
-        ("wood", "old"),
-    ]
-    tile = comparison.comparisons["tile"]
-    assert float(rows[0]["mean"]) == tile.means["new"]
-    assert float(rows[0]["average_rank"]) == 1
-    assert (float(rows[0]["interval_lower"]), float(rows[0]["interval_upper"])) == tile.intervals["new"]
-    assert float(rows[0]["confidence_against_old"]) == tile.confidence["new", "old"]
-    assert (rows[0]["confidence_against_new"], rows[0]["std"], rows[0]["num_seeds"]) == ("", "", "")
-    assert rows[0]["num_images"] == "3"
+    assert [f"{row['category']}/{row['model']}" for row in rows] == ["tile/new", "tile/old", "wood/new", "wood/old"]
+    tile, row = comparison.comparisons["tile"], rows[0]
+    assert (float(row["mean"]), float(row["average_rank"])) == (tile.means["new"], 1)
+    assert (float(row["interval_lower"]), float(row["interval_upper"])) == tile.intervals["new"]
+    assert float(row["confidence_against_old"]) == tile.confidence["new", "old"]
+    assert (row["confidence_against_new"], row["std"], row["num_images"]) == ("", "", "3")
 
 
 AWKWARD = [
@@ -318,14 +291,3 @@ def test_all_is_written_before_anything_is_printed(
     monkeypatch.setattr("builtins.print", lambda *_, **__: written.append(len(list((tmp_path / "out").iterdir()))))
     assert main(["compare", *map(str, files), "--out", str(tmp_path / "out"), option]) == 0
     assert written == [5]
-
-
-def test_help_says_what_paths_may_be(capsys: pytest.CaptureFixture[str]) -> None:
-    """`aupimo compare --help` tells of files, folders, benchmarks and seeds."""
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", "--help"])
-    assert stop.value.code == 0
-    out = " ".join(capsys.readouterr().out.split())
-    for text in ("result files of different models", "`aupimo evaluate --out`", "MODEL/seed0/CATEGORY"):
-        assert text in out
-    assert all(re.search(rf"--{option}\b", out) for option in ("json", "quiet", "format", "out", "names"))
