@@ -28,8 +28,8 @@ IMAGE_SUFFIXES = (
 """Suffixes of images and masks, in any case."""
 OTHER_SUFFIXES = (".avif", ".dcm", ".exr", ".heic", ".jp2", ".npy", ".npz", ".pt", ".pth")
 """Suffixes of maps, and of images that a table may name."""
-RESULT_SUFFIXES = (".json", ".safetensors")
-"""Suffixes of results, which are no part of the name of a model."""
+RESULT_SUFFIX = re.compile(r"\.(json|safetensors)$")
+"""Suffix of a result, which is no part of the name of a model."""
 SUFFIXES = re.compile(
     rf"(?<=[^/])({'|'.join(map(re.escape, sorted((*IMAGE_SUFFIXES, *OTHER_SUFFIXES), key=len, reverse=True)))})+$",
     re.IGNORECASE,
@@ -163,19 +163,14 @@ def _find_fits(paths: Sequence[_Path], images: Sequence[_Path], *, by_words: boo
         for start, end in _image_ends(image, by_words=by_words):
             (ends if start else whole).setdefault(end, []).append(number)
 
-    def closest(folders: Parts, in_name: Parts) -> tuple[list[int], str]:
-        """Images that are equal, or else longer, or else the longest end of a path, from one of its folders on."""
-        parts = (*folders, *in_name)
-        for found, way in ((whole, "equal"), (ends, "shorter")):
-            if parts in found:
-                return found[parts], way
-        below = (parts[start:] for start in range(1, len(folders) + 1))
-        return next((whole[end] for end in below if end in whole), []), "longer"
-
     def fit(path: _Path) -> _Fit:
-        cuts = [len(path.name), *(match.start() for match in reversed([*ADDITIONS.finditer(path.name)]))]
-        for cut in cuts:
-            found, way = closest(path.folders, _in_name(path.name[:cut], by_words=by_words))
+        """Images that are equal, or else longer, or else the longest end of a path, from one of its folders on."""
+        for cut in (len(path.name), *(match.start() for match in reversed([*ADDITIONS.finditer(path.name)]))):
+            parts = (*path.folders, *_in_name(path.name[:cut], by_words=by_words))
+            found, way = (whole[parts], "equal") if parts in whole else (ends.get(parts, []), "shorter")
+            if not found:
+                below = (parts[start:] for start in range(1, len(path.folders) + 1))
+                found, way = next((whole[end] for end in below if end in whole), []), "longer"
             if found:
                 # Of images that differ in nothing else, it is the one whose suffix the path has, too.
                 of_suffix = [number for number in found if path.suffix.startswith(images[number].suffix or "/")]
@@ -235,10 +230,8 @@ def distinguishing_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         ['padim', 'runs/uflow']
 
     """
-    files = [Path(path) for path in paths]
-    without_suffix = [file.with_suffix("") if file.suffix in RESULT_SUFFIXES else file for file in files]
     # Not `Path.resolve`, which follows links: a link may be the name that somebody gave a model.
-    parts = [Path(os.path.abspath(path)).parts for path in without_suffix]  # noqa: PTH100
+    parts = [Path(RESULT_SUFFIX.sub("", os.path.abspath(path))).parts for path in paths]  # noqa: PTH100
     front = len(os.path.commonprefix([each[:-1] for each in parts]))  # noqa: RUF071  of folders, not letters
     end = len(os.path.commonprefix([each[:front:-1] for each in parts]))  # noqa: RUF071
     return ["/".join(each[front : len(each) - end]) for each in parts]

@@ -189,11 +189,11 @@ FILES: dict[str, tuple[float, ...]] = {
 """Scores of files, and of categories of models."""
 WRONG_CALLS: dict[str, str] = {
     "there is none at missing.json": "good.json missing.json",
-    "two results or more, or one benchmark folder, but got 1": "good.json",
-    "to be distinct, but got good, good": "good.json good.json",
-    "a name for each of 2 paths, but got 1": "good.json more.json --names x",
-    "to be distinct, but got x, x": "good.json more.json --names x x",
-    "`--names` with two models or more: in a benchmark they are": "one --names x y",
+    "two results or more, or one benchmark folder": "good.json",
+    "Expected distinct `--names` of 2 models, but got good, good": "good.json good.json",
+    "distinct `--names` of 2 models, but got x\\.": "good.json more.json --names x",
+    "distinct `--names` of 2 models, but got x, x": "good.json more.json --names x x",
+    "distinct `--names` of 1 models, but got x, y": "one --names x y",
     "`--atol` to be at least 0, but got -1.0": "good.json good.json --names x y --atol -1",
 }
 BAD_FILES: dict[str, str] = {

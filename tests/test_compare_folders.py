@@ -210,7 +210,7 @@ def test_deviations_over_all_categories_are_of_the_mean_of_each_seed(tmp_path: P
 def test_tables_show_seeds(capsys: pytest.CaptureFixture[str], seeds: Path, tmp_path: Path) -> None:
     """Mean, deviation and names of seeds are printed and written; a single seed has no deviation."""
     _, about, *lines = run(capsys, seeds, "--out", tmp_path / "out").splitlines()
-    assert "standard deviation over seeds (padim: seed0, seed1, seed10; uflow: seed0)" in about
+    assert "standard deviation over seeds (uflow: seed0; padim: seed0, seed1, seed10)" in about
     rows = {name: cells for name, *cells in map(str.split, lines[:4])}
     assert rows["model"] == ["tile", "wood", "mean", "average", "rank"]
     assert rows["uflow"][:-1] == ["0.433", "(-)"] * 3

@@ -309,8 +309,8 @@ def compare_paths(
         paths: Two or more result files of different models; two or more folders of different models, as
             `aupimo evaluate --out` writes them; or one benchmark folder, which holds
             `MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json` or `MODEL/CATEGORY/aupimo/aupimos.json`.
-        names: Names of the models, one for each file or folder. None for the parts in which the paths differ. A
-            benchmark folder has names of its own.
+        names: Names of the models, one for each file or folder, or folder in a benchmark. None for the parts in which
+            the paths differ.
         test: Paired test, as of `aupimo_torchmetrics.statistics.compare_models`, which also says how images of
             different results are matched.
         alternative: What the confidence is in, as of the same.

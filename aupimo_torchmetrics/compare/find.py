@@ -56,8 +56,8 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
 
     Args:
         paths: Two or more files or folders of results, each of another model, or one benchmark.
-        names: Names of the models, one for each path. None for the parts in which the paths differ. A benchmark has
-            names of its own.
+        names: Names of the models, one for each path, or each folder of a benchmark. None for the parts in which the
+            paths differ.
 
     Returns:
         The result files of the common categories, and the models that lack the others.
@@ -68,16 +68,20 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
             which it is not clear to what they belong.
 
     """
+    for path in paths:
+        if not path.exists():
+            raise SettingError(f"Expected `paths` to be files or folders with results, but there is none at {path}.")
     is_benchmark = len(paths) == 1 and paths[0].is_dir()
-    if is_benchmark and names is not None:
-        raise SettingError("Expected `names` with two models or more: in a benchmark they are those of its folders.")
-    if is_benchmark:
-        models = {path.name: path for path in sorted(paths[0].iterdir()) if path.is_dir() and path.name[0] != "."}
-    else:
-        models = dict(zip(_names(paths, names), paths, strict=True))
-    results = [result for model, place in models.items() for result in _results_of(model, place)]
+    if len(paths) < 2 and not is_benchmark:
+        raise SettingError("Expected `paths` to be two results or more, or one benchmark folder, but got fewer.")
+    places = sorted(path for path in paths[0].glob("[!.]*") if path.is_dir()) if is_benchmark else paths
+    names = distinguishing_names(places) if names is None else names
+    if len(names) != len(places) or len({*names}) < len(names):
+        raise SettingError(f"Expected distinct `names` of {len(places)} models, but got {', '.join(names)}.")
+    models = dict(zip(names, places, strict=True))
+    results = [result for name, place in models.items() for result in _results_of(name, place)]
     for result in results if is_benchmark else ():  # MODEL/aupimo looks like CATEGORY/aupimo of a single model
-        if SEED_FOLDER.fullmatch(result.model) or not (result.category or result.seed):
+        if SEED_FOLDER.fullmatch(models[result.model].name) or not (result.category or result.seed):
             raise BadDataError(
                 f"Expected MODEL/[COLLECTION/]CATEGORY/{RESULT_FILE} in {paths[0]}, but got {result.path}, as of a "
                 "category or a seed of one model. Give the folders of two models or more."
@@ -91,23 +95,6 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
     empty = _without_result(models, results)
     warnings = [f"there is no result in {', '.join(empty)}, which the comparison lacks"] if empty else []
     return FoundResults(*_arrange(results), warnings)
-
-
-def _names(paths: Sequence[Path], names: Sequence[str] | None) -> Sequence[str]:
-    """Names of models: the given ones or those that tell the paths apart. Raise unless each path has one of its own."""
-    for path in paths:
-        if not path.exists():
-            raise SettingError(f"Expected `paths` to be files or folders with results, but there is none at {path}.")
-    if len(paths) < 2:
-        raise SettingError(
-            f"Expected `paths` to be two results or more, or one benchmark folder, but got {len(paths)}."
-        )
-    names = distinguishing_names(paths) if names is None else names
-    if len(names) != len(paths):
-        raise SettingError(f"Expected `names` to hold a name for each of {len(paths)} paths, but got {len(names)}.")
-    if len({*names}) < len(names):
-        raise SettingError(f"Expected the `names` of the models to be distinct, but got {', '.join(names)}.")
-    return names
 
 
 def _results_of(model: str, place: Path) -> list[_Result]:

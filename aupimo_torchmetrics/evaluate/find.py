@@ -74,7 +74,6 @@ def _check_settings(  # noqa: PLR0917
 ) -> None:
     """Raise unless there are maps, and a data set or a table, with settings that go together."""
     check_choice("layout", layout, Layout)
-    is_table_file = isinstance(table, (str, os.PathLike))
     wrong = {
         "exactly one of `data` and `table`, but got neither": data is None and table is None,
         "exactly one of `data` and `table`, but got both": data is not None and table is not None,
@@ -86,7 +85,6 @@ def _check_settings(  # noqa: PLR0917
         f"`maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}": (
             maps is not None and not Path(maps).exists()
         ),
-        f"`table` to be a file, but there is no file {table}": is_table_file and not Path(table).is_file(),
     }
     for expected, is_wrong in wrong.items():
         if is_wrong:

@@ -13,6 +13,7 @@ from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 __all__ = ["WITHOUT_IMAGE", "Pair", "bad_image", "full_path", "pair_images", "pair_maps"]
 
 WITHOUT_IMAGE = "a map without a test image"
+REMEDY = "paths of maps with more of the folders of the images, or `data` of one category, tell them apart"
 
 
 class Pair(NamedTuple):
@@ -51,7 +52,8 @@ def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pai
     for index, name in enumerate(maps.names):
         if index not in found:
             fitting = [images[number].name for number in matches.several_images.get(index, [])]
-            bad_files.append(BadFile(name, _ambiguous(fitting) if fitting else WITHOUT_IMAGE))
+            ambiguous = f"a map that fits several images, as {' and '.join(fitting[:2])}; {REMEDY}"
+            bad_files.append(BadFile(name, ambiguous if fitting else WITHOUT_IMAGE))
     with_maps = {images[number].category for number in indices}
     pairs = []
     for number, image in enumerate(images):
@@ -94,14 +96,6 @@ def pair_images(
     known = list(zip(images, map_indices, strict=True))
     pairs = [Pair(image, index, maps.names[index]) for image, index in known if not image.problem]
     return pairs, [bad_image(image, image.problem) for image in images if image.problem]
-
-
-def _ambiguous(names: Sequence[str]) -> str:
-    """Say that a map fits several images, by two of their names."""
-    return (
-        f"a map that fits several images, as {names[0]} and {names[1]}; paths of maps with more of the folders of the "
-        "images, or `data` of one category, tell them apart"
-    )
 
 
 def _several_maps(maps: MapFiles, indices: Sequence[int]) -> str:
