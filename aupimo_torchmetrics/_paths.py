@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Matches", "as_key", "as_name", "distinguishing_names", "match_by_end"]
+__all__ = ["Matches", "as_key", "as_name", "category_in", "distinguishing_names", "match_by_end"]
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
@@ -28,8 +28,8 @@ IMAGE_SUFFIXES = (
 """Suffixes of images and masks, in any case."""
 OTHER_SUFFIXES = (".avif", ".dcm", ".exr", ".heic", ".jp2", ".npy", ".npz", ".pt", ".pth")
 """Suffixes of maps, and of images that a table may name."""
-RESULT_SUFFIXES = (".json", ".safetensors")
-"""Suffixes of results, which are no part of the name of a model."""
+RESULT_SUFFIX = re.compile(r"\.(json|safetensors)$")
+"""Suffix of a result, which is no part of the name of a model."""
 SUFFIXES = re.compile(
     rf"(?<=[^/])({'|'.join(map(re.escape, sorted((*IMAGE_SUFFIXES, *OTHER_SUFFIXES), key=len, reverse=True)))})+$",
     re.IGNORECASE,
@@ -39,15 +39,6 @@ TEST_FOLDERS = {"images", "test", "test_public"}
 """Folders, in any case, that lie in the folder of a category."""
 LAYOUT_FOLDERS = TEST_FOLDERS | {"1cls", "data", "rgb"}
 """Folders, in any case, that tell no image from another."""
-_NAMES = (
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "
-    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "
-    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "
-    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "
-    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
-)
-PUBLISHED_CATEGORIES = frozenset(_NAMES.split())
-"""Folders that are categories wherever they stand: of MVTec AD, LOCO, 3D-AD, AD 2, and VisA."""
 JOINERS = re.compile(r"[/_.-]+")
 """What stands between words."""
 ADDITIONS = re.compile(r"(?<=.)[ _.-]")
@@ -80,13 +71,9 @@ class _Path(NamedTuple):
     """Position of the folder of the category; None if the path does not say it."""
 
 
-class _Fit(NamedTuple):
-    """Images that a path fits."""
-
-    images: list[int]
-    """Indices: none, one, or several that fit equally well."""
-    way: tuple[str, str]
-    """The addition to the name, and whether the path is equal, longer or shorter."""
+_Fit = tuple[list[int], tuple[str, str]]
+"""Images that a path fits: none, one, or several that fit equally well. And in which way: the addition to the name, and
+whether the path is equal, longer or shorter."""
 
 
 def as_name(path: str) -> str:
@@ -104,6 +91,19 @@ def as_key(path: str) -> str:
 
     """
     return SUFFIXES.sub("", as_name(path))
+
+
+def category_in(path: str) -> str:
+    """Return the folder in front of `test` or its like, which is that of the category; empty if there is none.
+
+    Example:
+        >>> from aupimo_torchmetrics._paths import category_in
+        >>> category_in("mvtec/bottle/test/crack/000.png"), category_in("crack/000.png")
+        ('bottle', '')
+
+    """
+    read = _read(path)
+    return "" if read.category is None else read.folders[read.category].rstrip("/")
 
 
 def match_by_end(paths: Sequence[str], images: Sequence[str], *, have_categories: bool = False) -> Matches:
@@ -127,7 +127,7 @@ def match_by_end(paths: Sequence[str], images: Sequence[str], *, have_categories
     ours_below, theirs_below = (_below_shared(each, has_category=have_categories) for each in (ours, theirs))
     for here, there, by_words in ((ours, theirs, False), (ours_below, theirs_below, False), (ours, theirs, True)):
         fits = _find_fits(here, there, by_words=by_words)
-        if any(fit.images for fit in fits):
+        if any(found for found, _ in fits):
             return _only_clear(fits)
     return Matches([None for _ in paths], {}, {})
 
@@ -140,16 +140,11 @@ def _read(text: str) -> _Path:
     folders: list[str] = []
     category = None
     for folder in all_folders:
-        if not _is_of_layout(folder):
+        if folder.casefold() not in LAYOUT_FOLDERS:
             folders.append(f"{folder}/")
         elif folders and folder.casefold() in TEST_FOLDERS:
             category = len(folders) - 1
     return _Path(tuple(folders), name, text[len(key) :].lower(), category)
-
-
-def _is_of_layout(folder: str) -> bool:
-    """Whether a folder tells no image from another."""
-    return folder.casefold() in LAYOUT_FOLDERS
 
 
 def _below_shared(paths: Sequence[_Path], *, has_category: bool) -> list[_Path]:
@@ -168,24 +163,19 @@ def _find_fits(paths: Sequence[_Path], images: Sequence[_Path], *, by_words: boo
         for start, end in _image_ends(image, by_words=by_words):
             (ends if start else whole).setdefault(end, []).append(number)
 
-    def closest(folders: Parts, in_name: Parts) -> tuple[list[int], str]:
-        """Images that are equal, or else longer, or else the longest end of a path, from one of its folders on."""
-        parts = (*folders, *in_name)
-        for found, way in ((whole, "equal"), (ends, "shorter")):
-            if parts in found:
-                return found[parts], way
-        below = (parts[start:] for start in range(1, len(folders) + 1))
-        return next((whole[end] for end in below if end in whole), []), "longer"
-
     def fit(path: _Path) -> _Fit:
-        cuts = [len(path.name), *(match.start() for match in reversed([*ADDITIONS.finditer(path.name)]))]
-        for cut in cuts:
-            found, way = closest(path.folders, _in_name(path.name[:cut], by_words=by_words))
+        """Images that are equal, or else longer, or else the longest end of a path, from one of its folders on."""
+        for cut in (len(path.name), *(match.start() for match in reversed([*ADDITIONS.finditer(path.name)]))):
+            parts = (*path.folders, *_in_name(path.name[:cut], by_words=by_words))
+            found, way = (whole[parts], "equal") if parts in whole else (ends.get(parts, []), "shorter")
+            if not found:
+                below = (parts[start:] for start in range(1, len(path.folders) + 1))
+                found, way = next((whole[end] for end in below if end in whole), []), "longer"
             if found:
                 # Of images that differ in nothing else, it is the one whose suffix the path has, too.
                 of_suffix = [number for number in found if path.suffix.startswith(images[number].suffix or "/")]
-                return _Fit(of_suffix or found, (path.name[cut:], way))
-        return _Fit([], ("", ""))
+                return of_suffix or found, (path.name[cut:], way)
+        return [], ("", "")
 
     return [fit(path) for path in paths]
 
@@ -203,24 +193,25 @@ def _in_name(name: str, *, by_words: bool) -> Parts:
     """Folders and name that a name may hold, as words; or the name itself."""
     words = [word for word in JOINERS.split(name) if word] if by_words else []
     *folders, last = words or [name]
-    return (*(folder for folder in folders if not _is_of_layout(folder)), last)
+    return (*(folder for folder in folders if folder.casefold() not in LAYOUT_FOLDERS), last)
 
 
 def _only_clear(fits: Sequence[_Fit]) -> Matches:
     """Keep what fits in the way in which most paths fit, alone in both directions."""
-    counts = Counter(fit.way for fit in fits if fit.images)
+    counts = Counter(way for found, way in fits if found)
     usual = max(counts, key=lambda way: (counts[way], -len(way[0]), way))
     matches = Matches([None for _ in fits], {}, {})
     paths_of_image: dict[int, list[int]] = {}
-    for number, fit in enumerate(fits):
-        if len(fit.images) == 1:
-            paths_of_image.setdefault(fit.images[0], []).append(number)
-        elif fit.images and fit.way == usual:
-            matches.several_images[number] = fit.images
+    for number, (found, way) in enumerate(fits):
+        if len(found) == 1:
+            paths_of_image.setdefault(found[0], []).append(number)
+        elif found and way == usual:
+            matches.several_images[number] = found
     for image, numbers in paths_of_image.items():
-        if len(numbers) == 1 and fits[numbers[0]].way == usual:
+        is_usual = any(fits[number][1] == usual for number in numbers)
+        if is_usual and len(numbers) == 1:
             matches.images[numbers[0]] = image
-        elif any(fits[number].way == usual for number in numbers):
+        elif is_usual:
             matches.several_paths[image] = numbers
     return matches
 
@@ -239,10 +230,8 @@ def distinguishing_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         ['padim', 'runs/uflow']
 
     """
-    files = [Path(path) for path in paths]
-    without_suffix = [file.with_suffix("") if file.suffix in RESULT_SUFFIXES else file for file in files]
     # Not `Path.resolve`, which follows links: a link may be the name that somebody gave a model.
-    parts = [Path(os.path.abspath(path)).parts for path in without_suffix]  # noqa: PTH100
+    parts = [Path(RESULT_SUFFIX.sub("", os.path.abspath(path))).parts for path in paths]  # noqa: PTH100
     front = len(os.path.commonprefix([each[:-1] for each in parts]))  # noqa: RUF071  of folders, not letters
     end = len(os.path.commonprefix([each[:front:-1] for each in parts]))  # noqa: RUF071
     return ["/".join(each[front : len(each) - end]) for each in parts]

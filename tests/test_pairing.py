@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from aupimo_torchmetrics.evaluate import LabelledImage, MapFiles
-from aupimo_torchmetrics.evaluate.bad_files import BadFile
 from aupimo_torchmetrics.evaluate.maps.open import open_maps
 from aupimo_torchmetrics.evaluate.pairing import pair_maps
 
@@ -76,53 +74,43 @@ def test_ways_to_name_maps(way: str) -> None:
     assert pair(names[::-1], images) == (dict(zip(NAMES, names, strict=True)), {})
 
 
-@pytest.mark.parametrize("folder", ["", "test_"])
-def test_joined_names_for_a_data_set_of_one_category(folder: str) -> None:
-    """Names of maps may begin with the category that is the data set, but with no other."""
-    images = [image(f"test/{end}.png", "p") for end in ("a_b/0", "a_b/1", "good/0", "good/1")]
-    names = [f"p_{folder}{end}.tiff" for end in ("a_b_0", "a_b_1", "good_0", "good_1")]
+ONE_TO_ONE = [
+    (["images/x.png"], ["x.tiff"]),
+    (["images/x.png"], ["out/maps/x.tiff"]),
+    (["set/bottle/test/good/x.png"], ["/a/b/bottle/test/good/x.png"]),
+    (["x.png"], ["x.png.npy"]),
+    (["bagel/test/crack/rgb/000.png"], ["bagel/test/crack/000.tiff"]),
+    (
+        ["bagel/test/crack/rgb/000.png", "rope/test/crack/rgb/000.png"],
+        ["bagel_test_crack_000.npy", "rope_test_crack_000.npy"],
+    ),
+    (["test/20000.png"], ["20000.tiff"]),
+    (["img.v2.png"], ["img.v2_map.tiff"]),
+    (["img.v2.png"], ["img.v2"]),
+    (["a b/c,d.png"], ["a b/c,d.npy"]),
+    (["p/test/Kratzer \u00e4.png"], ["p/test/Kratzer a\u0308.tiff"]),  # both forms of Unicode
+    (["q/test/a_b/0.png", "q/test/good/0.png"], ["q_a_b_0.npy", "q_good_0.npy"]),
+    (["p/OK/S1/a1.jpg", "p/NG/AK/S2/a2.jpg"], ["a1_map.npy", "a2_map.npy"]),  # at several depths
+]
+"""Images and their maps."""
+
+
+@pytest.mark.parametrize(("names", "map_names"), ONE_TO_ONE)
+def test_folders_of_the_data_set_that_maps_do_without(names: list[str], map_names: list[str]) -> None:
+    """Folders that tell no image from another may be missing, or differ, on either side."""
+    assert pair(map_names, [image(name) for name in names]) == (dict(zip(names, map_names, strict=True)), {})
+
+
+def test_a_data_set_of_one_category() -> None:
+    """Names of maps may begin with the category that is the data set, but with no other, which has no images here."""
+    images = [image(f"test/{end}.png", "p") for end in ("a_b/0", "good/0")]
+    names = ["p_a_b_0.tiff", "p_good_0.tiff"]
     assert pair(names, images) == ({each.name: name for each, name in zip(images, names, strict=True)}, {})
     assert pair([name.replace("p_", "q_") for name in names], images)[0] == {}
-
-
-def test_joined_names_that_fit_two_images() -> None:
-    """A joined name that may be that of two images is a bad file."""
-    images = [image(f"p/test/{end}.png") for end in ("a/b_0", "a_b/0", "good/1")]
-    found, bad_files = pair(["p_test_a_b_0.npy", "p_test_good_1.npy"], images)
-    assert found == {"p/test/good/1.png": "p_test_good_1.npy"}
-    assert "a map that fits several images, p/test/a/b_0.png, p/test/a_b/0.png" in bad_files["p_test_a_b_0.npy"]
-
-
-def test_joined_names_of_two_categories() -> None:
-    """Without the category, joined names fit an image of each category, and are bad files."""
-    images = [image(f"{category}/test/{end}.png") for category in "pq" for end in ("a/0", "good/1")]
-    found, bad_files = pair(["a_0.npy", "good_1.npy"], images)
-    assert found == {}
-    assert "fits several images, p/test/a/0.png, q/test/a/0.png" in bad_files["a_0.npy"]
-
-
-@pytest.mark.parametrize(
-    ("name", "map_name"),
-    [
-        ("images/x.png", "x.tiff"),
-        ("images/x.png", "images/x.tiff"),
-        ("images/x.png", "maps/x.tiff"),
-        ("images/x.png", "out/maps/x.tiff"),
-        ("x.png", "maps/x.tiff"),
-        ("set/bottle/test/good/x.png", "/a/b/bottle/test/good/x.png"),
-        ("x.png", "x.png.npy"),
-        ("bagel/test/crack/rgb/000.png", "bagel/test/crack/000.tiff"),
-        ("bagel/test/crack/rgb/000.png", "bagel/test/crack/rgb/000.tiff"),
-        ("test/20000.png", "20000.tiff"),
-        ("img.v2.png", "img.v2.tiff"),
-        ("img.v2.png", "img.v2"),
-        ("img.v2.png", "img.v2_map.tiff"),
-        ("a b/c,d.png", "a b/c,d.npy"),
-    ],
-)
-def test_folders_of_the_data_set_that_maps_do_without(name: str, map_name: str) -> None:
-    """Folders that tell no image from another may be missing, or differ, on either side."""
-    assert pair([map_name], [image(name, "data")._replace(defect=None)]) == ({name: map_name}, {})
+    names = [f"{category}/{each.key}.npy" for category in "pq" for each in images]
+    assert pair(names, images)[1] == dict.fromkeys(names[2:], "a map without a test image")
+    several = [image(f"{category}/test/good/000.png") for category in "ab"]
+    assert pair(["b/test/good/000.tiff"], several) == ({"b/test/good/000.png": "b/test/good/000.tiff"}, {})
 
 
 REFUSED: dict[str, Callable[[str], str]] = {
@@ -147,39 +135,20 @@ def test_ways_that_are_refused(way: str, prefix: str) -> None:
     assert pair(names, images) == ({}, dict.fromkeys(names, "a map without a test image"))
 
 
-@pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_normal_forms_of_unicode(form: str) -> None:
-    """A name is the same in both normal forms."""
-    name = unicodedata.normalize("NFC", "p/test/Kratzer ä/é.png")
-    map_name = unicodedata.normalize(form, "p/test/Kratzer ä/é.tiff")
-    assert pair([map_name], [image(name)]) == ({name: map_name}, {})
-
-
-def test_maps_of_one_category_of_a_collection() -> None:
-    """Images of categories without any map are no bad files."""
-    images = [image(f"{category}/test/good/000.png") for category in ("a", "b")]
-    assert pair(["b/test/good/000.tiff"], images) == ({"b/test/good/000.png": "b/test/good/000.tiff"}, {})
-
-
 @pytest.mark.parametrize(
-    ("map_names", "names"),
+    ("map_name", "name"),
     [
-        (["good/000.tiff"], ["p/test/crack/000.png"]),
-        (["p/test/good/000.tiff"], ["p/test/crack/000.png"]),
-        (["/x/p/test/good/000.tiff"], ["p/test/crack/000.png"]),
-        (["bottle/test/good/000.tiff"], ["screw/test/good/000.png"]),
-        (["000.tiff"], ["p/test/crack/0000.png"]),
-        (["p/test/crack/00.tiff"], ["p/test/crack/000.png"]),
-        (["p/test/crack/IMG.tiff"], ["p/test/crack/img.png"]),
-        (["../000.tiff/x.png"], ["p/test/crack/000.png"]),
+        ("good/000.tiff", "p/test/crack/000.png"),
+        ("/x/p/test/good/000.tiff", "p/test/crack/000.png"),
+        ("bottle/test/good/000.tiff", "screw/test/good/000.png"),
+        ("000.tiff", "p/test/crack/0000.png"),
+        ("p/test/crack/IMG.tiff", "p/test/crack/img.png"),
+        ("../000.tiff/x.png", "p/test/crack/000.png"),
     ],
 )
-def test_maps_of_something_else(map_names: list[str], names: list[str]) -> None:
+def test_maps_of_something_else(map_name: str, name: str) -> None:
     """A map whose folders or name contradict the image is a map without an image."""
-    assert pair(map_names, [image(name) for name in names]) == (
-        {},
-        dict.fromkeys(map_names, "a map without a test image"),
-    )
+    assert pair([map_name], [image(name)]) == ({}, {map_name: "a map without a test image"})
 
 
 def test_a_map_that_fits_in_another_way_than_the_rest() -> None:
@@ -195,148 +164,78 @@ def test_a_map_that_fits_in_another_way_than_the_rest() -> None:
         }
 
 
-def test_a_map_that_fits_several_images() -> None:
-    """A map is refused where two images would fit, and both are named, with what helps."""
-    pairs, bad_files = pair(["000.tiff", "001.tiff"], [image(name) for name in NAMES])
-    assert pairs == {"p/test/good/001.JPG": "001.tiff"}
-    assert "several images, p/test/crack/000.png, p/test/good/000.png;" in bad_files["000.tiff"]
-    assert "`data` of one category" in bad_files["000.tiff"]
-    two = [image(f"{category}/test/good/000.png") for category in ("a", "b", "c")]
-    (reason,) = pair(["x/test/good/000.png"], two)[1].values()
-    assert reason == "a map without a test image"
-    (reason,) = pair(["test/good/000.png"], two)[1].values()
-    assert "a/test/good/000.png, b/test/good/000.png and 1 more" in reason
-
-
-SEVERAL_MAPS = {
-    "suffixes": (["{}.npy", "{}.png"], "`map_suffix` (here .npy or .png), or a `table` with a column map, says which"),
-    "suffixes alike": (["{}.npy", "{}.npz"], "`map_suffix` (here .npy or .npz), or a `table`"),
-    "a suffix in a suffix": (["{}.tif", "{}.tiff"], "`map_suffix` (here .tif or .tiff), or a `table`"),
-    "an ending": (["{}.tiff", "{}_map.tiff"], "`map_suffix` (here .tiff or _map.tiff), or a `table`"),
-    "endings": (["{}_heat.png", "{}_map.png"], "`map_suffix` (here _heat.png or _map.png), or a `table`"),
-    "seeds": (["seed0/{}.npy", "seed1/{}.npy"], "give one of these alone as `maps`: seed0, seed1"),
-    "models": (
-        ["maps/padim/{}.npy", "maps/uflow/{}.tiff"],
-        "give one of these alone as `maps`: maps/padim, maps/uflow",
+SEVERAL_IMAGES = [
+    (["000.tiff", "001.tiff"], NAMES, "p/test/crack/000.png and p/test/good/000.png"),
+    (
+        ["p_test_a_b_0.npy", "p_test_good_1.npy"],
+        ["p/test/a/b_0.png", "p/test/a_b/0.png", "p/test/good/1.png"],
+        "p/test/a/b_0.png and p/test/a_b/0.png",
     ),
-    "a run in a run": (["a/{}.npy", "a/b/{}.npy"], "give one of these alone as `maps`: a/b"),
-}
-"""Several maps of each image, and what is said of them."""
+    (["a_0.npy"], ["p/test/a/0.png", "q/test/a/0.png"], "p/test/a/0.png and q/test/a/0.png"),
+]
 
 
-@pytest.mark.parametrize("case", SEVERAL_MAPS)
-def test_several_maps_of_each_image(case: str) -> None:
-    """None is chosen: all are named, with what tells them apart."""
-    ways, advice = SEVERAL_MAPS[case]
-    images = [image(name) for name in NAMES]
-    pairs, bad_files = pair([way.format(each.key) for each in images for way in ways], images)
-    assert not pairs
-    assert set(bad_files) == set(NAMES)
-    for each in images:
-        names = ", ".join(way.format(each.key) for way in ways)
-        assert f"several maps of one image, {names}; {advice}" in bad_files[each.name]
-
-
-def test_two_maps_of_a_single_image() -> None:
-    """A second map of one image only is no reason to doubt the rest."""
-    images = [image(name) for name in NAMES]
-    names = [f"{each.key}.tiff" for each in images]
-    for second in ("p/test/crack/000.npy", "p/test/crack/000_map.tiff", "p/test/crack/000.tiff"):
-        pairs, bad_files = pair([*names, second], images)
-        assert set(pairs) == set(NAMES[1:])
-        assert list(bad_files) == [NAMES[0]]
-        assert bad_files[NAMES[0]].startswith(f"several maps of one image, {names[0]}, {second}; ")
-    (reason,) = pair([names[0]] * 50_000, images[:1])[1].values()
-    assert "and 49996 more; a set needs one map of each image" in reason
-
-
-DEEP = ["audiojack/OK/S0001/a1.jpg", "audiojack/NG/AK/S0002/a2.jpg", "audiojack/NG/BX/S0003/a3.jpg"]
-
-
-@pytest.mark.parametrize("ending", [".npy", "_map.tiff", ".jpg.npy"])
-def test_names_alone_of_images_at_several_depths(ending: str) -> None:
-    """Maps without folders are matched by their names alone if these are unique, however deep the images lie."""
-    images = [
-        LabelledImage(n, "audiojack", Path(n), (), False, n.split("/")[-3].replace("audiojack", "OK")) for n in DEEP
-    ]
-    pairs, bad_files = pair([f"{Path(name).stem}{ending}" for name in DEEP], images)
-    assert not bad_files
-    assert {Path(name).stem: Path(each).name.removesuffix(ending) for name, each in pairs.items()} == {
-        "a1": "a1",
-        "a2": "a2",
-        "a3": "a3",
-    }
+@pytest.mark.parametrize(("map_names", "names", "both"), SEVERAL_IMAGES)
+def test_a_map_that_fits_several_images(map_names: list[str], names: list[str], both: str) -> None:
+    """A map is refused where two images would fit, and both are named, with what helps; others are taken."""
+    pairs, bad_files = pair(map_names, [image(name) for name in names])
+    assert len(pairs) == len(map_names) - 1
+    assert f"several images, as {both}; " in bad_files[map_names[0]]
+    assert "`data` of one category" in bad_files[map_names[0]]
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("one", "two"),
     [
-        ["a1.npy", "a2.npy", "a9.npy"],
-        ["NG/a1.npy", "NG/a2.npy", "NG/a3.npy"],
-        ["run1/a1.npy", "run1/a2.npy", "run1/a3.npy"],
-        ["run1/audiojack/a1.npy", "run1/audiojack/a2.npy", "run1/audiojack/a3.npy"],
+        ("{}.tif", "{}.tiff"),
+        ("{}.tiff", "{}_map.tiff"),
+        ("maps/padim/{}.npy", "maps/uflow/{}.tiff"),
+        ("a/{}.npy", "a/b/{}.npy"),
     ],
 )
-def test_names_alone_that_do_not_tell(names: list[str]) -> None:
-    """If a map fits no image, or lies in a folder that the image does not, not all maps are matched."""
-    images = [LabelledImage(n, "audiojack", Path(n), (), False, n.split("/")[1]) for n in DEEP]
-    assert pair(names, images)[1]
-
-
-def test_joined_names_of_images_in_a_folder_of_their_own() -> None:
-    """In MVTec 3D-AD images lie in `rgb`, which names of maps may lack though they have the folder `test`."""
-    images = [
-        image(f"{category}/test/crack/rgb/00{n}.png", category) for category in ("bagel", "rope") for n in range(3)
-    ]
-    names = [each.key.replace("/rgb", "").replace("/", "_") + ".tiff" for each in images]
-    pairs, bad_files = pair(names, images)
-    assert not bad_files
-    assert list(pairs.values()) == names
-
-
-def test_maps_of_a_collection_for_one_category() -> None:
-    """Maps of other categories are no maps of the category that is the data set."""
-    images = [image(f"test/crack/{number:03}.png", "bottle") for number in range(3)]
-    names = [f"{category}/test/crack/{number:03}.npy" for category in ("bottle", "cable") for number in range(3)]
-    pairs, bad_files = pair(names, images)
-    assert list(pairs.values()) == names[:3]
-    assert bad_files == dict.fromkeys(names[3:], "a map without a test image")
+def test_several_maps_of_an_image(one: str, two: str) -> None:
+    """None is chosen: two are named, with the settings that choose. Where one image has them, the rest is paired."""
+    images = [image(name) for name in NAMES]
+    keys = [each.key for each in images]
+    for seconds in (keys, keys[:1]):
+        pairs, bad_files = pair([one.format(key) for key in keys] + [two.format(key) for key in seconds], images)
+        assert len(pairs) + len(bad_files) == len(images)
+        for name, key in zip(NAMES, seconds, strict=False):
+            reason = (
+                f"several maps of one image, as {one.format(key)} and {two.format(key)}; the folder of one of them as "
+            )
+            assert bad_files[name].startswith(reason)
 
 
 def test_sets_of_maps_of_the_same_images(tmp_path: Path) -> None:
-    """What is advised is a file or folder of a set, not the path of an image in it."""
-    images = [image(name) for name in NAMES]
+    """Sets are named by their files, and one of them alone is right."""
     for folder in ("seed0", "seed1"):
-        (tmp_path / "seeds" / folder).mkdir(parents=True)
-        np.savez(tmp_path / "seeds" / folder / "all.npz", maps=np.zeros((len(NAMES), 4, 4)), paths=NAMES)
-    reasons = {bad_file.reason for bad_file in pair_maps(open_maps(tmp_path / "seeds"), images)[1]}
-    assert {reason.rpartition("; ")[2] for reason in reasons} == {"give one of these alone as `maps`: seed0, seed1"}
-    assert len(pair_maps(open_maps(tmp_path / "seeds" / "seed1"), images)[0]) == len(NAMES)
-    (tmp_path / "seeds/seed0/p/test/crack").mkdir(parents=True)
-    np.save(tmp_path / f"seeds/seed0/{images[0].key}.npy", np.zeros((4, 4)))
-    ((_, reason),) = pair_maps(open_maps(tmp_path / "seeds/seed0"), images)[1]
-    assert reason.startswith(f"several maps of one image, {NAMES[0]} (in all.npz), ")
-    assert reason.endswith("; give one of these alone as `maps`: all.npz")
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "all.npz", maps=np.zeros((len(NAMES), 4, 4)), paths=NAMES)
+    images = [image(name) for name in NAMES]
+    reasons = {reason.partition(";")[0] for _, reason in pair_maps(open_maps(tmp_path), images)[1]}
+    assert f"several maps of one image, as {NAMES[0]} in seed0/all.npz and {NAMES[0]} in seed1/all.npz" in reasons
+    assert len(pair_maps(open_maps(tmp_path / "seed1"), images)[0]) == len(NAMES)
 
 
-def test_images_with_problems(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [["a1.npy", "a9.npy"], ["NG/a1.npy", "NG/a2.npy"], ["run1/p/a1.npy", "run1/p/a2.npy"]]
+)
+def test_names_alone_that_do_not_tell(names: list[str]) -> None:
+    """If a map fits no image, or lies in a folder that the image does not, not all maps are matched."""
+    assert pair(names, [image("p/OK/S1/a1.jpg"), image("p/NG/AK/S2/a2.jpg")])[1]
+
+
+def test_images_with_problems() -> None:
     """What is wrong with an image is told once, before what is wrong with its map; a row of a table by its line."""
-    masks = (tmp_path / "mask.png",)
     images = [
         image(NAMES[0])._replace(problem="several masks"),
-        image(NAMES[1])._replace(masks=masks, place="t.csv, line 7"),
+        image(NAMES[1])._replace(problem="no mask", place="t.csv, line 7"),
         image(NAMES[2]),
     ]
     pairs, bad_files = pair([f"{each.key}.tiff" for each in images], images)
     assert list(pairs) == [NAMES[2]]
-    assert bad_files == {
-        NAMES[0]: "several masks",
-        "t.csv, line 7": f"{NAMES[1]}: its mask {masks[0]} is missing",
-    }
-    unknown = image("images/0.png")._replace(masks=masks, has_defect=None)
-    assert pair(["0.npy"], [unknown])[1] == {
-        "images/0.png": f"its mask {masks[0]} is missing; that of a normal image is empty"
-    }
+    assert bad_files == {NAMES[0]: "several masks", "t.csv, line 7": f"{NAMES[1]}: no mask"}
 
 
 def test_order_of_pairs() -> None:
@@ -349,10 +248,7 @@ def test_order_of_pairs() -> None:
 def test_no_images_and_no_maps() -> None:
     """Nothing to match is no error here."""
     assert pair([], [image(NAMES[0])]) == ({}, {})
-    assert pair_maps(MapFiles(["a.png"], lambda _: torch.zeros(1, 1)), []) == (
-        [],
-        [BadFile("a.png", "a map without a test image")],
-    )
+    assert pair(["a.png"], []) == ({}, {"a.png": "a map without a test image"})
 
 
 @pytest.mark.parametrize("way", ["absolute", "_map", "nothing fits"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +17,16 @@ from aupimo_torchmetrics._files.writing import replacing, write_text
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat, check_choice
 from aupimo_torchmetrics._tables import csv_text
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.compare.find import NO_SEED, find_results, missing_text
+from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_text
 from aupimo_torchmetrics.compare.loading import load_results, named_category
-from aupimo_torchmetrics.compare.tables import csv_rows, latex_text, summary_text
+from aupimo_torchmetrics.compare.tables import latex_text, summary_text
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.plotting._figures import confidence_size, distribution_size, drawn_off_screen, ranks_size
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, compare_models, rank_models
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "compare_paths"]
@@ -45,7 +47,7 @@ class Comparison:
         missing: Categories that were skipped, and the models, as `MODEL` or `MODEL/SEED`, that lack each.
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
-        files: Result file of each model without seeds, `files[category][model]`.
+        files: Result files, `files[category][model][seed]`; the seed is `""` for a model without seeds.
         warnings: What else than the models makes scores differ, and folders without a result: a line for each cause.
 
     Example:
@@ -69,7 +71,7 @@ class Comparison:
     missing: dict[str, tuple[str, ...]]
     seed_means: dict[str, dict[str, dict[str, float]]]
     atol: float
-    files: dict[str, dict[str, Path]] = field(default_factory=dict)
+    files: ByCategory = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -85,27 +87,32 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """Return lines that say how images were matched if that is not sure, what was skipped, and the warnings."""
-        lines = [self.skipped, *(f"warning: {text}" for text in self.warnings)]
         by_position = [name for name, each in self.comparisons.items() if each.matched_by == "position"]
-        if self.ranking is not None and by_position:  # of one category, the table of the comparison says it
-            lines = [f"images matched by position, as not all results have paths: {', '.join(by_position)}", *lines]
-        return [line for line in lines if line]
+        # Of one category, the table of the comparison says it.
+        names = ", ".join(by_position) if self.ranking is not None else ""
+        position = f"images matched by position, as not all results have paths: {names}" if names else ""
+        return list(filter(None, [position, self.skipped, *(f"warning: {text}" for text in self.warnings)]))
 
-    def seed_std(self, model: str, category: str | None = None) -> float:
+    def seeds_of(self, model: str) -> tuple[str, ...]:
+        """Return the names of the seeds of a model, which are the same in all categories; none if it has no seeds."""
+        return tuple(next(iter(self.seed_means.values())).get(model, ()))
+
+    def seed_std(self, model: str, *categories: str) -> float:
         """Return the standard deviation of a model's mean score over its seeds.
 
         Args:
             model: Name of the model.
-            category: Name of the category. None for the mean score over all categories.
+            categories: Names of categories, over which the score is the mean; none for all.
 
         Returns:
             The standard deviation of the sample (divided by the number of seeds less one); NaN for fewer than two
             seeds.
 
         """
-        categories = list(self.results) if category is None else [category]
-        by_seed = [list(self.seed_means[name].get(model, {}).values()) for name in categories]
-        means = [statistics.fmean(of_one_seed) for of_one_seed in zip(*by_seed, strict=True)]
+        chosen = categories or tuple(self.results)
+        means = [
+            statistics.fmean(self.seed_means[each][model][seed] for each in chosen) for seed in self.seeds_of(model)
+        ]
         return statistics.stdev(means) if len(means) > 1 else math.nan
 
     def summary(self) -> str:
@@ -141,61 +148,74 @@ class Comparison:
             ['b', 'a']
 
         """
-        (result, *_), (comparison, *_) = next(iter(self.results.values())).values(), self.comparisons.values()
+        (result, *_), (first, *_) = next(iter(self.results.values())).values(), self.comparisons.values()
+        settings = {
+            "fpr_bounds": list(result.fpr_bounds),
+            "shared_fpr": result.shared_fpr,
+            "test": first.test,
+            "alternative": first.alternative,
+            "atol": self.atol,
+        }
+        categories = [
+            {
+                "category": category,
+                "num_images": each.num_images,
+                "matched_by": each.matched_by,
+                "ordered_by": each.ordered_by,
+                "models": [
+                    {
+                        "model": model,
+                        "mean": each.means[model],
+                        "std": self.seed_std(model, category),
+                        "seeds": self.seed_means[category].get(model, {}),
+                        "average_rank": each.average_ranks[model],
+                        "interval": list(each.intervals[model]),
+                        "confidence": {other: each.confidence[model, other] for other in each.order if other != model},
+                    }
+                    for model in each.order
+                ],
+            }
+            for category, each in self.comparisons.items()
+        ]
+        ranking = self.ranking and {
+            "models": [
+                {
+                    "model": model,
+                    "mean": self.ranking.means[model],
+                    "std": self.seed_std(model),
+                    "average_rank": self.ranking.average_ranks[model],
+                    "ranks": {category: ranks[model] for category, ranks in self.ranking.ranks.items()},
+                }
+                for model in self.order
+            ],
+            **{name: getattr(self.ranking, name) for name in ("critical_difference", "p_value", "alpha", "groups")},
+        }
         return {
             "metric": "AUPIMO",
             "version": __version__,
-            "settings": {
-                "fpr_bounds": list(result.fpr_bounds),
-                "shared_fpr": result.shared_fpr,
-                "test": comparison.test,
-                "alternative": comparison.alternative,
-                "atol": self.atol,
-            },
+            "settings": settings,
             "models": list(self.order),
-            "ordered_by": comparison.ordered_by if self.ranking is None else "average rank",
-            "categories": [
-                {
-                    "category": category,
-                    "num_images": each.num_images,
-                    "matched_by": each.matched_by,
-                    "ordered_by": each.ordered_by,
-                    "models": [self._model(category, model) for model in each.order],
-                }
-                for category, each in self.comparisons.items()
-            ],
-            "ranking": None if self.ranking is None else self._ranking(self.ranking),
+            "ordered_by": first.ordered_by if self.ranking is None else "average rank",
+            "categories": categories,
+            "ranking": ranking,
             "skipped": [{"category": name, "missing": list(models)} for name, models in self.missing.items()],
             "warnings": list(self.warnings),
         }
 
-    def _model(self, category: str, model: str) -> dict[str, Any]:
-        """What there is to say of a model in a category."""
-        comparison = self.comparisons[category]
-        return {
-            "model": model,
-            "mean": comparison.means[model],
-            "std": self.seed_std(model, category),
-            "seeds": self.seed_means[category].get(model, {}),
-            "average_rank": comparison.average_ranks[model],
-            "interval": list(comparison.intervals[model]),
-            "confidence": {other: comparison.confidence[model, other] for other in comparison.order if other != model},
-        }
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a table with a row for each model in each category, the best first; `comparison.csv` holds it.
 
-    def _ranking(self, ranking: ModelRanking) -> dict[str, Any]:
-        """What there is to say of the models over all categories."""
-        models = [
-            {
-                "model": model,
-                "mean": ranking.means[model],
-                "std": self.seed_std(model),
-                "average_rank": ranking.average_ranks[model],
-                "ranks": {category: ranks[model] for category, ranks in ranking.ranks.items()},
-            }
-            for model in ranking.order
-        ]
-        values = {name: getattr(ranking, name) for name in ("critical_difference", "p_value", "alpha")}
-        return {"models": models, **values, "groups": [list(group) for group in ranking.groups]}
+        Returns:
+            `category`, `model`, `mean`, `std` and `average_rank`, the ends of the interval, the mean of each seed, the
+            confidence against each model, and the number of images. What is not known is NaN.
+
+        """
+        import pandas as pd  # noqa: PLC0415
+
+        frame = pd.json_normalize(self.to_dict()["categories"], "models", ["category", "num_images"], sep="_")
+        frame[["interval_lower", "interval_upper"]] = frame.pop("interval").tolist()
+        frame.insert(0, "category", frame.pop("category"))
+        return frame.rename(columns=lambda name: re.sub("^confidence_", "confidence_against_", name))
 
     def save(
         self,
@@ -234,9 +254,12 @@ class Comparison:
         if report:
             require("jinja2", "PIL", "tifffile", "tqdm", extra="evaluate", needed_by="Comparison.save with `report`")
         out = Path(out)
-        details = [f"{category}\n{comparison}" for category, comparison in self.comparisons.items()]
-        text = "\n\n".join([self.summary(), *(details if self.ranking is not None else [])])
-        texts = {TEXT_FILE: f"{text}\n", CSV_FILE: csv_text(list(csv_rows(self))), LATEX_FILE: latex_text(self)}
+        details = [] if self.ranking is None else [f"{name}\n{each}" for name, each in self.comparisons.items()]
+        texts = {
+            TEXT_FILE: "\n\n".join([self.summary(), *details]) + "\n",
+            CSV_FILE: csv_text(self.to_dataframe().to_dict("records")),
+            LATEX_FILE: latex_text(self),
+        }
         for name, content in texts.items():
             write_text(out / name, content)
         written = [out / name for name in texts]
@@ -256,18 +279,15 @@ class Comparison:
 
     def pictures(self) -> dict[str, Callable[[], Figure]]:
         """Return what draws each picture, by its path without suffix: `ranks`, `confidence` and the like."""
-        pictures: dict[str, Callable[[], Figure]] = {}
+        num_models = len(self.order)
+        confidence = partial(drawn_off_screen, confidence_size(num_models), plot_confidence)
+        confidences = {name: partial(confidence, each) for name, each in self.comparisons.items()}
         if self.ranking is not None:
-            pictures["ranks"] = partial(drawn_off_screen, ranks_size(len(self.order)), plot_ranks, self.ranking)
-        for category, each in self.comparisons.items():
-            name = "confidence" if self.ranking is None else f"{category}/confidence"
-            pictures[name] = partial(drawn_off_screen, confidence_size(len(self.order)), plot_confidence, each)
-        if self.ranking is None:
-            (results,) = self.results.values()
-            pictures["distribution"] = partial(
-                drawn_off_screen, distribution_size(len(results)), plot_distribution, results
-            )
-        return pictures
+            ranks = partial(drawn_off_screen, ranks_size(num_models), plot_ranks, self.ranking)
+            return {"ranks": ranks, **{f"{category}/confidence": draw for category, draw in confidences.items()}}
+        (draw,), (results,) = confidences.values(), self.results.values()
+        distribution = partial(drawn_off_screen, distribution_size(num_models), plot_distribution, results)
+        return {"confidence": draw, "distribution": distribution}
 
 
 def compare_paths(
@@ -289,8 +309,8 @@ def compare_paths(
         paths: Two or more result files of different models; two or more folders of different models, as
             `aupimo evaluate --out` writes them; or one benchmark folder, which holds
             `MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json` or `MODEL/CATEGORY/aupimo/aupimos.json`.
-        names: Names of the models, one for each file or folder. None for the parts in which the paths differ. A
-            benchmark folder has names of its own.
+        names: Names of the models, one for each file or folder, or folder in a benchmark. None for the parts in which
+            the paths differ.
         test: Paired test, as of `aupimo_torchmetrics.statistics.compare_models`, which also says how images of
             different results are matched.
         alternative: What the confidence is in, as of the same.
@@ -328,23 +348,12 @@ def compare_paths(
 
     """
     found = find_results([Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)], names)
-    loaded = load_results(found)
-    ranking = rank_models(loaded.results) if len(loaded.results) > 1 else None
+    results, seed_means, warnings = load_results(found.files)
+    ranking = rank_models(results) if len(results) > 1 else None
     comparisons = {}
-    with progress(loaded.results.items(), "comparing", "category", quiet=quiet) as categories:
-        for category, results in categories:
+    with progress(results.items(), "comparing", "category", quiet=quiet) as categories:
+        for category, by_model in categories:
             with named_category(category):
-                comparisons[category] = compare_models(results, test, alternative, atol)
-    return Comparison(
-        results=loaded.results,
-        comparisons=comparisons,
-        ranking=ranking,
-        missing=found.missing,
-        seed_means=loaded.seed_means,
-        atol=atol,
-        files={
-            category: {model: by_seed[NO_SEED] for model, by_seed in by_model.items() if NO_SEED in by_seed}
-            for category, by_model in found.files.items()
-        },
-        warnings=loaded.warnings,
-    )
+                comparisons[category] = compare_models(by_model, test, alternative, atol)
+    warnings = [*found.warnings, *warnings]
+    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, found.files, tuple(warnings))

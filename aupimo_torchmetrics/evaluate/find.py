@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.writing import existing_folder
-from aupimo_torchmetrics._paths import PUBLISHED_CATEGORIES, as_key
+from aupimo_torchmetrics._paths import as_key, category_in
 from aupimo_torchmetrics._settings import Layout, check_choice
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.data.folders import is_file
@@ -21,7 +21,7 @@ from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import WITHOUT_IMAGE, Pair, full_path, pair_maps
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
-__all__ = ["EvaluatedPairs", "FoundPairs", "find_evaluated_pairs", "find_pairs"]
+__all__ = ["FoundPairs", "find_evaluated_pairs", "find_pairs"]
 
 Source: TypeAlias = "str | os.PathLike[str] | None"
 """Where maps or data are."""
@@ -51,26 +51,21 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
 ) -> FoundPairs:
     """Find the map of each image of a table, or else of a data set."""
     _check_settings(maps, data, table, layout, map_suffix, normal_folder)
-    if maps is None:
-        pairs, bad_files, map_files, images, notes = open_table(table)
-        return FoundPairs(map_files, images, pairs, bad_files, notes, {})
-    if data is None:
-        map_files = open_maps(maps, map_suffix, follow_links=follow_links)
-        pairs, bad_files, _, images, notes = open_table(table, map_files)
+    map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
+    if data is None or map_files is None:
+        pairs, bad_files, map_files, images, notes = open_table(table, map_files)
     else:
-        notes = []
-        try:
-            images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
-            map_files = open_maps(maps, map_suffix, follow_links=follow_links)
-        except BadDataError:
-            _check_order(maps, data)
-            raise
+        images, notes = find_test_images(data, layout, normal_folder, follow_links=follow_links), []
         pairs, bad_files = pair_maps(map_files, images)
-        if bad_files:
-            _check_order(maps, data)
     if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
-        raise BadFilesError(bad_files, _nothing_fits(map_files.names[0], images[0]))
-    remarks, warnings = _remarks(Path(maps), data, pairs)
+        example = f"{map_files.names[0]} and {full_path(images[0])}"
+        remedy = (
+            f"no path of a map fits that of an image, as {example}: give as `maps` the folder below which the paths "
+            "agree, or a `table` (see `write_table`) with a column map, or for a set of maps with a column name that "
+            "holds its paths"
+        )
+        raise BadFilesError(bad_files, remedy)
+    remarks, warnings = ([], {}) if maps is None else _remarks(Path(maps), pairs)
     return FoundPairs(map_files, images, pairs, bad_files, [*remarks, *notes], warnings)
 
 
@@ -79,38 +74,29 @@ def _check_settings(  # noqa: PLR0917
 ) -> None:
     """Raise unless there are maps, and a data set or a table, with settings that go together."""
     check_choice("layout", layout, Layout)
-    is_map_named = maps is None and table is not None
-    found = "neither" if data is None else "both"
     wrong = {
-        f"exactly one of `data` and `table`, but got {found}": (data is None) == (table is None),
+        "exactly one of `data` and `table`, but got neither": data is None and table is None,
+        "exactly one of `data` and `table`, but got both": data is not None and table is not None,
         "`layout` and `normal_folder` with `data` only, but got `table`, which says itself which images are normal": (
             table is not None and (layout != "auto" or len(normal_folder) > 0)
         ),
         "`maps`, as only a `table` can name the map of each image, but got none": maps is None and table is None,
-        "`map_suffix` with `maps` only, but got a `table` that names each map": is_map_named and map_suffix is not None,
+        "`map_suffix` with `maps` only, but got a `table` that names each map": maps is None and map_suffix is not None,
         f"`maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}": (
             maps is not None and not Path(maps).exists()
-        ),
-        f"`table` to be a file, but there is no file {table}": (
-            isinstance(table, (str, os.PathLike)) and not Path(table).is_file()
         ),
     }
     for expected, is_wrong in wrong.items():
         if is_wrong:
             raise SettingError(f"Expected {expected}.")
-    if data is not None:
-        if maps is not None and Path(data).is_file():
-            _check_order(maps, data)
-        existing_folder("data", data)
-
-
-def _check_order(maps: str | os.PathLike[str], data: str | os.PathLike[str]) -> None:
-    """Raise if `maps` holds test images with masks, and `data` none: they were given the wrong way round."""
+    if data is None or maps is None:
+        return
     if _has_masks(maps) and not _has_masks(data):
         raise SettingError(
             f"Expected `maps` to hold anomaly maps and `data` images with masks, but there are such images in {maps}, "
             f"and none in {data}. Give them the other way round."
         )
+    existing_folder("data", data)
 
 
 def _has_masks(folder: str | os.PathLike[str]) -> bool:
@@ -121,79 +107,53 @@ def _has_masks(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _nothing_fits(name: str, image: LabelledImage) -> str:
-    """Say that no map is of an image, by one example of each, and what helps."""
-    return (
-        f"no path of a map fits that of an image, as {name} and {full_path(image)}: give as `maps` the folder below "
-        "which the paths agree, or a `table` (see `write_table`) with a column map, or for a set of maps with a column "
-        "name that holds its paths"
-    )
-
-
-def _remarks(maps: Path, data: Source, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, list[str]]]:
+def _remarks(maps: Path, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, list[str]]]:
     """Say by an example which map was taken for which image, and warn of each category whose maps name another one.
+
+    A path names the category by the folder in front of `test` or its like; that of a map begins two folders above it.
 
     Args:
         maps: Folder or file of the maps.
-        data: Folder of the data set; None for a table.
         pairs: Images and maps that were matched by their paths.
 
     Returns:
         Notes: the example, unless the paths are equal but for the suffix. Warnings by category.
 
     """
-    of_categories = {pair.image.category: pair for pair in reversed(pairs)}
-    known = {*PUBLISHED_CATEGORIES, *of_categories}
-    if data is not None:  # categories beside it count, folders around both do not
-        around = Path(data).absolute()
-        known |= {folder.parent.name for folder in around.parent.glob("*/ground_truth")}
-        known -= {*around.parts}
     notes, warnings = [], {}
-    for category, pair in sorted(of_categories.items()):
-        image = full_path(pair.image)
-        folders = [*maps.absolute().parts, *pair.name.replace("\\", "/").split("/")[:-1]]
-        example = f"{'' if maps.is_file() else f'{maps.absolute().name}/'}{pair.name} -> {image}"
-        same = {as_key(image), pair.image.key} if category in folders else {as_key(image)}
-        if as_key(pair.name) not in same:
+    folders = (maps.absolute() if maps.is_dir() else maps.absolute().parent).parts
+    for category, pair in sorted({pair.image.category: pair for pair in reversed(pairs)}.items()):
+        image, name = full_path(pair.image), pair.name.replace("\\", "/")
+        example = f"{f'{folders[-1]}/' if maps.is_dir() else ''}{pair.name} -> {image}"
+        named, expected = category_in("/".join((*folders[-2:], name))), category_in(image)
+        is_there = category in {*folders, *name.split("/")}
+        if named and expected and named != expected and not is_there:
+            warnings[category] = [f"the maps lie in {named}, the images in {expected}, as {example}"]
+        elif as_key(name) != as_key(image) and not (is_there and as_key(name) == pair.image.key):
             notes.append(f"maps were matched by their paths, as {example}")
-        named = [folder for folder in folders if folder in known]
-        if named and category not in folders:
-            warnings[category] = [f"the paths of the maps name {named[-1]}, not {category}, as {example}"]
     return notes[:1], warnings
 
 
-class EvaluatedPairs(NamedTuple):
-    """Images and maps of an earlier evaluation."""
-
-    reader: PairReader
-    """Reads them."""
-    by_name: dict[str, Pair]
-    """The images that have a map, by their names."""
-
-
-def find_evaluated_pairs(summary: Path) -> EvaluatedPairs:
+def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair]]:
     """Find the images and maps of an earlier evaluation anew. Relative paths are those of the current folder.
 
     Args:
         summary: File `summary.json`, which says what was evaluated.
 
     Returns:
-        Images and maps.
+        What reads them, and the images that have a map, by their names.
 
     Raises:
         BadDataError: If the file does not say it, or they are no longer there.
         OSError: If the file cannot be opened.
 
     """
+    names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder", "follow_links")
     try:
         settings = json.loads(summary.read_text(encoding="utf-8"))["settings"]
-        names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder")
-        sources = {name: settings[name] for name in names}
-        found = find_pairs(**sources, follow_links=settings["follow_links"])
+        found = find_pairs(**{name: settings[name] for name in names})
         mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
         reader = PairReader(found.maps, settings["resize"], mask_rule)
-    except BadDataError:
-        raise
     except (ValueError, TypeError, KeyError) as error:
         raise BadDataError(f"{summary} does not lead to images and maps: {error}") from error
-    return EvaluatedPairs(reader, {pair.image.name: pair for pair in found.pairs})
+    return reader, {pair.image.name: pair for pair in found.pairs}
