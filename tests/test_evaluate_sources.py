@@ -247,7 +247,7 @@ def test_what_the_values_of_masks_mean_is_passed_on(
     rows = (
         evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine", mask_threshold=127, ignore_index=100)
         .categories[0]
-        .image_rows()
+        .images
     )
     assert [(row["mask_pixels"], row["num_pixels"]) for row in rows[:2]] == [(30, 20 * 24 - 5 * 24)] * 2
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ CURVES_SIZE = (7.5, 5.5)
 HEATMAP_SIZE = (4.5, 4.0)
 DEMO_SIZE = (13.0, 5.2)
 """Curves beside three heat maps."""
+
+PICTURE_DPI = 100
+"""Dots an inch of pictures that commands write."""
 
 SCORE_COLORS = "viridis"
 """Colour map of scores from 0 to 1."""
@@ -203,3 +210,17 @@ def drawn_off_screen(size: tuple[float, float], plot: Callable[..., object], *co
     figure = figure_without_pyplot(size)
     plot(*contents, ax=figure.subplots())
     return figure
+
+
+def save_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure, and write it in the format that the suffix says, complete or not at all, and without warnings."""
+    with replacing(path) as unfinished, without_warnings():
+        draw().savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Let matplotlib draw letters that no font has as boxes, and names too long for a layout without one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
+        yield
