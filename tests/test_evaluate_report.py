@@ -25,6 +25,7 @@ from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.evaluate import BadFile, BadFilesError, evaluate, find_test_images
 
 BOUNDS = (1e-2, 1e-1)
@@ -162,6 +163,8 @@ def test_odd_pictures_are_drawn_without_a_warning(tmp_path: Path, kind: str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out", heatmaps=True, report=True)
+        models = {"names": ["\U0001f600", "\u74f6"], "long names": ["a" * 200, "b" * 200]}.get(kind, ["a", "b"])
+        compare_paths([tmp_path / "out"] * 2, models, quiet=True).save(tmp_path / "compared", report=True)
     assert len([name for name in names_of(tmp_path / "out") if name.endswith("heatmaps.png")]) in {1, 2}
 
 

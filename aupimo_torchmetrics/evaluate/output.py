@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
-from aupimo_torchmetrics.plotting import plot_distribution, plot_heatmaps, plot_pimo_curves, representative_images
-from aupimo_torchmetrics.plotting._figures import (
-    CURVES_SIZE,
-    distribution_size,
-    drawn_off_screen,
-    figure_without_pyplot,
-    heatmaps_size,
-    save_figure,
+from aupimo_torchmetrics.plotting import (
+    _figures,
+    plot_distribution,
+    plot_heatmaps,
+    plot_pimo_curves,
+    representative_images,
 )
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -116,17 +114,19 @@ def picture_files(
     if bool(result.aupimos.isnan().all()):
         return {}
     pictures: dict[str, Callable[[], Figure]] = {
-        "distribution": partial(drawn_off_screen, distribution_size(), plot_distribution, result),
+        "distribution": partial(_figures.drawn_off_screen, _figures.distribution_size(), plot_distribution, result),
         "curves": partial(draw_curves, result),
     }
     if heatmap_reader is not None:
         pictures["heatmaps"] = partial(_draw_heatmaps, scores, heatmap_reader)
-    return {f"{where}aupimo/{name}.{picture_format}": partial(save_figure, draw) for name, draw in pictures.items()}
+    return {
+        f"{where}aupimo/{name}.{picture_format}": partial(_figures.save_figure, draw) for name, draw in pictures.items()
+    }
 
 
 def draw_curves(result: AUPIMOResult) -> Figure:
     """Draw the curves of a category, which are computed no sooner."""
-    return drawn_off_screen(CURVES_SIZE, plot_pimo_curves, result.curves(), result)
+    return _figures.drawn_off_screen(_figures.CURVES_SIZE, plot_pimo_curves, result.curves(), result)
 
 
 def _draw_heatmaps(scores: CategoryScores, reader: PairReader) -> Figure:
@@ -137,7 +137,7 @@ def _draw_heatmaps(scores: CategoryScores, reader: PairReader) -> Figure:
     captions = [
         f"{role}; without its image" if note else role for role, note in zip(roles.values(), notes, strict=True)
     ]
-    figure = figure_without_pyplot(heatmaps_size(len(roles)))
+    figure = _figures.figure_without_pyplot(_figures.heatmaps_size(len(roles)))
     maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
     plot_heatmaps(photographs, maps, scores.result, masks, list(roles), captions, figure)
     return figure

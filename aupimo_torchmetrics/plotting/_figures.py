@@ -18,14 +18,14 @@ from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 CURVES_SIZE = (7.5, 5.5)
 HEATMAP_SIZE = (4.5, 4.0)
 DEMO_SIZE = (13.0, 5.2)
 """Curves beside three heat maps."""
 
-PICTURE_DPI = 100
+PICTURE_DPI = 150
 """Dots an inch of pictures that commands write."""
 
 SCORE_COLORS = "viridis"
@@ -40,13 +40,8 @@ MASK_COLOR = "deeppink"
 MARKERS = "os^Dv*Pp"
 """Shapes on curves, which tell curves apart that have nearly the same colour."""
 
-MAX_NAME_LENGTH = 26
-"""Characters of a path in a picture, as many as fit above a heat map."""
-
-TITLE_SIZES = ("medium", "small", "x-small", "xx-small")
-"""Sizes of the titles of heat maps. The first is taken with which none has more lines than `MAX_TITLE_LINES`; with the
-last, what is more is left out."""
-MAX_TITLE_LINES = 4
+MAX_TITLE_LINES = 5
+"""Of the title of a heat map. What is more is left out."""
 LINE_ENDS = re.compile(r"[ /_-]|\\(?!\$)")
 """Where a line of a title may end."""
 
@@ -94,33 +89,23 @@ def with_glyphs(text: str) -> str:
 
 
 def fit_titles(axes: Iterable[Axes]) -> None:
-    """Break the titles of axes, and make them smaller, until each is as narrow as the place of its axis."""
+    """Break the titles of axes until each is as narrow as the place of its axis."""
     axes = list(axes)
     figure = cast("Figure", axes[0].get_figure(root=True))
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)  # only then each axis is in its place
-    texts = [ax.get_title() for ax in axes]
-    for size in TITLE_SIZES:
-        for ax, text in zip(axes, texts, strict=True):
-            ax.title.set_fontsize(size)
-            _fit_title(ax, text)
-        if all(ax.get_title().count("\n") < MAX_TITLE_LINES for ax in axes):
-            return
-    for ax in axes:  # the last line holds the score
-        first, others = (lines := ax.get_title().split("\n"))[: MAX_TITLE_LINES - 1], lines[MAX_TITLE_LINES - 1 :]
-        ax.set_title("\n".join([*first, f"...{others[-1]}" if others[1:] else "".join(others)]).rstrip("\n"))
-
-
-def _fit_title(ax: Axes, text: str) -> None:
-    """Break the lines of a title until it is as narrow as the place of its axis."""
-    figure = cast("Figure | SubFigure", ax.get_figure())
-    width = ax.get_position(original=True).width * figure.bbox.width
-    length = max(map(len, text.split("\n")))
-    ax.set_title(text)
-    while length > 1 and (drawn := ax.title.get_window_extent().width) > width:
-        length = max(1, min(length - 1, int(length * width / drawn)))
-        ax.set_title(in_lines(text, length))
+    if (engine := figure.get_layout_engine()) is not None:
+        with without_warnings():
+            engine.execute(figure)  # only then each axis is in its place
+    for ax in axes:
+        title, text = ax.title, ax.get_title()
+        title.set_fontsize("small")
+        width = ax.get_position(original=True).width * cast("Figure", ax.get_figure()).bbox.width
+        length = max(map(len, text.split("\n")))
+        while length > 1 and (drawn := title.get_window_extent().width) > width:
+            length = max(1, min(length - 1, int(length * width / drawn)))
+            title.set_text(in_lines(text, length))
+        lines = title.get_text().split("\n")
+        if len(lines) > MAX_TITLE_LINES:  # the last one holds the score
+            title.set_text("\n".join([*lines[: MAX_TITLE_LINES - 1], f"...{lines[-1]}"]))
 
 
 def in_lines(text: str, length: int) -> str:
@@ -132,8 +117,8 @@ def in_lines(text: str, length: int) -> str:
             # Not within an escaped dollar: the rest would be a formula.
             ends = [match.end() for match in LINE_ENDS.finditer(rest) if 1 < match.end() <= length]
             end = ends[-1] if ends else length + (rest[length - 1 : length + 1] == r"\$")
-            lines.append(rest[:end].rstrip(" "))
-            rest = rest[end:]
+            lines.append(rest[:end].rstrip(" ·"))
+            rest = rest[end:].removeprefix("· ")
         lines.append(rest)
     return "\n".join(lines)
 
@@ -150,19 +135,14 @@ def image_name(result: AUPIMOResult | None, index: int) -> str:
     stems = {_without_suffix(other) for other in others}
     if _without_suffix(path) not in stems:
         path, others = _without_suffix(path), stems
-    parts = path.split("/")[1:]
-    ends = ["/".join(parts[-num_parts:]) for num_parts in (2, 1, *range(3, len(parts) + 1))]
-    last = path[3 - MAX_NAME_LENGTH :]
-    names = [(end, f"/{end}") for end in ends if len(end) <= MAX_NAME_LENGTH]
-    names += [(f"...{last}", last)] if last != path else []
-    names += [(end, f"/{end}") for end in ends]
-    return next((name for name, end in names if not any(other.endswith(end) for other in others)), path[1:])
+    parts = path.split("/")
+    ends = ["/".join(parts[-num_parts:]) for num_parts in range(2, len(parts))]
+    return next((end for end in ends if not any(other.endswith(f"/{end}") for other in others)), path[1:])
 
 
-def name_and_score(result: AUPIMOResult, index: int, score: float) -> str:
-    """Title of an image with a score, as `scratch/005 · 0.73`, or without paths `image 5: AUPIMO 0.73`."""
-    separator = ": AUPIMO " if result.paths is None else " · "
-    return f"{drawable(image_name(result, index))}{separator}{score:.2f}"
+def titled(result: AUPIMOResult | None, index: int, *texts: str) -> str:
+    """Name of an image and what there is to say of it, as `scratch/005 · 0.73`."""
+    return " · ".join([drawable(image_name(result, index)), *texts])
 
 
 def _with_slashes(path: str) -> str:
