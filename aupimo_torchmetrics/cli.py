@@ -85,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parser.fail(str(error), 2 if isinstance(error, SettingError) else 1)
     except (ImportError, OSError, MemoryError, RuntimeError) as error:
         text = str(error) or type(error).__name__
-        is_bug = isinstance(error, RuntimeError) and not re.search(NO_MEMORY, text)
-        if is_bug:
+        if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, text):  # a bug
             raise
         return parser.fail(text.splitlines()[0], 1)
     except KeyboardInterrupt as error:

@@ -53,19 +53,10 @@ def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
     evaluation.save(tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/images.csv")
-    assert list(table) == [
-        "path",
-        "category",
-        "defect",
-        "is_anomalous",
-        "mask_pixels",
-        "aupimo",
-        "tpr_at_lower",
-        "tpr_at_upper",
-        "num_pixels",
-        "mask_share",
-        "max_score",
-    ]
+    names = (
+        "path category defect is_anomalous mask_pixels aupimo tpr_at_lower tpr_at_upper num_pixels mask_share max_score"
+    )
+    assert list(table) == names.split()
     assert len(table) == 12
     expected = pd.concat([scores.result.to_dataframe() for scores in evaluation.categories], ignore_index=True)
     for column in ("path", "is_anomalous", "mask_pixels"):
@@ -166,39 +157,6 @@ def test_odd_pictures_are_drawn_without_a_warning(tmp_path: Path, kind: str) -> 
         models = {"names": ["\U0001f600", "\u74f6"], "long names": ["a" * 200, "b" * 200]}.get(kind, ["a", "b"])
         compare_paths([tmp_path / "out"] * 2, models, quiet=True).save(tmp_path / "compared", report=True)
     assert len([name for name in names_of(tmp_path / "out") if name.endswith("heatmaps.png")]) in {1, 2}
-
-
-def test_some_of_each_class_may_be_skipped(tmp_path: Path) -> None:
-    """With one normal and one anomalous image left, the others may be skipped, and each category counts its own."""
-    maps, data = write_set(tmp_path)
-    for path in (maps / "bottle/test/hole").iterdir():
-        path.write_bytes(b"no map")
-    for number in (1, 2):
-        (maps / f"bottle/test/good/00{number}.tiff").unlink()
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
-    assert [scores.num_skipped for scores in evaluation.categories] == [4, 0]
-    assert [(scores.num_normal, scores.num_anomalous) for scores in evaluation.categories] == [(1, 2), (3, 2)]
-    assert evaluation.summary().count("skipped: ") == 4
-
-
-def test_a_class_that_is_not_there_is_not_skipped(tmp_path: Path) -> None:
-    """Bad files of the only class of a category may be skipped, and a category without any map does not matter."""
-    maps, data = write_set(tmp_path, {"bottle": {"crack": 3}, "screw": TWO["screw"], "tile": TWO["bottle"]})
-    (maps / "bottle/test/crack/000.tiff").write_bytes(b"no map")
-    for path in (maps / "tile").rglob("*.tiff"):
-        path.unlink()
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
-    assert evaluation.without_maps == ["tile"]
-    assert [scores.num_skipped for scores in evaluation.categories] == [1, 0]
-
-
-def test_a_category_whose_masks_are_all_missing_is_not_one_without_maps(tmp_path: Path) -> None:
-    """A category that has maps is never said to have none."""
-    maps, data = write_set(tmp_path, {"bottle": {"crack": 3}, "screw": TWO["screw"]})
-    for path in (data / "bottle/ground_truth/crack").iterdir():
-        path.unlink()
-    with pytest.raises(BadFilesError, match=r"all anomalous images of bottle \(3\)"):
-        evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
 
 
 def test_images_of_unknown_class_may_be_of_either(tmp_path: Path) -> None:
@@ -434,30 +392,6 @@ def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
     assert len(evaluation.to_dict()["warnings"]) == 3
 
 
-@pytest.mark.parametrize(
-    ("folders", "expected"),
-    [
-        (["bottle/test/good"], "all normal images of bottle (3)"),
-        (["bottle/test/crack", "bottle/test/hole"], "all anomalous images of bottle (4)"),
-        (["screw/test"], "all normal images of screw (3) and all anomalous images of screw (2)"),
-    ],
-)
-def test_no_class_of_images_is_skipped_as_a_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: list[str], expected: str
-) -> None:
-    """Where bad files are all images of a class of a category, it stops, says so and why, and nothing is written."""
-    maps, data = write_set(tmp_path)
-    for path in (path for folder in folders for path in (maps / folder).rglob("*.tiff")):
-        tifffile.imwrite(path, np.full(SIZE, np.nan, dtype=np.float32))
-    with pytest.raises(BadFilesError) as caught:
-        evaluate(maps, data, fpr_bounds=BOUNDS)
-    assert f"(`skip_bad=True` cannot go on without them: it would skip {expected})" in str(caught.value)
-    assert str(caught.value).count("NaN in the map") == len(caught.value.bad_files)
-    assert main(["evaluate", str(maps), "--data", str(data), "--out", str(tmp_path / "out"), "--skip-bad"]) == 1
-    assert "`--skip-bad` cannot go on without them" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("has_masks", [True, False])
 def test_folders_of_normal_images_by_another_name_are_not_skipped(tmp_path: Path, has_masks: bool) -> None:
     """A folder taken for defects whose images have no masks or empty ones may be that of the normal images."""
@@ -505,3 +439,40 @@ def test_an_image_of_ignored_pixels_is_a_bad_file(tmp_path: Path) -> None:
     (scores,) = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True, ignore_index=128).categories
     assert (scores.num_normal, scores.num_anomalous, scores.num_skipped) == (3, 2, 2)
     assert len(scores.result.aupimos) == len(scores.pairs) == len(scores.images) == 5
+
+
+ONE_CLASS = {"bottle": {"crack": 3}, "screw": TWO["screw"]}
+SKIPPED: list[tuple[Any, list[str], list[int] | str]] = [
+    (TWO, ["maps/bottle/test/hole/*", "maps/bottle/test/good/00[12]*"], [4, 0]),
+    (ONE_CLASS, ["maps/bottle/test/crack/000*"], [1, 0]),
+    (
+        ONE_CLASS,
+        ["data/bottle/ground_truth/crack/*"],
+        "all images of bottle that may be normal (3) and all anomalous images of bottle (3)",
+    ),
+    (TWO, ["maps/bottle/test/good/*"], "all normal images of bottle (3)"),
+    (TWO, ["maps/bottle/test/[ch]*/*"], "all anomalous images of bottle (4)"),
+    (TWO, ["maps/screw/test/*/*"], "all normal images of screw (3) and all anomalous images of screw (2)"),
+]
+"""Images by category and type, files that become bad, and how many images are skipped, or why they are not."""
+
+
+@pytest.mark.parametrize(("categories", "spoilt", "expected"), SKIPPED)
+def test_no_class_of_images_is_skipped_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], categories: Any, spoilt: list[str], expected: list[int] | str
+) -> None:
+    """Bad files are skipped and counted, unless they are all images of a class of a category: then it says so."""
+    maps, data = write_set(tmp_path, categories)
+    for path in (path for pattern in spoilt for path in tmp_path.glob(pattern)):
+        path.unlink() if path.suffix == ".png" else tifffile.imwrite(path, np.full(SIZE, np.nan, dtype=np.float32))
+    if not isinstance(expected, str):
+        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
+        assert [scores.num_skipped for scores in evaluation.categories] == expected
+        assert evaluation.summary().count("skipped: ") == sum(expected)
+        return
+    with pytest.raises(BadFilesError) as caught:
+        evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
+    assert f"(`skip_bad=True` cannot go on without them: it would skip {expected})" in str(caught.value)
+    assert main(["evaluate", str(maps), "--data", str(data), "--out", str(tmp_path / "out"), "--skip-bad"]) == 1
+    assert "`--skip-bad` cannot go on without them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

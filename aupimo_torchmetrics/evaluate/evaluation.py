@@ -112,6 +112,10 @@ class CategoryScores:
         scores = self.other_scores.items()
         return {name: score.bounds for name, score in scores if score.bounds[0] < score.bounds[1]}
 
+    def thresholds(self) -> dict[str, float]:
+        """Return the thresholds at which metrics are reached, by name, as far as they are reached at one."""
+        return {name: each.threshold for name, each in self.other_scores.items() if not math.isnan(each.threshold)}
+
     def totals(self) -> dict[str, Any]:
         """Return `num_normal`, `num_anomalous`, and the metrics by name."""
         return {"num_normal": self.num_normal, "num_anomalous": self.num_anomalous, **self.values()}
@@ -230,11 +234,7 @@ class Evaluation:
                     "folder": folders[scores.category],
                     **scores.totals(),
                     "bounds": {name: list(bounds) for name, bounds in scores.bounds().items()},
-                    "thresholds": {
-                        name: score.threshold
-                        for name, score in scores.other_scores.items()
-                        if not math.isnan(score.threshold)
-                    },
+                    "thresholds": scores.thresholds(),
                     "num_skipped": scores.num_skipped,
                     "resized": [{"from": list(old), "to": list(new)} for old, new in sorted(scores.resized)],
                     "defects": scores.defects(),

@@ -13,16 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
+from aupimo_torchmetrics import plotting
 from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
-from aupimo_torchmetrics.plotting import (
-    _figures,
-    plot_distribution,
-    plot_heatmaps,
-    plot_pimo_curves,
-    representative_images,
-)
+from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
@@ -114,7 +109,9 @@ def picture_files(
     if bool(result.aupimos.isnan().all()):
         return {}
     pictures: dict[str, Callable[[], Figure]] = {
-        "distribution": partial(_figures.drawn_off_screen, _figures.distribution_size(), plot_distribution, result),
+        "distribution": partial(
+            _figures.drawn_off_screen, _figures.distribution_size(), plotting.plot_distribution, result
+        ),
         "curves": partial(draw_curves, result),
     }
     if heatmap_reader is not None:
@@ -126,12 +123,12 @@ def picture_files(
 
 def draw_curves(result: AUPIMOResult) -> Figure:
     """Draw the curves of a category, which are computed no sooner."""
-    return _figures.drawn_off_screen(_figures.CURVES_SIZE, plot_pimo_curves, result.curves(), result)
+    return _figures.drawn_off_screen(_figures.CURVES_SIZE, plotting.plot_pimo_curves, result.curves(), result)
 
 
 def _draw_heatmaps(scores: CategoryScores, reader: PairReader) -> Figure:
     """Draw heat maps of the images that stand for the distribution of a category."""
-    roles = representative_images(scores.result)
+    roles = plotting.representative_images(scores.result)
     loaded = [reader.read(scores.pairs[index]) for index in roles]
     photographs, notes = zip(*map(photograph, loaded), strict=True)
     captions = [
@@ -139,5 +136,5 @@ def _draw_heatmaps(scores: CategoryScores, reader: PairReader) -> Figure:
     ]
     figure = _figures.figure_without_pyplot(_figures.heatmaps_size(len(roles)))
     maps, masks = [each.anomaly_map for each in loaded], [each.mask for each in loaded]
-    plot_heatmaps(photographs, maps, scores.result, masks, list(roles), captions, figure)
+    plotting.plot_heatmaps(photographs, maps, scores.result, masks, list(roles), captions, figure)
     return figure
