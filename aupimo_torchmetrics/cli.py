@@ -41,6 +41,8 @@ EXIT_CODES = """exit codes:
 EVALUATE_PACKAGES = ("jinja2", "matplotlib", "pandas", "PIL", "scipy", "tifffile", "tqdm")
 """What an evaluation and the page `report.html` import."""
 NEEDED_BY = "this command"
+NO_MEMORY = "(out of|allocate|enough) memory"
+"""How torch says that there is too little memory."""
 MAX_LISTED = 5
 """How many files a hint names."""
 
@@ -83,9 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parser.fail(str(error), 2 if isinstance(error, SettingError) else 1)
     except (ImportError, OSError, MemoryError, RuntimeError) as error:
         text = str(error) or type(error).__name__
-        if isinstance(error, RuntimeError) and not re.search(
-            "(out of|allocate|enough) memory", text
-        ):  # as torch says it
+        if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, text):  # a bug
             raise
         return parser.fail(text.splitlines()[0], 1)
     except KeyboardInterrupt as error:
@@ -111,9 +111,9 @@ class _Parser(argparse.ArgumentParser):
         texts, hints = _texts_of_parameters(function), get_type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if name in hints and name not in {*left_out, *self.options}:
-                default = "" if parameter.default in {None, False, True, (), parameter.empty} else parameter.default
-                shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-                text = f"{texts.get(name, '')} (default: {shown})" if shown else texts.get(name, "")
+                default = () if parameter.default in {None, False, True, parameter.empty} else parameter.default
+                shown = " ".join(map(str, default if isinstance(default, tuple) else [default]))
+                text = f"{texts[name]} (default: {shown})" if shown else texts[name]
                 kind = _kind(hints[name], is_on=parameter.default is True)
                 self.add(name, **{"help": text, **kind, **changed.get(name, {})})
 
@@ -156,9 +156,9 @@ class _Parser(argparse.ArgumentParser):
             if action is None or (action.nargs == 0 and value == str(not action.const)):
                 return match[0]
             flag = action.option_strings[0] if action.option_strings else str(action.metavar)
-            found = [] if action.nargs == 0 else re.findall(r"""'([^']*)'|"([^"]*)"|([^\s,()\[\]'"]+)""", value)
-            between = f" {flag} " if action.nargs is None else " "
-            return f"`{flag} {between.join(shlex.quote(''.join(each)) for each in found)}".rstrip() + "`"
+            quoted = re.fullmatch(r"""(["'])(.*)\1""", value)
+            shown = shlex.quote(quoted[2]) if quoted else re.sub("[(),]", "", value)
+            return f"`{flag}`" if action.nargs == 0 or not shown else f"`{flag} {shown}`"
 
         return re.sub(r"`(?P<name>\w+)(?:=(?P<value>[^`]*))?`", option, text)
 
@@ -208,8 +208,7 @@ def _check_out(given: dict[str, Any]) -> None:
     out = Path(given.get("out", ".")).absolute()
     nearest = next(path for path in (out, *out.parents) if path.exists())
     if "out" in given and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        fault = "may not be written to" if nearest.is_dir() else "is a file"
-        raise OSError(f"Expected `out` to be a folder, but {nearest} {fault}.")
+        raise OSError(f"Expected `out` to be a folder, but {nearest} is a file, or may not be written to.")
 
 
 def _print(text: str) -> None:
@@ -257,19 +256,15 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
     if is_beside_maps:
         given["out"] = Path(given["maps"]).parent
     _check_out(given)
-    try:
-        evaluation = evaluate(**_of(evaluate, given))
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("stopped; nothing was written") from error
+    evaluation = evaluate(**_of(evaluate, given))
     lines = [parser.with_options(evaluation.summary(**_of(Evaluation.summary, given)))]
     hints = ["Nothing was written: --out DIR keeps scores, curves and pictures."]
     if "out" in given:
         has_folders = not is_beside_maps or len(evaluation.categories) > 1
         saved = evaluation.save(has_folders=has_folders, **_of(Evaluation.save, given))
-        lines += [f"Replaced {len(saved.replaced)} files of an earlier evaluation."] if saved.replaced else []
-        more = f", ... (and {len(saved.left) - MAX_LISTED} more)" if len(saved.left) > MAX_LISTED else ""
-        left = f"Left of an earlier evaluation, and not of this one: {', '.join(saved.left[:MAX_LISTED])}{more}"
-        lines += [left] if saved.left else []
+        if saved.left:
+            left = ", ".join([*saved.left[:MAX_LISTED], *["..."] * (len(saved.left) > MAX_LISTED)])
+            lines.append(f"Left of an earlier evaluation, and not of this one: {left}")
         hints = [f"Scores, curves, tables and pictures: {given['out']}"]
         hints += [f"Open in a browser: {Path(given['out'], 'report.html')}"] if "report" in given else []
     lines += [] if "quiet" in given else hints

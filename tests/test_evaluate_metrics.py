@@ -75,51 +75,6 @@ def test_metrics_are_those_of_the_definitions(tmp_path: Path) -> None:
     assert evaluation.categories[0].bounds() == {}
 
 
-def test_limit_of_aupro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """AUPRO is up to the limit that was asked for, and the summary says to which."""
-    maps, masks = make_data(tmp_path)
-    regions = reference.aupro(maps, masks, 0.05)
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
-    assert main([*arguments, "--metrics", "aupro", "--fpr-limit", "0.05", "--json"]) == 0
-    (category,) = json.loads(capsys.readouterr().out)["categories"]
-    assert category["aupro"] == pytest.approx(sum(regions) / len(regions), abs=ROUNDING)
-    assert main([*arguments, "--metrics", "aupro", "--fpr-limit", "0.05"]) == 0
-    assert "AUPRO up to an FPR of 0.05\n" in capsys.readouterr().out
-    assert main([*arguments, "--metrics", "aupro", "--fpr-limit", "2"]) == 2
-    assert "Expected `--fpr-limit` to be in (0, 1], but got 2" in capsys.readouterr().err
-
-
-def test_bins_give_certain_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The exact values lie between the bounds, which are printed and written; metrics of images stay exact."""
-    wanted = expected(*make_data(tmp_path))
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL, num_bins=2**18)
-    (scores,) = evaluation.categories
-    for name, score in scores.other_scores.items():
-        assert score.bounds[0] - ROUNDING <= wanted[name] <= score.bounds[1] + ROUNDING
-        assert score.bounds[0] <= score.value <= score.bounds[1]
-    assert {name: scores.values()[name] for name in ALL[4:]} == pytest.approx(
-        {name: wanted[name] for name in ALL[4:]}, abs=ROUNDING
-    )
-    arguments = [
-        "evaluate",
-        "--table",
-        str(tmp_path / "table.csv"),
-        "--fpr-bounds",
-        "1e-2",
-        "1e-1",
-        "--num-bins",
-        "262144",
-    ]
-    assert main([*arguments, "--metrics", *ALL, "--out", str(tmp_path / "out")]) == 0
-    summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert summary["categories"][0]["bounds"] == {name: list(bounds) for name, bounds in scores.bounds().items()}
-    lines = capsys.readouterr().out.splitlines()
-    assert any("Set `--num-bins None` for the exact value" in line for line in lines)
-    (line,) = [line for line in lines if line.startswith("certain bounds: table: ")]
-    for name, (low, high) in scores.bounds().items():
-        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in line
-
-
 def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
     maps, masks = make_data(tmp_path)
@@ -154,16 +109,6 @@ def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num
     )
 
 
-def test_thresholds_of_f1_are_written(tmp_path: Path) -> None:
-    """`summary.json` holds the threshold that reaches the highest F1 score, of pixels and of images."""
-    maps, masks = make_data(tmp_path)
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=["f1_max", "image_f1_max", "auroc"])
-    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
-    images = np.array([each.max() for each in maps]), np.array([each.any() for each in masks])
-    wanted = {"f1_max": reference.f1_max(*pixels)[1], "image_f1_max": reference.f1_max(*images)[1]}
-    assert evaluation.to_dict()["categories"][0]["thresholds"] == pytest.approx(wanted, abs=1e-6)
-
-
 def test_one_metric_says_what_all_together_say(tmp_path: Path) -> None:
     """A metric that is asked for alone has the same value as beside the others, exactly and in bins."""
     make_data(tmp_path)
@@ -172,3 +117,34 @@ def test_one_metric_says_what_all_together_say(tmp_path: Path) -> None:
         together = values_of(evaluate(metrics=ALL, **settings))
         alone = [values_of(evaluate(metrics=[name], **settings)) for name in ALL]
         assert {name: value for each in alone for name, value in each.items()} == together
+
+
+def test_settings_of_metrics_and_what_else_is_known_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there."""
+    maps, masks = make_data(tmp_path)
+    wanted, regions = expected(maps, masks), reference.aupro(maps, masks, 0.05)
+    wanted["aupro"] = sum(regions) / len(regions)
+    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
+    arguments += ["--metrics", *ALL, "--fpr-limit", "0.05"]
+    assert main([*arguments, "--json"]) == 0
+    (exact,) = json.loads(capsys.readouterr().out)["categories"]
+    assert {name: exact[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
+    assert exact["bounds"] == {}
+    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
+    images = np.array([each.max() for each in maps]), np.array([each.any() for each in masks])
+    thresholds = {"f1_max": reference.f1_max(*pixels)[1], "image_f1_max": reference.f1_max(*images)[1]}
+    assert exact["thresholds"] == pytest.approx(thresholds, abs=1e-6)
+
+    assert main([*arguments, "--num-bins", "262144", "--out", str(tmp_path / "out")]) == 0
+    (binned,) = json.loads((tmp_path / "out/summary.json").read_text())["categories"]
+    printed = capsys.readouterr().out
+    assert "AUPRO up to an FPR of 0.05\n" in printed
+    assert "Set `--num-bins None` for the exact value" in printed
+    assert {name: binned[name] for name in ALL[4:]} == pytest.approx({n: wanted[n] for n in ALL[4:]}, abs=ROUNDING)
+    assert {*binned["bounds"]} == {*ALL[:4]}
+    for name, (low, high) in binned["bounds"].items():
+        assert low - ROUNDING <= wanted[name] <= high + ROUNDING
+        assert low <= binned[name] <= high
+        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in printed

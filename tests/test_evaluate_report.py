@@ -7,75 +7,29 @@ import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import reference
 import tifffile
-import torch
-from numpy.typing import NDArray
+from data_sets import SIZE, TWO, write_image, write_map, write_set
+from matplotlib.figure import Figure
 from PIL import Image
 
-from aupimo_torchmetrics import AUPIMOResult, PIMOResult, functional
+from aupimo_torchmetrics import AUPIMOResult
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadFile, BadFilesError, Evaluation, evaluate
+from aupimo_torchmetrics.compare import compare_paths
+from aupimo_torchmetrics.evaluate import BadFile, BadFilesError, evaluate, find_test_images
 
 BOUNDS = (1e-2, 1e-1)
 CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
-SIZE = (20, 24)
-
-Types = Mapping[str, int]
-"""How many images there are of each type of defect, or of `good`."""
-
-
-def write_set(
-    folder: Path, categories: Mapping[str, Types], suffix: str = ".tiff", size: tuple[int, int] = SIZE
-) -> tuple[Path, Path]:
-    """Write a data set in the layout of MVTec AD and a map for each image; return the folders of maps and of data."""
-    random = np.random.default_rng(0)
-    maps, data = folder / "maps", folder / "data"
-    for category, types in categories.items():
-        for defect, count in types.items():
-            for number in range(count):
-                mask = np.zeros(size, dtype=np.uint8)
-                if defect != "good":
-                    mask[4 : 9 + number, 5:12] = 255
-                    write_image(data / f"{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
-                write_image(data / f"{category}/test/{defect}/{number:03}.png", np.full((*size, 3), 90, dtype=np.uint8))
-                scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
-                write_map(maps / f"{category}/test/{defect}/{number:03}{suffix}", scores.astype(np.float32))
-    return maps, data
-
-
-def write_image(path: Path, pixels: NDArray[Any]) -> None:
-    """Write a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def write_map(path: Path, scores: NDArray[Any]) -> None:
-    """Write a map as TIFF or NPY."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, scores)
-    else:
-        tifffile.imwrite(path, scores)
-
-
-def spoil(folder: Path, kind: str) -> None:
-    """Write NaN to all maps of a category and type of defect, given as `bottle/test/good`."""
-    for path in (folder / kind).iterdir():
-        tifffile.imwrite(path, np.full(SIZE, np.nan, dtype=np.float32))
-
-
-TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scratch": 2}}
 
 
 def strict(text: str) -> Any:
@@ -93,43 +47,16 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
 
 
-@pytest.mark.parametrize("suffix", [".tiff", ".npy"])
-@pytest.mark.parametrize("prefix", ["", "mvtec"])
-def test_images_are_named_by_their_path_in_the_data_set(tmp_path: Path, suffix: str, prefix: str) -> None:
-    """Results, tables and messages name the image, whatever its map file is called and wherever it lies."""
-    maps, data = write_set(tmp_path, {"bottle": {"good": 2, "crack": 3}}, suffix)
-    if prefix:
-        (tmp_path / prefix).mkdir()
-        maps.rename(tmp_path / prefix / "inner")
-        maps = tmp_path / prefix
-        (maps / "inner").rename(maps / "deep")
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
-    evaluation.save(tmp_path / "out")
-    expected = [f"bottle/test/crack/{n:03}.png" for n in range(3)] + [f"bottle/test/good/{n:03}.png" for n in range(2)]
-    assert evaluation.categories[0].result.paths == expected
-    assert AUPIMOResult.load(tmp_path / "out/bottle/aupimo/aupimos.json").paths == expected
-    assert [row["path"] for row in read_rows(tmp_path / "out/images.csv")] == expected
-
-
 def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
     """`images.csv` has a row for each image of each category, with the numbers of `to_dataframe` and of its map."""
-    maps, data = write_set(tmp_path, TWO)
+    maps, data = write_set(tmp_path)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
     evaluation.save(tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/images.csv")
-    assert list(table) == [
-        "path",
-        "category",
-        "defect",
-        "is_anomalous",
-        "mask_pixels",
-        "aupimo",
-        "tpr_at_lower",
-        "tpr_at_upper",
-        "num_pixels",
-        "mask_share",
-        "max_score",
-    ]
+    names = (
+        "path category defect is_anomalous mask_pixels aupimo tpr_at_lower tpr_at_upper num_pixels mask_share max_score"
+    )
+    assert list(table) == names.split()
     assert len(table) == 12
     expected = pd.concat([scores.result.to_dataframe() for scores in evaluation.categories], ignore_index=True)
     for column in ("path", "is_anomalous", "mask_pixels"):
@@ -144,20 +71,6 @@ def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
         assert row.num_pixels == scores.size
         assert row.mask_share == pytest.approx(row.mask_pixels / scores.size, rel=1e-14)
         assert str(row.path).split("/")[:3:2] == [row.category, row.defect]
-
-
-@pytest.mark.parametrize("name", ["Flasche_ä_瓶", 'a, "quoted" name', "plain", "a;b", " a ", "-", "a\nb"])
-def test_table_of_images_opens_whatever_names_it_holds(tmp_path: Path, name: str) -> None:
-    """Names with commas, quotes and other letters come back, and Excel is told of UTF-8 where it matters."""
-    maps, data = write_set(tmp_path, {name: {"good": 1, "crack": 1}})
-    evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out")
-    content = (tmp_path / "out/images.csv").read_bytes()
-    assert content.startswith(b"\xef\xbb\xbf") == (not name.isascii())
-    assert pd.read_csv(tmp_path / "out/images.csv")["category"].tolist() == [name, name]
-    (category,) = strict((tmp_path / "out/summary.json").read_text(encoding="utf-8"))["categories"]
-    assert category["category"] == name
-    text = (tmp_path / "out/summary.json").read_text(encoding="utf-8")
-    assert json.dumps(name, ensure_ascii=False) in text
 
 
 def test_summary_for_programs_is_complete_and_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,222 +116,17 @@ def test_without_a_score_there_is_json_all_the_same(tmp_path: Path, capsys: pyte
     assert "no score came out" in error
 
 
-@pytest.mark.parametrize(
-    ("types", "counts"),
-    [({"crack": 4}, ["0", "4"]), ({"good": 3}, ["3", "0"]), ({"good": 3, "crack": 1, "hole": 1}, ["3", "2"])],
-)
-def test_counts_come_from_the_classes(tmp_path: Path, types: Types, counts: list[str]) -> None:
-    """The table counts normal and anomalous images right, also where no image has a score."""
-    maps, data = write_set(tmp_path, {"bottle": types})
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
-    assert evaluation.summary().splitlines()[1].split()[1:3] == counts
-
-
-def test_means_say_of_how_many_categories(tmp_path: Path) -> None:
-    """Undefined scores are NaN in every metric, and a mean leaves them out and says of how many categories it is."""
-    maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2}, "wood": {"crack": 2}})
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=("auroc", "aupr", "aupro"))
-    assert all(math.isnan(value) for value in evaluation.categories[2].values().values())
-    assert math.isnan(evaluation.categories[3].values()["aupimo"])
-    assert not math.isnan(evaluation.categories[3].values()["auroc"])
-    rows = {line.split("  ")[0]: line for line in evaluation.summary().splitlines()}
-    assert rows["mean of"].split()[2:] == ["2", "of", "4", *["3", "of", "4"] * 3]
-    shown = [float(value) for value in rows["mean"].split()[1:]]
-    assert shown == pytest.approx([mean for mean, _ in evaluation.means().values()], abs=1e-4)
-    defined = [scores.values()["auroc"] for scores in evaluation.categories if scores.category != "tile"]
-    assert evaluation.means()["auroc"] == (pytest.approx(sum(defined) / 3), 3)
-    alone = evaluate(maps, data, fpr_bounds=BOUNDS).summary()
-    assert "\nmean of" in alone
-    write_set(tmp_path / "whole", TWO)
-    assert "\nmean of" not in evaluate(tmp_path / "whole/maps", tmp_path / "whole/data", fpr_bounds=BOUNDS).summary()
-
-
-def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--by defect` adds a row for each type of defect, with its number of images and the mean of their scores."""
-    maps, data = write_set(tmp_path, TWO)
-    assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--by", "defect"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:7]] == [
-        "category",
-        "bottle",
-        "crack",
-        "hole",
-        "screw",
-        "scratch",
-        "mean",
-    ]
-    bottle = evaluate(maps, data, fpr_bounds=BOUNDS).categories[0]
-    rows = {row["defect"]: [] for row in bottle.image_rows()}
-    for row in bottle.image_rows():
-        rows[row["defect"]].append(row["aupimo"])
-    for line in lines[2:4]:
-        name, count, score = line.split()
-        assert count == "2"
-        assert float(score) == pytest.approx(sum(rows[name]) / 2, abs=1e-4)
-    with pytest.raises(ValueError, match="`by` to be 'category' or 'defect', but got 'image'"):
-        evaluate(maps, data, fpr_bounds=BOUNDS).summary("image")
-
-
-def test_quiet_says_no_more_than_the_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`--quiet` prints the table without hints, and shows no bar even on a terminal."""
-    maps, data = write_set(tmp_path, TWO)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
-    assert main(arguments) == 0
-    loud = capsys.readouterr()
-    assert "12/12" in loud.err
-    assert "screw" in loud.err
-    assert main([*arguments, "--quiet"]) == 0
-    still = capsys.readouterr()
-    assert still.err == ""
-    assert loud.out == f"{still.out}Nothing was written: --out DIR keeps scores, curves and pictures.\n"
-
-
-@pytest.mark.parametrize("more", [[], ["--json"]])
-@pytest.mark.slow
-def test_a_closed_pipe_loses_nothing(tmp_path: Path, more: list[str]) -> None:
-    """Who reads no line of the output gets all files, no traceback and code 0."""
-    maps, data = write_set(tmp_path, TWO)
-    read, write = os.pipe()
-    os.close(read)
-    command = [sys.executable, "-m", "aupimo_torchmetrics", "evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
-    done = subprocess.run(  # noqa: S603
-        [*command, "--out", str(tmp_path / "out"), *more], stdout=write, stderr=subprocess.PIPE, check=False
-    )
-    os.close(write)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert {"images.csv", "summary.json", "screw/aupimo/curves.png"} <= set(names_of(tmp_path / "out"))
-
-
-def test_a_folder_with_other_results_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run into a folder says how many files it replaces, and which of another run it leaves."""
-    maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2, "crack": 2}})
-    out = ["--out", str(tmp_path / "out")]
-    arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, *out]
-    assert main([*arguments, "--metrics", "auroc", "--report"]) == 0
-    assert "earlier" not in capsys.readouterr().out
-    for path in (maps / "tile").rglob("*.tiff"):
-        path.unlink()
-    (tmp_path / "out/notes.txt").touch()
-    before = names_of(tmp_path / "out")
-    assert main([*arguments, "--format", "svg"]) == 0
-    printed = capsys.readouterr().out
-    assert "Replaced 8 files of an earlier evaluation.\n" in printed
-    assert "Left of an earlier evaluation, and not of this one: bottle/aupimo/curves.png, " in printed
-    assert ", ... (and 8 more)\n" in printed
-    saved = evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out", picture_format="svg")
-    assert saved.left == sorted({*before} - {*saved.written, "notes.txt"})
-    assert sorted(saved.replaced) == sorted(saved.written)
-
-
-@pytest.mark.parametrize("picture_format", ["png", "svg", "pdf"])
-def test_pictures_in_each_format(tmp_path: Path, picture_format: str) -> None:
-    """All pictures are of the format that was asked for."""
-    maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
-    out = tmp_path / "out"
-    arguments = [str(maps), "--data", str(data), *CLI_BOUNDS, "--out", str(out), "--heatmaps"]
-    assert main(["evaluate", *arguments, "--format", picture_format]) == 0
-    starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-    pictures = [path for path in out.rglob("*") if path.suffix[1:] in starts]
-    assert sorted(path.name for path in pictures) == [
-        f"{name}.{picture_format}" for name in ("curves", "distribution", "heatmaps")
-    ]
-    assert all(path.read_bytes().startswith(starts[picture_format]) for path in pictures)
-
-
-def renamed(evaluation: Evaluation, names: list[str]) -> Evaluation:
-    """Return the evaluation with other names of its categories."""
-    pairs = zip(evaluation.categories, names, strict=True)
-    return replace(evaluation, categories=[replace(scores, category=name) for scores, name in pairs])
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["..", "."],
-        ["a/b", "a_b"],
-        ["../../x", "..\\..\\x"],
-        ["/tmp/abs", "C:\\abs"],  # noqa: S108
-        ["", " "],
-        ["images.csv", "summary.json"],
-        ["Bottle", "bottle"],
-        ["a\0b", "a\nb"],
-        ["metal nut", "..hidden"],
-    ],
-)
-@pytest.mark.slow
-def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, names: list[str]) -> None:
-    """Whatever categories are called, each has one folder of its own inside of `out`, and `summary.json` says which."""
-    maps, data = write_set(tmp_path / "in", TWO)
-    before = names_of(tmp_path)
-    out = tmp_path / "deep/er/out"
-    renamed(evaluate(maps, data, fpr_bounds=BOUNDS), names).save(out)
-    written = [name for name in names_of(tmp_path) if name not in before]
-    assert all(name.startswith("deep/er/out/") for name in written)
-    categories = strict((out / "summary.json").read_text(encoding="utf-8"))["categories"]
-    assert [each["category"] for each in categories] == names
-    folders = [each["folder"] for each in categories]
-    assert len({folder.lower() for folder in folders}) == 2
-    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(folders)
-    for folder in folders:
-        assert (out / folder / "aupimo/aupimos.json").is_file()
-    assert folders == names or "metal nut" not in names
-
-
 def test_a_folder_that_cannot_be_is_told_before_maps_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where nothing can be written, nothing is read either: bad maps are not mentioned."""
-    maps, data = write_set(tmp_path, TWO)
-    spoil(maps, "bottle/test/good")
+    maps, data = write_set(tmp_path)
+    (maps / "bottle/test/good/000.tiff").write_bytes(b"no map")
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file/below/it"):
         assert main(["evaluate", str(maps), "--data", str(data), "--out", str(out)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == f"aupimo evaluate: Expected `--out` to be a folder, but {tmp_path / 'file'} is a file."
-
-
-def test_what_names_say_is_told_before_maps_are_read(tmp_path: Path) -> None:
-    """A map that is missing is an error at once; where bad files are skipped, those that are read are named, too."""
-    maps, data = write_set(tmp_path, TWO)
-    (maps / "bottle/test/good/000.tiff").unlink()
-    (maps / "bottle/test/good/001.tiff").write_bytes(b"no map")
-    with pytest.raises(BadFilesError, match=r"^1 file cannot be evaluated") as caught:
-        evaluate(maps, data, fpr_bounds=BOUNDS)
-    assert [bad_file.path for bad_file in caught.value.bad_files] == ["bottle/test/good/000.png"]
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
-    assert len(evaluation.bad_files) == 2
-
-
-@pytest.mark.parametrize("after", [0, 1, 3])
-def test_ctrl_c_while_writing_says_what_was_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    """What was written before is counted and complete, and nothing else is there."""
-    maps, data = write_set(tmp_path, TWO)
-    left = [after]
-    original = AUPIMOResult.curves
-
-    def stop_after(result: AUPIMOResult) -> PIMOResult:
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        return original(result)
-
-    monkeypatch.setattr(AUPIMOResult, "curves", stop_after)
-    out = tmp_path / "out"
-    arguments = [str(maps), "--data", str(data), *CLI_BOUNDS, "--out", str(out), "--metrics", "auroc"]
-    assert main(["evaluate", *arguments]) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    written = names_of(out)
-    assert error.startswith(
-        f"aupimo evaluate: stopped; {len(written)} files were written to {out}, each complete; the "
-    )
-    assert error.rpartition(" ")[2] in written
-    assert ("summary.json" in written) == (after == 3)
-    assert not [name for name in written if "unfinished" in name]
+        assert line.startswith(f"aupimo evaluate: Expected `--out` to be a folder, but {tmp_path / 'file'} is a file")
 
 
 def test_a_picture_that_cannot_be_drawn_loses_no_score(tmp_path: Path) -> None:
@@ -434,31 +142,6 @@ def test_a_picture_that_cannot_be_drawn_loses_no_score(tmp_path: Path) -> None:
     )
 
 
-def test_heat_maps_over_photographs_that_cannot_be_read(tmp_path: Path) -> None:
-    """They are drawn over grey, and say so; all other pictures and the page are there."""
-    maps, data = write_set(tmp_path, TWO)
-    for path in (data / "bottle/test/crack").iterdir():
-        path.write_bytes(path.read_bytes()[:60])
-    out = tmp_path / "out"
-    evaluate(maps, data, fpr_bounds=BOUNDS).save(out, heatmaps=True, report=True, picture_format="svg")
-    assert {"report.html", "bottle/aupimo/heatmaps.svg", "screw/aupimo/heatmaps.svg"} <= set(names_of(out))
-    says_so = [
-        "; its image" in (out / name / "aupimo/heatmaps.svg").read_text(encoding="utf-8")
-        for name in ("bottle", "screw")
-    ]
-    assert says_so == [True, False]
-
-
-def test_heat_maps_of_images_that_are_not_on_disk(tmp_path: Path) -> None:
-    """Where a table names images that are absent, heat maps are drawn over grey."""
-    maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
-    (scores,) = evaluation.categories
-    absent = [pair._replace(image=pair.image._replace(path=None)) for pair in scores.pairs]
-    replace(evaluation, categories=[replace(scores, pairs=absent)]).save(tmp_path / "out", heatmaps=True)
-    assert (tmp_path / "out/bottle/aupimo/heatmaps.png").is_file()
-
-
 @pytest.mark.parametrize("kind", ["names", "long names", "narrow", "high"])
 def test_odd_pictures_are_drawn_without_a_warning(tmp_path: Path, kind: str) -> None:
     """Letters that no font has, long names, and narrow photographs are drawn, and no library warns."""
@@ -471,102 +154,25 @@ def test_odd_pictures_are_drawn_without_a_warning(tmp_path: Path, kind: str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out", heatmaps=True, report=True)
+        models = {"names": ["\U0001f600", "\u74f6"], "long names": ["a" * 200, "b" * 200]}.get(kind, ["a", "b"])
+        compare_paths([tmp_path / "out"] * 2, models, quiet=True).save(tmp_path / "compared", report=True)
     assert len([name for name in names_of(tmp_path / "out") if name.endswith("heatmaps.png")]) in {1, 2}
 
 
-def test_constant_maps_get_no_false_advice(tmp_path: Path) -> None:
-    """Where no bounds can be resolved, none are named."""
-    maps, data = write_set(tmp_path, {"part": {"good": 2, "crack": 2}})
-    for path in maps.rglob("*.tiff"):
-        tifffile.imwrite(path, np.zeros(SIZE, dtype=np.float32))
-    (text,) = evaluate(maps, data).categories[0].warnings
-    assert "cannot be resolved" in text
-    assert "`fpr_bounds=" not in text
-
-
-def test_one_cause_is_one_line(tmp_path: Path) -> None:
-    """Hundreds of bad files of one cause are a line with their number and an example; the attribute has all."""
-    maps, data = write_set(tmp_path, {"bottle": {"good": 40, "crack": 30}, "screw": {"good": 2, "scratch": 2}})
-    for path in sorted((maps / "bottle/test/good").iterdir())[1:]:
-        path.unlink()
-    for path in sorted((data / "bottle/ground_truth/crack").iterdir())[1:]:
-        path.unlink()
-    with pytest.raises(BadFilesError) as caught:
-        evaluate(maps, data)
-    assert len(caught.value.bad_files) == 39 + 29
-    head, *lines = str(caught.value).splitlines()
-    assert head.startswith("68 files cannot be evaluated (`skip_bad=True` goes on without them")
-    assert [line.split()[:2] for line in lines] == [["29", "files,"], ["39", "files,"]]
-
-
-@pytest.mark.parametrize("count", [1, 10, 11, 500])
-def test_every_bad_file_is_listed_once(count: int) -> None:
-    """Few files have a line each, many of one reason one together, also if paths and numbers in it differ."""
-    same = [BadFile(f"good/{number:03}.png", "an image without a map") for number in range(count)]
-    other = [
-        BadFile(f"a b/{number:03}.png", f"the map is ({number}, 10), its mask ({number + 7}, 12) in /x y/{number}.png")
-        for number in range(count)
-    ]
-    head, *lines = str(BadFilesError([*same, *other, *same], "")).splitlines()
-    assert head.startswith(f"{2 * count} files")
-    assert len(lines) == (2 * count if count <= 10 else 2)
-    if count > 10:
-        assert all(line.startswith(f"  {count} files, such as ") for line in lines)
-
-
-def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
-    """A warning that differs only in numbers is printed once, with how many categories it is of."""
-    maps, data = write_set(tmp_path, {f"part{number}": {"good": 2 + number, "crack": 1} for number in range(6)})
-    evaluation = evaluate(maps, data)
-    (line,) = [line for line in evaluation.summary().splitlines() if line.startswith("warning: ")]
-    assert line.startswith(
-        "warning: part0, part1, part2, ... (and 3 more): AUPIMO is uncertain. The FPR bounds (1e-05,"
-    )
-    assert line.endswith("(The numbers are those of part0.)")
-    assert len(evaluation.to_dict()["warnings"]) == 6
-
-
-LOST = {
-    "all normal": (["bottle/test/good"], "bottle"),
-    "all anomalous": (["bottle/test/crack", "bottle/test/hole"], "bottle"),
-    "all of a category": (["screw/test/good", "screw/test/scratch"], "screw"),
-}
-
-
-@pytest.mark.parametrize("kind", LOST)
-@pytest.mark.parametrize("skip_bad", [True, False])
-def test_no_class_of_images_is_skipped_as_a_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, skip_bad: bool
-) -> None:
-    """Where bad files are all images of a class of a category, it stops, says so and why, and nothing is written."""
-    maps, data = write_set(tmp_path, TWO)
-    folders, category = LOST[kind]
-    for folder in folders:
-        spoil(maps, folder)
-    arguments = [str(maps), "--data", str(data), "--out", str(tmp_path / "out"), *["--skip-bad"] * skip_bad]
-    assert main(["evaluate", *arguments]) == 1
-    error = capsys.readouterr().err
-    expected = f"that leaves no normal or no anomalous image of {category}"
-    assert f"(`--skip-bad` cannot go on without them: {expected}):" in error
-    assert error.count("NaN in the map") == len(error.splitlines()) - 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_some_of_each_class_may_be_skipped(tmp_path: Path) -> None:
-    """With one normal and one anomalous image left, others may be skipped; a category of one class must lose none."""
-    maps, data = write_set(tmp_path, {**TWO, "nut": {"crack": 3}, "tile": TWO["bottle"]})
-    spoil(maps, "bottle/test/hole")
-    for path in [*(maps / "tile").rglob("*.tiff"), *(maps / "bottle/test/good").glob("00[12].tiff")]:
-        path.unlink()
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
-    assert [scores.num_skipped for scores in evaluation.categories] == [4, 0, 0]
-    assert [(each.num_normal, each.num_anomalous) for each in evaluation.categories] == [(1, 2), (0, 3), (3, 2)]
-    assert evaluation.summary().count("skipped: ") == 4
-    assert evaluation.without_maps == ["tile"]
-    for path in (data / "nut/ground_truth/crack").iterdir():
-        path.unlink()
-        with pytest.raises(BadFilesError, match="no normal or no anomalous image of nut"):
-            evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
+def test_images_of_unknown_class_may_be_of_either(tmp_path: Path) -> None:
+    """Where only the mask says whether an image is normal, a mask that cannot be read may have been of any class."""
+    for name in ("a", "b", "c"):
+        mask = np.zeros(SIZE, dtype=np.uint8)
+        mask[2:6, 2:6] = 255 * (name != "a")
+        write_image(tmp_path / f"data/images/{name}.png", np.zeros((*SIZE, 3), dtype=np.uint8))
+        write_image(tmp_path / f"data/masks/{name}.png", mask)
+        write_map(tmp_path / f"maps/images/{name}.tiff", np.random.default_rng(0).normal(size=SIZE).astype(np.float32))
+    maps = tmp_path / "maps/images"
+    (tmp_path / "data/masks/c.png").write_bytes(b"no mask")
+    assert evaluate(maps, tmp_path / "data", fpr_bounds=BOUNDS, skip_bad=True).categories[0].num_skipped == 1
+    (tmp_path / "data/masks/a.png").write_bytes(b"no mask")
+    with pytest.raises(BadFilesError, match=r"all images of data that may be normal \(2\)"):
+        evaluate(maps, tmp_path / "data", fpr_bounds=BOUNDS, skip_bad=True)
 
 
 def ignore_edges(data: Path, *, holes: bool = False) -> None:
@@ -580,6 +186,223 @@ def ignore_edges(data: Path, *, holes: bool = False) -> None:
         write_image(path, mask)
 
 
+@pytest.mark.parametrize("suffix", [".tiff", ".npy"])
+def test_images_are_named_by_their_path_in_the_data_set(tmp_path: Path, suffix: str) -> None:
+    """Results and tables name the image, whatever its map file is called and wherever it lies."""
+    maps, data = write_set(tmp_path, {"bottle": {"good": 2, "crack": 3}}, suffix)
+    maps.rename(tmp_path / "deep")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "deep").rename(tmp_path / "runs/deep")
+    evaluation = evaluate(tmp_path / "runs", data, fpr_bounds=BOUNDS)
+    evaluation.save(tmp_path / "out")
+    expected = [f"bottle/test/crack/{n:03}.png" for n in range(3)] + [f"bottle/test/good/{n:03}.png" for n in range(2)]
+    assert evaluation.categories[0].result.paths == expected
+    assert AUPIMOResult.load(tmp_path / "out/bottle/aupimo/aupimos.json").paths == expected
+    assert [row["path"] for row in read_rows(tmp_path / "out/images.csv")] == expected
+
+
+@pytest.mark.parametrize("name", ["Flasche_\u00e4_\u74f6", 'a, "quoted"; name', "a\nb"])
+def test_table_of_images_opens_whatever_names_it_holds(tmp_path: Path, name: str) -> None:
+    """Names with commas, quotes and other letters come back, and Excel is told of UTF-8 where it matters."""
+    maps, data = write_set(tmp_path, {name: {"good": 1, "crack": 1}})
+    evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out")
+    assert (tmp_path / "out/images.csv").read_bytes().startswith(b"\xef\xbb\xbf") == (not name.isascii())
+    assert pd.read_csv(tmp_path / "out/images.csv")["category"].tolist() == [name, name]
+    text = (tmp_path / "out/summary.json").read_text(encoding="utf-8")
+    assert strict(text)["categories"][0]["category"] == name
+    assert json.dumps(name, ensure_ascii=False) in text
+
+
+def test_means_say_of_how_many_categories(tmp_path: Path) -> None:
+    """Undefined scores are NaN in every metric, and a mean leaves them out and says of how many categories it is."""
+    maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2}, "wood": {"crack": 2}})
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=("auroc", "aupr", "aupro"))
+    assert all(math.isnan(value) for value in evaluation.categories[2].values().values())
+    rows = {line.split("  ")[0]: line for line in evaluation.summary().splitlines()}
+    assert rows["wood"].split()[1:4] == ["0", "2", "nan"]
+    assert rows["mean of"].split()[2:] == ["2", "of", "4", *["3", "of", "4"] * 3]
+    shown = [float(value) for value in rows["mean"].split()[1:]]
+    assert shown == pytest.approx([mean for mean, _ in evaluation.means().values()], abs=1e-4)
+    defined = [scores.values()["auroc"] for scores in evaluation.categories if scores.category != "tile"]
+    assert evaluation.means()["auroc"] == (pytest.approx(sum(defined) / 3), 3)
+
+
+def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--by defect` adds a row for each type of defect, with its number of images and the mean of their scores."""
+    maps, data = write_set(tmp_path)
+    assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--by", "defect"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "mean of" not in lines[7]
+    names = ["category", "bottle", "crack", "hole", "screw", "scratch", "mean"]
+    assert [line.split()[0] for line in lines[:7]] == names
+    bottle = evaluate(maps, data, fpr_bounds=BOUNDS).categories[0]
+    for line, defect in zip(lines[2:4], ("crack", "hole"), strict=True):
+        scores = [image["aupimo"] for image in bottle.images if image["defect"] == defect]
+        assert line.split() == [defect, "0", "2", f"{sum(scores) / 2:.4f}"]
+
+
+def test_images_of_no_known_type_are_rows_too(tmp_path: Path) -> None:
+    """Where no type of defect is known, images are counted under a name that says so; tables have empty cells."""
+    maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
+    table = pd.DataFrame(
+        {"image": image.path, "mask": image.masks[0] if image.masks else ""} for image in find_test_images(data)
+    )
+    evaluation = evaluate(maps, table=table, fpr_bounds=BOUNDS)
+    line = next(line for line in evaluation.summary("defect").splitlines() if line.startswith("  (type"))
+    assert line.split()[3:] == ["3", "4", f"{evaluation.categories[0].result.mean:.4f}"]
+    evaluation.save(tmp_path / "out", report=True)
+    assert {row["defect"] for row in read_rows(tmp_path / "out/images.csv")} == {""}
+
+
+def test_quiet_says_no_more_than_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--quiet` prints the table without hints."""
+    maps, data = write_set(tmp_path)
+    arguments = ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
+    assert main(arguments) == 0
+    loud = capsys.readouterr()
+    assert main([*arguments, "--quiet"]) == 0
+    still = capsys.readouterr()
+    assert loud.out == f"{still.out}Nothing was written: --out DIR keeps scores, curves and pictures.\n"
+    assert loud.err == still.err == ""
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_loses_nothing(tmp_path: Path) -> None:
+    """Who reads no line of the output gets all files, no traceback and code 0."""
+    maps, data = write_set(tmp_path)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "aupimo_torchmetrics", "evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)  # noqa: S603
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert {"images.csv", "summary.json", "screw/aupimo/curves.png"} <= set(names_of(tmp_path / "out"))
+
+
+def test_what_is_left_of_other_results_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run into a folder names what it leaves of an earlier one, but nothing of anybody else."""
+    maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2, "crack": 2}})
+    out, arguments = tmp_path / "out", ["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--out"]
+    assert main([*arguments, str(out), "--metrics", "auroc", "--report"]) == 0
+    assert "earlier" not in capsys.readouterr().out
+    shutil.rmtree(maps / "tile")
+    (out / "notes.txt").touch()
+    before = names_of(out)
+    assert main([*arguments, str(out), "--format", "svg"]) == 0
+    left = "Left of an earlier evaluation, and not of this one: bottle/aupimo/curves.png, "
+    assert left in capsys.readouterr().out
+    saved = evaluate(maps, data, fpr_bounds=BOUNDS).save(out, picture_format="svg")
+    assert saved.left == sorted({*before} - {*saved.written, "notes.txt"})
+    assert {*saved.written} <= {*names_of(out)}
+
+
+@pytest.mark.parametrize(("picture_format", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_pictures_in_each_format(tmp_path: Path, picture_format: Any, start: bytes) -> None:
+    """All pictures are of the format that was asked for."""
+    maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
+    saved = evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path, heatmaps=True, picture_format=picture_format)
+    pictures = [f"bottle/aupimo/{name}.{picture_format}" for name in ("distribution", "curves", "heatmaps")]
+    assert saved.written[-3:] == pictures
+    assert all((tmp_path / name).read_bytes().startswith(start) for name in pictures)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["..", "."], ["../../x", "..\\..\\x"], ["/tmp/abs", "C:\\abs"], ["", " "]),  # noqa: S108
+        *(["images.csv", "summary.json"], ["a/b", "a_b"], ["Bottle", "bottle"], ["a\0b", "a\nb"]),
+        ["metal nut", "..hidden"],
+    ],
+)
+@pytest.mark.slow
+def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, names: list[str]) -> None:
+    """Whatever categories are called, each has one folder of its own inside of `out`, and `summary.json` says which."""
+    maps, data = write_set(tmp_path / "in")
+    before, out = names_of(tmp_path), tmp_path / "deep/er/out"
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+    for scores, name in zip(evaluation.categories, names, strict=True):
+        scores.category = name
+    evaluation.save(out)
+    assert all(name.startswith("deep/er/out/") for name in names_of(tmp_path) if name not in before)
+    categories = strict((out / "summary.json").read_text(encoding="utf-8"))["categories"]
+    assert [each["category"] for each in categories] == names
+    folders = [each["folder"] for each in categories]
+    assert len({folder.lower() for folder in folders}) == 2
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(folders)
+    assert folders == names or "metal nut" not in names
+
+
+def test_ctrl_c_while_writing_says_what_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written before is counted and complete, and nothing else is there."""
+    maps, data = write_set(tmp_path)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", stop)
+    out = tmp_path / "out"
+    assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--out", str(out)]) == 1
+    written = names_of(out)
+    error = f"aupimo evaluate: stopped; {len(written)} files were written to {out}, each complete\n"
+    assert capsys.readouterr().err == error
+    assert {"images.csv", "summary.json", "screw/aupimo/curves.pt"} <= {*written}
+    assert not [name for name in written if "unfinished" in name]
+
+
+def test_heat_maps_without_photographs(tmp_path: Path) -> None:
+    """Where images are absent or cannot be read, they are drawn over grey, and say so."""
+    maps, data = write_set(tmp_path)
+    crack, scratch = data / "bottle/test/crack", data / "screw/test/scratch"
+    for path in crack.iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+    shutil.rmtree(scratch)
+    evaluation.save(tmp_path / "out", heatmaps=True, report=True, picture_format="svg")
+    for name in TWO:
+        assert "without its" in (tmp_path / f"out/{name}/aupimo/heatmaps.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 500])
+def test_every_bad_file_is_listed_once(count: int) -> None:
+    """Few files have a line each, many one together; a file with two reasons has one line, with both."""
+    same = [BadFile(f"good/{number:03}.png", "an image without a map") for number in range(count)]
+    other = [
+        BadFile(f"a b/{number:03}.png", f"the map is ({number}, 10), its mask ({number + 7}, 12) in /x y/{number}.png")
+        for number in range(count)
+    ]
+    error = BadFilesError([*same, *other, *same], "")
+    lines = str(error).splitlines()[1:]
+    assert len(error.bad_files) == 3 * count
+    assert len(lines) == (2 * count if count <= 10 else 2)
+    assert count <= 10 or all(line.startswith(f"  {count} files") for line in lines)
+    both = str(BadFilesError([*same, BadFile(same[0].path, "twice in the table")], ""))
+    assert both.count("good/000.png: an image without a map; and twice in the table") == 1
+
+
+def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
+    """A warning that differs only in numbers is printed once, with the categories that it is of."""
+    maps, data = write_set(tmp_path, {f"part{number}": {"good": 2 + number, "crack": 1} for number in range(3)})
+    evaluation = evaluate(maps, data)
+    (line,) = [line for line in evaluation.summary().splitlines() if line.startswith("warning: ")]
+    assert line.startswith("warning: part0: AUPIMO is uncertain. The FPR bounds (1e-05,")
+    assert line.endswith("The same, with other numbers: part1, part2.")
+    assert len(evaluation.to_dict()["warnings"]) == 3
+
+
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_folders_of_normal_images_by_another_name_are_not_skipped(tmp_path: Path, has_masks: bool) -> None:
+    """A folder taken for defects whose images have no masks or empty ones may be that of the normal images."""
+    maps, data = write_set(tmp_path, {"bottle": {"clean ones": 3, "crack": 2}, "screw": TWO["screw"]})
+    for path in (data / "bottle/ground_truth/clean ones").iterdir():
+        write_image(path, np.zeros(SIZE, dtype=np.uint8)) if has_masks else path.unlink()
+    with pytest.raises(BadFilesError, match=r"it would skip all images of bottle that may be normal \(3\)"):
+        evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
+    assert evaluate(maps, data, normal_folder="clean ones", fpr_bounds=BOUNDS).categories[0].num_normal == 3
+
+
 def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     """Every metric and every number of an image is that of the pixels that are not ignored."""
     maps, data = write_set(tmp_path, {"bottle": {"good": 3, "crack": 2}})
@@ -587,83 +410,69 @@ def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     metrics = ("auroc", "aupr", "aupro")
     (scores,) = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=metrics, ignore_index=128).categories
     cut, masks = [], []
-    for pair in scores.pairs:
-        anomaly_map = torch.from_numpy(tifffile.imread(maps / pair.image.name.replace(".png", ".tiff")))
-        mask = torch.zeros(SIZE, dtype=torch.bool)
-        if pair.image.masks:
-            with Image.open(pair.image.masks[0]) as image:
-                mask = torch.from_numpy(np.array(image)[:, 8:] == 255)
-            anomaly_map = anomaly_map[:, 8:]
-        cut.append(anomaly_map)
-        masks.append(mask)
-    expected = functional.aupimo(cut, masks, fpr_bounds=BOUNDS, reduction="none")
-    torch.testing.assert_close(scores.result.aupimos, expected.double(), rtol=0, atol=1e-6, equal_nan=True)
-    assert scores.values()["aupro"] == pytest.approx(float(functional.aupro(cut, masks)), abs=1e-6)
-    inside, outside = (
-        torch.cat([each[mask == is_in] for each, mask in zip(cut, masks, strict=True)]) for is_in in (True, False)
-    )
-    wins = (inside[:, None] > outside).double().mean()
-    assert scores.values()["auroc"] == pytest.approx(float(wins), abs=1e-6)  # a score of float32 maps
-    for row, each, mask in zip(scores.image_rows(), cut, masks, strict=True):
-        assert row["num_pixels"] == each.numel()
-        assert row["mask_pixels"] == int(mask.sum())
-        assert row["max_score"] == float(each.max())
+    for image in scores.images:
+        anomaly_map = tifffile.imread(maps / image["path"].replace(".png", ".tiff"))
+        mask = np.zeros(SIZE, dtype=bool)
+        if image["is_anomalous"]:
+            mask = (
+                np.asarray(Image.open(data / image["path"].replace("test", "ground_truth").replace(".", "_mask.")))
+                == 255
+            )
+        columns = slice(8 if image["is_anomalous"] else 0, None)
+        cut.append(anomaly_map[:, columns])
+        masks.append(mask[:, columns])
+        found = [image[name] for name in ("num_pixels", "mask_pixels", "max_score")]
+        assert found == [cut[-1].size, int(masks[-1].sum()), float(cut[-1].max())]
+    assert scores.result.aupimos.tolist() == pytest.approx(reference.aupimo(cut, masks, BOUNDS), abs=1e-12, nan_ok=True)
+    pixels, targets = (np.concatenate([each.ravel() for each in images]) for images in (cut, masks))
+    regions = reference.aupro(cut, masks, 0.3)
+    expected = [reference.auroc(pixels, targets), reference.average_precision(pixels, targets), np.mean(regions)]
+    assert [scores.values()[name] for name in metrics] == pytest.approx(expected, abs=1e-12)
 
 
 def test_an_image_of_ignored_pixels_is_a_bad_file(tmp_path: Path) -> None:
     """An image of which nothing counts is named, and skipped only if bad files are."""
     maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
     ignore_edges(data, holes=True)
-    with pytest.raises(BadFilesError) as caught:
+    with pytest.raises(BadFilesError, match=r"^2 files"):
         evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128)
-    assert len(caught.value.bad_files) == 2
     (scores,) = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True, ignore_index=128).categories
     assert (scores.num_normal, scores.num_anomalous, scores.num_skipped) == (3, 2, 2)
-    assert len(scores.result.aupimos) == len(scores.pairs) == len(scores.maps) == 5
+    assert len(scores.result.aupimos) == len(scores.pairs) == len(scores.images) == 5
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"mask_threshold": "1"}, TypeError, "`mask_threshold` to be None or a number, but got str"),
-        ({"mask_threshold": True}, TypeError, "`mask_threshold` to be None or a number, but got bool"),
-        ({"mask_threshold": math.nan}, ValueError, "`mask_threshold` to be None or a finite number, but got nan"),
-        ({"ignore_index": 2.5}, TypeError, "`ignore_index` to be None or an integer, but got float"),
-        ({"layout": "mvtek"}, ValueError, "`layout` to be 'auto'"),
-        ({"data": None}, ValueError, "exactly one of `data` and `table`, but got neither"),
-        ({"table": "table.csv"}, ValueError, "exactly one of `data` and `table`, but got both"),
-        ({"maps": None}, ValueError, "Expected `maps`, as only a `table` can name the map"),
-        ({"table": "t.csv", "data": None}, ValueError, "`table` to be a file, but there is no file t.csv"),
-        (
-            {"table": "t.csv", "data": None, "layout": "mvtec"},
-            ValueError,
-            "`layout` and `normal_folder` with `data` only",
-        ),
-    ],
-)
-def test_settings_are_checked_before_anything_is_read(
-    tmp_path: Path, settings: dict[str, Any], error: type[Exception], message: str
+ONE_CLASS = {"bottle": {"crack": 3}, "screw": TWO["screw"]}
+SKIPPED: list[tuple[Any, list[str], list[int] | str]] = [
+    (TWO, ["maps/bottle/test/hole/*", "maps/bottle/test/good/00[12]*"], [4, 0]),
+    (ONE_CLASS, ["maps/bottle/test/crack/000*"], [1, 0]),
+    (
+        ONE_CLASS,
+        ["data/bottle/ground_truth/crack/*"],
+        "all images of bottle that may be normal (3) and all anomalous images of bottle (3)",
+    ),
+    (TWO, ["maps/bottle/test/good/*"], "all normal images of bottle (3)"),
+    (TWO, ["maps/bottle/test/[ch]*/*"], "all anomalous images of bottle (4)"),
+    (TWO, ["maps/screw/test/*/*"], "all normal images of screw (3) and all anomalous images of screw (2)"),
+]
+"""Images by category and type, files that become bad, and how many images are skipped, or why they are not."""
+
+
+@pytest.mark.parametrize(("categories", "spoilt", "expected"), SKIPPED)
+def test_no_class_of_images_is_skipped_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], categories: Any, spoilt: list[str], expected: list[int] | str
 ) -> None:
-    """A setting that is wrong, or does not go with the others, is named with what was got."""
-    maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
-    with pytest.raises(error, match=message):
-        evaluate(**{"maps": maps, "data": data, **settings})
-
-
-def test_images_of_no_known_type_are_rows_too(tmp_path: Path) -> None:
-    """Where no type of defect is known, images are counted under a name that says so; tables have empty cells."""
-    maps, data = write_set(tmp_path, {"bottle": TWO["bottle"]})
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
-    (scores,) = evaluation.categories
-    unknown = [pair._replace(image=pair.image._replace(defect=None)) for pair in scores.pairs]
-    evaluation = replace(evaluation, categories=[replace(scores, pairs=unknown)])
-    assert evaluation.summary("defect").splitlines()[2].split() == [
-        "(type",
-        "not",
-        "known)",
-        "3",
-        "4",
-        *[f"{scores.result.mean:.4f}"],
-    ]
-    evaluation.save(tmp_path / "out")
-    assert {row["defect"] for row in read_rows(tmp_path / "out/images.csv")} == {""}
+    """Bad files are skipped and counted, unless they are all images of a class of a category: then it says so."""
+    maps, data = write_set(tmp_path, categories)
+    for path in (path for pattern in spoilt for path in tmp_path.glob(pattern)):
+        path.unlink() if path.suffix == ".png" else tifffile.imwrite(path, np.full(SIZE, np.nan, dtype=np.float32))
+    if not isinstance(expected, str):
+        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
+        assert [scores.num_skipped for scores in evaluation.categories] == expected
+        assert evaluation.summary().count("skipped: ") == sum(expected)
+        return
+    with pytest.raises(BadFilesError) as caught:
+        evaluate(maps, data, fpr_bounds=BOUNDS, skip_bad=True)
+    assert f"(`skip_bad=True` cannot go on without them: it would skip {expected})" in str(caught.value)
+    assert main(["evaluate", str(maps), "--data", str(data), "--out", str(tmp_path / "out"), "--skip-bad"]) == 1
+    assert "`--skip-bad` cannot go on without them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

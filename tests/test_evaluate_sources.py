@@ -234,8 +234,11 @@ def test_what_the_values_of_masks_mean_is_passed_on(
     ignoring = json.loads(capsys.readouterr().out)
     assert whole["settings"]["mask_threshold"] == ignoring["settings"]["mask_threshold"] == 127
     assert ignoring["settings"]["ignore_index"] == 100
-    (scores,) = scores_of(maps, data, mask_threshold=127, ignore_index=100).categories
-    rows = scores.image_rows()
+    rows = (
+        evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder="fine", mask_threshold=127, ignore_index=100)
+        .categories[0]
+        .images
+    )
     assert [(row["mask_pixels"], row["num_pixels"]) for row in rows[:2]] == [(30, 20 * 24 - 5 * 24)] * 2
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from data_sets import write_image, write_map
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -58,15 +59,8 @@ def write_data(
                 write_image(data / category / "test" / defect / name, photograph)
                 scores = random.normal(size=size) + (1.5 + 0.3 * number + offset) * (mask == 255)
                 path = maps / category / "test" / defect / name.replace(".png", ".tiff")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tifffile.imwrite(path, (scores * 100 + 500 if "int" in dtype else scores).astype(dtype))
+                write_map(path, (scores * 100 + 500 if "int" in dtype else scores).astype(dtype))
     return maps, data
-
-
-def write_image(path: Path, pixels: NDArray[Any]) -> None:
-    """Write a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 class Parsed(HTMLParser):
@@ -126,6 +120,9 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None)
     evaluation.save(tmp_path / "out", report=True)
     page = Parsed(tmp_path / "out/report.html")
+    fprs = page.fprs()
+    assert (fprs[0], fprs[-1], len(fprs)) == (BOUNDS[1], BOUNDS[0], NUM_STEPS)
+    assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
     thresholds = {
         each.category: [each.result.threshold_at(fpr) for fpr in page.fprs()] for each in evaluation.categories
     }
@@ -152,22 +149,13 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
             assert tprs[pair.image.name][-1] == pytest.approx(tpr, abs=1e-12)
 
 
-def test_slider_reaches_from_bound_to_bound(folder: Path) -> None:
-    """The slider starts at the upper FPR bound, ends at the lower one, and is evenly spaced in log between."""
-    for name in ("scores", "comparison"):
-        fprs = Parsed(folder / name / "report.html").fprs()
-        assert (fprs[0], fprs[-1], len(fprs)) == (BOUNDS[1], BOUNDS[0], NUM_STEPS)
-        assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
-
-
 def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any]) -> tuple[Path, Path]:
     """Write the map of a normal and of an anomalous image, whose first hundredth is a defect, and busy photographs."""
     random = np.random.default_rng(0)
     for name, scores in (("good/000", normal), ("crack/000", anomalous)):
         mask = np.zeros(scores.shape, dtype=np.uint8)
         mask.reshape(-1)[: mask.size // 100] = 255
-        (folder / f"maps/tile/test/{name}").parent.mkdir(parents=True)
-        tifffile.imwrite(folder / f"maps/tile/test/{name}.tiff", scores.astype(np.float32))
+        write_map(folder / f"maps/tile/test/{name}.tiff", scores.astype(np.float32))
         write_image(folder / f"data/tile/test/{name}.png", random.integers(0, 255, scores.shape, dtype=np.uint8))
         if name.startswith("crack"):
             write_image(folder / f"data/tile/ground_truth/{name}.png", mask)
@@ -207,38 +195,6 @@ def test_infinite_normal_scores_cost_no_picture(tmp_path: Path, is_all_infinite:
         assert 0 < thresholds[0] < 1
         assert thresholds[-1] == math.inf
         assert thresholds == sorted(thresholds)
-
-
-def test_page_holds_every_anomalous_image_worst_first(folder: Path) -> None:
-    """Each anomalous image is a card with its name, score, type of defect and mask, the worst first."""
-    page = Parsed(folder / "scores/report.html")
-    evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
-    rows = [row for scores in evaluation.categories for row in scores.image_rows() if row["is_anomalous"]]
-    rows.sort(key=lambda row: row["aupimo"])
-    cards = [card for card in page.cards() if card["data-value"]]
-    assert [card["data-name"] for card in cards] == [row["path"] for row in rows]
-    assert [float(str(card["data-value"])) for card in cards] == pytest.approx(
-        [row["aupimo"] for row in rows], abs=1e-12
-    )
-    assert [int(str(card["data-size"])) for card in cards] == [row["mask_pixels"] for row in rows]
-    assert {card["data-defect"] for card in cards} == {"crack", "hole"}
-    for text in (evaluation.categories[0].result.protocol, "screw", "fpr_bounds", "torchmetrics"):
-        assert text in page.text
-
-
-def test_normal_images_come_with_their_false_positives(folder: Path) -> None:
-    """Normal images are sorted by the share of their pixels that are called anomalous at the upper FPR bound."""
-    cards = [card for card in Parsed(folder / "scores/report.html").cards() if not card["data-value"]]
-    evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
-    shares = {}
-    for scores in evaluation.categories:
-        for pair in scores.pairs:
-            if "/good/" in pair.image.name:
-                share = (evaluation.reader.read(pair).anomaly_map >= scores.result.threshold_bounds[0]).float().mean()
-                shares[pair.image.name] = float(share)
-    assert len(shares) == 8
-    expected = sorted((name for name, share in shares.items() if share > 0), key=lambda name: -shares[name])
-    assert [shares[str(card["data-name"])] for card in cards] == [shares[name] for name in expected]
 
 
 @pytest.mark.parametrize("name", ["scores", "comparison"])
@@ -299,12 +255,6 @@ def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     assert sizes[-1] > (tmp_path / "out/report.html").stat().st_size / 2
 
 
-def test_the_same_scores_give_the_same_page(folder: Path, tmp_path: Path) -> None:
-    """A page holds no time and no random name."""
-    evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS).save(tmp_path, report=True)
-    assert (tmp_path / "report.html").read_bytes() == (folder / "scores/report.html").read_bytes()
-
-
 def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) -> None:
     """Each image has a view of each model; within a category the one with the largest difference comes first."""
     page = Parsed(folder / "comparison/report.html")
@@ -320,81 +270,6 @@ def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) 
     assert {card["data-defect"] for card in page.cards()} == {"crack", "hole"}
 
 
-def test_comparison_without_maps_says_so_and_shows_scores(folder: Path, tmp_path: Path) -> None:
-    """A model whose maps are not there has scores but no pictures, and the page says why."""
-    shutil.copytree(folder / "better", tmp_path / "better")
-    (tmp_path / "better/summary.json").unlink()
-    shutil.copytree(folder / "scores", tmp_path / "moved")
-    summary = json.loads((tmp_path / "moved/summary.json").read_text())
-    summary["settings"]["maps"] = str(tmp_path / "nowhere")
-    (tmp_path / "moved/summary.json").write_text(json.dumps(summary))
-    compare_paths([folder / "scores", tmp_path / "better", tmp_path / "moved"]).save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    assert "there is no summary.json of `aupimo evaluate --out`" in page.text
-    assert re.search(r"No pictures of .*moved: .*there is no .*nowhere", page.text)
-    assert [bool(steps) for steps in page.steps()].count(True) == 18
-    assert len(page.steps()) == 54
-
-
-def test_comparison_of_official_files_and_seeds_has_no_pictures(folder: Path, tmp_path: Path) -> None:
-    """Files that hold only scores, and means over seeds, are shown by their scores."""
-    for name in ("a/seed0", "a/seed1", "b"):
-        shutil.copytree(folder / "scores", tmp_path / name)
-    for file in (tmp_path / "b").rglob("aupimos.safetensors"):
-        file.unlink()
-    compare_paths([tmp_path / "a", tmp_path / "b"]).save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    assert "No pictures of a: a model with seeds" in page.text
-    assert "no threshold is known" in page.text
-    assert not any(page.steps())
-
-
-def test_comparison_with_a_damaged_file_shows_the_other_models(folder: Path, tmp_path: Path) -> None:
-    """A model whose thresholds cannot be read has scores and a reason, and costs the others no picture."""
-    shutil.copytree(folder / "better", tmp_path / "better")
-    for file in (tmp_path / "better").rglob("aupimos.safetensors"):
-        file.write_bytes(file.read_bytes()[:100])
-    folders = [folder / "scores", tmp_path / "better"]
-    compare_paths(folders, names=["scores", "better"]).save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    assert page.text.count("No picture: ") == 18
-    assert [bool(steps) for steps in page.steps()].count(True) == 18
-
-
-@pytest.mark.parametrize("num_thresholds", [None, 1000])
-def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: int | None) -> None:
-    """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
-    maps, data = write_data(tmp_path)
-    settings: Any = {"fpr_bounds": BOUNDS, "num_thresholds": num_thresholds}
-    for name in ("one", "two"):
-        evaluation = evaluate(maps, data, **settings)
-        evaluation.save(tmp_path / name)
-        write_data(tmp_path, offset=0.5)
-    evaluation.save(tmp_path / "same", report=True)  # the maps of the second evaluation
-    assert "not those that were scored" not in Parsed(tmp_path / "same/report.html").text
-    compare_paths([tmp_path / "one", tmp_path / "two"]).save(tmp_path / "both", report=True)
-    page = Parsed(tmp_path / "both/report.html")
-    assert page.text.count("No picture: map or mask are not those that were scored.") == 18
-    assert [bool(steps) for steps in page.steps()].count(True) == 18
-    for file in (data / "bottle/ground_truth/crack").iterdir():
-        write_image(file, np.roll(np.asarray(Image.open(file)), 3, 0))
-    evaluation.save(tmp_path / "moved", report=True)
-    assert Parsed(tmp_path / "moved/report.html").text.count("not those that were scored") == 6
-
-
-@pytest.mark.parametrize(
-    ("command", "option"), [("evaluate", "report"), ("evaluate", "heatmaps"), ("compare", "report")]
-)
-def test_pictures_need_a_folder(command: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--report` or `--heatmaps` without `--out` is a wrong command, and says so before anything is read."""
-    arguments = {
-        "evaluate": [folder / "scores_data/maps", "--data", folder / "scores_data/data"],
-        "compare": [folder / "scores", folder / "better"],
-    }
-    assert main([command, *map(str, arguments[command]), f"--{option}"]) == 2
-    assert f"Expected `--out` with `--{option}`" in capsys.readouterr().err
-
-
 def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`aupimo evaluate --report` and `aupimo compare --report` write `report.html` and name it."""
     maps, data = folder / "scores_data/maps", folder / "scores_data/data"
@@ -405,6 +280,69 @@ def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert main(["compare", *models, "--out", str(tmp_path / "c"), "--report"]) == 0
     assert "report.html" in capsys.readouterr().out
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
+
+
+def test_page_holds_the_worst_images_first(folder: Path, tmp_path: Path) -> None:
+    """Anomalous images come by their score, normal ones by the share of falsely found pixels; and always the same."""
+    page = Parsed(folder / "scores/report.html")
+    evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
+    images = [image for scores in evaluation.categories for image in scores.images]
+    worst = sorted((image for image in images if image["is_anomalous"]), key=lambda image: image["aupimo"])
+    assert [card["data-name"] for card in page.cards()[:18]] == [image["path"] for image in worst]
+    scores = [float(str(card["data-value"])) for card in page.cards()[:18]]
+    assert scores == pytest.approx([image["aupimo"] for image in worst], abs=1e-12)
+    assert [int(str(card["data-size"])) for card in page.cards()[:18]] == [image["mask_pixels"] for image in worst]
+    assert {card["data-defect"] for card in page.cards()[:18]} == {"crack", "hole"}
+    size = {image["path"]: image["num_pixels"] for image in images}
+    normal = zip(page.cards()[18:], page.steps()[18:], strict=True)
+    shares = [steps["numFalsePositives"][0] / size[str(card["data-name"])] for card, steps in normal]
+    assert shares == sorted(shares, reverse=True)
+    assert min(shares) > 0
+    for text in (evaluation.categories[0].result.protocol, "screw", "fpr_bounds", "torchmetrics"):
+        assert text in page.text
+    evaluation.save(tmp_path, report=True)
+    assert (tmp_path / "report.html").read_bytes() == (folder / "scores/report.html").read_bytes()
+
+
+def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path: Path) -> None:
+    """Models without maps or thresholds, and means over seeds, have scores, and the page says why no pictures."""
+    for name in ("without summary", "moved", "official", "damaged", "seeds/seed0", "seeds/seed1"):
+        shutil.copytree(folder / "better", tmp_path / name)
+    (tmp_path / "without summary/summary.json").unlink()
+    summary = json.loads((tmp_path / "moved/summary.json").read_text())
+    summary["settings"]["maps"] = str(tmp_path / "nowhere")
+    (tmp_path / "moved/summary.json").write_text(json.dumps(summary))
+    for file in (tmp_path / "official").rglob("aupimos.safetensors"):
+        file.unlink()
+    for file in (tmp_path / "damaged").rglob("aupimos.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    names = ["scores", "without summary", "moved", "official", "damaged", "seeds"]
+    models = [folder / "scores", *(tmp_path / name for name in names[1:])]
+    compare_paths(models, names).save(tmp_path / "out", report=True)
+    page = Parsed(tmp_path / "out/report.html")
+    assert "No pictures of without summary: there is no summary.json" in page.text
+    assert re.search(r"No pictures of moved: .*there is no .*nowhere", page.text)
+    assert "No pictures of seeds: a model with seeds" in page.text
+    assert page.text.count("no threshold is known") == 18
+    assert page.text.count("No picture: ") == 18
+    assert [bool(steps) for steps in page.steps()].count(True) == 18
+    assert len(page.steps()) == 6 * 18
+
+
+@pytest.mark.parametrize("num_thresholds", [None, 1000])
+def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: int | None) -> None:
+    """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
+    maps, data = write_data(tmp_path)
+    for name in ("one", "two"):
+        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, num_thresholds=num_thresholds)
+        evaluation.save(tmp_path / name)
+        write_data(tmp_path, offset=0.5)
+    for file in (data / "bottle/ground_truth/crack").iterdir():
+        write_image(file, np.roll(np.asarray(Image.open(file)), 3, 0))
+    compare_paths([tmp_path / "one", tmp_path / "two"]).save(tmp_path / "both", report=True)
+    page = Parsed(tmp_path / "both/report.html")
+    assert page.text.count("No picture: map or mask are not those that were scored.") == 18 + 6
+    assert [bool(steps) for steps in page.steps()].count(True) == 12
 
 
 @pytest.fixture
@@ -546,22 +484,14 @@ def num_drawn(dialog: Any, place: int) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1400)])
 def test_browser_fits_the_page_into_its_window(folder: Path, visit: Any, scheme: str, width: int) -> None:
-    """Nothing is wider than the window, and the background is dark where the reader wants it dark."""
+    """Nothing is wider than the window, the background is as the reader wants it, and a print has every image."""
     for name in ("scores", "comparison"):
         page = visit(folder / name / "report.html", viewport={"width": width, "height": 800}, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         red = int(page.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0])
         assert (red < 60) == (scheme == "dark")
-
-
-@pytest.mark.slow
-def test_browser_prints_all_images(folder: Path, visit: Any) -> None:
-    """A print has every image, and no filter."""
-    page = visit(folder / "scores/report.html")
-    page.emulate_media(media="print")
-    assert not page.locator(".filter").is_visible()
-    assert page.locator("#images .card").count() == 18
-    assert page.pdf().startswith(b"%PDF")
+        page.emulate_media(media="print")
+        assert not page.locator(".filter").is_visible()
+        assert page.locator("#images .card").count() == 18

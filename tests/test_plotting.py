@@ -74,7 +74,7 @@ def test_curves_show_range_images_mean_and_chance(scored: tuple) -> None:
     assert ax.get_xscale() == "log"
     range_label, *image_labels, mean_label, chance_label = _legend(ax)
     assert "FPR 0.001 to 0.1" in range_label
-    assert image_labels == [f"image {index}: AUPIMO {result.aupimos[index]:.2f}" for index in (4, 11)]
+    assert image_labels == [f"image {index} · {result.aupimos[index]:.2f}" for index in (4, 11)]
     assert mean_label == f"mean of 9 images: AUPIMO {result.mean:.2f}"
     assert "TPR = FPR" in chance_label
     assert "0.021" in chance_label  # (0.1 - 0.001) / log(100)
@@ -98,11 +98,9 @@ def test_curves_of_representative_images_by_default(scored: tuple) -> None:
     expected: dict[int, list[str]] = {}
     for statistic in per_image_statistics(result):
         expected.setdefault(statistic.image, []).append(statistic.name)
-    labels = [
-        f"image {image} ({', '.join(names)}): AUPIMO {result.aupimos[image]:.2f}" for image, names in expected.items()
-    ]
+    labels = [f"image {image} · {result.aupimos[image]:.2f} ({', '.join(names)})" for image, names in expected.items()]
     assert len(labels) > 3
-    assert _legend(ax)[1:-2] == labels
+    assert [label.replace("\n", " ") for label in _legend(ax)[1:-2]] == labels
 
 
 def test_a_threshold_above_all_normal_scores_is_not_drawn(scored: tuple) -> None:
@@ -158,17 +156,6 @@ def test_curves_without_a_normal_image_draw(scored: tuple) -> None:
     assert len(_legend(ax)) == 3
 
 
-def test_curves_of_other_images_are_refused(scored: tuple) -> None:
-    """Results of different images, and images that are normal or not there, are named in a ValueError."""
-    _, _, result, curves = scored
-    with pytest.raises(ValueError, match="but got 11 and 12 images"):
-        plot_pimo_curves(curves._replace(per_image_tprs=curves.per_image_tprs[1:]), result)
-    for index in (0, 12, -1):
-        with pytest.raises(ValueError, match=f"among 12, but got {index}"):
-            plot_pimo_curves(curves, result, images=[index])
-    assert plt.get_fignums() == []
-
-
 def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: tuple) -> None:
     """Below lies the photograph, above it the pixels' shares, clear where they are 0; title and outline are there."""
     maps, masks, result, _ = scored
@@ -179,7 +166,7 @@ def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: tuple) -> None:
     weights = result.pixel_aupimo(maps[9])
     assert np.array_equal(np.ma.getmaskarray(above.get_array()), weights == 0)
     assert np.array_equal(above.get_array().filled(0), weights)
-    assert ax.get_title() == f"image 9: AUPIMO {result.aupimos[9]:.2f}"
+    assert ax.get_title() == f"image 9 · {result.aupimos[9]:.2f}"
     assert weights[masks[9]].mean() == pytest.approx(float(result.aupimos[9]), abs=1e-6)  # float32 weights
     (outline,) = ax.collections
     assert np.array_equal(outline.get_edgecolor()[0], to_rgba("deeppink"))
@@ -187,36 +174,11 @@ def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: tuple) -> None:
     assert plt.get_fignums() == [fig.number]
 
 
-def test_heatmap_of_a_normal_image_names_its_false_positives(scored: tuple) -> None:
-    """A normal image has no score: its title says how many of its pixels count as anomalous at the upper bound."""
-    maps, masks, result, _ = scored
-    fig, ax = plt.subplots()
-    assert plot_heatmap(torch.rand(3, 32, 32), maps[0], result, masks[0], index=0, ax=ax) == (fig, ax)
-    share = (result.pixel_aupimo(maps[0]) > 0).float().mean()
-    assert ax.get_title() == f"image 0: normal\n{share:.2%} false positives"
-    assert len(ax.collections) == 0
-    assert len(fig.axes) == 1
-
-
-def test_heatmap_without_an_index_has_the_score_of_map_and_mask(scored: tuple) -> None:
-    """The title's score is that of the image, though the picture does not know which image it is."""
-    maps, masks, result, _ = scored
-    _, ax = plot_heatmap(torch.rand(32, 32), maps[6], result, masks[6].long())
-    assert ax.get_title() == f"AUPIMO {result.aupimos[6]:.2f}"
-    _, ax = plot_heatmap(torch.rand(32, 32), maps[1][None], result, masks[1])
-    assert ax.get_title().startswith("normal\n")
-    _, ax = plot_heatmap(torch.rand(32, 32), maps[1], result)
-    assert ax.get_title() == ""
-
-
 @pytest.mark.parametrize(
     ("low", "high", "dtype", "limits"),
     [
         (0.2, 0.7, "float32", (0, 1)),
-        (0, 0.5, "float16", (0, 1)),
         (-2.0, 2.5, "float64", (-2.0, 2.5)),
-        (3.5, 700.25, "float32", (3.5, 700.25)),
-        (0, 255, "uint8", (0, 255)),
         (256, 4095, "uint16", (256, 4095)),
         (-5, 60000, "int32", (-5, 60000)),
     ],
@@ -232,15 +194,6 @@ def test_photographs_of_any_range_are_drawn(scored: tuple, low: float, high: flo
             assert np.allclose(ax.images[0].get_array(), array.astype(np.float32))
 
 
-def test_pixels_that_are_no_numbers_leave_the_range_of_a_photograph(scored: tuple) -> None:
-    """NaN and infinite pixels, as of a depth map, are neither darkest nor brightest."""
-    maps, masks, result, _ = scored
-    photograph = torch.linspace(2, 7, 32 * 32).reshape(32, 32)
-    photograph[0, 0], photograph[9, 9] = torch.nan, torch.inf
-    _, ax = plot_heatmap(photograph, maps[9], result, masks[9])
-    assert ax.images[0].get_clim() == pytest.approx((2, 7), abs=0.01)
-
-
 def test_heatmaps_of_several_images(scored: tuple) -> None:
     """Photographs stand above heat maps, with captions and scores, and images may differ in size."""
     maps, masks, result, _ = scored
@@ -253,7 +206,7 @@ def test_heatmaps_of_several_images(scored: tuple) -> None:
     assert len(fig.axes) == 5  # with one colour bar
     assert axes[0, 1].images[0].get_array().shape == (20, 30)
     _, axes = plot_heatmaps(torch.rand(2, 32, 32), maps[9:11], result, indices=[9, 10])
-    assert [ax.get_title() for ax in axes[1]] == [f"image {i}: AUPIMO {result.aupimos[i]:.2f}" for i in (9, 10)]
+    assert [ax.get_title() for ax in axes[1]] == [f"image {i} · {result.aupimos[i]:.2f}" for i in (9, 10)]
 
 
 PATHS = [f"tile/test/scratch/{index:03}.png" for index in range(12)]
@@ -274,9 +227,6 @@ def test_pictures_name_images_by_their_paths(scored: tuple) -> None:
     assert scored_title == titles[9]
     assert normal_title.startswith("scratch/000 · normal\n")
     assert normal_title.endswith("% false positives")
-    long = replace(result, paths=[f"scratch_at_the_edge/{index:03}.png" for index in range(12)])
-    _, ax = plot_heatmap(maps[9], maps[9], long, masks[9], index=9)
-    assert ax.get_title() == f"scratch_at_the_edge/009\n{result.aupimos[9]:.2f}"  # both would not fit in a line
 
 
 LONG = "a_folder_with_a_very_long_name/a_file_with_a_long_name_{:03}.png"
@@ -331,46 +281,6 @@ def drawn_name(scored: tuple, paths: list[str], index: int) -> str:
     return _legend(ax)[1].rsplit(" · ", 1)[0]
 
 
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("000.png", "000"),
-        ("/data/tile/test/crack/000.png", "crack/000"),
-        ("C:\\tile\\test\\crack\\000.png", "crack/000"),
-        ("test/a_folder_with_a_long_name/000.png", "000"),
-        ("test/camera_3_2024-02-29T12-00-00.000.png", "...2024-02-29T12-00-00.000"),
-        ("test/crack/part_1.5", "crack/part_1.5"),
-        ("test/crack/.png", "crack/.png"),
-    ],
-)
-def test_long_names_are_shortened(scored: tuple, path: str, name: str) -> None:
-    """A name has at most 26 characters: the last two parts of the path, or the last, or the end of this."""
-    assert drawn_name(scored, [path], 0) == name
-    assert len(name) <= 26
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["test/crack/rgb/000.png", "test/hole/rgb/000.png"], ["crack/rgb/000", "hole/rgb/000"]),
-        (["test/crack/000.png", "test/crack/000.jpg"], ["crack/000.png", "crack/000.jpg"]),
-        (["crack/000.png", "test/crack/000.png"], ["crack/000", "test/crack/000"]),
-        (["test/crack/1000.png", "test/crack/000.png"], ["crack/1000", "crack/000"]),
-        (
-            ["a_folder_with_a_long_name_1/000.png", "a_folder_with_a_long_name_2/000.png"],
-            ["..._with_a_long_name_1/000", "..._with_a_long_name_2/000"],
-        ),
-        (
-            ["1_folder_with_a_very_long_name/000.png", "2_folder_with_a_very_long_name/000.png"],
-            ["1_folder_with_a_very_long_name/000", "2_folder_with_a_very_long_name/000"],
-        ),
-    ],
-)
-def test_names_in_pictures_are_those_of_one_image(scored: tuple, paths: list[str], names: list[str]) -> None:
-    """A name is never the end of another image's path too, unless it is the whole path."""
-    assert [drawn_name(scored, paths, index) for index in range(len(paths))] == names
-
-
 @pytest.mark.parametrize("num_alike", [2, 12])
 def test_images_with_equal_scores_are_drawn_once(num_alike: int) -> None:
     """Of images that score the same one stands for all, and its text says how many there are."""
@@ -393,77 +303,6 @@ def test_images_with_equal_scores_are_drawn_once(num_alike: int) -> None:
 def make_result(scores: list[float], **settings: Any) -> AUPIMOResult:
     """Make a result with the given scores."""
     return AUPIMOResult(torch.tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0), **settings)
-
-
-NOTHING = {
-    "`results` to hold at least one result": lambda _result, _curves: plot_distribution({}),
-    "`results` to hold at least one result, ": lambda _result, _curves: plot_distribution([]),
-    "`results` to hold images, but got a result of none.": lambda _result, _curves: plot_distribution(make_result([])),
-    "a result of none of 'b'": lambda result, _curves: plot_distribution({"a": result, "b": make_result([])}),
-    "`curves` to hold the TPRs (N, K) of images, but got shape (0,": lambda _result, curves: plot_pimo_curves(
-        curves._replace(per_image_tprs=curves.per_image_tprs[:0])
-    ),
-    "`curves` to hold the TPRs (N, K) of images, but got shape (12, 0)": lambda _result, curves: plot_pimo_curves(
-        PIMOResult(curves.thresholds[:0], curves.shared_fpr[:0], curves.per_image_tprs[:, :0])
-    ),
-    "`images` to hold at least one index": lambda result, curves: plot_pimo_curves(curves, result, images=[]),
-    "`images` to hold at least one image": lambda result, _curves: plot_heatmaps([], [], result),
-    "`anomaly_map` to hold pixels": lambda result, _curves: plot_heatmap(torch.zeros(0, 0), torch.zeros(0, 0), result),
-    "`ranking` to hold models": lambda _result, _curves: plot_ranks(ModelRanking((), {}, {}, {}, 1, 1, 0.05, 0)),
-    "`comparison` to hold models": lambda _result, _curves: plot_confidence(
-        ModelComparison((), {}, {}, {}, {}, "ttest", "greater", 0)
-    ),
-}
-
-
-@pytest.mark.parametrize("reason", NOTHING)
-def test_nothing_is_not_drawn(reason: str, scored: tuple) -> None:
-    """Each function refuses to draw nothing, names the argument, and leaves no figure."""
-    _, _, result, curves = scored
-    with pytest.raises(ValueError, match=re.escape(reason.rstrip())):
-        NOTHING[reason](result, curves)
-    assert plt.get_fignums() == []
-
-
-def test_what_is_no_result_is_named(scored: tuple) -> None:
-    """A list of results has no names, and an index beyond the images has no score."""
-    maps, masks, result, _ = scored
-    with pytest.raises(TypeError, match="`results` to be a result or a mapping of results, but got list"):
-        plot_distribution([result])
-    for index in (-1, 12):
-        with pytest.raises(ValueError, match=f"`index` to be that of one of 12 images, but got {index}"):
-            plot_heatmap(maps[0], maps[0], result, masks[0], index=index)
-    assert plt.get_fignums() == []
-
-
-def test_models_equal_but_for_rounding_stay_in_their_order() -> None:
-    """Rounding of a mean does not decide which model stands at the top."""
-    models = {"first": make_result([1 - 2**-53] * 3), "second": make_result([1.0] * 3)}
-    _, ax = plot_distribution(models)
-    assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == ["first", "second"]
-
-
-def test_an_axis_of_a_subfigure_is_drawn_on() -> None:
-    """The figure that comes back is the one to save, not the part that holds the axis."""
-    fig = plt.figure()
-    ax = fig.subfigures(1, 2)[0].subplots()
-    assert plot_distribution(make_result([0.5]), ax) == (fig, ax)
-
-
-def test_heatmaps_that_do_not_fit_are_refused(scored: tuple) -> None:
-    """Unequal numbers and sizes are a ValueError that names both, before a figure is made."""
-    maps, masks, result, _ = scored
-    with pytest.raises(ValueError, match="`masks` to hold one item for each of 2 images, but got 12"):
-        plot_heatmaps(maps[:2], maps[:2], result, masks)
-    with pytest.raises(TypeError, match="floating"):
-        plot_heatmap(torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.int64), result)
-    with pytest.raises(ValueError, match="`mask` and `anomaly_map` to be of one height and width"):
-        plot_heatmaps(maps[:2], maps[:2], result, masks[:2, 1:])
-    with pytest.raises(ValueError, match="`mask` and `anomaly_map` to be of one height and width, but got"):
-        plot_heatmap(maps[0], maps[0], result, masks[0, 1:])
-    with pytest.raises(ValueError, match=r"`anomaly_map` to be of shape \(H, W\), but got \(12, 32, 32\)"):
-        plot_heatmap(maps[0], maps, result)
-    assert plt.get_fignums() == []
 
 
 def test_distribution_shows_each_image_and_the_statistics(scored: tuple) -> None:
@@ -499,8 +338,11 @@ def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
         assert plot_distribution(models, ax=ax, sort=sort) == (fig, ax)
         assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == names
         assert ax.yaxis_inverted()
-    with pytest.raises(ValueError, match="at least one result"):
-        plot_distribution({})
+    models = {"first": make_result([1 - 2**-53] * 3), "second": make_result([1.0] * 3)}  # equal but for rounding
+    fig = plt.figure()
+    ax = fig.subfigures(1, 2)[0].subplots()
+    assert plot_distribution(models, ax) == (fig, ax)  # the figure to save, not the part that holds the axis
+    assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == ["first", "second"]
 
 
 def _ranking() -> ModelRanking:
@@ -617,31 +459,6 @@ def test_labels_of_comparisons_do_not_overlap(num_models: int) -> None:
             assert box.y1 <= fig.bbox.y1
 
 
-def test_comparisons_are_drawn_on_a_given_axis() -> None:
-    """Ranks and confidences are drawn on the axis they are given, and no other figure is made."""
-    fig, (left, right) = plt.subplots(1, 2)
-    assert plot_ranks(_ranking(), ax=left) == (fig, left)
-    assert plot_confidence(_comparison(), ax=right) == (fig, right)
-    assert plt.get_fignums() == [fig.number]
-
-
-def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without matplotlib the error is the one of torchmetrics."""
-    maps, _, result, curves = scored
-    ranking, comparison = _ranking(), _comparison()
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for draw in (
-        lambda: plot_pimo_curves(curves, result),
-        lambda: plot_heatmap(maps[0], maps[0], result),
-        lambda: plot_heatmaps(maps[:1], maps[:1], result),
-        lambda: plot_distribution(result),
-        lambda: plot_ranks(ranking),
-        lambda: plot_confidence(comparison),
-    ):
-        with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
-            draw()
-
-
 @pytest.mark.parametrize(
     ("name", "drawn"),
     [
@@ -668,3 +485,92 @@ def test_names_are_drawn_as_they_are(scored: tuple, name: str, drawn: str) -> No
         figure.savefig(io.BytesIO())
         texts = [text.get_text() for text in figure.findobj(mpl.text.Text)]
         assert any(drawn in text.replace(r"\$", "$") for text in texts)
+
+
+def test_titles_of_heatmaps_say_what_is_known(scored: tuple) -> None:
+    """A normal image has its false positives; without an index there is the score of map and mask, or nothing."""
+    maps, masks, result, _ = scored
+    fig, ax = plt.subplots()
+    assert plot_heatmap(torch.rand(3, 32, 32), maps[0], result, masks[0], index=0, ax=ax) == (fig, ax)
+    share = (result.pixel_aupimo(maps[0]) > 0).float().mean()
+    assert ax.get_title() == f"image 0 · normal\n{share:.2%} false positives"
+    assert len(ax.collections) == 0
+    assert len(fig.axes) == 1
+    _, ax = plot_heatmap(torch.rand(32, 32), maps[6], result, masks[6].long())
+    assert ax.get_title() == f"AUPIMO {result.aupimos[6]:.2f}"
+    photograph = torch.linspace(2, 7, 32 * 32).reshape(32, 32)
+    photograph[0, 0], photograph[9, 9] = torch.nan, torch.inf
+    _, ax = plot_heatmap(photograph, maps[1], result)
+    assert ax.get_title() == ""
+    assert ax.images[0].get_clim() == pytest.approx((2, 7), abs=0.01)  # NaN and infinite pixels are not counted
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["000.png"], ["000"]),
+        (["/data/tile/test/crack/000.png"], ["crack/000"]),
+        (["C:\\tile\\test\\crack\\000.png", "test/crack/part_1.5"], ["crack/000", "crack/part_1.5"]),
+        (["test/crack/rgb/000.png", "test/hole/rgb/000.png"], ["crack/rgb/000", "hole/rgb/000"]),
+        (["test/crack/000.png", "test/crack/000.jpg"], ["crack/000.png", "crack/000.jpg"]),
+        (["crack/000.png", "test/crack/000.png"], ["crack/000", "test/crack/000"]),
+        (["test/crack/1000.png", "test/crack/000.png"], ["crack/1000", "crack/000"]),
+    ],
+)
+def test_names_in_pictures_are_those_of_one_image(scored: tuple, paths: list[str], names: list[str]) -> None:
+    """A name is the shortest end of a path that no other image has, of two parts or more, or else the whole path."""
+    assert [drawn_name(scored, paths, index) for index in range(len(paths))] == names
+
+
+WRONG = {
+    "`results` to hold at least one result": lambda *_: plot_distribution({}),
+    "`results` to hold images, but got a result of none.": lambda *_: plot_distribution(make_result([])),
+    "a result of none of 'b'": lambda _maps, result, _: plot_distribution({"a": result, "b": make_result([])}),
+    "`results` to be a result or a mapping": lambda _maps, result, _: plot_distribution([result]),
+    "`curves` to hold the TPRs (N, K) of images, but got shape (0,": lambda _maps, _, curves: plot_pimo_curves(
+        curves._replace(per_image_tprs=curves.per_image_tprs[:0])
+    ),
+    "but got 11 and 12 images": lambda _maps, result, curves: plot_pimo_curves(
+        curves._replace(per_image_tprs=curves.per_image_tprs[1:]), result
+    ),
+    "an anomalous image among 12, but got none": lambda _maps, result, curves: plot_pimo_curves(curves, result, []),
+    "among 12, but got 0": lambda _maps, result, curves: plot_pimo_curves(curves, result, images=[4, 0]),
+    "among 12, but got -1": lambda _maps, result, curves: plot_pimo_curves(curves, result, images=[-1]),
+    "`images` to hold at least one image": lambda _maps, result, _: plot_heatmaps([], [], result),
+    "`masks` to hold one item for each of 2 images, but got 12": lambda maps, result, _: plot_heatmaps(
+        maps[:2], maps[:2], result, maps
+    ),
+    "`mask` and `anomaly_map` to be of one height and width, but got": lambda maps, result, _: plot_heatmaps(
+        maps[:2], maps[:2], result, maps[:2, 1:]
+    ),
+    "`anomaly_map` to be of shape (H, W), but got (12, 32": lambda maps, result, _: plot_heatmap(maps[0], maps, result),
+    "`anomaly_map` to hold pixels": lambda _, result, _curves: plot_heatmap(*[torch.zeros(0, 0)] * 2, result),
+    "one of 12 images, but got 12": lambda maps, result, _: plot_heatmap(maps[0], maps[0], result, index=12),
+    "floating": lambda _maps, result, _: plot_heatmap(torch.zeros(4, 4), torch.zeros(4, 4).long(), result),
+    "`ranking` to hold models": lambda *_: plot_ranks(ModelRanking((), {}, {}, {}, 1, 1, 0.05, 0)),
+    "`comparison` to hold models": lambda *_: plot_confidence(
+        ModelComparison((), {}, {}, {}, {}, "ttest", "greater", 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_what_cannot_be_drawn_is_named(reason: str, scored: tuple) -> None:
+    """Each function refuses what does not fit and to draw nothing, names the argument, and leaves no figure."""
+    maps, _, result, curves = scored
+    with pytest.raises((ValueError, TypeError), match=re.escape(reason)):
+        WRONG[reason](maps, result, curves)
+    assert plt.get_fignums() == []
+
+
+def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without matplotlib the error is the one of torchmetrics."""
+    maps, _, result, curves = scored
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (
+        lambda: plot_pimo_curves(curves, result),
+        lambda: plot_heatmaps(maps[:1], maps[:1], result),
+        lambda: plot_distribution(result),
+    ):
+        with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+            draw()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._html.views import View, fprs_between
+from aupimo_torchmetrics.plotting._figures import without_warnings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,6 +144,6 @@ def _svg(figure: Figure) -> str:
     from matplotlib import rc_context  # noqa: PLC0415
 
     file = io.BytesIO()
-    with rc_context({"svg.hashsalt": "aupimo"}):  # the same picture gives the same page
+    with without_warnings(), rc_context({"svg.hashsalt": "aupimo"}):  # the same picture gives the same page
         figure.savefig(file, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"

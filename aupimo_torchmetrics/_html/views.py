@@ -7,7 +7,8 @@ at threshold s iff its level is above s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -82,25 +83,12 @@ class View(NamedTuple):
     """AUPIMO; NaN for a normal image."""
     note: str = ""
     """Why there is no picture, or no photograph on it."""
-    thresholds: Sequence[float] = ()
-    """(S,) at the steps of the slider."""
-    tprs: Sequence[float] = ()
-    """(S,) element s is the share of the mask pixels that threshold s calls anomalous; NaN for a normal image."""
-    num_false_positives: Sequence[int] = ()
-    """(S,) element s is the number of pixels outside of the mask that threshold s calls anomalous."""
     picture: Picture | None = None
     """None if it cannot be made."""
-
-    def steps(self) -> dict[str, Any]:
-        """Return what the slider needs, as JSON can hold it."""
-        if self.picture is None:
-            return {}
-        return {
-            "thresholds": [f"{value:.6g}" for value in self.thresholds],
-            "tprs": [None if math.isnan(tpr) else tpr for tpr in self.tprs],
-            "numFalsePositives": self.num_false_positives,
-            "levels": self.picture.levels,
-        }
+    steps: Mapping[str, Any] = MappingProxyType({})
+    """What the slider needs, as JSON can hold it. At each of its S steps: `thresholds`, as text; `tprs`, the share of
+    the mask pixels that it calls anomalous, None for a normal image; and `numFalsePositives`, the number of pixels
+    outside of the mask that it does. `levels` is that of the picture."""
 
 
 def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_characters: float) -> View:
@@ -137,13 +125,14 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8)
     marks[0] = content.mask
     marks[1:, is_marked] = torch.stack([layer.to(torch.uint8) for layer in layers])
-    return view._replace(
-        note=content.note,
-        thresholds=model.thresholds,
-        tprs=[number / num_masked if num_masked else math.nan for number in num_found],
-        num_false_positives=num_false,
-        picture=draw_picture(content.photograph, marks.numpy(), max_characters),
-    )
+    picture = draw_picture(content.photograph, marks.numpy(), max_characters)
+    steps = {
+        "thresholds": [f"{threshold:.6g}" for threshold in model.thresholds],
+        "tprs": [number / num_masked if num_masked else None for number in num_found],
+        "numFalsePositives": num_false,
+        "levels": picture.levels,
+    }
+    return view._replace(note=content.note, picture=picture, steps=steps)
 
 
 def fprs_between(bounds: tuple[float, float]) -> list[float]:

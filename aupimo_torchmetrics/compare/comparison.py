@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupimo_torchmetrics._extras import progress, require
-from aupimo_torchmetrics._files.writing import replacing, write_text
+from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat, check_choice
 from aupimo_torchmetrics._tables import csv_text
 from aupimo_torchmetrics._version import __version__
@@ -21,7 +21,13 @@ from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_t
 from aupimo_torchmetrics.compare.loading import load_results, named_category
 from aupimo_torchmetrics.compare.tables import latex_text, summary_text
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
-from aupimo_torchmetrics.plotting._figures import confidence_size, distribution_size, drawn_off_screen, ranks_size
+from aupimo_torchmetrics.plotting._figures import (
+    confidence_size,
+    distribution_size,
+    drawn_off_screen,
+    ranks_size,
+    save_figure,
+)
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, compare_models, rank_models
 
@@ -32,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare_paths"]
 
 TEXT_FILE, CSV_FILE, LATEX_FILE, REPORT_FILE = "comparison.txt", "comparison.csv", "comparison.tex", "report.html"
-PICTURE_DPI = 150
 
 
 @dataclass(frozen=True)
@@ -266,9 +271,7 @@ class Comparison:
         with progress(self.pictures().items(), "drawing", "picture", quiet=quiet) as pictures:
             for name, draw in pictures:
                 path = out / f"{name}.{picture_format}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as unfinished:
-                    draw().savefig(unfinished, dpi=PICTURE_DPI, format=picture_format)
+                save_figure(draw, path)
                 written.append(path)
         if report:
             from aupimo_torchmetrics.compare.page import write_comparison_page  # noqa: PLC0415

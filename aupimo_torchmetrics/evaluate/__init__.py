@@ -3,7 +3,7 @@ r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by oth
 In the order of the work: `data` lists the images of a data set, in folders or in a table, and `maps` opens the maps;
 `find` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands.
 `scoring` scores category by category, by AUPIMO and by `other_metrics`, and `image_warnings` says what is in doubt.
-`evaluation` holds the scores of each `category`, as text and for programs; `output` writes files and pictures, and
+`evaluation` holds the scores of the categories, as text and for programs; `output` writes files and pictures, and
 `page` writes `report.html`. What cannot be evaluated is a bad file, see `bad_files`.
 
 This package needs the extra `evaluate`. `aupimo evaluate` is `evaluate` and `Evaluation.save`: its options are their
@@ -87,9 +87,8 @@ harm may still cost time and memory, as much as the libraries take to unpack it.
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
-from aupimo_torchmetrics.evaluate.category import CategoryScores, DefectScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
-from aupimo_torchmetrics.evaluate.evaluation import Evaluation
+from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.output import SavedFiles
@@ -100,10 +99,8 @@ __all__ = [
     "BadFile",
     "BadFilesError",
     "CategoryScores",
-    "DefectScores",
     "Evaluation",
     "LabelledImage",
-    "MapFacts",
     "MapFiles",
     "MaskRule",
     "SavedFiles",

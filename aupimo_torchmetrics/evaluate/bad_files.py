@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aupimo_torchmetrics._errors import BadDataError
 
 if TYPE_CHECKING:
-    from aupimo_torchmetrics.evaluate.category import CategoryScores
     from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
+    from aupimo_torchmetrics.evaluate.evaluation import CategoryScores
     from aupimo_torchmetrics.evaluate.pairing import Pair
 
 __all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming"]

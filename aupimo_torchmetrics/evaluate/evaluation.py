@@ -1,4 +1,4 @@
-"""The scores of an evaluation: what a person reads, and what a program does."""
+"""The scores of an evaluation, of each category and of all: what a person reads, and what a program does."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 import os
 import platform
 import re
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,123 @@ import torchmetrics
 
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._tables import csv_text, json_text, text_table
 from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics.evaluate import output
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
-from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
-from aupimo_torchmetrics.evaluate.output import OutputFolder, SavedFiles, folder_names, write_pictures, write_scores
-from aupimo_torchmetrics.evaluate.page import PageTexts, write_evaluation_page
-from aupimo_torchmetrics.evaluate.reading import PairReader
+from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
+from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.reading import PairReader, Size
+from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["Evaluation"]
+__all__ = ["CategoryScores", "Evaluation", "metric_title"]
 
-NUM_NAMED = 3
-"""How many categories a line names if one warning holds for many."""
+
+def metric_title(metric: str) -> str:
+    """Name a metric at the head of a column.
+
+    Example:
+        >>> from aupimo_torchmetrics.evaluate.evaluation import metric_title
+        >>> metric_title("f1_max")
+        'F1 MAX'
+
+    """
+    return metric.upper().replace("_", " ")
+
+
+@dataclass
+class CategoryScores:
+    """Scores of one category.
+
+    Attributes:
+        category: Name of the category.
+        result: AUPIMO of its images, with their paths relative to the data set.
+        other_scores: Metrics beside AUPIMO by name, as far as they were asked for.
+        pairs: Images and maps in the order of the result.
+        images: What is known of each image, in the same order, as `images.csv` holds it: `path`, `category`, `defect`
+            (empty if its type is not known), `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower` and `tpr_at_upper`
+            (NaN for a normal image), `num_pixels` that count, `mask_share` of these, and `max_score` of the map.
+        resized: Size of a map and size of its mask, for maps that were resized.
+        warnings: Warnings of the metrics.
+        num_skipped: Images of the category that were not scored, as their files are bad.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from aupimo_torchmetrics.evaluate import evaluate
+        >>> scores = np.arange(16.0).reshape(4, 4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for kind in ("images", "masks", "maps"):
+        ...         Path(folder, kind).mkdir()
+        ...     for name, highest_normal in (("a", 15), ("b", 12)):
+        ...         Image.new("L", (4, 4)).save(Path(folder, f"images/{name}.png"))
+        ...         Image.fromarray(scores > highest_normal).save(Path(folder, f"masks/{name}.png"))
+        ...         np.save(Path(folder, f"maps/{name}.npy"), scores)
+        ...     evaluation = evaluate(f"{folder}/maps", folder, fpr_bounds=(0.1, 0.5))
+        >>> scores = evaluation.categories[0]
+        >>> scores.num_normal, scores.num_anomalous
+        (1, 1)
+        >>> [round(image["aupimo"], 3) for image in scores.images]
+        [nan, 0.899]
+
+    """
+
+    category: str
+    result: AUPIMOResult
+    other_scores: dict[str, OtherScore]
+    pairs: list[Pair]
+    images: list[dict[str, Any]]
+    resized: set[tuple[Size, Size]]
+    warnings: list[str]
+    num_skipped: int = 0
+
+    @property
+    def num_anomalous(self) -> int:
+        """Images that were scored and have a defect."""
+        return sum(image["is_anomalous"] for image in self.images)
+
+    @property
+    def num_normal(self) -> int:
+        """Images that were scored and have none."""
+        return len(self.images) - self.num_anomalous
+
+    def values(self) -> dict[str, float]:
+        """Return AUPIMO and the other metrics by name; NaN where one is undefined."""
+        return {"aupimo": self.result.mean, **{name: score.value for name, score in self.other_scores.items()}}
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Return certain bounds of the metrics that are not exact, by name."""
+        scores = self.other_scores.items()
+        return {name: score.bounds for name, score in scores if score.bounds[0] < score.bounds[1]}
+
+    def thresholds(self) -> dict[str, float]:
+        """Return the thresholds at which metrics are reached, by name, as far as they are reached at one."""
+        return {name: each.threshold for name, each in self.other_scores.items() if not math.isnan(each.threshold)}
+
+    def totals(self) -> dict[str, Any]:
+        """Return `num_normal`, `num_anomalous`, and the metrics by name."""
+        return {"num_normal": self.num_normal, "num_anomalous": self.num_anomalous, **self.values()}
+
+    def defects(self) -> list[dict[str, Any]]:
+        """Return the scores of each type of defect, sorted by name, of which there is an anomalous image.
+
+        Returns:
+            `defect`, the type, which is empty if it is not known; `num_normal`, the images of this type whose mask is
+            empty; `num_anomalous`; and the mean `aupimo` of these. The other metrics are not those of some images.
+
+        """
+        rows = []
+        for defect in sorted({image["defect"] for image in self.images}):
+            images = [image for image in self.images if image["defect"] == defect]
+            scores = [image["aupimo"] for image in images if image["is_anomalous"]]
+            if scores:
+                counts = {"num_normal": len(images) - len(scores), "num_anomalous": len(scores)}
+                rows.append({"defect": defect, **counts, "aupimo": fmean(scores)})
+        return rows
 
 
 @dataclass
@@ -82,7 +187,7 @@ class Evaluation:
         means = {}
         for name in self.categories[0].values():
             defined = [value for scores in self.categories if not math.isnan(value := scores.values()[name])]
-            means[name] = (math.fsum(defined) / len(defined) if defined else math.nan, len(defined))
+            means[name] = (fmean(defined) if defined else math.nan, len(defined))
         return means
 
     def summary(self, by: RowsBy = "category") -> str:
@@ -99,8 +204,8 @@ class Evaluation:
 
         """
         check_choice("by", by, RowsBy)
-        lines = [self._table(by), "", self.categories[0].result.protocol, *self._notes()]
-        lines += [f"warning: {line}" for line in self._warning_lines()]
+        lines = [self._table(by), "", self.categories[0].result.protocol, *self.note_lines()]
+        lines += [f"warning: {line}" for line in self.warning_lines()]
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
 
@@ -112,7 +217,7 @@ class Evaluation:
 
         """
         means = self.means()
-        folders = folder_names(scores.category for scores in self.categories)
+        folders = output.folder_names(scores.category for scores in self.categories)
         return {
             "protocol": self.categories[0].result.protocol,
             "settings": self.settings,
@@ -127,14 +232,12 @@ class Evaluation:
                 {
                     "category": scores.category,
                     "folder": folders[scores.category],
-                    **scores.values(),
+                    **scores.totals(),
                     "bounds": {name: list(bounds) for name, bounds in scores.bounds().items()},
                     "thresholds": scores.thresholds(),
-                    "num_normal": scores.num_normal,
-                    "num_anomalous": scores.num_anomalous,
                     "num_skipped": scores.num_skipped,
                     "resized": [{"from": list(old), "to": list(new)} for old, new in sorted(scores.resized)],
-                    "defects": [defect._asdict() for defect in scores.defects()],
+                    "defects": scores.defects(),
                 }
                 for scores in self.categories
             ],
@@ -155,7 +258,7 @@ class Evaluation:
         picture_format: PictureFormat = "png",
         report: bool = False,
         quiet: bool = False,
-    ) -> SavedFiles:
+    ) -> output.SavedFiles:
         """Write the scores of each category in the official places and formats, tables of all, and pictures.
 
         Args:
@@ -171,7 +274,7 @@ class Evaluation:
                 terminal.
 
         Returns:
-            The files that were written, and which of them had been there before. Each is complete.
+            The files that were written, each complete, and those of an earlier evaluation that lie there still.
 
         Raises:
             ValueError: If `picture_format` is not one of the choices, or `has_folders` is false for several categories.
@@ -187,89 +290,70 @@ class Evaluation:
             raise SettingError(f"Expected `has_folders=True` for {len(self.categories)} categories, but got False.")
         if report:
             require("jinja2", extra="evaluate", needed_by="Evaluation.save with `report`")
-        names = folder_names(scores.category for scores in self.categories)
-        where = [f"{names[scores.category]}/" if has_folders else "" for scores in self.categories]
-        rows = [row for scores in self.categories for row in scores.image_rows()]
-        folder = OutputFolder(out)
-        try:
-            for place, scores in zip(where, self.categories, strict=True):
-                write_scores(folder, place, scores.result, scores.values())
-            folder.write_text("images.csv", csv_text(rows))
-            folder.write_text("summary.json", f"{json_text(self.to_dict())}\n")
-            with warnings.catch_warnings():
-                # Letters that no font has are drawn as boxes, and names too long for a layout without one.
-                warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
-                if report:
-                    folder.write(partial(self._write_page, quiet=quiet), "report.html")
-                for place, scores in zip(where, self.categories, strict=True):
-                    heatmaps_of = (self.reader, scores.pairs) if heatmaps else None
-                    write_pictures(folder, place, scores.result, picture_format, heatmaps_of)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(folder.interruption()) from error
-        return folder.saved()
+        folders = output.folder_names(scores.category for scores in self.categories)
+        places = [f"{folders[scores.category]}/" if has_folders else "" for scores in self.categories]
+        images = [image for scores in self.categories for image in scores.images]
+        files: output.Files = {}
+        for place, scores in zip(places, self.categories, strict=True):
+            files |= output.score_files(place, scores.result, scores.values())
+        files["images.csv"] = partial(write_text, text=csv_text(images))
+        files[output.SUMMARY_FILE] = partial(write_text, text=f"{json_text(self.to_dict())}\n")
+        if report:
+            from aupimo_torchmetrics.evaluate.page import write_evaluation_page  # noqa: PLC0415
 
-    def _write_page(self, path: Path, *, quiet: bool) -> None:
-        """Write the page, under a progress bar."""
-        from tqdm import tqdm  # noqa: PLC0415
-
-        document = self.to_dict()
-        texts = PageTexts(
-            means=self.means(),
-            notes=self._notes(),
-            warnings=self._warning_lines(),
-            skipped=bad_file_lines(self.bad_files),
-            facts={name: str(value) for name, value in (document["settings"] | document["versions"]).items()},
-        )
-        with tqdm(desc=path.name, unit="image", disable=quiet or None) as bar:
-            write_evaluation_page(path, self.categories, texts, self.reader, bar)
+            files["report.html"] = partial(write_evaluation_page, evaluation=self, quiet=quiet)
+        for place, scores in zip(places, self.categories, strict=True):
+            files |= output.picture_files(place, scores, picture_format, self.reader if heatmaps else None)
+        return output.write_files(Path(out), files)
 
     def _table(self, by: RowsBy) -> str:
         """Lay out a row for each category, and one for their mean if there are several."""
         means = self.means()
         rows = [["category", "normal", "defect", *map(metric_title, means)]]
+
+        def add(name: str, values: Mapping[str, Any]) -> None:
+            cells = [values.get(column, "") for column in ("num_normal", "num_anomalous", *means)]
+            rows.append([name, *(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells)])
+
         for scores in self.categories:
-            counts = [str(scores.num_normal), str(scores.num_anomalous)]
-            rows.append([scores.category, *counts, *(f"{value:.4f}" for value in scores.values().values())])
-            for defect in scores.defects() if by == "defect" else ():  # only AUPIMO is a score of images
-                name = "(type not known)" if defect.defect is None else defect.defect
-                counts = [str(defect.num_normal or ""), str(defect.num_anomalous)]
-                rows.append([f"  {name}", *counts, f"{defect.aupimo:.4f}", *[""] * (len(means) - 1)])
-        if len(self.categories) > 1:
-            rows.append(["mean", "", "", *(f"{mean:.4f}" for mean, _ in means.values())])
-            if any(number < len(self.categories) for _, number in means.values()):
-                numbers = [f"{number} of {len(self.categories)}" for _, number in means.values()]
-                rows.append(["mean of", "", "", *numbers])
+            add(scores.category, scores.totals())
+            for defect in scores.defects() if by == "defect" else ():
+                add(f"  {defect['defect'] or '(type not known)'}", defect)
+        count = len(self.categories)
+        if count > 1:
+            add("mean", {name: mean for name, (mean, _) in means.items()})
+        if any(number < count for _, number in means.values()) and count > 1:
+            add("mean of", {name: f"{number} of {count}" for name, (_, number) in means.items()})
         return text_table(rows, "<" + ">" * (2 + len(means)))
 
-    def _notes(self) -> list[str]:
-        """Say how metrics and maps are to be understood, and of which categories there is no map."""
-        limit = self.settings.get("fpr_limit")
-        is_limited = limit is not None and "aupro" in self.categories[0].other_scores
-        lines = [f"AUPRO up to an FPR of {limit:g}"] if is_limited else []
+    def note_lines(self) -> list[str]:
+        """Say how metrics, maps and names are to be understood, and of which categories there is no map."""
+        limit, lines = self.settings.get("fpr_limit"), []
+        if limit is not None and "aupro" in self.categories[0].other_scores:
+            lines.append(f"AUPRO up to an FPR of {limit:g}")
         for scores in self.categories:
             bounds = [f"{metric_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
             lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
         if resized:
-            sizes = ", ".join(f"{old[0]} x {old[1]} to {new[0]} x {new[1]}" for old, new in resized[:NUM_NAMED])
-            more = ", ..." if resized[NUM_NAMED:] else ""
-            lines.append(f"Maps were resized bilinearly to the size of their masks: {sizes}{more}.")
+            (old_height, old_width), (height, width) = resized[0]
+            sizes = f"{old_height} x {old_width} to {height} x {width}"
+            lines.append(f"Maps were resized bilinearly to the size of their masks, as {sizes}.")
         else:
             lines.append("Maps have the size of their masks.")
+        lines += self.notes
         if self.without_maps:
-            return [*lines, *self.notes, f"not evaluated, as there is no map: {', '.join(self.without_maps)}"]
-        return [*lines, *self.notes]
+            lines.append(f"not evaluated, as there is no map: {', '.join(self.without_maps)}")
+        return lines
 
-    def _warning_lines(self) -> list[str]:
-        """Lines of warnings with their categories: one for all that differ only in their numbers."""
+    def warning_lines(self) -> list[str]:
+        """Return the warnings with their categories, those that differ only in their numbers in one line."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for scores in self.categories:
             for text in scores.warnings:
                 groups.setdefault(re.sub(r"\d[\d.,e+-]*", "#", text), []).append((scores.category, text))
         lines = []
-        for group in groups.values():
-            named = ", ".join(category for category, _ in group[:NUM_NAMED])
-            more = f", ... (and {len(group) - NUM_NAMED} more)" if len(group) > NUM_NAMED else ""
-            numbers = f" (The numbers are those of {group[0][0]}.)" if len({text for _, text in group}) > 1 else ""
-            lines.append(f"{named}{more}: {group[0][1]}{numbers}")
+        for (category, text), *others in groups.values():
+            alike = f" The same, with other numbers: {', '.join(other for other, _ in others)}." if others else ""
+            lines.append(f"{category}: {text}{alike}")
         return lines

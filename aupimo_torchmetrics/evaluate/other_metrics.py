@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,9 +25,9 @@ PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 IMAGE_METRICS: dict[str, Callable[..., Any]] = {
     "image_auroc": pixel_auroc,
     "image_aupr": pixel_average_precision,
-    "image_f1_max": pixel_f1_max,
+    "image_f1_max": partial(pixel_f1_max, return_threshold=True),
 }
-"""Metrics of one score an image, in the order of the table."""
+"""Metrics of one score an image, in the order of the table, and the threshold of what is reached at one."""
 
 
 class OtherScore(NamedTuple):
@@ -86,15 +87,12 @@ def score_images(
     asked = [name for name in IMAGE_METRICS if name in names]
     if len({*are_anomalous}) < 2:
         missing = "normal" if any(are_anomalous) else "anomalous"
-        told = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
-        text = f"{told} Add images of both classes."
+        text = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
         return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
     maps = np.asarray(scores, dtype=np.float64)[:, None, None]
     masks = np.asarray(are_anomalous)[:, None, None]
     found = {}
     for name in asked:
-        value, threshold = float(IMAGE_METRICS[name](maps, masks)), math.nan
-        if name == "image_f1_max":
-            threshold = float(pixel_f1_max(maps, masks, return_threshold=True)[1])
+        value, threshold = [*map(float, np.ravel(IMAGE_METRICS[name](maps, masks))), math.nan][:2]
         found[name] = OtherScore(value, (value, value), threshold)
     return found

@@ -6,55 +6,45 @@ Images are read one at a time while the page is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics._html.page import Card, Page, Row, Table, Value, write_page
-from aupimo_torchmetrics._html.views import ImageContent, Model, characters_for_each, view_image
-from aupimo_torchmetrics.evaluate.category import CategoryScores, metric_title
+from aupimo_torchmetrics._extras import progress
+from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
+from aupimo_torchmetrics._html.views import ImageContent, Model, View, characters_for_each, view_image
+from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
+from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, metric_title
 from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
-from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE
+from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
-from aupimo_torchmetrics.plotting import plot_distribution, plot_pimo_curves
-from aupimo_torchmetrics.plotting._figures import CURVES_SIZE, distribution_size, drawn_off_screen
-from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.plotting import plot_distribution
+from aupimo_torchmetrics.plotting._figures import distribution_size, drawn_off_screen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from tqdm import tqdm
 
-__all__ = ["EvaluatedImage", "PageTexts", "find_evaluated_images", "summary_of", "write_evaluation_page"]
+    from aupimo_torchmetrics.evaluate.evaluation import Evaluation
+
+__all__ = ["EvaluatedImage", "find_evaluated_images", "summary_of", "write_evaluation_page"]
 
 NUM_NORMAL = 24
 """Normal images on the page."""
 
 
-class PageTexts(NamedTuple):
-    """What the page says of all categories together."""
-
-    means: dict[str, tuple[float, int]]
-    """Mean of each metric over the categories in which it is defined, and their number."""
-    notes: list[str]
-    warnings: list[str]
-    skipped: list[str]
-    facts: dict[str, str]
-    """Settings and versions by name."""
-
-
 class _Image(NamedTuple):
-    """An image that the page shows."""
+    """An image that the page may show."""
 
-    scores: CategoryScores
-    place: int
-    """Index of the image in its category."""
-    row: dict[str, Any]
-    """What is known of it, as `CategoryScores.image_rows` says it."""
-    num_false_positives: int
-    """Pixels of a normal image that are called anomalous at the upper FPR bound; 0 for an anomalous image."""
+    card: Card
+    """How it is shown, without a view yet."""
+    share_of_false_positives: float
+    """Share of the pixels that are called anomalous at the upper FPR bound; 0 for an anomalous image."""
+    view: Callable[[float], View]
+    """Reads the image, and draws it within a number of characters."""
 
 
 class EvaluatedImage(NamedTuple):
@@ -80,62 +70,66 @@ def find_evaluated_images(summary: Path) -> dict[str, EvaluatedImage]:
     return {path: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair)) for path, pair in pairs.items()}
 
 
-def write_evaluation_page(
-    path: Path,
-    categories: Sequence[CategoryScores],
-    texts: PageTexts,
-    reader: PairReader,
-    bar: tqdm[Any],
-) -> None:
+def write_evaluation_page(path: Path, evaluation: Evaluation, *, quiet: bool) -> None:
     """Write the page of one or more categories.
 
     Args:
         path: File to write.
-        categories: Scores of each category.
-        texts: What the page says beside the scores of categories and images.
-        reader: Reads maps, masks and images.
-        bar: Progress bar, which counts images.
+        evaluation: What it shows.
+        quiet: Whether to show no progress bar.
 
     Raises:
         OSError: If the file cannot be written.
 
     """
-    models = {scores.category: Model.of("", scores.result) for scores in categories}
-    images = [image for scores in categories for image in _images_of(scores, models[scores.category])]
-    anomalous = sorted((image for image in images if image.row["is_anomalous"]), key=_score_order)
-    alarming = (image for image in images if image.num_false_positives > 0)
-    normal = sorted(alarming, key=_share_of_false_positives, reverse=True)[:NUM_NORMAL]
-    max_characters = characters_for_each(len(anomalous) + len(normal))
-    bar.reset(total=len(anomalous) + len(normal))
-
-    def cards(chosen: Sequence[_Image]) -> Iterator[Card]:
-        for image in chosen:
-            yield _card(image, models[image.scores.category], reader, max_characters)
-            bar.update()
-
+    categories, summary = evaluation.categories, evaluation.to_dict()
+    images = [image for scores in categories for image in _images_of(scores, evaluation.reader)]
+    anomalous = [image for image in images if image.card.num_mask_pixels]
+    anomalous.sort(key=lambda image: (math.isnan(image.card.sort_value), image.card.sort_value))
+    alarming = [image for image in images if image.share_of_false_positives > 0]
+    normal = sorted(alarming, key=lambda image: -image.share_of_false_positives)[:NUM_NORMAL]
     names = [scores.category for scores in categories]
-    page = Page(
-        title=f"AUPIMO of {names[0] if len(names) == 1 else f'{len(names)} categories'}",
-        quote=categories[0].result.protocol,
-        table=_table(categories, texts.means),
-        notes=texts.notes,
-        drawings=_drawings(categories),
-        facts=texts.facts,
-        warnings=texts.warnings,
-        skipped=texts.skipped,
-        fpr_bounds=categories[0].result.fpr_bounds,
-        categories=names,
-        defects=sorted({image.row["defect"] for image in anomalous} - {None}),
-        cards=cards(anomalous),
-        normal_cards=cards(normal) if normal else None,
-    )
-    write_page(path, page)
+    max_characters = characters_for_each(len(anomalous) + len(normal))
+    with progress([*anomalous, *normal], path.name, "image", quiet=quiet) as shown:
+        cards = (image.card._replace(views=[image.view(max_characters)]) for image in shown)
+        page = Page(
+            title=f"AUPIMO of {names[0] if len(names) == 1 else f'{len(names)} categories'}",
+            quote=categories[0].result.protocol,
+            table=_table(evaluation),
+            notes=evaluation.note_lines(),
+            drawings=_drawings(categories),
+            facts={name: str(value) for name, value in (summary["settings"] | summary["versions"]).items()},
+            warnings=evaluation.warning_lines(),
+            skipped=bad_file_lines(evaluation.bad_files),
+            fpr_bounds=categories[0].result.fpr_bounds,
+            categories=names,
+            defects=sorted({image.card.defect for image in anomalous} - {""}),
+            cards=islice(cards, len(anomalous)),
+            normal_cards=cards if normal else None,  # what is left of them then
+        )
+        write_page(path, page)
 
 
-def _images_of(scores: CategoryScores, model: Model) -> list[_Image]:
+def _images_of(scores: CategoryScores, reader: PairReader) -> Iterator[_Image]:
     """Images of a category."""
-    facts = zip(scores.image_rows(), model.num_false_positives, strict=True)
-    return [_Image(scores, place, *each) for place, each in enumerate(facts)]
+    model = Model.of("", scores.result)
+    known = zip(scores.pairs, scores.images, model.num_false_positives, strict=True)
+    for index, (pair, image, num_found) in enumerate(known):
+        share = num_found / image["num_pixels"]
+        facts = [image["category"], f"{num_found:,} pixels falsely found ({share:.3%})"]
+        if image["is_anomalous"]:
+            mask = f"mask {image['mask_pixels']:,} pixels ({image['mask_share']:.2%})"
+            facts = [f"AUPIMO {image['aupimo']:.4f}", image["category"], image["defect"], mask]
+        card = Card(
+            name=image["path"],
+            category=image["category"],
+            defect=image["defect"],
+            num_mask_pixels=image["mask_pixels"],
+            sort_value=image["aupimo"],
+            facts=list(filter(None, facts)),
+            views=[],
+        )
+        yield _Image(card, share, partial(view_image, model, index, partial(_read, reader, pair)))
 
 
 def _read(reader: PairReader, pair: Pair) -> ImageContent:
@@ -145,54 +139,22 @@ def _read(reader: PairReader, pair: Pair) -> ImageContent:
     return ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored, note)
 
 
-def _score_order(image: _Image) -> tuple[bool, float]:
-    """Order in which the worst image comes first, and one without a score last."""
-    return math.isnan(image.row["aupimo"]), image.row["aupimo"]
-
-
-def _share_of_false_positives(image: _Image) -> float:
-    """Share of the pixels of a normal image that are called anomalous."""
-    return image.num_false_positives / float(image.row["num_pixels"])
-
-
-def _card(image: _Image, model: Model, reader: PairReader, max_characters: float) -> Card:
-    """Read an image, and say what was found in it."""
-    row = image.row
-    if row["is_anomalous"]:
-        mask = f"mask {row['mask_pixels']:,} pixels ({row['mask_share']:.2%})"
-        facts = [f"AUPIMO {row['aupimo']:.4f}", row["category"], row["defect"], mask]
-    else:
-        share = _share_of_false_positives(image)
-        facts = [row["category"], f"{image.num_false_positives:,} pixels falsely found ({share:.3%})"]
-    read = partial(_read, reader, image.scores.pairs[image.place])
-    return Card(
-        name=row["path"],
-        category=row["category"],
-        defect=row["defect"] or "",
-        num_mask_pixels=row["mask_pixels"],
-        sort_value=row["aupimo"],
-        facts=[fact for fact in facts if fact],
-        views=[view_image(model, image.place, read, max_characters)],
-    )
-
-
-def _table(categories: Sequence[CategoryScores], means: Mapping[str, tuple[float, int]]) -> Table:
+def _table(evaluation: Evaluation) -> Table:
     """Rows of the categories and of their types of defects."""
-    rows = []
-    for scores in categories:
-        values = list(scores.values().values())
-        counts = [scores.num_normal, scores.num_anomalous]
-        rows.append(Row([scores.category, "(all)", *counts, *values], scores.category))
-        for defect, num_normal, num_anomalous, aupimo in scores.defects():
-            known: list[Value] = [scores.category, defect or "(not known)", num_normal, num_anomalous, aupimo]
-            others = [math.nan] * (len(values) - 1)  # only AUPIMO is a score of images
-            rows.append(Row([*known, *others], scores.category if defect else "", defect or ""))
+    means, rows = evaluation.means(), []
+    for scores in evaluation.categories:
+        for row in ({**scores.totals(), "defect": "(all)"}, *scores.defects()):
+            defect = row["defect"]
+            values = [row.get(column, math.nan) for column in ("num_normal", "num_anomalous", *means)]
+            has_images = defect != ""  # those of no known type cannot be told apart
+            shown = [scores.category, defect or "(not known)", *values]
+            rows.append(Row(shown, scores.category if has_images else "", "" if defect == "(all)" else defect))
     mean = [f"{value:.4f} ({number} categories)" for value, number in means.values()]
     return Table(
         caption="A click on a heading sorts. AUPIMO is the mean of the anomalous images.",
         head=["Category", "Type of defect", "Normal", "Anomalous", *map(metric_title, means)],
         rows=rows,
-        foot=["Mean", "", "", "", *mean] if len(categories) > 1 else [],
+        foot=["Mean", "", "", "", *mean] if len(evaluation.categories) > 1 else [],
         digits=4,
     )
 
@@ -204,11 +166,4 @@ def _drawings(categories: Sequence[CategoryScores]) -> dict[str, Callable[[], Fi
         return {}
     distribution = partial(drawn_off_screen, distribution_size(len(results)), plot_distribution, results)
     drawings: dict[str, Callable[[], Figure]] = {"Distribution of the scores": distribution}
-    for category, result in results.items():
-        drawings[f"PIMO curves of {category}"] = partial(_curves, result)
-    return drawings
-
-
-def _curves(result: AUPIMOResult) -> Figure:
-    """Draw the curves of a category, which are computed no sooner."""
-    return drawn_off_screen(CURVES_SIZE, plot_pimo_curves, result.curves(), result)
+    return drawings | {f"PIMO curves of {name}": partial(draw_curves, result) for name, result in results.items()}

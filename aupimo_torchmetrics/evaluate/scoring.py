@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,12 +20,10 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._errors import SettingError
-from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files
-from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
-from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
-from aupimo_torchmetrics.evaluate.evaluation import Evaluation
+from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.find import find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
@@ -33,9 +32,6 @@ from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.metrics import AUPIMO
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 __all__ = ["evaluate"]
 
 BATCH_SIZE = 8
@@ -43,6 +39,9 @@ BATCH_SIZE = 8
 
 IGNORED = 255
 """Stands in a target for a pixel that does not count."""
+
+KNOWN = ["is_anomalous", "mask_pixels", "aupimo", "tpr_at_lower", "tpr_at_upper"]
+"""What the result knows of each image."""
 
 
 def evaluate(  # noqa: PLR0917  the settings of the command
@@ -132,8 +131,6 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     settings = locals().copy()
     del settings["quiet"]
     require("matplotlib", "pandas", "scipy", "tqdm", extra="evaluate", needed_by="evaluate")
-    from tqdm import tqdm  # noqa: PLC0415
-
     settings["normal_folder"] = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
     mask_rule = MaskRule(mask_threshold, ignore_index)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
@@ -143,14 +140,15 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     if found.bad_files and not skip_bad:  # known before any map is read
         remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
         raise BadFilesError(found.bad_files, remedy)
-    pairs = sorted(found.pairs, key=lambda pair: pair.image.category)
-    categories, bad_files = [], list(found.bad_files)
-    with tqdm(total=len(pairs), unit="map", disable=quiet or None) as bar:  # None: no bar unless on a terminal
-        reader = PairReader(found.maps, resize, mask_rule)
-        scorer = _Scorer(reader, metric.to(device), others.to(device), metrics, bad_files, bar)
-        for category, of_category in groupby(pairs, key=lambda pair: pair.image.category):
-            scores = scorer.score(category, list(of_category))
-            categories += [scores] if scores.pairs else []
+    reader, bad_files = PairReader(found.maps, resize, mask_rule), list(found.bad_files)
+    metric, others, categories = metric.to(device), others.to(device), list[CategoryScores]()
+    by_category = attrgetter("image.category")
+    pairs = sorted(found.pairs, key=by_category)
+    with progress(pairs, "scoring", "map", quiet=quiet) as shown:
+        for category, of_category in groupby(shown, key=by_category):
+            loaded = _load(reader, of_category, bad_files)
+            image_warnings = ImageWarnings()
+            categories += filter(None, [_score(category, loaded, metric, others, metrics, image_warnings)])
     skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = skipped[scores.category]
@@ -162,11 +160,11 @@ def evaluate(  # noqa: PLR0917  the settings of the command
 
 def _as_text(setting: Any) -> Any:
     """A setting as JSON can hold it: paths and devices as texts, and a table in memory by its type."""
-    if setting is None or isinstance(setting, (bool, int, float, str)):
-        return setting
+    if isinstance(setting, (list, tuple)):
+        return list(setting)
     if isinstance(setting, pd.DataFrame):
         return "DataFrame"
-    return list(setting) if isinstance(setting, (list, tuple)) else str(setting)
+    return setting if setting is None or isinstance(setting, (int, float)) else str(setting)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:
@@ -174,77 +172,78 @@ def _checked_device(device: str | torch.device) -> torch.device:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without the device
-        reason = str(error).splitlines()[0]
-        raise SettingError(
-            f"Expected `device` to be a device of this machine, but got {str(device)!r}: {reason}"
-        ) from error
+        found = f"{str(device)!r}: {str(error).splitlines()[0]}"
+        raise SettingError(f"Expected `device` to be a device of this machine, but got {found}") from error
     return torch.device(device)
 
 
-@dataclass
-class _Scorer:
-    """Scores categories, one after the other."""
-
-    reader: PairReader
-    metric: AUPIMO
-    others: MetricCollection
-    """Metrics of all pixels, as far as they were asked for."""
-    names: Sequence[str]
-    """Metrics that were asked for, also those of images."""
-    bad_files: list[BadFile]
-    """Files that cannot be evaluated are added here."""
-    bar: tqdm[Any]
-
-    def score(self, category: str, pairs: Sequence[Pair]) -> CategoryScores:
-        """Read and score the maps of one category, a batch at a time."""
-        self.bar.set_description(category)
-        self.metric.reset()
-        self.others.reset()
-        scored: list[Pair] = []
-        facts, resized, image_warnings = [], set(), ImageWarnings()
-        loaded = self._load(pairs)
-        while batch := list(islice(loaded, BATCH_SIZE)):
-            maps = [each.anomaly_map.to(self.metric.device) for each in batch]
-            targets = [_target(each).to(self.metric.device) for each in batch]
-            self.metric.update(maps, targets)
-            if self.others:
-                self.others.update(maps, targets)
-            for each in batch:
-                scored.append(each.pair)
-                facts.append(_facts(each))
-                image_warnings.look_at(each)
-                sizes = size_of(each.stored_map), size_of(each.mask)
-                if sizes[0] != sizes[1]:
-                    resized.add(sizes)
-        with warnings.catch_warnings():  # the summary says them, with the category
-            warnings.simplefilter("ignore")
-            result = replace(self.metric.result(), paths=[pair.image.name for pair in scored])
-            pixel_scores = score_pixels(self.others) if scored else {}
-        are_anomalous = [] if result.image_classes is None else (result.image_classes > 0).tolist()
-        image_scores = [_score_of(pair.image, each) for pair, each in zip(scored, facts, strict=True)]
-        other_scores = {**pixel_scores, **score_images(self.names, image_scores, are_anomalous)}
-        of_others = (text for each in other_scores.values() for text in each.warnings)
-        texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
-        return CategoryScores(category, result, other_scores, scored, facts, resized, warnings=list(texts))
-
-    def _load(self, pairs: Sequence[Pair]) -> Iterator[LoadedPair]:
-        """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
-        for pair in pairs:
-            try:
-                loaded = self.reader.read(pair)
-            except BadFileError as error:
-                self.bad_files.append(error.bad_file)
-            else:
-                if loaded.ignored is not None and bool(loaded.ignored.all()):
-                    self.bad_files.append(BadFile(str(pair.image.masks[0]), "every pixel of the mask is ignored"))
-                else:
-                    yield loaded
-            self.bar.update()
+def _load(reader: PairReader, pairs: Iterable[Pair], bad_files: list[BadFile]) -> Iterator[LoadedPair]:
+    """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
+    for pair in pairs:
+        try:
+            loaded = reader.read(pair)
+        except BadFileError as error:
+            bad_files.append(error.bad_file)
+            continue
+        if loaded.ignored is not None and bool(loaded.ignored.all()):
+            bad_files.append(BadFile(str(pair.image.masks[0]), "every pixel of the mask is ignored"))
+        else:
+            yield loaded
 
 
-def _score_of(image: LabelledImage, facts: MapFacts) -> float:
-    """Score of an image: that of its table, or the highest score of its map."""
-    return facts.max_score if image.score is None else image.score
+def _score(  # noqa: PLR0917
+    category: str,
+    loaded: Iterator[LoadedPair],
+    metric: AUPIMO,
+    others: MetricCollection,
+    names: Sequence[str],
+    image_warnings: ImageWarnings,
+) -> CategoryScores | None:
+    """Score the maps of one category, a batch at a time; None if there is none.
+
+    Args:
+        category: Name of the category.
+        loaded: Its maps and masks.
+        metric: AUPIMO, which is reset.
+        others: Metrics of all pixels, as far as they were asked for; likewise.
+        names: Metrics that were asked for, also those of images.
+        image_warnings: Looks at each map and mask.
+
+    """
+    metric.reset()
+    others.reset()
+    scored: list[Pair] = []
+    facts, sizes = [], set()
+    while batch := list(islice(loaded, BATCH_SIZE)):
+        maps = [each.anomaly_map.to(metric.device) for each in batch]
+        targets = [_target(each).to(metric.device) for each in batch]
+        metric.update(maps, targets)
+        if others:
+            others.update(maps, targets)
+        for each in batch:
+            scored.append(each.pair)
+            facts.append(_facts(each))
+            sizes.add((size_of(each.stored_map), size_of(each.mask)))
+            image_warnings.look_at(each)
+    if not scored:
+        return None
+    with warnings.catch_warnings():  # the summary says them, with the category
+        warnings.simplefilter("ignore")
+        result = replace(metric.result(), paths=[pair.image.name for pair in scored])
+        pixel_scores = score_pixels(others)
+    images = [
+        {"path": pair.image.name, "category": category, "defect": pair.image.defect or "", **known, **of_map}
+        for pair, known, of_map in zip(scored, result.to_dataframe()[KNOWN].to_dict("records"), facts, strict=True)
+    ]
+    image_scores = [
+        image["max_score"] if pair.image.score is None else pair.image.score
+        for pair, image in zip(scored, images, strict=True)
+    ]
+    other_scores = pixel_scores | score_images(names, image_scores, [image["is_anomalous"] for image in images])
+    of_others = (text for each in other_scores.values() for text in each.warnings)
+    texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
+    resized = {(old, new) for old, new in sizes if old != new}
+    return CategoryScores(category, result, other_scores, scored, images, resized, list(texts))
 
 
 def _target(loaded: LoadedPair) -> Tensor:
@@ -252,7 +251,8 @@ def _target(loaded: LoadedPair) -> Tensor:
     return loaded.mask if loaded.ignored is None else loaded.mask.to(torch.uint8).masked_fill(loaded.ignored, IGNORED)
 
 
-def _facts(loaded: LoadedPair) -> MapFacts:
-    """Count the pixels of a map that are not ignored, and find the highest score of these."""
+def _facts(loaded: LoadedPair) -> dict[str, float]:
+    """Count the pixels that are not ignored, and find the highest score of these."""
     scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
-    return MapFacts(scores.numel(), float(scores.max()))
+    share = int(loaded.mask.sum()) / scores.numel()
+    return {"num_pixels": scores.numel(), "mask_share": share, "max_score": float(scores.max())}

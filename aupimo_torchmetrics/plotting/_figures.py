@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 CURVES_SIZE = (7.5, 5.5)
 HEATMAP_SIZE = (4.5, 4.0)
 DEMO_SIZE = (13.0, 5.2)
 """Curves beside three heat maps."""
+
+PICTURE_DPI = 150
+"""Dots an inch of pictures that commands write."""
 
 SCORE_COLORS = "viridis"
 """Colour map of scores from 0 to 1."""
@@ -33,9 +40,6 @@ MASK_COLOR = "deeppink"
 
 MARKERS = "os^Dv*Pp"
 """Shapes on curves, which tell curves apart that have nearly the same colour."""
-
-MAX_NAME_LENGTH = 26
-"""Characters of a path in a picture, as many as fit above a heat map."""
 
 TITLE_SIZES = ("medium", "small", "x-small", "xx-small")
 """Sizes of the titles of heat maps. The first is taken with which none has more lines than it may; with the last, what
@@ -94,7 +98,8 @@ def fit_titles(axes: Iterable[Axes]) -> None:
     figure = cast("Figure", axes[0].get_figure(root=True))
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(figure)  # only then each axis is in its place
+        with without_warnings():
+            engine.execute(figure)  # only then each axis is in its place
     texts = [ax.get_title() for ax in axes]
     for num_lines, size in (*product([FEW_TITLE_LINES], TITLE_SIZES[:3]), *product([MAX_TITLE_LINES], TITLE_SIZES)):
         for ax, text in zip(axes, texts, strict=True):
@@ -109,7 +114,7 @@ def fit_titles(axes: Iterable[Axes]) -> None:
 
 def _fit_title(ax: Axes, text: str) -> None:
     """Break the lines of a title, in the size that it has, until it is as narrow as the place of its axis."""
-    figure = cast("Figure | SubFigure", ax.get_figure())
+    figure = cast("Figure", ax.get_figure())
     width = ax.get_position(original=True).width * figure.bbox.width
     length = max(map(len, text.split("\n")))
     ax.title.set_text(text)  # `set_title` would reset the size
@@ -127,8 +132,8 @@ def in_lines(text: str, length: int) -> str:
             # Not within an escaped dollar: the rest would be a formula.
             ends = [match.end() for match in LINE_ENDS.finditer(rest) if 1 < match.end() <= length]
             end = ends[-1] if ends else length + (rest[length - 1 : length + 1] == r"\$")
-            lines.append(rest[:end].rstrip(" "))
-            rest = rest[end:]
+            lines.append(rest[:end].rstrip(" ·"))
+            rest = rest[end:].removeprefix("· ")
         lines.append(rest)
     return "\n".join(lines)
 
@@ -145,19 +150,14 @@ def image_name(result: AUPIMOResult | None, index: int) -> str:
     stems = {_without_suffix(other) for other in others}
     if _without_suffix(path) not in stems:
         path, others = _without_suffix(path), stems
-    parts = path.split("/")[1:]
-    ends = ["/".join(parts[-num_parts:]) for num_parts in (2, 1, *range(3, len(parts) + 1))]
-    last = path[3 - MAX_NAME_LENGTH :]
-    names = [(end, f"/{end}") for end in ends if len(end) <= MAX_NAME_LENGTH]
-    names += [(f"...{last}", last)] if last != path else []
-    names += [(end, f"/{end}") for end in ends]
-    return next((name for name, end in names if not any(other.endswith(end) for other in others)), path[1:])
+    parts = path.split("/")
+    ends = ["/".join(parts[-num_parts:]) for num_parts in range(2, len(parts))]
+    return next((end for end in ends if not any(other.endswith(f"/{end}") for other in others)), path[1:])
 
 
-def name_and_score(result: AUPIMOResult, index: int, score: float) -> str:
-    """Title of an image with a score, as `scratch/005 · 0.73`, or without paths `image 5: AUPIMO 0.73`."""
-    separator = ": AUPIMO " if result.paths is None else " · "
-    return f"{drawable(image_name(result, index))}{separator}{score:.2f}"
+def titled(result: AUPIMOResult | None, index: int, *texts: str) -> str:
+    """Name of an image and what there is to say of it, as `scratch/005 · 0.73`."""
+    return " · ".join([drawable(image_name(result, index)), *texts])
 
 
 def _with_slashes(path: str) -> str:
@@ -205,3 +205,17 @@ def drawn_off_screen(size: tuple[float, float], plot: Callable[..., object], *co
     figure = figure_without_pyplot(size)
     plot(*contents, ax=figure.subplots())
     return figure
+
+
+def save_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure, and write it in the format that the suffix says, complete or not at all, and without warnings."""
+    with replacing(path) as unfinished, without_warnings():
+        draw().savefig(unfinished, dpi=PICTURE_DPI, format=path.suffix[1:])
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Let matplotlib draw letters that no font has as boxes, and names too long for a layout without one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,15 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics.plotting._figures import (
-    CURVES_SIZE,
-    MARKERS,
-    drawable,
-    figure_and_axis,
-    image_name,
-    name_and_score,
-    score_color,
-)
+from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.plotting.representatives import representative_images
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
 from aupimo_torchmetrics.statistics._ties import merge_equal
@@ -33,7 +24,7 @@ __all__ = ["plot_pimo_curves"]
 NUM_CHOSEN_CURVES = 5
 """How many curves are drawn if the caller gives neither images nor scores."""
 
-LEGEND_WIDTH = 60
+LEGEND_WIDTH = 48
 """Characters in a line of a legend of two columns."""
 
 NUM_MARKERS = 12
@@ -88,7 +79,7 @@ def plot_pimo_curves(
         raise ValueError(f"Expected `curves` to hold the TPRs (N, K) of images, but got shape {tuple(tprs.shape)}.")
     scores = tprs.mean(1) if result is None else result.aupimos.cpu()
     chosen = _chosen_curves(scores, tprs, result, images)
-    fig, ax = figure_and_axis(ax, CURVES_SIZE)
+    fig, ax = _figures.figure_and_axis(ax, _figures.CURVES_SIZE)
     has_fpr = shared_fpr > 0  # a log axis cannot show 0
     shared_fpr, tprs = shared_fpr[has_fpr], tprs[:, has_fpr]
 
@@ -100,14 +91,15 @@ def plot_pimo_curves(
         ax.plot(
             shared_fpr.numpy(),
             tprs[index].numpy(),
-            color=score_color(float(scores[index])),
+            color=_figures.score_color(float(scores[index])),
             linewidth=1.8,
-            marker=MARKERS[number % len(MARKERS)],
+            marker=_figures.MARKERS[number % len(_figures.MARKERS)],
             markevery=(number * step // len(chosen), step),
             label=_curve_label(result, index, role, float(scores[index])),
         )
     is_anomalous = ~scores.isnan()
-    mean_label = f"mean of {int(is_anomalous.sum())} images" + _score_text(result, float(scores.nanmean()))
+    mean_label = f"mean of {int(is_anomalous.sum())} images"
+    mean_label += "" if result is None else f": AUPIMO {float(scores.nanmean()):.2f}"
     mean_tpr = tprs[is_anomalous].mean(0)
     ax.plot(shared_fpr.numpy(), mean_tpr.numpy(), color="black", linewidth=2.2, linestyle="--", label=mean_label)
     _draw_chance(ax, shared_fpr, result)
@@ -140,17 +132,8 @@ def _draw_chance(ax: Axes, shared_fpr: Tensor, result: AUPIMOResult | None) -> N
 
 def _curve_label(result: AUPIMOResult | None, index: int, role: str, score: float) -> str:
     """Name an image, its score if there is a result, and what it stands for, in lines that fit the legend."""
-    role = role and f" ({role})"
-    if result is None or result.paths is None:
-        label = f"{drawable(image_name(result, index))}{role}{_score_text(result, score)}"
-    else:
-        label = f"{name_and_score(result, index, score)}{role}"
-    return "\n".join(textwrap.wrap(label, LEGEND_WIDTH, break_long_words=False))
-
-
-def _score_text(result: AUPIMOResult | None, score: float) -> str:
-    """What a label says of a score."""
-    return "" if result is None else f": AUPIMO {score:.2f}"
+    name = _figures.titled(result, index, *([] if result is None else [f"{score:.2f}"]))
+    return _figures.in_lines(f"{name} ({role})" if role else name, LEGEND_WIDTH)
 
 
 def _chosen_curves(
@@ -164,22 +147,15 @@ def _chosen_curves(
     anomalous = np.flatnonzero(~scores.isnan().numpy())
     by_score = anomalous[merge_equal(scores.double().numpy()[anomalous]).argsort(kind="stable")].tolist()
     if images is not None:
-        return dict.fromkeys(sorted(_checked_images(images, by_score, len(scores)), key=by_score.index), "")
+        wrong = [index for index in images if index not in by_score]
+        if wrong or len(images) == 0:
+            raise ValueError(
+                f"Expected `images` to hold at least one index of an anomalous image among {len(scores)}, but got "
+                f"{wrong[0] if wrong else 'none'}. A normal image has no curve."
+            )
+        return dict.fromkeys(sorted(images, key=by_score.index), "")
     if result is not None:
         return representative_images(result)
     last = len(by_score) - 1
     ranks = {round(last * step / (NUM_CHOSEN_CURVES - 1)) for step in range(NUM_CHOSEN_CURVES) if last >= 0}
     return dict.fromkeys([by_score[rank] for rank in sorted(ranks)], "")
-
-
-def _checked_images(images: Sequence[int], anomalous: list[int], num_images: int) -> Sequence[int]:
-    """The indices that the caller gave; raise if there are none, or one is not that of an anomalous image."""
-    if len(images) == 0:
-        raise ValueError("Expected `images` to hold at least one index, but got none.")
-    for index in images:
-        if index not in anomalous:
-            raise ValueError(
-                f"Expected `images` to hold indices of anomalous images among {num_images}, but got {index}. "
-                "A normal image has no curve."
-            )
-    return images

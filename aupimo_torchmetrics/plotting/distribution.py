@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics.plotting._figures import (
-    distribution_size,
-    drawable,
-    figure_and_axis,
-    known_scores,
-    score_color,
-)
+from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._ties import merge_equal
 
@@ -63,13 +57,13 @@ def plot_distribution(
     """
     named = _named(results)
     names = _best_first(named) if sort else list(named)
-    fig, ax = figure_and_axis(ax, distribution_size(len(names)))
+    fig, ax = _figures.figure_and_axis(ax, _figures.distribution_size(len(names)))
 
     for row, name in enumerate(names):
-        scores = known_scores(named[name])
+        scores = _figures.known_scores(named[name])
         if len(scores):
             _draw_distribution(ax, np.sort(scores), row)
-    ax.set_yticks(range(len(names)), [_distribution_label(drawable(name), named[name]) for name in names])
+    ax.set_yticks(range(len(names)), [_distribution_label(_figures.drawable(name), named[name]) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel(
@@ -120,12 +114,12 @@ def _draw_distribution(ax: Axes, scores: NDArray[np.float64], row: int) -> None:
     )
     # Multiples of the golden ratio spread points evenly over the height, and always in the same way.
     offsets = POINT_SPREAD * (2 * (np.arange(len(scores)) * GOLDEN_RATIO % 1) - 1)
-    ax.scatter(scores, row + offsets, s=18, c=[score_color(score) for score in scores], zorder=3, alpha=0.9)
+    ax.scatter(scores, row + offsets, s=18, c=[_figures.score_color(score) for score in scores], zorder=3, alpha=0.9)
 
 
 def _distribution_label(name: str, result: AUPIMOResult) -> str:
     """Name, mean and quartiles of a result in lines."""
-    scores = known_scores(result)
+    scores = _figures.known_scores(result)
     if len(scores) == 0:
         return f"{name}\nundefined".strip()
     first, median, third = np.percentile(scores, [25, 50, 75])

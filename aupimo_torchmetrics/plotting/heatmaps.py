@@ -11,20 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics.plotting._figures import (
-    HEATMAP_SIZE,
-    MASK_COLOR,
-    MAX_NAME_LENGTH,
-    SCORE_COLORS,
-    drawable,
-    figure_and_axis,
-    fit_titles,
-    heatmaps_size,
-    image_name,
-    name_and_score,
-    new_figure,
-    with_glyphs,
-)
+from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
@@ -85,16 +72,16 @@ def plot_heatmap(  # noqa: PLR0917  the axis comes last in every plot function
         >>> metric.update(maps, masks)
         >>> fig, ax = plot_heatmap(maps[1] / 32, maps[1], metric.result(), masks[1], index=1)
         >>> ax.get_title()
-        'image 1: AUPIMO 1.00'
+        'image 1 · 1.00'
 
     """
     weights, title = _weights_and_title(image, anomaly_map, result, mask, index)
     is_new = ax is None
-    fig, ax = figure_and_axis(ax, HEATMAP_SIZE)
+    fig, ax = _figures.figure_and_axis(ax, _figures.HEATMAP_SIZE)
     _draw_heatmap(ax, image, weights, mask, title)
     if is_new:
         _add_colorbar(fig, ax, ax)
-    fit_titles([ax])
+    _figures.fit_titles([ax])
     return fig, ax
 
 
@@ -153,25 +140,25 @@ def plot_heatmaps(  # noqa: PLR0917  the figure comes last, as the axis does in 
         mask, index = None if masks is None else masks[column], None if indices is None else indices[column]
         columns.append((image, mask, *_weights_and_title(image, anomaly_map, result, mask, index)))
     if fig is None:
-        fig = new_figure(heatmaps_size(num_images))
+        fig = _figures.new_figure(_figures.heatmaps_size(num_images))
     axes: NDArray[Any] = np.asarray(fig.subplots(2, num_images, squeeze=False))
     for (plain_ax, heat_ax), (image, mask, weights, title) in zip(axes.T, columns, strict=True):
         _draw_photograph(plain_ax, image)
         _draw_heatmap(heat_ax, image, weights, mask, title)
     for plain_ax, caption in zip(axes[0], () if captions is None else captions, strict=False):
-        plain_ax.set_title("\n".join(map(with_glyphs, caption.split("\n"))))
+        plain_ax.set_title("\n".join(map(_figures.with_glyphs, caption.split("\n"))))
     _add_colorbar(fig, axes[1, 0], axes)
-    fit_titles(axes.flat)
+    _figures.fit_titles(axes.flat)
     return fig, axes
 
 
 def _draw_heatmap(ax: Axes, image: Photograph, weights: Tensor, mask: Tensor | None, title: str) -> None:
     """Draw pixel weights (H, W) and the outline of a mask over a photograph."""
     _draw_photograph(ax, image)
-    ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=SCORE_COLORS, vmin=0, vmax=1)
+    ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=_figures.SCORE_COLORS, vmin=0, vmax=1)
     if mask is not None and bool((torch.as_tensor(mask) > 0).any()):
         outline = torch.as_tensor(mask).detach().cpu().reshape(weights.shape).float().numpy()
-        ax.contour(outline, levels=[0.5], colors=MASK_COLOR, linewidths=1.2)
+        ax.contour(outline, levels=[0.5], colors=_figures.MASK_COLOR, linewidths=1.2)
     ax.set_title(title)
 
 
@@ -203,19 +190,16 @@ def _weights_and_title(
 
 def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, index: int | None) -> str:
     """Score of an anomalous image, or share of false positives of a normal one with pixel weights (H, W)."""
+    if index is not None and not 0 <= index < len(result.aupimos):
+        raise ValueError(f"Expected `index` to be that of one of {len(result.aupimos)} images, but got {index}.")
     if index is None and mask is None:
         return ""
     if index is None:
-        is_masked = torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0
-        score = float(weights[is_masked].mean())
+        score = float(weights[torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0].mean())
         title, normal = f"AUPIMO {score:.2f}", "normal"
     else:
-        if not 0 <= index < len(result.aupimos):
-            raise ValueError(f"Expected `index` to be that of one of {len(result.aupimos)} images, but got {index}.")
         score = float(result.aupimos[index])
-        title = name_and_score(result, index, score)
-        title = title if len(title) <= MAX_NAME_LENGTH else title.replace(" · ", "\n")
-        normal = f"{drawable(image_name(result, index))}{': ' if result.paths is None else ' · '}normal"
+        title, normal = _figures.titled(result, index, f"{score:.2f}"), _figures.titled(result, index, "normal")
     return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
 

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aupimo_torchmetrics._settings import PairedTestName
-from aupimo_torchmetrics.plotting._figures import (
-    SCORE_COLORS,
-    confidence_size,
-    drawable,
-    figure_and_axis,
-    ranks_size,
-    score_color,
-)
+from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking
 from aupimo_torchmetrics.statistics.paired import confidence_text
 
@@ -68,19 +61,21 @@ def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, A
     names, critical = ranking.order, ranking.critical_difference
     if not names:
         raise ValueError("Expected `ranking` to hold models, but got none.")
-    fig, ax = figure_and_axis(ax, ranks_size(len(names)))
+    fig, ax = _figures.figure_and_axis(ax, _figures.ranks_size(len(names)))
     for row, name in enumerate(names):
         rank = ranking.average_ranks[name]
         ax.plot([rank - critical / 2, rank + critical / 2], [row, row], color="0.85", linewidth=9, zorder=1)
         single_ranks, counts = np.unique([ranks[name] for ranks in ranking.ranks.values()], return_counts=True)
         sizes = 8 + 60 * counts / ranking.num_datasets
         ax.scatter(single_ranks, np.full(len(counts), row), s=sizes, color="0.55", zorder=2)
-        ax.scatter(rank, row, s=60, color=score_color(1 - row / len(names)), edgecolor="black", zorder=3)
+        ax.scatter(rank, row, s=60, color=_figures.score_color(1 - row / len(names)), edgecolor="black", zorder=3)
     _draw_groups(ax, ranking)
     ax.plot([1, 1 + critical], [-1, -1], color="black", linewidth=1.5, marker="|", markersize=8)
     ax.annotate(f"critical difference {critical:.2f}", (1, -1), (0, 6), textcoords="offset points", va="bottom")
 
-    ax.set_yticks(range(len(names)), [f"{drawable(name)}  {ranking.average_ranks[name]:.2f}" for name in names])
+    ax.set_yticks(
+        range(len(names)), [f"{_figures.drawable(name)}  {ranking.average_ranks[name]:.2f}" for name in names]
+    )
     ax.set_ylim(len(names) - 0.5, -2)
     ax.set_xticks(range(1, len(names) + 1))
     ax.set_xlim(0.6, max(len(names), 1 + critical) + 0.4)
@@ -143,14 +138,14 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
     confidences = np.full((len(names), len(names)), math.nan)
     for (row, column), confidence in comparison.confidence.items():
         confidences[names.index(row), names.index(column)] = confidence
-    fig, ax = figure_and_axis(ax, confidence_size(len(names)))
-    ax.imshow(confidences, cmap=SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
+    fig, ax = _figures.figure_and_axis(ax, _figures.confidence_size(len(names)))
+    ax.imshow(confidences, cmap=_figures.SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
     for (row, column), confidence in np.ndenumerate(confidences):
         if row != column:
             color = "black" if confidence > HIGHEST_UNDER_WHITE else "white"
             ax.text(column, row, confidence_text(confidence), ha="center", va="center", color=color, fontsize="small")
 
-    labels = list(map(drawable, names))
+    labels = list(map(_figures.drawable, names))
     ax.set_yticks(range(len(names)), labels)
     ax.set_xticks(range(len(names)), labels, rotation=60, ha="left", rotation_mode="anchor")
     ax.xaxis.tick_top()

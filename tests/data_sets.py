@@ -1,0 +1,54 @@
+"""Data sets with maps on disk, as `aupimo evaluate` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+SIZE = (20, 24)
+TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scratch": 2}}
+"""Two categories, and how many images there are of each type of defect, or of `good`."""
+
+
+def write_image(path: Path, pixels: NDArray[Any]) -> None:
+    """Write a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_map(path: Path, scores: NDArray[Any]) -> None:
+    """Write a map in the format that the suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, scores)
+    elif path.suffix == ".tiff":
+        tifffile.imwrite(path, scores)
+    else:
+        Image.fromarray(scores).save(path)
+
+
+def write_set(
+    folder: Path,
+    categories: Mapping[str, Mapping[str, int]] = TWO,
+    suffix: str = ".tiff",
+    size: tuple[int, int] = SIZE,
+) -> tuple[Path, Path]:
+    """Write a data set in the layout of MVTec AD and a map for each image; return the folders of maps and of data."""
+    random = np.random.default_rng(0)
+    maps, data = folder / "maps", folder / "data"
+    for category, types in categories.items():
+        for defect, number in [(defect, number) for defect, count in types.items() for number in range(count)]:
+            mask = np.zeros(size, dtype=np.uint8)
+            if defect != "good":
+                mask[4 : 9 + number, 5:12] = 255
+                write_image(data / f"{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
+            write_image(data / f"{category}/test/{defect}/{number:03}.png", np.full((*size, 3), 90, dtype=np.uint8))
+            scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
+            write_map(maps / f"{category}/test/{defect}/{number:03}{suffix}", scores.astype(np.float32))
+    return maps, data
