@@ -71,6 +71,7 @@ folders of maps name another category.
 | two maps of an image: seeds, pictures beside maps | bad file; give the folder of one, or `--map-suffix .tiff` |
 | a map that fits two images, or no image; an image without a map | bad file |
 | a set without paths | refused: the order of a set says nothing for sure |
+| a file that holds no map, as the weights of a model | bad file; `--map-suffix .tiff` picks the maps |
 | sides that fit the turned image, to a pixel of the map, and not the upright one | bad file |
 | another size than the mask | resized bilinearly to it, as the official script does, unless `--no-resize` is given |
 | infinite scores | kept, also when resized; NaN is a bad file |
