@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
@@ -112,7 +113,8 @@ class PIMOResult(NamedTuple):
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        _result_files.write_curves(path, (torch.as_tensor(part).cpu() for part in self), shared_fpr)
+        parts = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu() for part in self)
+        _result_files.write_curves(path, parts, shared_fpr)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "PIMOResult":

@@ -148,14 +148,15 @@ def _check_dense(name: str, images: Tensor) -> None:
 def _check_shapes(maps: torch.Size, masks: torch.Size, *, is_of_list: bool) -> None:
     """Raise unless both are shapes of images, with an axis of one channel or without, and of the same images."""
     num_axes = 2 if is_of_list else 3
-    if len(maps) not in {num_axes, num_axes + 1}:
+    has_channels = len(maps) == num_axes + 1 and maps[-3] != 1
+    if len(maps) not in {num_axes, num_axes + 1} or (is_of_list and has_channels):
         what = "each map in the list `preds`" if is_of_list else "`preds`"
         shapes = "(H, W)" if is_of_list else "(N, H, W) or (N, 1, H, W)"
         raise ValueError(
             f"Expected {what} to have the shape {shapes}, but got {tuple(maps)}. For one image pass `preds[None]` and "
             "`target[None]`, of volumes the slices below each other: `preds.flatten(-3, -2)`, and masks likewise."
         )
-    if len(maps) > num_axes and maps[-3] != 1:
+    if has_channels:
         raise ValueError(
             f"Expected `preds` to have one channel, but got shape {tuple(maps)}. Pass the channel that says how "
             "anomalous a pixel is, or the highest, `preds.amax(-3)`; of volumes pass the slices below each other: "
