@@ -213,17 +213,19 @@ class PixelScoresMetric(ListStatesMetric):
         sizes = [len(part) for part in self.aupimo_normal_scores]
         first, others = sum(sizes[:1]), sum(sizes[1:])
         if self.normal_buffer is not None and others > max(2 * self.normal_buffer, first):
-            self._prune(self.normal_buffer)
+            self._compact()
         elif len(sizes) > MAX_PARTS:
             num_left = 0 if self.normal_buffer is None and others >= first else 1
             for name in self._list_dtypes:
                 parts = self._parts(name)
                 setattr(self, name, [*parts[:num_left], torch.cat(parts[num_left:])])
 
-    def _prune(self, normal_buffer: int) -> None:
+    def _compact(self) -> None:
         """Replace each list state by one tensor, without the normal scores that can no longer matter."""
         joined, device = self._joined(), self.device
-        kept = prune_scores(self._kept(joined), normal_buffer, self._upper_fpr)
+        kept = self._kept(joined)
+        if self.normal_buffer is not None:
+            kept = prune_scores(kept, self.normal_buffer, self._upper_fpr)
         for name, whole in zip(joined, [*kept[:_NUM_LISTS], *[*joined.values()][_NUM_LISTS:]], strict=True):
             setattr(self, name, [whole.to(device)])
         self.aupimo_floor = kept.floor.to(device)
