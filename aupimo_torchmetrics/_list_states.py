@@ -186,7 +186,7 @@ class ListStatesMetric(Metric):
     def _as_before_if_it_fails(self) -> Iterator[None]:
         """Restore every attribute if the code inside fails or is interrupted."""
         before = self.__dict__.copy()
-        lists = [(value, value.copy()) for value in before.values() if isinstance(value, list)]
+        lists = [(before[name], before[name].copy()) for name in self._defaults if isinstance(before[name], list)]
         try:
             yield
         except BaseException:

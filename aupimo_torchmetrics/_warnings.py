@@ -146,16 +146,8 @@ def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str
     )
 
 
-def unresolved_bounds(
-    levels: NormalLevels,
-    fpr_bounds: tuple[float, float],
-    shared_fpr: SharedFPR,
-    better_bounds: tuple[float, float] | None,
-) -> str:
-    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds.
-
-    The text names bounds that can be resolved, if there are `better_bounds`.
-    """
+def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> str:
+    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds."""
     if sweep.resolves(levels, fpr_bounds):
         return ""
     lower, upper = fpr_bounds
@@ -170,12 +162,9 @@ def unresolved_bounds(
         below = float(torch.where(levels.fpr < lower, levels.fpr, 0).amax())
         above = float(torch.where(levels.fpr > upper, levels.fpr, 1).amin())
         fact = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
-    larger = "larger `fpr_bounds`"
-    if better_bounds is not None:
-        larger += f" as `fpr_bounds=({_shortest(better_bounds[0])}, {_shortest(better_bounds[1])})`"
     return (
         f"AUPIMO is uncertain. The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is "
-        f"interpolated. Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
+        f"interpolated. Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
     )
 
 
@@ -204,12 +193,6 @@ def unknown_thresholds() -> str:
         "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as not all normal scores of "
         "that shared FPR were kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
     )
-
-
-def _shortest(value: float) -> str:
-    """Write a number of three digits as people write FPRs: `1e-3`, `2.5e-2`, `1`."""
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}" if int(exponent) == 0 else f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _rounded_up(value: float) -> float:

@@ -457,43 +457,6 @@ def test_heat_maps_of_images_that_are_not_on_disk(tmp_path: Path) -> None:
     assert (tmp_path / "out/bottle/aupimo/heatmaps.png").is_file()
 
 
-def advised(text: str) -> tuple[float, float]:
-    """The FPR bounds that a text advises, as Python reads them."""
-    bounds = eval(text.split("`fpr_bounds=")[1].split("`", maxsplit=1)[0])  # noqa: S307
-    assert isinstance(bounds, tuple)
-    return bounds
-
-
-@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
-@pytest.mark.parametrize("kind", ["few pixels", "ties", "several sizes"])
-def test_advised_bounds_can_be_resolved(tmp_path: Path, shared_fpr: Any, kind: str) -> None:
-    """A warning that bounds cannot be resolved names bounds of which there is no warning, in any category."""
-    maps, data = write_set(tmp_path, TWO)
-    if kind == "several sizes":
-        for name, size in (("a large one", (128, 160)), ("tiny", (12, 14))):
-            write_set(tmp_path, {name: {"good": 4, "crack": 2}}, size=size)
-    if kind == "ties":
-        for path in maps.rglob("*.tiff"):
-            tifffile.imwrite(path, tifffile.imread(path).clip(-3, 1.6).round(1))
-    evaluation = evaluate(maps, data, shared_fpr=shared_fpr)
-    texts = [text for scores in evaluation.categories for text in scores.warnings]
-    assert len(texts) == len(evaluation.categories)
-    assert len({advised(text) for text in texts}) == 1
-    again = evaluate(maps, data, fpr_bounds=advised(texts[0]), shared_fpr=shared_fpr)
-    assert [scores.warnings for scores in again.categories] == [[]] * len(again.categories)
-    (line,) = [line for line in evaluation.summary().splitlines() if line.startswith("warning: ")]
-    assert line.startswith(f"warning: {evaluation.categories[0].category}, {evaluation.categories[1].category}")
-
-
-def test_advised_bounds_are_options_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For 81,920 normal pixels the command advises `--fpr-bounds 1e-3 1e-2`, and has nothing to say of these."""
-    maps, data = write_set(tmp_path, {"part": {"good": 4, "crack": 2}}, size=(128, 160))
-    assert main(["evaluate", str(maps), "--data", str(data)]) == 0
-    assert "`--fpr-bounds 1e-3 1e-2`" in capsys.readouterr().out
-    assert main(["evaluate", str(maps), "--data", str(data), "--fpr-bounds", "1e-3", "1e-2"]) == 0
-    assert "warning" not in capsys.readouterr().out
-
-
 def test_constant_maps_get_no_false_advice(tmp_path: Path) -> None:
     """Where no bounds can be resolved, none are named."""
     maps, data = write_set(tmp_path, {"part": {"good": 2, "crack": 2}})

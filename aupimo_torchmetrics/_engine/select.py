@@ -227,13 +227,7 @@ class PixelSearch:
     def lowest_normal(self) -> Tensor:
         """() lowest score of the normal images, of pixels that are not ignored; +inf without any."""
         maps, ignored = self.group.maps, self.group.ignored
-        if maps.device.type == "cpu":
-            rows = true_indices(~self.is_anomalous).tolist()
-            lowest = [maps[row] if ignored is None else maps[row][~ignored[row]] for row in rows]
-            lowest = [each.amin() for each in lowest if len(each)]
-            return torch.stack(lowest).amin() if lowest else maps.new_full((), math.inf)
-        if ignored is not None:
-            maps = maps.masked_fill(ignored, math.inf)
+        maps = maps if ignored is None else maps.masked_fill(ignored, math.inf)
         return torch.where(self.is_anomalous, math.inf, maps.amin(1)).amin()
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.sweep import normal_levels, resolvable_bounds, resolves
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
@@ -27,7 +26,6 @@ from aupimo_torchmetrics._settings import (
     check_choice,
     check_fpr_limit,
 )
-from aupimo_torchmetrics._warnings import unresolved_bounds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError
 from aupimo_torchmetrics.evaluate.category import CategoryScores, MapFacts
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
@@ -175,7 +173,6 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     for scores in categories:
         scores.num_skipped = len(skipped[scores.category])
         scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
-    _advise_common_bounds(categories)
     without_maps = sorted({image.category for image in found.images} - set(skipped))
     return Evaluation(categories, bad_files, reader, without_maps, found.notes, _as_texts(settings))
 
@@ -277,19 +274,3 @@ def _facts(loaded: LoadedPair) -> MapFacts:
     """Count the pixels of a map that are not ignored, and find the highest score of these."""
     scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
     return MapFacts(scores.numel(), float(scores.max()))
-
-
-def _advise_common_bounds(categories: Sequence[CategoryScores]) -> None:
-    """Let warnings of FPR bounds that cannot be resolved name bounds that can be resolved in all categories."""
-    all_scored = [scores.result._scoring for scores in categories]  # noqa: SLF001
-    bounds, shared_fpr = categories[0].result.fpr_bounds, categories[0].result.shared_fpr
-    defined = [scored for scored in all_scored if scored is not None and len(scored.levels.scores)]
-    if categories[0].result.num_thresholds is not None or all(resolves(scored.levels, bounds) for scored in defined):
-        return
-    whole = {id(scored): normal_levels(scored.kept, 1.0, shared_fpr) for scored in defined}
-    common = resolvable_bounds(list(whole.values()), bounds)
-    for scores, scored in zip(categories, all_scored, strict=True):
-        if scored is not None and id(scored) in whole:
-            own = resolvable_bounds([whole[id(scored)]], bounds)
-            old, new = (unresolved_bounds(scored.levels, bounds, shared_fpr, better) for better in (own, common))
-            scores.warnings = [new if text == old else text for text in scores.warnings]
