@@ -25,17 +25,7 @@ MetricName: TypeAlias = Literal[
 """Metrics that can be computed from saved maps: of anomalous images, of all pixels, and of images by one score each."""
 
 Layout: TypeAlias = Literal[
-    "auto",
-    "mvtec",
-    "mvtec_ad_2",
-    "mvtec_3d",
-    "loco",
-    "visa",
-    "btad",
-    "ksdd2",
-    "real_iad",
-    "anomalib_folder",
-    "folder",
+    "auto", "mvtec", "mvtec_ad_2", "mvtec_3d", "loco", "visa", "btad", "ksdd2", "real_iad", "anomalib_folder", "folder"
 ]
 """Layouts of data sets on disk; `"auto"` finds out which of the others it is."""
 
@@ -67,22 +57,18 @@ TIE_TOLERANCE = 1e-3
 """The Wilcoxon test treats scores that differ by at most this as equal, as in the official package."""
 
 
-_ANOMALIB_SETTINGS = {
-    "return_average": '`reduction="mean"` and `reduction="none"` say what is returned, and `metric.result()` has all',
-    "force": "a score is always answered, with a warning where it is uncertain",
-    "strict": "`update` takes maps and masks, which are never missing",
-    "fields": "`update(anomaly_map, gt_mask)` takes maps and masks, not a batch",
-    "prefix": 'the name is given where the metric is logged, `self.log("val/aupimo", metric)`',
-}
-"""What there is in place of the settings that the metric of anomalib has, and this one has not."""
+_ANOMALIB_SETTINGS = ("return_average", "force", "strict", "fields", "prefix")
+"""Settings that the metric of anomalib has, and this one has not."""
 
 
 def check_no_anomalib_settings(settings: Mapping[str, Any]) -> None:
     """Raise if one of the settings is known from anomalib's metric, with what there is here."""
-    for name in _ANOMALIB_SETTINGS.keys() & settings.keys():
+    for name in filter(settings.__contains__, _ANOMALIB_SETTINGS):
         raise ValueError(
-            f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metric. Leave it out: "
-            f"{_ANOMALIB_SETTINGS[name]}. For anomalib's `Evaluator` there is `aupimo_torchmetrics.anomalib.AUPIMO`."
+            f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metric, which is "
+            "`aupimo_torchmetrics.anomalib.AUPIMO` here. This one takes maps and masks by `update`, is named where it "
+            "is logged, answers every score, uncertain ones with a warning, and has `reduction` in place of "
+            "`return_average`; `metric.result()` has the scores of all images and their mean."
         )
 
 
@@ -97,7 +83,7 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     for bound in fpr_bounds:
         if not isinstance(bound, Real) or isinstance(bound, bool):
             raise TypeError(f"Expected `fpr_bounds` to hold two numbers, but got a {type(bound).__name__}.")
-    lower, upper = (float(bound) for bound in fpr_bounds)
+    lower, upper = map(float, fpr_bounds)
     if not (0 < lower < upper <= 1 and math.isfinite(upper / lower)):
         order = "; they are in reverse order" if lower > upper else ""
         raise ValueError(

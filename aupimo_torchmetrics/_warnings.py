@@ -46,8 +46,6 @@ def repeated_ids(num_conflicts: int) -> str:
 
 def ignored_images(name: str, num_dropped: int, ignore_index: int | None) -> str:
     """Say that images were dropped because every pixel of theirs is ignored."""
-    if num_dropped == 0:
-        return ""
     return (
         f"{name} does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
         f"their `target` is {ignore_index}, which is `ignore_index`. Remove these images from the data, or correct "
@@ -171,20 +169,13 @@ def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], sha
 def few_samples(samples: Samples, fpr_bounds: tuple[float, float]) -> str:
     """Say that sampled thresholds are few or miss the FPR bounds, where the official package warns or fails."""
     reached = float(samples.fpr[samples.last]), float(samples.fpr[samples.first])
-    missed = [
-        f"{got:.3g} for {wanted:g}"
-        for wanted, got in zip(fpr_bounds, reached, strict=True)
-        if abs(got - wanted) > MAX_BOUND_ERROR * wanted
-    ]
+    pairs = [*zip(fpr_bounds, reached, strict=True)]
+    missed = [f"{got:.3g} for {wanted:g}" for wanted, got in pairs if abs(got - wanted) > MAX_BOUND_ERROR * wanted]
     facts = [f"the thresholds nearest to the FPR bounds reach {' and '.join(missed)}"] if missed else []
     if samples.num_points < MIN_SAMPLED_POINTS:
         facts.append(f"only {samples.num_points} thresholds lie between the FPR bounds")
-    if not facts:
-        return ""
-    return (
-        f"AUPIMO may be inaccurate: {', and '.join(facts)}. "
-        "Increase `num_thresholds`, or set it to None for the exact score."
-    )
+    remedy = "Increase `num_thresholds`, or set it to None for the exact score."
+    return f"AUPIMO may be inaccurate: {', and '.join(facts)}. {remedy}" if facts else ""
 
 
 def unknown_thresholds() -> str:

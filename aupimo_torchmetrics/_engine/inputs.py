@@ -131,12 +131,11 @@ def _check_pair(maps: Any, masks: Any, *, is_of_list: bool) -> None:
 
 def _check_dense(name: str, images: Tensor) -> None:
     """Raise unless images are a dense tensor."""
-    if images.is_nested or images.layout != torch.strided or images.is_quantized:
-        kind = "nested" if images.is_nested else "quantized" if images.is_quantized else str(images.layout)
-        raise TypeError(
-            f"Expected `{name}` to be a dense tensor, but got a {kind} one. Dense tensors come from "
-            f"`{name}.to_dense()`, `{name}.dequantize()`, and as a list from `{name}.unbind()`."
-        )
+    if images.is_nested:
+        raise TypeError(f"Expected `{name}` to be dense, but got a nested tensor. Pass `list({name}.unbind())`.")
+    if images.layout != torch.strided or images.is_quantized:
+        kind, remedy = ("quantized", "dequantize") if images.is_quantized else (images.layout, "to_dense")
+        raise TypeError(f"Expected `{name}` to be a dense tensor, but got a {kind} one. Pass `{name}.{remedy}()`.")
 
 
 def _check_shapes(maps: torch.Size, masks: torch.Size, *, is_of_list: bool) -> None:
@@ -149,7 +148,7 @@ def _check_shapes(maps: torch.Size, masks: torch.Size, *, is_of_list: bool) -> N
         what = "each map in the list `preds`" if is_of_list else "`preds`"
         shapes = "(H, W)" if is_of_list else "(N, H, W) or (N, 1, H, W)"
         raise ValueError(
-            f"Expected {what} to have the shape {shapes}, but got {tuple(maps)}. Pass one image as `preds[None]`, of "
+            f"Expected {what} to have the shape {shapes}, but got {tuple(maps)}. For one image pass `preds[None]`, of "
             "several channels the one that says how anomalous a pixel is or the highest, `preds.amax(1)`, of a volume "
             "the slices below each other, `preds.flatten(-3, -2)`; and masks likewise."
         )

@@ -52,18 +52,18 @@ class _Found(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What the host has to know of a search."""
+    """What the host has to know of a search.
+
+    The last two are the numbers of scores at or above the floor, of normal images and of all; 0 where these are not
+    known before they are found.
+    """
 
     has_nan: int
     is_binary: int
-    """Whether the target holds only 0, 1 and `ignore_index`."""
     has_normal: int
-    """Whether there is a normal image."""
     has_floor: int
     num_normal: int
-    """How many scores of normal images there are at or above the floor, where that is known before they are found."""
     num_found: int
-    """The same for all images."""
 
 
 def select_scores(
