@@ -232,26 +232,6 @@ def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any],
     assert_same(metric.metric_state, make_metric().metric_state)
 
 
-def test_counts_stay_exact_beyond_half_precision() -> None:
-    """Images of more pixels than half precision can count score the same after a cast."""
-    preds, target = make_batch("NA", 0, (51, 41))
-    metric = updated(make_aupimo(), [(preds, target)]).set_dtype(torch.half)
-    assert_same(metric.compute(), by_function(metric, preds, target))
-
-
-def test_bfloat16_as_default_dtype() -> None:
-    """Lightning's "bf16-true" sets the default dtype in a step, which must not reach the states."""
-    metric = make_aupimo()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        updated(metric)
-        value = metric.compute()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert_dtypes(metric)
-    assert_same(value, by_function(metric, *join(BATCHES)))
-
-
 @each_variant
 @pytest.mark.parametrize("inside", ["construction", "first update", "reset", "all but the last update"])
 def test_inference_mode_around_any_call(make_metric: MakeMetric, inside: str) -> None:

@@ -19,12 +19,10 @@ from helpers import (
     BATCHES,
     COPIES,
     Batch,
-    Subclass,
     as_arrays,
     assert_same,
     join,
     make_batch,
-    make_image_list,
     make_ragged,
     run_ranks,
     states_of,
@@ -35,7 +33,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MetricCollection
 
-import aupimo_torchmetrics
 from aupimo_torchmetrics import (
     AUPIMO,
     AUPRO,
@@ -87,17 +84,6 @@ def expected_four(batches: list[Batch]) -> dict[str, Tensor]:
 
 
 @each_metric
-@pytest.mark.parametrize("decimals", [None, 1, 0])
-@pytest.mark.parametrize("seed", range(2))
-def test_functions_are_the_definitions(metric_class: type[Any], decimals: int | None, seed: int) -> None:
-    """A function of float64 maps of different sizes gives the value of slow loops, whatever the ties."""
-    maps, masks = make_image_list(seed, decimals=decimals)
-    value = FUNCTIONS[metric_class](maps, masks)
-    assert value.dtype == torch.float64
-    assert float(value) == pytest.approx(by_reference(metric_class, maps, masks), abs=EXACT)
-
-
-@each_metric
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_metrics_are_the_functions(metric_class: type[Any], dtype: torch.dtype) -> None:
     """A metric gives the value of the function for all batches at once, to the last bit, in each precision."""
@@ -108,30 +94,6 @@ def test_metrics_are_the_functions(metric_class: type[Any], dtype: torch.dtype) 
     assert_same(value, FUNCTIONS[metric_class](*(each.float() for each in join(batches))))
     expected = by_reference(metric_class, join(batches)[0].float(), join(batches)[1])
     assert float(value) == pytest.approx(expected, abs=1e-7)  # half a unit in the last place of float32
-
-
-@each_metric
-def test_kinds_of_input_agree(metric_class: type[Any]) -> None:
-    """A channel axis, lists, arrays, dtypes of masks, subclasses and strides change nothing."""
-    function, (preds, target) = FUNCTIONS[metric_class], BATCHES[0]
-    expected = function(preds, target)
-    strided = preds.transpose(1, 2).contiguous().transpose(1, 2)
-    for maps, masks in (
-        (preds[:, None], target[:, None].long()),
-        (list(preds), list(target.double())),
-        (preds.as_subclass(Subclass), target.as_subclass(Subclass)),
-        (strided, (target.view(torch.uint8) * 255).view(torch.bool)),
-        (preds.clone().requires_grad_(), target.to(torch.bfloat16)),
-    ):
-        value = function(maps, masks)
-        assert type(value) is Tensor
-        assert not value.requires_grad
-        assert_same(value, expected)
-        assert_same(updated(metric_class(), [(maps, masks)]).compute(), expected)
-    array = function(preds.numpy(), target.numpy())
-    assert isinstance(array, np.ndarray | np.float32)
-    assert_same(torch.as_tensor(array), expected)
-    assert_same(function(list(preds.numpy()), list(target.numpy())).item(), expected.item())
 
 
 @each_metric
@@ -530,11 +492,3 @@ def test_several_processes_are_as_one(world_sizes: tuple[int, ...]) -> None:
             assert_same(on_rank[str(NUM_BINS)], binned, atol=1e-7)
             assert on_rank["None nothing"].isnan()
             assert on_rank[f"{NUM_BINS} nothing"].isnan()
-
-
-def test_they_are_exported() -> None:
-    """Metrics and functions have the names that the design gives them."""
-    assert {each.__name__ for each in FUNCTIONS} <= {*aupimo_torchmetrics.__all__}
-    names = {"aupro", "pixel_auroc", "pixel_average_precision", "pixel_f1_max"}
-    assert names <= {*functional.__all__}
-    assert names == {function.__name__ for function in FUNCTIONS.values()}
