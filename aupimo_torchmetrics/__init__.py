@@ -13,6 +13,7 @@ What they return:
 
 - `AUPIMOResult`: the scores of all images, with thresholds, curves, operating points, files and tables.
 - `PIMOResult`: curves of images.
+- `PixelResult`: a metric of all pixels with its certain bounds, and for F1-max the threshold.
 
 Modules:
 
@@ -33,7 +34,7 @@ Modules:
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
-from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
+from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, PixelResult
 
 __all__ = [
     "AUPIMO",
@@ -44,5 +45,6 @@ __all__ = [
     "PixelAUROC",
     "PixelAveragePrecision",
     "PixelF1Max",
+    "PixelResult",
     "__version__",
 ]

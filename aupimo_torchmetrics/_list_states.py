@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,12 +14,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from aupimo_torchmetrics._engine.inputs import as_pairs
 from aupimo_torchmetrics._warnings import batch_scores, warn
 
-__all__ = ["ListStatesMetric", "fingerprint", "used_once"]
-
-_M = TypeVar("_M", bound="ListStatesMetric")
+__all__ = ["ListStatesMetric", "fingerprint"]
 
 
 def fingerprint(form: str, *settings: float) -> list[int]:
@@ -49,7 +46,6 @@ class ListStatesMetric(Metric):
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotation
         aupimo_config: Tensor
-        validate_args: bool
 
     __jit_unused_properties__: ClassVar[list[str]] = [*Metric.__jit_unused_properties__, "device"]
 
@@ -57,7 +53,7 @@ class ListStatesMetric(Metric):
     """Dtype of each list state that the metric may have, when it is one tensor; scores may be kept in float64."""
     _settings_of_states: ClassVar[str] = ""
     """The settings in `aupimo_config`, on which the states depend, as a text."""
-    _settings: ClassVar[tuple[str, ...]] = ()
+    _settings: ClassVar[str] = ""
     """All settings on which a value depends, which must be the same on all processes."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -67,19 +63,15 @@ class ListStatesMetric(Metric):
         self._has_warned_of_batches = False
 
     def _add_states(self) -> None:
-        """Register the states, without any image; among them `aupimo_config`, a code of the settings of `update`."""
+        """Register the states, without any image, on `_device`; among them `aupimo_config`, by `_add_config`."""
         raise NotImplementedError
 
-    def _add_lists(self, config: list[int]) -> None:
-        """Register the list states, and the code of the settings, on the device `_device`."""
-        for name in self._list_dtypes:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-        self._add_config(config)
-
-    def _add_config(self, config: list[int]) -> None:
-        """Register the code of the settings on the device `_device`."""
-        code = torch.tensor(config, dtype=torch.int64, device=self._device)
+    def _add_config(self, form: str, *settings: float, with_lists: bool = True) -> None:
+        """Register the list states, and a code of the settings of `update`, see `fingerprint`."""
+        code = torch.tensor(fingerprint(form, *settings), dtype=torch.int64, device=self._device)
         self.add_state("aupimo_config", default=code, dist_reduce_fx="max")
+        for name in self._list_dtypes if with_lists else ():
+            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def _begin_on(self, device: torch.device, score_dtype: torch.dtype = torch.float32) -> None:
         """Begin without any image on a device, and keep scores in a dtype."""
@@ -113,14 +105,10 @@ class ListStatesMetric(Metric):
         """Each list state as one tensor of its dtype."""
         joined = {}
         for name, dtype in self._lists().items():
-            parts = self._parts(name) if self.compute_on_cpu else getattr(self, name)
-            if isinstance(parts, Tensor):
-                parts = [parts]
-            if len(parts) == 1:
-                joined[name] = parts[0].to(dtype)
-            else:
-                device = parts[0].device if parts else self.device
-                joined[name] = torch.cat([torch.empty(0, dtype=dtype, device=device), *parts])
+            state = getattr(self, name)
+            parts = self._parts(name) if self.compute_on_cpu or isinstance(state, Tensor) else state
+            nothing = torch.empty(0, dtype=dtype, device=parts[0].device if parts else self.device)
+            joined[name] = parts[0].to(dtype) if len(parts) == 1 else torch.cat([nothing, *parts])
         return joined
 
     @staticmethod
@@ -186,7 +174,7 @@ class ListStatesMetric(Metric):
     def _as_before_if_it_fails(self) -> Iterator[None]:
         """Restore every attribute if the code inside fails or is interrupted."""
         before = self.__dict__.copy()
-        lists = [(value, value.copy()) for value in before.values() if isinstance(value, list)]
+        lists = [(before[name], before[name].copy()) for name in self._defaults if isinstance(before[name], list)]
         try:
             yield
         except BaseException:
@@ -234,7 +222,7 @@ class ListStatesMetric(Metric):
 
     def _check_same_settings(self, dist_sync_fn: Callable[..., Any], group: Any) -> None:
         """Raise on all processes, before any state is gathered, if the settings of one differ from those of another."""
-        own = {"metric": type(self).__name__, **{name: getattr(self, name) for name in self._settings}}
+        own = {"metric": type(self).__name__, **{name: getattr(self, name) for name in self._settings.split()}}
         code = np.frombuffer(bytearray(json.dumps(own).encode()), dtype=np.uint8)
         gathered = dist_sync_fn(torch.from_numpy(code).to(self.device), group=group)
         ranks = [json.loads(each.cpu().numpy().tobytes()) for each in gathered]
@@ -258,13 +246,3 @@ class ListStatesMetric(Metric):
 def _as_list(state: Any) -> list[Tensor]:
     """A list state as a list: Dask turns it into a tuple, and it is one tensor while it is gathered."""
     return [state] if isinstance(state, Tensor) else [*state]
-
-
-def used_once(metric: _M, preds: Any, target: Any, **kwargs: Any) -> tuple[_M, bool]:
-    """Update a new metric with one batch, in the precision and on the device of the maps; say if one is float64."""
-    pairs = as_pairs(preds, target, validate_args=metric.validate_args)
-    is_double = any(maps.dtype == torch.float64 for maps, _ in pairs)
-    device = pairs[0][0].device if pairs else torch.device("cpu")
-    metric._begin_on(device, torch.float64 if is_double else torch.float32)  # noqa: SLF001
-    type(metric).update(metric, preds, target, **kwargs)
-    return metric, is_double

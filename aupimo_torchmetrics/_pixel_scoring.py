@@ -1,8 +1,4 @@
-"""From ranks of mask pixels to pixel metrics, with their certain bounds and the texts of warnings.
-
-No function here warns. The texts, which begin with the `name` of the metric, travel with the numbers, and the caller
-that gives these to the user warns once.
-"""
+"""What `evaluate` asks of pixel metrics, until it asks the metrics themselves; then this file goes."""
 
 from __future__ import annotations
 

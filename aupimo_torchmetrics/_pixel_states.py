@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,14 +12,13 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
+from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import histogram, ranking, regions
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._engine.pixels import SLICE_SIZE, Pixels, part_pixels
 from aupimo_torchmetrics._engine.ranking import Ranks
-from aupimo_torchmetrics._list_states import ListStatesMetric, fingerprint
-from aupimo_torchmetrics._pixel_scoring import score_ranks
+from aupimo_torchmetrics._list_states import ListStatesMetric
 from aupimo_torchmetrics._settings import check_ignore_index, check_num_bins
-from aupimo_torchmetrics._warnings import ignored_images, warn
 from aupimo_torchmetrics.results import PixelResult
 
 __all__ = ["PixelMetric"]
@@ -37,10 +37,6 @@ class PixelMetric(ListStatesMetric):
     plot_upper_bound: float = 1.0
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotations
-        aupimo_pixel_normal_scores: list[Tensor] | Tensor
-        aupimo_pixel_mask_scores: list[Tensor] | Tensor
-        aupimo_pixel_mask_bits: list[Tensor] | Tensor
-        aupimo_pixel_mask_sizes: list[Tensor] | Tensor
         aupimo_pixel_normal_counts: Tensor
         aupimo_pixel_mask_counts: Tensor
         aupimo_pixel_region_shares: Tensor
@@ -53,17 +49,12 @@ class PixelMetric(ListStatesMetric):
         "aupimo_pixel_mask_sizes": torch.int64,
     }
     _settings_of_states: ClassVar[str] = "`num_bins` and `ignore_index`"
-    _settings: ClassVar[tuple[str, ...]] = ("num_bins", "ignore_index")
+    _settings: ClassVar[str] = "num_bins ignore_index"
     _is_of_regions: ClassVar[bool] = False
     """Whether the metric asks for the regions of masks."""
 
     def __init__(
-        self,
-        *,
-        num_bins: int | None = None,
-        ignore_index: int | None = None,
-        validate_args: bool = True,
-        **kwargs: Any,
+        self, *, num_bins: int | None = None, ignore_index: int | None = None, validate_args: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.num_bins = check_num_bins(num_bins)
@@ -74,11 +65,9 @@ class PixelMetric(ListStatesMetric):
 
     def _add_states(self) -> None:
         """Register the states, without any image."""
-        config = fingerprint("qq", self.num_bins or 0, self.ignore_index or 0)
+        self._add_config("qq", self.num_bins or 0, self.ignore_index or 0, with_lists=self.num_bins is None)
         if self.num_bins is None:
-            self._add_lists(config)
             return
-        self._add_config(config)
         zeros = torch.zeros(self.num_bins, dtype=torch.int64, device=self._device)
         self.add_state("aupimo_pixel_normal_counts", default=zeros, dist_reduce_fx="sum")
         self.add_state("aupimo_pixel_mask_counts", default=zeros.clone(), dist_reduce_fx="sum")
@@ -105,7 +94,8 @@ class PixelMetric(ListStatesMetric):
                 preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index, dtype=self._score_dtype
             )
             num_ignored = self._keep(parted) if self.num_bins is None else self._count(parted, self.num_bins)
-            warn(filter(None, [ignored_images(type(self).__name__, num_ignored, self.ignore_index)]))
+            if num_ignored:
+                _warnings.warn([_warnings.ignored_images(type(self).__name__, num_ignored, self.ignore_index)])
 
     def _keep(self, parted: Iterable[Pixels]) -> int:
         """Keep all scores; return the number of images whose every pixel is ignored."""
@@ -192,10 +182,18 @@ class PixelMetric(ListStatesMetric):
         return self._plot(val, ax)
 
     def _score(self) -> PixelResult:
-        """Score by the ranks of the mask pixels of the states."""
-        return score_ranks(
-            type(self).__name__, self._ranks(), self._value, self._lowest, is_binned=self.num_bins is not None
-        )
+        """Score by the ranks of the mask pixels of the states; of bins with the certain bounds of the exact value."""
+        name, ranks = type(self).__name__, self._ranks()
+        if not ranks.is_defined:
+            text = _warnings.missing_pixels(name, num_mask=len(ranks.scores), num_normal=ranks.num_normal)
+            return PixelResult(math.nan, (math.nan, math.nan), warnings=(text,))
+        value, threshold = self._value(ranks), self._threshold(ranks)
+        if self.num_bins is None:
+            return PixelResult(value, (value, value), threshold)
+        low = max(0.0, self._lowest(ranks.with_all_below()))
+        high = min(1.0, self._value(ranks.with_all_above()))  # a sum of shares of a region may round to more
+        text = _warnings.wide_bounds(name, low, high)
+        return PixelResult(min(max(value, low), high), (low, high), threshold, tuple(filter(None, [text])))
 
     def _value(self, ranks: Ranks) -> float:
         """Value of ranks that are defined."""
@@ -205,10 +203,14 @@ class PixelMetric(ListStatesMetric):
         """Lowest possible value, of the ranks of bins in the worst case."""
         return self._value(ranks)
 
+    def _threshold(self, ranks: Ranks) -> float:  # noqa: ARG002  that of a subclass looks at them
+        """Threshold at which the value is reached, if it is reached at one."""
+        return math.nan
+
     def _ranks(self) -> Ranks:
         """Ranks of the mask pixels, or as if all scores of a bin were tied."""
         if self.num_bins is None:
-            return _latest.ranks(self._parts("aupimo_pixel_normal_scores"), self._parts("aupimo_pixel_mask_scores"))
+            return _ranks_of(self._parts("aupimo_pixel_normal_scores"), self._parts("aupimo_pixel_mask_scores"))
         return ranking.rank_bins(self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts)
 
     def _region_mean(self, _: Ranks) -> None:
@@ -227,34 +229,25 @@ def _outward(bounds: tuple[float, float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-class _LatestRanks:
-    """The ranks that were computed last, as long as all tensors live that they were computed from.
+_latest: list[tuple[tuple[weakref.ref[Tensor], ...], int, Ranks]] = []
+"""The ranks that were computed last, as long as all tensors live that they were computed from; or nothing.
 
-    The members of a compute group hold the same tensors, so that the first one ranks for all of them. An update, a
-    reset, a merge or a gathering makes other tensors, of which nothing is remembered.
-    """
-
-    def __init__(self) -> None:
-        self._entry: tuple[tuple[weakref.ref[Tensor], ...], int, Ranks] | None = None
-
-    def ranks(self, normal_parts: list[Tensor], mask_parts: list[Tensor]) -> Ranks:
-        """Rank the mask scores among the normal scores, unless that was done last."""
-        parts = (*normal_parts, *mask_parts)
-        entry = self._entry  # read once: another thread may replace it at any moment
-        if entry is not None:
-            refs, num_normal_parts, ranks = entry
-            is_alike = len(parts) == len(refs) and len(normal_parts) == num_normal_parts
-            if is_alike and all(ref() is part for ref, part in zip(refs, parts, strict=True)):
-                return ranks
-        ranks = ranking.rank(normal_parts, mask_parts)
-        self._entry = tuple(weakref.ref(part, self._forget) for part in parts), len(normal_parts), ranks
-        return ranks
-
-    def _forget(self, _: weakref.ref[Tensor]) -> None:
-        self._entry = None
+The members of a compute group hold the same tensors, so that the first one ranks for all of them. An update, a reset, a
+merge or a gathering makes other tensors, of which nothing is remembered.
+"""
 
 
-_latest = _LatestRanks()
+def _ranks_of(normal_parts: list[Tensor], mask_parts: list[Tensor]) -> Ranks:
+    """Rank the mask scores among the normal scores, unless that was done last."""
+    parts = (*normal_parts, *mask_parts)
+    for refs, num_normal_parts, ranks in [*_latest]:  # a copy: another thread may replace it at any moment
+        is_alike = len(parts) == len(refs) and len(normal_parts) == num_normal_parts
+        if is_alike and all(ref() is part for ref, part in zip(refs, parts, strict=True)):
+            return ranks
+    ranks = ranking.rank(normal_parts, mask_parts)
+    refs = tuple(weakref.ref(part, lambda _: _latest.clear()) for part in parts)
+    _latest[:] = [(refs, len(normal_parts), ranks)]
+    return ranks
 
 
 def _join_small_parts(parts: list[Tensor]) -> None:

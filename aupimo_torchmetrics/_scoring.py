@@ -122,8 +122,7 @@ def _scoring_and_text(
         scoring = sweep.exact_scoring(levels, fpr_bounds, shared_fpr)
         if scoring.max_missing > 0 or sweep.resolves(levels, fpr_bounds):
             return scoring, ""
-        better_bounds = sweep.resolvable_bounds([sweep.normal_levels(kept, 1.0, shared_fpr)], fpr_bounds)
-        return scoring, _warnings.unresolved_bounds(levels, fpr_bounds, shared_fpr, better_bounds)
+        return scoring, _warnings.unresolved_bounds(levels, fpr_bounds, shared_fpr)
     thresholds = sampled.sampled_thresholds(kept, num_thresholds)
     if bool(thresholds.isnan().any()):
         return sweep.undefined_scoring(levels), _warnings.infinite_scores("AUPIMO")

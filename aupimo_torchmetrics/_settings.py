@@ -71,34 +71,19 @@ TIE_TOLERANCE = 1e-3
 """The Wilcoxon test treats scores that differ by at most this as equal, as in the official package."""
 
 
-_ANOMALIB_CLASS = (
-    " For anomalib's `Evaluator` there is `aupimo_torchmetrics.anomalib.AUPIMO`, which knows its settings."
-)
-
-_ANOMALIB_REMEDIES = {
-    "force": "Leave it out: a score is always answered, with a warning where it is uncertain.",
-    "strict": "Leave it out: `update` takes maps and masks, which are never missing.",
-    "fields": "Leave it out: `update(anomaly_map, gt_mask)` takes maps and masks, not a batch.",
-    "prefix": 'Leave it out: the name is given where the metric is logged, `self.log("val/aupimo", metric)`, or by '
-    '`MetricCollection(..., prefix="val/")`.',
-}
-"""What to write in place of the settings that the metric of anomalib has, and this one has not."""
+_ANOMALIB_SETTINGS = ("return_average", "force", "strict", "fields", "prefix")
+"""Settings that the metric of anomalib has, and this one has not."""
 
 
 def check_no_anomalib_settings(settings: Mapping[str, Any]) -> None:
-    """Raise if one of the settings is known from anomalib's metric, with what to write here."""
-    if "return_average" in settings:
-        is_mean = bool(settings["return_average"])
+    """Raise if one of the settings is known from anomalib's metric, with what there is here."""
+    for name in filter(settings.__contains__, _ANOMALIB_SETTINGS):
         raise ValueError(
-            "Unexpected keyword arguments: `return_average` is a setting of anomalib's metric. "
-            f'Use `reduction="{"mean" if is_mean else "none"}"`. In place of `_, result = metric.compute()` write '
-            f"`result = metric.result()`, which has the scores of all images and their mean.{_ANOMALIB_CLASS}"
+            f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metric, which is "
+            "`aupimo_torchmetrics.anomalib.AUPIMO` here. This one takes maps and masks by `update`, is named where it "
+            "is logged, answers every score, uncertain ones with a warning, and has `reduction` in place of "
+            "`return_average`; `metric.result()` has the scores of all images and their mean."
         )
-    for name, remedy in _ANOMALIB_REMEDIES.items():
-        if name in settings:
-            raise ValueError(
-                f"Unexpected keyword arguments: `{name}` is a setting of anomalib's metrics. {remedy}{_ANOMALIB_CLASS}"
-            )
 
 
 def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
@@ -112,7 +97,7 @@ def check_fpr_bounds(fpr_bounds: Sequence[float]) -> tuple[float, float]:
     for bound in fpr_bounds:
         if not isinstance(bound, Real) or isinstance(bound, bool):
             raise TypeError(f"Expected `fpr_bounds` to hold two numbers, but got a {type(bound).__name__}.")
-    lower, upper = (float(bound) for bound in fpr_bounds)
+    lower, upper = map(float, fpr_bounds)
     if not (0 < lower < upper <= 1 and math.isfinite(upper / lower)):
         order = "; they are in reverse order" if lower > upper else ""
         raise SettingError(
@@ -132,70 +117,49 @@ def check_fpr_limit(fpr_limit: float, name: str = "fpr_limit") -> None:
         )
 
 
+def _check_integer(name: str, value: int | None, lowest: int, limits: str, remedy: str) -> int | None:
+    """Return a setting as an `int`; raise unless it is None or an integer from the lowest one to 2**63 - 1."""
+    if value is None:
+        return None
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"Expected `{name}` to be None or an integer, but got {type(value).__name__}. {remedy}")
+    if not lowest <= value < 2**63:
+        raise SettingError(f"Expected `{name}` to be None or {limits}, but got {value}. {remedy}")
+    return int(value)
+
+
 def check_num_thresholds(num_thresholds: int | None) -> int | None:
     """Return the number as an `int`; raise unless it is None or an integer of at least 2."""
-    if num_thresholds is None:
-        return None
-    if not isinstance(num_thresholds, Integral) or isinstance(num_thresholds, bool):
-        raise TypeError(
-            f"Expected `num_thresholds` to be None or an integer, but got {type(num_thresholds).__name__}. "
-            "None gives the exact score, 300000 the protocol of the paper."
-        )
-    if num_thresholds < 2:
-        raise SettingError(
-            f"Expected `num_thresholds` to be None or at least 2, but got {num_thresholds}. "
-            "None gives the exact score, 300000 the protocol of the paper."
-        )
-    return int(num_thresholds)
+    remedy = "None gives the exact score, 300000 the protocol of the paper."
+    return _check_integer("num_thresholds", num_thresholds, 2, "at least 2", remedy)
 
 
 def check_num_bins(num_bins: int | None) -> int | None:
     """Return the number as an `int`; raise unless it is None or a power of two from 2 to 2**24."""
-    if num_bins is None:
-        return None
-    remedy = "None gives the exact value, 2**18 bins are enough for most scores."
-    if not isinstance(num_bins, Integral) or isinstance(num_bins, bool):
-        raise TypeError(f"Expected `num_bins` to be None or an integer, but got {type(num_bins).__name__}. {remedy}")
-    number = int(num_bins)
-    if not 2 <= number <= MAX_NUM_BINS or number.bit_count() != 1:
-        raise SettingError(
-            f"Expected `num_bins` to be None or a power of two from 2 to 2**24, but got {number}. {remedy}"
-        )
+    limits, remedy = (
+        "a power of two from 2 to 2**24",
+        "None gives the exact value, 2**18 bins are enough for most scores.",
+    )
+    number = _check_integer("num_bins", num_bins, 2, limits, remedy)
+    if number is not None and (number > MAX_NUM_BINS or number.bit_count() != 1):
+        raise SettingError(f"Expected `num_bins` to be None or {limits}, but got {number}. {remedy}")
     return number
 
 
 def check_normal_buffer(normal_buffer: int | None) -> int | None:
     """Return the number as an `int`; raise unless it is None or an integer from 1 to 2**63 - 1."""
-    if normal_buffer is None:
-        return None
-    if not isinstance(normal_buffer, Integral) or isinstance(normal_buffer, bool):
-        raise TypeError(
-            f"Expected `normal_buffer` to be None or an integer, but got {type(normal_buffer).__name__}. "
-            "None keeps every normal score."
-        )
-    if not 1 <= normal_buffer < 2**63:
-        raise ValueError(
-            f"Expected `normal_buffer` to be None or from 1 to 2**63 - 1, but got {normal_buffer}. "
-            "None keeps every normal score."
-        )
-    return int(normal_buffer)
+    remedy = "None keeps every normal score."
+    return _check_integer("normal_buffer", normal_buffer, 1, "from 1 to 2**63 - 1", remedy)
 
 
 def check_ignore_index(ignore_index: int | None) -> int | None:
     """Return the value as an `int`; raise unless it is None or a 64-bit integer other than 0 and 1."""
-    if ignore_index is None:
-        return None
-    if not isinstance(ignore_index, Integral) or isinstance(ignore_index, bool):
-        raise TypeError(
-            f"Expected `ignore_index` to be None or an integer, but got {type(ignore_index).__name__}. "
-            "It is the value of the target pixels that do not count, often 255."
-        )
-    if ignore_index in {0, 1} or not -(2**63) <= ignore_index < 2**63:
-        raise ValueError(
-            f"Expected `ignore_index` to be None or an integer of 64 bits other than 0 and 1, but got {ignore_index}. "
-            "In the target 0 is normal and 1 anomalous; the pixels that do not count have another value, often 255."
-        )
-    return int(ignore_index)
+    limits = "an integer of 64 bits other than 0 and 1"
+    remedy = "In the target 0 is normal and 1 anomalous; the pixels that do not count have another value, often 255."
+    number = _check_integer("ignore_index", ignore_index, -(2**63), limits, remedy)
+    if number in {0, 1}:
+        raise ValueError(f"Expected `ignore_index` to be None or {limits}, but got {number}. {remedy}")
+    return number
 
 
 def check_choice(name: str, value: str, choice: Any) -> None:

@@ -14,7 +14,6 @@ from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps, as_pairs
 from aupimo_torchmetrics._engine.kept import PixelScores, lowest_of, prune_scores, take_images, true_indices
 from aupimo_torchmetrics._engine.select import select_scores
-from aupimo_torchmetrics._list_states import fingerprint
 from aupimo_torchmetrics._listening import TellingMetric
 from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
@@ -31,13 +30,8 @@ class PixelScoresMetric(TellingMetric):
 
     if TYPE_CHECKING:  # TorchScript does not understand the annotations
         aupimo_normal_scores: list[Tensor] | Tensor
-        aupimo_mask_scores: list[Tensor] | Tensor
         aupimo_num_kept: list[Tensor] | Tensor
-        aupimo_num_pixels: list[Tensor] | Tensor
         aupimo_is_anomalous: list[Tensor] | Tensor
-        aupimo_image_ids: list[Tensor] | Tensor
-        aupimo_id_lengths: list[Tensor] | Tensor
-        aupimo_id_bytes: list[Tensor] | Tensor
         aupimo_id_kinds: Tensor
         aupimo_floor: Tensor
         aupimo_normal_min: Tensor
@@ -79,7 +73,7 @@ class PixelScoresMetric(TellingMetric):
         it only where it is needed, to sample thresholds, and is not among the scores that are kept anyway.
         """
         buffer = (-1, 0.0) if self.normal_buffer is None else (self.normal_buffer, self._upper_fpr)
-        self._add_lists(fingerprint("qdq", *buffer, self.ignore_index or 0))
+        self._add_config("qdq", *buffer, self.ignore_index or 0)
         floor = torch.tensor(-math.inf, dtype=self._score_dtype, device=self._device)
         kinds = torch.zeros(2, dtype=torch.int64, device=self._device)  # 1 if there are integer ids, 1 if text ids
         self.add_state("aupimo_floor", default=floor, dist_reduce_fx="max")
@@ -217,17 +211,19 @@ class PixelScoresMetric(TellingMetric):
         sizes = [len(part) for part in self.aupimo_normal_scores]
         first, others = sum(sizes[:1]), sum(sizes[1:])
         if self.normal_buffer is not None and others > max(2 * self.normal_buffer, first):
-            self._prune(self.normal_buffer)
+            self._compact()
         elif len(sizes) > MAX_PARTS:
             num_left = 0 if self.normal_buffer is None and others >= first else 1
             for name in self._list_dtypes:
                 parts = self._parts(name)
                 setattr(self, name, [*parts[:num_left], torch.cat(parts[num_left:])])
 
-    def _prune(self, normal_buffer: int) -> None:
+    def _compact(self) -> None:
         """Replace each list state by one tensor, without the normal scores that can no longer matter."""
         joined, device = self._joined(), self.device
-        kept = prune_scores(self._kept(joined), normal_buffer, self._upper_fpr)
+        kept = self._kept(joined)
+        if self.normal_buffer is not None:
+            kept = prune_scores(kept, self.normal_buffer, self._upper_fpr)
         for name, whole in zip(joined, [*kept[:_NUM_LISTS], *[*joined.values()][_NUM_LISTS:]], strict=True):
             setattr(self, name, [whole.to(device)])
         self.aupimo_floor = kept.floor.to(device)

@@ -46,8 +46,6 @@ def repeated_ids(num_conflicts: int) -> str:
 
 def ignored_images(name: str, num_dropped: int, ignore_index: int | None) -> str:
     """Say that images were dropped because every pixel of theirs is ignored."""
-    if num_dropped == 0:
-        return ""
     return (
         f"{name} does not count every image. {num_dropped} of the images were skipped, with their ids: every pixel of "
         f"their `target` is {ignore_index}, which is `ignore_index`. Remove these images from the data, or correct "
@@ -140,16 +138,8 @@ def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str
     )
 
 
-def unresolved_bounds(
-    levels: NormalLevels,
-    fpr_bounds: tuple[float, float],
-    shared_fpr: SharedFPR,
-    better_bounds: tuple[float, float] | None,
-) -> str:
-    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds.
-
-    The text names bounds that can be resolved, if there are `better_bounds`.
-    """
+def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR) -> str:
+    """Say that no threshold has a shared FPR above 0 and down to the lower bound, or none between the bounds."""
     if sweep.resolves(levels, fpr_bounds):
         return ""
     lower, upper = fpr_bounds
@@ -164,32 +154,22 @@ def unresolved_bounds(
         below = float(torch.where(levels.fpr < lower, levels.fpr, 0).amax())
         above = float(torch.where(levels.fpr > upper, levels.fpr, 1).amin())
         fact = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
-    larger = "larger `fpr_bounds`"
-    if better_bounds is not None:
-        larger += f" as `fpr_bounds=({_shortest(better_bounds[0])}, {_shortest(better_bounds[1])})`"
     return (
         f"AUPIMO is uncertain. The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is "
-        f"interpolated. Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
+        f"interpolated. Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
     )
 
 
 def few_samples(samples: Samples, fpr_bounds: tuple[float, float]) -> str:
     """Say that sampled thresholds are few or miss the FPR bounds, where the official package warns or fails."""
     reached = float(samples.fpr[samples.last]), float(samples.fpr[samples.first])
-    missed = [
-        f"{got:.3g} for {wanted:g}"
-        for wanted, got in zip(fpr_bounds, reached, strict=True)
-        if abs(got - wanted) > MAX_BOUND_ERROR * wanted
-    ]
+    pairs = [*zip(fpr_bounds, reached, strict=True)]
+    missed = [f"{got:.3g} for {wanted:g}" for wanted, got in pairs if abs(got - wanted) > MAX_BOUND_ERROR * wanted]
     facts = [f"the thresholds nearest to the FPR bounds reach {' and '.join(missed)}"] if missed else []
     if samples.num_points < MIN_SAMPLED_POINTS:
         facts.append(f"only {samples.num_points} thresholds lie between the FPR bounds")
-    if not facts:
-        return ""
-    return (
-        f"AUPIMO may be inaccurate: {', and '.join(facts)}. "
-        "Increase `num_thresholds`, or set it to None for the exact score."
-    )
+    remedy = "Increase `num_thresholds`, or set it to None for the exact score."
+    return f"AUPIMO may be inaccurate: {', and '.join(facts)}. {remedy}" if facts else ""
 
 
 def unknown_thresholds() -> str:
@@ -198,12 +178,6 @@ def unknown_thresholds() -> str:
         "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as not all normal scores of "
         "that shared FPR were kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
     )
-
-
-def _shortest(value: float) -> str:
-    """Write a number of three digits as people write FPRs: `1e-3`, `2.5e-2`, `1`."""
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}" if int(exponent) == 0 else f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _rounded_up(value: float) -> float:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds
-from aupimo_torchmetrics._engine.inputs import Maps, is_numpy
-from aupimo_torchmetrics._list_states import used_once
+from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, is_numpy
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Reduction, SharedFPR, check_choice
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
@@ -274,8 +274,15 @@ def pixel_f1_max(
 
 
 def _value(metric: Any, preds: Maps, target: Maps, **kwargs: Any) -> Any:
-    """Value of a new metric of one batch: tensors, or arrays for arrays. Nothing is gathered from other processes."""
-    used_once(metric, preds, target, **kwargs)
+    """Value of a new metric of one batch, in the precision and on the device of the maps; arrays for arrays.
+
+    The methods of the class are those that torchmetrics has not wrapped: nothing is gathered from other processes.
+    """
+    pairs = as_pairs(preds, target, validate_args=metric.validate_args)
+    is_double = any(maps.dtype == torch.float64 for maps, _ in pairs)
+    device = pairs[0][0].device if pairs else torch.device("cpu")
+    metric._begin_on(device, torch.float64 if is_double else torch.float32)  # noqa: SLF001
+    type(metric).update(metric, preds, target, **kwargs)
     value = type(metric).compute(metric)
     if not is_numpy(preds):
         return value

@@ -66,21 +66,12 @@ from torchmetrics.utilities.data import _squeeze_if_scalar
 from torchmetrics.utilities.imports import _MATPLOTLIB_AVAILABLE
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
+from aupimo_torchmetrics import _settings as checks
 from aupimo_torchmetrics._engine.kept import DEFAULT_NORMAL_BUFFER
 from aupimo_torchmetrics._engine.sweep import mean_score
 from aupimo_torchmetrics._listening import Update
 from aupimo_torchmetrics._scoring import draw_curves
-from aupimo_torchmetrics._settings import (
-    DEFAULT_FPR_BOUNDS,
-    Reduction,
-    SharedFPR,
-    check_choice,
-    check_fpr_bounds,
-    check_ignore_index,
-    check_no_anomalib_settings,
-    check_normal_buffer,
-    check_num_thresholds,
-)
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, Reduction, SharedFPR
 from aupimo_torchmetrics._states import PixelScoresMetric
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, result_of
 
@@ -153,14 +144,7 @@ class AUPIMO(PixelScoresMetric):
     plot_upper_bound: float = 1.0
     plot_legend_name: str = "Image"
 
-    _settings: ClassVar[tuple[str, ...]] = (
-        "num_thresholds",
-        "fpr_bounds",
-        "reduction",
-        "shared_fpr",
-        "normal_buffer",
-        "ignore_index",
-    )
+    _settings: ClassVar[str] = "num_thresholds fpr_bounds reduction shared_fpr normal_buffer ignore_index"
 
     def __init__(
         self,
@@ -174,12 +158,12 @@ class AUPIMO(PixelScoresMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_no_anomalib_settings(kwargs)
-        num_thresholds = check_num_thresholds(num_thresholds)
-        bounds = check_fpr_bounds(fpr_bounds)
-        check_choice("reduction", reduction, Reduction)
-        check_choice("shared_fpr", shared_fpr, SharedFPR)
-        normal_buffer, ignore_index = check_normal_buffer(normal_buffer), check_ignore_index(ignore_index)
+        checks.check_no_anomalib_settings(kwargs)
+        num_thresholds = checks.check_num_thresholds(num_thresholds)
+        bounds = checks.check_fpr_bounds(fpr_bounds)
+        checks.check_choice("reduction", reduction, Reduction)
+        checks.check_choice("shared_fpr", shared_fpr, SharedFPR)
+        normal_buffer, ignore_index = checks.check_normal_buffer(normal_buffer), checks.check_ignore_index(ignore_index)
         super().__init__(num_thresholds, normal_buffer, bounds[1], ignore_index, validate_args, **kwargs)
         self.fpr_bounds = bounds
         self.reduction = reduction
@@ -320,7 +304,7 @@ class PIMO(PixelScoresMetric):
 
     """
 
-    _settings: ClassVar[tuple[str, ...]] = ("num_thresholds", "shared_fpr", "ignore_index")
+    _settings: ClassVar[str] = "num_thresholds shared_fpr ignore_index"
 
     def __init__(
         self,
@@ -331,8 +315,11 @@ class PIMO(PixelScoresMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        num_thresholds, ignore_index = check_num_thresholds(num_thresholds), check_ignore_index(ignore_index)
-        check_choice("shared_fpr", shared_fpr, SharedFPR)
+        num_thresholds, ignore_index = (
+            checks.check_num_thresholds(num_thresholds),
+            checks.check_ignore_index(ignore_index),
+        )
+        checks.check_choice("shared_fpr", shared_fpr, SharedFPR)
         super().__init__(num_thresholds, None, 1.0, ignore_index, validate_args, **kwargs)
         self.shared_fpr = shared_fpr
 

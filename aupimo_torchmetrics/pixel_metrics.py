@@ -12,7 +12,6 @@ Dataset", IJCV 129, 2021; V. Zavrtanik et al., "DRAEM", ICCV 2021 (average preci
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +25,6 @@ from aupimo_torchmetrics._engine.regions import PackedMasks
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._pixel_states import PixelMetric
 from aupimo_torchmetrics._settings import DEFAULT_FPR_LIMIT, check_fpr_limit
-from aupimo_torchmetrics.results import PixelResult
 
 __all__ = ["AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
 
@@ -72,7 +70,7 @@ class AUPRO(PixelMetric):
 
     """
 
-    _settings: ClassVar[tuple[str, ...]] = ("fpr_limit", "num_bins", "ignore_index")
+    _settings: ClassVar[str] = "fpr_limit num_bins ignore_index"
     _is_of_regions: ClassVar[bool] = True
 
     def __init__(
@@ -234,7 +232,5 @@ class PixelF1Max(PixelMetric):
     def _value(self, ranks: Ranks) -> float:
         return ranking.f1_max(ranks)
 
-    def _score(self) -> PixelResult:
-        """Score, and find the threshold."""
-        result, ranks = super()._score(), self._ranks()
-        return replace(result, threshold=ranking.f1_threshold(ranks)) if ranks.is_defined else result
+    def _threshold(self, ranks: Ranks) -> float:
+        return ranking.f1_threshold(ranks)

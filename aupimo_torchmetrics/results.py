@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
@@ -113,7 +114,8 @@ class PIMOResult(NamedTuple):
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        _result_files.write_curves(path, (torch.as_tensor(part).cpu() for part in self), shared_fpr)
+        parts = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu() for part in self)
+        _result_files.write_curves(path, parts, shared_fpr)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "PIMOResult":
@@ -512,16 +514,9 @@ class AUPIMOResult:
                 raise ValueError(
                     f"Expected `{name}` to hold one for each of {len(self.aupimos)} scores, but got {len(values)}."
                 )
-        scores = _result_files.Scores(
-            aupimos=self.aupimos.cpu(),
-            fpr_bounds=self.fpr_bounds,
-            threshold_bounds=self.threshold_bounds,
-            num_points=self.num_points,
-            shared_fpr=self.shared_fpr,
-            paths=self.paths,
-        )
+        scores = {name: getattr(self, name) for name in _result_files.Scores._fields}
         details = _result_files.Details(
-            scores=scores,
+            scores=_result_files.Scores(**{**scores, "aupimos": self.aupimos.cpu()}),
             kept=None if self._scoring is None else with_ids(self._scoring.kept, self.image_ids),
             known={name: each for name, each in known.items() if self._scoring is None and each is not None},
             num_thresholds=self.num_thresholds,
@@ -595,56 +590,33 @@ def result_of(
 ) -> AUPIMOResult:
     """Score distinct images and make a result of them."""
     scored = score_images(images, fpr_bounds, num_thresholds, shared_fpr)
-    return _from_scored(
-        scored,
-        fpr_bounds=fpr_bounds,
-        num_thresholds=num_thresholds,
-        shared_fpr=shared_fpr,
-        paths=images.paths,
-        warnings=(*scored.of_ids, *scored.undefined, *scored.uncertain),
-    )
-
-
-def _from_scored(scored: ScoredImages, **settings: Any) -> AUPIMOResult:
-    """Make a result of scored images and of the settings, which these do not hold."""
     kept, scoring = scored.kept, scored.scoring
     is_first_known = scoring.samples is not None and not math.isnan(scoring.threshold_bounds[0])
     return AUPIMOResult(
-        aupimos=settings.pop("aupimos", scored.aupimos),
+        aupimos=scored.aupimos,
+        fpr_bounds=fpr_bounds,
         threshold_bounds=scoring.threshold_bounds,
+        num_thresholds=num_thresholds,
         num_points=scoring.samples.num_points if scoring.samples is not None and is_first_known else None,
+        shared_fpr=shared_fpr,
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
+        paths=images.paths,
         mask_sizes=torch.where(kept.is_anomalous, kept.num_pixels, 0),
+        warnings=(*scored.of_ids, *scored.undefined, *scored.uncertain),
         _scoring=scored,
-        **settings,
     )
 
 
 def _from_details(details: _result_files.Details) -> AUPIMOResult:
     """Make a result of the content of a file of tensors."""
-    scores, version, warnings = details.scores, details.version, details.warnings
+    scores, texts = details.scores, {"version": details.version, "warnings": details.warnings}
     if details.kept is None:
-        return AUPIMOResult(
-            **scores._asdict(),
-            num_thresholds=details.num_thresholds,
-            version=version,
-            warnings=warnings,
-            image_classes=details.known.get("image_classes"),
-            image_ids=details.known.get("image_ids"),
-            mask_sizes=details.known.get("mask_sizes"),
-        )
+        return AUPIMOResult(**scores._asdict(), **details.known, **texts, num_thresholds=details.num_thresholds)  # type: ignore[arg-type]
     num_thresholds = details.num_thresholds if isinstance(details.num_thresholds, int) else None
-    return _from_scored(
-        score_images(Images(details.kept, scores.paths, ()), scores.fpr_bounds, num_thresholds, scores.shared_fpr),
-        aupimos=scores.aupimos,
-        fpr_bounds=scores.fpr_bounds,
-        num_thresholds=num_thresholds,
-        shared_fpr=scores.shared_fpr,
-        paths=scores.paths,
-        version=version,
-        warnings=warnings,
-    )
+    images = Images(details.kept, scores.paths, ())
+    result = result_of(images, scores.fpr_bounds, num_thresholds, scores.shared_fpr)
+    return replace(result, aupimos=scores.aupimos, **texts)  # type: ignore[arg-type]
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:

@@ -159,7 +159,16 @@ STATE_DTYPES = {
     "aupimo_floor": torch.float32,
     "aupimo_config": torch.int64,
 }
-"""States of a metric that samples no thresholds; one that does has the lowest normal score, too, if it has a buffer."""
+"""Dtypes of the states, but for the lowest normal score, which is kept only where thresholds are sampled."""
+
+
+def two_alike(state: Tensor, group: Any) -> list[Tensor]:  # noqa: ARG001  called by torchmetrics
+    """Gather as if a second process held the same."""
+    return [state, state.clone()]
+
+
+AS_TWO = {"dist_sync_fn": two_alike, "distributed_available_fn": lambda: True}
+"""Settings of a metric that gathers as if there were two processes."""
 
 COPIES = {"clone": Metric.clone, "deepcopy": copy.deepcopy, "pickle": lambda metric: pickle.loads(pickle.dumps(metric))}  # noqa: S301
 """Ways to copy a metric."""
@@ -190,6 +199,13 @@ def by_function(metric: AUPIMO | PIMO, preds: Any, target: Any) -> Any:
         return functional.pimo(preds, target, metric.num_thresholds, shared_fpr=shared_fpr)
     settings = (metric.num_thresholds, metric.fpr_bounds)
     return functional.aupimo(preds, target, *settings, reduction=metric.reduction, shared_fpr=shared_fpr)
+
+
+def assert_dtypes(metric: Metric) -> None:
+    """Assert that each state has its dtype."""
+    dtypes = {name: {part.dtype for part in parts} for name, parts in states_of(metric).items()}
+    assert dtypes.pop("aupimo_normal_min", {torch.float32}) == {torch.float32}
+    assert dtypes == {name: {dtype} for name, dtype in STATE_DTYPES.items()}
 
 
 def states_of(metric: Metric) -> dict[str, list[Tensor]]:

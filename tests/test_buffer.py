@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import FPR_BOUNDS, assert_same, by_function, join, make_aupimo, make_batch, updated
 
-from aupimo_torchmetrics import AUPIMO
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult
 
 
 def num_normal_scores(metric: Any) -> int:
@@ -171,3 +173,41 @@ def test_many_updates_leave_few_parts(normal_buffer: int | None) -> None:
         assert len(metric.aupimo_num_kept) <= 257
     maps, masks = (list(each) for each in zip(*((maps[0], masks[0]) for maps, masks in batches), strict=True))
     assert_same(metric.compute(), by_function(metric, maps, masks), atol=1e-7)  # order of summation
+
+
+def test_a_score_that_is_nan_has_its_reason() -> None:
+    """Where a small buffer holds only scores of an image that does not count, the score is NaN, and a text says why."""
+    preds, target = make_batch("NNA", 0)
+    metric = make_aupimo(normal_buffer=1)
+    metric.update(preds[:1], target[:1], image_ids=[0])
+    metric.update(preds[2:], target[2:], image_ids=[2])
+    metric.update((preds[1:2] + 100).repeat(1, 4, 1), target[1:2].repeat(1, 4, 1), image_ids=[0])  # another image
+    with pytest.warns(UserWarning, match="AUPIMO") as caught:
+        assert metric.compute().isnan()
+    texts = [str(each.message) for each in caught]
+    assert any(
+        "undefined (NaN): all normal scores that were kept are of images whose id was seen" in each for each in texts
+    )
+    assert metric.result().warnings == tuple(texts)
+
+
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+@pytest.mark.parametrize("num_thresholds", [None, 20_000])
+def test_a_threshold_that_is_not_known_is_nan_everywhere(
+    shared_fpr: str, num_thresholds: int | None, tmp_path: Path
+) -> None:
+    """Thresholds are those of all scores, or NaN with a reason, in a result, its table and its files."""
+    settings = {"num_thresholds": num_thresholds, "shared_fpr": shared_fpr}
+    exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = with_a_floor("first batch", **settings).result()
+    result.save(tmp_path / "aupimos.json")
+    for each in (result, AUPIMOResult.load(tmp_path / "aupimos.json")):
+        is_known = not math.isnan(each.threshold_bounds[0])
+        assert is_known == (shared_fpr == "max")
+        assert is_known or (each.warnings and each.to_dataframe()["tpr_at_upper"].isna().all())
+        point = each.operating_point(fpr=FPR_BOUNDS[1])
+        assert math.isnan(point.threshold) == math.isnan(point.shared_fpr) == (not is_known)
+        for fpr in (1e-5, 1e-3, 5e-3, 1e-2):
+            assert math.isnan(each.threshold_at(fpr)) or each.threshold_at(fpr) == exact.threshold_at(fpr)

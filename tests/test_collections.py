@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -22,6 +23,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sampled": {"num_thresholds": 20_000},
     "max": {"shared_fpr": "max"},
 }
+
+
+EXACT = set(SETTINGS) - {"sampled"}
+"""Those that keep the same. One that samples thresholds keeps the lowest normal score, too, which takes time."""
 
 
 def make_aupimo(**settings: Any) -> AUPIMO:
@@ -55,7 +60,7 @@ def test_settings_of_compute_share_one_state(first_batch: str, by_keyword: bool)
             collection.update(preds=preds, target=target)
         else:
             collection.update(preds, target)
-    assert groups_of(collection) == [set(SETTINGS)]
+    assert groups_of(collection) == [EXACT, {"sampled"}]
     values = collection.compute()
     for name, settings in SETTINGS.items():
         assert_same(values[name], by_function(batches, **settings))
@@ -82,7 +87,8 @@ def test_settings_of_update_keep_states_apart(first_batch: str, settings: dict[s
     batches = [make_batch(first_batch, 7), *BATCHES]
     for preds, target in batches:
         collection.update(preds, target)
-    assert groups_of(collection) == [set(SETTINGS), {"apart"}]
+    assert groups_of(collection)[0] == EXACT
+    assert {"apart"} in groups_of(collection)
     values = collection.compute()
     bounds = {name: value for name, value in settings.items() if name == "fpr_bounds"}
     # the buffer changes the order of summation
@@ -97,7 +103,7 @@ def test_foreign_metric_stays_apart(first_batch: str) -> None:
     batches = [make_batch(first_batch, 7), *BATCHES]
     for preds, target in batches:
         collection.update(preds, target)
-    assert groups_of(collection)[0] == set(SETTINGS)
+    assert groups_of(collection)[0] == EXACT
     assert {"pixel_auroc"} in groups_of(collection)
     assert {"curves"} in groups_of(collection)
     values = collection.compute()
@@ -188,7 +194,24 @@ def test_pruning_in_a_group_reaches_all_members() -> None:
             for name, each in SETTINGS.items():
                 # the buffer changes the order of summation
                 assert_same(values[name], by_function(stream[: i + 1], **each), atol=1e-7)
-    assert groups_of(collection) == [set(SETTINGS)]
+    assert groups_of(collection) == [EXACT, {"sampled"}]
+
+
+@pytest.mark.parametrize("first_batch", ["NANA", "NN", "AA", ""])
+@pytest.mark.parametrize("names", [("exact", "300", "900"), ("900", "exact", "300"), ("300", "900", "exact")])
+def test_metrics_that_sample_share_what_they_need(first_batch: str, names: tuple[str, ...]) -> None:
+    """In any order, metrics that sample thresholds are updated once, apart from an exact one, and all are right."""
+    settings = {name: {} if name == "exact" else {"num_thresholds": int(name)} for name in names}
+    batches = [make_batch(first_batch, 7), *BATCHES]
+    for buffer in (2**16, 16):
+        collection = MetricCollection({name: make_aupimo(normal_buffer=buffer, **settings[name]) for name in names})
+        for preds, target in batches:
+            collection.update(preds, target)
+        assert groups_of(collection) == [{"300", "900"}, {"exact"}]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few thresholds
+            for name, value in collection.compute().items():
+                assert_same(value, by_function(batches, **settings[name]), atol=1e-7)  # order of summation
 
 
 @pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import keep, make_image_list, score, updated
+from helpers import make_image_list, score, updated
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics._scoring import distinct_images
 from aupimo_torchmetrics.functional import aupimo, aupro
-from aupimo_torchmetrics.results import result_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # most bounds fall between the few thresholds
 
@@ -305,17 +303,14 @@ def test_any_floor_gives_the_score_or_a_bound(  # noqa: PLR0917  drawn by name
     normal = torch.cat([each.flatten() for each, mask in zip(maps, masks, strict=True) if not mask.any()])
     floor = float(normal.sort(descending=True).values[num_kept - 1])
     exact = score(maps, masks, bounds, num_thresholds, shared_fpr=shared_fpr)
-    images = distinct_images(keep(maps, masks, floor=floor))
-    # The lowest normal score is known, however few are kept.
-    images = images._replace(kept=images.kept._replace(normal_min=normal.amin()))
-    result = result_of(images, bounds, num_thresholds, shared_fpr)
+    result = score(maps, masks, bounds, num_thresholds, shared_fpr=shared_fpr, floor=floor)
     stated = re.findall(r"may be up to (\S+) larger", " ".join(result.warnings))
     gap = (exact.aupimos - result.aupimos)[~exact.aupimos.isnan()]
     assert float(gap.min()) >= -1e-12
     assert float(gap.max()) <= (float(stated[0]) if stated else 0.0) + 1e-12
-    if num_thresholds is not None:
-        for known, true in zip(result.threshold_bounds, exact.threshold_bounds, strict=True):
-            assert math.isnan(known) or known == true
-        for fpr in (bounds[0] / 3, bounds[0], math.sqrt(bounds[0] * bounds[1]), bounds[1]):
-            threshold = result.threshold_at(fpr)
-            assert math.isnan(threshold) or threshold == exact.threshold_at(fpr)
+    for known, true in zip(result.threshold_bounds, exact.threshold_bounds, strict=True):
+        assert math.isnan(known) or known == true
+    for fpr in (bounds[0] / 3, bounds[0], math.sqrt(bounds[0] * bounds[1]), bounds[1]):
+        threshold = result.threshold_at(fpr)
+        assert math.isnan(threshold) or threshold == exact.threshold_at(fpr)
+    assert result.warnings or not any(map(math.isnan, result.threshold_bounds))

@@ -156,28 +156,6 @@ def test_tensor_maps_with_array_masks(images: tuple[Tensor, Tensor], expected: l
     assert_scores(of_array, expected)
 
 
-@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
-@pytest.mark.parametrize("kind", [list, tuple])
-def test_lists_of_images_of_any_sizes(kind: type, shared_fpr: str) -> None:
-    """A list or tuple may mix sizes; shares of images count, not numbers of pixels."""
-    maps, masks = make_image_list(1)
-    expected = reference.aupimo(as_arrays(maps), as_arrays(masks), BOUNDS, shared_fpr)
-    settings: dict[str, Any] = {"fpr_bounds": BOUNDS, "reduction": "none", "shared_fpr": shared_fpr}
-    of_tensors = aupimo(kind(maps), kind(masks), **settings)
-    of_arrays = aupimo(kind(as_arrays(maps)), kind(as_arrays(masks)), **settings)
-    assert isinstance(of_tensors, Tensor)
-    assert isinstance(of_arrays, np.ndarray)
-    assert_scores(of_tensors, expected, ROUNDING[torch.float64])
-    assert_scores(of_arrays, expected, ROUNDING[torch.float64])
-
-
-def test_list_of_one_size_equals_the_tensor(images: tuple[Tensor, Tensor]) -> None:
-    """Whether images come in a list or in a tensor changes no bit."""
-    maps, masks = images
-    of_list = aupimo(list(maps), list(masks), fpr_bounds=BOUNDS, reduction="none")
-    assert torch.allclose(of_list, aupimo(*images, fpr_bounds=BOUNDS, reduction="none"), 0.0, 0.0, equal_nan=True)
-
-
 def test_list_may_mix_dtypes() -> None:
     """Of maps in several dtypes none loses precision."""
     maps, masks = make_image_list(1)
@@ -186,34 +164,6 @@ def test_list_may_mix_dtypes() -> None:
     scores = aupimo(maps, masks, fpr_bounds=BOUNDS, reduction="none")
     assert scores.dtype == torch.float64
     assert_scores(scores, expected, ROUNDING[torch.float64])
-
-
-def test_channel_axis_of_one_is_ignored(images: tuple[Tensor, Tensor], expected: list[float]) -> None:
-    """Maps and masks (N, 1, H, W) give what those (N, H, W) give."""
-    maps, masks = images
-    assert_scores(aupimo(maps[:, None], masks[:, None], fpr_bounds=BOUNDS, reduction="none"), expected)
-
-
-def test_inputs_are_neither_changed_nor_kept(images: tuple[Tensor, Tensor]) -> None:
-    """Maps and masks are left as they are, and results do not change when they do."""
-    maps, masks = images[0].clone(), images[1].clone()
-    scores = aupimo(maps, masks, fpr_bounds=BOUNDS, reduction="none")
-    curves = pimo(maps, masks, 7)
-    assert torch.equal(maps, images[0])
-    assert torch.equal(masks, images[1])
-    before = [part.clone() for part in (scores, *curves)]
-    maps.zero_()
-    masks.zero_()
-    for part, was in zip((scores, *curves), before, strict=True):
-        assert torch.allclose(part, was, 0.0, 0.0, equal_nan=True)
-
-
-def test_results_have_no_gradient(images: tuple[Tensor, Tensor]) -> None:
-    """Scores are counts of ranks, which have no gradient; maps that track one are accepted."""
-    maps = images[0].clone().requires_grad_()
-    score = aupimo(maps * 2, images[1], fpr_bounds=BOUNDS)
-    assert not score.requires_grad
-    assert not any(part.requires_grad for part in pimo(maps * 2, images[1], 7))
 
 
 def test_scores_are_not_rescaled(images: tuple[Tensor, Tensor]) -> None:
@@ -225,11 +175,6 @@ def test_scores_are_not_rescaled(images: tuple[Tensor, Tensor]) -> None:
     thresholds = pimo(4 * maps + 1024, masks, 2).thresholds
     normal = (4 * maps + 1024)[[0, 2, 4]]
     assert thresholds.tolist() == [float(normal.min()), float(normal.max())]
-
-
-def test_checks_may_be_skipped(images: tuple[Tensor, Tensor], expected: list[float]) -> None:
-    """Without checks the scores of valid input are the same."""
-    assert_scores(aupimo(*images, fpr_bounds=BOUNDS, reduction="none", validate_args=False), expected)
 
 
 @pytest.mark.parametrize("shared_fpr", ["mean", "max"])
@@ -268,21 +213,6 @@ def test_arrays_of_something_else_are_refused(dtype: Any) -> None:
             aupimo(*arrays, fpr_bounds=BOUNDS)
 
 
-def test_larger_images_resolve_narrow_bounds() -> None:
-    """Images of as many pixels as the warning says have a step below the lower bound, and one between the two."""
-    bounds = (1.1e-3, 1.8e-3)
-
-    def update(num_pixels: int) -> None:
-        maps = torch.arange(3.0 * num_pixels).view(3, 1, num_pixels)
-        aupimo(
-            maps, torch.tensor([False, False, True])[:, None, None].expand_as(maps), fpr_bounds=bounds, shared_fpr="max"
-        )
-
-    with pytest.warns(UserWarning, match="Use normal images of 1429 pixels or more"):
-        update(1000)
-    update(1429)
-
-
 def test_maximum_that_steps_over_the_bounds_names_small_images() -> None:
     """A small image may take the maximum from below the lower bound to above the upper one, without any tie."""
     maps, masks = make_image_list(0, [(2, 2), (20, 20), (20, 20)], anomalous=(2,))
@@ -317,25 +247,6 @@ def test_undefined_scores_are_nan_with_one_warning(
     assert scores.isnan().tolist() == [True] * len(maps)
     with pytest.warns(UserWarning, match=cause):
         assert math.isnan(aupimo(maps, masks, num_thresholds, (0.01, 0.3)))
-
-
-@pytest.mark.parametrize("num_thresholds", [None, 7])
-@pytest.mark.parametrize(("cause", "anomalous"), UNDEFINED, ids=[cause for cause, _ in UNDEFINED])
-def test_undefined_curves_are_nan_with_one_warning(
-    cause: str, anomalous: tuple[int, ...] | None, num_thresholds: int | None
-) -> None:
-    """Without a normal image all of a curve is NaN, without an anomalous one only the recall."""
-    maps, masks = make_images(0, 3, anomalous=anomalous or ())
-    if anomalous == ():
-        maps, masks = maps[:0], masks[:0]
-    with pytest.warns(UserWarning, match=rf"PIMO is undefined \(NaN\): {cause}") as warnings:
-        curves = pimo(maps, masks, num_thresholds)
-    assert len(warnings) == 1
-    assert curves.per_image_tprs.shape == (len(maps), len(curves.thresholds))
-    assert bool(curves.per_image_tprs.isnan().all())
-    has_normal_images = anomalous is None
-    assert bool(curves.thresholds.isnan().all()) != has_normal_images
-    assert bool(curves.shared_fpr.isnan().all()) != has_normal_images
 
 
 @pytest.mark.parametrize("function", [aupimo, pimo])

@@ -29,7 +29,6 @@ from helpers import (
     updated,
 )
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import AUPIMO, PIMO
 from aupimo_torchmetrics.functional import aupimo, aupro, pimo
@@ -170,30 +169,6 @@ def test_a_floor_is_chosen_from_what_counts() -> None:
     assert sum(len(part) for part in metric.aupimo_normal_scores) < 0.05 * maps.numel()
 
 
-@pytest.mark.parametrize("as_list", [False, True])
-def test_few_blocks_are_looked_at(as_list: bool) -> None:
-    """Where most blocks hold nothing to keep, the ignored pixels of the others are ignored all the same."""
-    maps, masks = make_batch("NNNNAA", 6, (128, 128))
-    maps[:4] = maps[:4].sort(2).values  # the high scores lie in few blocks
-    target = masks.long()
-    maps[:, 60, ::2], target[:, 60, ::2] = 1000, IGNORED
-    maps[:, :, 127], target[:, :, 127] = 1000, IGNORED
-    target[masks & (torch.arange(128) % 3 == 0)] = IGNORED
-    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), reduction="none", normal_buffer=64, ignore_index=IGNORED)
-    for _ in range(2):
-        metric.update(*(list(maps), list(target)) if as_list else (maps, target))
-    assert_same(metric.compute(), expected_of(metric, [(maps, target)] * 2), atol=MAX_ERROR)
-
-
-def test_pixels_of_large_blocks_are_counted() -> None:
-    """An odd size makes blocks of more than 255 pixels; all of one may be ignored."""
-    target = torch.zeros(1, 3, 257, dtype=torch.uint8)
-    target[0, 1] = IGNORED
-    metric = make_metric()
-    metric.update(torch.rand(target.shape), target)
-    assert torch.cat(metric.aupimo_num_pixels).tolist() == [2 * 257]
-
-
 def test_a_mask_of_which_every_pixel_is_ignored_is_no_mask() -> None:
     """Such an image is normal; the sizes of masks count what remains, and so do the pixels of normal images."""
     maps, masks = make_batch("NAA", 0)
@@ -254,28 +229,6 @@ def test_a_batch_without_any_other_pixel(ids: Any, method: str) -> None:
     assert_same(metric.compute(), expected_of(metric, BATCHES[:1]))
 
 
-def test_a_skipped_image_is_no_half_update() -> None:
-    """Where warnings are errors, the batch is rejected as a whole."""
-    metric = updated(make_metric(), BATCHES[:1])
-    before = copy.deepcopy(metric.metric_state)
-    target = BATCHES[1][1].clone()
-    target[0] = IGNORED
-    with pytest.raises(UserWarning, match="1 of the images"):
-        metric.update(BATCHES[1][0], target)
-    assert_same(metric.metric_state, before)
-
-
-@each_variant
-@ignore_few_pixels
-def test_forward_gives_the_batch_and_adds_it(variant: Any) -> None:
-    """`forward` answers for the batch, and the metric has all batches afterwards."""
-    metric = variant(ignore_index=IGNORED)
-    for batch in BATCHES:
-        value = metric(*batch)
-        assert_same(value, expected_of(metric, [batch]), atol=MAX_ERROR)
-    assert_same(metric.compute(), expected_of(metric), atol=MAX_ERROR)
-
-
 @pytest.mark.parametrize("other", [None, 254, -1, 255 + 2**16, 255 + 2**32])
 def test_states_of_another_value_are_refused(other: int | None) -> None:
     """Metrics that ignored other pixels are not merged, and their saved states are not loaded."""
@@ -287,37 +240,6 @@ def test_states_of_another_value_are_refused(other: int | None) -> None:
     with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
         metric.load_state_dict(source.state_dict())
     assert_same(metric.metric_state, before)
-
-
-def test_states_of_the_same_value_are_taken() -> None:
-    """Metrics that ignored the same pixels are merged, saved, loaded, copied and reset."""
-    metric, source = make_metric(), updated(make_metric(), BATCHES[:2])
-    source.persistent(True)
-    metric.load_state_dict(source.state_dict())
-    metric.update(*BATCHES[2])
-    assert_same(metric.compute(), expected_of(metric))
-    merged = updated(make_metric(), BATCHES[2:]).clone()
-    merged.merge_state(source)
-    assert_same(merged.compute(), expected_of(metric))
-    merged.reset()
-    assert_same(updated(merged.to("cpu").double(), BATCHES).compute(), expected_of(metric))
-
-
-def test_collections_keep_other_values_apart() -> None:
-    """Metrics share states only if they ignore the same pixels, even if the first batch looks alike to both."""
-    settings = {"a": 255, "b": 255, "c": 254, "d": None}
-    collection = MetricCollection(
-        {name: make_metric(ignore_index=value, validate_args=False) for name, value in settings.items()}
-    )
-    batches = [make_batch("NANA", 7), *BATCHES]
-    for maps, target in batches:
-        collection.update(maps, target)
-    assert sorted(map(sorted, collection.compute_groups.values())) == [["a", "b"], ["c"], ["d"]]
-    values = collection.compute()
-    assert_same(values["a"], expected_of(make_metric(), batches))
-    as_masks = [(maps, target > 0) for maps, target in batches]  # what the others make of it, unchecked
-    for name in ("c", "d"):
-        assert_same(values[name], expected_of(make_metric(), as_masks))
 
 
 def _rank(rank: int, _: int, note: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from helpers import (
 )
 from torch import Tensor
 
-from aupimo_torchmetrics import PIMO, PIMOResult
+from aupimo_torchmetrics import PIMOResult
 
 
 class Gathering:
@@ -206,22 +206,6 @@ def test_curves_around_the_bounds(buffer: int | None, shared_fpr: str) -> None:
     assert float(curves.shared_fpr[0]) >= 10 * FPR_BOUNDS[1]
     assert int((curves.thresholds == thresholds[0]).sum()) < 5  # no points are wasted on what is not known
     assert not metric._is_synced
-
-
-@pytest.mark.parametrize(("num_thresholds", "num_levels"), [(None, 1000), (7, 7)])
-def test_curves_have_their_shapes(num_thresholds: int | None, num_levels: int) -> None:
-    """Curves are a named tuple of float32: ascending thresholds, falling rates, NaN for normal images."""
-    curves = updated(PIMO(num_thresholds)).compute()
-    assert isinstance(curves, PIMOResult)
-    assert [part.dtype for part in curves] == [torch.float32] * 3
-    assert [tuple(part.shape) for part in curves] == [(num_levels,), (num_levels,), (10, num_levels)]
-    is_anomalous = join(BATCHES)[1].any(2).any(1)
-    assert curves.per_image_tprs[~is_anomalous].isnan().all()
-    assert (curves.thresholds.diff() >= 0).all()
-    for rates in (curves.shared_fpr[None], curves.per_image_tprs[is_anomalous]):
-        assert (rates.diff(dim=1) <= 0).all()
-        assert ((rates >= 0) & (rates <= 1)).all()
-    assert curves.shared_fpr[0] == 1
 
 
 def test_a_result_shares_all_normal_scores_with_the_metric() -> None:

@@ -1,8 +1,9 @@
-"""Pixel metrics from ranks are those of their definitions, and a histogram bounds them with certainty."""
+"""Pixel metrics are those of their definitions, whatever the scores, and a histogram bounds them with certainty."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics import _pixel_scoring
-from aupimo_torchmetrics._engine import histogram, ranking
-from aupimo_torchmetrics._engine.regions import join_masks, number_regions, pack_masks
+from aupimo_torchmetrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, PixelResult
+from aupimo_torchmetrics.functional import aupro, pixel_auroc, pixel_average_precision, pixel_f1_max
 
 EXACT = 1e-12
 """Sums of float64 in another order."""
 
-NUM_NORMAL, NUM_MASK = 300, 80
+NUM_NORMAL, NUM_MASK, IGNORED = 300, 80, 255
 
 
 def continuous(random: np.random.Generator, shift: float, size: int) -> NDArray[Any]:
@@ -54,6 +54,13 @@ KINDS = {
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
+METRICS: dict[str, Any] = {
+    "auroc": PixelAUROC,
+    "ap": PixelAveragePrecision,
+    "f1": PixelF1Max,
+    **{f"aupro {limit}": lambda limit=limit, **settings: AUPRO(limit, **settings) for limit in (0.05, 0.3, 1.0)},
+}
+
 
 def make_scores(kind: str, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
     """Normal scores and mask scores of a kind; the latter are higher on average."""
@@ -61,215 +68,134 @@ def make_scores(kind: str, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
     return KINDS[kind](random, 0.0, NUM_NORMAL), KINDS[kind](random, 1.0, NUM_MASK)
 
 
-def in_parts(scores: NDArray[Any], size: int = 37) -> list[Tensor]:
-    """Scores in parts of a size, and an empty one."""
-    return [*torch.from_numpy(scores).split(size), torch.empty(0)]
+def as_images(normal: Any, mask: Any, region_size: int = 7) -> tuple[list[Tensor], list[Tensor]]:
+    """A normal image of one row, and one with a region in every other row; the rows between are ignored."""
+    normal, mask = torch.as_tensor(normal)[None], torch.as_tensor(mask)
+    regions = mask.new_zeros(-(-len(mask) // region_size), 2, region_size)
+    target = torch.full_like(regions, IGNORED)
+    index = torch.arange(len(mask))
+    regions[index // region_size, 0, index % region_size] = mask
+    target[index // region_size, 0, index % region_size] = 1
+    return [normal, regions.flatten(0, 1)], [torch.zeros_like(normal), target.flatten(0, 1)]
 
 
-def joined(normal: NDArray[Any], mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """All scores, and whether each is that of a mask pixel, as the reference takes them."""
-    return np.concatenate([normal, mask]), np.arange(len(normal) + len(mask)) >= len(normal)
+def results(
+    normal: Any, mask: Any, num_bins: int | None = None, region_size: int = 7
+) -> dict[str, tuple[PixelResult, list[float]]]:
+    """All pixel metrics of scores, exactly or by bins, with their rounded bounds."""
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, make_metric in METRICS.items():
+            metric = make_metric(num_bins=num_bins, ignore_index=IGNORED)
+            metric.update(*as_images(normal, mask, region_size))
+            found[name] = metric.result(), [float(bound) for bound in metric.bounds()]
+    return found
 
 
-@pytest.fixture(params=["at once", "in chunks"])
-def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rank few scores at once, and by bins and chunks as if they were many."""
-    if request.param == "in chunks":
-        monkeypatch.setattr(ranking, "_CHUNK_SIZE", 16)
-        monkeypatch.setattr(ranking, "_MIN_SORTED", 20)
-        monkeypatch.setattr(ranking, "_NUM_BINS", 64)
-
-
-@pytest.mark.usefixtures("_chunks")
 @each_kind
-def test_counts_are_those_of_loops(kind: str) -> None:
-    """Of each mask score it is known how many normal scores lie above it, and how many at or above it."""
-    normal, mask = make_scores(kind)
-    ranks = ranking.rank(in_parts(normal), in_parts(mask))
-    distinct = sorted(set(mask.tolist()))
-    assert ranks.scores.tolist() == distinct
-    assert ranks.counts.tolist() == [np.count_nonzero(mask == score) for score in distinct]
-    assert ranks.above.tolist() == [np.count_nonzero(normal > score) for score in distinct]
-    assert ranks.at_least.tolist() == [np.count_nonzero(normal >= score) for score in distinct]
-    assert ranks.found.tolist() == [np.count_nonzero(mask >= score) for score in distinct]
-    assert ranks.num_normal == len(normal)
-
-
-@pytest.mark.usefixtures("_chunks")
-@each_kind
-def test_metrics_are_those_of_their_definitions(kind: str) -> None:
-    """AUROC, average precision and F1-max are those of slow loops, whatever the scores are."""
+def test_values_are_those_of_their_definitions(kind: str) -> None:
+    """All four are those of slow loops, whatever the scores are."""
     normal, mask = make_scores(kind, seed=1)
-    ranks = ranking.rank(in_parts(normal), in_parts(mask))
-    scores, is_anomalous = joined(normal, mask)
-    assert ranking.auroc(ranks) == pytest.approx(reference.auroc(scores, is_anomalous), abs=EXACT)
+    images = as_images(normal.astype(np.float64), mask.astype(np.float64))
+    scores, is_anomalous = np.concatenate([normal, mask]), np.arange(NUM_NORMAL + NUM_MASK) >= NUM_NORMAL
+    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(
+        reference.auroc(scores, is_anomalous), abs=EXACT
+    )
     expected = reference.average_precision(scores, is_anomalous)
-    assert ranking.average_precision(ranks) == pytest.approx(expected, abs=EXACT)
-    value, threshold = ranking.f1_max(ranks)
+    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(expected, abs=EXACT)
     best, lowest = reference.f1_max(scores, is_anomalous)
-    assert (value, threshold) == (pytest.approx(best, abs=EXACT), lowest)
+    value, threshold = pixel_f1_max(*images, ignore_index=IGNORED, return_threshold=True)
+    assert (float(value), float(threshold)) == (pytest.approx(best, abs=EXACT), lowest)
+    # the reference takes every pixel: a region is an image of its own
+    parts = [mask[start : start + 7][None] for start in range(0, NUM_MASK, 7)]
+    masks = [np.zeros((1, NUM_NORMAL), dtype=bool), *(np.ones(part.shape, dtype=bool) for part in parts)]
+    regions = reference.aupro([normal[None], *parts], masks, 0.3)
+    assert aupro(*images, 0.3, ignore_index=IGNORED, reduction="none").tolist() == pytest.approx(regions, abs=EXACT)
+    assert float(aupro(*images, 0.3, ignore_index=IGNORED)) == pytest.approx(sum(regions) / len(regions), abs=EXACT)
 
 
 @each_kind
-def test_metrics_are_those_of_scikit_learn(kind: str) -> None:
+def test_values_are_those_of_scikit_learn(kind: str) -> None:
     """AUROC, average precision and F1-max are those of scikit-learn, of the ranks of the scores."""
     metrics = pytest.importorskip("sklearn.metrics")
     normal, mask = make_scores(kind, seed=2)
-    scores, is_anomalous = joined(normal, mask)
-    places = np.unique(scores, return_inverse=True)[1].astype(np.float64)  # it refuses infinite scores
-    ranks = ranking.rank([torch.from_numpy(normal)], [torch.from_numpy(mask)])
-    assert ranking.auroc(ranks) == pytest.approx(metrics.roc_auc_score(is_anomalous, places), abs=EXACT)
+    images = as_images(normal.astype(np.float64), mask.astype(np.float64))
+    is_anomalous = np.arange(NUM_NORMAL + NUM_MASK) >= NUM_NORMAL
+    places = np.unique(np.concatenate([normal, mask]), return_inverse=True)[1].astype(float)  # it refuses infinity
+    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(
+        metrics.roc_auc_score(is_anomalous, places), abs=EXACT
+    )
     expected = metrics.average_precision_score(is_anomalous, places)
-    assert ranking.average_precision(ranks) == pytest.approx(expected, abs=EXACT)
+    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(expected, abs=EXACT)
     precision, recall, _ = metrics.precision_recall_curve(is_anomalous, places)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
-    assert ranking.f1_max(ranks)[0] == pytest.approx(f1.max(), abs=EXACT)
+    assert float(pixel_f1_max(*images, ignore_index=IGNORED)) == pytest.approx(f1.max(), abs=EXACT)
 
 
-def test_values_of_many_scores_are_those_of_sorting() -> None:
-    """Ranks of so many scores that bins are used are those of sorting all of them."""
+def test_values_of_many_scores_are_those_of_sorting_all() -> None:
+    """So many scores that they are ranked piece by piece are ranked as if all were sorted."""
     random = np.random.default_rng(0)
-    normal = np.exp(random.standard_normal(700_000, dtype=np.float32))
-    mask = np.exp(random.standard_normal(30_000, dtype=np.float32) + 1)
+    normal = np.exp(random.standard_normal(2_300_000, dtype=np.float32)).round(4)
+    mask = np.exp(random.standard_normal(30_000, dtype=np.float32) + 1).round(4)
     mask[:3] = math.inf, 1e30, -1.0
-    ranks = ranking.rank([torch.from_numpy(normal[:600_000]), torch.from_numpy(normal[600_000:])], in_parts(mask, 9999))
-    ordered, scores = np.sort(normal), ranks.scores.numpy()
-    assert np.array_equal(ranks.above.numpy(), len(normal) - np.searchsorted(ordered, scores, side="right"))
-    assert np.array_equal(ranks.at_least.numpy(), len(normal) - np.searchsorted(ordered, scores))
-
-
-def test_scores_of_half_precision_are_ranked_as_they_are() -> None:
-    """Parts of 16 bits, beside others, rank as the float32 numbers that they are."""
-    normal, mask = (torch.from_numpy(each) for each in make_scores("continuous"))
-    for dtype in (torch.float16, torch.bfloat16):
-        parts = [normal[:100].to(dtype), normal[100:]], [mask[:40], mask[40:].to(dtype)]
-        expected = ranking.rank(*([torch.cat([each.float() for each in part])] for part in parts))
-        for actual, wanted in zip(ranking.rank(*parts), expected, strict=True):
-            assert torch.equal(torch.as_tensor(actual), torch.as_tensor(wanted))
+    ordered = np.sort(normal)
+    above = len(normal) - np.searchsorted(ordered, mask, side="right")
+    at_least = len(normal) - np.searchsorted(ordered, mask)
+    images = as_images(normal.astype(np.float64), mask.astype(np.float64), 30_000)
+    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(
+        1 - np.mean(above + at_least) / (2 * len(normal)), abs=EXACT
+    )
+    found = len(mask) - np.searchsorted(np.sort(mask), mask)
+    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(
+        np.mean(found / (found + at_least)), abs=EXACT
+    )
 
 
 def test_perfect_and_useless_scores_are_exact() -> None:
     """All mask pixels above all normal ones score exactly 1; below them AUROC and AUPRO are exactly 0."""
-    low, high = torch.rand(1000), 2 + torch.rand(77)
-    best, worst = ranking.rank([low], [high]), ranking.rank([high], [low])
-    assert ranking.auroc(best) == ranking.average_precision(best) == ranking.f1_max(best)[0] == 1
-    assert ranking.area_shares(best, 0.3).unique().tolist() == [1]
-    assert ranking.auroc(worst) == 0
-    assert ranking.area_shares(worst, 0.3).unique().tolist() == [0]
-    assert ranking.auroc(ranking.rank([torch.zeros(10)], [torch.zeros(3)])) == 0.5
+    low, high = torch.rand(1000, dtype=torch.float64), 2 + torch.rand(77, dtype=torch.float64)
+    assert all(result.value == 1 for result, _ in results(low, high).values())
+    assert all(results(high, low)[name][0].value == 0 for name in METRICS if name.startswith("au"))
+    assert results(torch.zeros(10), torch.zeros(3))["auroc"][0].value == 0.5
 
 
 def test_area_is_cut_at_the_limit_on_a_straight_line() -> None:
     """Where a tie of normal and mask pixels reaches across the limit, the curve is a straight line up to the limit."""
     # one of four normal pixels above, two tied with the mask pixel, one below: recall rises from FPR 1/4 to 3/4
-    ranks = ranking.rank([torch.tensor([2.0, 1.0, 1.0, 0.0])], [torch.tensor([1.0])])
+    images = as_images(torch.tensor([2.0, 1.0, 1.0, 0.0]).double(), torch.tensor([1.0]).double())
     for limit, area in ((0.25, 0.0), (0.5, 0.25 * 0.5 / 2), (0.75, 0.25), (1.0, 0.5)):
-        assert ranking.area_shares(ranks, limit).item() == pytest.approx(area / limit, abs=EXACT)
+        assert aupro(*images, limit, ignore_index=IGNORED).item() == pytest.approx(area / limit, abs=EXACT)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 7), (64, 65)])
-def test_packed_masks_keep_their_regions(size: tuple[int, int]) -> None:
-    """The number of the region of each mask pixel is the same after masks were packed, in parts, and joined."""
+def test_regions_are_those_of_a_flood(size: tuple[int, int]) -> None:
+    """Each region of masks of any size and density has its score, over several updates of many images."""
     random = np.random.default_rng(size[1])
-    masks = [random.random(size) < share for share in (0.0, 0.1, 0.5, 1.0, 0.02)]
-    numbers = number_regions(join_masks([pack_masks(masks[:2]), pack_masks([]), pack_masks(masks[2:])]))
-    expected, found = [], []
-    for mask in masks:
-        labels = np.zeros(size, dtype=np.int64)
-        for number, region in enumerate(reference.regions(mask)):
-            labels[tuple(np.array(list(region)).T)] = number + 1
-        expected.append(labels[mask])
-    for labels, part in zip(expected, numbers.split([len(each) for each in expected]), strict=True):
-        found.append(len(part.unique()))
-        assert len(part.unique()) == len(np.unique(labels))
-        assert len({*zip(labels.tolist(), part.tolist(), strict=True)}) == len(np.unique(labels))
-    assert sum(found) == len(numbers.unique())
-    assert len(numbers) == 0 or numbers.amax() + 1 == sum(found)
+    masks = np.stack([random.random(size) < share for share in (0.0, 0.1, 0.5, 0.9, 0.02)] * 2)
+    maps = random.standard_normal(masks.shape).round(1)
+    expected = reference.aupro(list(maps), list(masks), 0.3)
+    if expected:
+        assert aupro(maps, masks, reduction="none").tolist() == pytest.approx(expected, abs=EXACT)
+        metric = AUPRO()
+        for batch in (slice(3), slice(3, 3), slice(3, 10)):
+            metric.update(torch.from_numpy(maps[batch]), torch.from_numpy(masks[batch]))
+        assert float(metric.compute()) == pytest.approx(sum(expected) / len(expected), abs=1e-7)
 
 
-each_num_bins = pytest.mark.parametrize("num_bins", [2, 16, 2**10, 2**18])
-SPECIAL = [-math.inf, -3e38, -1.0, -1e-40, -0.0, 0.0, 1e-45, 0.5, 1.0, 1.0 + 2**-23, 255.0, 3.4e38, math.inf]
-
-
-@pytest.mark.parametrize("num_bins", [2, 16, 2**18, 2**24])
-def test_bins_are_in_the_order_of_the_scores(num_bins: int) -> None:
-    """A higher score is never in a lower bin, the zeros are one, and the lower edge of a bin is its lowest score."""
-    scores = torch.cat([torch.tensor(SPECIAL), torch.randn(1000), 1e6 + torch.randn(1000)]).sort().values
-    bins = histogram.bins_of(scores, num_bins)
-    assert bins.diff().amin() >= 0
-    assert 0 <= bins.amin() <= bins.amax() < num_bins
-    edges = histogram.lower_edges(bins.long(), num_bins)
-    assert (edges <= scores).all()
-    assert torch.equal(histogram.bins_of(edges, num_bins), bins)
-    below = torch.nextafter(edges, torch.tensor(-math.inf))
-    assert (histogram.bins_of(below, num_bins) < bins)[(edges > -math.inf) & (edges != 0)].all()
-    assert len(histogram.bins_of(torch.tensor([-0.0, 0.0]), num_bins).unique()) == 1
-
-
-def count_scores(scores: Tensor, num_bins: int) -> Tensor:
-    """Histogram of scores."""
-    counter = histogram.Counter(torch.zeros(num_bins, dtype=torch.int64))
-    for part in scores.split(250_007):
-        counter.add(part)
-    return counter.counts
-
-
-def test_bins_count_scores_of_any_dtype() -> None:
-    """A histogram of many scores counts each in its bin, and of half precision as the float32 number that it is."""
-    scores = torch.randn(600_001)
-    bins = histogram.bins_of(scores, 2**10)
-    assert torch.equal(count_scores(scores, 2**10), torch.bincount(bins, minlength=2**10))
-    for dtype in (torch.float16, torch.bfloat16):
-        rounded = scores[:1000].to(dtype)
-        assert torch.equal(count_scores(rounded, 64), count_scores(rounded.float(), 64))
-    assert count_scores(scores[:0], 64).sum() == 0
-
-
-def rank_by_bins(normal: Tensor, mask: Tensor, num_bins: int) -> ranking.Ranks:
-    """Ranks from histograms of scores."""
-    return ranking.rank_bins(count_scores(normal, num_bins), count_scores(mask, num_bins))
-
-
-def bounds_by_name(
-    normal: Tensor, mask: Tensor, numbers: Tensor, num_bins: int | None
-) -> dict[str, _pixel_scoring.PixelScore]:
-    """All pixel metrics of scores, exactly or by bins."""
-    if num_bins is None:
-        ranks = ranking.rank([normal], [mask])
-        region_mean = _pixel_scoring.pixel_means(ranks, mask, numbers)
-    else:
-        ranks = rank_by_bins(normal, mask, num_bins)
-        shares = (1 / torch.bincount(numbers).double())[numbers]
-        sums = histogram.sum_shares(mask, shares, num_bins)[count_scores(mask, num_bins) > 0]
-
-        def region_mean(values: Tensor) -> float:
-            return float((sums * values).sum() / (numbers.amax() + 1))
-
-    is_binned = num_bins is not None
-    return {
-        "auroc": _pixel_scoring.score_auroc(ranks, is_binned=is_binned),
-        "ap": _pixel_scoring.score_average_precision(ranks, is_binned=is_binned),
-        "f1": _pixel_scoring.score_f1_max(ranks, is_binned=is_binned),
-        **{
-            f"aupro {limit}": _pixel_scoring.score_aupro(ranks, limit, region_mean, is_binned=is_binned)
-            for limit in (0.05, 0.3, 1.0)
-        },
-    }
-
-
-def assert_bounded(normal: Tensor, mask: Tensor, numbers: Tensor, num_bins: int) -> None:
+def assert_bounded(normal: Any, mask: Any, num_bins: int, region_size: int = 7) -> None:
     """Assert that the certain bounds hold the exact values and the estimates."""
-    exact = bounds_by_name(normal, mask, numbers, None)
-    for name, binned in bounds_by_name(normal, mask, numbers, num_bins).items():
-        low, high = binned.bounds
-        assert low - EXACT <= exact[name].value <= high + EXACT, name
+    exact = results(normal, mask, region_size=region_size)
+    for name, (binned, rounded) in results(normal, mask, num_bins, region_size).items():
+        value, (low, high) = exact[name][0].value, binned.bounds
+        assert low - EXACT <= value <= high + EXACT, name
         assert 0 <= low <= binned.value <= high <= 1 + EXACT, name
-        low, high = _pixel_scoring.outward(binned.bounds)
-        assert low <= exact[name].value <= high, name
-        assert low <= np.float32(exact[name].value) <= high, name
-        assert bool(binned.warnings) == (binned.bounds[1] - binned.bounds[0] > 1e-3)
+        assert bool(binned.warnings) == (high - low > 1e-3)
+        assert rounded[0] <= value <= rounded[1], name
+        assert rounded[0] <= np.float32(value) <= rounded[1], name
 
 
+SPECIAL = [-math.inf, -3e38, -1.0, -1e-40, -0.0, 0.0, 1e-45, 0.5, 1.0, 1.0 + 2**-23, 255.0, 3.4e38, math.inf]
 scores_of_few_bits = st.one_of(
     st.floats(width=32, allow_nan=False),
     st.integers(-3, 3).map(float),
@@ -282,48 +208,44 @@ scores_of_few_bits = st.one_of(
     normal=st.lists(scores_of_few_bits, min_size=1, max_size=30),
     mask=st.lists(scores_of_few_bits, min_size=1, max_size=30),
     log_bins=st.integers(1, 16),
-    seed=st.integers(0, 100),
+    region_size=st.integers(1, 30),
 )
-def test_bounds_are_certain(normal: list[float], mask: list[float], log_bins: int, seed: int) -> None:
+def test_bounds_are_certain(normal: list[float], mask: list[float], log_bins: int, region_size: int) -> None:
     """The exact value lies between the bounds, whatever the scores and the number of bins are."""
-    numbers = torch.randint(0, 3, (len(mask),), generator=torch.Generator().manual_seed(seed))
-    numbers = numbers.unique(return_inverse=True)[1]
     scores = (torch.tensor(each, dtype=torch.float32) for each in (normal, mask))
-    assert_bounded(*scores, numbers, 2**log_bins)
+    assert_bounded(*scores, 2**log_bins, region_size)
 
 
-@each_num_bins
-@each_kind
+@pytest.mark.parametrize("num_bins", [2, 16, 2**10, 2**18])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 def test_bounds_of_many_scores_are_certain(kind: str, num_bins: int) -> None:
     """The exact value lies between the bounds, for each kind of scores, also where all lie in one bin."""
-    if kind == "float64":
-        pytest.skip("metrics round it to float32")
-    for seed in range(3):
-        normal, mask = (torch.from_numpy(each) for each in make_scores(kind, seed))
-        assert_bounded(normal, mask, torch.arange(NUM_MASK) // 7, num_bins)
+    assert_bounded(*make_scores(kind), num_bins)
 
 
 def test_bounds_are_tight_where_bins_hold_one_score_each() -> None:
-    """Scores that all lie in bins of their own are known exactly: the bounds are one number."""
+    """Scores that all lie in bins of their own are known exactly, with the threshold; in any precision."""
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0)).float() + 1
-    for name, score in bounds_by_name(order[:150], order[150:], torch.arange(50) // 7, 2**18).items():
-        assert score.bounds[1] - score.bounds[0] == pytest.approx(0, abs=EXACT), name
+    exact = results(order[:150], order[150:])
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for name, (result, _) in results(order[:150].to(dtype), order[150:].to(dtype), 2**18).items():
+            assert result.bounds == pytest.approx((exact[name][0].value,) * 2, abs=EXACT), name
+            assert result.threshold == pytest.approx(exact[name][0].threshold, nan_ok=True)
 
 
 def test_bounds_are_reached() -> None:
     """If all scores lie in one bin, scores can be found at either bound, so no narrower bounds would be certain."""
     low, high = 1 + torch.rand(40) / 100, 1.02 + torch.rand(25) / 100
-    numbers = torch.zeros(25, dtype=torch.int64)
-    best = bounds_by_name(low, torch.full((25,), 1.02), numbers, None)
-    worst = bounds_by_name(low + 0.1, high, numbers, None)
-    for name, score in bounds_by_name(low, high, numbers, 16).items():
-        assert score.bounds[1] == best[name].value == 1
+    best = results(low, torch.full((25,), 1.02), region_size=25)
+    worst = results(low + 0.1, high, region_size=25)
+    for name, (result, _) in results(low, high, 16, region_size=25).items():
+        assert result.bounds[1] == best[name][0].value == 1
         # the least sum of precisions is bounded by a logarithm, which is exact to the third decimal here
-        assert score.bounds[0] == pytest.approx(worst[name].value, abs=1e-3 if name == "ap" else EXACT), name
+        assert result.bounds[0] == pytest.approx(worst[name][0].value, abs=1e-3 if name == "ap" else EXACT), name
 
 
 def test_the_lowest_of_equally_good_thresholds_is_given() -> None:
     """Where two thresholds reach the highest F1, the threshold is the lower one."""
     # at 3 one of two mask pixels is found without an error, at 1 both with two errors: F1 is 2/3 either way
-    ranks = ranking.rank([torch.tensor([2.0, 2.0, 0.0])], [torch.tensor([3.0, 1.0])])
-    assert ranking.f1_max(ranks) == (pytest.approx(2 / 3, abs=EXACT), 1.0)
+    result = results(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([3.0, 1.0]))["f1"][0]
+    assert (result.value, result.threshold) == (pytest.approx(2 / 3, abs=EXACT), 1.0)

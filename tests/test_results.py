@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import subprocess
 import sys
 import warnings
 from collections import OrderedDict
@@ -71,22 +70,6 @@ def test_a_result_that_could_not_be_read_is_not_saved(tmp_path: Path, name: str)
     with pytest.raises(ValueError, match=f"Expected `{name}` to hold one for each of 8 scores, but got 7"):
         wrong.save(tmp_path / "aupimos.json")
     assert AUPIMOResult.load(tmp_path / "aupimos.json").mean == result.mean
-
-
-def test_saved_scores_come_back(tmp_path: Path) -> None:
-    """Scores, NaN of normal images included, bounds, classes and paths survive a round trip to the last bit."""
-    result = make_result()
-    result = replace(result, paths=[f"image_{i}.png" for i in range(len(result.aupimos))])
-    result.save(tmp_path / "aupimos.json")
-    loaded = AUPIMOResult.load(tmp_path / "aupimos.json")
-    torch.testing.assert_close(loaded.aupimos, result.aupimos, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(loaded.image_classes, result.image_classes, rtol=0, atol=0)
-    assert loaded.fpr_bounds == result.fpr_bounds
-    assert loaded.threshold_bounds == result.threshold_bounds
-    assert loaded.paths == result.paths
-    assert loaded.mean == result.mean
-    assert (loaded.num_thresholds, loaded.version) == (None, __version__)
-    assert loaded.protocol == result.protocol
 
 
 def test_the_shared_fpr_is_in_the_files(tmp_path: Path) -> None:
@@ -238,56 +221,6 @@ def test_the_details_are_complete_in_themselves(tmp_path: Path) -> None:
     assert_same_result(AUPIMOResult.load(tmp_path / "moved.safetensors"), result)
 
 
-LOAD_AND_PLOT = """
-import sys
-from pathlib import Path
-import numpy as np
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
-
-def pixels(result, maps, masks):
-    pictures = []
-    for draw in (
-        lambda figure: plot_heatmaps(maps, maps, result, masks, fig=figure),
-        lambda figure: plot_pimo_curves(result.curves(), result, ax=figure.subplots()),
-    ):
-        figure = Figure((6, 4))
-        draw(figure)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pictures.append(np.asarray(canvas.buffer_rgba()).copy())
-    return pictures
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    maps, masks = torch.load(folder / "images.pt")
-    np.savez(folder / "pixels.npz", *pixels(AUPIMOResult.load(folder / "aupimos.json"), maps, masks))
-"""
-
-
-def test_a_loaded_result_draws_the_same_pixels_in_a_new_process(tmp_path: Path) -> None:
-    """Heat maps and curves of a result that another process has saved are the same pictures."""
-    pytest.importorskip("matplotlib")
-    masks = torch.zeros(4, 40, 40, dtype=torch.bool)
-    masks[2:, 10:20, 10:20] = True
-    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(3)) + 2 * masks
-    metric = AUPIMO(fpr_bounds=(1e-3, 1e-1))
-    metric.update(maps, masks)
-    metric.result().save(tmp_path / "aupimos.json")
-    torch.save((maps, masks), tmp_path / "images.pt")
-    (tmp_path / "plot.py").write_text(LOAD_AND_PLOT, encoding="utf-8")
-    subprocess.run([sys.executable, tmp_path / "plot.py", tmp_path], check=True, cwd=Path.cwd())  # noqa: S603
-    scope: dict[str, Any] = {"__name__": "here"}
-    exec(compile(LOAD_AND_PLOT, "plot.py", "exec"), scope)  # noqa: S102
-    drawn = np.load(tmp_path / "pixels.npz")
-    for name, picture in zip(drawn, scope["pixels"](metric.result(), maps, masks), strict=True):
-        assert np.ptp(picture) > 0
-        assert np.array_equal(drawn[name], picture)
-
-
 def test_details_of_other_scores_are_ignored_with_a_warning(tmp_path: Path) -> None:
     """Scores that another program wrote are not given the thresholds of those that were there before."""
     path = tmp_path / "aupimos.json"
@@ -429,11 +362,6 @@ def test_a_result_is_frozen() -> None:
     named = replace(result, paths=list("abcdefgh"))
     assert named.threshold_at(0.05) == result.threshold_at(0.05)
     assert result.paths is None
-
-
-def test_mask_sizes_are_counted() -> None:
-    """Each image has the number of its mask pixels, 0 if it is normal."""
-    assert make_result().mask_sizes.tolist() == [0] * 4 + [400] * 4  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", make_awkward_results())

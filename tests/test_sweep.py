@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import as_arrays, assert_same, keep, make_image_list, make_images, score
+from helpers import as_arrays, assert_same, make_image_list, make_images, score
 from torch import Tensor
 
-from aupimo_torchmetrics._engine import sweep
-from aupimo_torchmetrics._scoring import distinct_images
 from aupimo_torchmetrics.functional import aupimo, pimo
-from aupimo_torchmetrics.results import result_of
 
 # The data are small on purpose, so most bounds fall between thresholds; the warnings have tests of their own.
 pytestmark = [
@@ -26,6 +23,7 @@ pytestmark = [
 
 SUM_TOLERANCE = 1e-12
 """Sums of a few thousand float64 terms of at most 1, in another order than the reference adds them."""
+NUM_CURVE_LEVELS = 1000
 FLOAT32_TOLERANCE = 1e-7
 """A number in [0, 1] is rounded to float32 by at most 3e-8."""
 
@@ -181,7 +179,7 @@ def test_sampled_scores_equal_the_protocol_of_the_paper(
     expected, threshold_bounds, num_points = reference.sampled_aupimo(
         as_arrays(maps), as_arrays(masks), fpr_bounds, num_thresholds, shared_fpr
     )
-    actual = score(maps, masks, fpr_bounds, num_thresholds, torch.float32, shared_fpr=shared_fpr)
+    actual = score(maps, masks, fpr_bounds, num_thresholds, shared_fpr=shared_fpr)
     assert_close(actual.aupimos, expected, SUM_TOLERANCE)
     assert actual.threshold_bounds == threshold_bounds
     assert actual.num_points == num_points
@@ -196,21 +194,20 @@ def test_sampled_threshold_at_is_the_nearest_of_the_grid(images: Callable[[], Im
     arrays = as_arrays(maps), as_arrays(masks)
     grid = reference.sampled_thresholds(*arrays, 50)
     fpr = [reference.shared_fpr(*arrays, threshold, shared_fpr) for threshold in grid]
-    result = score(maps, masks, (0.01, 0.5), 50, torch.float32, shared_fpr=shared_fpr)
+    result = score(maps, masks, (0.01, 0.5), 50, shared_fpr=shared_fpr)
     for wanted in (1e-6, 0.013, 0.1, 0.24, 0.5):
         assert result.threshold_at(wanted) == grid[reference.sampled_range(fpr, (wanted, 1.0))[1]]
 
 
 @mean_and_max
 @all_cases
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(
-    images: Callable[[], Images], dtype: torch.dtype, shared_fpr: str
+    images: Callable[[], Images], shared_fpr: str
 ) -> None:
     """The threshold at an FPR is the smallest normal score that keeps it, or the next float above all of them."""
     maps, masks = images()
-    maps = [each.to(dtype) for each in maps]
-    result = score(maps, masks, (0.01, 1.0), dtype=dtype, shared_fpr=shared_fpr)
+    maps = [each.float() for each in maps]
+    result = score(maps, masks, (0.01, 1.0), shared_fpr=shared_fpr)
     for fpr in (1e-6, 0.0101, 0.0503, 0.1001, 0.301, 0.7003, 0.9999):  # none is reached by a score
         expected = float(reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr, shared_fpr))
         assert_same(result.threshold_at(fpr), expected)
@@ -308,7 +305,7 @@ def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(
     arrays = as_arrays(maps), as_arrays(masks)
     normal = [each for each, mask in zip(maps, masks, strict=True) if not mask.any()]
     num_pixels = max(each.numel() for each in normal) * (1 if shared_fpr == "max" else len(normal))
-    levels = np.geomspace(1.0, 1 / num_pixels, sweep.NUM_CURVE_LEVELS)
+    levels = np.geomspace(1.0, 1 / num_pixels, NUM_CURVE_LEVELS)
 
     def highest_at(fpr: float) -> float:
         threshold = reference.threshold_at(*arrays, fpr, shared_fpr)
@@ -317,7 +314,7 @@ def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(
     curves = pimo(maps, masks, shared_fpr=shared_fpr)
     assert bool((curves.thresholds[1:] >= curves.thresholds[:-1]).all())
     # A level may coincide with an FPR, whose rounding then decides between two neighbours: the ends always do.
-    for k in range(1, sweep.NUM_CURVE_LEVELS - 1, 83):
+    for k in range(1, NUM_CURVE_LEVELS - 1, 83):
         nearby = [levels[k] * (1 + sign * SUM_TOLERANCE) for sign in (-1, 1)]
         assert float(curves.thresholds[k]) in {highest_at(fpr) for fpr in nearby}
     assert float(curves.thresholds[0]) == min(float(each.min()) for each in normal)
@@ -350,7 +347,7 @@ def test_pixel_aupimo_rounds_a_map_as_the_scored_maps_were_rounded() -> None:
     """A float64 map is compared in float32 with the scores of a float32 result: what was tied there is tied here."""
     maps, masks = make_images(2, decimals=1)
     maps = maps.mul(10).round().div(10)  # tenths in float64, which float32 does not hold
-    result = score(maps, masks, (0.01, 0.3), dtype=torch.float32)
+    result = score(maps, masks, (0.01, 0.3))
     for number in (1, 3):
         mean = result.pixel_aupimo(maps[number])[masks[number]].mean()
         assert float(mean) == pytest.approx(float(result.aupimos[number]), abs=SUM_TOLERANCE)
@@ -404,39 +401,18 @@ def test_pixel_aupimo_of_a_transposed_map_is_transposed() -> None:
 
 
 @mean_and_max
-@all_cases
-def test_normal_levels_hold_the_shared_fpr_of_the_highest_scores(images: Callable[[], Images], shared_fpr: str) -> None:
-    """Levels are the distinct normal scores from the highest down to one that reaches the FPR asked for."""
-    maps, masks = images()
-    arrays = as_arrays(maps), as_arrays(masks)
-    levels = sweep.normal_levels(keep(maps, masks), 0.2, shared_fpr)
-    normal = [each for each, mask in zip(arrays[0], arrays[1], strict=True) if not mask.any()]
-    distinct = reference.distinct_scores(normal)[: len(levels.scores)][::-1]
-    assert levels.scores.tolist() == distinct
-    expected_fpr = [reference.shared_fpr(*arrays, threshold, shared_fpr) for threshold in distinct]
-    assert_close(levels.fpr, expected_fpr, SUM_TOLERANCE)
-    assert float(levels.fpr[0]) >= 0.2
-
-
-def test_normal_levels_reach_an_fpr_just_above_that_of_a_score() -> None:
-    """Levels go on until the FPR asked for is reached, even where only rounding sets it apart from the last one."""
-    maps, masks = make_images(0, 3, size=(10, 10), anomalous=(1,))
-    kept = keep(maps, masks)
-    for k in range(1, 200):
-        fpr = math.nextafter(k / 200, 1.0)
-        levels = sweep.normal_levels(kept, fpr, "mean")
-        assert float(levels.fpr[0]) >= fpr
-        assert len(levels.fpr) <= k + 2
-
-
-@mean_and_max
 @pytest.mark.parametrize("floor", [0.7, 1.5, 2.4])
 def test_pixels_below_an_incomplete_range_count_nothing(floor: float, shared_fpr: str) -> None:
     """Where normal scores that matter were dropped, scores are lower bounds, and a warning says by how much at most."""
     maps, masks = make_images(0)
     bounds = (0.01, 0.5)
     exact = score(maps, masks, bounds, shared_fpr=shared_fpr)
-    bounded = result_of(distinct_images(keep(maps, masks, floor=floor)), bounds, None, shared_fpr)
+    bounded = score(maps, masks, bounds, shared_fpr=shared_fpr, floor=floor)
+    for fpr in (0.01, 0.05, 0.5):
+        threshold = bounded.threshold_at(fpr)
+        assert math.isnan(threshold) or threshold == exact.threshold_at(fpr)
+    assert math.isnan(bounded.threshold_bounds[0])
+    assert math.isnan(bounded.operating_point(fpr=0.5).shared_fpr)
     assert ["AUPIMO is a lower bound" in text for text in bounded.warnings] == [True]
     for number in (1, 3):
         in_mask = maps[number][masks[number]]
@@ -444,7 +420,7 @@ def test_pixels_below_an_incomplete_range_count_nothing(floor: float, shared_fpr
         assert float(bounded.aupimos[number]) == pytest.approx(expected, abs=SUM_TOLERANCE)
         assert bool((bounded.pixel_aupimo(maps[number][maps[number] < floor]) == 0).all())
     lowest_kept = maps[[0, 2, 4]][maps[[0, 2, 4]] >= floor].min()
-    missing = float(exact.pixel_aupimo(lowest_kept.nextafter(torch.tensor(-math.inf).double())))
+    missing = float(exact.pixel_aupimo(lowest_kept.float().nextafter(torch.tensor(-math.inf))))
     stated = float(re.search(r"may be up to (\S+) larger", bounded.warnings[0])[1])
     assert missing <= stated <= 1.01 * missing  # rounded up to three digits
 
@@ -456,12 +432,12 @@ def test_a_maximum_that_reaches_the_upper_bound_certifies_the_score() -> None:
     bounds = (0.02, 0.2)
     exact = score(maps, masks, bounds, shared_fpr="max").aupimos
     falling = maps[0].flatten().sort(descending=True).values
-    kept = keep(maps, masks, floor=float(falling[19]))  # 20 of 100 pixels
-    assert float(sweep.normal_levels(kept, 1.0, "mean").fpr[0]) < 0.15
-    complete = result_of(distinct_images(kept), bounds, None, "max")
+    complete = score(maps, masks, bounds, shared_fpr="max", floor=float(falling[19]))  # 20 of 100 pixels
     assert torch.equal(complete.aupimos[2], exact[2])
-    assert complete.warnings == ()
-    bounded = result_of(distinct_images(keep(maps, masks, floor=float(falling[18]))), bounds, None, "max")
+    # a lower normal score may have the same maximum: then that would be the threshold
+    assert math.isnan(complete.threshold_bounds[0])
+    assert [re.match("AUPIMO does not know the threshold", text) is not None for text in complete.warnings] == [True]
+    bounded = score(maps, masks, bounds, shared_fpr="max", floor=float(falling[18]))
     assert re.match(r"AUPIMO is a lower bound.*shared FPR of 0\.19 only, but 0\.2 is needed", bounded.warnings[0])
     assert float(bounded.aupimos[2]) <= float(exact[2])
 

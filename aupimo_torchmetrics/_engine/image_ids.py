@@ -40,45 +40,35 @@ def read_ids(image_ids: Any, num_images: int) -> list[str] | Tensor:
         image_ids = image_ids.tolist()
     elif isinstance(image_ids, Iterable) and not isinstance(image_ids, Tensor):
         image_ids = [os.fsdecode(each) if isinstance(each, os.PathLike) else each for each in image_ids]
-    if isinstance(image_ids, list) and len(image_ids) > 0 and isinstance(image_ids[0], str):
-        return _checked_texts(image_ids, num_images)
-    return _checked_integers(image_ids, num_images)
-
-
-def _checked_texts(image_ids: list[Any], num_images: int) -> list[str]:
-    """Return the ids; raise unless there is one text for each image, and none is empty."""
-    for each in image_ids:
-        if not isinstance(each, str):
+    are_texts = isinstance(image_ids, list) and len(image_ids) > 0 and isinstance(image_ids[0], str)
+    ids = image_ids if are_texts else _as_integers(image_ids)
+    shape = (len(ids),) if isinstance(ids, list) else tuple(ids.shape)
+    if shape != (num_images,):
+        raise ValueError(f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {shape}.")
+    if isinstance(ids, list):
+        others = {type(each).__name__ for each in ids if not isinstance(each, str)}
+        if others:
             raise TypeError(
-                f"Expected `image_ids` to be all integers or all texts, but got texts and a {type(each).__name__}."
+                f"Expected `image_ids` to be all integers or all texts, but got texts and a {others.pop()}."
             )
-        if not each:
+        if "" in ids:
             raise ValueError("Expected `image_ids` to be texts that are not empty, but got an empty one.")
-    if len(image_ids) != num_images:
-        raise ValueError(
-            f"Expected `image_ids` to hold one id for each of {num_images} images, but got {len(image_ids)}."
-        )
-    return image_ids
+    elif len(ids) and int(ids.min()) < 0:
+        raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
+    return ids
 
 
-def _checked_integers(image_ids: Any, num_images: int) -> Tensor:
-    """Return the ids as a tensor; raise unless there is one integer of at least 0 for each image."""
+def _as_integers(image_ids: Any) -> Tensor:
+    """Return ids as integers of int64 in memory of their own; raise if they are none."""
     try:
-        ids = image_ids if isinstance(image_ids, Tensor) else torch.as_tensor(image_ids, device="cpu")
+        ids = plain(image_ids if isinstance(image_ids, Tensor) else torch.as_tensor(image_ids, device="cpu"))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"Expected `image_ids` to be integers, but could not read them: {error}.") from error
     if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
         raise TypeError(
             f"Expected `image_ids` to be integers, but got {ids.dtype}. Texts such as file paths are ids, too."
         )
-    if ids.shape != (num_images,):
-        raise ValueError(
-            f"Expected `image_ids` to hold one id for each of {num_images} images, but got shape {tuple(ids.shape)}."
-        )
-    ids = plain(ids).to(torch.int64, copy=True)
-    if ids.numel() and int(ids.min()) < 0:
-        raise ValueError("Expected `image_ids` to be 0 or larger, but got a negative id.")
-    return ids
+    return ids.to(torch.int64, copy=True)
 
 
 def encode(texts: list[str]) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,8 @@ def as_pairs(preds: Maps, target: Maps, *, validate_args: bool) -> list[Pair]:
         ValueError: If shapes, devices or numbers of images are not. Values are not looked at.
 
     """
-    maps, masks = _as_tensors(preds), _as_tensors(target)
+    maps: Any = preds if isinstance(preds, Tensor) else _as_tensors(preds)
+    masks: Any = target if isinstance(target, Tensor) else _as_tensors(target)
     is_list = not isinstance(maps, Tensor)
     if validate_args:
         _check_kinds(maps, masks)
@@ -73,8 +74,6 @@ def as_pairs(preds: Maps, target: Maps, *, validate_args: bool) -> list[Pair]:
 
 def _as_tensors(images: Any) -> Any:
     """Turn arrays into tensors that share their memory if possible; anything else stays as it is."""
-    if isinstance(images, Tensor):
-        return images
     if isinstance(images, np.ndarray):
         return _as_tensor(images)
     if isinstance(images, list | tuple):
@@ -92,31 +91,28 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def _check_kinds(maps: Any, masks: Any) -> None:
-    """Raise unless both are tensors, or both lists of as many tensors."""
+    """Raise unless both are tensors, or both lists of as many items."""
     if isinstance(maps, Tensor) != isinstance(masks, Tensor):
         raise TypeError(
             "Expected `preds` and `target` to be both tensors or both lists of tensors, "
             f"but got {type(maps).__name__} and {type(masks).__name__}."
         )
-    if isinstance(maps, Tensor):
-        return
-    for name, value in (("preds", maps), ("target", masks)):
-        if not isinstance(value, list):
-            raise TypeError(f"Expected `{name}` to be a tensor or a list of tensors, but got {type(value).__name__}.")
-    if len(maps) != len(masks):
+    for name, images in (("preds", maps), ("target", masks)):
+        if not isinstance(images, Tensor | list):
+            raise TypeError(f"Expected `{name}` to be a tensor or a list of tensors, but got {type(images).__name__}.")
+    if not isinstance(maps, Tensor) and len(maps) != len(masks):
         raise ValueError(
             f"Expected `preds` and `target` to be lists of one length, but got {len(maps)} and {len(masks)} items."
         )
-    for each, mask in zip(maps, masks, strict=True):
-        if not (isinstance(each, Tensor) and isinstance(mask, Tensor)):
-            raise TypeError(
-                "Expected the lists `preds` and `target` to hold tensors, "
-                f"but got {type(each).__name__} and {type(mask).__name__}."
-            )
 
 
-def _check_pair(maps: Tensor, masks: Tensor, *, is_of_list: bool) -> None:
-    """Raise unless maps and masks are dense, of the right dtypes, fit each other and hold pixels."""
+def _check_pair(maps: Any, masks: Any, *, is_of_list: bool) -> None:
+    """Raise unless maps and masks are dense tensors of the right dtypes, fit each other and hold pixels."""
+    if not (isinstance(maps, Tensor) and isinstance(masks, Tensor)):
+        raise TypeError(
+            "Expected the lists `preds` and `target` to hold tensors, "
+            f"but got {type(maps).__name__} and {type(masks).__name__}."
+        )
     _check_dense("preds", maps)
     _check_dense("target", masks)
     if maps.dtype not in _SCORE_DTYPES:
@@ -136,10 +132,7 @@ def _check_pair(maps: Tensor, masks: Tensor, *, is_of_list: bool) -> None:
 def _check_dense(name: str, images: Tensor) -> None:
     """Raise unless images are a dense tensor."""
     if images.is_nested:
-        raise TypeError(
-            f"Expected `{name}` to be a dense tensor or a list of these, but got a nested tensor. "
-            f"Pass `list({name}.unbind())`."
-        )
+        raise TypeError(f"Expected `{name}` to be dense, but got a nested tensor. Pass `list({name}.unbind())`.")
     if images.layout != torch.strided or images.is_quantized:
         kind, remedy = ("quantized", "dequantize") if images.is_quantized else (images.layout, "to_dense")
         raise TypeError(f"Expected `{name}` to be a dense tensor, but got a {kind} one. Pass `{name}.{remedy}()`.")
@@ -148,27 +141,23 @@ def _check_dense(name: str, images: Tensor) -> None:
 def _check_shapes(maps: torch.Size, masks: torch.Size, *, is_of_list: bool) -> None:
     """Raise unless both are shapes of images, with an axis of one channel or without, and of the same images."""
     num_axes = 2 if is_of_list else 3
-    if len(maps) not in {num_axes, num_axes + 1}:
+    shape, mask_shape = (
+        (*each[:-3], *each[-2:]) if each[num_axes - 2 : -2] == (1,) else tuple(each) for each in (maps, masks)
+    )
+    if len(shape) != num_axes:
         what = "each map in the list `preds`" if is_of_list else "`preds`"
         shapes = "(H, W)" if is_of_list else "(N, H, W) or (N, 1, H, W)"
         raise ValueError(
-            f"Expected {what} to have the shape {shapes}, but got {tuple(maps)}. For one image pass `preds[None]` and "
-            "`target[None]`, of volumes the slices below each other: `preds.flatten(-3, -2)`, and masks likewise."
+            f"Expected {what} to have the shape {shapes}, but got {tuple(maps)}. For one image pass `preds[None]`, of "
+            "several channels the one that says how anomalous a pixel is or the highest, `preds.amax(1)`, of a volume "
+            "the slices below each other, `preds.flatten(-3, -2)`; and masks likewise."
         )
-    if len(maps) > num_axes and maps[-3] != 1:
-        raise ValueError(
-            f"Expected `preds` to have one channel, but got shape {tuple(maps)}. Pass the channel that says how "
-            "anomalous a pixel is, or the highest, `preds.amax(-3)`; of volumes pass the slices below each other: "
-            "`preds.flatten(-3, -2)`. Masks likewise."
-        )
-    if len(masks) < num_axes:
+    if len(mask_shape) < num_axes:
         raise ValueError(
             "Expected `target` to be masks, which say of each pixel whether it is anomalous, of the shape of `preds`, "
             f"{tuple(maps)}, but got shape {tuple(masks)}. Labels of whole images do not say where a defect is."
         )
-    has_channel = len(masks) == num_axes + 1 and masks[-3] == 1
-    mask_shape = (*masks[:-3], *masks[-2:]) if has_channel else masks
-    if (*maps[: num_axes - 2], *maps[-2:]) != tuple(mask_shape):
+    if shape != mask_shape:
         raise ValueError(
             f"Expected `preds` and `target` to have the same shape, but got {tuple(maps)} and {tuple(masks)}. "
             "Resize the maps to the size of the masks first."

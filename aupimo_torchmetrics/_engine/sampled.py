@@ -17,17 +17,9 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
+from aupimo_torchmetrics._engine import sweep
 from aupimo_torchmetrics._engine.kept import PixelScores
-from aupimo_torchmetrics._engine.sweep import (
-    NormalLevels,
-    PixelTable,
-    Samples,
-    Scoring,
-    is_last_of_tie,
-    share_at_least,
-    share_of_range,
-    shared_fpr_at,
-)
+from aupimo_torchmetrics._engine.sweep import NormalLevels, PixelTable, Samples, Scoring
 from aupimo_torchmetrics._settings import SharedFPR
 
 _EQUALLY_NEAR = 1e-12
@@ -50,16 +42,12 @@ def sampled_thresholds(kept: PixelScores, num_thresholds: int) -> Tensor:
 
 
 def sample(
-    kept: PixelScores,
-    levels: NormalLevels,
-    thresholds: Tensor,
-    fpr_bounds: tuple[float, float],
-    shared_fpr: SharedFPR,
+    kept: PixelScores, levels: NormalLevels, thresholds: Tensor, fpr_bounds: tuple[float, float], shared_fpr: SharedFPR
 ) -> Samples:
     """Find the thresholds (K,) of the paper's protocol that lie between the FPR bounds."""
     lower, upper = fpr_bounds
     fpr_below = 1.0 if levels.fpr_below >= 1 else math.inf  # an FPR of at least 1 is 1; any other is not known
-    fpr = torch.where(thresholds > levels.below, shared_fpr_at(levels, thresholds), fpr_below)
+    fpr = torch.where(thresholds > levels.below, sweep.shared_fpr_at(levels, thresholds), fpr_below)
     for bound in fpr_bounds if shared_fpr == "mean" else ():
         fpr = _with_official_rounding(kept, thresholds, fpr, bound)
     samples = Samples(thresholds, fpr, levels.fpr_below, first=0, last=0, num_points=0)
@@ -80,7 +68,7 @@ def _with_official_rounding(kept: PixelScores, thresholds: Tensor, fpr: Tensor, 
         return fpr
     for level in nearest:
         is_level = fpr == level
-        rates = share_at_least(kept, float(thresholds[is_level][0]))[~kept.is_anomalous]
+        rates = sweep.share_at_least(kept, float(thresholds[is_level][0]))[~kept.is_anomalous]
         mean = np.cumsum(rates.cpu().numpy())[-1] / len(rates)  # adds image after image, as NumPy adds rows
         fpr = torch.where(is_level, float(mean), fpr)
     return fpr
@@ -96,7 +84,7 @@ def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scorin
     max_missing = 0.0
     nearest = float(samples.fpr[samples.first])
     if nearest < upper and not samples.is_nearest(samples.first, upper):
-        max_missing = share_of_range(nearest, 2 * upper - nearest, fpr_bounds)
+        max_missing = sweep.share_of_range(nearest, 2 * upper - nearest, fpr_bounds)
 
     inner = slice(samples.first, samples.last + 1)
     inner_thresholds, inner_fpr = samples.thresholds[inner], samples.fpr[inner]
@@ -106,7 +94,7 @@ def sampled_scoring(samples: Samples, fpr_bounds: tuple[float, float]) -> Scorin
     shares = (torch.cat([half_steps, nothing]) + torch.cat([nothing, half_steps])) / math.log(upper / lower)
     sums = _cumsum(shares)
 
-    is_last = is_last_of_tie(inner_thresholds)
+    is_last = sweep.is_last_of_tie(inner_thresholds)
     weights = torch.cat([nothing, sums[is_last].repeat_interleave(2)])
     table = PixelTable(inner_thresholds[is_last], weights)
     threshold_bounds = samples.threshold_at(upper), samples.threshold_at(lower)

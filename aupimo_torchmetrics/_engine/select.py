@@ -52,18 +52,18 @@ class _Found(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What the host has to know of a search."""
+    """What the host has to know of a search.
+
+    The last two are the numbers of scores at or above the floor, of normal images and of all; 0 where these are not
+    known before they are found.
+    """
 
     has_nan: int
     is_binary: int
-    """Whether the target holds only 0, 1 and `ignore_index`."""
     has_normal: int
-    """Whether there is a normal image."""
     has_floor: int
     num_normal: int
-    """How many scores of normal images there are at or above the floor, where that is known before they are found."""
     num_found: int
-    """The same for all images."""
 
 
 def select_scores(
@@ -227,13 +227,7 @@ class PixelSearch:
     def lowest_normal(self) -> Tensor:
         """() lowest score of the normal images, of pixels that are not ignored; +inf without any."""
         maps, ignored = self.group.maps, self.group.ignored
-        if maps.device.type == "cpu":
-            rows = true_indices(~self.is_anomalous).tolist()
-            lowest = [maps[row] if ignored is None else maps[row][~ignored[row]] for row in rows]
-            lowest = [each.amin() for each in lowest if len(each)]
-            return torch.stack(lowest).amin() if lowest else maps.new_full((), math.inf)
-        if ignored is not None:
-            maps = maps.masked_fill(ignored, math.inf)
+        maps = maps if ignored is None else maps.masked_fill(ignored, math.inf)
         return torch.where(self.is_anomalous, math.inf, maps.amin(1)).amin()
 
 

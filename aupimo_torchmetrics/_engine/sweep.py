@@ -18,7 +18,6 @@ Tolerance", BMVC 2024, arXiv 2401.01984; the closed form by placement values is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +30,6 @@ from aupimo_torchmetrics._settings import SharedFPR
 
 NUM_CURVE_LEVELS = 1000
 """Points of a PIMO curve if no number of thresholds is given: 100 to 200 per decade for a million normal pixels."""
-
-MIN_PIXELS_AT_BOUND = 10
-"""Recommended FPR bounds are at least this many times the lowest shared FPR, which for untied scores is one pixel."""
 
 
 class NormalLevels(NamedTuple):
@@ -202,34 +198,6 @@ def resolves(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> bool:
     lower, upper = fpr_bounds
     is_between = (levels.fpr >= lower) & (levels.fpr <= upper)
     return float(levels.fpr[-1]) <= lower * (1 + 1e-9) and bool(is_between.any())
-
-
-def resolvable_bounds(
-    all_levels: Sequence[NormalLevels], fpr_bounds: tuple[float, float]
-) -> tuple[float, float] | None:
-    """Find FPR bounds as far apart as the given ones, but higher, that the normal scores of all data sets resolve.
-
-    Args:
-        all_levels: Levels of each data set, down to as low a score as is known.
-        fpr_bounds: Bounds that cannot be resolved.
-
-    Returns:
-        The lowest bounds, beginning with a power of ten, whose lower bound is at least ten times the lowest shared FPR:
-        a score that rests on less than ten normal pixels is a matter of chance. If there are none, the lowest that can
-        be resolved at all. None if there are no such bounds either, as for constant maps.
-
-    """
-    lower, upper = fpr_bounds
-    first = math.floor(math.log10(lower) + 1e-9) + 1
-    candidates = [(10.0**power, float(f"{10.0**power * (upper / lower):.2e}")) for power in range(first, 1)]
-    candidates = [
-        bounds
-        for bounds in candidates
-        if bounds[0] < bounds[1] <= 1 and all(resolves(levels, bounds) for levels in all_levels)
-    ]
-    lowest = max(float(levels.fpr[-1]) for levels in all_levels)
-    reliable = [bounds for bounds in candidates if bounds[0] >= MIN_PIXELS_AT_BOUND * lowest]
-    return next(iter([*reliable, *candidates]), None)
 
 
 def thresholds_at(levels: NormalLevels, fpr: Tensor) -> Tensor:

@@ -264,7 +264,7 @@ def _as_text(scores: Scores) -> str:
 
 def _parse_scores(content: Any) -> Scores:
     """Take scores from the content of a JSON file; raise if it is not valid."""
-    aupimos = torch.tensor(content["aupimos"], dtype=torch.float64)
+    aupimos = torch.tensor(content["aupimos"], dtype=torch.float64, device="cpu")
     _check_scores(aupimos)
     shared_fprs = {name: shared_fpr for shared_fpr, name in SHARED_FPR_METRICS.items()}
     if content["shared_fpr_metric"] not in shared_fprs:
