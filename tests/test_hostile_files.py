@@ -236,9 +236,12 @@ def test_scores_nested_without_end(tmp_path: Path) -> None:
 
 
 TABLES = {
-    "other columns": (b"object,set,path\ncandle,test,candle/a.JPG\n", "could not read it: KeyError.'split'"),
+    "other columns": (b"object,set,path\ncandle,test,candle/a.JPG\n", "could not read it: KeyError"),
+    "empty": (b"", "could not read it: EmptyDataError"),
+    "short row": (b"object,split,label,image,mask\ncandle,test\n", "could not read it"),
     "no text": (b"object,split,label,image,mask\n\xff\xfe", "could not read it"),
-    "endless field": (b"object,split,label,image,mask\n" + b"x" * 200_000, "could not read line 2"),
+    "open quote": (b'object,split,label,image,mask\ncandle,test,normal,"candle/a', "could not read it: ParserError"),
+    "endless field": (b"object,split,label,image,mask\n" + b"x" * 200_000, "the layout 'visa', but it fits none"),
 }
 
 
