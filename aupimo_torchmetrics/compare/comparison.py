@@ -124,9 +124,9 @@ class Comparison:
         """Return the tables as text.
 
         Returns:
-            Lines. The first names the FPR bounds. The table of the comparison follows for one category; for several,
-            the mean scores in each and the ranking. The last ones hold the standard deviations over seeds, how images
-            were matched if that is not sure, the skipped categories, and warnings, as far as there are any.
+            Lines. The first names the FPR bounds. The table of the comparison follows, for several categories with the
+            mean score in each, and the ranking; behind a mean, in brackets, is the standard deviation over seeds. The
+            last ones say how images were matched if that is not sure, which categories were skipped, and warnings.
 
         """
         return summary_text(self)
@@ -327,8 +327,8 @@ def compare_paths(
         BadDataError: If a file cannot be read as a result file, if results are not of the same images, FPR bounds and
             shared FPR, if scores are undefined, if folders hold fewer than two models or no category that all of them
             have, or if it is not clear what a file in a folder is of.
-        ValueError: If a path is not there, if there is only one file, if there are files and folders, if names do not
-            fit, or if a setting is not known.
+        ValueError: If a path is not there, if there is only one file, if names do not fit, or if a setting is not
+            known.
         ModuleNotFoundError: If scipy is not installed.
 
     Example:
