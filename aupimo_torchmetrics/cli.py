@@ -208,7 +208,8 @@ def _check_out(given: dict[str, Any]) -> None:
     out = Path(given.get("out", ".")).absolute()
     nearest = next(path for path in (out, *out.parents) if path.exists())
     if "out" in given and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OSError(f"Expected `out` to be a folder, but {nearest} is a file, or may not be written to.")
+        fault = "may not be written to" if nearest.is_dir() else "is a file"
+        raise OSError(f"Expected `out` to be a folder, but {nearest} {fault}.")
 
 
 def _print(text: str) -> None:

@@ -17,7 +17,7 @@ from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
 from aupimo_torchmetrics._html.views import ImageContent, Model, View, characters_for_each, view_image
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
-from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, metric_title
+from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, metric_title
 from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
 from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -27,8 +27,6 @@ from aupimo_torchmetrics.plotting._figures import distribution_size, drawn_off_s
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from aupimo_torchmetrics.evaluate.evaluation import Evaluation
 
 __all__ = ["EvaluatedImage", "find_evaluated_images", "summary_of", "write_evaluation_page"]
 
