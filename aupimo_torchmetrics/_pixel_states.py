@@ -112,19 +112,21 @@ class PixelMetric(ListStatesMetric):
 
     def _count(self, parted: Iterable[Pixels], num_bins: int) -> int:
         """Count all scores by bins; return the number of images whose every pixel is ignored."""
-        num_ignored = 0
-        for pixels in parted:
-            if self.aupimo_config.is_meta:
-                self._begin_on(pixels.normal.device)
-            normal_bins, mask_bins = (histogram.bins_of(each, num_bins) for each in (pixels.normal, pixels.mask))
-            self._add("normal_counts", torch.bincount(normal_bins, minlength=num_bins))
-            self._add("mask_counts", torch.bincount(mask_bins, minlength=num_bins))
-            if self._is_of_regions:
-                shares, num_regions = regions.shares_of_pixels(regions.number_regions(pixels.packed))
-                self._add("region_shares", torch.bincount(mask_bins.cpu(), shares, minlength=num_bins))
-                self.aupimo_pixel_num_regions = self.aupimo_pixel_num_regions + num_regions
-            num_ignored += pixels.num_ignored_images
-        return num_ignored
+        parts = list(parted)
+        if not parts:
+            return 0
+        if self.aupimo_config.is_meta:
+            self._begin_on(parts[0].normal.device)
+        normal = torch.cat([pixels.normal for pixels in parts])
+        self._add("normal_counts", torch.bincount(histogram.bins_of(normal, num_bins), minlength=num_bins))
+        mask_bins = histogram.bins_of(torch.cat([pixels.mask for pixels in parts]), num_bins)
+        self._add("mask_counts", torch.bincount(mask_bins, minlength=num_bins))
+        if self._is_of_regions:
+            of_parts = [regions.shares_of_pixels(regions.number_regions(pixels.packed)) for pixels in parts]
+            shares, numbers = zip(*of_parts, strict=True)
+            self._add("region_shares", torch.bincount(mask_bins.cpu(), torch.cat(shares), minlength=num_bins))
+            self.aupimo_pixel_num_regions = self.aupimo_pixel_num_regions + sum(numbers)
+        return sum(pixels.num_ignored_images for pixels in parts)
 
     def _add(self, name: str, counts: Tensor) -> None:
         """Add counts to a state; out of place, as a caller may hold it."""

@@ -31,7 +31,7 @@ from workloads import WORKLOADS, Workload
 
 import aupimo_torchmetrics
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics._scoring import MIN_SAMPLED_POINTS
+from aupimo_torchmetrics._warnings import MIN_SAMPLED_POINTS
 
 BATCH_SIZE = 32
 NUMBERS_OF_THRESHOLDS = (3_000, 30_000, 300_000)
