@@ -165,7 +165,7 @@ def heat_maps(figure: Any) -> list[HeatMap]:
     axes = [axis for axis in figure.axes if len(axis.images) == 2]
     layers = [[torch.as_tensor(image.get_array().filled(0)) for image in axis.images] for axis in axes]
     return [
-        HeatMap(axis.get_title().replace("\n", ""), *parts, has_outline=len(axis.collections) > 0)
+        HeatMap(axis.get_title().replace("\n", " "), *parts, has_outline=len(axis.collections) > 0)
         for axis, parts in zip(axes, layers, strict=True)
     ]
 

@@ -268,8 +268,8 @@ ERRORS = {
     "nowhere.pt --data data": (2, "`MAPS` to be a file `asmaps.pt` or a folder of maps, but"),
     "maps --data nowhere": (2, "`--data` to be a folder, but there is no folder nowhere"),
     "data/split --data data": (1, "data/split to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth)"),
-    "maps --data data/bottle/ground_truth": (1, "in any known layout, but found no test image"),
-    "maps --data data --layout folder": (1, "in the layout 'folder', but found no test image"),
+    "maps --data data/bottle/ground_truth": (1, "in one layout, but it fits none. Give another folder"),
+    "maps --data data --layout folder": (1, "in the layout 'folder', but it fits `--layout mvtec`"),
     "maps --data data --fpr-bounds 0.1 0.01": (2, "`--fpr-bounds` to satisfy 0 < lower < upper <= 1, but got (0.1, "),
     "maps --data data --num-thresholds 1": (2, "`--num-thresholds` to be None or at least 2, but got 1"),
     "maps --data data --num-thresholds x": (2, "argument --num-thresholds: invalid int value: 'x'"),
@@ -315,7 +315,7 @@ def test_errors_are_one_line_and_the_code_of_the_table(
     expected, message = ERRORS[arguments]
     assert code == expected
     line, *needs = capsys.readouterr().err.strip().splitlines()
-    assert bool(needs) == ("ground_truth" in arguments)  # what each layout needs
+    assert bool(needs) == ("ground_truth" in arguments or "folder" in arguments.split())  # what each layout needs
     assert line.startswith("aupimo evaluate: ")
     assert message in line
 

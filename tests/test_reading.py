@@ -101,7 +101,7 @@ def test_masks_of_a_category_agree(tmp_path: Path) -> None:
         evaluate(table=table, ignore_index=7)
     first, _ = evaluate(table=table, ignore_index=255).categories
     assert first.num_anomalous == first.num_normal == 1
-    assert first.maps[1].num_pixels == 20
+    assert first.images[1]["num_pixels"] == 20
     with pytest.raises(BadFilesError, match=r"an image with a defect, but its mask .* is empty by `mask_threshold`"):
         evaluate(table=table.assign(label=["1", "1", "1"]), ignore_index=255)
 
@@ -151,7 +151,7 @@ def test_what_a_row_says_and_what_its_mask_says(
         assert re.search(answer, reasons[0])
         return
     scores = score(tmp_path, row)
-    assert scores.image_rows()[0]["path"] == "0"
+    assert scores.images[0]["path"] == "0"
     assert (scores.num_normal, scores.num_anomalous) == ((2, 1) if answer == NORMAL else (1, 2))
 
 
@@ -170,7 +170,7 @@ def test_normal_images_that_exif_turns(
 ) -> None:
     """The mask of a normal image is as its map is: turned if the map is, and only if EXIF turns the image."""
     scores = score(tmp_path, Row(None, map_size, SIZE, orientation))
-    assert scores.maps[0].num_pixels == SIZE[0] * SIZE[1]
+    assert scores.images[0]["num_pixels"] == SIZE[0] * SIZE[1]
     assert scores.resized == ({(map_size, expected)} if map_size != expected else set())
 
 
@@ -288,7 +288,7 @@ def test_page_and_table_say_what_was_scored(tmp_path: Path, kind: str, map_size:
     tprs = sorted(points[1].per_image_tprs[3:].tolist())
     assert sorted(each["tprs"][0] for each in others) == pytest.approx(tprs, abs=1e-12)
     if map_size == (64, 80):
-        assert [each.max_score for each in scores.maps] == highest
+        assert [each["max_score"] for each in scores.images] == highest
 
 
 RAMP = np.linspace(0, 1, 24).reshape(SIZE)

@@ -85,6 +85,9 @@ def _check_settings(  # noqa: PLR0917
         f"`maps` to be a file `asmaps.pt` or a folder of maps, but there is no {maps}": (
             maps is not None and not Path(maps).exists()
         ),
+        f"`table` to be a file, but there is no file {table}": (
+            isinstance(table, (str, os.PathLike)) and not Path(table).is_file()
+        ),
     }
     for expected, is_wrong in wrong.items():
         if is_wrong:
