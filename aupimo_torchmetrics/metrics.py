@@ -95,24 +95,19 @@ class AUPIMO(PixelScoresMetric):
     positive rate of the normal images (or the highest, see `shared_fpr`). An image is normal iff its mask is empty. A
     model without any skill scores `(U - L) / log(U / L)`, 3.9e-5 at the default bounds.
 
-    `forward` and `update` take maps, masks and image ids, see `update`. `forward` and `compute` return a float32
-    `Tensor`: the mean score of the anomalous images, or with `reduction="none"` one score per image (N,), NaN for a
-    normal image (torchmetrics squeezes that of a single image). `result` gives scores and thresholds by name. Images
-    are in ascending order of their ids; without ids in the order of the processes, and for each in that of its updates.
-
-    A few megabytes are kept: the scores in the masks, and the highest scores of the normal images. `forward` also
-    scores each batch alone, which takes time and is often undefined (a warning says so once): prefer `update`.
-
-    A score that is undefined is NaN, and one that is uncertain is given, both with a warning; the cases are listed in
-    `aupimo_torchmetrics.metrics`.
+    What it takes, see `update`. `compute` returns a float32 `Tensor`: the mean score of the anomalous images, or with
+    `reduction="none"` one score per image (N,), NaN for a normal image (torchmetrics squeezes that of a single image).
+    `result` gives scores and thresholds by name. Images are in ascending order of their ids, or without ids in the
+    order of the processes and of their updates. A few megabytes are kept. `forward` also scores each batch alone, which
+    takes time and is often undefined: prefer `update`. An undefined score is NaN, an uncertain one is given, both with
+    a warning; `aupimo_torchmetrics.metrics` lists the cases.
 
     Args:
         num_thresholds: None for the exact score, or how many thresholds to sample evenly between the lowest and the
             highest normal score. 300000 is the protocol of the paper and reproduces published scores.
         fpr_bounds: Bounds `(L, U)` of the shared FPR, `0 < L < U <= 1`. The default is that of the paper.
         reduction: `"mean"` for the mean over the anomalous images, `"none"` for one score per image.
-        shared_fpr: How the FPRs of the normal images make one shared FPR. `"mean"`: their mean, so every normal image
-            counts the same, whatever its size. `"max"`: their maximum, which is stricter.
+        shared_fpr: `"mean"` of the FPRs of the normal images, whatever their sizes, or `"max"`, which is stricter.
         normal_buffer: How many of the highest normal scores to keep at least, or None to keep all of them. The default
             is exact at the default bounds for up to 655 million normal pixels in any order, and almost always for more;
             with `shared_fpr="max"` any buffer is.
@@ -123,7 +118,7 @@ class AUPIMO(PixelScoresMetric):
 
     Raises:
         TypeError: If a setting is of the wrong type.
-        ValueError: If a setting is out of its range or not known; for a setting of anomalib's metric, what to write.
+        ValueError: If a setting is out of its range or not known.
 
     Example:
         >>> import torch

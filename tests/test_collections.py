@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FPR_BOUNDS, assert_same, join, make_batch
+from helpers import BATCHES, FPR_BOUNDS, assert_same, join, make_aupimo, make_batch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.wrappers import BootStrapper, MetricTracker, MinMaxMetric, Running
 
-from aupimo_torchmetrics import AUPIMO, PIMO, functional
+from aupimo_torchmetrics import PIMO, functional
 
-BATCHES = [make_batch("NANA", 0), make_batch("NNAA", 1), make_batch("AN", 2)]
 SETTINGS: dict[str, dict[str, Any]] = {
     "score": {},
     "other lower bound": {"fpr_bounds": (2e-3, FPR_BOUNDS[1])},
@@ -27,11 +26,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 EXACT = set(SETTINGS) - {"sampled"}
 """Those that keep the same. One that samples thresholds keeps the lowest normal score, too, which takes time."""
-
-
-def make_aupimo(**settings: Any) -> AUPIMO:
-    """Return a metric with the bounds of these tests, unless others are given."""
-    return AUPIMO(**{"fpr_bounds": FPR_BOUNDS, **settings})
 
 
 def make_collection(**others: Metric) -> MetricCollection:
