@@ -143,20 +143,22 @@ def unresolved_bounds(levels: NormalLevels, fpr_bounds: tuple[float, float], sha
     if sweep.resolves(levels, fpr_bounds):
         return ""
     lower, upper = fpr_bounds
-    cause, remedy = "tied scores make", "more normal pixels"
+    cause, remedy, larger = "tied scores make", "more normal pixels", "larger `fpr_bounds`"
     if shared_fpr == "max":  # more images do not help: a single one decides
         num_pixels = math.ceil(1 / min(lower, upper - lower))  # a step below the lower bound, and one between the two
         cause, remedy = "tied scores or small images make", f"normal images of {num_pixels} pixels or more"
     lowest = float(levels.fpr[-1])
     if lowest > lower:
         fact = f"the lowest shared FPR above 0 of any threshold is {lowest:.3g}, the lower bound is {lower:g}"
+        if lowest < 0.1:  # a score that rests on fewer than ten normal pixels is a matter of chance
+            larger = f"larger `fpr_bounds`, best from {10 * lowest:.1g} on"
     else:
         below = float(torch.where(levels.fpr < lower, levels.fpr, 0).amax())
         above = float(torch.where(levels.fpr > upper, levels.fpr, 1).amin())
         fact = f"no threshold lies between them, {cause} the shared FPR step from {below:.3g} to {above:.3g}"
     return (
         f"AUPIMO is uncertain. The FPR bounds ({lower:g}, {upper:g}) cannot be resolved: {fact}. There the curve is "
-        f"interpolated. Use {remedy}, larger `fpr_bounds`, or scores with fewer ties (no clamping, no half precision)."
+        f"interpolated. Use {remedy}, {larger}, or scores with fewer ties (no clamping, no half precision)."
     )
 
 
