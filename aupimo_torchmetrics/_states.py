@@ -20,7 +20,7 @@ from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
-_NUM_LISTS = 6
+_NUM_LISTS = 7
 """List states that are the first fields of `PixelScores`, in their order."""
 MAX_PARTS = 256
 """Parts of a list state, one for each update, before small ones are joined."""
@@ -36,6 +36,7 @@ class PixelScoresMetric(ListStatesMetric):
         aupimo_num_pixels: list[Tensor] | Tensor
         aupimo_is_anomalous: list[Tensor] | Tensor
         aupimo_image_ids: list[Tensor] | Tensor
+        aupimo_max_scores: list[Tensor] | Tensor
         aupimo_id_lengths: list[Tensor] | Tensor
         aupimo_id_bytes: list[Tensor] | Tensor
         aupimo_id_kinds: Tensor
@@ -49,6 +50,7 @@ class PixelScoresMetric(ListStatesMetric):
         "aupimo_num_pixels": torch.int64,
         "aupimo_is_anomalous": torch.bool,
         "aupimo_image_ids": torch.int64,
+        "aupimo_max_scores": torch.float32,
         "aupimo_id_lengths": torch.int64,
         "aupimo_id_bytes": torch.uint8,
     }

@@ -206,6 +206,14 @@ def unknown_thresholds() -> str:
     )
 
 
+def unknown_rates(floor: float) -> str:
+    """Say that FPR and TPRs of a threshold are not known."""
+    return (
+        f"FPR and TPRs are not known (NaN) at thresholds below {floor:g}: scores below it were not kept. Construct the "
+        "metric with `normal_buffer=None` to keep them. Alarms are known at every threshold."
+    )
+
+
 def _shortest(value: float) -> str:
     """Write a number of three digits as people write FPRs: `1e-3`, `2.5e-2`, `1`."""
     mantissa, exponent = f"{value:.2e}".split("e")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from aupimo_torchmetrics._engine.images import Group, as_groups
+from aupimo_torchmetrics._engine.search import BLOCK_SIZE, BlockSearch, Found, FullSearch, highest_of_blocks
 from helpers import make_images
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aupimo_torchmetrics._engine import search
-from aupimo_torchmetrics._engine.images import Group, as_groups
 from aupimo_torchmetrics._engine.kept import num_true_by_words
-from aupimo_torchmetrics._engine.search import BLOCK_SIZE, BlockSearch, Found, FullSearch, highest_of_blocks
 
 
 def group_of(maps: Tensor, target: Tensor, ignore_index: int | None = None) -> Group:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from aupimo_torchmetrics._engine.checks import Maps
+from aupimo_torchmetrics._engine.search import FullSearch
 from helpers import keep, make_image_list, make_images, score
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,9 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics._engine import images as groups
 from aupimo_torchmetrics._engine import selection
-from aupimo_torchmetrics._engine.checks import Maps
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, join_scores, prune_scores, required_capacity
-from aupimo_torchmetrics._engine.search import FullSearch
 
 LARGE = (161, 163)
 """Size of images of which four are more than the sample that a floor is chosen by, with an odd number of pixels."""
