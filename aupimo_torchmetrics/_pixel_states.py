@@ -215,9 +215,6 @@ class PixelMetric(ListStatesMetric):
             return _ranks_of(self._parts("aupimo_pixel_normal_scores"), self._parts("aupimo_pixel_mask_scores"))
         return ranking.rank_bins(self.aupimo_pixel_normal_counts, self.aupimo_pixel_mask_counts)
 
-    def _region_mean(self, _: Ranks) -> None:
-        """Of `evaluate`, until that asks the metrics."""
-
     def _settle(self, name: str) -> None:  # noqa: ARG002  there are no ids to check
         for state in self._lists():
             _join_small_parts(getattr(self, state))

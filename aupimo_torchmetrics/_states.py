@@ -19,7 +19,7 @@ from aupimo_torchmetrics._scoring import Images, distinct_images
 from aupimo_torchmetrics._warnings import ignored_images, warn
 
 _STATE_PREFIX = "aupimo_"
-_NUM_LISTS = 6
+_NUM_LISTS = 7
 """List states that are the first fields of `PixelScores`, in their order."""
 MAX_PARTS = 256
 """Parts of a list state, one for each update, before small ones are joined."""
@@ -43,6 +43,7 @@ class PixelScoresMetric(TellingMetric):
         "aupimo_num_pixels": torch.int64,
         "aupimo_is_anomalous": torch.bool,
         "aupimo_image_ids": torch.int64,
+        "aupimo_max_scores": torch.float32,
         "aupimo_id_lengths": torch.int64,
         "aupimo_id_bytes": torch.uint8,
     }
@@ -194,13 +195,6 @@ class PixelScoresMetric(TellingMetric):
         """All distinct images."""
         joined = self._joined()
         return distinct_images(self._kept(joined), self._text_ids(joined))
-
-    def _ids_in_order(self) -> list[str] | list[int]:
-        """Ids of the images of this process in the order of the updates, "" or -1 for an image without one."""
-        joined = self._joined()
-        texts = self._text_ids(joined)
-        image_ids: list[int] = joined["aupimo_image_ids"].tolist()
-        return image_ids if texts is None else texts
 
     def _prune_when_outgrown(self) -> None:
         """Prune if more came in since the last pruning than it left, so that the total cost is linear in the data.

@@ -182,6 +182,14 @@ def unknown_thresholds() -> str:
     )
 
 
+def unknown_rates(floor: float) -> str:
+    """Say that FPR and TPRs of a threshold are not known."""
+    return (
+        f"FPR and TPRs are not known (NaN) at thresholds below {floor:g}: scores below it were not kept. Construct the "
+        "metric with `normal_buffer=None` to keep them. Alarms are known at every threshold."
+    )
+
+
 def _rounded_up(value: float) -> float:
     """Round up to three significant digits, so that a warning never understates a number."""
     digits = 2 - math.floor(math.log10(value))

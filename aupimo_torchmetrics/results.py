@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from aupimo_torchmetrics._engine import sweep
+from aupimo_torchmetrics._engine import decision, sweep
 from aupimo_torchmetrics._engine.kept import NO_ID, with_ids
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import results as _result_files
@@ -26,6 +26,7 @@ from aupimo_torchmetrics._files.results import UNKNOWN
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics._warnings import unknown_rates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,27 +156,36 @@ class OperatingPoint(NamedTuple):
         >>> masks[1, 0] = True
         >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
         >>> metric.update(maps, masks)
-        >>> print(metric.result().operating_point(fpr=0.25))
-        threshold 12 at shared FPR 0.25: mean TPR 1.000 of 1 anomalous images, alarms on 100.0% of the normal images
+        >>> print(metric.result().operating_point(fpr=0.25))  # doctest: +NORMALIZE_WHITESPACE
+        threshold 12 at shared FPR 0.25 (nan to nan): mean TPR 1.000, alarms on 100.0% of the normal and 100.0% of the
+        anomalous images
 
     """
 
     threshold: float
     """In the unit of the anomaly maps; pixels with at least this score are called anomalous."""
     shared_fpr: float
-    """Shared FPR of the threshold; NaN if there is no normal image."""
+    """Shared FPR of the threshold; NaN if there is no normal image, or if it is not known."""
+    shared_fpr_interval: tuple[float, float]
+    """95 % interval of the shared FPR, by 1,000 resamples of the normal images with one seed (expanded percentiles). It
+    says how much another set of normal images may differ; with fewer than 50 of them it is too narrow."""
     per_image_tprs: Tensor
     """(N,) float64, element i is the share of the mask pixels of image i that are called anomalous; NaN for a normal
-    image."""
+    image, or if it is not known."""
     share_of_normal_images_with_alarm: float
     """Share of the normal images with at least one pixel that is called anomalous; NaN if there is no normal image."""
+    share_of_anomalous_images_with_alarm: float
+    """Share of the anomalous images with at least one such pixel, in the mask or not; NaN if there is none."""
+    warnings: tuple[str, ...] = ()
+    """Why rates are not known; empty if they are."""
 
     def __str__(self) -> str:
         """Show all in one line, with the mean of the TPRs."""
-        tprs = self.per_image_tprs[~self.per_image_tprs.isnan()]
+        low, high = self.shared_fpr_interval
         return (
-            f"threshold {self.threshold:.6g} at shared FPR {self.shared_fpr:.3g}: mean TPR {float(tprs.mean()):.3f} of "
-            f"{len(tprs)} anomalous images, alarms on {self.share_of_normal_images_with_alarm:.1%} of the normal images"
+            f"threshold {self.threshold:.6g} at shared FPR {self.shared_fpr:.3g} ({low:.3g} to {high:.3g}): mean TPR "
+            f"{float(self.per_image_tprs.nanmean()):.3f}, alarms on {self.share_of_normal_images_with_alarm:.1%} of "
+            f"the normal and {self.share_of_anomalous_images_with_alarm:.1%} of the anomalous images"
         )
 
     def __repr__(self) -> str:
@@ -341,14 +351,14 @@ class AUPIMOResult:
             threshold: The threshold, in the unit of the anomaly maps.
 
         Returns:
-            The threshold, its shared FPR, the share of each image's mask that it finds, and the share of the normal
-            images with an alarm. The shared FPR may be lower than `fpr`, because scores may be tied. All NaN if there
-            is no threshold for `fpr`, or if it is not known.
+            The threshold, its shared FPR with an interval, the share of each image's mask that it finds, and the shares
+            of the images with an alarm. The shared FPR may be lower than `fpr`, because scores may be tied. All NaN if
+            there is no threshold for `fpr`, or if it is not known. At a `threshold` so low that scores above it were
+            not kept, FPR and TPRs are NaN, with the reason among its `warnings`; alarms are known at any threshold.
 
         Raises:
             ValueError: If not exactly one of `fpr` and `threshold` is given, `fpr` is outside (0, U], `threshold` is
-                NaN or so low that normal scores above it were not kept, or the result was loaded from a file that holds
-                only scores.
+                NaN, or the result was loaded from a file that holds only scores.
 
         Example:
             >>> import torch
@@ -369,13 +379,57 @@ class AUPIMOResult:
             threshold = self.threshold_at(fpr)
         elif threshold is None or math.isnan(threshold):
             raise ValueError("Expected `threshold` to be a number, but got NaN.")
-        threshold = float(threshold)
-        if threshold < float(scored.kept.floor):
+        kept, threshold = scored.kept, float(threshold)
+        reasons = (unknown_rates(float(kept.floor)),) if threshold < float(kept.floor) else ()
+        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), reasons)
+
+    @property
+    def max_scores(self) -> Tensor | None:
+        """(N,) highest score of each image, of the pixels that are not ignored; None if it is not known."""
+        highest = None if self._scoring is None else self._scoring.kept.max_scores
+        return None if highest is None or bool(highest.isnan().any()) else highest
+
+    def alarm_threshold(self, share: float) -> float:
+        """Return a threshold at which a new normal image raises an alarm with a probability of at most `share`.
+
+        An image raises an alarm iff any of its pixels reaches the threshold. The guarantee holds whatever the scores
+        are, for a new image that could as well have been one of these (split conformal prediction). It is that of one
+        new image and of the choice of these normal images together.
+
+        Args:
+            share: Probability in (0, 1).
+
+        Returns:
+            The next float above the `ceil((1 - share) * (n + 1))`-th smallest of the highest scores of the n normal
+            images, in the unit of the anomaly maps. NaN if that score is +inf.
+
+        Raises:
+            ValueError: If `share` is outside (0, 1), if there are fewer than `1 / share - 1` normal images, or if the
+                highest scores are not known, as in files of an earlier version.
+
+        Example:
+            >>> import torch
+            >>> from aupimo_torchmetrics import AUPIMO
+            >>> maps = torch.arange(32.0).view(2, 4, 4)
+            >>> metric = AUPIMO(fpr_bounds=(0.1, 0.5))
+            >>> metric.update(maps, torch.zeros(2, 4, 4, dtype=torch.bool))  # highest scores 15 and 31
+            >>> round(metric.result().alarm_threshold(0.4), 3)  # two images are just enough
+            31.0
+
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"Expected `share` to be in (0, 1), but got {share}.")
+        kept = self._known().kept
+        highest = kept.max_scores[~kept.is_anomalous]
+        needed = decision.num_images_needed(share)
+        if len(highest) < needed:
             raise ValueError(
-                f"Expected `threshold` to be {float(scored.kept.floor):g} or more, but got {threshold:g}: normal "
-                "scores below that were not kept. Construct the metric with `normal_buffer=None` to keep them."
+                f"Expected {needed} normal images or more for `share={share:g}`, but got {len(highest)}: a threshold "
+                "that fewer images promise does not exist. Give more normal images, or a larger `share`."
             )
-        return OperatingPoint(threshold, *sweep.rates_at(scored.kept, threshold, self.shared_fpr))
+        if bool(highest.isnan().any()):
+            raise ValueError("Expected the highest scores of the images, but the file of an earlier version has none.")
+        return decision.alarm_threshold(highest, share)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """Return a table with one row per image.

@@ -46,6 +46,8 @@ class PixelScores(NamedTuple):
     """(N,) bool, class of each image."""
     image_ids: Tensor
     """(N,) int64, the caller's ids, `NO_ID` for an image without one."""
+    max_scores: Tensor
+    """(N,) highest score of each image, of all its pixels that are not ignored; NaN where it is not known."""
     floor: Tensor
     """() every score at or above this is kept."""
     normal_min: Tensor
@@ -143,6 +145,7 @@ def take_images(kept: PixelScores, images: Tensor) -> PixelScores:
         num_pixels=kept.num_pixels[images],
         is_anomalous=kept.is_anomalous[images],
         image_ids=kept.image_ids[images],
+        max_scores=kept.max_scores[images],
     )
 
 

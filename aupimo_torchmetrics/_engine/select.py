@@ -114,14 +114,15 @@ def _kept(searches: list[PixelSearch], found: list[_Found], floor: Tensor, *, wi
     rows = []
     for search, each in zip(searches, found, strict=True):
         ids = torch.full_like(each.num_found, NO_ID)
-        rows.append((*each, search.num_pixels(), search.is_anomalous, ids))
+        highest = search.highest_of_images().to(floor)
+        rows.append((*each, search.num_pixels(), search.is_anomalous, ids, highest))
     columns = rows[0] if len(rows) == 1 else map(torch.cat, zip(*rows, strict=True))
     return PixelScores._make([*columns, floor, lowest])
 
 
 def _nothing(floor: Tensor) -> PixelScores:
     """What is kept if there is no image."""
-    dtypes = (floor.dtype, floor.dtype, torch.int64, torch.int64, torch.bool, torch.int64)
+    dtypes = (floor.dtype, floor.dtype, torch.int64, torch.int64, torch.bool, torch.int64, floor.dtype)
     empty = [floor.new_empty(0, dtype=dtype) for dtype in dtypes]
     return PixelScores._make([*empty, floor, torch.full_like(floor, math.inf)])
 
@@ -190,7 +191,8 @@ class PixelSearch:
         self.group = group
         self.mask_sizes = _count_true(group.masks)
         self.is_anomalous = self.mask_sizes > 0
-        self._has_nan: Any = group.maps.amax(1).isnan().any()
+        self._highest: Any = group.maps.amax(1)
+        self._has_nan: Any = self._highest.isnan().any()
         self.begin(floor)
 
     def begin(self, floor: Tensor) -> None:
@@ -223,6 +225,12 @@ class PixelSearch:
         ignored, num_pixels = self.group.ignored, self.group.maps.shape[1]
         num_counted = num_pixels if ignored is None else num_pixels - _count_true(ignored)
         return torch.where(self.is_anomalous, self.mask_sizes, num_counted)
+
+    def highest_of_images(self) -> Tensor:
+        """(n,) highest score of each image, of pixels that are not ignored; -inf without any."""
+        maps, _, ignored, _ = self.group
+        highest: Tensor = self._highest if ignored is None else maps.masked_fill(ignored, -math.inf).amax(1)
+        return highest
 
     def lowest_normal(self) -> Tensor:
         """() lowest score of the normal images, of pixels that are not ignored; +inf without any."""
@@ -260,6 +268,27 @@ class BlockSearch(PixelSearch):
         is_high = mask_scores >= self._floor.numpy()
         num_masked = self._count_per_image(self._mask_places[is_high])
         return _Found(torch.from_numpy(normal_scores), torch.from_numpy(mask_scores[is_high]), num_normal + num_masked)
+
+    def highest_of_images(self) -> Tensor:
+        """(n,) highest score of each image: of its blocks, and of pixels in blocks of other kinds."""
+        (num_images, num_pixels), ignored = self.group.maps.shape, self.group.ignored
+        if ignored is None and num_pixels % _BLOCK_SIZE == 0:
+            return torch.from_numpy(self._highest.reshape(num_images, -1).max(1))
+        starts = np.arange(len(self._highest)) * _BLOCK_SIZE
+        image = starts // num_pixels
+        is_mixed = image != (starts + _BLOCK_SIZE - 1) // num_pixels
+        if ignored is not None:
+            is_mixed |= _cut(ignored)[0].amax(1).numpy()
+        blocks = np.flatnonzero(is_mixed)
+        scores = _take(*self._cut_maps, blocks).to(self._floor.dtype).numpy()
+        places = _places_of(np.arange(len(scores)), blocks, len(self._highest))
+        if ignored is not None:
+            counts = ~ignored.view(-1).numpy()[places]
+            scores, places = scores[counts], places[counts]
+        highest = np.full(num_images, -math.inf, scores.dtype)
+        np.maximum.at(highest, image[~is_mixed], self._highest[~is_mixed])
+        np.maximum.at(highest, places // num_pixels, scores)
+        return torch.from_numpy(highest)
 
     def _find_normal(self) -> tuple[_Array, Tensor]:
         """Scores (S,) of normal images at or above the floor, and how many of each image (n,)."""

@@ -277,22 +277,6 @@ def share_of_range(start: float, end: float, fpr_bounds: tuple[float, float]) ->
     return min(1.0, max(0.0, math.log(end / start) / math.log(upper / lower)))
 
 
-def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[float, Tensor, float]:
-    """Shared FPR of a threshold, TPRs (N,) float64 (NaN for normal images), and share of normal images with an alarm.
-
-    The threshold must not be below the floor, so that every normal score at or above it is known.
-    """
-    shares = share_at_least(kept, threshold)
-    is_normal = ~kept.is_anomalous
-    tprs = torch.where(is_normal, math.nan, shares)
-    if math.isnan(threshold):
-        return math.nan, torch.full_like(tprs, math.nan), math.nan
-    if not bool(is_normal.any()):
-        return math.nan, tprs, math.nan
-    shared = shares[is_normal].amax() if shared_fpr == "max" else shares[is_normal].mean()
-    return float(shared), tprs, float((shares[is_normal] > 0).double().mean())
-
-
 def share_at_least(kept: PixelScores, threshold: float) -> Tensor:
     """(N,) float64, share of the pixels of a normal image, or of an anomalous one's mask, at or above a threshold."""
     counts = count_per_segment(true_indices(kept.normal_scores >= threshold), kept.num_normal_kept)

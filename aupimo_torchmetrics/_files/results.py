@@ -58,8 +58,11 @@ _KEPT = {
     "num_pixels": (torch.int64,),
     "is_anomalous": (torch.bool,),
     "image_ids": (torch.int64,),
+    "max_scores": _SCORE_DTYPES,
 }
 """Tensors of what was kept of the images, and their dtypes."""
+_ADDED = {"max_scores"}
+"""Those that earlier versions did not write."""
 _KNOWN = ("image_classes", "image_ids", "mask_sizes")
 """Tensors (N,) int64 of a result of which it is not known what was kept."""
 _DTYPES = {**dict.fromkeys(_KNOWN, (torch.int64,)), **_KEPT, "aupimos": (torch.float64,)}
@@ -321,7 +324,7 @@ def _check_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     """Raise unless a file is of this format, and holds all that was written."""
     if metadata.get("format") != FORMAT:
         raise ValueError(f"its format is {metadata.get('format')!r:.40}, not {FORMAT!r}")
-    needed = {*_SETTINGS, "sha256", "aupimos", *(_KEPT if "num_kept" in tensors else ())}
+    needed = {*_SETTINGS, "sha256", "aupimos", *(_KEPT if "num_kept" in tensors else ())} - _ADDED
     missing = sorted(needed - tensors.keys() - metadata.keys())
     if missing:
         raise ValueError(f"there is no {', '.join(missing)}")
@@ -336,6 +339,8 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
             raise ValueError(f"`{name}` is of dtype {tensor.dtype} and shape {tuple(tensor.shape)}")
     _check_scores(tensors["aupimos"])
     num_images = len(tensors["aupimos"])
+    if "num_kept" in tensors and "max_scores" not in tensors:
+        tensors["max_scores"] = tensors["floor"].new_full((num_images,), math.nan)
     kept = PixelScores(**{name: tensors[name] for name in _KEPT}) if "num_kept" in tensors else None
     known = {} if kept is not None else {name: tensors[name] for name in _KNOWN if name in tensors}
     if kept is not None:
@@ -368,9 +373,10 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
 def _check_kept(kept: PixelScores, num_images: int) -> None:
     """Raise unless these can be the scores of as many images."""
     scores = (kept.normal_scores, kept.mask_scores, kept.floor, kept.normal_min)
-    if len({each.dtype for each in scores}) > 1:
+    if len({each.dtype for each in (*scores, kept.max_scores)}) > 1:
         raise ValueError("tensors do not fit together")
-    if {len(each) for each in (kept.num_kept, kept.num_pixels, kept.is_anomalous, kept.image_ids)} != {num_images}:
+    of_images = (kept.num_kept, kept.num_pixels, kept.is_anomalous, kept.image_ids, kept.max_scores)
+    if {len(each) for each in of_images} != {num_images}:
         raise ValueError(f"tensors do not fit together: there are {num_images} scores of {len(kept.num_kept)} images")
     if bool(torch.stack([each.isnan().any() for each in scores]).any()):
         raise ValueError("there is NaN among the scores")

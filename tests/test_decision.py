@@ -1,0 +1,166 @@
+"""A threshold is chosen, what it does is measured, and how sure that is is said."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult
+
+pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
+
+BOUNDS = (1e-2, 1e-1)
+SIZES = [(16, 16), (7, 5), (13, 11), (1, 1), (40, 32)]
+
+
+def make_images(
+    sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float32, seed: int = 0
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Make maps with ties, and targets of which every second image is anomalous and some pixels are 255, ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    maps, targets = [], []
+    for number, size in enumerate(sizes):
+        scores = (8 * torch.randn(size, generator=generator, dtype=torch.float64)).round() / 8
+        target = torch.zeros(size, dtype=torch.uint8)
+        if number % 2:
+            target[: (size[0] + 1) // 2] = 1
+        target[torch.rand(size, generator=generator) < 0.2] = 255
+        target.view(-1)[0] = number % 2  # at least this pixel counts
+        maps.append(scores.to(dtype))
+        targets.append(target)
+    return maps, targets
+
+
+def highest_by_loop(maps: list[Tensor], targets: list[Tensor], ignore_index: int | None) -> list[float]:
+    """Find the highest score of each image pixel by pixel, in float32 as scores are kept."""
+    highest = []
+    for scores, target in zip(maps, targets, strict=True):
+        pairs = zip(scores.float().flatten().tolist(), target.flatten().tolist(), strict=True)
+        highest.append(max(score for score, value in pairs if value != ignore_index))
+    return highest
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("ignore_index", [None, 255])
+@pytest.mark.parametrize("normal_buffer", [None, 1])
+def test_highest_scores_are_those_of_a_loop(
+    dtype: torch.dtype, ignore_index: int | None, normal_buffer: int | None
+) -> None:
+    """Of images of any sizes and classes, in any batches, and whatever else was kept of them."""
+    sizes = [*SIZES, *SIZES, (64, 64), (64, 64), (16, 8), (16, 8)]
+    maps, targets = make_images(sizes, dtype)
+    if ignore_index is None:
+        targets = [(target == 1).to(torch.uint8) for target in targets]
+    metric = AUPIMO(fpr_bounds=BOUNDS, ignore_index=ignore_index, normal_buffer=normal_buffer)
+    metric.update(maps[:10], targets[:10])
+    metric.update(torch.stack(maps[10:12]), torch.stack(targets[10:12]))
+    metric.update(torch.stack(maps[12:]), torch.stack(targets[12:]))
+    highest = metric.result().max_scores
+    assert highest is not None
+    assert highest.tolist() == highest_by_loop(maps, targets, ignore_index)
+
+
+def test_highest_scores_follow_the_images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """They are in the order of the ids, go through merging, and are saved and loaded; a repeated image counts once."""
+    maps, targets = make_images(SIZES)
+    expected = highest_by_loop(maps, targets, 255)
+    first, second = (AUPIMO(fpr_bounds=BOUNDS, ignore_index=255) for _ in range(2))
+    first.update(maps[3:], targets[3:], image_ids=["3", "4"])
+    second.update([*maps[:3], maps[4]], [*targets[:3], targets[4]], image_ids=["2", "1", "0", "4"])
+    first.merge_state(second)
+    result = first.result()
+    assert result.paths == ["0", "1", "2", "3", "4"]
+    assert result.max_scores is not None
+    assert result.max_scores.tolist() == [expected[index] for index in (2, 1, 0, 3, 4)]
+    file = tmp_path_factory.mktemp("result") / "aupimos.json"
+    result.save(file)
+    loaded = AUPIMOResult.load(file)
+    assert loaded.max_scores is not None
+    assert torch.equal(loaded.max_scores, result.max_scores)
+    assert loaded.alarm_threshold(0.5) == result.alarm_threshold(0.5)
+    assert repr(loaded.operating_point(threshold=1.0)) == repr(result.operating_point(threshold=1.0))
+
+
+@pytest.mark.parametrize("threshold", [-math.inf, -3.0, 0.0, 1.375, 2.0, math.inf])
+def test_alarms_are_known_at_any_threshold(threshold: float) -> None:
+    """Where FPR and recall are not known they are NaN, with the reason; alarms equal those of a loop."""
+    maps, targets = make_images([(32, 32)] * 6)
+    pruned = AUPIMO(fpr_bounds=(1e-4, 1e-3), normal_buffer=1, ignore_index=255)
+    whole = AUPIMO(fpr_bounds=(1e-4, 1e-3), normal_buffer=None, ignore_index=255)
+    for metric in (pruned, whole):
+        metric.update(torch.stack(maps), torch.stack(targets))
+    points = [metric.result().operating_point(threshold=threshold) for metric in (pruned, whole)]
+    highest = torch.tensor(highest_by_loop(maps, targets, 255))
+    alarms = (highest >= threshold).double()
+    for point in points:
+        assert point.share_of_normal_images_with_alarm == float(alarms[0::2].mean())
+        assert point.share_of_anomalous_images_with_alarm == float(alarms[1::2].mean())
+    known, complete = points
+    assert complete.warnings == ()
+    if known.warnings:
+        assert math.isnan(known.shared_fpr)
+        assert math.isnan(known.shared_fpr_interval[0])
+        assert bool(known.per_image_tprs.isnan().all())
+        assert "`normal_buffer=None`" in known.warnings[0]
+    else:
+        assert known.shared_fpr == complete.shared_fpr
+        assert known.per_image_tprs.tolist() == pytest.approx(complete.per_image_tprs.tolist(), abs=0, nan_ok=True)
+
+
+@pytest.mark.parametrize(("share", "has_ties"), [(0.05, False), (0.29, True)])
+def test_the_promise_of_alarms_holds_for_new_images(share: float, has_ties: bool) -> None:
+    """Over 2,000 choices from 40 images, a fresh image raises an alarm no more often than promised."""
+    generator = np.random.default_rng(0)
+    alarms, metric = 0, AUPIMO(fpr_bounds=BOUNDS, validate_args=False)
+    for _ in range(2000):
+        scores = generator.normal(size=41)
+        scores = np.round(scores) if has_ties else scores
+        maps = torch.tensor(scores[:40], dtype=torch.float32).view(-1, 1, 1)
+        metric.reset()
+        metric.update(maps, torch.zeros_like(maps, dtype=torch.bool))
+        alarms += bool(np.float32(scores[40]) >= metric.result().alarm_threshold(share))
+    error = 3 * math.sqrt(share * (1 - share) / 2000)  # three standard deviations of the share
+    assert alarms / 2000 <= share + error
+    if not has_ties:  # nor is it far too careful: one image of 41 is the step
+        assert alarms / 2000 >= share - 1 / 41 - error
+
+
+def test_alarm_thresholds_need_enough_images() -> None:
+    """Too few images are an error that says how many are needed, and so many are enough."""
+    maps = torch.arange(38.0).view(19, 1, 2)
+    for number, is_enough in ((18, False), (19, True)):
+        metric = AUPIMO(fpr_bounds=BOUNDS)
+        metric.update(maps[:number], torch.zeros(number, 1, 2, dtype=torch.bool))
+        result = metric.result()
+        if is_enough:
+            assert result.alarm_threshold(0.05) == np.nextafter(np.float32(37), np.float32(np.inf))
+        else:
+            with pytest.raises(ValueError, match=r"Expected 19 normal images or more for `share=0\.05`, but got 18"):
+                result.alarm_threshold(0.05)
+    for share in (0.0, 1.0, math.nan):
+        with pytest.raises(ValueError, match=r"Expected `share` to be in \(0, 1\)"):
+            result.alarm_threshold(share)
+
+
+def test_the_interval_is_that_of_resampled_images() -> None:
+    """It equals quantiles of independent resamples to their sampling error, is repeatable, and NaN for one image."""
+    maps, _ = make_images([(20, 20)] * 60, seed=3)
+    stack = torch.stack(maps) + 0.02 * torch.arange(60.0).view(-1, 1, 1)  # images differ
+    metric = AUPIMO(fpr_bounds=BOUNDS)
+    metric.update(stack, torch.zeros_like(stack, dtype=torch.bool))
+    point = metric.result().operating_point(threshold=2.0)
+    assert point.shared_fpr_interval == metric.result().operating_point(threshold=2.0).shared_fpr_interval
+    shares = (stack >= 2.0).double().mean((1, 2)).numpy()
+    generator = np.random.default_rng(1)
+    means = generator.choice(shares, size=(100_000, 60)).mean(1)
+    tail = 0.0219  # Phi(sqrt(60 / 59) * t) with t the 2.5 % quantile of Student's t with 59 degrees
+    low, high = np.quantile(means, [tail, 1 - tail])
+    assert point.shared_fpr_interval == pytest.approx((low, high), abs=0.25 * means.std())
+    assert point.shared_fpr_interval[0] < point.shared_fpr < point.shared_fpr_interval[1]
+    one = AUPIMO(fpr_bounds=BOUNDS)
+    one.update(stack[:1], torch.zeros_like(stack[:1], dtype=torch.bool))
+    assert math.isnan(one.result().operating_point(threshold=2.0).shared_fpr_interval[0])
