@@ -70,8 +70,6 @@ class TellingMetric(ListStatesMetric):
 
     def _tell(self, preds: Maps, target: Maps, image_ids: Any, is_kept: list[bool]) -> None:
         """Tell the listeners of the batch that was kept last; in `forward` only when it is merged."""
-        if not self.listeners:
-            return
         position = sum(len(part) for part in self.aupimo_num_kept) - sum(is_kept)
         indices: list[int | None] = []
         for each in is_kept:

@@ -140,7 +140,8 @@ class PixelScoresMetric(TellingMetric):
                     if id_list is not None:
                         id_list = [id_list[index] for index in counted.tolist()]
             self._keep(kept, id_list)
-        self._tell(preds, target, given_ids, is_kept)
+        if self.listeners:
+            self._tell(preds, target, given_ids, is_kept)
 
     def _keep(self, kept: PixelScores, id_list: Any) -> None:
         """Add what is kept of images and their ids, if they have any, to the states."""

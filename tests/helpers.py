@@ -148,6 +148,7 @@ VARIANTS = {
 }
 STATE_DTYPES = {
     "aupimo_normal_scores": torch.float32,
+    "aupimo_max_scores": torch.float32,
     "aupimo_mask_scores": torch.float32,
     "aupimo_num_kept": torch.int64,
     "aupimo_num_pixels": torch.int64,

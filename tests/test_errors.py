@@ -267,7 +267,7 @@ def test_rejected_ids_change_no_state(image_ids: Any, error: type[Exception], me
     metric = AUPIMO(fpr_bounds=(0.05, 0.5))
     with pytest.raises(error, match=message):
         metric.update(MAPS, MASKS, image_ids)
-    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 8
+    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 9
     assert float(metric.aupimo_floor) == -math.inf
 
 

@@ -259,7 +259,7 @@ def test_few_normal_pixels_in_a_large_batch_set_no_floor() -> None:
 def test_batch_without_images_keeps_nothing(images: Any) -> None:
     """An empty batch is no error: the last batch of a data loader may be empty."""
     states = {name: part for name, part in joined(keep(*images)).items() if name.endswith(("scores", "kept", "pixels"))}
-    assert list(states.values()) == [[]] * 4
+    assert list(states.values()) == [[]] * 5
 
 
 @pytest.mark.parametrize("decimals", [None, 1])

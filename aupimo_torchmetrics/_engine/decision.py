@@ -79,10 +79,10 @@ def resampled_interval(values: Tensor, statistic: SharedFPR) -> tuple[float, flo
     number = len(values)
     if number < 2 or bool(values.isnan().any()):
         return math.nan, math.nan
-    values, generator = values.cpu(), torch.Generator().manual_seed(SEED)
+    values, generator = values.cpu(), torch.Generator("cpu").manual_seed(SEED)
     resamples = []
     for size in _parts(NUM_RESAMPLES, max(1, MAX_DRAWS // number)):
-        drawn = values[torch.randint(number, (size, number), generator=generator)]
+        drawn = values[torch.randint(number, (size, number), generator=generator, device="cpu")]
         resamples.append(drawn.amax(1) if statistic == "max" else drawn.mean(1))
     tail = (1 - CONFIDENCE) / 2
     tail = NormalDist().cdf(math.sqrt(number / (number - 1)) * student_quantile(tail, number - 1))

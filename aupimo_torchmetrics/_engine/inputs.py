@@ -141,9 +141,9 @@ def _check_dense(name: str, images: Tensor) -> None:
 def _check_shapes(maps: torch.Size, masks: torch.Size, *, is_of_list: bool) -> None:
     """Raise unless both are shapes of images, with an axis of one channel or without, and of the same images."""
     num_axes = 2 if is_of_list else 3
-    shape, mask_shape = (
+    shape, mask_shape = [
         (*each[:-3], *each[-2:]) if each[num_axes - 2 : -2] == (1,) else tuple(each) for each in (maps, masks)
-    )
+    ]
     if len(shape) != num_axes:
         what = "each map in the list `preds`" if is_of_list else "`preds`"
         shapes = "(H, W)" if is_of_list else "(N, H, W) or (N, 1, H, W)"

@@ -278,16 +278,17 @@ class BlockSearch(PixelSearch):
         image = starts // num_pixels
         is_mixed = image != (starts + _BLOCK_SIZE - 1) // num_pixels
         if ignored is not None:
-            is_mixed |= _cut(ignored)[0].amax(1).numpy()
+            is_mixed |= ignored.view(-1)[: self._highest.size * _BLOCK_SIZE].view(-1, _BLOCK_SIZE).amax(1).numpy()
         blocks = np.flatnonzero(is_mixed)
         scores = _take(*self._cut_maps, blocks).to(self._floor.dtype).numpy()
-        places = _places_of(np.arange(len(scores)), blocks, len(self._highest))
+        places = (np.append(blocks, len(starts))[:, None] * _BLOCK_SIZE + np.arange(_BLOCK_SIZE)).ravel()[: len(scores)]
         if ignored is not None:
             counts = ~ignored.view(-1).numpy()[places]
             scores, places = scores[counts], places[counts]
         highest = np.full(num_images, -math.inf, scores.dtype)
-        np.maximum.at(highest, image[~is_mixed], self._highest[~is_mixed])
-        np.maximum.at(highest, places // num_pixels, scores)
+        with np.errstate(invalid="ignore"):  # NaN, where nobody asked to check for it
+            np.maximum.at(highest, image[~is_mixed], self._highest[~is_mixed])
+            np.maximum.at(highest, places // num_pixels, scores)
         return torch.from_numpy(highest)
 
     def _find_normal(self) -> tuple[_Array, Tensor]:
