@@ -117,6 +117,15 @@ def test_maps_of_another_category(sources: tuple[Path, Path], kind: str, place: 
     assert f"warning: part: {warning}" in evaluation.summary()
 
 
+def test_a_folder_called_maps_is_no_category(sources: tuple[Path, Path]) -> None:
+    """The maps of one category may lie in it without a folder of their own; the example says which is of which."""
+    maps, data = sources
+    (maps / "part/test").rename(maps / "test")
+    evaluation = scores_of(maps, data / "part")
+    assert not any(" lie in " in text for text in evaluation.categories[0].warnings)
+    assert "test/crack/003.tiff -> part/test/crack/003.png" in evaluation.notes[0]
+
+
 def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: tuple[Path, Path]) -> None:
     """A folder of maps, a table that names each map, and one that names the paths of a set give the same score."""
     maps, data = sources

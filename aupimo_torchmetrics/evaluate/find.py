@@ -113,7 +113,8 @@ def _has_masks(folder: str | os.PathLike[str]) -> bool:
 def _remarks(maps: Path, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, list[str]]]:
     """Say by an example which map was taken for which image, and warn of each category whose maps name another one.
 
-    A path names the category by the folder in front of `test` or its like; that of a map begins two folders above it.
+    A path names the category by the folder in front of `test` or its like; that of a map begins two folders above it. A
+    folder of maps that is called so names none.
 
     Args:
         maps: Folder or file of the maps.
@@ -130,7 +131,8 @@ def _remarks(maps: Path, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, li
         example = f"{f'{folders[-1]}/' if maps.is_dir() else ''}{pair.name} -> {image}"
         named, expected = category_in("/".join((*folders[-2:], name))), category_in(image)
         is_there = category in {*folders, *name.split("/")}
-        if named and expected and named != expected and not is_there:
+        names_other = named not in {"", expected} and "map" not in named.casefold()
+        if names_other and expected and not is_there:
             warnings[category] = [f"the maps lie in {named}, the images in {expected}, as {example}"]
         elif as_key(name) != as_key(image) and not (is_there and as_key(name) == pair.image.key):
             notes.append(f"maps were matched by their paths, as {example}")
