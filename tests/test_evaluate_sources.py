@@ -99,6 +99,7 @@ def test_maps_of_another_category(sources: tuple[Path, Path], kind: str, place: 
     """They are refused, or where their own paths do not say the category, there is a warning that names both."""
     maps, data = sources
     folder = maps / place.format("gear")
+    (data / "gear").mkdir()
     folder.parent.mkdir(exist_ok=True)
     (maps / "part").rename(folder)
     given = {"in the maps": folder.parent, "given": folder, "its test": folder / "test"}.get(kind, folder / "asmaps.pt")
@@ -117,7 +118,7 @@ def test_maps_of_another_category(sources: tuple[Path, Path], kind: str, place: 
     assert f"warning: part: {warning}" in evaluation.summary()
 
 
-def test_a_folder_called_maps_is_no_category(sources: tuple[Path, Path]) -> None:
+def test_any_folder_may_hold_maps(sources: tuple[Path, Path]) -> None:
     """The maps of one category may lie in it without a folder of their own; the example says which is of which."""
     maps, data = sources
     (maps / "part/test").rename(maps / "test")

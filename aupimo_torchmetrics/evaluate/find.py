@@ -27,6 +27,16 @@ Source: TypeAlias = "str | os.PathLike[str] | None"
 """Where maps or data are."""
 
 
+PUBLISHED_CATEGORIES = (
+    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper "
+    "breakfast_box juice_bottle pushpins screw_bag splicing_connectors "
+    "bagel cable_gland carrot cookie dowel foam peach potato rope tire "
+    "can fabric fruit_jelly rice sheet_metal vial wallplugs walnuts "
+    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
+)
+"""Of MVTec AD, LOCO, 3D-AD and AD 2, and of VisA."""
+
+
 class FoundPairs(NamedTuple):
     """Maps and images that were found, before any is read."""
 
@@ -65,7 +75,7 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
             "holds its paths"
         )
         raise BadFilesError(bad_files, remedy)
-    remarks, warnings = ([], {}) if maps is None else _remarks(Path(maps), pairs)
+    remarks, warnings = ([], {}) if maps is None else _remarks(Path(maps), data, pairs)
     return FoundPairs(map_files, images, pairs, bad_files, [*remarks, *notes], warnings)
 
 
@@ -110,14 +120,17 @@ def _has_masks(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _remarks(maps: Path, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, list[str]]]:
+def _remarks(
+    maps: Path, data: str | os.PathLike[str] | None, pairs: Sequence[Pair]
+) -> tuple[list[str], dict[str, list[str]]]:
     """Say by an example which map was taken for which image, and warn of each category whose maps name another one.
 
-    A path names the category by the folder in front of `test` or its like; that of a map begins two folders above it. A
-    folder of maps that is called so names none.
+    A path names the category by the folder in front of `test` or its like; that of a map begins two folders above it.
+    Any folder may hold maps: it names a category if that is a published one, or a folder beside the data.
 
     Args:
         maps: Folder or file of the maps.
+        data: Folder of the data set; None for a table.
         pairs: Images and maps that were matched by their paths.
 
     Returns:
@@ -131,8 +144,10 @@ def _remarks(maps: Path, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, li
         example = f"{f'{folders[-1]}/' if maps.is_dir() else ''}{pair.name} -> {image}"
         named, expected = category_in("/".join((*folders[-2:], name))), category_in(image)
         is_there = category in {*folders, *name.split("/")}
-        names_other = named not in {"", expected} and "map" not in named.casefold()
-        if names_other and expected and not is_there:
+        beside = Path(data or maps).absolute().parent / named
+        is_category = beside.is_dir() and beside not in {maps.absolute(), *maps.absolute().parents}
+        is_category |= named in PUBLISHED_CATEGORIES.split()
+        if named and expected and named != expected and is_category and not is_there:
             warnings[category] = [f"the maps lie in {named}, the images in {expected}, as {example}"]
         elif as_key(name) != as_key(image) and not (is_there and as_key(name) == pair.image.key):
             notes.append(f"maps were matched by their paths, as {example}")
