@@ -364,6 +364,7 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
     assert {f"{name}/share_at_0" for name in names} < set(trainer.callback_metrics)
 
 
+@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
 def test_metrics_in_wrappers_and_twice_in_a_module(tmp_path: Path) -> None:
     """Metrics in wrappers and trackers are not followed, and a metric with two attributes only once."""
 

@@ -180,6 +180,7 @@ def test_copies_have_no_listeners(kind: str) -> None:
     assert len(heard) == 2
 
 
+@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
 def test_trackers_and_checkpoints_have_no_listeners() -> None:
     """Nor have the metrics that a tracker makes, and a checkpoint is as before."""
     metric = AUPIMO(fpr_bounds=FPR_BOUNDS)

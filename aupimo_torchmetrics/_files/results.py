@@ -161,7 +161,8 @@ def read_details(path: str | os.PathLike[str]) -> Details:
     with Path(path).open("rb"):  # raises an `OSError` that names the path; safetensors does not
         pass
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        # Older versions of safetensors read to the default device, whatever `device` says.
+        with torch.device("cpu"), safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in _DTYPES}  # noqa: SIM118  no dict
         _check_whole(tensors, metadata)
@@ -180,7 +181,7 @@ def read_scoring(path: str | os.PathLike[str], num_images: int) -> tuple[Tensor 
     `UNKNOWN`.
     """
     try:
-        with safe_open(tensors_path(path), framework="pt", device="cpu") as file:
+        with torch.device("cpu"), safe_open(tensors_path(path), framework="pt", device="cpu") as file:
             num_thresholds = json.loads((file.metadata() or {})["num_thresholds"])
             _check_num_thresholds(num_thresholds, is_unknown_allowed=True)
             names = set(file.keys())
