@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from aupimo_torchmetrics import metrics, pixel_metrics
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
 from aupimo_torchmetrics._warnings import warn
-from aupimo_torchmetrics.results import result_of
+from aupimo_torchmetrics.results import AUPIMOResult
 
 require("anomalib", extra="anomalib", needed_by="aupimo_torchmetrics.anomalib")
 
@@ -167,10 +167,18 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
 
         None, which is not logged, if the metric is not `strict` and no batch of any process had maps and masks.
         """
-        if self.strict or any(part.numel() for part in self.aupimo_num_kept):
-            return metrics.AUPIMO.compute(self)
-        self._result = result_of(self._images(), self.fpr_bounds, self.num_thresholds, self.shared_fpr)
-        return None
+        return metrics.AUPIMO.compute(self)
+
+    def _value(self, result: AUPIMOResult) -> Tensor | None:  # type: ignore[override]  # as `compute`
+        return None if self._is_nothing(result) else super()._value(result)
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        if not self._is_nothing(self._result):
+            super()._warn(texts)
+
+    def _is_nothing(self, result: AUPIMOResult | None) -> bool:
+        """Whether all batches of all processes were skipped."""
+        return not self.strict and result is not None and len(result.aupimos) == 0
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
         """Plot as `aupimo_torchmetrics.AUPIMO.plot` does; the score is NaN where `compute` returns None."""
