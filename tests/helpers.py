@@ -250,6 +250,8 @@ def _run_rank(rank: int, jobs: Sequence[tuple[RankFunction, int]], folder: str, 
         store = Path(folder, f"{job}.store").as_uri()
         # a rank that waits in vain for another raises before the runner gives up
         dist.init_process_group("gloo", store, timedelta(seconds=timeout / 2), world_size=world_size, rank=rank)
+        # a rank that leaves early closes its connections, also to one that is not yet through with the line above
+        dist.barrier()
         torch.save(function(rank, world_size, note), Path(folder, f"{job}-{rank}.pt"))
         dist.destroy_process_group()
 
