@@ -195,6 +195,17 @@ def _number(kind: Callable[[str], float], *, is_optional: bool) -> Callable[[str
     return read
 
 
+def _number_or_file(text: str) -> float | str:
+    """Read a number, or else the path of a file."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+THRESHOLD_OPTION = {"metavar": "NUMBER|FILE", "type": _number_or_file}
+
+
 def _of(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     """Those of the given settings that a function has."""
     return {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
@@ -311,5 +322,33 @@ def _compare(parser: _Parser, argv: Sequence[str]) -> int:
     return 0
 
 
-_COMMANDS = {"demo": _demo, "evaluate": _evaluate, "compare": _compare}
+def _threshold(parser: _Parser, argv: Sequence[str]) -> int:
+    """Choose a threshold from maps of normal images, or apply one to maps that have no masks."""
+    require(*EVALUATE_PACKAGES, extra="evaluate", needed_by=NEEDED_BY)
+    from aupimo_torchmetrics.evaluate import apply_thresholds, choose_thresholds  # noqa: PLC0415
+
+    parser.description = _threshold.__doc__
+    parser.add_options(choose_thresholds, maps={"flag": "", "nargs": "?", "metavar": "MAPS"})
+    parser.add("out", metavar="FILE", help="Write the thresholds to a file, as thresholds.json.")
+    parser.add_options(apply_thresholds, apply={"metavar": "MAPS"}, threshold=THRESHOLD_OPTION)
+    parser.add("json", action="store_true", help="Print what `out` writes instead of tables.")
+    given = vars(parser.parse_args(argv))
+    if "apply" not in given and {"threshold", "write_masks", "write_maps"} & {*given}:
+        raise SettingError("Expected `apply` with `threshold`, `write_masks` and `write_maps`, but got none.")
+    texts, number = [], given.get("threshold")
+    if number is None:
+        chosen = number = choose_thresholds(**_of(choose_thresholds, given))
+        if "out" in given:
+            chosen.save(given["out"])
+        texts.append(json_text(chosen.to_dict()) if "json" in given else chosen.summary())
+    elif {"maps", "fpr", "alarms", "out"} & {*given}:
+        raise SettingError("Expected `threshold` or `maps` to choose one from, but got both.")
+    if "apply" in given:
+        applied = apply_thresholds(**_of(apply_thresholds, {**given, "threshold": number}))
+        texts.append("" if "json" in given else applied.summary())
+    _print("\n\n".join(filter(None, texts)))
+    return 0
+
+
+_COMMANDS = {"demo": _demo, "evaluate": _evaluate, "compare": _compare, "threshold": _threshold}
 """Subcommands by name. Each adds its options to a parser, and returns an exit code."""

@@ -19,8 +19,10 @@ from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, Size, image_size, is_across, read_image
 
-__all__ = ["LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
+__all__ = ["IGNORED", "LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
 
+IGNORED = 255
+"""Stands in a target for a pixel that does not count."""
 MIN_WEIGHT = 1e-9
 """Weights of infinite scores that are smaller come from rounding, and are none."""
 
@@ -37,6 +39,11 @@ class LoadedPair(NamedTuple):
     """(H, W) bool."""
     ignored: Tensor | None
     """(H, W) bool, true for a pixel that does not count; None if all count."""
+
+    @property
+    def target(self) -> Tensor:
+        """The mask (H, W) bool, or if pixels are ignored uint8, with `IGNORED` for these."""
+        return self.mask if self.ignored is None else self.mask.to(torch.uint8).masked_fill(self.ignored, IGNORED)
 
 
 @dataclass(frozen=True)

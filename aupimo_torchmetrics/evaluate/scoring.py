@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._errors import SettingError
@@ -29,16 +28,13 @@ from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import LoadedPair, PairReader, size_of
+from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, size_of
 from aupimo_torchmetrics.metrics import AUPIMO
 
 __all__ = ["evaluate"]
 
 BATCH_SIZE = 8
 """Maps that are scored together."""
-
-IGNORED = 255
-"""Stands in a target for a pixel that does not count."""
 
 KNOWN = ["is_anomalous", "mask_pixels", "aupimo", "tpr_at_lower", "tpr_at_upper"]
 """What the result knows of each image."""
@@ -216,7 +212,7 @@ def _score(  # noqa: PLR0917
     facts, sizes = [], set()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
-        targets = [_target(each).to(metric.device) for each in batch]
+        targets = [each.target.to(metric.device) for each in batch]
         metric.update(maps, targets)
         if others:
             others.update(maps, targets)
@@ -244,11 +240,6 @@ def _score(  # noqa: PLR0917
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
     return CategoryScores(category, result, other_scores, scored, images, resized, list(texts))
-
-
-def _target(loaded: LoadedPair) -> Tensor:
-    """The mask (H, W) bool, or if pixels are ignored uint8, with `IGNORED` for these."""
-    return loaded.mask if loaded.ignored is None else loaded.mask.to(torch.uint8).masked_fill(loaded.ignored, IGNORED)
 
 
 def _facts(loaded: LoadedPair) -> dict[str, float]:

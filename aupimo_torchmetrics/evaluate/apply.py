@@ -1,0 +1,229 @@
+"""Thresholds on maps of images without masks; binary masks as pictures, 255 where a pixel is called anomalous."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import tifffile
+from PIL import Image
+from torch import Tensor
+
+from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._extras import progress
+from aupimo_torchmetrics._files.writing import replacing
+from aupimo_torchmetrics._paths import as_key, as_name
+from aupimo_torchmetrics._tables import text_table
+from aupimo_torchmetrics.evaluate.bad_files import naming
+from aupimo_torchmetrics.evaluate.maps.open import open_maps
+from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds
+
+__all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds", "files_of", "unit_warning", "write_mask"]
+
+
+@dataclass
+class AppliedThreshold:
+    """What a threshold does to the maps of a category.
+
+    Attributes:
+        category: Name of the category; empty if the threshold is for all.
+        threshold: In the unit of the maps.
+        num_images: Maps.
+        num_alarms: Those with a pixel that is called anomalous.
+        num_pixels: Pixels of all maps.
+        num_found: Those that are called anomalous.
+        highest: Highest score of all maps.
+        num_moved: Pixels of maps written as float16 that overflow there, or change sides of the threshold.
+        moved: First map with such a pixel; empty if there is none.
+
+    """
+
+    category: str
+    threshold: float
+    num_images: int = 0
+    num_alarms: int = 0
+    num_pixels: int = 0
+    num_found: int = 0
+    highest: float = -np.inf
+    num_moved: int = 0
+    moved: str = ""
+
+    def add(self, anomaly_map: Tensor, is_found: Tensor) -> None:
+        """Count the pixels of a map (H, W) float32, and those that are called anomalous."""
+        self.num_images += 1
+        self.num_alarms += bool(is_found.any())
+        self.num_pixels += is_found.numel()
+        self.num_found += int(is_found.sum())
+        self.highest = max(self.highest, float(anomaly_map.max()))
+
+    def compare(self, name: str, anomaly_map: Tensor, rounded: Tensor) -> None:
+        """Count the pixels of a map (H, W) float32 that rounding to float16 changes."""
+        moves = (anomaly_map >= self.threshold) != (rounded.float() >= self.threshold)
+        num_moved = int((moves | (rounded.isinf() & ~anomaly_map.isinf())).sum())
+        self.num_moved += num_moved
+        self.moved = self.moved or (name if num_moved else "")
+
+    def warnings(self) -> list[str]:
+        """Say what is wrong with the threshold, or with maps as float16."""
+        texts = [unit_warning(self.threshold, self.num_found, self.num_pixels, self.highest)]
+        if self.num_moved:
+            texts.append(
+                f"{self.num_moved:,} pixels, as of {self.moved}, overflow or change sides of the threshold in float16, "
+                "as maps are written. Please save maps as float16, scaled if need be, before a threshold is chosen."
+            )
+        return list(filter(None, texts))
+
+
+@dataclass
+class AppliedThresholds:
+    """What thresholds do to maps.
+
+    Attributes:
+        categories: One for each category.
+        files: Masks and maps that were written.
+
+    """
+
+    categories: list[AppliedThreshold]
+    files: list[Path] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Return a table of alarms, and warnings.
+
+        Returns:
+            Lines of text.
+
+        """
+        rows = [["category", "images", "threshold", "alarms", "pixels found"]]
+        for each in self.categories:
+            alarms = f"{each.num_alarms} of {each.num_images}"
+            share = f"{each.num_found / each.num_pixels:.3%}"
+            rows.append([each.category or "(all)", str(each.num_images), f"{each.threshold:.6g}", alarms, share])
+        lines = [text_table(rows, "<>>>>")]
+        lines += [
+            f"warning: {each.category or '(all)'}: {text}" for each in self.categories for text in each.warnings()
+        ]
+        return "\n".join(lines)
+
+
+def apply_thresholds(
+    apply: str | os.PathLike[str],
+    threshold: float | str | os.PathLike[str] | Thresholds,
+    write_masks: str | os.PathLike[str] | None = None,
+    write_maps: str | os.PathLike[str] | None = None,
+    *,
+    map_suffix: str | None = None,
+    follow_links: bool = False,
+    quiet: bool = False,
+) -> AppliedThresholds:
+    """Call the pixels of maps anomalous that reach the threshold of their category; no masks of defects are needed.
+
+    Args:
+        apply: File `asmaps.pt` or folder of maps to apply thresholds to. Where there are several thresholds, a folder
+            of each map names its category.
+        threshold: A number for all maps, the file of `Thresholds.save`, or thresholds.
+        write_masks: Folder for binary masks: PNG of 0 and 255, of the size of the map and under its path.
+        write_maps: Folder for the maps as TIFF of float16, likewise.
+        map_suffix: Only files with this ending are maps, as `".tiff"`.
+        follow_links: Whether links may lead out of the folder.
+        quiet: Whether to show no progress bar. There is none either unless standard error is a terminal.
+
+    Returns:
+        What the thresholds do, and the files that were written.
+
+    Raises:
+        ValueError: If there are no such files, or the threshold is no number.
+        BadDataError: If the category of a map is not clear or has no threshold, if a map cannot be read, or if two
+            images would share a file.
+        OSError: If a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from aupimo_torchmetrics.evaluate import apply_thresholds
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(Path(folder, "000.npy"), np.arange(16.0).reshape(4, 4))
+        ...     applied = apply_thresholds(folder, 12.0, write_masks=f"{folder}/masks")
+        >>> applied.files[0].name, applied.categories[0].num_found
+        ('000.png', 4)
+
+    """
+    thresholds = Thresholds.read(threshold)
+    maps = open_maps(apply, map_suffix, follow_links=follow_links)
+    categories = [_category_of(name, Path(apply), thresholds) for name in maps.names]
+    masks = [] if write_masks is None else files_of(maps.names, Path(write_masks), ".png")
+    rounded_maps = [] if write_maps is None else files_of(maps.names, Path(write_maps), ".tiff")
+    applied = {category: AppliedThreshold(category, thresholds.of(category)) for category in sorted({*categories})}
+    with progress(range(len(categories)), "applying", "map", quiet=quiet) as shown:
+        for index in shown:
+            name, of_category = maps.names[index], applied[categories[index]]
+            with naming(name):
+                anomaly_map = maps.read(index).float()
+            is_found = anomaly_map >= of_category.threshold
+            of_category.add(anomaly_map, is_found)
+            if masks:
+                write_mask(masks[index], is_found)
+            if rounded_maps:
+                rounded = anomaly_map.half()
+                of_category.compare(name, anomaly_map, rounded)
+                with replacing(rounded_maps[index]) as unfinished:
+                    tifffile.imwrite(unfinished, rounded.numpy())
+    return AppliedThresholds(list(applied.values()), masks + rounded_maps)
+
+
+def unit_warning(threshold: float, num_found: int, num_pixels: int, highest: float) -> str:
+    """Say that a threshold parts nothing: no pixel reaches it, or every pixel does; empty if it does."""
+    if 0 < num_found < num_pixels:
+        return ""
+    what = f"no pixel reaches the threshold {threshold:g}; the highest score is {highest:g}"
+    if num_found:
+        what = f"every pixel reaches the threshold {threshold:g}"
+    return f"{what}. Is it one of these maps, of this model, in their unit?"
+
+
+def files_of(names: Sequence[str], folder: Path, suffix: str) -> list[Path]:
+    """Files to write, under the paths of images or maps, none of which leads out of the folder.
+
+    Raises:
+        BadDataError: If two would be one file.
+
+    """
+    files, first_of = [], dict[Path, str]()
+    for name in names:
+        parts = [part for part in PurePosixPath(as_key(name.replace("\\", "/"))).parts if part not in {"/", ".."}]
+        file = folder.joinpath(*(part.replace(":", "_") for part in parts[:-1]), f"{parts[-1]}{suffix}")
+        if file in first_of:
+            raise BadDataError(f"Expected a file for each image, but {first_of[file]} and {name} would share {file}.")
+        first_of[file] = name
+        files.append(file)
+    return files
+
+
+def write_mask(file: Path, is_found: Tensor) -> None:
+    """Write a binary mask (H, W) as PNG, whole or not at all."""
+    with replacing(file) as unfinished:
+        Image.fromarray(is_found.numpy().astype(np.uint8) * 255).save(unfinished, "png")
+
+
+def _category_of(name: str, root: Path, thresholds: Thresholds) -> str:
+    """Category of a map by the one of its folders that has a threshold; none if one threshold is for all.
+
+    Raises:
+        BadDataError: If there is no such folder, or several.
+
+    """
+    if {*thresholds.values} == {ALL}:
+        return ALL
+    folders = [root.absolute().name, *PurePosixPath(as_name(name).replace("\\", "/")).parts[:-1]]
+    named = [folder for folder in dict.fromkeys(folders) if folder and folder in thresholds.values]
+    if len(named) != 1 and not (ALL in thresholds.values and not named):
+        known = ", ".join(thresholds.values)
+        raise BadDataError(
+            f"Expected one folder of {name} to be a category with a threshold, {known}, but found "
+            f"{' and '.join(named) or 'none'}."
+        )
+    return named[0] if named else ALL
