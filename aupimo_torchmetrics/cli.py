@@ -254,10 +254,12 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
         maps={"flag": "", "nargs": "?", "metavar": "MAPS"},
         fpr_bounds={"nargs": 2, "metavar": ("L", "U")},
         metrics={"metavar": "METRIC"},
+        threshold=THRESHOLD_OPTION,
     )
     parser.add_options(Evaluation.save, "has_folders", picture_format={"flag": "--format"})
     parser.add_options(Evaluation.summary)
     parser.add("json", action="store_true", help="Print `summary.json` instead of the table.")
+    parser.add("write_masks", metavar="DIR", help="Write what `threshold` calls anomalous, a PNG for each image.")
     parser.add("write_table", metavar="FILE", help="Write `data` as a table, to start from for `table`.")
     given = vars(parser.parse_args(argv))
     if "write_table" in given:
@@ -268,6 +270,8 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
     if is_beside_maps:
         given["out"] = Path(given["maps"]).parent
     _check_out(given)
+    if "write_masks" in given and "threshold" not in given:
+        raise SettingError("Expected a `threshold` with `write_masks`, but got none.")
     evaluation = evaluate(**_of(evaluate, given))
     lines = [parser.with_options(evaluation.summary(**_of(Evaluation.summary, given)))]
     hints = ["Nothing was written: --out DIR keeps scores, curves and pictures."]
@@ -279,6 +283,9 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
             lines.append(f"Left of an earlier evaluation, and not of this one: {left}")
         hints = [f"Scores, curves, tables and pictures: {given['out']}"]
         hints += [f"Open in a browser: {Path(given['out'], 'report.html')}"] if "report" in given else []
+    if "write_masks" in given:
+        masks = evaluation.write_masks(given["write_masks"], quiet="quiet" in given)
+        hints.append(f"{len(masks)} masks: {given['write_masks']}")
     lines += [] if "quiet" in given else hints
     _print(json_text(evaluation.to_dict()) if "json" in given else "\n".join(lines))
     return parser.code_of_scores(scores.result.mean for scores in evaluation.categories)

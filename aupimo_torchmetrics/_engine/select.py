@@ -166,22 +166,26 @@ def _find_above_new_floor(
 
 
 def _sample(search: PixelSearch, share: float) -> Tensor:
-    """Sample about a share of the pixels of each normal image: scores (S,).
-
-    The step from one pixel to the next is the golden ratio times the number of pixels, which spreads the sample evenly
-    over rows and columns. A step of one row and one pixel would stay on a diagonal and miss most peaks of a smooth map.
-    """
+    """Sample about a share of the pixels of each normal image: scores (S,)."""
     maps, _, ignored, _ = search.group
     num_pixels = maps.shape[1]
-    step = round(num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
-    sample_size = min(num_pixels, max(1, round(share * num_pixels)))
-    pixels = torch.arange(sample_size, device=maps.device) * step % num_pixels
+    pixels = spread_places(num_pixels, max(1, round(share * num_pixels)), maps.device)
     images = true_indices(~search.is_anomalous)
     sampled = (images[:, None] * num_pixels + pixels).view(-1)
     if ignored is not None:
         sampled = sampled[~ignored.view(-1).index_select(0, sampled)]
     sample: Tensor = maps.view(-1).index_select(0, sampled)
     return sample
+
+
+def spread_places(num_pixels: int, number: int, device: torch.device | None = None) -> Tensor:
+    """Places of some pixels of an image, evenly spread over its rows and columns: (S,) int64, `number` at most.
+
+    The step from one to the next is the golden ratio times the number of pixels. A step of one row and one pixel would
+    stay on a diagonal and miss most peaks of a smooth map.
+    """
+    step = round(num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
+    return torch.arange(min(num_pixels, number), device=device or "cpu") * step % num_pixels
 
 
 class PixelSearch:

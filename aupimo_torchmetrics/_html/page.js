@@ -2,6 +2,8 @@
 
 // Sort, filter and enlarge. The page is complete without: it only cannot be searched then.
 
+// From the lowest level of an anomaly map to the highest.
+const MAP_COLORS = [[10, 10, 40], [70, 20, 110], [170, 50, 100], [240, 120, 40], [255, 220, 80], [255, 255, 235]];
 const COLORS = { found: [33, 165, 133, 200], falselyFound: [255, 140, 26, 235], outline: [255, 20, 147, 255] };
 const fprs = JSON.parse(document.body.dataset.fprs);
 const form = document.querySelector(".filter");
@@ -10,6 +12,8 @@ const allCards = [...list.children];
 const dialog = document.querySelector("dialog");
 const slider = dialog.querySelector("input[type=range]");
 const showMarks = dialog.querySelector(".show-marks");
+const showMap = dialog.querySelector(".show-map");
+const atChosen = dialog.querySelector(".at-chosen"); // null if no threshold was chosen
 let shown = null; // the card in the dialog
 let opener = null; // the button that opened it
 let canvases = []; // of the views in the dialog, with what they draw
@@ -51,7 +55,8 @@ function compareCards(key) {
   const sign = key.startsWith("-") ? -1 : 1;
   const name = key.replace("-", "");
   if (name === "name") return (a, b) => a.dataset.name.localeCompare(b.dataset.name, undefined, { numeric: true });
-  return (a, b) => compareNumbers(a.dataset[name], b.dataset[name], sign);
+  const compare = (a, b, by) => compareNumbers(a.dataset[by], b.dataset[by], sign);
+  return (a, b) => compare(a, b, name) || compare(a, b, "peak");
 }
 
 function isWanted(card, wanted) {
@@ -67,8 +72,40 @@ function arrangeCards() {
   const wanted = Object.fromEntries(new FormData(form));
   for (const card of allCards) card.hidden = !isWanted(card, wanted);
   list.append(...[...allCards].sort(compareCards(wanted.sort)));
+  showMaps(wanted.shown === "map");
   const numShown = allCards.filter((card) => !card.hidden).length;
   form.querySelector("output").textContent = `${numShown} of ${allCards.length} images`;
+}
+
+// Anomaly maps in place of the pixel AUPIMO, drawn when a card comes into sight.
+
+const inSight = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (isIntersecting) {
+      inSight.unobserve(target);
+      addMap(target);
+    }
+  }
+});
+
+function showMaps(areShown) {
+  document.body.classList.toggle("maps", areShown);
+  if (areShown) document.querySelectorAll(".view:not([data-has-map]) .open").forEach((button) => inSight.observe(button));
+}
+
+async function addMap(button) {
+  const view = button.closest(".view");
+  const photograph = button.querySelector(".photograph");
+  view.dataset.hasMap = "";
+  const steps = JSON.parse(view.dataset.steps);
+  const levels = await readLevels(steps.levels, photograph.getAttribute("width"), photograph.getAttribute("height"));
+  const canvas = element("canvas", { className: "map", width: levels.width, height: levels.height });
+  const context = canvas.getContext("2d");
+  const drawn = context.createImageData(levels.width, levels.height);
+  drawMap(levels, steps.thresholds.length, drawn);
+  drawOutline(levels, drawn);
+  context.putImageData(drawn, 0, 0);
+  button.querySelector(".stack").append(canvas);
 }
 
 function showOnly(category, defect) {
@@ -133,44 +170,68 @@ async function readLevels(address, width, height) {
 
 function draw() {
   const step = Number(slider.value);
-  const fpr = `Shared FPR ${fprs[step].toPrecision(2)}`;
+  const fpr = atChosen?.checked ? "At the chosen threshold" : `Shared FPR ${fprs[step].toPrecision(2)}`;
   slider.setAttribute("aria-valuetext", fpr);
   dialog.querySelector(".fpr").textContent = fpr;
   canvases.forEach(drawOne);
 }
 
+// Thresholds of a view are ascending, and the chosen one is among them.
+function stepOf({ chosen }) {
+  const step = Number(slider.value);
+  if (chosen === null) return step;
+  if (atChosen.checked) return chosen;
+  return step < chosen ? step : step + 1;
+}
+
 function drawOne(each) {
   each.caption.textContent = describe(each);
   if (!each.levels) return;
-  const { width, height, data } = each.levels;
+  const { width, height } = each.levels;
   const context = each.canvas.getContext("2d");
   const drawn = context.createImageData(width, height);
-  const step = Number(slider.value);
-  if (showMarks.checked) {
-    for (let y = 0; y < height; y += 1) {
-      for (let x = 0; x < width; x += 1) {
-        const color = colorAt(each.levels, x, y, step);
-        if (color) drawn.data.set(color, 4 * (y * width + x));
-      }
-    }
-  }
+  if (showMap.checked) drawMap(each.levels, each.steps.thresholds.length, drawn);
+  if (showMarks.checked) drawMarks(each.levels, stepOf(each.steps), drawn);
   context.putImageData(drawn, 0, 0);
 }
 
 // Red is the level in the mask, green the level outside of it, and blue the mask: see pictures.py.
-function colorAt({ width, height, data }, x, y, step) {
-  const at = 4 * (y * width + x);
-  if (data[at + 1] > step) return COLORS.falselyFound;
+function drawMap({ data }, numLevels, drawn) {
+  for (let at = 0; at < data.length; at += 4) {
+    const place = (Math.max(data[at], data[at + 1]) / numLevels) * (MAP_COLORS.length - 1);
+    const below = MAP_COLORS[Math.floor(place)];
+    const above = MAP_COLORS[Math.ceil(place)];
+    for (let i = 0; i < 3; i += 1) drawn.data[at + i] = below[i] + (place % 1) * (above[i] - below[i]);
+    drawn.data[at + 3] = 255;
+  }
+}
+
+function drawMarks(levels, step, drawn) {
+  const { width, height, data } = levels;
+  for (let at = 0; at < 4 * width * height; at += 4) {
+    if (data[at + 1] > step) drawn.data.set(COLORS.falselyFound, at);
+    else if (data[at + 2] > 0 && data[at] > step) drawn.data.set(COLORS.found, at);
+  }
+  drawOutline(levels, drawn, step);
+}
+
+// The pixels beside the mask, but for those that are falsely found at a step.
+function drawOutline({ width, height, data }, drawn, step = 255) {
   const isMask = (i, j) => i >= 0 && j >= 0 && i < width && j < height && data[4 * (j * width + i) + 2] > 0;
-  if (isMask(x, y)) return data[at] > step ? COLORS.found : null;
-  const isBeside = isMask(x - 1, y) || isMask(x + 1, y) || isMask(x, y - 1) || isMask(x, y + 1);
-  return isBeside ? COLORS.outline : null;
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      const at = 4 * (y * width + x);
+      if (isMask(x, y) || data[at + 1] > step) continue;
+      const isBeside = isMask(x - 1, y) || isMask(x + 1, y) || isMask(x, y - 1) || isMask(x, y + 1);
+      if (isBeside) drawn.data.set(COLORS.outline, at);
+    }
+  }
 }
 
 function describe({ steps, view }) {
   const { model, score } = view.dataset;
   const texts = [model, score ? `AUPIMO ${score}` : ""];
-  const step = Number(slider.value);
+  const step = stepOf(steps);
   texts.push(`threshold ${steps.thresholds[step]}`);
   if (steps.tprs[step] !== null) texts.push(`${(100 * steps.tprs[step]).toFixed(1)} % of the defect found`);
   const number = steps.numFalsePositives[step];
@@ -204,8 +265,11 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") move(1);
 });
 dialog.addEventListener("close", () => (shown.querySelector(".open") ?? opener).focus());
-slider.addEventListener("input", draw);
-showMarks.addEventListener("change", draw);
+slider.addEventListener("input", () => {
+  if (atChosen) atChosen.checked = false; // who moves the slider leaves the chosen threshold
+  draw();
+});
+for (const box of [showMarks, showMap, atChosen]) box?.addEventListener("change", draw);
 form.addEventListener("input", arrangeCards);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(arrangeCards)); // the values are reset after this event

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aupimo_torchmetrics._files.writing import replacing
-from aupimo_torchmetrics._html.views import View, fprs_between
+from aupimo_torchmetrics._html.views import View
 from aupimo_torchmetrics.plotting._figures import without_warnings
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Card(NamedTuple):
     """None if it is not known."""
     sort_value: float
     """What cards are sorted by: a score, or a difference of scores; NaN for a normal image."""
+    peak: float
+    """What cards of equal values are sorted by: the highest score in the mask; NaN if it is not known."""
     facts: list[str]
     """Short texts below the name."""
     views: list[View]
@@ -74,34 +76,38 @@ class Page:
     Attributes:
         title: Heading.
         quote: Line to quote beside a score; empty if there is none.
-        table: Table of scores.
+        tables: Table of scores, and others.
         notes: Lines below the table.
         drawings: What draws pictures of distributions and curves, by their headings.
         facts: Settings and versions by name.
         warnings: Warnings.
         skipped: Lines of what was skipped.
-        fpr_bounds: Ends of the slider.
+        fprs: Shared FPRs of the slider, from the highest on.
+        start: Index of the one that it begins with.
         categories: Categories of the anomalous images.
         defects: Types of their defects.
         cards: Anomalous images. They are made one by one while the page is written.
         normal_cards: Normal images with the most false positives, likewise. None if there are none.
+        has_chosen: Whether a threshold was chosen, which the slider can show.
         is_comparison: Whether cards are of several models, the largest difference first.
 
     """
 
     title: str
     quote: str
-    table: Table
+    tables: list[Table]
     notes: list[str]
     drawings: Mapping[str, Callable[[], Figure]]
     facts: dict[str, str]
     warnings: list[str]
     skipped: list[str]
-    fpr_bounds: tuple[float, float]
+    fprs: list[float]
+    start: int
     categories: list[str]
     defects: list[str]
     cards: Iterable[Card]
     normal_cards: Iterable[Card] | None = None
+    has_chosen: bool = False
     is_comparison: bool = False
 
 
@@ -119,8 +125,7 @@ def write_page(path: Path, page: Page) -> None:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, hash=_hash, svg=_svg)
-    fprs = fprs_between(page.fpr_bounds)
-    stream = environment.get_template("page.html").stream(page=page, style=style, script=script, fprs=fprs)
+    stream = environment.get_template("page.html").stream(page=page, style=style, script=script)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         # Names of files that are no valid text have characters that UTF-8 cannot write.
@@ -133,10 +138,11 @@ def _hash(text: str) -> str:
 
 
 def _number(value: Value, digits: int = 4) -> str:
-    """A number as text; empty if it is not known."""
+    """A number as text, a small one with two digits; empty if it is not known."""
     if not isinstance(value, float):
         return "" if value is None else str(value)
-    return "" if math.isnan(value) else f"{value:.{digits}f}"
+    is_small = 0 < abs(value) < 10.0 ** (1 - digits)
+    return "" if math.isnan(value) else f"{value:.1e}" if is_small else f"{value:.{digits}f}"
 
 
 def _svg(figure: Figure) -> str:

@@ -7,7 +7,8 @@ at threshold s iff its level is above s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from aupimo_torchmetrics.results import AUPIMOResult
 __all__ = ["ImageContent", "Model", "View", "characters_for_each", "fprs_between", "view_image"]
 
 NUM_STEPS = 21
-"""Positions of the slider between the FPR bounds."""
+"""Positions of a slider between the FPR bounds."""
 MAX_CHARACTERS = 14_000_000
 """Of the pictures of all images together, as far as `MIN_CHARACTERS` allows."""
 MIN_CHARACTERS = 12_000
@@ -53,14 +54,22 @@ class Model(NamedTuple):
     """Empty if there is only one model."""
     result: AUPIMOResult
     thresholds: list[float]
-    """At the steps of the slider, ascending; empty if they are not known."""
+    """At the steps of the slider, and the chosen one, ascending; empty if they are not known."""
+    chosen: int | None
+    """Index of the chosen threshold; None if there is none."""
     num_false_positives: list[int]
     """(N,) pixels of each normal image that are called anomalous at the upper FPR bound; 0 for an anomalous one."""
 
     @classmethod
-    def of(cls, name: str, result: AUPIMOResult) -> Model:
-        """Make a model of its result."""
-        return cls(name, result, _thresholds_of(result), _num_false_positives(result))
+    def of(
+        cls, name: str, result: AUPIMOResult, thresholds: Sequence[float] | None = None, chosen: float | None = None
+    ) -> Model:
+        """Make a model of its result, with the thresholds of a slider, ascending; else those between the FPR bounds."""
+        steps = [*(_thresholds_of(result) if thresholds is None else thresholds)]
+        place = None if chosen is None or not steps else bisect_left(steps, chosen)
+        if place is not None and chosen is not None:
+            steps.insert(place, chosen)
+        return cls(name, result, steps, place, _num_false_positives(result))
 
     def has_scored(self, index: int, content: ImageContent) -> bool:
         """Whether map and mask lead to the score of an image, or on a normal one to its false positives."""
@@ -86,9 +95,10 @@ class View(NamedTuple):
     picture: Picture | None = None
     """None if it cannot be made."""
     steps: Mapping[str, Any] = MappingProxyType({})
-    """What the slider needs, as JSON can hold it. At each of its S steps: `thresholds`, as text; `tprs`, the share of
+    """What the slider needs, as JSON can hold it. At each of S thresholds: `thresholds`, as text; `tprs`, the share of
     the mask pixels that it calls anomalous, None for a normal image; and `numFalsePositives`, the number of pixels
-    outside of the mask that it does. `levels` is that of the picture."""
+    outside of the mask that it does. `chosen` is the index of the chosen one, None if there is none, and `levels` that
+    of the picture."""
 
 
 def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_characters: float) -> View:
@@ -113,32 +123,34 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
         return view._replace(note=f"No picture: {error}")
     if not model.has_scored(index, content):
         return view._replace(note="No picture: map or mask are not those that were scored.")
-    is_marked = content.anomaly_map >= model.thresholds[0]
-    if content.ignored is not None:
-        is_marked &= ~content.ignored
-    scores, is_in_mask = content.anomaly_map[is_marked], content.mask[is_marked]
-    levels = torch.bucketize(scores.double(), torch.tensor(model.thresholds, dtype=torch.float64), right=True)
-    num_found, num_false = (_num_above(levels[where], len(model.thresholds)) for where in (is_in_mask, ~is_in_mask))
+    counts = torch.ones_like(content.mask) if content.ignored is None else ~content.ignored
+    levels = torch.bucketize(content.anomaly_map.double(), torch.tensor(model.thresholds).double(), right=True) * counts
+    num_found, num_false = (
+        _num_above(levels[where], len(model.thresholds)) for where in (content.mask, counts & ~content.mask)
+    )
     num_masked = int(content.mask.sum())
-    colors = 1 + (model.result.pixel_aupimo(scores) * (NUM_COLORS - 1)).round()
-    layers = [levels * is_in_mask, levels * ~is_in_mask, colors]
+    is_high = counts & (content.anomaly_map >= model.result.threshold_bounds[0])
     marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8)
     marks[0] = content.mask
-    marks[1:, is_marked] = torch.stack([layer.to(torch.uint8) for layer in layers])
+    marks[1:3] = torch.stack([levels * content.mask, levels * ~content.mask])
+    marks[3, is_high] = (
+        1 + (model.result.pixel_aupimo(content.anomaly_map[is_high]) * (NUM_COLORS - 1)).round()
+    ).byte()
     picture = draw_picture(content.photograph, marks.numpy(), max_characters)
     steps = {
         "thresholds": [f"{threshold:.6g}" for threshold in model.thresholds],
         "tprs": [number / num_masked if num_masked else None for number in num_found],
         "numFalsePositives": num_false,
+        "chosen": model.chosen,
         "levels": picture.levels,
     }
     return view._replace(note=content.note, picture=picture, steps=steps)
 
 
-def fprs_between(bounds: tuple[float, float]) -> list[float]:
+def fprs_between(bounds: tuple[float, float], num_steps: int = NUM_STEPS) -> list[float]:
     """Return the shared FPRs of the slider, from the upper bound to the lower one, evenly spaced in log."""
     lower, upper = bounds
-    inner = [upper * (lower / upper) ** (step / (NUM_STEPS - 1)) for step in range(1, NUM_STEPS - 1)]
+    inner = [upper * (lower / upper) ** (step / (num_steps - 1)) for step in range(1, num_steps - 1)]
     return [upper, *inner, lower]
 
 

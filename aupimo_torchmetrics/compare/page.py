@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
-from aupimo_torchmetrics._html.views import Model, View, characters_for_each, view_image
+from aupimo_torchmetrics._html.views import Model, View, characters_for_each, fprs_between, view_image
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare.find import NO_SEED
 from aupimo_torchmetrics.compare.tables import title
@@ -63,13 +63,14 @@ def write_comparison_page(path: Path, comparison: Comparison, *, quiet: bool) ->
         page = Page(
             title=f"Comparison of {len(comparison.order)} models: {title(comparison)}",
             quote="",
-            table=_table(comparison),
+            tables=[_table(comparison)],
             notes=[*comparison.notes(), *missing],
             drawings={name.replace("/", ": "): draw for name, draw in comparison.pictures().items()},
             facts={name: str(value) for name, value in settings.items()} | {"version": __version__},
             warnings=list(comparison.warnings),
             skipped=list(filter(None, [comparison.skipped])),
-            fpr_bounds=settings["fpr_bounds"],
+            fprs=fprs_between(settings["fpr_bounds"]),
+            start=0,
             categories=list(filter(None, comparison.results)),
             defects=sorted({image.card.defect for image in images} - {""}),
             cards=_cards(shown, comparison, sources, characters_for_each(sum(len(image.known) for image in images))),
@@ -114,6 +115,7 @@ def _images_of(category: str, comparison: Comparison, sources: Sources) -> list[
             defect=defect,
             num_mask_pixels=None if first.mask_sizes is None else int(first.mask_sizes[place]),
             sort_value=difference,
+            peak=math.nan,
             facts=list(filter(None, [f"difference {difference:.4f}", category, defect])),
             views=list(starmap(View, scores.items())),
         )

@@ -17,11 +17,12 @@ from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._paths import as_key, as_name
 from aupimo_torchmetrics._tables import text_table
+from aupimo_torchmetrics.evaluate.at_threshold import unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import naming
 from aupimo_torchmetrics.evaluate.maps.open import open_maps
 from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds
 
-__all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds", "files_of", "unit_warning", "write_mask"]
+__all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds", "files_of", "write_mask"]
 
 
 @dataclass
@@ -173,16 +174,6 @@ def apply_thresholds(
                 with replacing(rounded_maps[index]) as unfinished:
                     tifffile.imwrite(unfinished, rounded.numpy())
     return AppliedThresholds(list(applied.values()), masks + rounded_maps)
-
-
-def unit_warning(threshold: float, num_found: int, num_pixels: int, highest: float) -> str:
-    """Say that a threshold parts nothing: no pixel reaches it, or every pixel does; empty if it does."""
-    if 0 < num_found < num_pixels:
-        return ""
-    what = f"no pixel reaches the threshold {threshold:g}; the highest score is {highest:g}"
-    if num_found:
-        what = f"every pixel reaches the threshold {threshold:g}"
-    return f"{what}. Is it one of these maps, of this model, in their unit?"
 
 
 def files_of(names: Sequence[str], folder: Path, suffix: str) -> list[Path]:

@@ -18,12 +18,14 @@ import torch
 import torchmetrics
 
 from aupimo_torchmetrics._errors import SettingError
-from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._tables import csv_text, json_text, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate import output
+from aupimo_torchmetrics.evaluate.apply import files_of, write_mask
+from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -56,9 +58,13 @@ class CategoryScores:
         pairs: Images and maps in the order of the result.
         images: What is known of each image, in the same order, as `images.csv` holds it: `path`, `category`, `defect`
             (empty if its type is not known), `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower` and `tpr_at_upper`
-            (NaN for a normal image), `num_pixels` that count, `mask_share` of these, and `max_score` of the map.
+            (NaN for a normal image), `num_pixels` that count, `mask_share` of these, `max_score` of the map and
+            `mask_max_score` in the mask. With a threshold also `alarm`, `false_pixels`, `found_pixels`, and
+            `found_share` of the mask.
         resized: Size of a map and size of its mask, for maps that were resized.
         warnings: Warnings of the metrics.
+        slider_thresholds: Thresholds of the slider of a page, ascending, for shared FPRs from 1 to the lower bound.
+        threshold: The threshold whose effect was counted; None if there is none.
         num_skipped: Images of the category that were not scored, as their files are bad.
 
     Example:
@@ -91,6 +97,8 @@ class CategoryScores:
     images: list[dict[str, Any]]
     resized: set[tuple[Size, Size]]
     warnings: list[str]
+    slider_thresholds: list[float] = field(default_factory=list)
+    threshold: float | None = None
     num_skipped: int = 0
 
     @property
@@ -115,6 +123,32 @@ class CategoryScores:
     def thresholds(self) -> dict[str, float]:
         """Return the thresholds at which metrics are reached, by name, as far as they are reached at one."""
         return {name: each.threshold for name, each in self.other_scores.items() if not math.isnan(each.threshold)}
+
+    def at_threshold(self) -> dict[str, float]:
+        """Return what the threshold does to all pixels and images.
+
+        Returns:
+            `threshold`, `seg_f1`, `precision`, `recall` and `fpr` of all pixels, `class_f1` of the images, and how many
+            of either class raise an alarm: `num_normal_alarms` and `num_anomalous_alarms`. Empty without a threshold.
+
+        """
+        return {} if self.threshold is None else rates_at(self.threshold, self.images)
+
+    def alarm_counts(self) -> tuple[str, str]:
+        """Return how many normal and how many anomalous images raise an alarm at the threshold, as `3 of 20`."""
+        rates = self.at_threshold()
+        return (
+            f"{rates['num_normal_alarms']} of {self.num_normal}",
+            f"{rates['num_anomalous_alarms']} of {self.num_anomalous}",
+        )
+
+    def unit_warning(self) -> str:
+        """Say that the threshold is none of these maps; empty if it may be one, or if there is none."""
+        if self.threshold is None:
+            return ""
+        num_found = sum(image["false_pixels"] + image["found_pixels"] for image in self.images)
+        num_pixels = sum(image["num_pixels"] for image in self.images)
+        return unit_warning(self.threshold, num_found, num_pixels, max(image["max_score"] for image in self.images))
 
     def totals(self) -> dict[str, Any]:
         """Return `num_normal`, `num_anomalous`, and the metrics by name."""
@@ -190,6 +224,11 @@ class Evaluation:
             means[name] = (fmean(defined) if defined else math.nan, len(defined))
         return means
 
+    def mean_at_threshold(self) -> dict[str, float]:
+        """Return the mean of each rate at the thresholds over the categories in which it is defined; empty without."""
+        rates = [scores.at_threshold() for scores in self.categories]
+        return mean_rates(rates) if rates[0] else {}
+
     def summary(self, by: RowsBy = "category") -> str:
         """Return a table of the scores, the settings, warnings, and the files that were skipped.
 
@@ -204,7 +243,10 @@ class Evaluation:
 
         """
         check_choice("by", by, RowsBy)
-        lines = [self._table(by), "", self.categories[0].result.protocol, *self.note_lines()]
+        tables = [self._table(by)]
+        if self.categories[0].threshold is not None:
+            tables.append(self._table_at_threshold())
+        lines = ["\n\n".join(tables), "", self.categories[0].result.protocol, *self.note_lines()]
         lines += [f"warning: {line}" for line in self.warning_lines()]
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
@@ -227,6 +269,7 @@ class Evaluation:
                 **{package.__name__: str(package.__version__) for package in (np, torch, torchmetrics)},
             },
             "mean": {name: mean for name, (mean, _) in means.items()},
+            "mean_at_threshold": self.mean_at_threshold(),
             "num_categories_in_mean": {name: number for name, (_, number) in means.items()},
             "categories": [
                 {
@@ -235,6 +278,7 @@ class Evaluation:
                     **scores.totals(),
                     "bounds": {name: list(bounds) for name, bounds in scores.bounds().items()},
                     "thresholds": scores.thresholds(),
+                    "at_threshold": scores.at_threshold(),
                     "num_skipped": scores.num_skipped,
                     "resized": [{"from": list(old), "to": list(new)} for old, new in sorted(scores.resized)],
                     "defects": scores.defects(),
@@ -306,6 +350,39 @@ class Evaluation:
             files |= output.picture_files(place, scores, picture_format, self.reader if heatmaps else None)
         return output.write_files(Path(out), files)
 
+    def write_masks(self, folder: str | os.PathLike[str], *, quiet: bool = False) -> list[Path]:
+        """Write what is called anomalous at the thresholds: a PNG of 0 and 255 for each image, under its path.
+
+        Args:
+            folder: Folder of the masks. A mask has the size at which its map was scored: that of the mask of the image,
+                or without one that of the image, or of the map if the image is not there or maps are not resized.
+            quiet: Whether to show no progress bar.
+
+        Returns:
+            The files, in the order of the images.
+
+        Raises:
+            ValueError: If there is no threshold.
+            BadDataError: If a map can no longer be read, or two masks would be one file.
+            OSError: If a mask cannot be written.
+
+        """
+        pairs = [
+            (scores.threshold, pair)
+            for scores in self.categories
+            for pair in scores.pairs
+            if scores.threshold is not None
+        ]
+        if not pairs:
+            raise SettingError("Expected a `threshold` with `write_masks`, but got none.")
+        masks = files_of([pair.image.name for _, pair in pairs], Path(folder), ".png")
+        with progress(pairs, "masks", "image", quiet=quiet) as shown:
+            for file, (threshold, pair) in zip(masks, shown, strict=True):
+                loaded = self.reader.read(pair)
+                is_found = loaded.anomaly_map >= threshold
+                write_mask(file, is_found if loaded.ignored is None else is_found & ~loaded.ignored)
+        return masks
+
     def _table(self, by: RowsBy) -> str:
         """Lay out a row for each category, and one for their mean if there are several."""
         means = self.means()
@@ -325,6 +402,21 @@ class Evaluation:
         if any(number < count for _, number in means.values()) and count > 1:
             add("mean of", {name: f"{number} of {count}" for name, (_, number) in means.items()})
         return text_table(rows, "<" + ">" * (2 + len(means)))
+
+    def _table_at_threshold(self) -> str:
+        """Lay out what the thresholds do, and the mean over several categories."""
+        rows = [["category", "threshold", *map(metric_title, RATES), "alarms", "found"]]
+
+        def add(name: str, threshold: str, rates: Mapping[str, float], *counts: str) -> None:
+            shown = [f"{rates[rate]:{'.2e' if rate == 'fpr' else '.4f'}}" for rate in RATES]
+            rows.append([name, threshold, *shown, *counts])
+
+        for scores in self.categories:
+            rates = scores.at_threshold()
+            add(scores.category, f"{rates['threshold']:.6g}", rates, *scores.alarm_counts())
+        if len(self.categories) > 1:
+            add("mean", "", self.mean_at_threshold(), "", "")
+        return text_table(rows, "<" + ">" * (len(RATES) + 3))
 
     def note_lines(self) -> list[str]:
         """Say how metrics, maps and names are to be understood, and of which categories there is no map."""

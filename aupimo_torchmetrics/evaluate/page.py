@@ -16,12 +16,14 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
 from aupimo_torchmetrics._html.views import ImageContent, Model, View, characters_for_each, view_image
+from aupimo_torchmetrics.evaluate.at_threshold import RATES
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, metric_title
 from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
 from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
+from aupimo_torchmetrics.evaluate.slider import slider_fprs
 from aupimo_torchmetrics.plotting import plot_distribution
 from aupimo_torchmetrics.plotting._figures import distribution_size, drawn_off_screen
 
@@ -83,34 +85,38 @@ def write_evaluation_page(path: Path, evaluation: Evaluation, *, quiet: bool) ->
     categories, summary = evaluation.categories, evaluation.to_dict()
     images = [image for scores in categories for image in _images_of(scores, evaluation.reader)]
     anomalous = [image for image in images if image.card.num_mask_pixels]
-    anomalous.sort(key=lambda image: (math.isnan(image.card.sort_value), image.card.sort_value))
+    anomalous.sort(key=lambda image: (math.isnan(image.card.sort_value), image.card.sort_value, image.card.peak))
     alarming = [image for image in images if image.share_of_false_positives > 0]
     normal = sorted(alarming, key=lambda image: -image.share_of_false_positives)[:NUM_NORMAL]
     names = [scores.category for scores in categories]
+    bounds, has_chosen = categories[0].result.fpr_bounds, categories[0].threshold is not None
+    fprs = slider_fprs(bounds)
     max_characters = characters_for_each(len(anomalous) + len(normal))
     with progress([*anomalous, *normal], path.name, "image", quiet=quiet) as shown:
         cards = (image.card._replace(views=[image.view(max_characters)]) for image in shown)
         page = Page(
             title=f"AUPIMO of {names[0] if len(names) == 1 else f'{len(names)} categories'}",
             quote=categories[0].result.protocol,
-            table=_table(evaluation),
+            tables=[_table(evaluation), *([_table_at_threshold(evaluation)] if has_chosen else [])],
             notes=evaluation.note_lines(),
             drawings=_drawings(categories),
             facts={name: str(value) for name, value in (summary["settings"] | summary["versions"]).items()},
             warnings=evaluation.warning_lines(),
             skipped=bad_file_lines(evaluation.bad_files),
-            fpr_bounds=categories[0].result.fpr_bounds,
+            fprs=fprs,
+            start=fprs.index(bounds[1]),
             categories=names,
             defects=sorted({image.card.defect for image in anomalous} - {""}),
             cards=islice(cards, len(anomalous)),
             normal_cards=cards if normal else None,  # what is left of them then
+            has_chosen=has_chosen,
         )
         write_page(path, page)
 
 
 def _images_of(scores: CategoryScores, reader: PairReader) -> Iterator[_Image]:
     """Images of a category."""
-    model = Model.of("", scores.result)
+    model = Model.of("", scores.result, scores.slider_thresholds, scores.threshold)
     known = zip(scores.pairs, scores.images, model.num_false_positives, strict=True)
     for index, (pair, image, num_found) in enumerate(known):
         share = num_found / image["num_pixels"]
@@ -118,12 +124,16 @@ def _images_of(scores: CategoryScores, reader: PairReader) -> Iterator[_Image]:
         if image["is_anomalous"]:
             mask = f"mask {image['mask_pixels']:,} pixels ({image['mask_share']:.2%})"
             facts = [f"AUPIMO {image['aupimo']:.4f}", image["category"], image["defect"], mask]
+        if scores.threshold is not None:
+            found = f"{image['found_share']:.1%} found, " if image["is_anomalous"] else ""
+            facts.append(f"at {scores.threshold:.6g}: {found}{image['false_pixels']:,} pixels falsely found")
         card = Card(
             name=image["path"],
             category=image["category"],
             defect=image["defect"],
             num_mask_pixels=image["mask_pixels"],
             sort_value=image["aupimo"],
+            peak=image["mask_max_score"],
             facts=list(filter(None, facts)),
             views=[],
         )
@@ -153,6 +163,21 @@ def _table(evaluation: Evaluation) -> Table:
         head=["Category", "Type of defect", "Normal", "Anomalous", *map(metric_title, means)],
         rows=rows,
         foot=["Mean", "", "", "", *mean] if len(evaluation.categories) > 1 else [],
+        digits=4,
+    )
+
+
+def _table_at_threshold(evaluation: Evaluation) -> Table:
+    """What the thresholds do."""
+    of_categories = [
+        (scores.category, scores.at_threshold(), scores.alarm_counts()) for scores in evaluation.categories
+    ]
+    names = ("threshold", *RATES)
+    return Table(
+        caption="At the threshold: rates of all pixels and of images, and images of either class with an alarm.",
+        head=["Category", *map(metric_title, names), "Normal with alarm", "Anomalous with alarm"],
+        rows=[Row([category, *map(rates.get, names), *counts]) for category, rates, counts in of_categories],
+        foot=[],
         digits=4,
     )
 

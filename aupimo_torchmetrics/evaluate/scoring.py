@@ -6,6 +6,7 @@ score of a category, 4 bytes a pixel, or with `num_bins` a histogram.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,14 +22,17 @@ from torchmetrics import MetricCollection
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
+from aupimo_torchmetrics.evaluate.at_threshold import count_pixels
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
-from aupimo_torchmetrics.evaluate.find import find_pairs
+from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, size_of
+from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
+from aupimo_torchmetrics.evaluate.thresholds import Thresholds
 from aupimo_torchmetrics.metrics import AUPIMO
 
 __all__ = ["evaluate"]
@@ -52,6 +56,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     shared_fpr: SharedFPR = "mean",
     fpr_limit: float = DEFAULT_FPR_LIMIT,
     num_bins: int | None = None,
+    threshold: float | str | os.PathLike[str] | Thresholds | None = None,
     resize: bool = True,
     skip_bad: bool = False,
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
@@ -78,6 +83,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         fpr_limit: FPR up to which AUPRO is computed, in (0, 1].
         num_bins: None for exact metrics of all pixels, which keep every score of a category. Or the bins of a histogram
             that is kept instead, a power of two, and gives certain bounds; 262144 (2**18) needs a few megabytes.
+        threshold: A number for all categories, the file of `choose_thresholds`, or its thresholds: what it does to the
+            images is counted, too. None for no threshold.
         resize: Whether maps are resized bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
         skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. Each category that
@@ -97,7 +104,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         TypeError: If a setting is of the wrong type.
         ValueError: If a setting is out of its range, `maps`, `data` or `table` is not there, not exactly one of `data`
             and `table` is given, settings do not go together, or there is no such device.
-        BadDataError: If there is no map in `maps` or no test image in `data`, or if `maps` or `table` cannot be read.
+        BadDataError: If there is no map in `maps` or no test image in `data`, if `maps`, `table` or the file of
+            `threshold` cannot be read, or if there is no threshold of a category.
         BadFilesError: If there are bad files, unless they can be skipped. It names all that are seen from names and
             places, before any file is read; if there are none, all others.
         ImportError: If a package of the extra `evaluate` is not installed, or there is a file of torch in `maps`
@@ -132,11 +140,13 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
     others = pixel_metrics(metrics, fpr_limit, num_bins, ignore_index=IGNORED)
     device = _checked_device(device)
+    thresholds = None if threshold is None else Thresholds.read(threshold)
     found = find_pairs(maps, data, table, layout, map_suffix, settings["normal_folder"], follow_links)
     if found.bad_files and not skip_bad:  # known before any map is read
         remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
         raise BadFilesError(found.bad_files, remedy)
     reader, bad_files = PairReader(found.maps, resize, mask_rule), list(found.bad_files)
+    threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in _categories(found)}
     metric, others, categories = metric.to(device), others.to(device), list[CategoryScores]()
     by_category = attrgetter("image.category")
     pairs = sorted(found.pairs, key=by_category)
@@ -144,7 +154,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         for category, of_category in groupby(shown, key=by_category):
             loaded = _load(reader, of_category, bad_files)
             image_warnings = ImageWarnings()
-            categories += filter(None, [_score(category, loaded, metric, others, metrics, image_warnings)])
+            number = threshold_of.get(category)
+            categories += filter(None, [_score(category, loaded, metric, others, metrics, image_warnings, number)])
     skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = skipped[scores.category]
@@ -154,10 +165,17 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     return Evaluation(categories, bad_files, reader, without_maps, found.notes, texts)
 
 
+def _categories(found: FoundPairs) -> list[str]:
+    """Categories of which there is a map."""
+    return sorted({pair.image.category for pair in found.pairs})
+
+
 def _as_text(setting: Any) -> Any:
     """A setting as JSON can hold it: paths and devices as texts, and a table in memory by its type."""
     if isinstance(setting, (list, tuple)):
         return list(setting)
+    if isinstance(setting, Thresholds):
+        return dict(setting.values)
     if isinstance(setting, pd.DataFrame):
         return "DataFrame"
     return setting if setting is None or isinstance(setting, (int, float)) else str(setting)
@@ -194,6 +212,7 @@ def _score(  # noqa: PLR0917
     others: MetricCollection,
     names: Sequence[str],
     image_warnings: ImageWarnings,
+    threshold: float | None,
 ) -> CategoryScores | None:
     """Score the maps of one category, a batch at a time; None if there is none.
 
@@ -204,12 +223,13 @@ def _score(  # noqa: PLR0917
         others: Metrics of all pixels, as far as they were asked for; likewise.
         names: Metrics that were asked for, also those of images.
         image_warnings: Looks at each map and mask.
+        threshold: What it does is counted; None for no threshold.
 
     """
     metric.reset()
     others.reset()
     scored: list[Pair] = []
-    facts, sizes = [], set()
+    facts, sizes, sample = [], set(), NormalSample()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
         targets = [each.target.to(metric.device) for each in batch]
@@ -218,9 +238,11 @@ def _score(  # noqa: PLR0917
             others.update(maps, targets)
         for each in batch:
             scored.append(each.pair)
-            facts.append(_facts(each))
+            facts.append(_facts(each, threshold))
             sizes.add((size_of(each.stored_map), size_of(each.mask)))
             image_warnings.look_at(each)
+            if not bool(each.mask.any()):
+                sample.add(each)
     if not scored:
         return None
     with warnings.catch_warnings():  # the summary says them, with the category
@@ -239,11 +261,20 @@ def _score(  # noqa: PLR0917
     of_others = (text for each in other_scores.values() for text in each.warnings)
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
-    return CategoryScores(category, result, other_scores, scored, images, resized, list(texts))
+    steps = sample.thresholds_of(result, slider_fprs(result.fpr_bounds))
+    scores = CategoryScores(category, result, other_scores, scored, images, resized, list(texts), steps, threshold)
+    scores.warnings += filter(None, [scores.unit_warning()])
+    return scores
 
 
-def _facts(loaded: LoadedPair) -> dict[str, float]:
-    """Count the pixels that are not ignored, and find the highest score of these."""
+def _facts(loaded: LoadedPair, threshold: float | None) -> dict[str, float]:
+    """Count the pixels that are not ignored, find the highest score of these, and count what a threshold finds."""
     scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
-    share = int(loaded.mask.sum()) / scores.numel()
-    return {"num_pixels": scores.numel(), "mask_share": share, "max_score": float(scores.max())}
+    in_mask = loaded.anomaly_map[loaded.mask]
+    facts = {
+        "num_pixels": scores.numel(),
+        "mask_share": in_mask.numel() / scores.numel(),
+        "max_score": float(scores.max()),
+        "mask_max_score": float(in_mask.max()) if in_mask.numel() else math.nan,
+    }
+    return facts if threshold is None else facts | count_pixels(loaded, threshold)

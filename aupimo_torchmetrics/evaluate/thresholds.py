@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -273,7 +274,9 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         for _, anomaly_map, target in of_category:
             metric.update(anomaly_map[None], target[None])
             num_pixels[category] += int((target != IGNORED).sum())
-        results[category] = metric.result()
+        with warnings.catch_warnings():  # of scores, which nobody asked for
+            warnings.simplefilter("ignore")
+            results[category] = metric.result()
     if not results:
         raise BadDataError("Expected maps of normal images, but found none.")
     if fpr is None:
@@ -349,14 +352,19 @@ def _choose(
             f"Expected finite scores, but too many of the normal images are infinite: {category or 'maps'}"
         )
     point = result.operating_point(threshold=threshold)
-    num_images, warnings = len(result.aupimos), list(point.warnings)
+    num_images, texts = len(result.aupimos), list(point.warnings)
     if fpr is not None and fpr * num_pixels < MIN_PIXELS:
         needed = math.ceil(num_images * MIN_PIXELS / (fpr * num_pixels))
-        warnings.append(
-            f"fewer than {MIN_PIXELS} of the {num_pixels:,} normal pixels reach a threshold of FPR {fpr:g}: it is "
-            f"a matter of chance. Give {needed} normal images of this size, or a larger `fpr`."
+        texts.append(
+            f"fewer than {MIN_PIXELS} of the {num_pixels:,} normal pixels reach a threshold of FPR {fpr:g}: it is a "
+            f"matter of chance. Give {needed} normal images of this size, or a larger `fpr`."
         )
-    return ChosenThreshold(category, num_images, point, warnings)
+    elif fpr is not None and point.shared_fpr == 0:
+        texts.append(
+            f"no normal pixel reaches this threshold: more than {fpr:g} of them share the highest score. Please save "
+            "scores that are not clamped or rounded."
+        )
+    return ChosenThreshold(category, num_images, point, texts)
 
 
 def _check_enough(results: Mapping[str, AUPIMOResult], alarms: float) -> None:

@@ -1,0 +1,357 @@
+"""From maps to a decision: thresholds are chosen as promised, and what they do is counted over all pixels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tifffile
+from data_sets import TWO, write_image, write_map, write_set
+from numpy.typing import NDArray
+from PIL import Image
+
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.evaluate import (
+    BadDataError,
+    Evaluation,
+    Thresholds,
+    apply_thresholds,
+    choose_thresholds,
+    evaluate,
+)
+
+BOUNDS = (1e-2, 1e-1)
+SIZES = {"bottle": (20, 24), "screw": (31, 17)}
+
+
+class Known(NamedTuple):
+    """An image of a data set, as it was written."""
+
+    category: str
+    path: str
+    scores: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+
+
+def write_tied(folder: Path, dtype: str = "float32", *, ignored: int = 0) -> tuple[Path, Path, list[Known]]:
+    """Write two categories of different sizes whose scores have many ties; `ignored` pixels of each mask are 128."""
+    random = np.random.default_rng(3)
+    known = []
+    for category, size in SIZES.items():
+        for defect, number in [(defect, number) for defect in ("good", "crack") for number in range(4)]:
+            path = f"{category}/test/{defect}/{number:03}"
+            mask = np.zeros(size, dtype=np.uint8)
+            if defect != "good":
+                mask[3 : 9 + number, 4:12] = 255
+                mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
+                write_image(folder / f"data/{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
+            write_image(folder / f"data/{path}.png", np.full((*size, 3), 90, dtype=np.uint8))
+            scores = (random.integers(0, 30, size) + 8 * (mask == 255)) / (1 if "int" in dtype else 7)
+            write_map(folder / f"maps/{path}.tiff", scores.astype(dtype))
+            known.append(Known(category, f"{path}.png", scores.astype(dtype).astype(np.float32), mask))
+    return folder / "maps", folder / "data", known
+
+
+def normal_maps(maps: Path, folder: Path) -> Path:
+    """Copy the maps of normal images: one folder for each category."""
+    for category in maps.iterdir():
+        shutil.copytree(category / "test/good", folder / category.name)
+    return folder
+
+
+def ratio(part: float, whole: float) -> float:
+    """Part of a whole; NaN of nothing."""
+    return part / whole if whole else math.nan
+
+
+def counted(known: list[Known], threshold: float) -> dict[str, float]:
+    """Count pixels and images one by one."""
+    found = false = missed = rest = 0
+    alarms = {True: 0, False: 0}
+    for _, _, scores, mask in known:
+        alarm = False
+        for score, value in zip(scores.ravel(), mask.ravel(), strict=True):
+            if value != 128:
+                is_found = bool(score >= np.float32(threshold))
+                found += is_found and value == 255
+                false += is_found and value == 0
+                missed += not is_found and value == 255
+                rest += not is_found and value == 0
+                alarm |= is_found
+        alarms[bool((mask == 255).any())] += alarm
+    num_anomalous = sum(bool((mask == 255).any()) for *_, mask in known)
+    return {
+        "threshold": threshold,
+        "seg_f1": ratio(2 * found, 2 * found + false + missed),
+        "precision": ratio(found, found + false),
+        "recall": ratio(found, found + missed),
+        "fpr": ratio(false, false + rest),
+        "class_f1": ratio(2 * alarms[True], alarms[True] + alarms[False] + num_anomalous),
+        "num_normal_alarms": alarms[False],
+        "num_anomalous_alarms": alarms[True],
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32"])
+def test_threshold_of_an_fpr_is_that_of_a_loop(tmp_path: Path, dtype: str) -> None:
+    """It is the lowest score that at most this share of the normal pixels reach, in each category, whoever names it."""
+    maps, data, known = write_tied(tmp_path, dtype)
+    alone = choose_thresholds(normal_maps(maps, tmp_path / "alone"), fpr=0.2)
+    of_data = choose_thresholds(maps, fpr=0.2, data=data)
+    assert alone.values == of_data.values
+    for category in SIZES:
+        scores = np.concatenate(
+            [each.scores.ravel() for each in known if each.path.startswith(f"{category}/test/good")]
+        )
+        shares = {score: (scores >= score).mean() for score in scores}
+        assert alone.of(category) == min(score for score, share in shares.items() if share <= 0.2)
+        (chosen,) = (each for each in alone.chosen if each.category == category)
+        assert chosen.num_images == 4
+        assert chosen.point.shared_fpr == pytest.approx(shares[np.float32(alone.of(category))], abs=1e-12)
+
+
+def test_threshold_of_alarms_is_that_of_a_sorted_list(tmp_path: Path) -> None:
+    """With n images it lies just above the ceil((1 - share)(n + 1))-th smallest of their highest scores."""
+    random = np.random.default_rng(0)
+    maps = random.normal(size=(30, 8, 9)).astype(np.float32)
+    for number, scores in enumerate(maps):
+        write_map(tmp_path / f"{number:03}.npy", scores)
+    for share in (0.1, 0.25, 0.5):
+        score = np.sort(maps.max((1, 2)))[math.ceil((1 - share) * 31 - 1e-9) - 1]
+        thresholds = choose_thresholds(tmp_path, alarms=share)
+        assert thresholds.of("any") == np.nextafter(score, np.float32(np.inf))
+        assert f"at most {share}" in thresholds.rule
+    with pytest.raises(BadDataError, match=r"99 normal images or more .* maps has 30"):
+        choose_thresholds(tmp_path, alarms=0.01)
+
+
+def test_few_pixels_are_warned_of_with_the_images_that_are_needed(tmp_path: Path) -> None:
+    """A threshold that fewer than ten pixels reach is a matter of chance; the text says how many images would do."""
+    for number in range(4):
+        write_map(tmp_path / f"{number}.npy", np.random.default_rng(number).normal(size=(10, 10)))
+    (chosen,) = choose_thresholds(tmp_path, fpr=1e-3).chosen
+    assert any("400 normal pixels" in text and "100 normal images" in text for text in chosen.warnings)
+    (chosen,) = choose_thresholds(tmp_path, fpr=0.05).chosen
+    assert not any("matter of chance" in text for text in chosen.warnings)
+
+
+def test_tied_scores_are_warned_of(tmp_path: Path) -> None:
+    """A threshold above all scores, as too many share the highest one, is no choice."""
+    write_map(tmp_path / "0.npy", np.minimum(np.random.default_rng(0).normal(size=(40, 40)), 0.5))
+    (chosen,) = choose_thresholds(tmp_path, fpr=0.05).chosen
+    assert any("share the highest score" in text for text in chosen.warnings)
+
+
+@pytest.mark.parametrize(
+    ("paths", "fault"),
+    [
+        (["good/0.npy", "crack/0.npy"], "crack and good"),
+        (["0.npy", "bottle/0.npy"], "folders that are categories"),
+        (["validation/0.npy", "test/0.npy"], "test and validation"),
+        (
+            ["can/validation/0.npy", "can/test_public/0.npy", "rice/validation/0.npy"],
+            "can/test_public and can/validation",
+        ),
+    ],
+)
+def test_maps_of_which_nothing_says_that_they_are_normal_are_refused(
+    tmp_path: Path, paths: list[str], fault: str
+) -> None:
+    """Maps alone lie in one folder, or in one folder for each category; folders of kinds and splits are none."""
+    for path in paths:
+        write_map(tmp_path / path, np.eye(4))
+    with pytest.raises(BadDataError, match=fault):
+        choose_thresholds(tmp_path, fpr=0.1)
+
+
+def test_category_is_the_first_folder_that_differs(tmp_path: Path) -> None:
+    """Folders that all maps share, before or behind it, name no category."""
+    for category in ("can", "rice"):
+        write_map(tmp_path / f"run/{category}/validation/good/000.npy", np.eye(9) + (category == "rice"))
+    thresholds = choose_thresholds(tmp_path, fpr=0.2)
+    assert thresholds.values == {"can": 1, "rice": 2}
+    assert choose_thresholds(tmp_path / "run/can", fpr=0.2).values == {"": 1}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32"])
+@pytest.mark.parametrize("threshold", [-1.0, 2.0, 29 / 7, 31.5])
+def test_counts_are_those_of_a_loop(tmp_path: Path, dtype: str, threshold: float) -> None:
+    """Rates of each category and of each image, and binary masks, are those of single comparisons, pixel by pixel."""
+    ignored = 40 if dtype == "float32" else 0
+    maps, data, known = write_tied(tmp_path, dtype, ignored=ignored)
+    ignore_index = 128 if ignored else None
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=threshold, ignore_index=ignore_index)
+    for scores in evaluation.categories:
+        expected = counted([each for each in known if each.category == scores.category], threshold)
+        assert scores.at_threshold() == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    by_path = {image["path"]: image for scores in evaluation.categories for image in scores.images}
+    for each in known:
+        alone = counted([each], threshold)
+        image = by_path[each.path]
+        assert image["alarm"] == bool(alone["num_normal_alarms"] + alone["num_anomalous_alarms"])
+        assert image["false_pixels"] == pytest.approx(alone["fpr"] * (each.mask == 0).sum(), abs=1e-9)
+        assert image["found_share"] == pytest.approx(alone["recall"], abs=1e-12, nan_ok=True)
+    for file, path in zip(evaluation.write_masks(tmp_path / "masks"), by_path, strict=True):
+        (each,) = (each for each in known if each.path == path)
+        assert file == tmp_path / "masks" / path
+        expected_mask = np.where((each.scores >= np.float32(threshold)) & (each.mask != 128), 255, 0)
+        assert np.array_equal(np.asarray(Image.open(file)), expected_mask)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Path]]:
+    """Maps and data of two categories, and the maps of the normal images alone."""
+    folder = tmp_path_factory.mktemp("two")
+    maps, data = write_set(folder, TWO, size=(40, 48))
+    return (yield maps, data, normal_maps(maps, folder / "validation"))
+
+
+def test_three_commands_in_a_row(
+    found: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A threshold is chosen, evaluated and applied in the shell; text, JSON and files say what Python says."""
+    maps, data, validation = found
+    file, out = tmp_path / "thresholds.json", tmp_path / "out"
+    assert main(["threshold", str(validation), "--fpr", "0.02", "--out", str(file)]) == 0
+    printed = capsys.readouterr().out
+    thresholds = choose_thresholds(validation, fpr=0.02)
+    assert printed == f"{thresholds.summary()}\n"
+    assert all(f"{value:.6g}" in printed for value in thresholds.values.values())
+    assert Thresholds.load(file).values == json.loads(file.read_text())["thresholds"] == thresholds.values
+
+    arguments = ["evaluate", str(maps), "--data", str(data), "--fpr-bounds", "1e-2", "1e-1"]
+    arguments += ["--threshold", str(file), "--write-masks", str(tmp_path / "masks"), "--out", str(out)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=thresholds)
+    assert printed.startswith(evaluation.summary())
+    summary = json.loads((out / "summary.json").read_text())
+    for scores, category in zip(evaluation.categories, summary["categories"], strict=True):
+        rates = scores.at_threshold()
+        assert category["at_threshold"] == pytest.approx(rates, nan_ok=True)
+        cells = [f"{rates['seg_f1']:.4f}", f"{rates['class_f1']:.4f}", f"{rates['num_normal_alarms']} of 3"]
+        line = next(line for line in printed.splitlines() if line.startswith(scores.category) and " of " in line)
+        assert all(cell in line for cell in cells)
+    with (out / "images.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert sum(row["alarm"] == "True" for row in rows) == sum(
+        category["at_threshold"][f"num_{kind}_alarms"]
+        for category in summary["categories"]
+        for kind in ("normal", "anomalous")
+    )
+    assert len([*(tmp_path / "masks").rglob("*.png")]) == len(rows)
+
+    applied = ["threshold", "--threshold", str(file), "--apply", str(maps), "--write-masks", str(tmp_path / "applied")]
+    assert main(applied) == 0
+    for path in (tmp_path / "masks").rglob("*.png"):
+        other = tmp_path / "applied" / path.relative_to(tmp_path / "masks")
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(other)))
+
+
+def test_chosen_and_applied_in_one_command(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Maps without masks get masks, and TIFF of float16, under their own paths."""
+    maps, _, validation = found
+    arguments = ["threshold", str(validation), "--fpr", "0.02", "--apply", str(maps)]
+    arguments += ["--write-masks", str(tmp_path / "masks"), "--write-maps", str(tmp_path / "half")]
+    assert main(arguments) == 0
+    thresholds = choose_thresholds(validation, fpr=0.02)
+    files = sorted(path.relative_to(maps) for path in maps.rglob("*.tiff"))
+    assert files == sorted(path.relative_to(tmp_path / "half") for path in (tmp_path / "half").rglob("*.tiff"))
+    for path in files:
+        scores, half = tifffile.imread(maps / path), tifffile.imread(tmp_path / "half" / path)
+        assert half.dtype == np.float16
+        assert np.array_equal(half, scores.astype(np.float16))
+        mask = np.asarray(Image.open(tmp_path / "masks" / path.with_suffix(".png")))
+        assert np.array_equal(mask, np.where(scores >= thresholds.of(path.parts[0]), 255, 0))
+
+
+def test_float16_that_moves_scores_is_warned_of(tmp_path: Path) -> None:
+    """Pixels that change sides of the threshold, or overflow, are counted; with maps of float16 there are none."""
+    scores = np.array([[0.5, 1.0004, 70000.0], [0.25, 1.0, 3.0]], dtype=np.float32)
+    write_map(tmp_path / "maps/000.npy", scores)
+    text = apply_thresholds(tmp_path / "maps", 1.0002, write_maps=tmp_path / "half").summary()
+    assert "2 pixels, as of 000.npy, overflow or change sides of the threshold in float16" in text
+    assert "float16" not in apply_thresholds(tmp_path / "maps", 1.0002).summary()
+    write_map(tmp_path / "maps/000.npy", np.clip(scores, 0, 9).astype(np.float16))
+    assert "warning" not in apply_thresholds(tmp_path / "maps", 1.0002, write_maps=tmp_path / "half").summary()
+
+
+@pytest.mark.parametrize(("threshold", "text"), [(1e6, "No pixel reaches"), (-1e6, "Every pixel reaches")])
+def test_threshold_of_another_unit_is_warned_of(found: tuple[Path, Path, Path], threshold: float, text: str) -> None:
+    """No pixel reaches it, or every pixel does: evaluation and application say so, for each category."""
+    maps, data, _ = found
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=threshold)
+    assert all(any(text in warning for warning in scores.warnings) for scores in evaluation.categories)
+    assert f"warning: (all): {text}" in apply_thresholds(maps, threshold).summary()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", "nonsense", '{"thresholds": {}}', '{"thresholds": {"a": "0.5"}}', '{"thresholds": {"a": NaN}}'],
+)
+def test_file_without_thresholds_is_refused(tmp_path: Path, content: str) -> None:
+    """What does not hold a number for each category is no file of thresholds."""
+    (tmp_path / "thresholds.json").write_text(content)
+    with pytest.raises(BadDataError, match="thresholds"):
+        Thresholds.load(tmp_path / "thresholds.json")
+
+
+def test_category_without_threshold_is_refused_before_maps_are_read(
+    found: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """A file by hand will do, but it has to name each category that is evaluated, or a folder of each map."""
+    maps, data, _ = found
+    file = tmp_path / "thresholds.json"
+    file.write_text('{"thresholds": {"bottle": 0.5}}')
+    with pytest.raises(BadDataError, match="'screw', but the thresholds are those of bottle"):
+        evaluate(maps, data, fpr_bounds=BOUNDS, threshold=file)
+    with pytest.raises(BadDataError, match=r"screw/.* to be a category with a threshold, bottle, but found none"):
+        apply_thresholds(maps, file)
+    assert [each.category for each in apply_thresholds(maps / "bottle", file).categories] == ["bottle"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["MAPS"], "exactly one of `--fpr` and `--alarms`"),
+        (["MAPS", "--fpr", "1e-3", "--alarms", "0.1"], "exactly one of `--fpr` and `--alarms`"),
+        (["MAPS", "--fpr", "1.5"], "`--fpr` to be in (0, 1), but got 1.5"),
+        (["--fpr", "0.1"], "Expected `MAPS`"),
+        (["MAPS", "--fpr", "0.1", "--write-masks", "out"], "Expected `--apply`"),
+        (["MAPS", "--threshold", "0.5", "--apply", "MAPS"], "but got both"),
+        (["--threshold", "nowhere.json", "--apply", "MAPS"], "no file nowhere.json"),
+    ],
+)
+def test_wrong_commands_end_with_code_2(
+    found: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
+) -> None:
+    """Settings that do not go together are named by their options."""
+    assert main(["threshold", *(each.replace("MAPS", str(found[2])) for each in arguments)]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_masks_stay_in_their_folder_and_are_one_for_each_image(tmp_path: Path) -> None:
+    """Names of images lead nowhere else, and two images of one name but for the suffix are refused."""
+    set_of_maps: dict[str, Any] = {"../../a/000.png": np.eye(4), "/b/000.png": np.eye(4)}
+    np.savez(tmp_path / "maps.npz", maps=np.stack([*set_of_maps.values()]), paths=np.array([*set_of_maps]))
+    files = apply_thresholds(tmp_path / "maps.npz", 0.5, tmp_path / "out").files
+    assert [file.relative_to(tmp_path / "out").as_posix() for file in files] == ["a/000.png", "b/000.png"]
+    for suffix in ("npy", "tiff"):
+        write_map(tmp_path / f"two/000.{suffix}", np.eye(4))
+    with pytest.raises(BadDataError, match=r"000.npy and 000.tiff would share"):
+        apply_thresholds(tmp_path / "two", 0.5, tmp_path / "out")
+
+
+def test_no_masks_without_a_threshold(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Binary masks are of a threshold."""
+    evaluation: Evaluation = evaluate(*found[:2], fpr_bounds=BOUNDS)
+    with pytest.raises(ValueError, match="Expected a `threshold`"):
+        evaluation.write_masks(tmp_path)
+    assert all(scores.at_threshold() == {} for scores in evaluation.categories)
