@@ -113,7 +113,7 @@ def run_demo(
             CPU threads sums are rounded differently, and training makes the difference larger. The state of torch's own
             generator is left as it was.
         save_maps: Whether to write the validation tiles to `data` and their anomaly maps to `maps`, for
-            `aupimo evaluate`.
+            `aupimo evaluate`, and maps of other normal tiles to `normal_maps`, for `aupimo threshold`.
 
     Returns:
         Scores before and after training, and what is needed to explain them.
@@ -151,6 +151,8 @@ def run_demo(
         _save_picture(out / PICTURE_FILE, maps, tiles, after, texture)
         if save_maps:
             _write_maps(out / "maps" / texture, maps, save_tiles(tiles, out / "data" / texture))
+            of_intact = anomaly_maps(detector, tiles.intact_images)
+            _write_maps(out / "normal_maps" / texture, of_intact, [f"{index:03}" for index in range(len(of_intact))])
     return DemoReport(texture, out, tiles, before, after, detector.metric_time.seconds, run_time.seconds)
 
 
@@ -167,7 +169,8 @@ def _saying_what_is_saved(out: Path, texture: Texture) -> Iterator[None]:
 
 def _files_of_a_run(out: Path, texture: Texture) -> list[Path]:
     """Files and folders that a run writes, as far as they are there."""
-    others = (out / SCORES_FILE, out / PICTURE_FILE, out / "data" / texture, out / "maps" / texture)
+    folders = (out / name / texture for name in ("data", "maps", "normal_maps"))
+    others = (out / SCORES_FILE, out / PICTURE_FILE, *folders)
     return [*sorted(out.glob("tensorboard/*")), *filter(Path.exists, others)]
 
 

@@ -66,6 +66,9 @@ class TextureTiles(NamedTuple):
     """(N,) int64, the indices 0 to N - 1 of the validation tiles, counted along the rows of the photograph."""
     defects: tuple[str, ...]
     """N names: the defect of each validation tile, or `"normal"`."""
+    intact_images: Tensor
+    """(A, 1, H, W) float32 in [0, 1], the tiles with a defect before it was planted: more normal images, which are
+    neither trained on nor validated on, to choose a threshold from."""
 
 
 def load_texture(texture: Texture) -> Tensor:
@@ -146,8 +149,8 @@ def texture_tiles(
         defects: Kinds of defects to plant, of `DEFECTS`.
 
     Returns:
-        Training tiles, validation tiles, masks, image ids and kinds of defects. With the defaults 261 tiles to train on
-        and 40 tiles, 20 of them anomalous, to validate on.
+        Training tiles, validation tiles, masks, image ids, kinds of defects, and intact tiles. With the defaults 261
+        tiles to train on, 40 tiles, 20 of them anomalous, to validate on, and 20 intact ones.
 
     Raises:
         ValueError: If a texture or a kind of defect is not known, or a size or share is out of its range.
@@ -177,7 +180,7 @@ def texture_tiles(
 
     num_anomalous = min(max(round(anomalous_share * len(images)), 1), len(images) - 1)
     kinds = [NORMAL] * len(images)
-    masks = torch.zeros_like(images, dtype=torch.bool)
+    masks, intact = torch.zeros_like(images, dtype=torch.bool), images.clone()
     for count, index in enumerate(torch.randperm(len(images), generator=generator)[:num_anomalous].tolist()):
         kinds[index] = defects[count % len(defects)]
         other = others[_random_int(0, len(others) - 1, generator)]
@@ -188,6 +191,7 @@ def texture_tiles(
         masks=masks,
         image_ids=torch.arange(len(images)),
         defects=tuple(kinds),
+        intact_images=intact[torch.tensor([kind != NORMAL for kind in kinds])],
     )
 
 

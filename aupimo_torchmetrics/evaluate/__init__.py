@@ -81,6 +81,24 @@ Bad files are listed by their paths, and nothing is written: first those that ar
 read; then all others. `--skip-bad` goes on without them, if each category that loses images keeps normal and anomalous
 ones. `aupimo --help` says what the exit codes mean.
 
+## Thresholds
+
+`aupimo threshold MAPS` chooses a threshold for each category from maps of normal images, which the detector was not
+trained on: `--fpr F` by the share of the normal pixels that it calls anomalous, `--alarms SHARE` by the share of new
+normal images that it stops. MAPS are of normal images alone, in one folder or in one folder for each category; or
+`--data` and `--table` say which of them are. `--out` writes `thresholds.json`, `{"thresholds": {"bottle": 0.5}}`; one
+that is written by hand will do.
+
+`aupimo evaluate --threshold NUMBER|thresholds.json` counts what it does: over all pixels of a category `seg_f1`,
+`precision`, `recall` and `fpr`, over its images `class_f1` and those of either class with an alarm. An image raises an
+alarm if one of its pixels reaches the threshold. `--write-masks` writes binary masks, PNG of 0 and 255.
+
+`aupimo threshold --threshold NUMBER|thresholds.json --apply MAPS` does the same to maps of images without masks:
+`--write-masks` and `--write-maps` (TIFF of float16) write what a submission to MVTec AD 2 consists of.
+
+Maps and thresholds are compared in float32. Maps alone are used in their own size, those of a data set in the size of
+its masks: resizing changes an FPR a little.
+
 Files may come from anybody: no code in them is run, no path leads out of the given folders, names are shown as text,
 and the size that a file declares is checked before its pixels are read. What is not promised: a file that is made to
 harm may still cost time and memory, as much as the libraries take to unpack it.
