@@ -19,10 +19,8 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._html.pictures import NUM_COLORS, Picture, draw_picture
 from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["ImageContent", "Model", "View", "characters_for_each", "fprs_between", "view_image"]
+__all__ = ["ImageContent", "Model", "View", "characters_for_each", "view_image"]
 
-NUM_STEPS = 21
-"""Positions of a slider between the FPR bounds."""
 MAX_CHARACTERS = 14_000_000
 """Of the pictures of all images together, as far as `MIN_CHARACTERS` allows."""
 MIN_CHARACTERS = 12_000
@@ -61,11 +59,9 @@ class Model(NamedTuple):
     """(N,) pixels of each normal image that are called anomalous at the upper FPR bound; 0 for an anomalous one."""
 
     @classmethod
-    def of(
-        cls, name: str, result: AUPIMOResult, thresholds: Sequence[float] | None = None, chosen: float | None = None
-    ) -> Model:
-        """Make a model of its result, with the thresholds of a slider, ascending; else those between the FPR bounds."""
-        steps = [*(_thresholds_of(result) if thresholds is None else thresholds)]
+    def of(cls, name: str, result: AUPIMOResult, thresholds: Sequence[float], chosen: float | None = None) -> Model:
+        """Make a model of its result, with the thresholds of the slider, ascending, and a chosen one."""
+        steps = [*thresholds]
         place = None if chosen is None or not steps else bisect_left(steps, chosen)
         if place is not None and chosen is not None:
             steps.insert(place, chosen)
@@ -147,28 +143,9 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     return view._replace(note=content.note, picture=picture, steps=steps)
 
 
-def fprs_between(bounds: tuple[float, float], num_steps: int = NUM_STEPS) -> list[float]:
-    """Return the shared FPRs of the slider, from the upper bound to the lower one, evenly spaced in log."""
-    lower, upper = bounds
-    inner = [upper * (lower / upper) ** (step / (num_steps - 1)) for step in range(1, num_steps - 1)]
-    return [upper, *inner, lower]
-
-
 def characters_for_each(num_pictures: int) -> float:
     """Return how many characters the pictures of one image may take, of a number of images in all."""
     return min(max(MAX_CHARACTERS / max(num_pictures, 1), MIN_CHARACTERS), CHARACTERS_AT_MOST)
-
-
-def _thresholds_of(result: AUPIMOResult) -> list[float]:
-    """Thresholds at the steps of the slider, ascending; none if a result does not know them.
-
-    Where there is no threshold, because too many normal scores are +inf, it is +inf.
-    """
-    try:
-        values = [result.threshold_at(fpr) for fpr in fprs_between(result.fpr_bounds)]
-    except ValueError:  # a file of the official package holds only scores
-        return []
-    return [] if math.isnan(values[0]) else [math.inf if math.isnan(value) else value for value in values]
 
 
 def _num_false_positives(result: AUPIMOResult) -> list[int]:

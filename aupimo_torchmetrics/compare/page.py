@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
-from aupimo_torchmetrics._html.views import Model, View, characters_for_each, fprs_between, view_image
+from aupimo_torchmetrics._html.views import Model, View, characters_for_each, view_image
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare.find import NO_SEED
 from aupimo_torchmetrics.compare.tables import title
 from aupimo_torchmetrics.evaluate.page import EvaluatedImage, find_evaluated_images, summary_of
+from aupimo_torchmetrics.evaluate.slider import slider_fprs
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import align_scores
 from aupimo_torchmetrics.statistics.paired import confidence_text
@@ -57,6 +58,7 @@ def write_comparison_page(path: Path, comparison: Comparison, *, quiet: bool) ->
 
     """
     settings = comparison.to_dict()["settings"]
+    fprs = slider_fprs(settings["fpr_bounds"])
     sources, missing = _find_sources(comparison)
     images = [image for category in comparison.results for image in _images_of(category, comparison, sources)]
     with progress(images, path.name, "image", quiet=quiet) as shown:
@@ -69,8 +71,8 @@ def write_comparison_page(path: Path, comparison: Comparison, *, quiet: bool) ->
             facts={name: str(value) for name, value in settings.items()} | {"version": __version__},
             warnings=list(comparison.warnings),
             skipped=list(filter(None, [comparison.skipped])),
-            fprs=fprs_between(settings["fpr_bounds"]),
-            start=0,
+            fprs=fprs,
+            start=fprs.index(settings["fpr_bounds"][1]),
             categories=list(filter(None, comparison.results)),
             defects=sorted({image.card.defect for image in images} - {""}),
             cards=_cards(shown, comparison, sources, characters_for_each(sum(len(image.known) for image in images))),
@@ -129,8 +131,10 @@ def _cards(images: Iterable[_Image], comparison: Comparison, sources: Sources, m
         models, notes = dict[str, Model](), dict[str, str]()
         for name in comparison.order:
             if (category, name) in sources:
+                thresholds = next((image.thresholds for image in sources[category, name].values()), [])
                 try:
-                    models[name] = Model.of(name, AUPIMOResult.load(comparison.files[category][name][NO_SEED]))
+                    result = AUPIMOResult.load(comparison.files[category][name][NO_SEED])
+                    models[name] = Model.of(name, result, thresholds)
                 except (ValueError, OSError) as error:
                     notes[name] = f"No picture: {error}"
         for image in group:

@@ -279,6 +279,7 @@ class Evaluation:
                     "bounds": {name: list(bounds) for name, bounds in scores.bounds().items()},
                     "thresholds": scores.thresholds(),
                     "at_threshold": scores.at_threshold(),
+                    "slider_thresholds": scores.slider_thresholds,
                     "num_skipped": scores.num_skipped,
                     "resized": [{"from": list(old), "to": list(new)} for old, new in sorted(scores.resized)],
                     "defects": scores.defects(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,14 +155,14 @@ def _remarks(
     return notes[:1], warnings
 
 
-def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair]]:
+def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair], dict[str, list[float]]]:
     """Find the images and maps of an earlier evaluation anew. Relative paths are those of the current folder.
 
     Args:
         summary: File `summary.json`, which says what was evaluated.
 
     Returns:
-        What reads them, and the images that have a map, by their names.
+        What reads them, the images that have a map, by their names, and the thresholds of the slider by category.
 
     Raises:
         BadDataError: If the file does not say it, or they are no longer there.
@@ -170,10 +171,15 @@ def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair]]:
     """
     names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder", "follow_links")
     try:
-        settings = json.loads(summary.read_text(encoding="utf-8"))["settings"]
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        settings = content["settings"]
         found = find_pairs(**{name: settings[name] for name in names})
         mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
         reader = PairReader(found.maps, settings["resize"], mask_rule)
+        thresholds = {
+            each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
+            for each in content["categories"]
+        }
     except (ValueError, TypeError, KeyError) as error:
-        raise BadDataError(f"{summary} does not lead to images and maps: {error}") from error
-    return reader, {pair.image.name: pair for pair in found.pairs}
+        raise BadDataError(f"{summary} does not lead to images and maps, please evaluate again: {error}") from error
+    return reader, {pair.image.name: pair for pair in found.pairs}, thresholds

@@ -54,6 +54,8 @@ class EvaluatedImage(NamedTuple):
     """Type of its defect; empty if it is not known."""
     read: Callable[[], ImageContent]
     """Reads it with its map and mask."""
+    thresholds: list[float]
+    """Those of the slider in its category, ascending; empty if the evaluation did not know any."""
 
 
 def summary_of(file: Path) -> Path:
@@ -66,8 +68,12 @@ def summary_of(file: Path) -> Path:
 
 def find_evaluated_images(summary: Path) -> dict[str, EvaluatedImage]:
     """Find the images of an earlier evaluation, by their paths there; raise unless they are where it saw them."""
-    reader, pairs = find_evaluated_pairs(summary)
-    return {path: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair)) for path, pair in pairs.items()}
+    reader, pairs, thresholds = find_evaluated_pairs(summary)
+    return {
+        path: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair), thresholds[pair.image.category])
+        for path, pair in pairs.items()
+        if pair.image.category in thresholds
+    }
 
 
 def write_evaluation_page(path: Path, evaluation: Evaluation, *, quiet: bool) -> None:
@@ -175,7 +181,7 @@ def _table_at_threshold(evaluation: Evaluation) -> Table:
     names = ("threshold", *RATES)
     return Table(
         caption="At the threshold: rates of all pixels and of images, and images of either class with an alarm.",
-        head=["Category", *map(metric_title, names), "Normal with alarm", "Anomalous with alarm"],
+        head=["Category", "Threshold", *map(metric_title, RATES), "Normal with alarm", "Anomalous with alarm"],
         rows=[Row([category, *map(rates.get, names), *counts]) for category, rates, counts in of_categories],
         foot=[],
         digits=4,

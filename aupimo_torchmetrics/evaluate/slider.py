@@ -10,7 +10,6 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine import sweep
 from aupimo_torchmetrics._engine.select import spread_places
-from aupimo_torchmetrics._html.views import fprs_between
 from aupimo_torchmetrics.evaluate.reading import LoadedPair
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -28,9 +27,10 @@ def slider_fprs(bounds: tuple[float, float]) -> list[float]:
     """Return the shared FPRs of the slider: from 1 to the upper bound, and from there to the lower bound."""
     lower, upper = bounds
     share = math.log(upper / lower) / math.log(1 / lower)
-    num_between = min(max(round(share * NUM_STEPS), MIN_BETWEEN), NUM_STEPS)
-    num_above = NUM_STEPS - num_between if upper < 1 else 0
-    return [*(upper ** (step / num_above) for step in range(num_above)), *fprs_between(bounds, num_between)]
+    num_below = min(max(round(share * NUM_STEPS), MIN_BETWEEN), NUM_STEPS) - 1
+    num_above = NUM_STEPS - num_below - 1 if upper < 1 else 0
+    above = [upper ** (step / num_above) for step in range(num_above)]
+    return [*above, upper, *(upper * (lower / upper) ** (step / num_below) for step in range(1, num_below)), lower]
 
 
 class NormalSample:
