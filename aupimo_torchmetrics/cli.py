@@ -342,6 +342,8 @@ def _threshold(parser: _Parser, argv: Sequence[str]) -> int:
     given = vars(parser.parse_args(argv))
     if "apply" not in given and {"threshold", "write_masks", "write_maps"} & {*given}:
         raise SettingError("Expected `apply` with `threshold`, `write_masks` and `write_maps`, but got none.")
+    if {"apply", "maps", "split"} <= {*given}:
+        raise SettingError("Expected `split` where maps are chosen from or applied to, but got both; use two commands.")
     texts, number = [], given.get("threshold")
     if number is None:
         chosen = number = choose_thresholds(**_of(choose_thresholds, given))

@@ -180,6 +180,32 @@ def test_category_is_the_first_folder_that_differs(tmp_path: Path) -> None:
     assert choose_thresholds(tmp_path / "run/can", fpr=0.2).values == {"": 1}
 
 
+def test_submission_to_mvtec_ad_2(tmp_path: Path) -> None:
+    """Thresholds are those of the split `validation`; maps and masks of the private splits are written as asked for."""
+    splits = {"validation/good": "regular", "test_private": "regular", "test_private_mixed": "mixed"}
+    for category in ("can", "rice"):
+        for number, (split, kind) in enumerate(splits.items()):
+            scores = np.random.default_rng(number).normal(size=(30, 20)) + (category == "rice")
+            write_map(tmp_path / f"maps/{category}/{split}/000_{kind}.tiff", scores.astype(np.float16))
+    maps, file = str(tmp_path / "maps"), str(tmp_path / "thresholds.json")
+    assert main(["threshold", maps, "--split", "validation", "--fpr", "0.05", "--out", file]) == 0
+    arguments = ["threshold", "--threshold", file, "--apply", maps, "--split", "test_private"]
+    arguments += ["--split", "test_private_mixed", "--write-maps", str(tmp_path / "submission/anomaly_images")]
+    assert main([*arguments, "--write-masks", str(tmp_path / "submission/anomaly_images_thresholded")]) == 0
+    written = {path.relative_to(tmp_path / "submission").as_posix() for path in (tmp_path / "submission").rglob("*.*")}
+    images = ("test_private/000_regular", "test_private_mixed/000_mixed")
+    private = [f"{category}/{image}" for category in ("can", "rice") for image in images]
+    assert written == {
+        *(f"anomaly_images/{each}.tiff" for each in private),
+        *(f"anomaly_images_thresholded/{each}.png" for each in private),
+    }
+    for each in private:
+        scores = tifffile.imread(tmp_path / f"submission/anomaly_images/{each}.tiff")
+        mask = np.asarray(Image.open(tmp_path / f"submission/anomaly_images_thresholded/{each}.png"))
+        assert scores.dtype == np.float16
+        assert np.array_equal(mask == 255, scores >= np.float32(Thresholds.load(file).of(each.split("/")[0])))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32"])
 @pytest.mark.parametrize("threshold", [-1.0, 2.0, 29 / 7, 31.5])
 def test_counts_are_those_of_a_loop(tmp_path: Path, dtype: str, threshold: float) -> None:
@@ -326,6 +352,7 @@ def test_category_without_threshold_is_refused_before_maps_are_read(
         (["--fpr", "0.1"], "Expected `MAPS`"),
         (["MAPS", "--fpr", "0.1", "--write-masks", "out"], "Expected `--apply`"),
         (["MAPS", "--threshold", "0.5", "--apply", "MAPS"], "but got both"),
+        (["MAPS", "--fpr", "0.1", "--split", "x", "--apply", "MAPS"], "`--split` where"),
         (["--threshold", "nowhere.json", "--apply", "MAPS"], "no file nowhere.json"),
     ],
 )

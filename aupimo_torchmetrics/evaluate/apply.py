@@ -20,7 +20,7 @@ from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.evaluate.at_threshold import unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import naming
 from aupimo_torchmetrics.evaluate.maps.open import open_maps
-from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds
+from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds, maps_below
 
 __all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds", "files_of", "write_mask"]
 
@@ -116,6 +116,7 @@ def apply_thresholds(
     write_masks: str | os.PathLike[str] | None = None,
     write_maps: str | os.PathLike[str] | None = None,
     *,
+    split: str | Sequence[str] = (),
     map_suffix: str | None = None,
     follow_links: bool = False,
     quiet: bool = False,
@@ -128,6 +129,7 @@ def apply_thresholds(
         threshold: A number for all maps, the file of `Thresholds.save`, or thresholds.
         write_masks: Folder for binary masks: PNG of 0 and 255, of the size of the map and under its path.
         write_maps: Folder for the maps as TIFF of float16, likewise.
+        split: Names of folders: only maps below one of them count, as `"test_private"`.
         map_suffix: Only files with this ending are maps, as `".tiff"`.
         follow_links: Whether links may lead out of the folder.
         quiet: Whether to show no progress bar. There is none either unless standard error is a terminal.
@@ -154,7 +156,7 @@ def apply_thresholds(
 
     """
     thresholds = Thresholds.read(threshold)
-    maps = open_maps(apply, map_suffix, follow_links=follow_links)
+    maps = maps_below(split, open_maps(apply, map_suffix, follow_links=follow_links))
     categories = [_category_of(name, Path(apply), thresholds) for name in maps.names]
     masks = [] if write_masks is None else files_of(maps.names, Path(write_masks), ".png")
     rounded_maps = [] if write_maps is None else files_of(maps.names, Path(write_maps), ".tiff")

@@ -205,6 +205,7 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
     resize: bool = True,
     mask_threshold: float | None = None,
     ignore_index: int | None = None,
+    split: str | Sequence[str] = (),
     map_suffix: str | None = None,
     normal_folder: str | Sequence[str] = (),
     follow_links: bool = False,
@@ -225,6 +226,7 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         resize: Whether maps are resized bilinearly to the size of their images, with `data` or `table`.
         mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
         ignore_index: Value of the mask pixels that do not count.
+        split: Names of folders: only maps below one of them count, as `"validation"`. Not with `data` or `table`.
         map_suffix: Only files of `maps` with this ending are maps, as `".tiff"`.
         normal_folder: Names of folders of normal images in `data`, beside `good` and its like.
         follow_links: Whether links may lead out of `maps` and `data`.
@@ -260,8 +262,10 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
     if data is None and table is None:
         if maps is None:
             raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
-        loaded = _maps_alone(open_maps(maps, map_suffix, follow_links=follow_links), quiet=quiet)
+        loaded = _maps_alone(maps_below(split, open_maps(maps, map_suffix, follow_links=follow_links)), quiet=quiet)
     else:
+        if split:
+            raise SettingError("Expected `split` with `maps` alone, but got a data set, which says its test images.")
         folders = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
         found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links)
         reader = PairReader(found.maps, resize, MaskRule(mask_threshold, ignore_index))
@@ -291,6 +295,23 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         )
     chosen = [_choose(category, result, fpr, alarms, num_pixels[category]) for category, result in results.items()]
     return Thresholds({each.category: each.point.threshold for each in chosen}, rule, chosen)
+
+
+def maps_below(split: str | Sequence[str], maps: MapFiles) -> MapFiles:
+    """Maps that lie below a folder of one of these names; all of them if there is no name.
+
+    Raises:
+        BadDataError: If there is none.
+
+    """
+    names = {as_name(name).casefold() for name in ([split] if isinstance(split, str) else split)}
+    if not names:
+        return maps
+    folders = [as_name(name).replace("\\", "/").casefold().split("/")[:-1] for name in maps.names]
+    indices = [index for index, each in enumerate(folders) if names.intersection(each)]
+    if not indices:
+        raise BadDataError(f"Expected maps below a folder {' or '.join(sorted(names))}, but found {maps.names[0]}.")
+    return MapFiles([maps.names[index] for index in indices], lambda index: maps.read(indices[index]))
 
 
 def _maps_alone(maps: MapFiles, *, quiet: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
