@@ -178,11 +178,8 @@ def test_masks_of_one_value(tmp_path: Path, value: int, dtype: Any, is_defect: b
     assert not read(tmp_path / "mask.npy", threshold=value)[0].any()
 
 
-XX
-    with_ignored(GREY, 255),
-    with_ignored(GREY, 128),
-    with_ignored(127 + 128 * BYTES, 0),
-)
+WHITE_LABEL, GREY_LABEL = with_ignored(GREY, 255), with_ignored(GREY, 128)
+TWO_GREYS = with_ignored(127 + 128 * BYTES, 0)
 CLASSES = palette(with_classes(), (0, 0, 0), (128, 0, 0), (0, 128, 0))
 UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
     "JPEG": (".png", picture(through_jpeg(GREY)), r"0 \(\d.*%\), .*, 255 \(.*%\), and others", {"threshold": 127}),
