@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.compare import BadDataError, compare_paths
+from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.statistics import compare_models, rank_models
 
 BENCHMARK = Path(__file__).parent / "data" / "published" / "benchmark"
@@ -49,10 +49,19 @@ def benchmark(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_files_of_models_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    """The table is that of `compare_models` with the interval of each mean; models are named by their folders."""
-    printed = compare(capsys, *(published_file(model, "screw") for model in MODELS))
-    assert printed == f"AUPIMO, shared FPR 1e-05 to 0.0001\n{compare_models(results_of('screw'))}\n"
+def test_files_of_models_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The table is that of `compare_models` with the interval of each mean; models are named by their folders.
+
+    A folder is made, holds the printed table, two more tables and two pictures, and no figure stays open.
+    """
+    out = tmp_path / "new" / "folder"
+    printed = compare(capsys, *(published_file(model, "screw") for model in MODELS), "--out", out)
+    table = f"AUPIMO, shared FPR 1e-05 to 0.0001\n{compare_models(results_of('screw'))}\n"
+    names = ["comparison.txt", "comparison.csv", "comparison.tex", "confidence.png", "distribution.png"]
+    assert printed == f"{table}\nwritten to {out}: {', '.join(names)}\n"
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert (out / "comparison.txt").read_text(encoding="utf-8") == table
+    assert plt.get_fignums() == []
 
 
 def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -68,31 +77,20 @@ def test_options_reach_the_comparison(capsys: pytest.CaptureFixture[str], tmp_pa
     assert len(set(map(tuple, expected))) == 4
 
 
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        ("runs/a/mvtec/wood/aupimo/aupimos.json runs/b/mvtec/wood/aupimo/aupimos.json", "a b"),
-        ("a.json b.json", "a b"),
-        ("a.v1.json a.v2.json", "a.v1 a.v2"),
-        ("x/s.json x/y/s.json", "s y/s"),
-        ("a/1/s.json a/2/s.json b/1/s.json", "a/1 a/2 b/1"),
-    ],
-)
-def test_names_are_what_tells_paths_apart(paths: str, names: str, tmp_path: Path) -> None:
+PATHS_AND_NAMES = {
+    "runs/a/mvtec/wood/aupimo/aupimos.json runs/b/mvtec/wood/aupimo/aupimos.json": "a b",
+    "a.json b.json": "a b",
+    "a.v1.json a.v2.json": "a.v1 a.v2",
+    "x/s.json x/y/s.json": "s y/s",
+    "a/1/s.json a/2/s.json b/1/s.json": "a/1 a/2 b/1",
+}
+
+
+@pytest.mark.parametrize("paths", PATHS_AND_NAMES)
+def test_names_are_what_tells_paths_apart(paths: str, tmp_path: Path) -> None:
     """What all paths have in common at the front and at the end is cut, as far as something remains of each."""
     files = [write_result(tmp_path / path, [0.1, 0.2]) for path in paths.split()]
-    assert " ".join(compare_paths(files).order) == names
-
-
-def test_files_are_written_for_a_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The folder is made, holds the printed table, two more tables and two pictures, and no figure stays open."""
-    out = tmp_path / "new" / "folder"
-    lines = compare(capsys, *(published_file(model, "zipper") for model in MODELS), "--out", out).splitlines()
-    names = ["comparison.txt", "comparison.csv", "comparison.tex", "confidence.png", "distribution.png"]
-    assert sorted(path.name for path in out.iterdir()) == sorted(names)
-    assert (out / "comparison.txt").read_text(encoding="utf-8").splitlines() == lines[:-2]
-    assert lines[-1] == f"written to {out}: {', '.join(names)}"
-    assert plt.get_fignums() == []
+    assert " ".join(compare_paths(files).order) == PATHS_AND_NAMES[paths]
 
 
 def test_the_published_benchmark_is_ranked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,19 +107,6 @@ def test_the_published_benchmark_is_ranked(capsys: pytest.CaptureFixture[str]) -
     assert lines[16:31] == str(ranking).splitlines()
 
 
-def test_files_are_written_for_a_benchmark(capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path) -> None:
-    """The text holds what is printed, and the comparison in each category."""
-    out = tmp_path / "out"
-    lines = compare(capsys, benchmark, "--test", "ttest", "--out", out).splitlines()
-    text = (out / "comparison.txt").read_text(encoding="utf-8")
-    assert text.splitlines()[: len(lines) - 2] == lines[:-2]
-    for category in ("screw", "zipper"):
-        title, _, best, *_ = str(compare_models(results_of(category), "ttest")).splitlines()
-        assert f"{category}\n{title}\n" in text
-        assert f"\n{best}\n" in text
-    assert plt.get_fignums() == []
-
-
 def test_paths_may_be_texts_or_paths(tmp_path: Path) -> None:
     """Files and folders are given by `str` or `Path`, a folder also without a list, and written to either."""
     files = [write_result(tmp_path / "in" / name / "wood" / "aupimo" / "aupimos.json", [0.1, 0.2]) for name in "ab"]
@@ -132,14 +117,23 @@ def test_paths_may_be_texts_or_paths(tmp_path: Path) -> None:
         assert sorted(compare_paths(files).save(out)) == sorted((tmp_path / "out").iterdir())
 
 
-def test_a_comparison_holds_what_it_compared(benchmark: Path, tmp_path: Path) -> None:
-    """Results, comparisons and ranking are there, and all files that `save` returns were written."""
+def test_files_are_written_for_a_benchmark(capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path) -> None:
+    """Results, comparisons and ranking are there; the text holds what is printed, and the comparisons."""
     comparison = compare_paths(benchmark, test="ttest", alternative="less")
     assert list(comparison.comparisons) == ["screw", "zipper"]
     assert comparison.ranking == rank_models(comparison.results)
-    assert comparison.comparisons["zipper"] == compare_models(comparison.results["zipper"], "ttest", "less")
-    written = comparison.save(tmp_path / "out")
-    assert sorted(written) == sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    out = tmp_path / "out"
+    lines = compare(capsys, benchmark, "--test", "ttest", "--alternative", "less", "--out", out).splitlines()
+    text = (out / "comparison.txt").read_text(encoding="utf-8")
+    assert text.splitlines()[: len(lines) - 2] == lines[:-2]
+    for category in ("screw", "zipper"):
+        expected = compare_models(results_of(category), "ttest", "less")
+        assert comparison.comparisons[category] == expected
+        title, _, best, *_ = str(expected).splitlines()
+        assert f"{category}\n{title}\n" in text
+        assert f"\n{best}\n" in text
+    assert sorted(comparison.save(out)) == sorted(path for path in out.rglob("*") if path.is_file())
+    assert plt.get_fignums() == []
 
 
 PLAIN = "good.json lacking/a/wood lacking/b/tile one/a/wood unlike/a/tile unlike/a/wood unlike/b/wood undefined/a/wood"
@@ -158,19 +152,25 @@ WRONG_CALLS: dict[str, str] = {
     "distinct `--names` of 1 models, but got x, y": "one --names x y",
     "`--atol` to be at least 0, but got -1.0": "good.json good.json --names x y --atol -1",
 }
+
 BAD_FILES: dict[str, str] = {
-    "could not read foreign.json": "good.json foreign.json",
+    "could not read summary.json": "good.json summary.json",
     "could not read picture.png.* Give an aupimos.json, or the folder": "good.json picture.png",
-    "same `fpr_bounds`": "good.json bounds.json",
+    r"same `fpr_bounds`, but got \(1e-05, 0.0001\) in good.json and \(0.001, 0.01\) in bounds.json": (
+        "good.json good.json bounds.json --names a b c"
+    ),
     "'image 2' of 'more' .* fits none": "good.json more.json",
     "two images or more, but got 0": "nan.json nan.json --names x y",
     "in a folder of each, in good.json, empty, but got good": "good.json empty",
     "in empty, but got none": "empty",
     "in one, but got a": "one",
     r"each lacks some: tile \(missing: a\), wood \(missing: b\)": "lacking",
-    "aupimo compare: tile: Expected `results` to be of the same images": "unlike",
+    "tile: Expected `results` to be of the same images": "unlike",
     "mean of 'b' on 'wood' is undefined": "undefined",
+    "Expected `--out` to be a folder, but .*good.json is a file": "nan.json nan.json --names x y --out good.json",
+    "Expected `--out` to be a folder, but .*more.json is a file": "nan.json nan.json --names x y --out more.json/below",
 }
+"""A part of each message, and the arguments; what cannot be written is told before what cannot be compared."""
 
 
 @pytest.mark.parametrize("reason", [*WRONG_CALLS, *BAD_FILES])
@@ -182,27 +182,15 @@ def test_what_cannot_be_compared_is_refused(
     for name, scores in FILES.items():
         write_result(Path(name) if name.endswith(".json") else Path(name, "aupimo", "aupimos.json"), scores)
     write_result(Path("bounds.json"), [0.1, 0.2], (1e-3, 1e-2))
-    Path("foreign.json").write_text("{}", encoding="utf-8")
+    Path("summary.json").write_text("{}", encoding="utf-8")
     Path("picture.png").write_bytes(b"\x89PNG" + bytes(99))
     Path("empty").mkdir()
     arguments, code = (WRONG_CALLS[reason], 2) if reason in WRONG_CALLS else (BAD_FILES[reason], 1)
-    assert main(["compare", *arguments.split(), "--out", "out"]) == code
+    assert main(["compare", "--out", "out", *arguments.split()]) == code
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert re.search(f"^aupimo compare: .*{reason.removeprefix('aupimo compare: ')}", err)
+    assert re.search(f"^aupimo compare: .*{reason}", err)
     assert not Path("out").exists()
-
-
-def test_errors_about_files_are_told_from_errors_about_the_call(tmp_path: Path) -> None:
-    """What a file holds is a BadDataError, and a call that is wrong a plain ValueError that names the argument."""
-    good, undefined = (write_result(tmp_path / f"{score}.json", [score, score]) for score in (0.1, math.nan))
-    with pytest.raises(BadDataError):
-        compare_paths([good, undefined])
-    wrong_calls = {"paths": [[]], "names": [[good, good], ["x"]], "test": [[good, good], ["x", "y"], "anova"]}
-    for name, arguments in wrong_calls.items():
-        with pytest.raises(ValueError, match=f"`{name}`") as caught:
-            compare_paths(*arguments)
-        assert not isinstance(caught.value, BadDataError)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ FOUND = [
     ("a/tile b/tile", "a/../a b", "tile: a, b"),
     ("a/tile b/tile .cache/tile a/.wood b/.wood", ".", "tile: a, b"),  # hidden folders are no data
     (
-        "a/seed0/mvtec/tile a/seed1/mvtec/tile b/mvtec/Seed-10/tile b/mvtec/seed_2/tile",
+        "a/seed0/x/tile a/seed1/x/tile b/x/Seed-10/tile b/x/seed_2/tile",
         ".",
         "tile: a/seed0, a/seed1, b/seed2, b/seed10",
     ),
@@ -109,28 +109,6 @@ def test_folders_without_a_result_are_named(capsys: pytest.CaptureFixture[str], 
     assert comparison.to_dict()["warnings"] == ["there is no result in c, b/seed2, which the comparison lacks"]
     assert "\nwarning: there is no result in c, b/seed2, which the comparison lacks\n" in compare(capsys, tmp_path)
     assert "no result in b/seed2, " in compare_paths([tmp_path / "a", tmp_path / "b"]).warnings[0]
-
-
-@pytest.mark.parametrize("name", ["summary.json", "images.csv", "report.html"])
-def test_other_files_of_an_evaluation_lead_to_its_folder(tmp_path: Path, name: str) -> None:
-    """Who gives the file of a table is told to give the folder, and that is right."""
-    for model in "ab":
-        save(tmp_path / model / "tile", A)
-        (tmp_path / model / name).write_text("{}")
-    with pytest.raises(BadDataError, match=f"could not read {tmp_path / 'a' / name}.* Give .* the folder that `aupimo"):
-        compare_paths([tmp_path / "a" / name, tmp_path / "b" / name])
-    assert list(compare_paths([tmp_path / "a", tmp_path / "b"]).results) == ["tile"]
-
-
-def test_other_bounds_are_named_with_their_files(tmp_path: Path) -> None:
-    """Results of other FPR bounds are refused with the values and the files, also among many."""
-    first = save(tmp_path / "a" / "tile", A)
-    save(tmp_path / "b" / "tile", B)
-    save(tmp_path / "a" / "wood", C, "wood")
-    other = save(tmp_path / "b" / "wood", C, "wood", fpr_bounds=(1e-3, 1e-2))
-    with pytest.raises(BadDataError) as caught:
-        compare_paths(tmp_path)
-    assert f"same `fpr_bounds`, but got (1e-05, 0.0001) in {first} and (0.001, 0.01) in {other}" in str(caught.value)
 
 
 @pytest.fixture

@@ -211,17 +211,6 @@ def test_names_that_are_no_text_are_written(files: list[Path], tmp_path: Path) -
         assert written in (tmp_path / f"comparison.{name}").read_text(encoding="utf-8")
 
 
-def test_a_folder_that_cannot_be_is_told_before_models_are_compared(
-    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where nothing can be written, the command says so at once."""
-    (file := tmp_path / "file").touch()
-    for out in (file, file / "below"):
-        assert main(["compare", *map(str, files), "--out", str(out)]) == 1
-        message = f"aupimo compare: Expected `--out` to be a folder, but {file} "
-        assert capsys.readouterr().err.startswith(message)
-
-
 @pytest.mark.parametrize("option", ["--json", "--quiet"])
 def test_all_is_written_before_anything_is_printed(
     option: str, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

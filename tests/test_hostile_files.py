@@ -165,7 +165,8 @@ def test_maps_that_name_other_files(tmp_path: Path) -> None:
 def test_links_within_folders(tmp_path: Path, kind: str, link: str) -> None:
     """A link that leads out, to a folder or nowhere is refused by name: it is neither followed nor skipped."""
     root, outside = tmp_path / kind, tmp_path / "outside"
-    folder = root / ("bottle/test/good" if kind == "data set" else "bottle")
+    read = find_test_images if kind == "data set" else open_maps
+    folder = root / "bottle/test/good"
     for path in (folder / "000.png", outside / "001.png"):
         write_image(path, WHITE)
     odd = folder / ("odd" if link == "nothing without suffix" else "odd.png")
@@ -174,7 +175,6 @@ def test_links_within_folders(tmp_path: Path, kind: str, link: str) -> None:
     else:
         targets = {"file out": outside / "001.png", "folder": outside, "circle": root}
         odd.symlink_to(targets.get(link, tmp_path / "nowhere"))
-    read = find_test_images if kind == "data set" else open_maps
     with pytest.raises(BadDataError, match=r"odd(\.png)? is|odd(\.png)? to be a file"):
         read(root)
     if link in {"file out", "folder"}:

@@ -82,19 +82,17 @@ class Parsed(HTMLParser):
         """Remember a text."""
         self.text += data
 
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all tags of a class."""
+        return [attributes for _, attributes in self.tags if attributes.get("class") == name]
+
     def cards(self) -> list[dict[str, str | None]]:
         """Return the attributes of the cards."""
-        return [attributes for tag, attributes in self.tags if tag == "li" and attributes.get("class") == "card"]
-
-    def fprs(self) -> list[float]:
-        """Return the shared FPRs of the slider."""
-        (body,) = (attributes for tag, attributes in self.tags if tag == "body")
-        return [float(fpr) for fpr in json.loads(str(body["data-fprs"]))]
+        return self.of_class("card")
 
     def steps(self) -> list[dict[str, Any]]:
         """Return what the slider knows of each view."""
-        views = [attributes for tag, attributes in self.tags if tag == "div" and attributes.get("class") == "view"]
-        return [json.loads(str(attributes["data-steps"])) for attributes in views]
+        return [json.loads(str(attributes["data-steps"])) for attributes in self.of_class("view")]
 
 
 def saved_page(results: Any, folder: Path) -> Parsed:
@@ -129,7 +127,7 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
     maps, data = write_data(tmp_path, dtype=dtype, ignored=ignored)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None)
     page = saved_page(evaluation, tmp_path / "out")
-    fprs = page.fprs()
+    fprs = next(json.loads(str(attributes["data-fprs"])) for tag, attributes in page.tags if tag == "body")
     assert (fprs[0], fprs[-1], len(fprs)) == (BOUNDS[1], BOUNDS[0], NUM_STEPS)
     assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
     thresholds = {each.category: [each.result.threshold_at(fpr) for fpr in fprs] for each in evaluation.categories}
@@ -277,19 +275,17 @@ def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) 
         differences = [float(str(card["data-value"])) for card in cards]
         assert (len(cards), differences) == (9, sorted(differences, reverse=True))
         assert {card["data-defect"] for card in cards} == {"crack", "hole"}
-    views = [attributes["data-model"] for _, attributes in page.tags if attributes.get("class") == "view"]
-    assert views == ["better", "scores"] * 18
+    assert [view["data-model"] for view in page.of_class("view")] == ["better", "scores"] * 18
     assert all(page.steps())
 
 
 def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`aupimo evaluate --report` and `aupimo compare --report` write `report.html` and name it."""
-    maps, data = folder / "scores_data/maps", folder / "scores_data/data"
-    bounds = ("--fpr-bounds", "1e-2", "1e-1")
-    assert main(["evaluate", str(maps), "--data", str(data), *bounds, "--out", str(tmp_path / "a"), "--report"]) == 0
-    assert f"Open in a browser: {tmp_path / 'a/report.html'}" in capsys.readouterr().out
-    models = [str(tmp_path / "a"), str(folder / "better")]
-    assert main(["compare", *models, "--out", str(tmp_path / "c"), "--report"]) == 0
+    maps, data, out = folder / "scores_data/maps", folder / "scores_data/data", tmp_path / "a"
+    options = ("--fpr-bounds", "1e-2", "1e-1", "--report", "--out", str(out))
+    assert main(["evaluate", str(maps), "--data", str(data), *options]) == 0
+    assert f"Open in a browser: {out / 'report.html'}" in capsys.readouterr().out
+    assert main(["compare", str(out), str(folder / "better"), "--out", str(tmp_path / "c"), "--report"]) == 0
     assert "report.html" in capsys.readouterr().out
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
 
@@ -341,8 +337,7 @@ def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: i
     """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
     maps, data = write_data(tmp_path)
     for name in ("one", "two"):
-        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, num_thresholds=num_thresholds)
-        evaluation.save(tmp_path / name)
+        evaluate(maps, data, fpr_bounds=BOUNDS, num_thresholds=num_thresholds).save(tmp_path / name)
         write_data(tmp_path, offset=0.5)
     for file in (data / "bottle/ground_truth/crack").iterdir():
         write_image(file, np.roll(np.asarray(Image.open(file)), 3, 0))
