@@ -48,7 +48,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("folders", "given", "expected"), FOUND)
-def test_results_are_found(
+def test_what_is_found(
     folders: str, given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Categories and models are folders; seeds may lie above or below categories and collections."""

@@ -62,7 +62,7 @@ def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[s
         assert each["confidence"] == {other: of_files.confidence[name, other] for other in others}
 
 
-def test_json_of_a_benchmark_holds_the_ranking(
+def test_json_of_a_benchmark_has_the_ranking(
     capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path
 ) -> None:
     """Categories, ranking and what was skipped are there, undefined numbers are null, and files are written too."""

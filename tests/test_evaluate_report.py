@@ -107,9 +107,7 @@ def test_without_a_score_there_is_json_all_the_same(tmp_path: Path, capsys: pyte
     assert "no score came out" in error
 
 
-def test_a_folder_that_cannot_be_is_told_before_maps_are_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_cannot_be_is_told_before_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where nothing can be written, nothing is read either: bad maps are not mentioned."""
     maps, data = write_set(tmp_path)
     (maps / "bottle/test/good/000.tiff").write_bytes(b"no map")

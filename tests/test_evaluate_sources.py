@@ -20,6 +20,7 @@ from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate, fi
 from aupimo_torchmetrics.evaluate.data.table import write_table
 
 BOUNDS = (1e-2, 1e-1)
+Sources = tuple[Path, Path]
 CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
 
 
@@ -77,7 +78,7 @@ MATCHED = {
 
 
 @pytest.mark.parametrize("case", MATCHED)
-def test_the_summary_says_which_map_was_taken_for_which_image(sources: tuple[Path, Path], case: str) -> None:
+def test_the_summary_says_which_map_was_taken_for_which_image(sources: Sources, case: str) -> None:
     """One example is given in text and JSON, unless the paths are equal but for the suffix; and no warning."""
     maps, data = sources
     place, of_maps, of_data, example = MATCHED[case]
@@ -93,7 +94,7 @@ def test_the_summary_says_which_map_was_taken_for_which_image(sources: tuple[Pat
 
 @pytest.mark.parametrize("place", ["{}", "runs/{}"])
 @pytest.mark.parametrize("kind", ["in the maps", "given", "its test", "in a set", "beside a set"])
-def test_maps_of_another_category(sources: tuple[Path, Path], kind: str, place: str) -> None:
+def test_maps_of_another_category(sources: Sources, kind: str, place: str) -> None:
     """They are refused, or where their own paths do not say the category, there is a warning that names both."""
     maps, data = sources
     folder = maps / place.format("gear")
@@ -114,7 +115,7 @@ def test_maps_of_another_category(sources: tuple[Path, Path], kind: str, place: 
     assert f"warning: part: {warning}" in evaluation.summary()
 
 
-def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: tuple[Path, Path]) -> None:
+def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: Sources) -> None:
     """A folder of maps, a table that names each map, and one that names the paths of a set give the same score."""
     maps, data = sources
     expected = mean_of(maps, data)
@@ -133,7 +134,7 @@ def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: tu
     assert mean_of(tmp_path / "asmaps.pt", None, table=path) == expected
 
 
-def test_seeds_in_one_folder_of_maps(sources: tuple[Path, Path]) -> None:
+def test_seeds_in_one_folder_of_maps(sources: Sources) -> None:
     """Who gives the folder of all seeds is told to give that of one, and that is right."""
     maps, data = sources
     expected = mean_of(maps, data)
@@ -146,7 +147,7 @@ def test_seeds_in_one_folder_of_maps(sources: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tiff", ".npy", "set"])
-def test_maps_and_data_the_wrong_way_round(sources: tuple[Path, Path], suffix: str) -> None:
+def test_maps_and_data_the_wrong_way_round(sources: Sources, suffix: str) -> None:
     """Who swaps them is told so, whether maps look like images or not."""
     maps, data = sources
     for path in [*maps.rglob("*.tiff")] if suffix == ".npy" else []:
@@ -160,9 +161,7 @@ def test_maps_and_data_the_wrong_way_round(sources: tuple[Path, Path], suffix: s
             scores_of(data, maps, skip_bad=skip_bad)
 
 
-def test_advice_on_folders_of_normal_images_is_right(
-    sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_advice_on_folders_of_normal_images_is_right(sources: Sources, capsys: pytest.CaptureFixture[str]) -> None:
     """The option that the error names gives the scores."""
     maps, data = sources
     assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--skip-bad"]) == 1
@@ -175,7 +174,7 @@ def test_advice_on_folders_of_normal_images_is_right(
 @pytest.mark.parametrize("has_maps", [True, False])
 @pytest.mark.parametrize("kind", ["file", "data frame"])
 def test_a_table_gives_the_scores_of_the_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: tuple[Path, Path], has_maps: bool, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Sources, has_maps: bool, kind: str
 ) -> None:
     """A table names images, masks and maps, or goes with a folder of maps, and scores as the folders do."""
     maps, data = sources
@@ -193,7 +192,7 @@ def test_a_table_gives_the_scores_of_the_folders(
 
 
 def test_the_table_of_a_data_set_can_be_written_and_used(
-    tmp_path: Path, sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, sources: Sources, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--write-table` writes what `--table` reads, with and without an evaluation."""
     maps, data = sources
@@ -205,9 +204,7 @@ def test_the_table_of_a_data_set_can_be_written_and_used(
     assert run(capsys, maps, *layout)["mean"] == run(capsys, maps, "--table", table)["mean"]
 
 
-def test_what_the_values_of_masks_mean_is_passed_on(
-    sources: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_values_of_masks_mean_is_passed_on(sources: Sources, capsys: pytest.CaptureFixture[str]) -> None:
     """`--mask-threshold` and `--ignore-index` settle what a mask of several values is."""
     maps, data = sources
     for path in (data / "part/ground_truth/crack").iterdir():
@@ -225,7 +222,7 @@ def test_what_the_values_of_masks_mean_is_passed_on(
     assert [(row["mask_pixels"], row["num_pixels"]) for row in rows[:2]] == [(28, 15 * 24), (35, 15 * 24)]
 
 
-def test_map_suffix_and_links_are_passed_on(tmp_path: Path, sources: tuple[Path, Path]) -> None:
+def test_map_suffix_and_links_are_passed_on(tmp_path: Path, sources: Sources) -> None:
     """`map_suffix` chooses among files of maps, and `follow_links` lets links lead out."""
     maps, data = sources
     for path in list(maps.rglob("*.tiff")):

@@ -21,6 +21,7 @@ from aupimo_torchmetrics.evaluate.photographs import read_image
 from aupimo_torchmetrics.evaluate.reading import resized
 
 INF, MAX = math.inf, torch.finfo(torch.float32).max
+Size = tuple[int, int]
 SIZE = (6, 4)
 
 
@@ -29,8 +30,8 @@ class Row(NamedTuple):
 
     mask: int | None = None
     """Value of the four pixels of the defect in the file of the mask, which is 0 elsewhere; None without a file."""
-    map_size: tuple[int, int] = SIZE
-    size: tuple[int, int] | None = None
+    map_size: Size = SIZE
+    size: Size | None = None
     """Of the image; None if there is no file."""
     orientation: int = 1
     """Of the image, by EXIF."""
@@ -77,47 +78,41 @@ def refused(folder: Path, *rows: Row, **settings: Any) -> dict[int, str]:
 
 def test_masks_of_a_category_agree(tmp_path: Path) -> None:
     """One value has to be the defect in all masks of a category; a threshold, or a label to ignore, settles it."""
-    ones = [Row(1, cells={"category": "a"}), Row(1, cells={"category": "b"})]
-    white = Row(255, cells={"category": "a"})
-    table = write_rows(tmp_path, [*ones, white])
-    with pytest.raises(BadFilesError, match=r"2\.png: its defect is 255, but that of .*0\.png is 1; `mask_threshold`"):
-        evaluate(table=table)
+    rows = [Row(1, cells={"category": "a"}), Row(1, cells={"category": "b"}), Row(255, cells={"category": "a"})]
+    table = write_rows(tmp_path, rows)
     assert len(evaluate(table=table.iloc[[1, 2]]).categories) == 2
     assert [each.num_anomalous for each in evaluate(table=table, mask_threshold=0).categories] == [2, 1]
-    with pytest.raises(BadFilesError, match="its defect is 255"):
-        evaluate(table=table, ignore_index=7)
+    message = r"2\.png: its defect is 255, but that of .*0\.png is 1; `mask_threshold`"
+    for ignore_index in (None, 7):
+        with pytest.raises(BadFilesError, match=message):
+            evaluate(table=table, ignore_index=ignore_index)
     first, _ = evaluate(table=table, ignore_index=255).categories
-    assert first.num_anomalous == first.num_normal == 1
-    assert first.images[1]["num_pixels"] == 20
+    assert (first.num_anomalous, first.num_normal, first.images[1]["num_pixels"]) == (1, 1, 20)
     with pytest.raises(BadFilesError, match=r"an image with a defect, but its mask .* is empty by `mask_threshold`"):
-        evaluate(table=table.assign(label=["1", "1", "1"]), ignore_index=255)
+        evaluate(table=table.assign(label="1"), ignore_index=255)
 
 
 EMPTY, FULL, ABSENT = 0, 255, None
 NORMAL, ANOMALOUS = "normal", "anomalous"
 EMPTY_MASK, MASK_OF_NORMAL = "its mask .*is empty$", "a normal image, but 4 pixels of its mask"
 NO_MASK = "there is no mask"
-SAID = [
+
+SAID: list[tuple[dict[str, str], int | None, str]] = [
     ({}, ABSENT, NORMAL),
     ({}, EMPTY, NORMAL),
     ({}, FULL, ANOMALOUS),
     ({"defect": "good"}, EMPTY, NORMAL),
     ({"defect": "OK"}, FULL, MASK_OF_NORMAL),
     ({"defect": "normal/bright"}, EMPTY, NORMAL),
-    ({"defect": "uneven"}, ABSENT, NO_MASK),
-    ({"defect": "uneven"}, EMPTY, EMPTY_MASK),
-    ({"defect": "uneven"}, FULL, ANOMALOUS),
-    ({"defect": "not good"}, EMPTY, EMPTY_MASK),
-    ({"defect": "1"}, EMPTY, EMPTY_MASK),
-    ({"defect": ""}, EMPTY, NORMAL),
+    *(({"defect": "uneven"}, mask, answer) for mask, answer in ((ABSENT, NO_MASK), (FULL, ANOMALOUS))),
+    *(({"defect": defect}, EMPTY, EMPTY_MASK) for defect in ("uneven", "not good", "1")),
     ({"label": "0"}, ABSENT, NORMAL),
     ({"label": "normal"}, FULL, MASK_OF_NORMAL),
     ({"label": "1"}, ABSENT, NO_MASK),
     ({"label": "anomaly"}, EMPTY, EMPTY_MASK),
     ({"label": "0", "defect": "uneven"}, EMPTY, NORMAL),
     ({"label": "1", "defect": "good"}, EMPTY, EMPTY_MASK),
-    ({"label": "mask", "defect": "part1"}, ABSENT, NO_MASK),
-    ({"label": "mask", "defect": "part1"}, EMPTY, NORMAL),
+    *(({"label": "mask", "defect": "part1"}, mask, answer) for mask, answer in ((ABSENT, NO_MASK), (EMPTY, NORMAL))),
     ({"label": "mask", "defect": "good"}, FULL, ANOMALOUS),
     ({"label": "", "defect": "uneven"}, EMPTY, EMPTY_MASK),
 ]
@@ -125,15 +120,13 @@ SAID = [
 
 
 @pytest.mark.parametrize(("cells", "mask", "answer"), SAID)
-def test_what_a_row_says_and_what_its_mask_says(
-    tmp_path: Path, cells: dict[str, str], mask: int | None, answer: str
-) -> None:
+def test_what_a_row_says_and_its_mask(tmp_path: Path, cells: dict[str, str], mask: int | None, answer: str) -> None:
     """A row whose label, or else whose defect, contradicts its mask is refused; the label is asked first."""
     row = Row(mask, cells=cells)
     if answer in {NORMAL, ANOMALOUS}:
         scores = score(tmp_path, row)
-        assert scores.images[0]["path"] == "0"
-        assert (scores.num_normal, scores.num_anomalous) == ((2, 1) if answer == NORMAL else (1, 2))
+        counts = (2, 1) if answer == NORMAL else (1, 2)
+        assert (scores.images[0]["path"], scores.num_normal, scores.num_anomalous) == ("0", *counts)
     else:
         ((number, reason),) = refused(tmp_path, row).items()
         assert number == 0
@@ -146,17 +139,16 @@ def test_empty_by_a_rule(tmp_path: Path) -> None:
     assert re.search(r"an image with a defect, but its mask .*0\.png is empty by `mask_threshold` and `", reasons[0])
 
 
-@pytest.mark.parametrize(
-    ("orientation", "map_size", "expected"),
-    [(6, (4, 6), (4, 6)), (6, (2, 3), (4, 6)), (6, (6, 4), (6, 4)), (6, (3, 3), (6, 4)), (1, (3, 3), (6, 4))],
-)
-def test_normal_images_that_exif_turns(
-    tmp_path: Path, orientation: int, map_size: tuple[int, int], expected: tuple[int, int]
-) -> None:
+TURNED = [(6, (4, 6), (4, 6)), (6, (2, 3), (4, 6)), (6, (6, 4), (6, 4)), (6, (3, 3), (6, 4)), (1, (3, 3), (6, 4))]
+"""Orientation by EXIF, size of the map, and that of the mask."""
+
+
+@pytest.mark.parametrize(("orientation", "map_size", "size"), TURNED)
+def test_normal_images_that_exif_turns(tmp_path: Path, orientation: int, map_size: Size, size: Size) -> None:
     """The mask of a normal image is as its map is: turned if the map is, and only if EXIF turns the image."""
     scores = score(tmp_path, Row(None, map_size, SIZE, orientation))
     assert scores.images[0]["num_pixels"] == SIZE[0] * SIZE[1]
-    assert scores.resized == ({(map_size, expected)} if map_size != expected else set())
+    assert scores.resized == ({(map_size, size)} if map_size != size else set())
 
 
 @pytest.mark.parametrize("map_size", [SIZE[::-1], (2, 3), (8, 12)])
