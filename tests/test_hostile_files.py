@@ -101,17 +101,16 @@ def test_code_in_arrays(tmp_path: Path, name: str) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize(
-    ("version", "is_read"),
-    [("2.4.0", False), ("2.5.1+cu121", False), ("2.6.0a0+git1234", False), ("2.6.0+cu124", True), ("2.10.1", True)],
-)
-def test_a_torch_that_runs_code_reads_no_tensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_read: bool
-) -> None:
+VERSIONS = {"2.4.0": False, "2.5.1+cu121": False, "2.6.0a0+git1234": False, "2.6.0+cu124": True, "2.10.1": True}
+"""Versions of torch, and whether they read tensors without running code."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_torch_that_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     """Under torch before 2.6 a file of tensors is not read: the error names both versions and the remedy."""
     torch.save({"asmaps": torch.zeros(1, 2, 2), "paths": ["a.png"]}, tmp_path / "file.pt")
     monkeypatch.setattr(torch, "__version__", version)
-    if is_read:
+    if VERSIONS[version]:
         assert open_maps(tmp_path / "file.pt").names == ["a.png"]
         return
     message = rf'torch 2\.6 or later.* but torch {re.escape(version)} is installed.*pip install "torch>=2\.6"'

@@ -138,7 +138,7 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
         anomaly_map = tifffile.imread(maps / path.with_suffix(".tiff")).astype(np.float32)
         mask_path = data / path.parents[2] / "ground_truth" / path.relative_to(path.parents[1])
         mask = np.asarray(Image.open(mask_path)) if mask_path.exists() else np.zeros(anomaly_map.shape)
-        assert highest[str(path)] == anomaly_map[mask != 128].max()
+        assert highest[str(path)] == float(anomaly_map[mask != 128].max())
         is_found = (anomaly_map[:, :, None] >= np.array(thresholds[category])) & (mask != 128)[:, :, None]
         in_mask, outside = (is_found & where[:, :, None] for where in (mask == 255, mask != 255))
         assert steps["numFalsePositives"] == outside.sum((0, 1)).tolist()
