@@ -118,20 +118,19 @@ def test_maps_of_another_category(sources: Sources, kind: str, place: str) -> No
 def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: Sources) -> None:
     """A folder of maps, a table that names each map, and one that names the paths of a set give the same score."""
     maps, data = sources
-    expected = mean_of(maps, data)
+    expected, path = mean_of(maps, data), tmp_path / "table.csv"
     (maps / "part").rename(maps / "engine")
     with pytest.raises(BadFilesError, match="give as `maps` the folder below which the paths agree, or a `table`"):
         scores_of(maps, data)
     assert mean_of(maps / "engine", data / "part") == expected
-    path = tmp_path / "table.csv"
     table = write_csv(path, data)
     files = table["map"].str.replace("part", "engine")
     table.assign(map=files).to_csv(path, index=False)
     assert mean_of(None, None, table=path) == expected
     names = ["D:\\" + file.replace(".tiff", ".png").replace("/", "\\") for file in files]
-    as_set(tmp_path / "asmaps.pt", [tmp_path / file for file in files], names)
+    asmaps = as_set(tmp_path / "asmaps.pt", [tmp_path / file for file in files], names)
     table.assign(name=names).to_csv(path, index=False)
-    assert mean_of(tmp_path / "asmaps.pt", None, table=path) == expected
+    assert mean_of(asmaps, None, table=path) == expected
 
 
 def test_seeds_in_one_folder_of_maps(sources: Sources) -> None:

@@ -239,19 +239,14 @@ BROKEN_JSONS += [f'{{"test": [{{"image_path": {path}, "anomaly_class": "OK"}}]}}
 
 @pytest.mark.parametrize("content", BROKEN_JSONS)
 def test_broken_json_of_real_iad(tmp_path: Path, content: str) -> None:
-    """A JSON that is none of Real-IAD, or leads out of the category, is refused by name."""
-    root, _ = make_tree(tmp_path / "data", "real_iad")
-    (root / "realiad_jsons/realiad_jsons/audiojack.json").write_text(content, encoding="latin-1")
+    """A JSON that is none of Real-IAD, or leads out of the category, is refused by name; several are, too."""
+    folder = make_tree(tmp_path / "data", "real_iad")[0] / "realiad_jsons/realiad_jsons"
+    (folder / "audiojack.json").write_text(content, encoding="latin-1")
     with pytest.raises(BadDataError, match=r"audiojack\.json to name test images, but could not read it"):
-        find_test_images(root)
-
-
-def test_splits_of_which_one_has_to_be_chosen(tmp_path: Path) -> None:
-    """Where several JSON files list the images of a category, and none is the usual one, they are named."""
-    root, _ = make_tree(tmp_path / "data", "real_iad")
-    (root / "realiad_jsons/realiad_jsons").rename(root / "realiad_jsons/realiad_jsons_fuiad")
+        find_test_images(tmp_path / "data")
+    folder.rename(folder.with_name("realiad_jsons_fuiad"))  # of several, none is the usual one
     with pytest.raises(BadDataError, match=r"one split of audiojack, but found .*_fuiad.*_sv"):
-        find_test_images(root)
+        find_test_images(tmp_path / "data")
 
 
 @pytest.mark.parametrize(("layout", "gone"), [("visa", "Normal/001.JPG"), ("real_iad", "OK/S2/b.jpg")])

@@ -207,8 +207,8 @@ COMPRESSED += [("float32", "tiff_lzw", 3), ("float32", "tiff_adobe_deflate", 3)]
 @pytest.mark.parametrize(("dtype", "compression", "predictor"), COMPRESSED)
 def test_compressed_tiff(tmp_path: Path, dtype: str, compression: str, predictor: int) -> None:
     """LZW, which OpenCV writes, and predictors are read to the last bit, with imagecodecs installed or not."""
-    picture = Image.fromarray(TIFF_TYPES[dtype])
-    picture.save(tmp_path / "000.tiff", compression=compression, tiffinfo={317: predictor} if predictor > 1 else {})
+    tags = {317: predictor} if predictor > 1 else {}
+    Image.fromarray(TIFF_TYPES[dtype]).save(tmp_path / "000.tiff", compression=compression, tiffinfo=tags)
     assert np.array_equal(read_all(tmp_path)["000.tiff"], TIFF_TYPES[dtype])
 
 
@@ -272,6 +272,13 @@ def test_integers_are_exact(tmp_path: Path, dtype: Any) -> None:
     assert [read.tolist() for read in read_all(tmp_path).values()] == [values.tolist()] * 2
 
 
+def test_float64_within_float32(tmp_path: Path) -> None:
+    """Infinite scores, zeros, and small scores beside larger ones are scores like others."""
+    values = [[[np.inf, -np.inf, 0.0, 1e-60, 1.0, 3e38]], [[0.0, 0.0]]]
+    write_all(tmp_path, {f"{index}.npy": array(each) for index, each in enumerate(values)})
+    assert [read.tolist() for read in read_all(tmp_path).values()] == values
+
+
 NO_SCORES: list[tuple[Any, str]] = [
     ([[True, False]], "dtype torch.bool"),
     ([[1j, 0]], "dtype torch.complex128"),
@@ -288,13 +295,6 @@ def test_arrays_that_are_no_scores(tmp_path: Path, values: Any, reason: str) -> 
     np.save(tmp_path / "000.npy", np.asarray(values))
     with pytest.raises(BadDataError, match=reason):
         read_all(tmp_path)
-
-
-def test_float64_within_float32(tmp_path: Path) -> None:
-    """Infinite scores, zeros, and small scores beside larger ones are scores like others."""
-    values = [[[np.inf, -np.inf, 0.0, 1e-60, 1.0, 3e38]], [[0.0, 0.0]]]
-    write_all(tmp_path, {f"{index}.npy": array(each) for index, each in enumerate(values)})
-    assert [read.tolist() for read in read_all(tmp_path).values()] == values
 
 
 def write_head(path: Path, name: str) -> None:
