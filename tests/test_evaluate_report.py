@@ -185,7 +185,8 @@ def test_means_say_of_how_many_categories(tmp_path: Path) -> None:
 def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--by defect` adds a row for each type of defect, with its number of images and the mean of their scores.
 
-    Where no type is known, images are counted under a name that says so; tables have empty cells.
+    Where no type is known, images are counted under a name that says so; tables have empty cells. Images need not be
+    on disk, which the page says.
     """
     maps, data = write_set(tmp_path)
     assert command(maps, data, "--by", "defect") == 0
@@ -198,12 +199,13 @@ def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         scores = [image["aupimo"] for image in bottle.images if image["defect"] == defect]
         assert line.split() == [defect, "0", "2", f"{sum(scores) / 2:.4f}"]
     maps, data = write_set(tmp_path / "one", ONE)
-    table = pd.DataFrame({"image": each.path, "mask": "".join(map(str, each.masks))} for each in find_test_images(data))
+    table = pd.DataFrame({"image": each.name, "mask": "".join(map(str, each.masks))} for each in find_test_images(data))
     evaluation = evaluate(maps, table=table, fpr_bounds=BOUNDS)
     line = next(line for line in evaluation.summary("defect").splitlines() if line.startswith("  (type"))
     assert line.split()[3:] == ["3", "4", f"{evaluation.categories[0].result.mean:.4f}"]
     evaluation.save(tmp_path / "out", report=True)
     assert pd.read_csv(tmp_path / "out/images.csv")["defect"].isna().all()
+    assert "The image is not on disk." in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_quiet_says_no_more_than_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
