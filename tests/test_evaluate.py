@@ -242,6 +242,7 @@ ERRORS = {
     "maps --data data --fpr-bounds nan 1": (2, "but got (nan, 1)"),
     "maps --data data --mask-threshold inf": (2, "`--mask-threshold` to be None or a finite number, but got inf"),
     "maps --data data --device cuda:99": (2, "`--device` to be a device of this machine, but got 'cuda:99'"),
+    "maps --data data --device meta": (2, "`--device` to be a device of this machine, but got 'meta'"),
     "maps --data data --out maps/bottle/test/good/000.tiff": (1, "000.tiff"),
 }
 """Arguments, the exit code, and a part of the line on standard error."""
