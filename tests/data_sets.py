@@ -1,15 +1,20 @@
-"""Data sets with maps on disk, as `aupimo evaluate` takes them."""
+"""Data sets with maps on disk, as `aupimo evaluate` takes them, and results, as `aupimo compare` does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from aupimo_torchmetrics import AUPIMOResult
+from aupimo_torchmetrics.cli import main
 
 SIZE = (20, 24)
 TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scratch": 2}}
@@ -52,3 +57,20 @@ def write_set(
             scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
             write_map(maps / f"{category}/test/{defect}/{number:03}{suffix}", scores.astype(np.float32))
     return maps, data
+
+
+def write_result(
+    path: Path, scores: Sequence[float], fpr_bounds: tuple[float, float] = (1e-5, 1e-4), **facts: Any
+) -> Path:
+    """Write scores to a result file in a folder that is made if need be, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    AUPIMOResult(torch.tensor(scores, dtype=torch.float64), fpr_bounds, (0.0, 1.0), **facts).save(path)
+    return path
+
+
+def compare(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """Run `aupimo compare`, which must go well and say nothing on standard error, and return what it prints."""
+    assert main(["compare", *map(str, argv)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out

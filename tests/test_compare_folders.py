@@ -2,44 +2,26 @@
 
 import json
 import math
-import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from data_sets import compare, write_result
 
 from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.statistics import compare_models
 
-BOUNDS = (1e-5, 1e-4)
 A, B, C = [0.1, 0.5, 0.3, 0.9], [0.3, 0.4, 0.6, 1.0], [0.2, 0.9, 0.6, 0.5]
 
 
-def save(folder: Path, scores: list[float], category: str = "tile", bounds: tuple[float, float] = BOUNDS) -> Path:
+def save(folder: Path, scores: list[float], category: str = "tile", **facts: Any) -> Path:
     """Write scores of a normal image and of defects to `aupimo/aupimos.json` in a folder, and return its path."""
     paths = [f"{category}/test/good/000.png", *(f"{category}/test/crack/{i:03}.png" for i in range(len(scores)))]
-    path = folder / "aupimo" / "aupimos.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensor = torch.tensor([math.nan, *scores], dtype=torch.float64)
-    AUPIMOResult(tensor, bounds, (0.0, 1.0), paths=paths).save(path)
-    return path
-
-
-def scores_of(result: AUPIMOResult) -> list[float]:
-    """Scores of the defects."""
-    return [score for score in result.aupimos.tolist() if not math.isnan(score)]
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """Run `aupimo compare`, which must go well and say nothing on standard error, and return what it prints."""
-    assert main(["compare", *map(str, argv)]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return out
+    return write_result(folder / "aupimo" / "aupimos.json", [math.nan, *scores], paths=paths, **facts)
 
 
 FOUND = [
@@ -54,7 +36,7 @@ FOUND = [
     ("a/tile b/tile", "a/../a b", "tile: a, b"),
     ("a/tile b/tile .cache/tile a/.wood b/.wood", ".", "tile: a, b"),  # hidden folders are no data
     (
-        "a/seed0/mvtec/tile a/seed1/mvtec/tile b/mvtec/Seed-10/tile b/mvtec/seed_2/tile",
+        "a/seed0/x/tile a/seed1/x/tile b/x/Seed-10/tile b/x/seed_2/tile",
         ".",
         "tile: a/seed0, a/seed1, b/seed2, b/seed10",
     ),
@@ -66,7 +48,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("folders", "given", "expected"), FOUND)
-def test_results_are_found(
+def test_what_is_found(
     folders: str, given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Categories and models are folders; seeds may lie above or below categories and collections."""
@@ -74,34 +56,29 @@ def test_results_are_found(
     for folder in folders.split():
         save(Path(folder), A)
     paths, _, names = given.partition(" --names ")
-    comparison = compare_paths(paths.split(), names.split() or None)
-    found = {
-        category: ", ".join(
-            f"{model}/{seed}" if seed else model for model in by_model for seed in by_model[model] or [""]
-        )
-        for category, by_model in comparison.seed_means.items()
-    }
-    assert "; ".join(f"{category}: {runs}" for category, runs in found.items()) == expected
+    found = []
+    for category, by_model in compare_paths(paths.split(), names.split() or None).seed_means.items():
+        runs = [f"{model}/{seed}" for model in by_model for seed in by_model[model] or [""]]
+        found.append(f"{category}: {', '.join(run.removesuffix('/') for run in runs)}")
+    assert "; ".join(found) == expected
 
 
 def test_categories_that_a_model_or_seed_lacks_are_skipped(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Deviations are of the same categories for all seeds, so that a run that broke off is named, too."""
-    for folder in ("a/seed0/tile", "a/seed1/tile", "a/seed0/wood", "b/tile", "b/wood", "b/cable"):
+    """Deviations are of the same categories for all seeds, so that a run that broke off is named, too.
+
+    Scores without the folder of a category are not taken for one of several categories.
+    """
+    for folder in ("a/seed0/tile", "a/seed1/tile", "a/seed0/wood", "b/tile", "b/wood", "b/cable", "c"):
         save(tmp_path / folder, A)
-    comparison = compare_paths(tmp_path)
+    a, b, c = (tmp_path / name for name in "abc")
+    comparison = compare_paths([a, b])
     assert list(comparison.results) == ["tile"]
     assert comparison.missing == {"cable": ("a/seed0", "a/seed1"), "wood": ("a/seed1",)}
     note = "skipped, as not all models have it: cable (missing: a/seed0, a/seed1), wood (missing: a/seed1)"
     assert comparison.skipped == note
-    assert note in run(capsys, tmp_path)
-
-
-def test_categories_without_a_folder_are_no_category_of_several(tmp_path: Path) -> None:
-    """Scores without the folder of a category are not taken for one of several categories."""
-    for folder in ("a", "b/tile", "b/wood"):
-        save(tmp_path / folder, A)
-    with pytest.raises(BadDataError, match=r"lacks some: \(without a folder\) \(missing: b\), tile \(missing: a\)"):
-        compare_paths([tmp_path / "a", tmp_path / "b"])
+    assert note in compare(capsys, a, b)
+    with pytest.raises(BadDataError, match=r"lacks some: \(without a folder\) \(missing: b\), cable \(missing: c\)"):
+        compare_paths([c, b])
 
 
 NO_BENCHMARKS = {
@@ -124,36 +101,14 @@ def test_folders_without_a_result_are_named(capsys: pytest.CaptureFixture[str], 
     """A model or a seed of which there is no result is not passed over in silence."""
     for name in ("a/tile", "b/seed0/tile", "b/seed1/tile"):
         save(tmp_path / name, A)
-    (tmp_path / "c" / "tile").mkdir(parents=True)
-    (tmp_path / "c" / "tile" / "aupimos.json").write_text("{}")  # not where `evaluate` writes it
-    (tmp_path / "b" / "seed2" / "tile").mkdir(parents=True)
+    for name in ("c/tile", "b/seed2/tile"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "c/tile/aupimos.json").write_text("{}")  # not where `evaluate` writes it
     comparison = compare_paths(tmp_path)
     assert comparison.order == ("a", "b")
     assert comparison.to_dict()["warnings"] == ["there is no result in c, b/seed2, which the comparison lacks"]
-    assert "\nwarning: there is no result in c, b/seed2, which the comparison lacks\n" in run(capsys, tmp_path)
+    assert "\nwarning: there is no result in c, b/seed2, which the comparison lacks\n" in compare(capsys, tmp_path)
     assert "no result in b/seed2, " in compare_paths([tmp_path / "a", tmp_path / "b"]).warnings[0]
-
-
-@pytest.mark.parametrize("name", ["summary.json", "images.csv", "report.html"])
-def test_other_files_of_an_evaluation_lead_to_its_folder(tmp_path: Path, name: str) -> None:
-    """Who gives the file of a table is told to give the folder, and that is right."""
-    for model in "ab":
-        save(tmp_path / model / "tile", A)
-        (tmp_path / model / name).write_text("{}")
-    with pytest.raises(BadDataError, match=f"could not read {tmp_path / 'a' / name}.* Give .* the folder that `aupimo"):
-        compare_paths([tmp_path / "a" / name, tmp_path / "b" / name])
-    assert list(compare_paths([tmp_path / "a", tmp_path / "b"]).results) == ["tile"]
-
-
-def test_other_bounds_are_named_with_their_files(tmp_path: Path) -> None:
-    """Results of other FPR bounds are refused with the values and the files, also among many."""
-    first = save(tmp_path / "a" / "tile", A)
-    save(tmp_path / "b" / "tile", B)
-    for model in "ab":
-        other = save(tmp_path / model / "wood", C, "wood", bounds=(1e-3, 1e-2) if model == "b" else BOUNDS)
-    with pytest.raises(BadDataError) as caught:
-        compare_paths(tmp_path)
-    assert f"same `fpr_bounds`, but got (1e-05, 0.0001) in {first} and (0.001, 0.01) in {other}" in str(caught.value)
 
 
 @pytest.fixture
@@ -172,44 +127,36 @@ def test_seeds_are_summed_up(seeds: Path) -> None:
     """A model's score of an image is the mean over its seeds, and the deviation that of the means of the seeds."""
     comparison = compare_paths(seeds)
     assert list(comparison.results) == ["tile", "wood"]
-    assert list(comparison.results["tile"]) == ["padim", "stfpm", "uflow"]
-    assert scores_of(comparison.results["tile"]["padim"]) == pytest.approx([score + 0.02 for score in A[:3]])
-    assert comparison.results["tile"]["padim"].paths == comparison.results["tile"]["stfpm"].paths
-    means = comparison.seed_means["wood"]
-    assert list(means["padim"]) == ["seed0", "seed1", "seed10"]
+    expected = {"padim": [score + 0.02 for score in A[:3]], "stfpm": C[:3], "uflow": B[:3]}
+    results, means = comparison.results["tile"], comparison.seed_means["wood"]
+    assert list(results) == list(expected)
+    for name, scores in expected.items():
+        assert [score for score in results[name].aupimos.tolist() if not math.isnan(score)] == pytest.approx(scores)
+        assert results[name].paths == results["stfpm"].paths
+    assert [list(means[name]) for name in expected] == [["seed0", "seed1", "seed10"], [], ["seed0"]]
     assert list(means["padim"].values()) == pytest.approx([0.3, 0.32, 0.34])
-    assert list(means["uflow"]) == ["seed0"]
-    assert means["stfpm"] == {}
     for category in (["tile"], []):
-        assert comparison.seed_std("padim", *category) == pytest.approx(0.02)
-        assert math.isnan(comparison.seed_std("uflow", *category))
-        assert math.isnan(comparison.seed_std("stfpm", *category))
-    expected = {"padim": AUPIMOResult(torch.tensor(A[:3]) + 0.02, BOUNDS, (0, 1))}
-    expected |= {name: AUPIMOResult(torch.tensor(C[:3]), BOUNDS, (0, 1)) for name in ("stfpm",)}
-    expected |= {name: AUPIMOResult(torch.tensor(B[:3]), BOUNDS, (0, 1)) for name in ("uflow",)}
-    assert comparison.comparisons["tile"].confidence == pytest.approx(compare_models(expected).confidence)
+        deviations = [comparison.seed_std(name, *category) for name in expected]
+        assert deviations == pytest.approx([0.02, math.nan, math.nan], nan_ok=True)
+    by_hand = {name: AUPIMOResult(torch.tensor(each), (1e-5, 1e-4), (0, 1)) for name, each in expected.items()}
+    assert comparison.comparisons["tile"].confidence == pytest.approx(compare_models(by_hand).confidence)
 
 
 def test_deviations_over_all_categories_are_of_the_mean_of_each_seed(tmp_path: Path) -> None:
     """Where seeds are good on different categories, their means over the categories hardly differ."""
-    rng = np.random.default_rng(0)
-    by_seed = []
-    for seed in range(4):
-        by_category = {category: rng.uniform(size=5).tolist() for category in ("tile", "wood", "cable")}
-        for category, scores in by_category.items():
-            save(tmp_path / "a" / f"seed{seed}" / category, scores, category)
-            save(tmp_path / "b" / category, rng.uniform(size=5).tolist(), category)
-        by_seed.append(statistics.fmean(statistics.fmean(scores) for scores in by_category.values()))
+    scores = np.random.default_rng(0).uniform(size=(4, 3, 5))
+    for seed, by_category in enumerate(scores):
+        for category, each in zip(("tile", "wood", "cable"), by_category, strict=True):
+            save(tmp_path / "a" / f"seed{seed}" / category, each.tolist(), category)
+            save(tmp_path / "b" / category, (each / 2).tolist(), category)
     comparison = compare_paths([tmp_path / "a", tmp_path / "b"])
-    assert comparison.seed_std("a") == pytest.approx(np.std(by_seed, ddof=1))
-    assert comparison.to_dict()["ranking"]["models"][0]["mean"] == pytest.approx(
-        max(statistics.fmean(by_seed), comparison.ranking.means["b"]) if comparison.ranking else None
-    )
+    assert comparison.seed_std("a") == pytest.approx(scores.mean((1, 2)).std(ddof=1))
+    assert comparison.to_dict()["ranking"]["models"][0]["mean"] == pytest.approx(scores.mean())
 
 
 def test_tables_show_seeds(capsys: pytest.CaptureFixture[str], seeds: Path, tmp_path: Path) -> None:
     """Mean, deviation and names of seeds are printed and written; a single seed has no deviation."""
-    _, about, *lines = run(capsys, seeds, "--out", tmp_path / "out").splitlines()
+    _, about, *lines = compare(capsys, seeds, "--out", tmp_path / "out").splitlines()
     assert "standard deviation over seeds (uflow: seed0; padim: seed0, seed1, seed10)" in about
     rows = {name: cells for name, *cells in map(str.split, lines[:4])}
     assert rows["model"] == ["tile", "wood", "mean", "average", "rank"]
@@ -221,7 +168,7 @@ def test_tables_show_seeds(capsys: pytest.CaptureFixture[str], seeds: Path, tmp_
     table = pd.read_csv(tmp_path / "out" / "comparison.csv").set_index(["category", "model"]).loc["tile"]
     assert table.loc["padim", ["std", "seeds_seed1"]].tolist() == pytest.approx([0.02, 0.32])
     assert table.loc[["uflow", "stfpm"], ["std", "seeds_seed1"]].isna().all(axis=None)
-    models = {each["model"]: each for each in json.loads(run(capsys, seeds, "--json"))["categories"][0]["models"]}
+    models = {each["model"]: each for each in json.loads(compare(capsys, seeds, "--json"))["categories"][0]["models"]}
     assert models["padim"]["std"] == pytest.approx(0.02)
     assert models["padim"]["seeds"] == pytest.approx({"seed0": 0.3, "seed1": 0.32, "seed10": 0.34})
     assert (models["uflow"]["std"], models["stfpm"]["std"], models["stfpm"]["seeds"]) == (None, None, {})
@@ -238,23 +185,22 @@ UNCLEAR_SEEDS = {
 @pytest.mark.parametrize("case", UNCLEAR_SEEDS)
 def test_unclear_seeds_are_refused(tmp_path: Path, case: str) -> None:
     """Where it is not clear which seed a file is of, the error names it."""
-    for folder in [*UNCLEAR_SEEDS[case], "b/tile"]:
-        path = save(tmp_path / folder, A)
+    *_, unclear = [save(tmp_path / folder, A) for folder in ["b/tile", *UNCLEAR_SEEDS[case]]]
     with pytest.raises(BadDataError, match="clear what") as caught:
         compare_paths(tmp_path)
-    assert str(tmp_path / UNCLEAR_SEEDS[case][-1] / "aupimo" / path.name) in str(caught.value)
+    assert str(unclear) in str(caught.value)
 
 
 def test_seeds_of_other_images_are_refused(tmp_path: Path) -> None:
     """Seeds must be of the same images, classes and bounds; the error names category and seeds."""
     save(tmp_path / "b" / "tile", B)
     save(tmp_path / "a" / "seed0" / "tile", A)
-    save(tmp_path / "a" / "seed1" / "tile", A[:3])
-    with pytest.raises(BadDataError, match=r"^tile: .*003.png' of 'a/seed0' .* fits none"):
-        compare_paths(tmp_path)
-    save(tmp_path / "a" / "seed1" / "tile", [*A[:3], math.nan])
-    with pytest.raises(BadDataError, match=r"^tile: .*'tile/test/crack/003.png' is normal \(NaN\) for 'a/seed1'"):
-        compare_paths(tmp_path)
-    save(tmp_path / "a" / "seed1" / "tile", A, bounds=(1e-3, 1e-2))
-    with pytest.raises(BadDataError, match=r"same `fpr_bounds`, but got .*seed0.* and .*seed1"):
-        compare_paths(tmp_path)
+    others: dict[str, dict[str, Any]] = {
+        r"^tile: .*003.png' of 'a/seed0' .* fits none": {"scores": A[:3]},
+        r"^tile: .*'tile/test/crack/003.png' is normal \(NaN\) for 'a/seed1'": {"scores": [*A[:3], math.nan]},
+        r"same `fpr_bounds`, but got .*seed0.* and .*seed1": {"scores": A, "fpr_bounds": (1e-3, 1e-2)},
+    }
+    for message, facts in others.items():
+        save(tmp_path / "a" / "seed1" / "tile", **facts)
+        with pytest.raises(BadDataError, match=message):
+            compare_paths(tmp_path)

@@ -9,23 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from data_sets import compare, write_result
 
-from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics._tables import json_text
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 
-BOUNDS = (1e-5, 1e-4)
 SCORES = {"old": [0.1, 0.2, 0.4], "new": [0.4, 0.3, 0.9], "third": [0.3, 0.1, 0.8]}
 
 
-def save(path: Path, scores: list[float], **settings: Any) -> Path:
+def save(path: Path, scores: list[float], **facts: Any) -> Path:
     """Write scores of defects to a result file, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    paths = [f"tile/test/crack/{index}.png" for index in range(len(scores))]
-    AUPIMOResult(torch.tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0), paths=paths, **settings).save(path)
-    return path
+    return write_result(path, scores, paths=[f"tile/test/crack/{index}.png" for index in range(len(scores))], **facts)
 
 
 @pytest.fixture
@@ -37,41 +31,26 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Path:
     """Two models on two categories, and a third category that one of them lacks."""
-    for model in ("old", "new"):
-        for category in ("tile", "wood"):
-            save(tmp_path / "in" / model / category / "aupimo" / "aupimos.json", SCORES[model])
-    save(tmp_path / "in" / "old" / "zipper" / "aupimo" / "aupimos.json", SCORES["old"])
+    for place in ("old/tile", "old/wood", "new/tile", "new/wood", "old/zipper"):
+        save(tmp_path / "in" / place / "aupimo/aupimos.json", SCORES[place[:3]])
     return tmp_path / "in"
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """Run `aupimo compare`, which must go well and say nothing on standard error, and return what it prints."""
-    assert main(["compare", *map(str, argv)]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return out
 
 
 def strict_json(text: str) -> Any:
     """Parse JSON in which there is no NaN."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
 
 def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[str], files: list[Path]) -> None:
     """Standard output is the JSON of `to_dict` and nothing else, with each confidence and interval."""
-    comparison = compare_paths(files, test="ttest", alternative="less", atol=0.01)
-    argv = [*files, "--test", "ttest", "--alternative", "less", "--atol", "0.01", "--json"]
-    content = strict_json(run(capsys, *argv))
-    assert content == strict_json(json_text(comparison.to_dict()))
-    settings = {"fpr_bounds": [1e-5, 1e-4], "shared_fpr": "mean", "test": "ttest", "alternative": "less", "atol": 0.01}
-    assert content["settings"] == settings
+    settings = {"test": "ttest", "alternative": "less", "atol": 0.01}
+    comparison = compare_paths(files, **settings)
+    argv = [text for name, value in settings.items() for text in (f"--{name}", value)]
+    content = strict_json(compare(capsys, *files, *argv, "--json"))
+    assert content == json.loads(json.dumps(comparison.to_dict()), parse_constant=lambda _: None)
+    assert content["settings"] == {"fpr_bounds": [1e-5, 1e-4], "shared_fpr": "mean", **settings}
     assert (content["metric"], content["ordered_by"], content["ranking"]) == ("AUPIMO", "mean", None)
-    assert content["skipped"] == []
-    assert content["models"] == ["new", "third", "old"]
+    assert (content["skipped"], content["models"]) == ([], ["new", "third", "old"])
     (category,) = content["categories"]
     assert (category["category"], category["num_images"], category["matched_by"]) == ("", 3, "path")
     (of_files,) = comparison.comparisons.values()
@@ -83,11 +62,11 @@ def test_json_of_files_holds_all_that_is_printed(capsys: pytest.CaptureFixture[s
         assert each["confidence"] == {other: of_files.confidence[name, other] for other in others}
 
 
-def test_json_of_a_benchmark_holds_the_ranking(
+def test_json_of_a_benchmark_has_the_ranking(
     capsys: pytest.CaptureFixture[str], benchmark: Path, tmp_path: Path
 ) -> None:
     """Categories, ranking and what was skipped are there, undefined numbers are null, and files are written too."""
-    content = strict_json(run(capsys, benchmark, "--json", "--out", tmp_path / "out"))
+    content = strict_json(compare(capsys, benchmark, "--json", "--out", tmp_path / "out"))
     assert [each["category"] for each in content["categories"]] == ["tile", "wood"]
     assert content["skipped"] == [{"category": "zipper", "missing": ["new"]}]
     assert content["ranking"]["p_value"] is None  # two models only
@@ -103,11 +82,11 @@ def test_quiet_prints_the_tables_only(
     """There is no bar on a terminal, no hint, and no line about what was written."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     summary = compare_paths(benchmark, quiet=True).summary()
-    assert run(capsys, benchmark, "--quiet") == f"{summary}\n"
-    assert run(capsys, benchmark, "--quiet", "--out", tmp_path / "out") == f"{summary}\n"
-    assert main(["compare", str(benchmark), "--out", str(tmp_path / "out")]) == 0
-    out, err = capsys.readouterr()
-    assert "written to" in out
+    out = ("--out", str(tmp_path / "out"))
+    assert compare(capsys, benchmark, "--quiet") == compare(capsys, benchmark, "--quiet", *out) == f"{summary}\n"
+    assert main(["compare", str(benchmark), *out]) == 0
+    printed, err = capsys.readouterr()
+    assert "written to" in printed
     assert "comparing" in err
     assert "drawing" in err
 
@@ -120,14 +99,12 @@ def test_all_pictures_have_the_format(
     capsys: pytest.CaptureFixture[str], benchmark: Path, files: list[Path], tmp_path: Path, suffix: str
 ) -> None:
     """`--format` decides on suffix and content of every picture, and there are no others."""
-    expected = {"files": ["confidence", "distribution"], "benchmark": ["ranks", "tile/confidence", "wood/confidence"]}
-    for name, paths in (("files", files), ("benchmark", [benchmark])):
-        out = tmp_path / name
-        run(capsys, *paths, "--out", out, "--format", suffix)
-        pictures = [path for path in out.rglob("*.*") if not path.name.startswith("comparison.")]
-        relative = sorted(path.relative_to(out).as_posix() for path in pictures)
-        assert relative == [f"{each}.{suffix}" for each in expected[name]]
-        assert all(path.read_bytes().startswith(BEGINNINGS[suffix]) for path in pictures)
+    compare(capsys, *files, "--out", tmp_path / "files", "--format", suffix)
+    compare(capsys, benchmark, "--out", tmp_path / "all", "--format", suffix)
+    written = [path for out in ("files", "all") for path in (tmp_path / out).rglob("*.*") if path.stem != "comparison"]
+    expected = "all/ranks all/tile/confidence all/wood/confidence files/confidence files/distribution"
+    assert {path.relative_to(tmp_path).as_posix() for path in written} == {f"{n}.{suffix}" for n in expected.split()}
+    assert all(path.read_bytes().startswith(BEGINNINGS[suffix]) for path in written)
 
 
 def test_an_unknown_format_is_refused(files: list[Path], tmp_path: Path) -> None:
@@ -151,18 +128,8 @@ def test_csv_has_a_row_for_each_model_in_each_category(benchmark: Path, tmp_path
     assert (row["confidence_against_new"], row["std"], row["num_images"]) == ("", "", "3")
 
 
-AWKWARD = [
-    "_%&#${}~^\\",
-    "[x] y",
-    "*",
-    "a,b",
-    'q"q',
-    "a|b<c>d",
-    "tür",
-    unicodedata.normalize("NFD", "tür"),
-    "-",
-    "a\nb",
-]
+NFD = unicodedata.normalize("NFD", "tür")
+AWKWARD = ["_%&#${}~^\\", "[x] y", "*", "a,b", 'q"q', "a|b<c>d", "tür", NFD, "-", "a\nb"]
 """Names that a careless table breaks on."""
 
 
@@ -174,7 +141,7 @@ LATEX_NAMES = {
     "a\\b": r"a\textbackslash{}b",
     "[0] *": "{[}0{]} {*}",
     "a\nb\tc": "a b c",
-    unicodedata.normalize("NFD", "tür"): unicodedata.normalize("NFC", "tür"),
+    NFD: unicodedata.normalize("NFC", NFD),
 }
 """How names are written that LaTeX would not print as they are."""
 
@@ -198,15 +165,10 @@ def test_latex_has_a_row_for_each_model(files: list[Path], benchmark: Path, tmp_
     title, begin, _, *lines = (tmp_path / "out/comparison.tex").read_text().splitlines()
     assert title == "% AUPIMO, shared FPR 1e-05 to 0.0001; ordered by average rank over 2 categories"
     assert begin == r"\begin{tabular}{lrrrr}"
-    assert [line for line in lines if line.endswith(r"\\")] == [
-        r"model & tile & wood & mean & average rank \\",
-        r"new & 0.533 & 0.533 & 0.533 & 1.00 \\",
-        r"old & 0.233 & 0.233 & 0.233 & 2.00 \\",
-    ]
-    assert [line.split() for line in comparison.summary().splitlines()[2:4]] == [
-        ["new", "0.533", "0.533", "0.533", "1.00"],
-        ["old", "0.233", "0.233", "0.233", "2.00"],
-    ]
+    rows = [["new", "0.533", "0.533", "0.533", "1.00"], ["old", "0.233", "0.233", "0.233", "2.00"]]
+    expected = [["model", "tile", "wood", "mean", "average rank"], *rows]
+    assert [line for line in lines if line.endswith(r"\\")] == [rf"{' & '.join(cells)} \\" for cells in expected]
+    assert [line.split() for line in comparison.summary().splitlines()[2:4]] == rows
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
@@ -221,29 +183,24 @@ def test_latex_compiles_without_packages(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_tables_say_by_what_models_are_ordered(files: list[Path], benchmark: Path) -> None:
-    """Average rank for the Wilcoxon test and over categories, mean for the t-test."""
-    assert compare_paths(files).summary().splitlines()[1].endswith("; ordered by average rank")
-    assert compare_paths(files, test="ttest").summary().splitlines()[1].endswith("; ordered by mean")
-    for test in ("wilcoxon", "ttest"):
-        lines = compare_paths(benchmark, test=test).summary().splitlines()  # type: ignore[arg-type]
+def test_the_tables_say_what_they_are_of(files: list[Path], benchmark: Path, tmp_path: Path) -> None:
+    """Order is by average rank for the Wilcoxon test and over categories, else by mean; a strict FPR is not hidden."""
+    for test, order in (("wilcoxon", "average rank"), ("ttest", "mean")):
+        assert compare_paths(files, test=test).summary().splitlines()[1].endswith(f"; ordered by {order}")
+        lines = compare_paths(benchmark, test=test).summary().splitlines()
         assert lines[0].endswith("; ordered by average rank over 2 categories")
         assert [line for line in lines if line.startswith("2 data sets") and line.endswith("; ordered by average rank")]
+    strict = [save(tmp_path / f"{name}.json", SCORES[name], shared_fpr="max") for name in ("old", "new")]
+    title = "AUPIMO, shared FPR 1e-05 to 0.0001 (maximum of per-image FPRs)\n"
+    assert compare_paths(strict).summary().startswith(title)
 
 
 def test_categories_matched_by_position_are_named(benchmark: Path) -> None:
     """Where results of a category have no paths, the summary of several categories says so."""
     assert "position" not in compare_paths(benchmark).summary()
-    path = benchmark / "old" / "wood" / "aupimo" / "aupimos.json"
-    AUPIMOResult(AUPIMOResult.load(path).aupimos, BOUNDS, (0.0, 1.0)).save(path)
+    write_result(benchmark / "old/wood/aupimo/aupimos.json", SCORES["old"])
     summary = compare_paths(benchmark).summary()
     assert "\n\nimages matched by position, as not all results have paths: wood\n\n" in summary
-
-
-def test_a_strict_shared_fpr_is_said(tmp_path: Path) -> None:
-    """Scores of the maximum of the FPRs are not shown as the usual ones."""
-    files = [save(tmp_path / f"{name}.json", SCORES[name], shared_fpr="max") for name in ("old", "new")]
-    assert compare_paths(files).summary().startswith("AUPIMO, shared FPR 1e-05 to 0.0001 (maximum of per-image FPRs)\n")
 
 
 def test_names_that_are_no_text_are_written(files: list[Path], tmp_path: Path) -> None:
@@ -252,18 +209,6 @@ def test_names_that_are_no_text_are_written(files: list[Path], tmp_path: Path) -
     compare_paths(files[:2], names).save(tmp_path)
     for name, written in (("txt", r"b\udcff"), ("csv", r"b\udcff"), ("tex", "& b  &")):
         assert written in (tmp_path / f"comparison.{name}").read_text(encoding="utf-8")
-
-
-def test_a_folder_that_cannot_be_is_told_before_models_are_compared(
-    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where nothing can be written, the command says so at once."""
-    (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file/below"):
-        assert main(["compare", *map(str, files), "--out", str(out)]) == 1
-        assert capsys.readouterr().err.startswith(
-            f"aupimo compare: Expected `--out` to be a folder, but {tmp_path / 'file'} "
-        )
 
 
 @pytest.mark.parametrize("option", ["--json", "--quiet"])

@@ -60,76 +60,66 @@ def expected(maps: Arrays, masks: Arrays, image_scores: list[float] | None = Non
     return found
 
 
-def values_of(evaluation: Evaluation) -> dict[str, float]:
-    """Metrics beside AUPIMO of the only category."""
-    (scores,) = evaluation.categories
+def values_of(folder: Path, **settings: Any) -> dict[str, float]:
+    """Metrics beside AUPIMO of the only category of a table."""
+    (scores,) = evaluated(folder, **settings).categories
     return {name: value for name, value in scores.values().items() if name != "aupimo"}
 
 
-def test_metrics_are_those_of_the_definitions(tmp_path: Path) -> None:
-    """All metrics equal slow loops, and come in one order, whatever order they are asked for in."""
-    wanted = expected(*make_data(tmp_path))
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL[::-1])
-    assert tuple(values_of(evaluation)) == ALL
-    assert values_of(evaluation) == pytest.approx(wanted, abs=ROUNDING)
-    assert evaluation.categories[0].bounds() == {}
+def evaluated(folder: Path, **settings: Any) -> Evaluation:
+    """Evaluate the table."""
+    return evaluate(table=folder / "table.csv", fpr_bounds=BOUNDS, **settings)
 
 
 def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
     maps, masks = make_data(tmp_path)
-    text = (tmp_path / "table.csv").read_text()
-    (tmp_path / "table.csv").write_text(text.replace("own", "score"))
-    own = [float(row["own"]) for row in csv.DictReader(text.splitlines())]
+    head, *rows = (tmp_path / "table.csv").read_text().replace("own", "score").splitlines()
+    wanted = expected(maps, masks, [float(row.split(",")[-1]) for row in rows])
+    (tmp_path / "table.csv").write_text("\n".join([head, *rows]))
     names = ("image_auroc", "image_aupr", "image_f1_max")
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=names)
-    wanted = expected(maps, masks, own)
-    assert values_of(evaluation) == pytest.approx({name: wanted[name] for name in names}, abs=ROUNDING)
-
-    first, second, *rows = text.replace("own", "score").splitlines()
+    found = values_of(tmp_path, metrics=names)
+    assert found == pytest.approx({name: wanted[name] for name in names}, abs=ROUNDING)
     for cell, reason in (("", "no score"), ("high", "'high' is no number"), ("nan", "'nan' is no number")):
-        spoilt = [first, ",".join([*second.split(",")[:-1], cell]), *rows]
-        (tmp_path / "table.csv").write_text("\n".join(spoilt))
+        spoilt = ",".join([*rows[0].split(",")[:-1], cell])
+        (tmp_path / "table.csv").write_text("\n".join([head, spoilt, *rows[1:]]))
         with pytest.raises(BadFilesError, match=f"table.csv, line 2: 0.jpg: .*{reason}"):
-            evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=names)
+            evaluated(tmp_path, metrics=names)
 
 
 @pytest.mark.parametrize(("num_normal", "num_anomalous"), [(0, 3), (4, 0)])
 def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num_anomalous: int) -> None:
     """What is undefined is NaN, with one text that names the metrics and the class that is missing."""
     make_data(tmp_path, num_normal, num_anomalous)
-    evaluation = evaluate(table=tmp_path / "table.csv", fpr_bounds=BOUNDS, metrics=ALL)
-    are_undefined = {name: math.isnan(value) for name, value in values_of(evaluation).items()}
+    (scores,) = evaluated(tmp_path, metrics=ALL).categories
+    are_undefined = {name: math.isnan(scores.values()[name]) for name in ALL}
     assert are_undefined == {name: name.startswith("image_") or num_anomalous == 0 for name in ALL}
-    missing = "anomalous" if num_normal else "normal"
-    (text,) = [text for text in evaluation.categories[0].warnings if "image_auroc" in text]
-    count = num_normal + num_anomalous
-    assert text.startswith(
-        f"image_auroc, image_aupr, image_f1_max: undefined (NaN), as none of the {count} images is {missing}"
-    )
+    none_of = f"none of the {num_normal + num_anomalous} images is {'anomalous' if num_normal else 'normal'}"
+    (text,) = [text for text in scores.warnings if "image_auroc" in text]
+    assert text.startswith(f"image_auroc, image_aupr, image_f1_max: undefined (NaN), as {none_of}")
 
 
-def test_one_metric_says_what_all_together_say(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_bins", [None, 2**10])
+def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None) -> None:
     """A metric that is asked for alone has the same value as beside the others, exactly and in bins."""
     make_data(tmp_path)
-    for num_bins in (None, 2**10):
-        settings: dict[str, Any] = {"table": tmp_path / "table.csv", "fpr_bounds": BOUNDS, "num_bins": num_bins}
-        together = values_of(evaluate(metrics=ALL, **settings))
-        alone = [values_of(evaluate(metrics=[name], **settings)) for name in ALL]
-        assert {name: value for each in alone for name, value in each.items()} == together
+    alone = {name: values_of(tmp_path, metrics=[name], num_bins=num_bins)[name] for name in ALL}
+    assert alone == values_of(tmp_path, metrics=ALL, num_bins=num_bins)
 
 
-def test_settings_of_metrics_and_what_else_is_known_are_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there."""
+def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All metrics equal slow loops, and come in one order, whatever order they are asked for in.
+
+    AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there.
+    """
     maps, masks = make_data(tmp_path)
     wanted, regions = expected(maps, masks), reference.aupro(maps, masks, 0.05)
     wanted["aupro"] = sum(regions) / len(regions)
     arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
-    arguments += ["--metrics", *ALL, "--fpr-limit", "0.05"]
+    arguments += ["--metrics", *ALL[::-1], "--fpr-limit", "0.05"]
     assert main([*arguments, "--json"]) == 0
     (exact,) = json.loads(capsys.readouterr().out)["categories"]
+    assert [name for name in exact if name in ALL] == [*ALL]
     assert {name: exact[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     assert exact["bounds"] == {}
     pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])

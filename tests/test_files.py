@@ -76,10 +76,10 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_what_a_killed_process_leaves_is_removed(tmp_path: Path, name: str) -> None:
     """The next who writes a file removes what a killed process left of it, but not what another still writes."""
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    pid = int(gone.stdout)
+    pid, kept = int(gone.stdout), [f".{name}.{os.getppid()}.unfinished", ".other.unfinished"]
     SAVE[name](tmp_path / name)
-    expected = {path.name for path in tmp_path.iterdir()} | {f".{name}.{os.getppid()}.unfinished", ".other.unfinished"}
-    for left in (f".{name}.{pid}.unfinished", f".{name}.{os.getppid()}.unfinished", ".other.unfinished"):
+    expected = {path.name for path in tmp_path.iterdir()} | {*kept}
+    for left in (f".{name}.{pid}.unfinished", *kept):
         (tmp_path / left).touch()
     SAVE[name](tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == expected
@@ -110,7 +110,7 @@ def test_an_interrupted_file_leaves_the_old_one(
 
     monkeypatch.setattr(Path, "write_bytes", write_half)
     other = AUPIMOResult(torch.tensor([0.25, torch.nan]), (1e-5, 1e-4), (0.1, 0.2))
-    for name, save in {"aupimos.json": other.save, "curves.pt": CURVES.save}.items():
+    for save, name in ((other.save, "aupimos.json"), (CURVES.save, "curves.pt")):
         with pytest.raises(error):
             save(tmp_path / name)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

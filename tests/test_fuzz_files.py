@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from data_sets import write_image, write_map
+from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult
 from aupimo_torchmetrics._files import limits
-
-Image = pytest.importorskip("PIL.Image")
-tifffile = pytest.importorskip("tifffile")
-evaluate = pytest.importorskip("aupimo_torchmetrics.evaluate")
+from aupimo_torchmetrics.evaluate import evaluate, find_test_images, open_maps
 
 MAX_PIXELS = 2**20
 """Pixels of the largest file that is read here."""
@@ -55,22 +55,25 @@ def written(write: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:
     return file.getvalue()
 
 
+def saved(content: Any) -> bytes:
+    """Return a file of `torch.save`."""
+    return written(lambda file: torch.save(content, file))
+
+
 def random_map(dtype: Any, size: tuple[int, ...] = (6, 5)) -> Any:
     """Return a seeded array."""
     return np.random.default_rng(0).integers(0, 100, size).astype(dtype)
 
 
-def tiff_maps() -> list[bytes]:
-    """TIFF maps of several types, compressions and orders of bytes, in strips and in tiles."""
-    options: list[dict[str, Any]] = [
-        {"data": random_map(np.float32)},
-        {"data": random_map(np.uint8), "compression": "zlib"},
-        {"data": random_map(np.float64, (16, 16)), "tile": (16, 16), "compression": "lzma"},
-        {"data": random_map(np.float16), "bigtiff": True, "byteorder": ">"},
-        {"data": random_map(np.uint16), "rowsperstrip": 2, "metadata": None},
-        {"data": random_map(np.float32), "ome": True},
-    ]
-    return [written(tifffile.imwrite, **each) for each in options]
+TIFF_OPTIONS: list[dict[str, Any]] = [
+    {"data": random_map(np.float32)},
+    {"data": random_map(np.uint8), "compression": "zlib"},
+    {"data": random_map(np.float64, (16, 16)), "tile": (16, 16), "compression": "lzma"},
+    {"data": random_map(np.float16), "bigtiff": True, "byteorder": ">"},
+    {"data": random_map(np.uint16), "rowsperstrip": 2, "metadata": None},
+    {"data": random_map(np.float32), "ome": True},
+]
+"""Several types, compressions and orders of bytes, in strips and in tiles."""
 
 
 def pictures(form: str, modes: tuple[str, ...], **options: Any) -> list[bytes]:
@@ -93,15 +96,9 @@ def with_png_checksums(data: bytes) -> bytes:
     return bytes(content)
 
 
-ASMAPS = written(
-    lambda file: torch.save({"asmaps": torch.arange(60.0).view(2, 6, 5), "paths": ["a.png", "b.png"]}, file)
-)
-BY_PATH = written(lambda file: torch.save({"a/0.png": torch.zeros(6, 5), "b/0.png": torch.zeros(6, 5)}, file))
-CURVES = written(
-    lambda file: torch.save(
-        {"threshs": torch.arange(3.0), "shared_fpr": torch.rand(3), "per_image_tprs": torch.rand(2, 3)}, file
-    )
-)
+ASMAPS = {"asmaps": torch.arange(60.0).view(2, 6, 5), "paths": ["a.png", "b.png"]}
+BY_PATH = {"a/0.png": torch.zeros(6, 5), "b/0.png": torch.zeros(6, 5)}
+CURVES = {"threshs": torch.arange(3.0), "shared_fpr": torch.rand(3), "per_image_tprs": torch.rand(2, 3)}
 
 
 SCORES = json.dumps(
@@ -113,7 +110,7 @@ SCORES = json.dumps(
 
 def read_maps(folder: Path) -> None:
     """Read all maps in a folder."""
-    maps = evaluate.open_maps(folder)
+    maps = open_maps(folder)
     for index in range(len(maps.names)):
         maps.read(index)
 
@@ -121,12 +118,9 @@ def read_maps(folder: Path) -> None:
 def read_data(folder: Path) -> None:
     """Evaluate maps with an image and a mask of which one is damaged."""
     for name in ("good/000", "bad/000"):
-        path = folder / "data/x/test" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (5, 6)).save(path)
-        (folder / "maps" / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"maps/{name}.npy", random_map(np.float32))
-    evaluate.evaluate(folder / "maps", folder / "data", fpr_bounds=(0.01, 0.5))
+        write_image(folder / f"data/x/test/{name}.png", np.zeros((6, 5), np.uint8))
+        write_map(folder / f"maps/{name}.npy", random_map(np.float32))
+    evaluate(folder / "maps", folder / "data", fpr_bounds=(0.01, 0.5))
 
 
 def read_scores(folder: Path) -> None:
@@ -137,22 +131,11 @@ def read_scores(folder: Path) -> None:
     AUPIMOResult.load(folder / "again.json")
 
 
-def read_curves(folder: Path) -> None:
-    """Read curves."""
-    PIMOResult.load(folder / "curves.pt")
-
-
-def read_table(folder: Path) -> None:
-    """Evaluate the rows of a table, none of which has files."""
-    evaluate.evaluate(None, table=folder / "table.csv", skip_bad=True)
-
-
 def read_real_iad(folder: Path) -> None:
     """List the images of a data set with a JSON."""
     for name in ("OK/a.jpg", "NG/b.jpg"):
-        (folder / "x" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "x" / name).touch()
-    evaluate.find_test_images(folder, "real_iad")
+        write_image(folder / "x" / name, np.zeros((1, 1), np.uint8))
+    find_test_images(folder, "real_iad")
 
 
 ARRAYS = [random_map(dtype) for dtype in (np.float16, np.float64, np.uint8, ">f4")]
@@ -162,21 +145,26 @@ NPZ: list[dict[str, Any]] = [
     {"a/0.png": np.asfortranarray(ARRAYS[3]), "label": np.array(1)},
 ]
 MASK = "data/x/ground_truth/bad/000_mask"
-REAL_IAD = b'{"meta": {"normal_class": "OK", "prefix": "x/"}, "test": [{"image_path": "OK/a.jpg", "mask_path": null, "anomaly_class": "OK"}]}'  # noqa: E501
+
+REAL_IAD = b"""{"meta": {"normal_class": "OK", "prefix": "x/"},
+    "test": [{"image_path": "OK/a.jpg", "mask_path": null, "anomaly_class": "OK"}]}"""
+TABLE = b'image,mask,map\na.png,,a.npy\n"b,1.png",b.png;c.png,b.npy'
+
+
 TARGETS = {
-    "map.tiff": Target("000.tiff", tiff_maps(), read_maps),
-    "map.tiff, LZW": Target("000.tiff", pictures("TIFF", ("L", "I;16", "F"), compression="tiff_lzw"), read_maps),
-    "map.npy": Target("000.npy", [written(np.save, each) for each in ARRAYS], read_maps),
-    "map.npz": Target("000.npz", [written(np.savez_compressed, **each) for each in NPZ], read_maps),
-    "map.png": Target("000.png", pictures("PNG", ("L", "I;16")), read_maps, with_png_checksums),
+    "map.tiff": Target("0.tiff", [written(tifffile.imwrite, **each) for each in TIFF_OPTIONS], read_maps),
+    "map.tiff, LZW": Target("0.tiff", pictures("TIFF", ("L", "I;16", "F"), compression="tiff_lzw"), read_maps),
+    "map.npy": Target("0.npy", [written(np.save, each) for each in ARRAYS], read_maps),
+    "map.npz": Target("0.npz", [written(np.savez_compressed, **each) for each in NPZ], read_maps),
+    "map.png": Target("0.png", pictures("PNG", ("L", "I;16")), read_maps, with_png_checksums),
     "mask.png": Target(f"{MASK}.png", pictures("PNG", ("1", "L", "I;16")), read_data, with_png_checksums),
     "mask.tif": Target(f"{MASK}.tif", pictures("TIFF", ("1", "L", "I;16", "F")), read_data),
-    "asmaps.pt": Target("asmaps.pt", [ASMAPS, BY_PATH], read_maps),
-    "curves.pt": Target("curves.pt", [CURVES], read_curves),
+    "asmaps.pt": Target("asmaps.pt", [saved(ASMAPS), saved(BY_PATH)], read_maps),
+    "curves.pt": Target("curves.pt", [saved(CURVES)], lambda folder: PIMOResult.load(folder / "curves.pt")),
     "aupimos.json": Target("aupimos.json", [SCORES], read_scores),
-    "table.csv": Target("table.csv", [b'image,mask,map\na.png,,a.npy\n"b,1.png",b.png;c.png,b.npy'], read_table),
+    "table.csv": Target("t.csv", [TABLE], lambda folder: evaluate(None, table=folder / "t.csv", skip_bad=True)),
     "Real-IAD": Target("realiad_jsons/x.json", [REAL_IAD], read_real_iad),
-}  # fmt: skip
+}
 
 
 def damaged(sample: bytes, rng: np.random.Generator) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from data_sets import write_image, write_map
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,47 +18,57 @@ SIZE = (64, 64)
 BOUNDS = (1e-3, 1e-2)
 Scores = NDArray[np.float64]
 Mask = NDArray[np.uint8]
+Change = Callable[[Scores], NDArray[np.generic]]
+
+
+def unchanged(scores: Scores) -> Scores:
+    """Scores as they are."""
+    return scores
 
 
 def write(
     folder: Path,
-    change: Callable[[Scores], NDArray[np.generic]] = lambda scores: scores,
+    change: Change = unchanged,
+    *,
     image_size: tuple[int, int] = SIZE,
     change_mask: Callable[[int, Mask], Mask] = lambda _, mask: mask,
     num_images: Sequence[int] = (4, 4),
+    category: str = ".",
 ) -> None:
     """Write normal and anomalous images with masks and maps."""
-    random = np.random.default_rng(0)
+    random, data = np.random.default_rng(0), folder / "data" / category
     for defect, number_of in zip(("good", "crack"), num_images, strict=True):
         for number in range(number_of):
             mask = np.zeros(SIZE, dtype=np.uint8)
             mask[10:20, 10:20] = 255 if defect == "crack" else 0
             scores = random.normal(size=SIZE) + 2.5 * (mask > 0)
-            for name in ("maps", "data/test", "data/ground_truth"):
-                (folder / name / defect).mkdir(parents=True, exist_ok=True)
-            np.save(folder / f"maps/{defect}/{number}.npy", change(scores))
-            Image.new("L", image_size[::-1]).save(folder / f"data/test/{defect}/{number}.png")
+            write_map(folder / f"maps/{category}/test/{defect}/{number}.npy", change(scores))
+            write_image(data / f"test/{defect}/{number}.png", np.zeros(image_size, np.uint8))
             if defect == "crack":
-                Image.fromarray(change_mask(number, mask)).save(
-                    folder / f"data/ground_truth/{defect}/{number}_mask.png"
-                )
+                write_image(data / f"ground_truth/{defect}/{number}_mask.png", change_mask(number, mask))
 
 
-def score(folder: Path, *, resize: bool = True) -> CategoryScores:
-    """Score the maps."""
-    (scores,) = evaluate(folder / "maps", folder / "data", fpr_bounds=BOUNDS, resize=resize).categories
+def score(folder: Path, **settings: Any) -> CategoryScores:
+    """Score the maps of the only category."""
+    (scores,) = evaluate(folder / "maps", folder / "data", fpr_bounds=BOUNDS, **settings).categories
     return scores
 
 
-MERGING: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
+def warned(scores: CategoryScores, part: str) -> list[str]:
+    """Warnings that hold a text."""
+    return [text for text in scores.warnings if part in text]
+
+
+MERGING: dict[str, Change] = {
     "offset": lambda scores: scores + 1e7,
     "integers": lambda scores: (10 * scores + 1e8).astype(np.int64),
     "sigmoid": lambda scores: 1 / (1 + np.exp(-scores - 14)),
 }
-KEEPING: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
-    "plain": lambda scores: scores,
+
+
+KEEPING: dict[str, Change] = {
+    "plain": unchanged,
     "small": lambda scores: 1e-30 * scores,
-    "small offset": lambda scores: scores + 10,
     "sigmoid of small scores": lambda scores: 1 / (1 + np.exp(-scores)),
     "few integers": lambda scores: np.round(scores).astype(np.int64) + 10**6,
     "float32 with ties": lambda scores: (scores + 1e7).astype(np.float32),
@@ -67,16 +79,16 @@ KEEPING: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
 def test_scores_that_rounding_makes_equal(tmp_path: Path, kind: str) -> None:
     """Maps of float64 or of integers whose scores are tied in float32, and not in their files, are named."""
     write(tmp_path, {**MERGING, **KEEPING}[kind])
-    texts = [text for text in score(tmp_path).warnings if "cannot tell apart" in text]
+    texts = warned(score(tmp_path), "cannot tell apart")
     assert len(texts) == (kind in MERGING)
-    assert all(text.startswith("8 maps, such as crack/0.npy, hold scores that float32") for text in texts)
+    assert all(text.startswith("8 maps, such as test/crack/0.npy, hold scores that float32") for text in texts)
 
 
 def test_masks_smaller_than_images(tmp_path: Path) -> None:
     """Images with and without a mask are then scored in two sizes; either advice leads to one score without warning."""
     write(tmp_path, image_size=(256, 256))
     in_two_sizes = score(tmp_path)
-    (text,) = [text for text in in_two_sizes.warnings if "another size" in text]
+    (text,) = warned(in_two_sizes, "another size")
     assert text.startswith("Masks, such as that of test/crack/0.png, are of another size than their images")
     unresized = score(tmp_path, resize=False)
     write(tmp_path / "right")
@@ -84,8 +96,7 @@ def test_masks_smaller_than_images(tmp_path: Path) -> None:
     assert unresized.result.mean == right.result.mean != in_two_sizes.result.mean
     for mask in (tmp_path / "data/ground_truth/crack").iterdir():
         Image.open(mask).resize((256, 256), Image.Resampling.NEAREST).save(mask)
-    for scores in (unresized, right, score(tmp_path)):
-        assert not [text for text in scores.warnings if "another size" in text]
+    assert not [text for scores in (unresized, right, score(tmp_path)) for text in warned(scores, "another size")]
 
 
 def scaled(scores: Scores, offset: float = 0.0) -> Scores:
@@ -93,8 +104,7 @@ def scaled(scores: Scores, offset: float = 0.0) -> Scores:
     return (scores - scores.min()) / (scores.max() - scores.min() + offset)
 
 
-SCALED: dict[str, tuple[Callable[[Scores], NDArray[np.generic]], str]] = {
-    "float64": (scaled, "from 0 to 1:"),
+SCALED: dict[str, tuple[Change, str]] = {
     "as many do it": (lambda scores: scaled(scores, 1e-8), "from 0 to 1:"),
     "8 bits": (lambda scores: np.round(255 * scaled(scores)).astype(np.uint8), "from 0 to 255:"),
     "from -1": (lambda scores: 2 * scaled(scores) - 1, "from -1 to 1:"),
@@ -102,8 +112,7 @@ SCALED: dict[str, tuple[Callable[[Scores], NDArray[np.generic]], str]] = {
 }
 
 
-UNSCALED: dict[str, Callable[[Scores], NDArray[np.generic]]] = {
-    "plain": lambda scores: scores,
+UNSCALED: dict[str, Change] = {
     "sigmoid": lambda scores: 1 / (1 + np.exp(-scores)),
     "8 bits, all alike": lambda scores: np.round(20 * scores + 100).astype(np.uint8),
     "clamped at one end": lambda scores: scores.clip(0, None),
@@ -119,45 +128,33 @@ def test_maps_of_one_range(tmp_path: Path, kind: str) -> None:
     """If each of several maps has the same lowest and the same highest score, a warning says so."""
     change, ends = SCALED.get(kind, (UNSCALED.get(kind), ""))
     write(tmp_path, lambda scores: change(scores[:32, :32]))
-    texts = [text for text in score(tmp_path).warnings if "reach exactly" in text]
+    texts = warned(score(tmp_path), "reach exactly")
     assert len(texts) == (kind in SCALED)
     assert all(text.startswith(f"All 8 maps reach exactly {ends}") for text in texts)
 
 
 def test_doubts_are_those_of_a_category(tmp_path: Path) -> None:
     """Maps scaled one by one, and inverted masks, are named in their category only; one map alone says nothing."""
-    write(tmp_path / "plain")
-    write(tmp_path / "scaled", scaled)
-    write(tmp_path / "inverted", change_mask=lambda _, mask: 255 - mask)
-    write(tmp_path / "single", scaled, num_images=(0, 1))
-    for source, kind in (("maps", "maps"), ("data/test", "test"), ("data/ground_truth", "ground_truth")):
-        for category in ("plain", "scaled", "inverted", "single"):
-            target = tmp_path / ("maps" if kind == "maps" else "all") / category / ("" if kind == "maps" else kind)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / category / source).rename(target)
-    categories = evaluate(tmp_path / "maps", tmp_path / "all", fpr_bounds=BOUNDS).categories
-    doubts = {
-        each.category: [text for text in each.warnings if "reach exactly" in text or "more than half" in text]
-        for each in categories
-    }
-    assert [len(doubts[name]) for name in ("plain", "scaled", "inverted", "single")] == [0, 1, 1, 0]
-
-
-INVERTED: dict[str, tuple[Callable[[int, Mask], Mask], bool]] = {
-    "inverted": (lambda _, mask: 255 - mask, True),
-    "more than half": (lambda _, mask: 0 * mask + half(33), True),
-    "half": (lambda _, mask: 0 * mask + half(32), False),
-    "inverted but one": (lambda number, mask: 255 - mask if number else mask, False),
-    "one inverted": (lambda number, mask: mask if number else 255 - mask, False),
-    "plain": (lambda _, mask: mask, False),
-}
+    write(tmp_path, category="plain")
+    write(tmp_path, scaled, category="scaled")
+    write(tmp_path, change_mask=lambda _, mask: 255 - mask, category="inverted")
+    write(tmp_path, scaled, num_images=(0, 1), category="single")
+    categories = evaluate(tmp_path / "maps", tmp_path / "data", fpr_bounds=BOUNDS).categories
+    doubts = {each.category: [*warned(each, "reach exactly"), *warned(each, "more than half")] for each in categories}
+    assert {name: len(texts) for name, texts in doubts.items()} == {"inverted": 1, "plain": 0, "scaled": 1, "single": 0}
 
 
 def half(num_rows: int) -> Mask:
     """Make a mask of some of 64 rows."""
-    mask = np.zeros(SIZE, np.uint8)
-    mask[:num_rows] = 255
-    return mask
+    return np.repeat(np.uint8([255, 0]), [num_rows, 64 - num_rows])[:, None] * np.ones(SIZE, np.uint8)
+
+
+INVERTED: dict[str, tuple[Callable[[int, Mask], Mask], bool]] = {
+    "inverted": (lambda _, mask: 255 - mask, True),
+    "more than half": (lambda *_: half(33), True),
+    "half": (lambda *_: half(32), False),
+    "inverted but one": (lambda number, mask: 255 - mask if number else mask, False),
+}
 
 
 @pytest.mark.parametrize("kind", INVERTED)
@@ -166,14 +163,12 @@ def test_masks_that_cover_most_of_their_images(tmp_path: Path, kind: str) -> Non
     change, is_doubtful = INVERTED[kind]
     write(tmp_path, change_mask=change)
     scores = score(tmp_path)
-    texts = [text for text in scores.warnings if "more than half" in text]
-    assert len(texts) == is_doubtful
+    assert len(warned(scores, "more than half")) == is_doubtful
     assert kind != "inverted" or 0 <= scores.result.mean < 0.1
 
 
 def test_pixels_that_do_not_count_are_no_part_of_an_image(tmp_path: Path) -> None:
     """A mask covers most of an image if it covers most of the pixels that count."""
     labelled = np.where(half(40) > 0, np.uint8(7), half(64) * (np.arange(64) < 40))
-    write(tmp_path, change_mask=lambda _, mask: mask * 0 + labelled)
-    (scores,) = evaluate(tmp_path / "maps", tmp_path / "data", fpr_bounds=BOUNDS, ignore_index=7).categories
-    assert [text for text in scores.warnings if "more than half of its image" in text]
+    write(tmp_path, change_mask=lambda *_: labelled)
+    assert warned(score(tmp_path, ignore_index=7), "more than half of its image")

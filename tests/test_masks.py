@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
-from aupimo_torchmetrics._errors import BadDataError
-
-Image = pytest.importorskip("PIL.Image")
-tifffile = pytest.importorskip("tifffile")
-masks = pytest.importorskip("aupimo_torchmetrics.evaluate.masks")
+from aupimo_torchmetrics.evaluate import BadDataError
+from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 
 DEFECT = np.zeros((32, 40), dtype=bool)
 DEFECT[5:20, 8:25] = True
@@ -27,9 +26,9 @@ RED = np.dstack([GREY, 0 * GREY, 0 * GREY])
 Write = Callable[[Path], Any]
 
 
-def read(path: Path, *, has_classes: bool = False, **rule: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Read a mask, and which pixels do not count."""
-    mask, ignored = masks.read_mask([path], masks.MaskRule(**rule), has_classes=has_classes)
+def read(*paths: Path, has_classes: bool = False, **rule: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Read the masks of one image as one, and which pixels do not count."""
+    mask, ignored = read_mask(paths, MaskRule(**rule), has_classes=has_classes)
     return mask.numpy(), None if ignored is None else ignored.numpy()
 
 
@@ -49,9 +48,17 @@ def tiff(pixels: NDArray[Any], **options: Any) -> Write:
     return lambda path: tifffile.imwrite(path, pixels, **options)
 
 
-def array(pixels: NDArray[Any]) -> Write:
+def array(pixels: Any) -> Write:
     """Write a NumPy file."""
     return lambda path: np.save(path, pixels)
+
+
+def read_written(folder: Path, written: Sequence[Write], **rule: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Write the masks of one image as `0.png`, `1.png` and so on, and read them together."""
+    paths = [folder / f"{number}.png" for number in range(len(written))]
+    for path, write in zip(paths, written, strict=True):
+        write(path)
+    return read(*paths, **rule)
 
 
 def palette(indices: NDArray[Any], *colours: tuple[int, int, int], **options: Any) -> Write:
@@ -95,11 +102,8 @@ def resized(pixels: NDArray[Any]) -> NDArray[Any]:
 def fax(path: Path) -> None:
     """Write a fax, in which 0 is white."""
     Image.fromarray(~DEFECT).save(path, compression="group4")
-    with tifffile.TiffFile(path) as file:
-        place = file.pages.first.tags["PhotometricInterpretation"].valueoffset
-    content = bytearray(path.read_bytes())
-    content[place] = 0
-    path.write_bytes(content)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["PhotometricInterpretation"].overwrite(0)
 
 
 TURNED = Image.Exif()
@@ -108,7 +112,6 @@ FRAMES = {"save_all": True, "append_images": [Image.fromarray(GREY // 2)]}
 CLEAR: dict[str, tuple[str, Write]] = {
     "0 and 255": (".png", picture(GREY)),
     "0 and 1": (".png", picture(BYTES)),
-    "0 and 7": (".png", picture(7 * BYTES)),
     "one bit": (".png", picture(DEFECT)),
     "one bit, TIFF": (".tif", picture(DEFECT)),
     "one bit, fax": (".tif", picture(DEFECT, compression="group4")),
@@ -118,23 +121,17 @@ CLEAR: dict[str, tuple[str, Write]] = {
     "PBM": (".pbm", picture(DEFECT)),
     "PGM": (".PGM", picture(7 * BYTES)),
     "PGM, 16 bits": (".pgm", wide_pgm(BYTES.astype(np.uint16) * 65535)),
-    "PPM": (".ppm", picture(RED)),
     "WebP without loss": (".webp", picture(COLOUR, lossless=True)),
     "JPEG without a trace": (".jpg", picture(255 * np.kron(BYTES, np.ones((8, 8), np.uint8)), quality=100)),
     "16 bits": (".png", picture(BYTES.astype(np.uint16) * 65535)),
     "16 bits, TIFF, big-endian": (".tiff", tiff(300 * BYTES.astype(np.uint16), byteorder=">")),
     "signed, big-endian, deflated": (".tiff", tiff(300 * BYTES.astype(np.int16), byteorder=">", compression="zlib")),
-    "32 bits": (".tif", tiff(BYTES.astype(np.int32))),
     "float16": (".tif", tiff(BYTES.astype(np.float16))),
     "float32": (".tif", tiff(BYTES.astype(np.float32) / 2)),
-    "float64": (".TIFF", tiff(BYTES.astype(np.float64))),
     "ink": (".tif", lambda path: Image.fromarray(COLOUR).convert("CMYK").save(path)),
-    "LZW": (".tif", picture(GREY, compression="tiff_lzw")),
     "LZW, one bit": (".tif", picture(DEFECT, compression="tiff_lzw")),
     "colours that are grey": (".png", picture(COLOUR)),
     "black and red": (".png", picture(RED)),
-    "palette of black and red": (".png", palette(BYTES, (0, 0, 0), (255, 0, 0))),
-    "palette, TIFF": (".tif", palette(BYTES, (0, 0, 0), (255, 255, 255))),
     "transparency of no pixel": (".png", picture(GREY, transparency=9)),
     "NumPy": (".npy", array(BYTES)),
     "NumPy, bool": (".npy", array(DEFECT)),
@@ -147,7 +144,6 @@ CLEAR: dict[str, tuple[str, Write]] = {
     "transparent ground": (".png", picture(np.dstack([COLOUR, GREY]))),
     "half transparent defect": (".png", picture(np.dstack([RED | RED[..., ::-1], GREY // 2]))),
     "transparent value": (".png", picture(GREY, transparency=0)),
-    "signed bytes": (".tif", tiff(BYTES.astype(np.int8))),
 }
 
 
@@ -169,17 +165,20 @@ ONE_VALUE += [(7, np.uint8, None), (255, np.uint16, None), (2, np.float32, None)
 @pytest.mark.parametrize(("value", "dtype", "is_defect"), ONE_VALUE)
 def test_masks_of_one_value(tmp_path: Path, value: int, dtype: Any, is_defect: bool | None) -> None:
     """A file of one value is empty if it is 0, all defect if it is 1 or the largest of its type, and else refused."""
-    np.save(tmp_path / "mask.npy", np.full((3, 4), value, dtype))
+    path = tmp_path / "mask.npy"
+    np.save(path, np.full((3, 4), value, dtype))
     if is_defect is None:
         with pytest.raises(BadDataError, match=rf"holds {value} \(100.00%\); `mask_threshold` says"):
-            read(tmp_path / "mask.npy")
+            read(path)
     else:
-        mask, _ = read(tmp_path / "mask.npy")
-        assert mask.all() == mask.any() == is_defect
-    assert read(tmp_path / "mask.npy", threshold=value - 1)[0].all()
-    assert not read(tmp_path / "mask.npy", threshold=value)[0].any()
+        assert (read(path)[0] == is_defect).all()
+    assert read(path, threshold=value - 1)[0].all()
+    assert not read(path, threshold=value)[0].any()
 
 
+WHITE_LABEL, GREY_LABEL = with_ignored(GREY, 255), with_ignored(GREY, 128)
+TWO_GREYS = with_ignored(127 + 128 * BYTES, 0)
+CLASSES = palette(with_classes(), (0, 0, 0), (128, 0, 0), (0, 128, 0))
 UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
     "JPEG": (".png", picture(through_jpeg(GREY)), r"0 \(\d.*%\), .*, 255 \(.*%\), and others", {"threshold": 127}),
     "JPEG of red": (".jpg", picture(RED, quality=95, subsampling=0), r"\(0, 0, 0\) .* others", {"threshold": 127}),
@@ -187,29 +186,14 @@ UNCLEAR: dict[str, tuple[str, Write, str, dict[str, Any]]] = {
     "float edges": (".tif", tiff(resized(GREY).astype(np.float32) / 255), "0 ", {"threshold": 0.5}),
     "16-bit edges": (".png", picture(resized(GREY).astype(np.uint16) * 257), "0 ", {"threshold": 32767}),
     "label": (".png", picture(with_ignored(BYTES, 255)), r"0 \(76.95%\), 1 .*, 255 \(3.12%\)", {"ignore_index": 255}),
-    "grey label": (".png", picture(with_ignored(GREY, 128)), "128 .*, 255 ", {"ignore_index": 128}),
-    "transparent label": (
-        ".png",
-        picture(np.dstack([with_ignored(GREY, 255)] * 3 + [with_ignored(GREY, 128)])),
-        "128 .*, 255 ",
-        {"ignore_index": 128},
-    ),
+    "grey label": (".png", picture(GREY_LABEL), "128 .*, 255 ", {"ignore_index": 128}),
+    "transparent label": (".png", picture(np.dstack([WHITE_LABEL] * 3 + [GREY_LABEL])), "128 ", {"ignore_index": 128}),
     "negative label": (".tif", tiff(with_ignored(BYTES.astype(np.int16), -1)), "-1 .*, 0 .*, 1 ", {"ignore_index": -1}),
     "negative byte": (".tif", tiff(with_ignored(BYTES.astype(np.int8), -1)), "-1 ", {"ignore_index": -1}),
     "classes": (".png", picture(with_classes()), "0 .*, 1 .*, 2 ", {"threshold": 0}),
-    "classes of a palette": (
-        ".png",
-        palette(with_classes(), (0, 0, 0), (128, 0, 0), (0, 128, 0)),
-        r"\(0, 0, 0\) .*, \(0, 128, 0\) .*, \(128, 0, 0\) ",
-        {"threshold": 0},
-    ),
+    "classes of a palette": (".png", CLASSES, r"\(0, 0, 0\) .*, \(0, 128, 0\) .*, \(128, 0, 0\) ", {"threshold": 0}),
     "two greys without 0": (".png", picture(127 + 128 * BYTES), "127 .*, 255 ", {"threshold": 127}),
-    "two greys without 0, 0 does not count": (
-        ".png",
-        picture(with_ignored(127 + 128 * BYTES, 0)),
-        "127 .*, 255 ",
-        {"threshold": 127, "ignore_index": 0},
-    ),
+    "two greys beside 0": (".png", picture(TWO_GREYS), "127 .*, 255 ", {"threshold": 127, "ignore_index": 0}),
 }
 """Suffix, file, a part of the values that the reason lists, and a rule that settles it."""
 
@@ -240,17 +224,14 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
     "transparent defect": (".png", picture(GREY, transparency=255), "black as a whole"),
     "white is 0, one bit": (".tif", tiff(DEFECT, photometric="miniswhite"), "0 is white by its tags"),
     "white is 0": (".tif", tiff(GREY, photometric="miniswhite"), "0 is white by its tags"),
-    "white is 0, float64": (".tif", tiff(GREY / 255, photometric="miniswhite"), "0 is white by its tags"),
     "two pages": (".tif", tiff(np.stack([GREY, GREY]), photometric="minisblack"), "several images in one file"),
     "two frames": (".png", picture(GREY, **FRAMES), "several images in one file"),
-    "two frames, GIF": (".gif", picture(GREY, **FRAMES), "several images in one file"),
     "NaN": (".tif", tiff(np.where(DEFECT, np.nan, 0).astype(np.float32)), "NaN, infinite or no numbers"),
     "infinite": (".npy", array(np.where(DEFECT, np.inf, 0)), "NaN, infinite or no numbers"),
     "turned": (".png", picture(GREY, exif=TURNED), "turned by EXIF"),
     "colours of 16 bits": (".tif", tiff(COLOUR.astype(np.uint16), photometric="rgb"), r"\(32, 40, 3\) is no mask"),
     "three axes": (".npy", array(np.zeros((2, 3, 4))), r"shape \(2, 3, 4\) is no mask"),
     "texts": (".npy", array(np.array([["a", "b"]])), "dtype <U1 that are"),
-    "complex": (".npy", array(BYTES.astype(np.complex64)), "dtype complex64"),
     "objects": (".npy", lambda path: np.save(path, BYTES.astype(object), allow_pickle=True), "[Oo]bject"),
     "no image": (".png", lambda path: path.write_bytes(b"no image"), "cannot identify image file"),
     "cut off": (".png", lambda path: (picture(GREY)(path), path.write_bytes(path.read_bytes()[:60])), "truncated"),
@@ -280,18 +261,10 @@ def test_ignored_pixels_are_no_defect(tmp_path: Path) -> None:
     assert np.array_equal(ignored, with_ignored(0 * BYTES, 1).astype(bool))
 
 
-def test_nothing_but_ignored_pixels(tmp_path: Path) -> None:
-    """A file of which no pixel counts is named: an image without pixels has no score."""
-    picture(GREY | 255)(tmp_path / "mask.png")
-    with pytest.raises(BadDataError, match="no pixel counts: all are of `ignore_index=255`"):
-        read(tmp_path / "mask.png", ignore_index=255)
-
-
 def test_an_ignored_grey_among_colours(tmp_path: Path) -> None:
     """In colour, a pixel is ignored if all its channels are of the value: white, not red; if none is, all count."""
-    for name, pixels, num_ignored in (("0.png", with_ignored(RED, 255), 40), ("1.png", RED, 0)):
-        picture(pixels)(tmp_path / name)
-        mask, ignored = read(tmp_path / name, ignore_index=255)
+    for pixels, num_ignored in ((with_ignored(RED, 255), 40), (RED, 0)):
+        mask, ignored = read_written(tmp_path, [picture(pixels)], ignore_index=255)
         assert np.array_equal(mask, DEFECT)
         assert num_ignored == (0 if ignored is None else ignored.sum())
 
@@ -299,83 +272,63 @@ def test_an_ignored_grey_among_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [(1, 2), (254, 255), (3, 255)])
 def test_classes_that_a_layout_knows(tmp_path: Path, values: tuple[int, int]) -> None:
     """Where the layout says that masks hold classes, each value but 0 is a defect, or what lies above a threshold."""
-    picture(with_classes(*values))(tmp_path / "mask.png")
-    assert np.array_equal(read(tmp_path / "mask.png", has_classes=True)[0], DEFECT)
-    above = read(tmp_path / "mask.png", has_classes=True, threshold=values[0])[0]
+    written = [picture(with_classes(*values))]
+    assert np.array_equal(read_written(tmp_path, written, has_classes=True)[0], DEFECT)
+    above, _ = read_written(tmp_path, written, has_classes=True, threshold=values[0])
     assert np.array_equal(above, with_classes() == 2)
 
 
-def test_noise_is_no_class(tmp_path: Path) -> None:
-    """Many values are noise, even where the layout says that masks hold classes."""
-    picture(through_jpeg(with_classes(254, 255)))(tmp_path / "mask.png")
+def test_what_is_no_mask_by_its_context(tmp_path: Path) -> None:
+    """Many values are noise, also where masks hold classes; and an image of which no pixel counts has no score."""
     with pytest.raises(BadDataError, match="and others"):
-        read(tmp_path / "mask.png", has_classes=True)
+        read_written(tmp_path, [picture(through_jpeg(with_classes(254, 255)))], has_classes=True)
+    with pytest.raises(BadDataError, match="no pixel counts: all are of `ignore_index=255`"):
+        read_written(tmp_path, [picture(GREY | 255)], ignore_index=255)
 
 
 def test_a_white_that_is_transparent_everywhere(tmp_path: Path) -> None:
     """One bit a pixel, all white and all transparent, is an empty mask."""
-    picture(DEFECT | True, transparency=255)(tmp_path / "mask.png")
-    assert not read(tmp_path / "mask.png")[0].any()
+    assert not read_written(tmp_path, [picture(DEFECT | True, transparency=255)])[0].any()
 
 
 def test_union_of_masks(tmp_path: Path) -> None:
     """A pixel is a defect if it is one in any mask, and does not count if it is ignored in one and no defect."""
-    first, second = np.zeros((1, 6), np.uint8), np.zeros((1, 6), np.uint8)
-    first[0, :4] = [255, 255, 9, 0]
-    second[0, :4] = [0, 9, 9, 255]
-    paths = [tmp_path / "0.png", tmp_path / "1.png"]
-    for path, pixels in zip(paths, (first, second), strict=True):
-        picture(pixels)(path)
-    mask, ignored = masks.read_mask(paths, masks.MaskRule(ignore_index=9))
+    rows = [255, 255, 9, 0, 0, 0], [0, 9, 9, 255, 0, 0]
+    mask, ignored = read_written(tmp_path, [picture(np.uint8([row])) for row in rows], ignore_index=9)
     assert mask.tolist() == [[True, True, False, True, False, False]]
+    assert ignored is not None
     assert ignored.tolist() == [[False, False, True, False, False, False]]
-
-
-@pytest.mark.parametrize(
-    ("second", "name", "reason"),
-    [(GREY[1:], "1.png", "masks of several sizes"), (BYTES + 1, "2.png", "holds 1 ")],
-)
-def test_several_masks_of_which_one_is_bad(tmp_path: Path, second: NDArray[Any], name: str, reason: str) -> None:
-    """Masks of one image have one size, and the reason stands beside the path of the file that it is about."""
-    picture(GREY)(tmp_path / "1.png")
-    picture(second)(tmp_path / "2.png")
-    with pytest.raises(BadDataError, match=reason) as caught:
-        masks.read_mask([tmp_path / "1.png", tmp_path / "2.png"], masks.MaskRule())
-    assert caught.value.bad_file.path == str(tmp_path / name)
 
 
 MIXED: dict[str, tuple[Write, Write, str]] = {
     "1 and 255": (picture(BYTES), picture(GREY), r"its defect is 255, but that of .*0\.png is 1; `mask_t"),
     "255 and 1": (picture(GREY), picture(BYTES), r"its defect is 1, but that of .*0\.png is 255; `mask_"),
     "colours": (picture(RED), picture(RED[..., ::-1].copy()), r"its defect is \(0, 0, 255\)"),
+    "several sizes": (picture(GREY), picture(GREY[1:]), "masks of several sizes"),
+    "one that is none": (picture(GREY), picture(BYTES + 1), "holds 1 "),
 }
 
 
 @pytest.mark.parametrize("kind", MIXED)
 def test_masks_that_belong_together_agree(tmp_path: Path, kind: str) -> None:
-    """If the defect is 1 in one file and 255 in another, the second is refused, and `mask_threshold=0` settles it."""
+    """Masks have one size; if the defect is 1 in one file and 255 in another, `mask_threshold=0` settles it.
+
+    The reason stands beside the path of the file that it is about.
+    """
     *written, reason = MIXED[kind]
-    paths = [tmp_path / "0.png", tmp_path / "1.png"]
-    for path, write in zip(paths, written, strict=True):
-        write(path)
-    with pytest.raises(BadDataError, match=reason):
-        masks.read_mask(paths, masks.MaskRule())
-    masks.read_mask(paths, masks.MaskRule(), has_classes=True)
-    masks.read_mask(paths, masks.MaskRule(threshold=0))
+    with pytest.raises(BadDataError, match=reason) as caught:
+        read_written(tmp_path, written)
+    assert caught.value.bad_file.path == str(tmp_path / ("0.png" if kind == "several sizes" else "1.png"))
+    if "its defect" in reason:
+        assert np.array_equal(read_written(tmp_path, written, has_classes=True)[0], DEFECT)
+        assert np.array_equal(read_written(tmp_path, written, threshold=0)[0], DEFECT)
 
 
 def test_white_is_one_value_in_all_types(tmp_path: Path) -> None:
     """One bit, 8 bits, 16 bits, grey, colour and palette may stand side by side where the defect is white."""
-    written = {
-        "0.png": picture(GREY),
-        "1.png": picture(DEFECT),
-        "2.png": picture(BYTES.astype(np.uint16) * 65535),
-        "3.png": picture(COLOUR),
-        "4.png": palette(BYTES, (0, 0, 0), (255, 255, 255)),
-        "5.npy": array(DEFECT),
-        "6.png": picture(0 * GREY),
-    }
-    for name, write in written.items():
-        write(tmp_path / name)
-    mask, _ = masks.read_mask([tmp_path / name for name in written], masks.MaskRule())
-    assert np.array_equal(mask, DEFECT)
+    np.save(tmp_path / "white.npy", DEFECT)
+    written = [picture(GREY), picture(DEFECT), picture(BYTES.astype(np.uint16) * 65535), picture(COLOUR)]
+    written += [palette(BYTES, (0, 0, 0), (255, 255, 255)), picture(0 * GREY)]
+    for number, write in enumerate(written):
+        write(tmp_path / f"{number}.png")
+    assert np.array_equal(read(*tmp_path.iterdir())[0], DEFECT)

@@ -2,15 +2,17 @@
 
 import math
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics.compare import BadDataError
 from aupimo_torchmetrics.statistics import compare_models
 from aupimo_torchmetrics.statistics._matching import match_images
 
+NAN = math.nan
 NAMES = [f"part/test/{folder}/{index:03}.png" for folder in ("crack", "good", "hole") for index in range(4)]
 """Images as `aupimo evaluate` names them; each number occurs in each folder."""
 
@@ -20,14 +22,14 @@ def windows(path: str) -> str:
     return "C:\\Users\\me\\data\\mvtec\\" + path.replace("/", "\\")
 
 
-SAME_IMAGES = {
-    "maps in another format": [name.replace(".png", ".tiff") for name in NAMES],
-    "a folder more": [f"MVTec/{name}" for name in NAMES],
-    "only the folders of defects": [name.removeprefix("part/test/") for name in NAMES],
-    "paths of Windows": [windows(name) for name in NAMES],
-    "an addition": [name.replace(".png", "_map.png") for name in NAMES],
-    "an addition behind the suffix": [f"{name}_heat.npy" for name in NAMES],
-    "an addition, joined": [name.replace(".png", "_map.png").replace("/", "_") for name in NAMES],
+SAME_IMAGES: dict[str, Callable[[str], str]] = {
+    "maps in another format": lambda name: name.replace(".png", ".tiff"),
+    "a folder more": lambda name: f"MVTec/{name}",
+    "only the folders of defects": lambda name: name.removeprefix("part/test/"),
+    "paths of Windows": windows,
+    "an addition": lambda name: name.replace(".png", "_map.png"),
+    "an addition behind the suffix": lambda name: f"{name}_heat.npy",
+    "an addition, joined": lambda name: name.replace(".png", "_map.png").replace("/", "_"),
 }
 
 
@@ -35,18 +37,17 @@ SAME_IMAGES = {
 def test_paths_of_the_same_images_are_matched_in_any_order(case: str) -> None:
     """Suffixes, folders before the common end, additions, separators and order may differ, in both directions."""
     indices = [7, 2, 11, 0, 5, 9, 1, 10, 4, 8, 3, 6]
-    others = [SAME_IMAGES[case][index] for index in indices]
+    others = [SAME_IMAGES[case](NAMES[index]) for index in indices]
     assert [indices[index] for index in match_images(NAMES, others)] == list(range(len(NAMES)))
     assert match_images(others, NAMES) == indices
 
 
-def test_both_ends_may_have_other_folders_before() -> None:
+@pytest.mark.parametrize("middle", ["test/", ""])
+def test_both_ends_may_have_other_folders_before(middle: str) -> None:
     """Two machines keep one data set in two places, even where neither path is the end of the other."""
-    here = [f"/home/anna/data/{name}" for name in NAMES]
-    there = [windows(name) for name in reversed(NAMES)]
-    assert match_images(here, there) == list(range(len(NAMES)))[::-1]
-    here, there = ([name.replace("test/", "") for name in names] for names in (here, [windows(name) for name in NAMES]))
-    assert match_images(here, there) == list(range(len(NAMES)))
+    names = [name.replace("test/", middle) for name in NAMES]
+    there = [windows(name) for name in reversed(names)]
+    assert match_images([f"/home/anna/data/{name}" for name in names], there) == list(range(len(names)))[::-1]
 
 
 SAME_IN_ORDER: list[tuple[list[str], list[str], list[int]]] = [
@@ -67,13 +68,8 @@ def test_names_that_are_nearly_alike(paths: list[str], others: list[str], order:
 
 
 UNCLEAR = [
-    (
-        ["a/0.jpg", "a/1.png"],
-        ["a/0.tif", "a/0.npy"],
-        "'a/0.jpg' of 'x' (2 images) fits 'a/0.tif' and 'a/0.npy' of 'y' (2",
-    ),
-    (["0.png", "1.png"], ["a/0.png", "b/0.png"], "fits 'a/0.png' and 'b/0.png' of 'y'"),
-    (["a/0.png", "b/0.png"], ["0.png", "1.png"], "fits 'a/0.png' and 'b/0.png' of 'x'"),
+    (["a/0.jpg", "a/1.png"], ["a/0.tif", "a/0.npy"], "'a/0.jpg' of 'x' (2 images) fits 'a/0.tif' and 'a/0.npy' of 'y'"),
+    (["a/0.png", "b/0.png"], ["0.png", "1.png"], "fits 'a/0.png' and 'b/0.png' of 'x' (2 images)"),
     (["x/0.png", "x/1.png"], ["x/0.png", "x\\0.png"], "'x/0.png' of 'x' (2 images) fits 'x/0.png' and"),
     (["x/0.png", "x/1.png"], ["x/0.png", ""], "'x/1.png' of 'x' (2 images) fits none, such as 'x/0.png', of 'y'"),
     (NAMES, NAMES[:-1], "'part/test/hole/003.png' of 'x' (12 images) fits none"),
@@ -112,20 +108,18 @@ def test_other_images_are_refused(own: list[str], others: list[str]) -> None:
 
 def result(scores: list[float], paths: list[str] | None = None, ids: list[int] | None = None) -> AUPIMOResult:
     """A result with these scores."""
-    tensor = torch.tensor(scores, dtype=torch.float64)
     image_ids = None if ids is None else torch.tensor(ids)
-    return AUPIMOResult(tensor, (1e-5, 1e-4), (0.0, 1.0), paths=paths, image_ids=image_ids)
+    return AUPIMOResult(torch.tensor(scores).double(), (1e-5, 1e-4), (0.0, 1.0), paths=paths, image_ids=image_ids)
 
 
 def test_models_are_compared_by_matched_images() -> None:
     """Scores in another order and under other paths give the same comparison, which says how they were matched."""
-    scores, others = [math.nan, 0.1, 0.2, 0.9], [math.nan, 0.3, 0.1, 0.8]
-    paths = ["good/0.png", "crack/0.png", "crack/1.png", "hole/0.png"]
+    scores, others, order = [NAN, 0.1, 0.2, 0.9], [NAN, 0.3, 0.1, 0.8], [2, 0, 3, 1]
+    paths, moved = ["good/0.png", "crack/0.png", "crack/1.png", "hole/0.png"], [others[index] for index in order]
+    windows_paths = [windows(f"part/test/{paths[index]}") for index in order]
     by_position = compare_models({"a": result(scores), "b": result(others)})
-    order = [2, 0, 3, 1]
-    b = result([others[index] for index in order], [windows(f"part\\test\\{paths[index]}") for index in order])
-    by_path = compare_models({"a": result(scores, paths), "b": b})
-    by_id = compare_models({"a": result(scores, ids=[0, 1, 2, 3]), "b": result([others[i] for i in order], ids=order)})
+    by_path = compare_models({"a": result(scores, paths), "b": result(moved, windows_paths)})
+    by_id = compare_models({"a": result(scores, ids=[0, 1, 2, 3]), "b": result(moved, ids=order)})
     assert by_path.confidence == by_id.confidence == by_position.confidence
     assert by_path.average_ranks == by_id.average_ranks == by_position.average_ranks
     assert (by_path.matched_by, by_id.matched_by, by_position.matched_by) == ("path", "image id", "position")
@@ -133,15 +127,11 @@ def test_models_are_compared_by_matched_images() -> None:
     assert str(by_path).startswith("3 images; ")
 
 
-NORMAL = ["good/0.png", "crack/0.png", "crack/1.png"]
-OTHER_RESULTS = {
-    r"'crack/1\.png' is normal \(NaN\) for 'b' and has a score for 'a'": (
-        [math.nan, 1, 1],
-        [1, math.nan, math.nan],
-        NORMAL,
-    ),
-    "'image 0' is normal .* for 'a' and has a score for 'b'": ([math.nan, 1, 1], [1, math.nan, 1], None),
-    "'image 0' is normal .* for 'b'": ([1, 1], [math.nan, math.nan], None),
+PATHS = ["good/0.png", "crack/0.png", "crack/1.png"]
+OTHER_RESULTS: dict[str, tuple[list[float], list[float], list[str] | None]] = {
+    r"'crack/1\.png' is normal \(NaN\) for 'b' and has a score for 'a'": ([NAN, 1, 1], [1, NAN, NAN], PATHS),
+    "'image 0' is normal .* for 'a' and has a score for 'b'": ([NAN, 1, 1], [1, NAN, 1], None),
+    "'image 0' is normal .* for 'b'": ([1, 1], [NAN, NAN], None),
     r"'image 2' of 'b' \(3 images\) fits none": ([1, 1], [1, 1, 1], None),
 }
 
@@ -158,9 +148,8 @@ def test_positions_do_not_match_what_paths_tell_apart() -> None:
     """A model without paths is compared by position only if those with paths agree about the order."""
     paths = ["crack/0.png", "crack/1.png", "crack/2.png"]
     a, b, c = result([0.1, 0.2, 0.3], paths), result([0.3, 0.2, 0.4], paths[::-1]), result([0.1, 0.2, 0.4])
-    with pytest.raises(
-        BadDataError, match="not all of them have, and the images of 'a' and 'b' are in different orders"
-    ):
+    message = "not all of them have, and the images of 'a' and 'b' are in different orders"
+    with pytest.raises(BadDataError, match=message):
         compare_models({"a": a, "b": b, "c": c})
     same = result([0.3, 0.2, 0.4], [path.replace("png", "npy") for path in paths])
     assert compare_models({"a": a, "b": same, "c": c}).matched_by == "position"

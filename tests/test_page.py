@@ -59,7 +59,8 @@ def write_data(
                 write_image(data / category / "test" / defect / name, photograph)
                 scores = random.normal(size=size) + (1.5 + 0.3 * number + offset) * (mask == 255)
                 path = maps / category / "test" / defect / name.replace(".png", ".tiff")
-                write_map(path, (scores * 100 + 500 if "int" in dtype else scores).astype(dtype))
+                offset_of = {"uint16": 500, "int32": 20_000_000}  # float32 rounds the larger ones
+                write_map(path, (scores * 100 + offset_of[dtype] if "int" in dtype else scores).astype(dtype))
     return maps, data
 
 
@@ -81,19 +82,23 @@ class Parsed(HTMLParser):
         """Remember a text."""
         self.text += data
 
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all tags of a class."""
+        return [attributes for _, attributes in self.tags if attributes.get("class") == name]
+
     def cards(self) -> list[dict[str, str | None]]:
         """Return the attributes of the cards."""
-        return [attributes for tag, attributes in self.tags if tag == "li" and attributes.get("class") == "card"]
-
-    def fprs(self) -> list[float]:
-        """Return the shared FPRs of the slider."""
-        (body,) = (attributes for tag, attributes in self.tags if tag == "body")
-        return [float(fpr) for fpr in json.loads(str(body["data-fprs"]))]
+        return self.of_class("card")
 
     def steps(self) -> list[dict[str, Any]]:
         """Return what the slider knows of each view."""
-        views = [attributes for tag, attributes in self.tags if tag == "div" and attributes.get("class") == "view"]
-        return [json.loads(str(attributes["data-steps"])) for attributes in views]
+        return [json.loads(str(attributes["data-steps"])) for attributes in self.of_class("view")]
+
+
+def saved_page(results: Any, folder: Path) -> Parsed:
+    """Write the page of an evaluation or a comparison, and return it."""
+    results.save(folder, report=True)
+    return Parsed(folder / "report.html")
 
 
 def opened(address: str) -> NDArray[np.uint8]:
@@ -114,24 +119,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
-    """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel."""
+    """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel.
+
+    They are of the scores in float32, as those of the result and of the table are.
+    """
     ignored = 300 if dtype == "float32" else 0
     maps, data = write_data(tmp_path, dtype=dtype, ignored=ignored)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None)
-    evaluation.save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    fprs = page.fprs()
+    page = saved_page(evaluation, tmp_path / "out")
+    fprs = next(json.loads(str(attributes["data-fprs"])) for tag, attributes in page.tags if tag == "body")
     assert (fprs[0], fprs[-1], len(fprs)) == (BOUNDS[1], BOUNDS[0], NUM_STEPS)
     assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
-    thresholds = {
-        each.category: [each.result.threshold_at(fpr) for fpr in page.fprs()] for each in evaluation.categories
-    }
+    thresholds = {each.category: [each.result.threshold_at(fpr) for fpr in fprs] for each in evaluation.categories}
+    highest = {image["path"]: image["max_score"] for each in evaluation.categories for image in each.images}
     assert 18 < len(page.cards()) <= 26
     for card, steps in zip(page.cards(), page.steps(), strict=True):
         path, category = Path(str(card["data-name"])), str(card["data-category"])
         anomaly_map = tifffile.imread(maps / path.with_suffix(".tiff")).astype(np.float32)
         mask_path = data / path.parents[2] / "ground_truth" / path.relative_to(path.parents[1])
         mask = np.asarray(Image.open(mask_path)) if mask_path.exists() else np.zeros(anomaly_map.shape)
+        assert highest[str(path)] == float(anomaly_map[mask != 128].max())
         is_found = (anomaly_map[:, :, None] >= np.array(thresholds[category])) & (mask != 128)[:, :, None]
         in_mask, outside = (is_found & where[:, :, None] for where in (mask == 255, mask != 255))
         assert steps["numFalsePositives"] == outside.sum((0, 1)).tolist()
@@ -141,12 +148,27 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
         assert (picture[:, :, 0] == in_mask.sum(2)).all()
         assert (picture[:, :, 1] == outside.sum(2)).all()
         assert ((picture[:, :, 2] > 0) == (mask == 255)).all()
-    result = evaluation.categories[0].result
-    at_lower = result.operating_point(fpr=BOUNDS[0]).per_image_tprs.tolist()
-    tprs = {card["data-name"]: steps["tprs"] for card, steps in zip(page.cards(), page.steps(), strict=True)}
-    for pair, tpr in zip(evaluation.categories[0].pairs, at_lower, strict=True):
-        if not math.isnan(tpr):
-            assert tprs[pair.image.name][-1] == pytest.approx(tpr, abs=1e-12)
+    facts = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) pixels falsely found", page.text)]
+    assert facts == [steps["numFalsePositives"][0] for steps in page.steps()[18:]]
+
+
+def test_counts_are_those_of_the_result(tmp_path: Path) -> None:
+    """Where maps are resized, shares and falsely found pixels at both bounds are those of the operating points."""
+    maps, data = write_data(tmp_path)
+    for path in maps.rglob("*.tiff"):
+        tifffile.imwrite(path, tifffile.imread(path)[::2, ::2])
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+    page = saved_page(evaluation, tmp_path / "out")
+    steps = {card["data-name"]: steps for card, steps in zip(page.cards(), page.steps(), strict=True)}
+    for each in evaluation.categories:
+        for fpr, step in ((BOUNDS[1], 0), (BOUNDS[0], -1)):
+            point, num_found = each.result.operating_point(fpr=fpr), 0
+            for image, tpr in zip(each.images, point.per_image_tprs.tolist(), strict=True):
+                if image["is_anomalous"]:
+                    assert steps[image["path"]]["tprs"][step] == pytest.approx(tpr, abs=1e-12)
+                elif image["path"] in steps:
+                    num_found += steps[image["path"]]["numFalsePositives"][step]
+            assert num_found == round(point.shared_fpr * 4 * math.prod(SIZES[each.category]))
 
 
 def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any]) -> tuple[Path, Path]:
@@ -165,44 +187,39 @@ def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any])
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_single_pixels_survive_when_a_picture_shrinks(tmp_path: Path, is_busy: bool) -> None:
     """One falsely found pixel of a large image is still one on its small picture; all pictures of it are small."""
-    random = np.random.default_rng(0)
-    anomalous = random.uniform(size=(900, 1500)) if is_busy else np.zeros((900, 1500))
+    normal, anomalous = np.random.default_rng(0).uniform(size=(2, 900, 1500))
+    anomalous *= is_busy
     anomalous[333, 777] = 2
-    evaluation = evaluate(*write_one_image(tmp_path, random.uniform(size=(900, 1500)), anomalous), fpr_bounds=BOUNDS)
-    evaluation.save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    levels = page.steps()[0]["levels"]
+    evaluation = evaluate(*write_one_image(tmp_path, normal, anomalous), fpr_bounds=BOUNDS)
+    page = saved_page(evaluation, tmp_path / "out")
+    steps = page.steps()[0]
     if not is_busy:
-        assert (opened(levels)[:, :, 1] > 0).sum() == 1
-        assert page.steps()[0]["numFalsePositives"] == [1] * NUM_STEPS
+        assert (opened(steps["levels"])[:, :, 1] > 0).sum() == 1
+        assert steps["numFalsePositives"] == [1] * NUM_STEPS
     pictures = [str(a["src"]) for tag, a in page.tags if tag == "img" and a.get("class") != "drawing"][:2]
-    assert len(levels) + sum(map(len, pictures)) <= 90_000
+    assert len(steps["levels"]) + sum(map(len, pictures)) <= 90_000
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
-@pytest.mark.parametrize("is_all_infinite", [False, True])
-def test_infinite_normal_scores_cost_no_picture(tmp_path: Path, is_all_infinite: bool) -> None:
+@pytest.mark.parametrize("num_infinite", [2, 100])
+def test_infinite_normal_scores_cost_no_picture(tmp_path: Path, num_infinite: int) -> None:
     """Where no threshold is strict enough, as too many normal scores are +inf, the slider counts the infinite ones."""
     normal, anomalous = np.random.default_rng(0).uniform(size=(2, 100, 100))
-    normal[: 100 if is_all_infinite else 2] = math.inf  # an FPR of 0.02 is between the bounds
+    normal[:num_infinite] = math.inf  # an FPR of 0.02 is between the bounds
     evaluation = evaluate(*write_one_image(tmp_path, normal, anomalous), fpr_bounds=BOUNDS)
-    evaluation.save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    if is_all_infinite:
-        assert "no threshold is known" in page.text
-    else:
+    page = saved_page(evaluation, tmp_path / "out")
+    assert ("no threshold is known" in page.text) == (num_infinite == 100)
+    if num_infinite == 2:
         thresholds = [float(text) for text in page.steps()[0]["thresholds"]]
         assert 0 < thresholds[0] < 1
-        assert thresholds[-1] == math.inf
-        assert thresholds == sorted(thresholds)
+        assert thresholds == [*sorted(thresholds)[:-1], math.inf]
 
 
 @pytest.mark.parametrize("name", ["scores", "comparison"])
 def test_page_needs_nothing_else_and_runs_no_name(folder: Path, name: str) -> None:
     """A page loads nothing, and holds no script, handler or style but its own, though a file is called `<script>`."""
     page = Parsed(folder / name / "report.html")
-    assert [tag for tag, _ in page.tags].count("script") == 1
-    assert [tag for tag, _ in page.tags].count("style") == 1
+    assert [tag for tag, _ in page.tags if tag in {"script", "style"}] == ["style", "script"]
     for tag, attributes in page.tags:
         assert not any(attribute.startswith("on") or attribute == "style" for attribute in attributes)
         for attribute in ("src", "href", "data", "action", "srcset"):
@@ -219,10 +236,8 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_there(tmp_path
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
     (data / "bottle/test/crack/001.png").write_bytes(b"no image")
     (maps / "bottle/test/crack/002.tiff").unlink()
-    evaluation.save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
-    assert page.text.count("The image cannot be read") == 1
-    assert page.text.count("No picture: ") == 1
+    page = saved_page(evaluation, tmp_path / "out")
+    assert (page.text.count("The image cannot be read"), page.text.count("No picture: ")) == (1, 1)
     assert sum(not steps for steps in page.steps()) == 1
     assert len([card for card in page.cards() if card["data-value"]]) == 18
 
@@ -230,14 +245,11 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_there(tmp_path
 def test_page_without_a_score_says_why(tmp_path: Path) -> None:
     """Without normal images there is a page all the same, with the warning and without pictures."""
     maps, data = write_data(tmp_path)
-    for root in (maps, data):
-        for category in SIZES:
-            shutil.rmtree(root / category / "test/good")
-    evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
+    for good in [*tmp_path.glob("*/*/test/good")]:
+        shutil.rmtree(good)
+    page = saved_page(evaluate(maps, data, fpr_bounds=BOUNDS), tmp_path / "out")
     assert "none of the 9 images is normal" in page.text
-    assert len(page.cards()) == 18
-    assert not any(page.steps())
+    assert [bool(steps) for steps in page.steps()] == [False] * 18
 
 
 def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,26 +270,22 @@ def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
 def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) -> None:
     """Each image has a view of each model; within a category the one with the largest difference comes first."""
     page = Parsed(folder / "comparison/report.html")
-    differences: dict[str, list[float]] = {}
-    for card in page.cards():
-        differences.setdefault(str(card["data-category"]), []).append(float(str(card["data-value"])))
-    assert {category: len(values) for category, values in differences.items()} == {"bottle": 9, "screw": 9}
-    assert all(values == sorted(values, reverse=True) for values in differences.values())
-    views = [attributes for tag, attributes in page.tags if tag == "div" and attributes.get("class") == "view"]
-    assert [view["data-model"] for view in views[:2]] == ["better", "scores"]
-    assert len(views) == 36
+    for category in SIZES:
+        cards = [card for card in page.cards() if card["data-category"] == category]
+        differences = [float(str(card["data-value"])) for card in cards]
+        assert (len(cards), differences) == (9, sorted(differences, reverse=True))
+        assert {card["data-defect"] for card in cards} == {"crack", "hole"}
+    assert [view["data-model"] for view in page.of_class("view")] == ["better", "scores"] * 18
     assert all(page.steps())
-    assert {card["data-defect"] for card in page.cards()} == {"crack", "hole"}
 
 
 def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`aupimo evaluate --report` and `aupimo compare --report` write `report.html` and name it."""
-    maps, data = folder / "scores_data/maps", folder / "scores_data/data"
-    bounds = ("--fpr-bounds", "1e-2", "1e-1")
-    assert main(["evaluate", str(maps), "--data", str(data), *bounds, "--out", str(tmp_path / "a"), "--report"]) == 0
-    assert f"Open in a browser: {tmp_path / 'a/report.html'}" in capsys.readouterr().out
-    models = [str(tmp_path / "a"), str(folder / "better")]
-    assert main(["compare", *models, "--out", str(tmp_path / "c"), "--report"]) == 0
+    maps, data, out = folder / "scores_data/maps", folder / "scores_data/data", tmp_path / "a"
+    options = ("--fpr-bounds", "1e-2", "1e-1", "--report", "--out", str(out))
+    assert main(["evaluate", str(maps), "--data", str(data), *options]) == 0
+    assert f"Open in a browser: {out / 'report.html'}" in capsys.readouterr().out
+    assert main(["compare", str(out), str(folder / "better"), "--out", str(tmp_path / "c"), "--report"]) == 0
     assert "report.html" in capsys.readouterr().out
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
 
@@ -286,16 +294,15 @@ def test_page_holds_the_worst_images_first(folder: Path, tmp_path: Path) -> None
     """Anomalous images come by their score, normal ones by the share of falsely found pixels; and always the same."""
     page = Parsed(folder / "scores/report.html")
     evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
-    images = [image for scores in evaluation.categories for image in scores.images]
-    worst = sorted((image for image in images if image["is_anomalous"]), key=lambda image: image["aupimo"])
-    assert [card["data-name"] for card in page.cards()[:18]] == [image["path"] for image in worst]
-    scores = [float(str(card["data-value"])) for card in page.cards()[:18]]
-    assert scores == pytest.approx([image["aupimo"] for image in worst], abs=1e-12)
-    assert [int(str(card["data-size"])) for card in page.cards()[:18]] == [image["mask_pixels"] for image in worst]
-    assert {card["data-defect"] for card in page.cards()[:18]} == {"crack", "hole"}
-    size = {image["path"]: image["num_pixels"] for image in images}
+    images = {image["path"]: image for scores in evaluation.categories for image in scores.images}
+    worst = sorted((each for each in images.values() if each["is_anomalous"]), key=lambda image: image["aupimo"])
+    assert len(worst) == 18
+    for card, image in zip(page.cards(), worst, strict=False):
+        facts = (image["path"], str(image["mask_pixels"]), image["defect"])
+        assert (card["data-name"], card["data-size"], card["data-defect"]) == facts
+        assert float(str(card["data-value"])) == pytest.approx(image["aupimo"], abs=1e-12)
     normal = zip(page.cards()[18:], page.steps()[18:], strict=True)
-    shares = [steps["numFalsePositives"][0] / size[str(card["data-name"])] for card, steps in normal]
+    shares = [steps["numFalsePositives"][0] / images[card["data-name"]]["num_pixels"] for card, steps in normal]
     assert shares == sorted(shares, reverse=True)
     assert min(shares) > 0
     for text in (evaluation.categories[0].result.protocol, "screw", "fpr_bounds", "torchmetrics"):
@@ -309,24 +316,20 @@ def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path:
     for name in ("without summary", "moved", "official", "damaged", "seeds/seed0", "seeds/seed1"):
         shutil.copytree(folder / "better", tmp_path / name)
     (tmp_path / "without summary/summary.json").unlink()
-    summary = json.loads((tmp_path / "moved/summary.json").read_text())
-    summary["settings"]["maps"] = str(tmp_path / "nowhere")
-    (tmp_path / "moved/summary.json").write_text(json.dumps(summary))
+    summary = tmp_path / "moved/summary.json"
+    summary.write_text(summary.read_text().replace(str(folder / "better_data/maps"), str(tmp_path / "nowhere")))
     for file in (tmp_path / "official").rglob("aupimos.safetensors"):
         file.unlink()
     for file in (tmp_path / "damaged").rglob("aupimos.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
     names = ["scores", "without summary", "moved", "official", "damaged", "seeds"]
     models = [folder / "scores", *(tmp_path / name for name in names[1:])]
-    compare_paths(models, names).save(tmp_path / "out", report=True)
-    page = Parsed(tmp_path / "out/report.html")
+    page = saved_page(compare_paths(models, names), tmp_path / "out")
     assert "No pictures of without summary: there is no summary.json" in page.text
     assert re.search(r"No pictures of moved: .*there is no .*nowhere", page.text)
     assert "No pictures of seeds: a model with seeds" in page.text
-    assert page.text.count("no threshold is known") == 18
-    assert page.text.count("No picture: ") == 18
-    assert [bool(steps) for steps in page.steps()].count(True) == 18
-    assert len(page.steps()) == 6 * 18
+    assert page.text.count("no threshold is known") == page.text.count("No picture: ") == 18
+    assert sorted(bool(steps) for steps in page.steps()) == [False] * 5 * 18 + [True] * 18
 
 
 @pytest.mark.parametrize("num_thresholds", [None, 1000])
@@ -334,13 +337,11 @@ def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: i
     """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
     maps, data = write_data(tmp_path)
     for name in ("one", "two"):
-        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, num_thresholds=num_thresholds)
-        evaluation.save(tmp_path / name)
+        evaluate(maps, data, fpr_bounds=BOUNDS, num_thresholds=num_thresholds).save(tmp_path / name)
         write_data(tmp_path, offset=0.5)
     for file in (data / "bottle/ground_truth/crack").iterdir():
         write_image(file, np.roll(np.asarray(Image.open(file)), 3, 0))
-    compare_paths([tmp_path / "one", tmp_path / "two"]).save(tmp_path / "both", report=True)
-    page = Parsed(tmp_path / "both/report.html")
+    page = saved_page(compare_paths([tmp_path / "one", tmp_path / "two"]), tmp_path / "both")
     assert page.text.count("No picture: map or mask are not those that were scored.") == 18 + 6
     assert [bool(steps) for steps in page.steps()].count(True) == 12
 

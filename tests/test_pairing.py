@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from aupimo_torchmetrics.evaluate import LabelledImage, MapFiles
-from aupimo_torchmetrics.evaluate.maps.open import open_maps
+from aupimo_torchmetrics.evaluate import LabelledImage, MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.pairing import pair_maps
 
+NO_IMAGE = "a map without a test image"
 NAMES = ["p/test/crack/000.png", "p/test/good/000.png", "p/test/good/001.JPG"]
 
 
@@ -25,42 +25,41 @@ def image(name: str, category: str | None = None) -> LabelledImage:
 
 
 def pair(names: Sequence[str], images: Sequence[LabelledImage]) -> tuple[dict[str, str], dict[str, str]]:
-    """Maps by the names of their images, and reasons by bad files."""
+    """Maps by the names of their images, in the order of the images, and reasons by bad files."""
     pairs, bad_files = pair_maps(MapFiles(list(names), lambda _: torch.zeros(1, 1), list(names)), images)
     assert all(names[each.map_index] == each.name for each in pairs)
-    return {each.image.name: each.name for each in pairs}, dict(bad_files)
+    by_image = {each.image.name: each.name for each in pairs}
+    assert list(by_image) == [each.name for each in images if each.name in by_image]
+    return by_image, dict(bad_files)
+
+
+def matched(names: Sequence[str], maps: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What `pair` answers if each map is of the image at its place."""
+    return dict(zip(names, maps, strict=True)), {}
 
 
 WAYS: dict[str, Callable[[str], str]] = {
     "equal": lambda key: f"{key}.tiff",
     "suffix in capitals": lambda key: f"{key}.TIFF",
-    "image of asmaps.pt": lambda key: f"{key}.png",
     "no suffix": lambda key: key,
     "leading folders": lambda key: f"runs/seed 0/{key}.npy",
     "without the category": lambda key: f"{key.removeprefix('p/')}.npy",
     "without the folder test": lambda key: f"{key.replace('/test', '')}.npy",
     "absolute": lambda key: f"/home/somebody/data/mvtec/{key}.png",
     "from Windows": lambda key: "D:\\data\\mvtec\\" + key.replace("/", "\\") + ".png",
-    "of a server": lambda key: "\\\\nas\\mvtec\\" + key.replace("/", "\\") + ".png",
     "with dots": lambda key: f"./{key}.png",
     "from above": lambda key: f"../mvtec/{key}.png",
     "suffix of the image": lambda key: f"{key}.png.npy",
     "_map": lambda key: f"{key}_map.tiff",
     "_anomaly_map": lambda key: f"{key}_anomaly_map.npy",
-    "-heat": lambda key: f"{key}-heat.tiff",
     ".map": lambda key: f"{key}.map.tiff",
-    "suffix and ending": lambda key: f"{key}.png_map.tiff",
-    "ending and folders": lambda key: f"runs/{key}_map.tiff",
     "joined": lambda key: f"{key.replace('/', '_')}.tiff",
     "joined by two": lambda key: f"{key.replace('/', '__')}.tiff",
     "joined by hyphens": lambda key: f"{key.replace('/', '-')}.npy",
     "joined by dots": lambda key: f"{key.replace('/', '.')}.npy",
     "joined in a folder": lambda key: f"runs/seed 0/{key.replace('/', '_')}.npy",
     "joined without the category": lambda key: f"{key.removeprefix('p/').replace('/', '_')}.npy",
-    "joined in a folder of the category": lambda key: f"p/{key.removeprefix('p/').replace('/', '_')}.npy",
     "joined without the folder test": lambda key: f"{key.replace('/test', '').replace('/', '_')}.npy",
-    "joined with an ending": lambda key: f"{key.replace('/', '_')}_anomaly_map.npy",
-    "joined with the suffix of the image": lambda key: f"{key.replace('/', '_')}.png.npy",
 }
 """How maps may be named, by the key of their image."""
 
@@ -70,47 +69,43 @@ def test_ways_to_name_maps(way: str) -> None:
     """A whole set that follows one pattern is matched, whatever the pattern."""
     images = [image(name) for name in NAMES]
     names = [WAYS[way](each.key) for each in images]
-    assert pair(names, images) == (dict(zip(NAMES, names, strict=True)), {})
-    assert pair(names[::-1], images) == (dict(zip(NAMES, names, strict=True)), {})
+    assert pair(names, images) == pair(names[::-1], images) == matched(NAMES, names)
 
 
 ONE_TO_ONE = [
-    (["images/x.png"], ["x.tiff"]),
-    (["images/x.png"], ["out/maps/x.tiff"]),
-    (["set/bottle/test/good/x.png"], ["/a/b/bottle/test/good/x.png"]),
-    (["x.png"], ["x.png.npy"]),
-    (["bagel/test/crack/rgb/000.png"], ["bagel/test/crack/000.tiff"]),
-    (
-        ["bagel/test/crack/rgb/000.png", "rope/test/crack/rgb/000.png"],
-        ["bagel_test_crack_000.npy", "rope_test_crack_000.npy"],
-    ),
-    (["test/20000.png"], ["20000.tiff"]),
-    (["img.v2.png"], ["img.v2_map.tiff"]),
-    (["img.v2.png"], ["img.v2"]),
-    (["a b/c,d.png"], ["a b/c,d.npy"]),
-    (["p/test/Kratzer \u00e4.png"], ["p/test/Kratzer a\u0308.tiff"]),  # both forms of Unicode
-    (["q/test/a_b/0.png", "q/test/good/0.png"], ["q_a_b_0.npy", "q_good_0.npy"]),
-    (["p/OK/S1/a1.jpg", "p/NG/AK/S2/a2.jpg"], ["a1_map.npy", "a2_map.npy"]),  # at several depths
+    ("images/x.png", "x.tiff"),
+    ("images/x.png", "out/maps/x.tiff"),
+    ("set/bottle/test/good/x.png", "/a/b/bottle/test/good/x.png"),
+    ("x.png", "x.png.npy"),
+    ("bagel/test/crack/rgb/000.png", "bagel/test/crack/000.tiff"),
+    ("bagel/test/crack/rgb/0.png rope/test/crack/rgb/0.png", "bagel_test_crack_0.npy rope_test_crack_0.npy"),
+    ("test/20000.png", "20000.tiff"),
+    ("img.v2.png", "img.v2_map.tiff"),
+    ("img.v2.png", "img.v2"),
+    ("p/c,d/Kratzer_\u00e4.png", "p/c,d/Kratzer_a\u0308.tiff"),  # both forms of Unicode
+    ("q/test/a_b/0.png q/test/good/0.png", "q_a_b_0.npy q_good_0.npy"),
+    ("p/OK/S1/a1.jpg p/NG/AK/S2/a2.jpg", "a1_map.npy a2_map.npy"),  # at several depths
 ]
 """Images and their maps."""
 
 
 @pytest.mark.parametrize(("names", "map_names"), ONE_TO_ONE)
-def test_folders_of_the_data_set_that_maps_do_without(names: list[str], map_names: list[str]) -> None:
+def test_folders_of_the_data_set_that_maps_do_without(names: str, map_names: str) -> None:
     """Folders that tell no image from another may be missing, or differ, on either side."""
-    assert pair(map_names, [image(name) for name in names]) == (dict(zip(names, map_names, strict=True)), {})
+    images = [image(name) for name in names.split()]
+    assert pair(map_names.split(), images) == matched(names.split(), map_names.split())
 
 
 def test_a_data_set_of_one_category() -> None:
     """Names of maps may begin with the category that is the data set, but with no other, which has no images here."""
     images = [image(f"test/{end}.png", "p") for end in ("a_b/0", "good/0")]
     names = ["p_a_b_0.tiff", "p_good_0.tiff"]
-    assert pair(names, images) == ({each.name: name for each, name in zip(images, names, strict=True)}, {})
+    assert pair(names, images) == matched([each.name for each in images], names)
     assert pair([name.replace("p_", "q_") for name in names], images)[0] == {}
     names = [f"{category}/{each.key}.npy" for category in "pq" for each in images]
-    assert pair(names, images)[1] == dict.fromkeys(names[2:], "a map without a test image")
+    assert pair(names, images)[1] == dict.fromkeys(names[2:], NO_IMAGE)
     several = [image(f"{category}/test/good/000.png") for category in "ab"]
-    assert pair(["b/test/good/000.tiff"], several) == ({"b/test/good/000.png": "b/test/good/000.tiff"}, {})
+    assert pair(["b/test/good/000.tiff"], several) == matched(["b/test/good/000.png"], ["b/test/good/000.tiff"])
 
 
 REFUSED: dict[str, Callable[[str], str]] = {
@@ -132,67 +127,57 @@ def test_ways_that_are_refused(way: str, prefix: str) -> None:
     """What contradicts the folders of an image, or begins before its name, is taken for no image at all."""
     images = [image(name.removeprefix("p/"), "p") if not prefix else image(name) for name in NAMES]
     names = [REFUSED[way](name.rpartition(".")[0]) for name in NAMES]
-    assert pair(names, images) == ({}, dict.fromkeys(names, "a map without a test image"))
+    assert pair(names, images) == ({}, dict.fromkeys(names, NO_IMAGE))
 
 
-@pytest.mark.parametrize(
-    ("map_name", "name"),
-    [
-        ("good/000.tiff", "p/test/crack/000.png"),
-        ("/x/p/test/good/000.tiff", "p/test/crack/000.png"),
-        ("bottle/test/good/000.tiff", "screw/test/good/000.png"),
-        ("000.tiff", "p/test/crack/0000.png"),
-        ("p/test/crack/IMG.tiff", "p/test/crack/img.png"),
-        ("../000.tiff/x.png", "p/test/crack/000.png"),
-    ],
-)
-def test_maps_of_something_else(map_name: str, name: str) -> None:
+SOMETHING_ELSE = {
+    "good/000.tiff": "p/test/crack/000.png",
+    "/x/p/test/good/000.tiff": "p/test/crack/000.png",
+    "bottle/test/good/000.tiff": "screw/test/good/000.png",
+    "000.tiff": "p/test/crack/0000.png",
+    "p/test/crack/IMG.tiff": "p/test/crack/img.png",
+    "../000.tiff/x.png": "p/test/crack/000.png",
+}
+
+
+@pytest.mark.parametrize("name", SOMETHING_ELSE)
+def test_maps_of_something_else(name: str) -> None:
     """A map whose folders or name contradict the image is a map without an image."""
-    assert pair([map_name], [image(name)]) == ({}, {map_name: "a map without a test image"})
+    assert pair([name], [image(SOMETHING_ELSE[name])]) == ({}, {name: NO_IMAGE})
 
 
-def test_a_map_that_fits_in_another_way_than_the_rest() -> None:
+@pytest.mark.parametrize("odd", ["002.tiff", "p/test/good/002.tiff", "p/test/crack/002_map.tiff", "q/crack/002.tiff"])
+def test_a_map_that_fits_in_another_way_than_the_rest(odd: str) -> None:
     """What would match one map only is not taken, and both map and image are named."""
     images = [image(name) for name in ("p/test/crack/002.png", *NAMES)]
-    rest = [f"{each.key}.tiff" for each in images[1:]]
-    for odd in ("002.tiff", "p/test/good/002.tiff", "p/test/crack/002_map.tiff", "other/crack/002.tiff"):
-        pairs, bad_files = pair([*rest, odd], images)
-        assert set(pairs) == set(NAMES)
-        assert bad_files == {
-            odd: "a map without a test image",
-            "p/test/crack/002.png": "a test image without a map",
-        }
+    pairs, bad_files = pair([*(f"{each.key}.tiff" for each in images[1:]), odd], images)
+    assert list(pairs) == NAMES
+    assert bad_files == {odd: NO_IMAGE, "p/test/crack/002.png": "a test image without a map"}
 
 
+A_B = "p/test/a/b_0.png p/test/a_b/0.png"
 SEVERAL_IMAGES = [
-    (["000.tiff", "001.tiff"], NAMES, "p/test/crack/000.png and p/test/good/000.png"),
-    (
-        ["p_test_a_b_0.npy", "p_test_good_1.npy"],
-        ["p/test/a/b_0.png", "p/test/a_b/0.png", "p/test/good/1.png"],
-        "p/test/a/b_0.png and p/test/a_b/0.png",
-    ),
-    (["a_0.npy"], ["p/test/a/0.png", "q/test/a/0.png"], "p/test/a/0.png and q/test/a/0.png"),
+    ("000.tiff 001.tiff", " ".join(NAMES), "p/test/crack/000.png and p/test/good/000.png"),
+    ("p_test_a_b_0.npy p_test_good_1.npy", f"{A_B} p/test/good/1.png", A_B.replace(" ", " and ")),
+    ("a_0.npy", "p/test/a/0.png q/test/a/0.png", "p/test/a/0.png and q/test/a/0.png"),
 ]
 
 
 @pytest.mark.parametrize(("map_names", "names", "both"), SEVERAL_IMAGES)
-def test_a_map_that_fits_several_images(map_names: list[str], names: list[str], both: str) -> None:
+def test_a_map_that_fits_several_images(map_names: str, names: str, both: str) -> None:
     """A map is refused where two images would fit, and both are named, with what helps; others are taken."""
-    pairs, bad_files = pair(map_names, [image(name) for name in names])
-    assert len(pairs) == len(map_names) - 1
-    assert f"several images, as {both}; " in bad_files[map_names[0]]
-    assert "`data` of one category" in bad_files[map_names[0]]
+    first, *others = map_names.split()
+    pairs, bad_files = pair([first, *others], [image(name) for name in names.split()])
+    assert len(pairs) == len(others)
+    assert f"several images, as {both}; " in bad_files[first]
+    assert "`data` of one category" in bad_files[first]
 
 
-@pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        ("{}.tif", "{}.tiff"),
-        ("{}.tiff", "{}_map.tiff"),
-        ("maps/padim/{}.npy", "maps/uflow/{}.tiff"),
-        ("a/{}.npy", "a/b/{}.npy"),
-    ],
-)
+TWO_WAYS = [("{}.tif", "{}.tiff"), ("{}.tiff", "{}_map.tiff")]
+TWO_WAYS += [("maps/padim/{}.npy", "maps/uflow/{}.tiff"), ("a/{}.npy", "a/b/{}.npy")]
+
+
+@pytest.mark.parametrize(("one", "two"), TWO_WAYS)
 def test_several_maps_of_an_image(one: str, two: str) -> None:
     """None is chosen: two are named, with the settings that choose. Where one image has them, the rest is paired."""
     images = [image(name) for name in NAMES]
@@ -201,10 +186,8 @@ def test_several_maps_of_an_image(one: str, two: str) -> None:
         pairs, bad_files = pair([one.format(key) for key in keys] + [two.format(key) for key in seconds], images)
         assert len(pairs) + len(bad_files) == len(images)
         for name, key in zip(NAMES, seconds, strict=False):
-            reason = (
-                f"several maps of one image, as {one.format(key)} and {two.format(key)}; the folder of one of them as "
-            )
-            assert bad_files[name].startswith(reason)
+            both = f"{one.format(key)} and {two.format(key)}"
+            assert bad_files[name].startswith(f"several maps of one image, as {both}; the folder of one of them as ")
 
 
 def test_sets_of_maps_of_the_same_images(tmp_path: Path) -> None:
@@ -218,37 +201,25 @@ def test_sets_of_maps_of_the_same_images(tmp_path: Path) -> None:
     assert len(pair_maps(open_maps(tmp_path / "seed1"), images)[0]) == len(NAMES)
 
 
-@pytest.mark.parametrize(
-    "names", [["a1.npy", "a9.npy"], ["NG/a1.npy", "NG/a2.npy"], ["run1/p/a1.npy", "run1/p/a2.npy"]]
-)
-def test_names_alone_that_do_not_tell(names: list[str]) -> None:
+@pytest.mark.parametrize("names", ["a1.npy a9.npy", "NG/a1.npy NG/a2.npy", "run1/p/a1.npy run1/p/a2.npy"])
+def test_names_alone_that_do_not_tell(names: str) -> None:
     """If a map fits no image, or lies in a folder that the image does not, not all maps are matched."""
-    assert pair(names, [image("p/OK/S1/a1.jpg"), image("p/NG/AK/S2/a2.jpg")])[1]
+    assert pair(names.split(), [image("p/OK/S1/a1.jpg"), image("p/NG/AK/S2/a2.jpg")])[1]
 
 
 def test_images_with_problems() -> None:
     """What is wrong with an image is told once, before what is wrong with its map; a row of a table by its line."""
-    images = [
-        image(NAMES[0])._replace(problem="several masks"),
-        image(NAMES[1])._replace(problem="no mask", place="t.csv, line 7"),
-        image(NAMES[2]),
-    ]
+    facts: list[dict[str, str]] = [{"problem": "several masks"}, {"problem": "no mask", "place": "t.csv, line 7"}, {}]
+    images = [image(name)._replace(**each) for name, each in zip(NAMES, facts, strict=True)]
     pairs, bad_files = pair([f"{each.key}.tiff" for each in images], images)
     assert list(pairs) == [NAMES[2]]
     assert bad_files == {NAMES[0]: "several masks", "t.csv, line 7": f"{NAMES[1]}: no mask"}
 
 
-def test_order_of_pairs() -> None:
-    """Pairs have the order of the images, whatever that of the maps."""
-    images = [image(name) for name in NAMES]
-    pairs, _ = pair_maps(MapFiles([f"{each.key}.png" for each in images[::-1]], lambda _: torch.zeros(1, 1)), images)
-    assert [(each.image.name, each.map_index) for each in pairs] == list(zip(NAMES, (2, 1, 0), strict=True))
-
-
 def test_no_images_and_no_maps() -> None:
     """Nothing to match is no error here."""
     assert pair([], [image(NAMES[0])]) == ({}, {})
-    assert pair(["a.png"], []) == ({}, {"a.png": "a map without a test image"})
+    assert pair(["a.png"], []) == ({}, {"a.png": NO_IMAGE})
 
 
 @pytest.mark.parametrize("way", ["absolute", "_map", "nothing fits"])
