@@ -20,17 +20,18 @@ import tifffile
 from data_sets import write_image, write_map
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import rankdata
 
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
-from aupimo_torchmetrics.evaluate import evaluate
+from aupimo_torchmetrics.evaluate import Evaluation, evaluate
 
 BOUNDS = (1e-2, 1e-1)
 SIZES = {"bottle": (40, 60), "screw": (64, 48)}
 HOSTILE = "<script>document.title='run'<&\"'.png"
 """Name of a file that would run if it were not escaped."""
 SHOWN = "#images .card:not([hidden])"
-NUM_STEPS = 21
+NUM_STEPS = 31
 """Positions of the slider."""
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -90,6 +91,10 @@ class Parsed(HTMLParser):
         """Return the attributes of the cards."""
         return self.of_class("card")
 
+    def fprs(self) -> list[float]:
+        """Return the shared FPRs of the slider."""
+        return next([float(fpr) for fpr in json.loads(str(a["data-fprs"]))] for tag, a in self.tags if tag == "body")
+
     def steps(self) -> list[dict[str, Any]]:
         """Return what the slider knows of each view."""
         return [json.loads(str(attributes["data-steps"])) for attributes in self.of_class("view")]
@@ -117,20 +122,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def lowest_scores(evaluation: Evaluation, maps: Path, category: str, fprs: list[float]) -> list[float]:
+    """The lowest normal score of a category that at most each share of its normal pixels reach."""
+    (scores,) = (each for each in evaluation.categories if each.category == category)
+    paths = [image["path"] for image in scores.images if not image["is_anomalous"]]
+    normal = np.sort(np.stack([tifffile.imread((maps / path).with_suffix(".tiff")) for path in paths]), axis=None)
+    shares = {score: float((normal >= score).mean()) for score in normal.astype(np.float32)}
+    return [min(float(score) for score, share in shares.items() if share <= fpr) for fpr in fprs]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
     """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel.
 
-    They are of the scores in float32, as those of the result and of the table are.
+    They are of the scores in float32, as those of the result and of the table are. The steps are evenly spaced in log
+    from 1 to the upper FPR bound, and from there to the lower bound; the chosen threshold is one more.
     """
     ignored = 300 if dtype == "float32" else 0
     maps, data = write_data(tmp_path, dtype=dtype, ignored=ignored)
-    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None)
+    chosen = 20_000_150.0 if dtype == "int32" else 650.0 if dtype == "uint16" else 1.5
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None, threshold=chosen)
     page = saved_page(evaluation, tmp_path / "out")
-    fprs = next(json.loads(str(attributes["data-fprs"])) for tag, attributes in page.tags if tag == "body")
-    assert (fprs[0], fprs[-1], len(fprs)) == (BOUNDS[1], BOUNDS[0], NUM_STEPS)
-    assert np.allclose(np.diff(np.log10(fprs)), -1 / (NUM_STEPS - 1), atol=1e-12)
-    thresholds = {each.category: [each.result.threshold_at(fpr) for fpr in fprs] for each in evaluation.categories}
+    fprs = page.fprs()
+    at_upper = fprs.index(BOUNDS[1])
+    assert (fprs[0], fprs[-1], len(fprs)) == (1, BOUNDS[0], NUM_STEPS)
+    for part in (fprs[: at_upper + 1], fprs[at_upper:]):
+        assert np.diff(np.log(part)) == pytest.approx(np.log(part[-1] / part[0]) / (len(part) - 1))
+    thresholds = {each: sorted([*lowest_scores(evaluation, maps, each, fprs), chosen]) for each in SIZES}
     highest = {image["path"]: image["max_score"] for each in evaluation.categories for image in each.images}
     assert 18 < len(page.cards()) <= 26
     for card, steps in zip(page.cards(), page.steps(), strict=True):
@@ -139,8 +157,9 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
         mask_path = data / path.parents[2] / "ground_truth" / path.relative_to(path.parents[1])
         mask = np.asarray(Image.open(mask_path)) if mask_path.exists() else np.zeros(anomaly_map.shape)
         assert highest[str(path)] == float(anomaly_map[mask != 128].max())
-        is_found = (anomaly_map[:, :, None] >= np.array(thresholds[category])) & (mask != 128)[:, :, None]
+        is_found = (anomaly_map[:, :, None] >= np.array(thresholds[category], np.float32)) & (mask != 128)[:, :, None]
         in_mask, outside = (is_found & where[:, :, None] for where in (mask == 255, mask != 255))
+        assert thresholds[category][steps["chosen"]] == chosen
         assert steps["numFalsePositives"] == outside.sum((0, 1)).tolist()
         if mask.any():
             assert steps["tprs"] == (in_mask.sum((0, 1)) / (mask == 255).sum()).tolist()
@@ -148,8 +167,12 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
         assert (picture[:, :, 0] == in_mask.sum(2)).all()
         assert (picture[:, :, 1] == outside.sum(2)).all()
         assert ((picture[:, :, 2] > 0) == (mask == 255)).all()
-    facts = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) pixels falsely found", page.text)]
-    assert facts == [steps["numFalsePositives"][0] for steps in page.steps()[18:]]
+    found = re.findall(r"([\d,]+) pixels falsely found \(.*?at .*?: ([\d,]+) pixels falsely found", page.text)
+    assert len(found) == len(page.cards()) - 18
+    for (text, text_chosen), steps in zip(found, page.steps()[18:], strict=True):
+        step = at_upper + (steps["chosen"] <= at_upper)
+        assert int(text.replace(",", "")) == steps["numFalsePositives"][step]
+        assert int(text_chosen.replace(",", "")) == steps["numFalsePositives"][steps["chosen"]]
 
 
 def test_counts_are_those_of_the_result(tmp_path: Path) -> None:
@@ -161,7 +184,7 @@ def test_counts_are_those_of_the_result(tmp_path: Path) -> None:
     page = saved_page(evaluation, tmp_path / "out")
     steps = {card["data-name"]: steps for card, steps in zip(page.cards(), page.steps(), strict=True)}
     for each in evaluation.categories:
-        for fpr, step in ((BOUNDS[1], 0), (BOUNDS[0], -1)):
+        for fpr, step in ((BOUNDS[1], page.fprs().index(BOUNDS[1])), (BOUNDS[0], -1)):
             point, num_found = each.result.operating_point(fpr=fpr), 0
             for image, tpr in zip(each.images, point.per_image_tprs.tolist(), strict=True):
                 if image["is_anomalous"]:
@@ -302,7 +325,8 @@ def test_page_holds_the_worst_images_first(folder: Path, tmp_path: Path) -> None
         assert (card["data-name"], card["data-size"], card["data-defect"]) == facts
         assert float(str(card["data-value"])) == pytest.approx(image["aupimo"], abs=1e-12)
     normal = zip(page.cards()[18:], page.steps()[18:], strict=True)
-    shares = [steps["numFalsePositives"][0] / images[card["data-name"]]["num_pixels"] for card, steps in normal]
+    at_upper = page.fprs().index(BOUNDS[1])
+    shares = [steps["numFalsePositives"][at_upper] / images[card["data-name"]]["num_pixels"] for card, steps in normal]
     assert shares == sorted(shares, reverse=True)
     assert min(shares) > 0
     for text in (evaluation.categories[0].result.protocol, "screw", "fpr_bounds", "torchmetrics"):
@@ -344,6 +368,32 @@ def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: i
     page = saved_page(compare_paths([tmp_path / "one", tmp_path / "two"]), tmp_path / "both")
     assert page.text.count("No picture: map or mask are not those that were scored.") == 18 + 6
     assert [bool(steps) for steps in page.steps()].count(True) == 12
+
+
+def test_equal_scores_come_by_the_highest_score_in_the_mask(tmp_path: Path) -> None:
+    """Of images of which nothing is found, those come first whose defects score lowest; a browser sorts so, too."""
+    evaluation = evaluate(*write_data(tmp_path, offset=-9), fpr_bounds=BOUNDS)
+    page = saved_page(evaluation, tmp_path / "out")
+    highest = {image["path"]: image["mask_max_score"] for scores in evaluation.categories for image in scores.images}
+    cards = page.cards()[:18]
+    assert {card["data-value"] for card in cards} == {"0.00000000000000000"}
+    peaks = [highest[card["data-name"]] for card in cards]
+    assert peaks == sorted(peaks)
+    assert len({*peaks}) == 18
+    assert [float(str(card["data-peak"])) for card in cards] == pytest.approx(peaks, abs=1e-6)
+
+
+def test_many_pixels_leave_the_slider_near_its_rates(tmp_path: Path) -> None:
+    """Where not all normal scores are kept, thresholds above the bounds are of a sample, near their rates."""
+    normal, anomalous = np.random.default_rng(0).normal(size=(2, 700, 700))
+    evaluation = evaluate(*write_one_image(tmp_path, normal, anomalous), fpr_bounds=(1e-4, 1e-3))
+    page = saved_page(evaluation, tmp_path / "out")
+    thresholds = evaluation.categories[0].slider_thresholds
+    assert thresholds == sorted(thresholds)
+    assert thresholds[0] == np.float32(normal.min())
+    rates = [float((normal.astype(np.float32) >= np.float32(threshold)).mean()) for threshold in thresholds]
+    for fpr, rate in zip(page.fprs(), rates, strict=True):
+        assert rate == pytest.approx(fpr, rel=0.15)
 
 
 @pytest.fixture
@@ -443,6 +493,8 @@ def test_browser_shows_an_image_large_with_a_slider(folder: Path, visit: Any, na
     dialog = page.get_by_role("dialog")
     assert dialog.locator("h2").inner_text() == card.get_attribute("data-name")
     drawn = []
+    start = dialog.get_by_role("slider").input_value()
+    assert page.locator("body").evaluate("body => JSON.parse(body.dataset.fprs)")[int(start)] == BOUNDS[1]
     for step, key in ((0, "Home"), (NUM_STEPS - 1, "End")):
         dialog.get_by_role("slider").focus()
         page.keyboard.press(key)
@@ -466,6 +518,50 @@ def test_browser_shows_an_image_large_with_a_slider(folder: Path, visit: Any, na
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert page.evaluate("document.activeElement.className") == "open"
+
+
+@pytest.mark.slow
+def test_browser_shows_the_chosen_threshold_and_the_anomaly_map(folder: Path, tmp_path: Path, visit: Any) -> None:
+    """The dialog begins at the chosen threshold, and the slider leaves it; maps take the place of the pixel AUPIMO."""
+    maps, data = folder / "scores_data/maps", folder / "scores_data/data"
+    evaluate(maps, data, fpr_bounds=BOUNDS, threshold=0.75).save(tmp_path, report=True)
+    page = visit(tmp_path / "report.html")
+    card = page.locator("#images .card").first
+    steps = json.loads(str(card.locator(".view").get_attribute("data-steps")))
+    card.locator(".open").click()
+    dialog = page.get_by_role("dialog")
+    figure = dialog.locator("figure")
+    assert "threshold 0.75" in dialog.locator("figcaption").inner_text()
+    assert steps["thresholds"][steps["chosen"]] == "0.75"
+    dialog.get_by_role("slider").focus()
+    page.keyboard.press("Home")
+    assert f"threshold {steps['thresholds'][0]}" in dialog.locator("figcaption").inner_text()
+    assert not dialog.get_by_label("at the chosen threshold").is_checked()
+    wait_until(figure).to_have_attribute("aria-busy", "false")
+    dialog.get_by_label("marks").uncheck()
+    dialog.get_by_label("anomaly map").check()
+    assert brightness(dialog.locator("canvas")) == pytest.approx(level_ranks(steps), abs=1e-9)
+    page.keyboard.press("Escape")
+    page.get_by_label("Show", exact=True).select_option("map")
+    wait_until(card.locator("canvas.map")).to_be_visible()
+    assert not card.locator(".marks").is_visible()
+    page.get_by_role("button", name="Show all").click()
+    wait_until(card.locator(".marks")).to_be_visible()
+    assert not card.locator("canvas.map").is_visible()
+
+
+def brightness(canvas: Any) -> list[float]:
+    """Ranks of the brightness of the pixels of a canvas, ties by their mean."""
+    script = """canvas => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return Array.from({ length: data.length / 4 }, (_, i) => data[4 * i] + data[4 * i + 1] + data[4 * i + 2]);
+    }"""
+    return list(rankdata(canvas.evaluate(script)))
+
+
+def level_ranks(steps: dict[str, Any]) -> list[float]:
+    """Ranks of the levels of the pixels of a picture."""
+    return list(rankdata(opened(steps["levels"])[:, :, :2].max(2).ravel()))
 
 
 def num_drawn(dialog: Any, place: int) -> dict[str, int]:
