@@ -37,6 +37,11 @@ MAPS, MASKS = make_batch("NANANANANA", 3)
 IMAGES = torch.rand(len(MAPS), 3, *MAPS.shape[1:], generator=torch.Generator().manual_seed(1))
 SCORES = functional.aupimo(MAPS, MASKS, fpr_bounds=FPR_BOUNDS, reduction="none")
 
+FEW_MASKS = MASKS.clone()
+FEW_MASKS[9] = False
+FEW_MASKS[9, 3, 4] = True
+"""One mask of one pixel, which is found or not, so that the shares at 0 and 1 differ."""
+
 Batch = dict[str, Any]
 Step = Callable[["Detector", Batch, int], Any]
 
@@ -86,6 +91,24 @@ def scoring(
 
 
 update_and_log = scoring()
+
+
+def log_collection(model: Detector, batch: Batch, _: int) -> None:
+    """Update `model.metrics`, and log them as a dictionary."""
+    model.metrics.update(batch["scores"], batch["truth"])
+    model.log_dict(model.metrics)
+
+
+def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
+    """Return the maps that a model gives in an epoch, others each time."""
+    return maps - 0.3 * epoch * maps.roll(3, -1)
+
+
+def in_epochs(step: Step = update_and_log) -> Step:
+    """Return a step with the maps of the epoch."""
+    return lambda model, batch, dataloader_idx: step(
+        model, {**batch, "scores": maps_of_epoch(batch["scores"], model.current_epoch)}, dataloader_idx
+    )
 
 
 class Detector(pl.LightningModule):

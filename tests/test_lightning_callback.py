@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
-import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import matplotlib as mpl
-
-mpl.use("Agg")
 
 import numpy as np
 import pytest
@@ -22,6 +15,7 @@ import torch
 from helpers import FPR_BOUNDS, run_ranks
 from lightning.pytorch.loggers import CSVLogger
 from loops import (
+    FEW_MASKS,
     MAPS,
     MASKS,
     Batch,
@@ -29,15 +23,18 @@ from loops import (
     FigureLogger,
     advice_of_lightning,
     fit,
+    in_epochs,
+    join_processes,
     loader,
+    log_collection,
     make_trainer,
+    maps_of_epoch,
     new_metric,
     read_events,
-    update_and_log,
+    scoring,
 )
 from matplotlib import pyplot as plt
 from PIL import Image
-from torch import Tensor
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import functional
@@ -50,27 +47,12 @@ SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
 STEPS = [4, 9]
 """Lightning logs the scalars of a validation at the step before the one that is next: here after 5 and 10 steps."""
 
-FEW_MASKS = MASKS.clone()
-FEW_MASKS[9] = False
-FEW_MASKS[9, 3, 4] = True
-"""One mask of one pixel, which is found or not, so that the shares at 0 and 1 differ."""
+others_each_epoch = in_epochs(scoring(lambda batch: (batch["scores"], FEW_MASKS[batch["index"]], batch["index"])))
 
 
-def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
-    """Return the maps that the model gives in an epoch, others each time."""
-    return maps - 0.3 * epoch * maps.roll(3, -1)
-
-
-def others_each_epoch(model: Detector, batch: Batch, _: int) -> None:
-    """Score the maps of the epoch, and log the score."""
-    maps = maps_of_epoch(batch["scores"], model.current_epoch)
-    model.aupimo.update(maps, FEW_MASKS[batch["index"]], batch["index"])
-    model.log("val/aupimo", model.aupimo)
-
-
-def open_picture(encoded: bytes) -> Any:
-    """Pixels (H, W, channels) of a PNG."""
-    return np.asarray(Image.open(io.BytesIO(encoded)))
+def pictures(events: Any, tag: str) -> list[Any]:
+    """Pixels (H, W, channels) of each picture that was logged."""
+    return [np.asarray(Image.open(io.BytesIO(image.encoded_image_string))) for image in events.Images(tag)]
 
 
 def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
@@ -98,7 +80,7 @@ def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
         assert [event.step for event in kind(tag)] == STEPS, tag
     assert max(events.Scalars(tag)[0].value for tag in SHARES) > 0
     for tag in FIGURES:
-        first, second = (open_picture(image.encoded_image_string) for image in events.Images(tag))
+        first, second = pictures(events, tag)
         assert first.shape == second.shape
         assert not np.array_equal(first, second)
     assert plt.get_fignums() == []
@@ -109,9 +91,8 @@ def test_every_n_epochs(tmp_path: Path, every: int) -> None:
     """Of two epochs the second is drawn or none, and nothing of a sanity check that sees all of the data."""
     logger = FigureLogger()
     trainer = fit(tmp_path, Detector(), AUPIMOCallback(every_n_epochs=every), logger=logger, num_sanity_val_steps=-1)
-    assert {tag: len(figures) for tag, figures in logger.figures.items()} == dict.fromkeys(
-        FIGURES if every == 2 else (), 1
-    )
+    numbers = {tag: len(figures) for tag, figures in logger.figures.items()}
+    assert numbers == dict.fromkeys(FIGURES if every == 2 else (), 1)
     assert set(trainer.callback_metrics) >= SHARES
 
 
@@ -119,9 +100,8 @@ def test_every_n_epochs(tmp_path: Path, every: int) -> None:
 def test_runs_of_their_own_are_always_logged(tmp_path: Path) -> None:
     """`Trainer.validate` and `Trainer.test` log under their own names."""
 
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.aupimo.update(batch["scores"], batch["truth"])
-        model.log("test/aupimo" if model.trainer.testing else "val/aupimo", model.aupimo)
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        scoring(tag="test/aupimo" if model.trainer.testing else "val/aupimo")(model, batch, dataloader_idx)
 
     trainer = make_trainer(tmp_path, AUPIMOCallback(every_n_epochs=100))
     trainer.validate(Detector(step), loader(), verbose=False)
@@ -135,14 +115,9 @@ def test_runs_of_their_own_are_always_logged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("metric", "names"), [(None, ("strict", "wide")), ("metrics.strict", ("strict",))])
 def test_members_of_a_collection(tmp_path: Path, metric: Any, names: tuple[str, ...]) -> None:
     """Each metric of a collection, or one of them, is logged under its name, with its own scores of shared states."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.metrics.update(batch["scores"], batch["truth"])
-        model.log_dict(model.metrics)
-
     lower = {"strict": FPR_BOUNDS[0], "wide": 1e-4}
     members = {name: new_metric(fpr_bounds=(lower[name], FPR_BOUNDS[1])) for name in lower}
-    model = Detector(step, metrics=MetricCollection(members, prefix="val/"))
+    model = Detector(log_collection, metrics=MetricCollection(members, prefix="val/"))
     fit(tmp_path, model, AUPIMOCallback(metric, num_heatmaps=0))
     events = read_events(tmp_path)
     assert set(events.Tags()["histograms"]) == {f"val/{name}/scores" for name in names}
@@ -164,10 +139,7 @@ def test_missing_metrics_are_named_before_training(tmp_path: Path) -> None:
 
 def test_undefined_scores_are_logged_as_nan(tmp_path: Path) -> None:
     """Without anomalous images training goes on; shares are NaN and nothing is drawn."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        update_and_log(model, {**batch, "truth": torch.zeros_like(batch["truth"])}, dataloader_idx)
-
+    step = scoring(lambda batch: (batch["scores"], torch.zeros_like(batch["truth"])))
     logger = FigureLogger()
     with pytest.warns(UserWarning, match="none of the 10 images is anomalous"):
         trainer = fit(tmp_path, Detector(step), AUPIMOCallback(), logger=logger, num_sanity_val_steps=0)
@@ -201,17 +173,29 @@ def test_loggers_with_log_image_get_the_figures(tmp_path: Path) -> None:
     assert plt.get_fignums() == []
 
 
-def test_settings_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers out of range and a missing matplotlib are errors at construction."""
-    with pytest.raises(ValueError, match="`every_n_epochs` to be at least 1, but got 0"):
-        AUPIMOCallback(every_n_epochs=0)
-    with pytest.raises(ValueError, match="`num_heatmaps` to be at least 0, but got -1"):
-        AUPIMOCallback(num_heatmaps=-1)
-    for images in (3, [0, 1.5], "first"):
-        with pytest.raises(TypeError, match=r"`heatmap_images` to be a list of integers, such as `\[0, 5\]`, but got"):
-            AUPIMOCallback(heatmap_images=images)
-    with pytest.raises(ValueError, match="`heatmap_images` to be 0 or more, but got -1"):
-        AUPIMOCallback(heatmap_images=[2, -1])
+INTEGERS = r"`heatmap_images` to be a list of integers, such as `\[0, 5\]`, but got"
+PLACE = "`images` to be a name in the batch or a function"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"every_n_epochs": 0}, ValueError, "`every_n_epochs` to be at least 1, but got 0"),
+        ({"num_heatmaps": -1}, ValueError, "`num_heatmaps` to be at least 0, but got -1"),
+        ({"heatmap_images": [2, -1]}, ValueError, "`heatmap_images` to be 0 or more, but got -1"),
+        *(({"heatmap_images": images}, TypeError, INTEGERS) for images in (3, [0, 1.5], "first")),
+        *(({"images": images}, TypeError, PLACE) for images in (5, ["image"], ("image", "anomaly_map", "mask"))),
+        ({"save": "all"}, ValueError, "`save` to be 'last' or 'best', but got 'all'"),
+    ],
+)
+def test_settings_out_of_range(settings: Any, error: Any, message: str) -> None:
+    """A setting out of range is an error at construction, which names it."""
+    with pytest.raises(error, match=message):
+        AUPIMOCallback(**settings)
+
+
+def test_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images may be an array; a missing matplotlib is an error at once."""
     assert AUPIMOCallback(heatmap_images=np.array([2, 1])).heatmap_images == [2, 1]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match="expects `matplotlib` to be installed"):
@@ -223,12 +207,9 @@ def fit_in(folder: Path, **settings: Any) -> None:
     fit(folder, Detector(others_each_epoch), AUPIMOCallback(), loaders=loader(range(1, 10)), **settings)
 
 
-def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], Any]) -> None:
-    """Train as one of several processes that are there already."""
-    note("training")
-    warnings.simplefilter("ignore")
-    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
-    fit_in(folder, num_sanity_val_steps=0, devices=world_size, strategy="ddp")
+def fit_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> None:
+    """Train as one of several processes."""
+    fit_in(folder, num_sanity_val_steps=0, **join_processes(rank, world_size, note))
 
 
 @pytest.mark.slow  # test_lightning.py has two processes in the default part
@@ -244,5 +225,5 @@ def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
     for of_one, of_two in zip(one.Histograms("val/aupimo/scores"), two.Histograms("val/aupimo/scores"), strict=True):
         assert of_two.histogram_value == of_one.histogram_value
     for tag in FIGURES - {"val/aupimo/heatmaps"}:  # heat maps are of the images of rank 0
-        for of_one, of_two in zip(one.Images(tag), two.Images(tag), strict=True):
-            assert np.array_equal(open_picture(of_one.encoded_image_string), open_picture(of_two.encoded_image_string))
+        for of_one, of_two in zip(pictures(one, tag), pictures(two, tag), strict=True):
+            assert np.array_equal(of_one, of_two)

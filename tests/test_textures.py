@@ -47,14 +47,14 @@ def test_a_mask_is_where_the_photograph_changed(defect: str, seed: int) -> None:
     assert 0 <= defective.min() <= defective.max() <= 1
 
 
+@pytest.mark.parametrize("level", [0.0, 0.05, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_changes_pixels_that_have_its_own_colour(defect: str) -> None:
+def test_a_defect_changes_pixels_that_have_its_own_colour(defect: str, level: float) -> None:
     """The mask holds on a flat image too, black, white, or of the colour of the defect, where nothing would show."""
-    for level in (0.0, 0.05, 0.5, 0.95, 1.0):
-        image = torch.full((16, 20), level)
-        defective, mask = plant_defect(image, defect, _generator(3))
-        assert mask.any()
-        assert torch.equal(mask, defective != image)
+    image = torch.full((16, 20), level)
+    defective, mask = plant_defect(image, defect, _generator(3))
+    assert mask.any()
+    assert torch.equal(mask, defective != image)
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
@@ -92,20 +92,13 @@ def test_tiles_are_fixed_by_the_seed() -> None:
 
 
 def test_sizes_and_shares_can_be_chosen() -> None:
-    """Tiles of another size, another split, one kind of defect and another share of anomalous tiles."""
-    tiles = texture_tiles(
-        "gravel", tile_size=128, train_stride=64, train_share=0.5, anomalous_share=0.25, defects=["patch"]
-    )
-    assert tiles.train_images.shape == (21, 1, 128, 128)
-    assert tiles.images.shape == (8, 1, 128, 128)
-    assert sorted(tiles.defects) == ["normal"] * 6 + ["patch"] * 2
-
-
-def test_both_classes_are_there_whatever_the_share() -> None:
-    """However small or large the share, one tile of either class is left."""
-    for share in (1e-6, 1 - 1e-6):
-        defects = texture_tiles("gravel", anomalous_share=share).defects
-        assert min(defects.count("normal"), 40 - defects.count("normal")) == 1
+    """Another tile size, split, kind of defect and share, of which one tile of either class is left at least."""
+    settings = {"tile_size": 128, "train_stride": 64, "train_share": 0.5, "defects": ["patch"]}
+    for share, num_anomalous in ((0.25, 2), (1e-6, 1), (1 - 1e-6, 7)):
+        tiles = texture_tiles("gravel", anomalous_share=share, **settings)
+        assert tiles.train_images.shape == (21, 1, 128, 128)
+        assert tiles.images.shape == (8, 1, 128, 128)
+        assert sorted(tiles.defects) == ["normal"] * (8 - num_anomalous) + ["patch"] * num_anomalous
 
 
 @pytest.mark.parametrize(
@@ -127,16 +120,19 @@ def test_bad_settings_are_named(options: dict, match: str) -> None:
         texture_tiles(**{"texture": "brick", **options})
 
 
-def test_bad_images_are_named() -> None:
+@pytest.mark.parametrize(
+    ("shape", "kind", "other", "match"),
+    [
+        ((1, 32, 32), "blob", None, "Expected `image` to be of shape"),
+        ((32, 8), "blob", None, "Expected `image` to be of shape"),
+        ((32, 32), "patch", torch.zeros(16, 64), r"as `image`, but got \(16, 64\) for \(32, 32\)"),
+        ((32, 32), "hole", None, "`defect` to be"),
+    ],
+)
+def test_bad_images_are_named(shape: tuple, kind: str, other: torch.Tensor | None, match: str) -> None:
     """An image that is too small, or has channels, or a smaller source of patches is a ValueError with the shape."""
-    image = torch.zeros(32, 32)
-    for wrong in (torch.zeros(1, 32, 32), torch.zeros(32, 8)):
-        with pytest.raises(ValueError, match="Expected `image` to be of shape"):
-            plant_defect(wrong, "blob", _generator(0))
-    with pytest.raises(ValueError, match=r"as `image`, but got \(16, 64\) for \(32, 32\)"):
-        plant_defect(image, "patch", _generator(0), torch.zeros(16, 64))
-    with pytest.raises(ValueError, match="`defect` to be"):
-        plant_defect(image, "hole", _generator(0))
+    with pytest.raises(ValueError, match=match):
+        plant_defect(torch.zeros(shape), kind, _generator(0), other)
 
 
 def test_saved_tiles_are_read_as_they_were(tmp_path: Path) -> None:
