@@ -50,23 +50,17 @@ def test_each_batch_is_told_once(make: Any, call: str) -> None:
     """
     metric = make(dist_sync_on_step="sync" in call)
     heard = listened(metric)
-    for maps, masks in BATCHES:
+    batches: list[Any] = [*BATCHES, make_ragged("NAN", 0)]  # images of different sizes are told as they came
+    for maps, masks in batches:
         getattr(metric, call.split(maxsplit=1)[0])(maps, masks)
-    assert positions(heard) == ALL
-    for update, (maps, masks) in zip(heard, BATCHES, strict=True):
+    assert positions(heard) == [*ALL, [9, 10, 11]]
+    for update, (maps, masks) in zip(heard, batches, strict=True):
         assert update.preds is maps
         assert update.target is masks
         assert update.image_ids is None
-
-
-def test_a_first_position_of_0_means_empty() -> None:
-    """After a reset positions begin anew."""
-    metric, heard = hearing()
-    for _ in range(2):
-        metric.update(*BATCHES[0])
-        metric.update(*BATCHES[1])
-        metric.reset()
-    assert positions(heard) == ALL[:2] * 2
+    metric.reset()  # a first position of 0 means empty
+    metric.update(*BATCHES[0])
+    assert heard[-1].indices == ALL[0]
 
 
 @pytest.mark.parametrize(
@@ -102,15 +96,6 @@ def test_images_that_are_not_kept_have_no_position() -> None:
     with pytest.warns(UserWarning, match="2 of the images were skipped"):
         metric(maps, target)
     assert heard[-1].indices == [None, 3, None, 4]
-
-
-def test_lists_of_images_are_told() -> None:
-    """Images of different sizes are told as they came."""
-    metric, heard = hearing()
-    maps, masks = make_ragged("NAN", 0)
-    metric.update(maps, masks)
-    assert heard[0].preds is maps
-    assert positions(heard) == [[0, 1, 2]]
 
 
 def test_positions_do_not_depend_on_pruning() -> None:
@@ -150,9 +135,21 @@ def test_an_error_of_a_listener_is_not_swallowed_and_costs_no_batch(call: str) -
     assert metric.compute() == same.compute()
 
 
-MORE = {"copy": copy.copy, "collection": lambda metric: MetricCollection({"a": metric}).clone()["a"]}
+def tracked(metric: Any) -> Any:
+    """Return the metric that a tracker makes."""
+    tracker = MetricTracker(metric)
+    tracker.increment()
+    return tracker[-1]
 
 
+MORE = {
+    "copy": copy.copy,
+    "collection": lambda metric: MetricCollection({"a": metric}).clone()["a"],
+    "tracker": tracked,
+}
+
+
+@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
 @pytest.mark.parametrize("copy_of", [*COPIES.values(), *MORE.values()], ids=[*COPIES, *MORE])
 def test_copies_have_no_listeners(copy_of: Any) -> None:
     """A copy tells nobody, even of what its original has told, and the original goes on telling."""
@@ -166,18 +163,8 @@ def test_copies_have_no_listeners(copy_of: Any) -> None:
     assert positions(heard) == ALL[:1]
     metric.update(*BATCHES[1])
     assert len(heard) == 2
-
-
-@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
-def test_trackers_and_checkpoints_have_no_listeners() -> None:
-    """Nor have the metrics that a tracker makes, and a checkpoint is as before."""
-    metric, heard = hearing()
     metric.persistent(True)
     assert not [name for name in metric.state_dict() if "listen" in name]
-    tracker = MetricTracker(metric)
-    tracker.increment()
-    tracker.update(*BATCHES[0])
-    assert heard == []
 
 
 @pytest.mark.parametrize("compute_groups", [True, [["curves", "other", "score"]]])

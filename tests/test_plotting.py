@@ -85,8 +85,12 @@ def _legend(ax: plt.Axes) -> list[str]:
 
 
 def test_curves_show_range_images_mean_and_chance(scored: Scored) -> None:
-    """The range, each chosen image with its score, the mean and chance are drawn from the results and named."""
+    """The range, each chosen image with its score, the mean and chance are drawn from the results and named.
+
+    A shared FPR of 0, of a threshold above all normal scores, cannot stand on a log axis, and is not drawn.
+    """
     _, _, result, curves = scored
+    curves = curves._replace(shared_fpr=torch.cat([curves.shared_fpr[:-1], torch.zeros(1)]))
     fig, ax = plot_pimo_curves(curves, result, images=[11, 4])
     assert fig.axes == [ax]
     assert plt.get_fignums() == [fig.number]
@@ -106,33 +110,19 @@ def test_curves_show_range_images_mean_and_chance(scored: Scored) -> None:
     assert np.allclose(mean.get_ydata(), curves.per_image_tprs[3:].mean(0)[has_fpr], rtol=1e-6)
     assert np.array_equal(chance.get_xdata(), chance.get_ydata())
     assert first.get_color() != second.get_color()
+    assert ax.get_xlim()[0] > 0
     (shade,) = ax.patches
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx(BOUNDS)
 
 
-def test_curves_of_representative_images_by_default(scored: Scored) -> None:
-    """Without a choice the images that stand for the distribution are drawn, worst first, and named by their role."""
-    _, _, result, curves = scored
-    _, ax = plot_pimo_curves(curves, result)
-    expected: dict[int, list[str]] = {}
-    for statistic in per_image_statistics(result):
-        expected.setdefault(statistic.image, []).append(statistic.name)
-    labels = [f"image {image} · {result.aupimos[image]:.2f} ({', '.join(names)})" for image, names in expected.items()]
-    assert len(labels) > 3
-    assert [label.replace("\n", " ") for label in _legend(ax)[1:-2]] == labels
-
-
-def test_a_threshold_above_all_normal_scores_is_not_drawn(scored: Scored) -> None:
-    """A shared FPR of 0 cannot stand on a log axis, and is not drawn."""
-    shared_fpr = torch.cat([scored.curves.shared_fpr[:-1], torch.zeros(1)])
-    _, ax = plot_pimo_curves(scored.curves._replace(shared_fpr=shared_fpr), scored.result)
-    assert all((line.get_xdata() > 0).all() for line in ax.get_lines())
-    assert ax.get_xlim()[0] > 0
-
-
 def test_curves_without_scores(scored: Scored) -> None:
-    """Without a result there is no range and no score, and five images from the worst to the best are drawn."""
-    _, ax = plot_pimo_curves(scored.curves)
+    """Without a result there is no range and no score, and five images from the worst to the best are drawn.
+
+    Curves may be of NumPy maps, and a given axis is used without a new figure.
+    """
+    fig, ax = plt.subplots()
+    assert plot_pimo_curves(pimo(scored.maps.numpy(), scored.masks.numpy()), ax=ax) == (fig, ax)
+    assert plt.get_fignums() == [fig.number]
     assert len(ax.patches) == 0
     by_recall = scored.curves.per_image_tprs[3:].mean(1).argsort() + 3
     chosen = [int(by_recall[rank]) for rank in (0, 2, 4, 6, 8)]
@@ -147,14 +137,6 @@ def test_curves_around_the_bounds_are_those_of_the_metric(scored: Scored) -> Non
     _, ax = plot_pimo_curves(curves, metric.result())
     assert ax.get_xlim() == pytest.approx((float(curves.shared_fpr.min()), float(curves.shared_fpr.max())))
     assert ax.get_xlim()[1] < 1
-
-
-def test_curves_may_be_arrays_and_the_axis_given(scored: Scored) -> None:
-    """Curves of NumPy maps draw as well, and a given axis is used without a new figure."""
-    fig, ax = plt.subplots()
-    curves = pimo(scored.maps.numpy(), scored.masks.numpy())
-    assert plot_pimo_curves(curves, scored.result, ax=ax) == (fig, ax)
-    assert plt.get_fignums() == [fig.number]
 
 
 def test_curves_without_a_normal_image_draw(scored: Scored) -> None:
@@ -212,27 +194,26 @@ def test_heatmaps_of_several_images(scored: Scored) -> None:
     assert axes[1, 0].get_title() == f"AUPIMO {result.aupimos[9]:.2f}"
     assert len(fig.axes) == 5  # with one colour bar
     assert axes[0, 1].images[0].get_array().shape == (20, 30)
-    _, axes = plot_heatmaps(torch.rand(2, 32, 32), maps[9:11], result, indices=[9, 10])
-    assert [ax.get_title() for ax in axes[1]] == [f"image {i} · {result.aupimos[i]:.2f}" for i in (9, 10)]
 
 
-PATHS = [f"tile/test/scratch/{index:03}.png" for index in range(12)]
-
-
-def test_pictures_name_images_by_their_paths(scored: Scored) -> None:
-    """With paths, curves and heat maps are titled by folder, name and score of an image, and never by an index."""
+@pytest.mark.parametrize(
+    ("paths", "name"), [(None, "image {}"), ([f"tile/test/scratch/{i:03}.png" for i in range(12)], "scratch/{:03}")]
+)
+def test_pictures_name_images(scored: Scored, paths: list[str] | None, name: str) -> None:
+    """Images are titled by index, or by folder and name, with score; by default by their role, the worst first."""
     maps, masks, result, curves = scored
-    named = replace(result, paths=PATHS)
-    titles = [f"scratch/{index:03} · {score:.2f}" for index, score in enumerate(result.aupimos.tolist())]
-    _, ax = plot_pimo_curves(curves, named, images=[4, 11])
-    assert _legend(ax)[1:3] == [titles[4], titles[11]]
-    _, ax = plot_pimo_curves(curves, named)
-    expected = [f"{titles[index]} ({role})" for index, role in representative_images(named).items()]
-    assert [label.replace("\n", " ") for label in _legend(ax)[1:-2]] == expected
+    named = replace(result, paths=paths)
+    titles = [f"{name.format(index)} · {score:.2f}" for index, score in enumerate(result.aupimos.tolist())]
+    expected: dict[int, list[str]] = {}
+    for statistic in per_image_statistics(result):
+        expected.setdefault(statistic.image, []).append(statistic.name)
+    assert len(expected) > 3
+    labels = [label.replace("\n", " ") for label in _legend(plot_pimo_curves(curves, named)[1])[1:-2]]
+    assert labels == [f"{titles[index]} ({', '.join(roles)})" for index, roles in expected.items()]
     _, axes = plot_heatmaps(maps[[9, 0]], maps[[9, 0]], named, masks[[9, 0]], indices=[9, 0])
     scored_title, normal_title = (ax.get_title() for ax in axes[1])
     assert scored_title == titles[9]
-    assert normal_title.startswith("scratch/000 · normal\n")
+    assert normal_title.startswith(f"{name.format(0)} · normal\n")
     assert normal_title.endswith("% false positives")
 
 
