@@ -99,6 +99,11 @@ def log_collection(model: Detector, batch: Batch, _: int) -> None:
     model.log_dict(model.metrics)
 
 
+def log_by_stage(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+    """Update `model.aupimo`, and log it under a name of its own in each stage."""
+    scoring(tag="test/aupimo" if model.trainer.testing else "val/aupimo")(model, batch, dataloader_idx)
+
+
 def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
     """Return the maps that a model gives in an epoch, others each time."""
     return maps - 0.3 * epoch * maps.roll(3, -1)

@@ -127,13 +127,9 @@ def test_saved_maps_score_what_the_demo_says(tmp_path: Path, aupimo: Run) -> Non
 WRONG = {
     "": "aupimo: the following arguments are required: COMMAND",
     "demos": "invalid choice: 'demos'",
-    "--fast": "aupimo: the following arguments are required: COMMAND",
     "demo --texture sand": "aupimo demo: argument --texture: invalid choice: 'sand'",
-    "demo --epochs x": "aupimo demo: argument --epochs: invalid int value: 'x'",
-    "demo --epochs 1.5": "argument --epochs: invalid int value: '1.5'",
-    "demo --epochs None": "argument --epochs: invalid int value: 'None'",
+    "demo --epochs 1.5": "aupimo demo: argument --epochs: invalid int value: '1.5'",
     "demo --fast": "unrecognized arguments: --fast",
-    "demo more": "unrecognized arguments: more",
     "evaluate a b": "unrecognized arguments: b",
     "evaluate --fpr-bounds 1e-3": "argument --fpr-bounds: expected 2 arguments",
     "evaluate --ignore-index 2.5": "argument --ignore-index: invalid int value: '2.5'",
@@ -161,7 +157,7 @@ def test_a_wrong_command_is_one_line_and_code_2(arguments: str, aupimo: Run) -> 
         ("`resize`, `resize=False`", "`--no-resize`, `--no-resize`"),
         ("`picture_format`, `write_table`, `by`", "`--format`, `--write-table`, `--by`"),
         ("`skip_bad=False`, `resize=True`", "`skip_bad=False`, `resize=True`"),
-        ("`asmaps`, `root`, `has_folders`, data", "`asmaps`, `root`, `has_folders`, data"),
+        ("`asmaps`, `root`, data", "`asmaps`, `root`, data"),
     ],
 )
 def test_texts_of_the_library_are_told_in_options(text: str, expected: str, tmp_path: Path, aupimo: Run) -> None:
@@ -189,10 +185,8 @@ def table(tmp_path: Path) -> Path:
         (RuntimeError("CUDA out of memory.\nTried"), "CUDA out of memory."),
         (KeyboardInterrupt(), "stopped"),
         (ValueError("too many values to unpack"), None),
-        (TypeError("unsupported operand"), None),
         (KeyError("bottle"), None),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None),
-        (AssertionError(), None),
     ],
 )
 def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(

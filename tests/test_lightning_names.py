@@ -20,6 +20,7 @@ from loops import (
     fit,
     join_processes,
     loader,
+    log_by_stage,
     log_collection,
     make_trainer,
     new_metric,
@@ -149,11 +150,6 @@ def test_a_metric_is_chosen_by_its_attribute_or_its_name(tmp_path: Path, name: s
     assert names_of_figures(tmp_path) == set(callback.results) == {"val/aupimo"}
     trainer.test(model, loader(), verbose=False)
     assert set(callback.results) == {"val/aupimo"}
-
-
-def log_by_stage(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-    """Log the metric under a name of its own in each stage."""
-    scoring(tag="test/aupimo" if model.trainer.testing else "val/aupimo")(model, batch, dataloader_idx)
 
 
 def test_a_name_is_remembered_in_a_test(tmp_path: Path) -> None:

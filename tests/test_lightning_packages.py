@@ -115,15 +115,8 @@ trainer:
   enable_checkpointing: false
   callbacks:
     - class_path: aupimo_torchmetrics.lightning.AUPIMOCallback
-      init_args:
-        images: {images}
-        save_to: saved
-        save: best
-model:
-  aupimo:
-    class_path: aupimo_torchmetrics.AUPIMO
-    init_args:
-      fpr_bounds: [0.01, 0.1]
+      init_args: {{images: {images}, save_to: saved, save: best}}
+model: {{aupimo: {{class_path: aupimo_torchmetrics.AUPIMO, init_args: {{fpr_bounds: [0.01, 0.1]}}}}}}
 """
 
 CLI = """

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,38 +102,32 @@ def test_sizes_and_shares_can_be_chosen() -> None:
         assert sorted(tiles.defects) == ["normal"] * (8 - num_anomalous) + ["patch"] * num_anomalous
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"texture": "sand"}, "`texture` to be 'brick' or 'grass' or 'gravel', but got 'sand'"),
-        ({"tile_size": 8}, "`tile_size` to be from 16 to 256, but got 8"),
-        ({"tile_size": 257}, "`tile_size` to be from 16 to 256, but got 257"),
-        ({"train_stride": 0}, "`train_stride` to be at least 1, but got 0"),
-        ({"train_share": 0.0}, "`train_share` to be between 0 and 1, but got 0.0"),
-        ({"anomalous_share": 1.0}, "`anomalous_share` to be between 0 and 1, but got 1.0"),
-        ({"defects": []}, "`defects` to name at least one"),
-        ({"defects": ["hole"]}, "`defects` to be 'scratch' or 'blob' or 'patch', but got 'hole'"),
-    ],
-)
-def test_bad_settings_are_named(options: dict, match: str) -> None:
-    """A setting out of its range is a ValueError that names it and what it got."""
-    with pytest.raises(ValueError, match=match):
-        texture_tiles(**{"texture": "brick", **options})
+def plant(kind: str, *shape: int, other: torch.Tensor | None = None) -> torch.Tensor:
+    """Plant a defect in a black image."""
+    return plant_defect(torch.zeros(shape), kind, _generator(0), other)[0]
 
 
-@pytest.mark.parametrize(
-    ("shape", "kind", "other", "match"),
-    [
-        ((1, 32, 32), "blob", None, "Expected `image` to be of shape"),
-        ((32, 8), "blob", None, "Expected `image` to be of shape"),
-        ((32, 32), "patch", torch.zeros(16, 64), r"as `image`, but got \(16, 64\) for \(32, 32\)"),
-        ((32, 32), "hole", None, "`defect` to be"),
-    ],
-)
-def test_bad_images_are_named(shape: tuple, kind: str, other: torch.Tensor | None, match: str) -> None:
-    """An image that is too small, or has channels, or a smaller source of patches is a ValueError with the shape."""
-    with pytest.raises(ValueError, match=match):
-        plant_defect(torch.zeros(shape), kind, _generator(0), other)
+WRONG: dict[str, Any] = {
+    "`texture` to be 'brick' or 'grass' or 'gravel', but got 'sand'": lambda: texture_tiles("sand"),
+    "`tile_size` to be from 16 to 256, but got 8": lambda: texture_tiles("brick", tile_size=8),
+    "`tile_size` to be from 16 to 256, but got 257": lambda: texture_tiles("brick", tile_size=257),
+    "`train_stride` to be at least 1, but got 0": lambda: texture_tiles("brick", train_stride=0),
+    "`train_share` to be between 0 and 1, but got 0.0": lambda: texture_tiles("brick", train_share=0.0),
+    "`anomalous_share` to be between 0 and 1, but got 1.0": lambda: texture_tiles("brick", anomalous_share=1.0),
+    "`defects` to name at least one": lambda: texture_tiles("brick", defects=[]),
+    "`defects` to be 'scratch' or 'blob' or 'patch', but got 'hole'": lambda: texture_tiles("brick", defects=["hole"]),
+    "`image` to be of shape .*1, 32, 32": lambda: plant("blob", 1, 32, 32),
+    "`image` to be of shape .*32, 8": lambda: plant("blob", 32, 8),
+    r"as `image`, but got \(16, 64\) for \(32, 32\)": lambda: plant("patch", 32, 32, other=torch.zeros(16, 64)),
+    "`defect` to be": lambda: plant("hole", 32, 32),
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_what_cannot_be_planted_is_named(reason: str) -> None:
+    """A setting out of its range, and an image that is too small or has channels, are ValueErrors that name them."""
+    with pytest.raises(ValueError, match=reason):
+        WRONG[reason]()
 
 
 def test_saved_tiles_are_read_as_they_were(tmp_path: Path) -> None:
