@@ -415,19 +415,24 @@ def test_operating_points_are_what_counting_says(shared_fpr: Any, num_thresholds
             assert num_thresholds or point.shared_fpr <= value + 1e-15
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "exactly one of `fpr` and `threshold`"),
-        ({"fpr": 0.05, "threshold": 1.0}, "exactly one of `fpr` and `threshold`"),
-        ({"threshold": math.nan}, "`threshold` to be a number, but got NaN"),
-        ({"fpr": 0.0}, r"`fpr` to be in \(0, 0\.01\], but got 0\.0"),
-    ],
-)
-def test_operating_points_need_one_known_threshold(settings: dict[str, float], message: str) -> None:
-    """Both, neither, NaN and an FPR out of range are errors with their remedy."""
+LOADED, ONE_OF = "loaded from a file", "exactly one of `fpr` and `threshold`"
+UNANSWERED: list[tuple[Any, str]] = [
+    (lambda result, _: result.operating_point(), ONE_OF),
+    (lambda result, _: result.operating_point(fpr=0.05, threshold=1.0), ONE_OF),
+    (lambda result, _: result.operating_point(threshold=math.nan), "`threshold` to be a number, but got NaN"),
+    (lambda result, _: result.operating_point(fpr=0.0), r"`fpr` to be in \(0, 0\.01\], but got 0\.0"),
+    (lambda _, official: official.threshold_at(1e-5), LOADED),
+    (lambda _, official: official.pixel_aupimo(torch.rand(4, 4)), LOADED),
+    (lambda _, official: official.curves(), LOADED),
+    (lambda _, official: official.operating_point(threshold=1.0), LOADED),
+]
+
+
+@pytest.mark.parametrize(("ask", "message"), UNANSWERED)
+def test_what_is_not_known_is_not_made_up(ask: Any, message: str) -> None:
+    """A point needs one known threshold, and what an official file does not hold is refused with the reason."""
     with pytest.raises(ValueError, match=message):
-        make_awkward_results()["pruned"].operating_point(**settings)
+        ask(make_awkward_results()["pruned"], an_official_result())
 
 
 def test_operating_points_without_a_class_of_images() -> None:
@@ -609,25 +614,8 @@ def test_a_changed_bit_in_curves_is_noticed(tmp_path: Path) -> None:
     assert num_refused > 50
 
 
-def test_loaded_scores_have_no_thresholds() -> None:
-    """What a file does not hold is refused with the reason, not made up."""
-    result = an_official_result()
-    for ask in (
-        lambda: result.threshold_at(1e-5),
-        lambda: result.pixel_aupimo(torch.rand(4, 4)),
-        result.curves,
-        lambda: result.operating_point(threshold=1.0),
-    ):
-        with pytest.raises(ValueError, match="loaded from a file"):
-            ask()
-
-
 def test_chance_is_the_score_of_constant_maps() -> None:
     """A model that says the same of every pixel scores `chance`."""
-    masks = torch.zeros(2, 10, 10)
-    masks[1, :3] = 1
-    metric = AUPIMO(fpr_bounds=(1e-2, 1e-1))
-    metric.update(torch.zeros(masks.shape), masks)
-    with pytest.warns(UserWarning, match="cannot be resolved"):
-        result = metric.result()
+    result = make_awkward_results()["constant"]
+    assert "cannot be resolved" in result.warnings[0]
     assert result.mean == pytest.approx(result.chance, abs=1e-15)  # the last bit of the mean
