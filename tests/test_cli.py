@@ -157,7 +157,7 @@ def test_a_wrong_command_is_one_line_and_code_2(arguments: str, aupimo: Run) -> 
         ("`resize`, `resize=False`", "`--no-resize`, `--no-resize`"),
         ("`picture_format`, `write_table`, `by`", "`--format`, `--write-table`, `--by`"),
         ("`skip_bad=False`, `resize=True`", "`skip_bad=False`, `resize=True`"),
-        ("`asmaps`, `root`, data", "`asmaps`, `root`, data"),
+        ("`asmaps`, `root`, `has_folders`, data", "`asmaps`, `root`, `has_folders`, data"),
     ],
 )
 def test_texts_of_the_library_are_told_in_options(text: str, expected: str, tmp_path: Path, aupimo: Run) -> None:
