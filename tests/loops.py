@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import matplotlib as mpl
 import pytest
 import torch
 from helpers import FPR_BOUNDS, make_batch
@@ -17,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from aupimo_torchmetrics import AUPIMO, functional
+
+mpl.use("Agg")
 
 advice_of_lightning = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
@@ -31,6 +36,11 @@ MAPS, MASKS = make_batch("NANANANANA", 3)
 """Each batch has a normal and an anomalous image, so that a sanity check has a score, too."""
 IMAGES = torch.rand(len(MAPS), 3, *MAPS.shape[1:], generator=torch.Generator().manual_seed(1))
 SCORES = functional.aupimo(MAPS, MASKS, fpr_bounds=FPR_BOUNDS, reduction="none")
+
+FEW_MASKS = MASKS.clone()
+FEW_MASKS[9] = False
+FEW_MASKS[9, 3, 4] = True
+"""One mask of one pixel, which is found or not, so that the shares at 0 and 1 differ."""
 
 Batch = dict[str, Any]
 Step = Callable[["Detector", Batch, int], Any]
@@ -57,10 +67,53 @@ def loader(indices: Sequence[int] = range(len(MAPS)), batch_size: int = 2) -> Da
     return DataLoader(Images(indices), batch_size)
 
 
-def update_and_log(model: Detector, batch: Batch, dataloader_idx: int) -> Any:  # noqa: ARG001
-    """Update `model.aupimo` and log it."""
-    model.aupimo.update(batch["scores"], batch["truth"])
-    model.log("val/aupimo", model.aupimo)
+def as_it_is(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return maps and masks of a batch."""
+    return batch["scores"], batch["truth"]
+
+
+def scoring(
+    make: Callable[[Batch], tuple[Any, ...]] = as_it_is, tag: str | None = "val/aupimo", *names: str, **how: Any
+) -> Step:
+    """Return a step that updates `model.aupimo`, or the metrics of these names, and logs each: by tag, if there is one.
+
+    The update is with what is made of the batch: maps, masks and perhaps ids.
+    """
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        for name in names or ("aupimo",):
+            metric = getattr(model, name)
+            metric.update(*make(batch))
+            if tag is not None:
+                model.log(tag.format(name), metric, **how)
+
+    return step
+
+
+update_and_log = scoring()
+
+
+def log_collection(model: Detector, batch: Batch, _: int) -> None:
+    """Update `model.metrics`, and log them as a dictionary."""
+    model.metrics.update(batch["scores"], batch["truth"])
+    model.log_dict(model.metrics)
+
+
+def log_by_stage(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+    """Update `model.aupimo`, and log it under a name of its own in each stage."""
+    scoring(tag="test/aupimo" if model.trainer.testing else "val/aupimo")(model, batch, dataloader_idx)
+
+
+def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
+    """Return the maps that a model gives in an epoch, others each time."""
+    return maps - 0.3 * epoch * maps.roll(3, -1)
+
+
+def in_epochs(step: Step = update_and_log) -> Step:
+    """Return a step with the maps of the epoch."""
+    return lambda model, batch, dataloader_idx: step(
+        model, {**batch, "scores": maps_of_epoch(batch["scores"], model.current_epoch)}, dataloader_idx
+    )
 
 
 class Detector(pl.LightningModule):
@@ -114,6 +167,23 @@ def fit(folder: Path, model: pl.LightningModule, *callbacks: Any, loaders: Any =
     trainer = make_trainer(folder, *callbacks, **settings)
     trainer.fit(model, loader(), loader() if loaders is None else loaders)
     return trainer
+
+
+def validate(
+    folder: Path, model: pl.LightningModule, *callbacks: Any, loaders: Any = None, **settings: Any
+) -> pl.Trainer:
+    """Validate once."""
+    trainer = make_trainer(folder, *callbacks, **settings)
+    trainer.validate(model, loader() if loaders is None else loaders, verbose=False)
+    return trainer
+
+
+def join_processes(rank: int, world_size: int, note: Callable[[str], Any]) -> dict[str, Any]:
+    """Become one of several processes that are there already, in silence; return the settings of its trainer."""
+    note("Lightning")
+    warnings.simplefilter("ignore")
+    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
+    return {"devices": world_size, "strategy": "ddp"}
 
 
 def read_events(folder: Path) -> EventAccumulator:

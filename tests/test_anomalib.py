@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,31 +32,26 @@ with warnings.catch_warnings():
 mpl.use("agg")
 
 MAPS, MASKS = make_batch("NANAANNNANN", 0)
+LABELS = MASKS.flatten(1).any(1)
 PATHS = [f"data/test/{kind}.png" for kind in ("b", "d/1", "c", "d/0", "a", "é", "Z", "b0", "e e", "d", "0")]
 
 
 def batch_of(
-    maps: Tensor | None = MAPS,
-    masks: Tensor | None = MASKS,
-    labels: Tensor | None = None,
-    paths: Sequence[str] | None = None,
+    maps: Tensor | None = MAPS, masks: Tensor | None = MASKS, labels: Tensor | None = None, paths: Any = None
 ) -> ImageBatch:
     """Make a batch of anomalib."""
-    num_images = next(len(part) for part in (maps, masks, labels, paths) if part is not None)
-    images = torch.zeros(num_images, 3, 4, 4)
-    return ImageBatch(
-        images, anomaly_map=maps, gt_mask=masks, gt_label=labels, image_path=None if paths is None else list(paths)
-    )
+    images = torch.zeros(next(len(part) for part in (maps, masks, labels, paths) if part is not None), 3, 4, 4)
+    paths = None if paths is None else list(paths)
+    return ImageBatch(images, anomaly_map=maps, gt_mask=masks, gt_label=labels, image_path=paths)
 
 
 def batches(size: int = 3) -> list[ImageBatch]:
     """All images with their labels and paths, a few at a time."""
-    labels = MASKS.flatten(1).any(1)
     parts = [slice(start, start + size) for start in range(0, len(MAPS), size)]
-    return [batch_of(MAPS[part], MASKS[part], labels[part], PATHS[part]) for part in parts]
+    return [batch_of(MAPS[part], MASKS[part], LABELS[part], PATHS[part]) for part in parts]
 
 
-def updated(metric: AUPIMO, *given: ImageBatch) -> AUPIMO:
+def updated(metric: Any, *given: ImageBatch) -> Any:
     """Return the metric after an update with each batch, by default with all images."""
     for batch in given or batches():
         metric.update(batch)
@@ -70,13 +65,7 @@ def expected(**settings: Any) -> aupimo_torchmetrics.AUPIMO:
     return metric
 
 
-SETTINGS = [
-    {},
-    {"num_thresholds": 20_000},
-    {"shared_fpr": "max"},
-    {"reduction": "none"},
-    {"normal_buffer": None},
-]
+SETTINGS = [{}, {"num_thresholds": 20_000}, {"shared_fpr": "max"}, {"reduction": "none"}, {"normal_buffer": None}]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -94,10 +83,8 @@ def test_scores_are_those_of_the_metric_of_torchmetrics(settings: dict[str, Any]
 def test_scores_are_those_of_the_metric_of_anomalib(num_thresholds: int) -> None:
     """With the same number of thresholds and bounds, scores and mean are those of anomalib's own metric."""
     settings: dict[str, Any] = {"num_thresholds": num_thresholds, "fpr_bounds": (1e-2, 1e-1)}
-    own, theirs = AUPIMO(**settings), anomalib.metrics.AUPIMO(**settings, return_average=False, force=True)
-    for batch in batches():
-        own.update(batch)
-        theirs.update(batch)
+    own = updated(AUPIMO(**settings))
+    theirs = updated(anomalib.metrics.AUPIMO(**settings, return_average=False, force=True))
     scores = theirs.compute()[1].aupimos
     order = sorted(range(len(PATHS)), key=PATHS.__getitem__)
     assert_same(own.result().aupimos, scores[order].double(), atol=1e-6)  # theirs are float32
@@ -220,9 +207,8 @@ def test_wrong_settings_are_refused() -> None:
 
 def test_repeated_images_count_once() -> None:
     """An image that a sampler repeats, in the same batch or in another, counts once."""
-    labels = MASKS.flatten(1).any(1)
     order = [0, 3, 3, 1, 2, 0, 9, 8, 7, 4, 5, 6, 9, 1, 10]
-    again = batch_of(MAPS[order], MASKS[order], labels[order], [PATHS[i] for i in order])
+    again = batch_of(MAPS[order], MASKS[order], LABELS[order], [PATHS[i] for i in order])
     metric = updated(AUPIMO(fpr_bounds=FPR_BOUNDS), again, *batches())
     assert_same(metric.compute(), expected().compute(), atol=MAX_ERROR)
     assert metric.result().paths == sorted(PATHS)
@@ -234,20 +220,15 @@ def test_batches_without_paths(paths: list[str] | None) -> None:
     metric = updated(AUPIMO(fpr_bounds=FPR_BOUNDS), batch_of(paths=paths))
     result = metric.result()
     assert result.paths is None
-    assert_same(result.aupimos[MASKS.flatten(1).any(1).logical_not()].isnan().all(), torch.tensor(True))
+    assert result.aupimos[~LABELS].isnan().all()
     assert_same(metric.compute(), expected().compute(), atol=MAX_ERROR)
 
 
 def test_batches_with_depth() -> None:
     """Batches of images with depth are taken like those without."""
-    depth = DepthBatch(
-        image=torch.zeros(len(MAPS), 3, 4, 4),
-        depth_map=torch.zeros(len(MAPS), 4, 4),
-        image_path=PATHS,
-        depth_path=PATHS,
-        anomaly_map=MAPS,
-        gt_mask=MASKS,
-    )
+    images, depths = torch.zeros(len(MAPS), 3, 4, 4), torch.zeros(len(MAPS), 4, 4)
+    settings = {"image_path": PATHS, "depth_path": PATHS, "anomaly_map": MAPS, "gt_mask": MASKS}
+    depth = DepthBatch(image=images, depth_map=depths, **settings)
     assert updated(AUPIMO(fpr_bounds=FPR_BOUNDS), depth).result().paths == sorted(PATHS)
 
 
@@ -264,7 +245,7 @@ def caught_in(call: Callable[[], Any]) -> list[str]:
 
 def test_an_empty_mask_of_an_anomalous_image_is_told_once() -> None:
     """The first time that a mask is empty though the label says anomalous, a warning says so, with a path."""
-    labels = MASKS.flatten(1).any(1)
+    labels = LABELS.clone()
     labels[5] = labels[7] = True
     whole = batch_of(labels=labels, paths=PATHS)
     metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
@@ -283,8 +264,7 @@ def test_an_empty_mask_of_an_anomalous_image_is_told_once() -> None:
 
 def test_labels_that_fit_the_masks_are_not_told() -> None:
     """Nothing is said where label and mask agree, where a normal label has a mask, or where there are no labels."""
-    is_anomalous = MASKS.flatten(1).any(1)
-    for labels in (is_anomalous, torch.zeros(len(MAPS), dtype=torch.bool), None):
+    for labels in (LABELS, torch.zeros(len(MAPS), dtype=torch.bool), None):
         assert not caught_in(lambda labels=labels: AUPIMO().update(batch_of(labels=labels)))
     some = torch.ones(len(MAPS), dtype=torch.bool)
     assert not caught_in(lambda: AUPIMO(strict=False).update(batch_of(masks=None, labels=some)))
@@ -347,16 +327,14 @@ def score_on_one_rank(rank: int, world_size: int, note: Callable[[str], Any]) ->
     metric.update(batch_of(masks=MASKS if rank == world_size - 1 else None, paths=PATHS))
     scores = [metric.compute(), metric.result().aupimos, metric.result().paths]
     note("masks on no rank")
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, strict=False)
-    metric.update(batch_of(masks=None))
+    metric = updated(AUPIMO(fpr_bounds=FPR_BOUNDS, strict=False), batch_of(masks=None))
     return [*scores, metric.compute(), len(metric.result().aupimos)]
 
 
 def test_several_processes_agree_with_one() -> None:
     """Each rank answers what one process answers, also where some or all have no masks."""
     one = expected()
-    jobs = [(score_strided, 2), (score_on_one_rank, 2)]
-    strided, on_one = run_ranks(jobs)
+    strided, on_one = run_ranks([(score_strided, 2), (score_on_one_rank, 2)])
     for answers in (*strided, *on_one):
         assert_same(answers[0], one.compute(), atol=MAX_ERROR)
         assert_same(answers[1], one.result().aupimos, atol=MAX_ERROR)
@@ -365,22 +343,13 @@ def test_several_processes_agree_with_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric .* was called before:UserWarning")
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("AUPRO", functional.aupro),
-        ("PixelAUROC", functional.pixel_auroc),
-        ("PixelAveragePrecision", functional.pixel_average_precision),
-        ("PixelF1Max", functional.pixel_f1_max),
-    ],
-)
-def test_pixel_metrics_take_batches(name: str, function: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("name", ["AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"])
+def test_pixel_metrics_take_batches(name: str) -> None:
     """The metrics beside AUPIMO are named as anomalib's are, score batches, and may pass over some without masks."""
-    metric = getattr(aupimo_torchmetrics.anomalib, name)(prefix="test_")
-    for batch in batches():
-        metric.update(batch)
+    functions = {"PixelAUROC": functional.pixel_auroc, "PixelAveragePrecision": functional.pixel_average_precision}
+    function = {"AUPRO": functional.aupro, "PixelF1Max": functional.pixel_f1_max, **functions}[name]
+    make = getattr(aupimo_torchmetrics.anomalib, name)
+    metric = updated(make(prefix="test_"))
     assert metric.name == f"test_{name}"
     assert torch.equal(metric.compute(), function(MAPS, MASKS))
-    other = getattr(aupimo_torchmetrics.anomalib, name)(strict=False)
-    other.update(batch_of(masks=None))
-    assert other.compute() is None
+    assert updated(make(strict=False), batch_of(masks=None)).compute() is None

@@ -84,17 +84,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def data_of(root: Path, **kwargs: Any) -> Folder:
     """Return the data module, of which all test images are validation images, too."""
-    settings = {"abnormal_dir": "test/bad", "mask_dir": "masks", "val_split_mode": "same_as_test", **kwargs}
-    return Folder(
-        name="noise",
-        root=root,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        train_batch_size=8,
-        eval_batch_size=8,
-        num_workers=0,
-        **settings,
-    )
+    sizes = {"train_batch_size": 8, "eval_batch_size": 8, "num_workers": 0}
+    folders = {
+        "normal_dir": "train/good",
+        "normal_test_dir": "test/good",
+        "abnormal_dir": "test/bad",
+        "mask_dir": "masks",
+    }
+    return Folder(name="noise", root=root, **{**sizes, **folders, "val_split_mode": "same_as_test", **kwargs})
 
 
 def model_of(*metrics: AUPIMO, kind: Any = Padim, **kwargs: Any) -> Any:
@@ -153,9 +150,8 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     tested = engine.test(model, datamodule=data, verbose=False)[0]
     predicted = engine.predict(model, datamodule=data)
     assert [metric.update_called for metric in model.evaluator.test_metrics] == [False, False]  # Lightning resets them
-    return Trained(
-        in_fit, validated, tested, results.of, predicted, Path(engine.trainer.checkpoint_callback.best_model_path)
-    )
+    checkpoint = Path(engine.trainer.checkpoint_callback.best_model_path)
+    return Trained(in_fit, validated, tested, results.of, predicted, checkpoint)
 
 
 def by_hand(predicted: list[Any], **settings: Any) -> aupimo_torchmetrics.AUPIMO:
@@ -210,9 +206,8 @@ def test_an_evaluator_is_not_part_of_a_checkpoint(trained: Trained, root: Path, 
     """A model that is loaded from a checkpoint has anomalib's own metrics, unless it is given the evaluator again."""
     lost = Padim.load_from_checkpoint(trained.checkpoint)
     assert not [metric for metric in lost.evaluator.test_metrics if isinstance(metric, AUPIMO)]
-    kept = Padim.load_from_checkpoint(
-        trained.checkpoint, evaluator=Evaluator(test_metrics=metrics_of()), visualizer=False
-    )
+    evaluator = Evaluator(test_metrics=metrics_of())
+    kept = Padim.load_from_checkpoint(trained.checkpoint, evaluator=evaluator, visualizer=False)
     assert engine_of(tmp_path).test(kept, datamodule=data_of(root), verbose=False)[0] == trained.tested
 
 
@@ -254,9 +249,8 @@ def test_an_exported_model_loads_with_the_package_alone(trained: Trained, root: 
         "print([name for name in sys.modules if name in ('helpers', 'test_anomalib_engine')])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd="/"
-    )
+    settings: Any = {"capture_output": True, "text": True, "check": False, "env": environment, "cwd": "/"}
+    done = subprocess.run([sys.executable, "-c", code], **settings)  # noqa: PLW1510, S603
     module = "aupimo_torchmetrics.anomalib"
     expected = f"{(module, 'AUPIMO', 'mean')} {(module, 'max_AUPIMO', 'max')}\n[]\n"
     assert done.stdout == expected, done.stderr
@@ -274,42 +268,21 @@ model:
     visualizer: false
     pre_processor:
       class_path: anomalib.pre_processing.PreProcessor
-      init_args:
-        transform:
-          class_path: torchvision.transforms.v2.Resize
-          init_args: {size: [48, 48]}
+      init_args: {transform: {class_path: torchvision.transforms.v2.Resize, init_args: {size: [48, 48]}}}
     evaluator:
       class_path: anomalib.metrics.Evaluator
       init_args:
         test_metrics:
           - class_path: aupimo_torchmetrics.anomalib.AUPIMO
-            init_args:
-              fpr_bounds: [1.0e-3, 1.0e-1]
+            init_args: {fpr_bounds: [1.0e-3, 1.0e-1]}
           - class_path: aupimo_torchmetrics.anomalib.AUPIMO
-            init_args:
-              fpr_bounds: [1.0e-3, 1.0e-1]
-              prefix: max_
-              shared_fpr: max
-              strict: false
+            init_args: {fpr_bounds: [1.0e-3, 1.0e-1], prefix: max_, shared_fpr: max, strict: false}
 data:
   class_path: anomalib.data.Folder
   init_args:
-    name: noise
-    root: ROOT
-    normal_dir: train/good
-    normal_test_dir: test/good
-    abnormal_dir: test/bad
-    mask_dir: masks
-    train_batch_size: 8
-    eval_batch_size: 8
-    num_workers: 0
-    val_split_mode: same_as_test
-trainer:
-  accelerator: cpu
-  devices: 1
-  logger: false
-  enable_progress_bar: false
-  enable_model_summary: false
+    {name: noise, root: ROOT, normal_dir: train/good, normal_test_dir: test/good, abnormal_dir: test/bad,
+     mask_dir: masks, train_batch_size: 8, eval_batch_size: 8, num_workers: 0, val_split_mode: same_as_test}
+trainer: {accelerator: cpu, devices: 1, logger: false, enable_progress_bar: false, enable_model_summary: false}
 default_root_dir: RESULTS
 """
 
@@ -332,10 +305,8 @@ def test_the_command_line_takes_the_metric_by_its_path(root: Path, tmp_path: Pat
     cli = TrainOnly(["train", "--config", str(config)])
     metrics = cli.model.evaluator.test_metrics
     assert [type(metric) for metric in metrics] == [AUPIMO, AUPIMO]
-    assert [(metric.name, metric.shared_fpr, metric.strict) for metric in metrics] == [
-        ("AUPIMO", "mean", True),
-        ("max_AUPIMO", "max", False),
-    ]
+    settings = [(metric.name, metric.shared_fpr, metric.strict) for metric in metrics]
+    assert settings == [("AUPIMO", "mean", True), ("max_AUPIMO", "max", False)]
     logged = cli.engine.trainer.callback_metrics
     assert 0.1 < logged["max_AUPIMO"] < logged["AUPIMO"] < 1
 

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,22 @@ from aupimo_torchmetrics.demo.run import DemoReport, run_demo
 from aupimo_torchmetrics.demo.textures import load_texture
 from aupimo_torchmetrics.evaluate import Evaluation, evaluate
 
+Run = Callable[[str], tuple[Any, str, str]]
+
+
+@pytest.fixture
+def aupimo(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; return its exit code and what it printed on either stream."""
+
+    def run(arguments: str) -> tuple[Any, str, str]:
+        try:
+            code = main(shlex.split(arguments))
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
@@ -32,18 +49,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
 
 def _logged(folder: Path, name: str) -> list[tuple[int, float]]:
     """Steps and values of a scalar in the event files of a run."""
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return [(event.step, event.value) for event in events.Scalars(name)]
+    return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(name)]
 
 
 def test_demo_logs_what_it_saves(report: DemoReport) -> None:
     """The event file holds AUPIMO before and after the epoch, equal to the results and to `aupimos.json`."""
-    saved = AUPIMOResult.load(report.out / "aupimos.json")
+    saved, defects = AUPIMOResult.load(report.out / "aupimos.json"), report.tiles.defects
     assert torch.equal(saved.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
     assert saved.threshold_bounds == report.after.threshold_bounds
     assert saved.paths == [
-        f"test/{defect.replace('normal', 'good')}/{index:03}.png" for index, defect in enumerate(report.tiles.defects)
+        f"test/{kind.replace('normal', 'good')}/{index:03}.png" for index, kind in enumerate(defects)
     ]
     (before_step, before), (after_step, after) = _logged(report.out / "tensorboard" / "version_0", "val/aupimo")
     assert 0 == before_step < after_step
@@ -53,7 +68,7 @@ def test_demo_logs_what_it_saves(report: DemoReport) -> None:
     assert _logged(report.out / "tensorboard" / "version_0", "train/loss")
     files = ["aupimo.png", "aupimos.json", "aupimos.safetensors", "tensorboard"]
     assert sorted(path.name for path in report.out.iterdir()) == files
-    assert report.after.aupimos.isnan().tolist() == [defect == "normal" for defect in report.tiles.defects]
+    assert report.after.aupimos.isnan().tolist() == [defect == "normal" for defect in defects]
 
 
 def test_summary_says_what_was_found(report: DemoReport) -> None:
@@ -95,12 +110,12 @@ def test_training_overwrites_what_it_says() -> None:
             assert 0 <= overwritten.min() <= overwritten.max() <= 1
 
 
-def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
+def test_saved_maps_score_what_the_demo_says(tmp_path: Path, aupimo: Run) -> None:
     """`aupimo evaluate` on the images and maps that the demo writes gives the demo's scores."""
     report = run_demo("gravel", epochs=1, out=tmp_path, save_maps=True)
     lower, upper = report.after.fpr_bounds
-    options = ["--fpr-bounds", str(lower), str(upper), "--out", str(tmp_path / "scores")]
-    assert main(["evaluate", str(tmp_path / "maps"), "--data", str(tmp_path / "data"), *options]) == 0
+    options = f"--data {tmp_path / 'data'} --fpr-bounds {lower} {upper} --out {tmp_path / 'scores'}"
+    assert aupimo(f"evaluate {tmp_path / 'maps'} {options}")[0] == 0
     result = AUPIMOResult.load(tmp_path / "scores" / "gravel" / "aupimo" / "aupimos.json")
     indices = [int(Path(path).stem) for path in result.paths or []]
     assert sorted(indices) == list(range(40))
@@ -112,13 +127,9 @@ def test_saved_maps_score_what_the_demo_says(tmp_path: Path) -> None:
 WRONG = {
     "": "aupimo: the following arguments are required: COMMAND",
     "demos": "invalid choice: 'demos'",
-    "--fast": "aupimo: the following arguments are required: COMMAND",
     "demo --texture sand": "aupimo demo: argument --texture: invalid choice: 'sand'",
-    "demo --epochs x": "aupimo demo: argument --epochs: invalid int value: 'x'",
-    "demo --epochs 1.5": "argument --epochs: invalid int value: '1.5'",
-    "demo --epochs None": "argument --epochs: invalid int value: 'None'",
+    "demo --epochs 1.5": "aupimo demo: argument --epochs: invalid int value: '1.5'",
     "demo --fast": "unrecognized arguments: --fast",
-    "demo more": "unrecognized arguments: more",
     "evaluate a b": "unrecognized arguments: b",
     "evaluate --fpr-bounds 1e-3": "argument --fpr-bounds: expected 2 arguments",
     "evaluate --ignore-index 2.5": "argument --ignore-index: invalid int value: '2.5'",
@@ -128,15 +139,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_a_wrong_command_is_one_line_and_code_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_is_one_line_and_code_2(arguments: str, aupimo: Run) -> None:
     """A command that is not understood ends with code 2 and one line that names what is wrong."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments.split())
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+    code, out, err = aupimo(arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
     assert WRONG[arguments] in err
-    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -153,14 +160,10 @@ def test_a_wrong_command_is_one_line_and_code_2(arguments: str, capsys: pytest.C
         ("`asmaps`, `root`, `has_folders`, data", "`asmaps`, `root`, `has_folders`, data"),
     ],
 )
-def test_texts_of_the_library_are_told_in_options(
-    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_texts_of_the_library_are_told_in_options(text: str, expected: str, tmp_path: Path, aupimo: Run) -> None:
     """Parameters in backticks, here in the name of a folder, are named as options."""
-    assert main(["evaluate", str(tmp_path), "--data", text]) == 2
-    assert capsys.readouterr().err == (
-        f"aupimo evaluate: Expected `--data` to be a folder, but there is no folder {expected}.\n"
-    )
+    told = f"aupimo evaluate: Expected `--data` to be a folder, but there is no folder {expected}.\n"
+    assert aupimo(f"evaluate {tmp_path} --data {shlex.quote(text)}") == (2, "", told)
 
 
 @pytest.fixture
@@ -182,18 +185,12 @@ def table(tmp_path: Path) -> Path:
         (RuntimeError("CUDA out of memory.\nTried"), "CUDA out of memory."),
         (KeyboardInterrupt(), "stopped"),
         (ValueError("too many values to unpack"), None),
-        (TypeError("unsupported operand"), None),
         (KeyError("bottle"), None),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None),
-        (AssertionError(), None),
     ],
 )
 def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(
-    error: BaseException,
-    line: str | None,
-    table: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    error: BaseException, line: str | None, table: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Run
 ) -> None:
     """What is lacking on the machine is one line and code 1; any other error inside is not said to be the command."""
 
@@ -201,24 +198,19 @@ def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(
         raise error
 
     monkeypatch.setattr(AUPIMO, "update", fail)
-    arguments = ["evaluate", "--table", str(table)]
     if line is None:
         with pytest.raises(type(error)) as raised:
-            main(arguments)
+            aupimo(f"evaluate --table {table}")
         assert raised.value is error
     else:
-        assert main(arguments) == 1
-        assert capsys.readouterr() == ("", f"aupimo evaluate: {line}\n")
+        assert aupimo(f"evaluate --table {table}") == (1, "", f"aupimo evaluate: {line}\n")
 
 
-def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_exit_codes(aupimo: Run) -> None:
     """`aupimo --help` says what the exit codes mean, on lines that fit a narrow terminal; `--version` the version."""
-    for option in ("--version", "--help"):
-        with pytest.raises(SystemExit) as stop:
-            main([option])
-        assert stop.value.code == 0
-    version, _, out = capsys.readouterr().out.partition("\n")
-    assert version == f"aupimo-torchmetrics {__version__}"
+    assert aupimo("--version") == (0, f"aupimo-torchmetrics {__version__}\n", "")
+    code, out, _ = aupimo("--help")
+    assert code == 0
     assert out.endswith(EXIT_CODES)
     assert max(map(len, out.splitlines())) <= 80
 
@@ -233,21 +225,17 @@ OTHER_NAMES = {"maps": "MAPS", "paths": "PATH", "resize": "--no-resize", "pictur
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_parameter_is_an_option(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_parameter_is_an_option(command: str, monkeypatch: pytest.MonkeyPatch, aupimo: Run) -> None:
     """The help of a subcommand explains each parameter of the functions behind it, and names its default."""
     monkeypatch.setenv("COLUMNS", "70")
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.partition("\n\n")[2].split())  # without the usage
+    code, out, _ = aupimo(f"{command} --help")
+    assert code == 0
+    text = " ".join(out.partition("\n\n")[2].split())  # without the usage
     for function in COMMANDS[command]:
         for name, parameter in inspect.signature(function).parameters.items():
             if name not in {"self", "has_folders"}:
-                assert re.search(f"{OTHER_NAMES.get(name) or '--' + name.replace('_', '-')} [^-]*[a-z]{{3}}", text), (
-                    name
-                )
+                option = OTHER_NAMES.get(name) or "--" + name.replace("_", "-")
+                assert re.search(f"{option} [^-]*[a-z]{{3}}", text), name
             if isinstance(parameter.default, float):
                 assert f"(default: {parameter.default})" in text
 
@@ -291,15 +279,14 @@ def test_closed_streams_are_no_crash(table: Path, closed: str) -> None:
     ],
 )
 def test_what_the_demo_cannot_do_is_said_first(
-    tmp_path: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Run
 ) -> None:
     """A number out of range, and a folder that cannot be, are one line before anything is written."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert main(["demo", *options.split()]) == (2 if message else 1)
-    err = capsys.readouterr().err
+    code, _, err = aupimo(f"demo {options}")
+    assert (code, err.count("\n")) == (2 if message else 1, 1)
     assert err.startswith(f"aupimo demo: {message}")
-    assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -314,13 +301,12 @@ def test_what_the_demo_cannot_do_is_said_first(
     ],
 )
 def test_missing_packages_are_one_line_and_code_1(
-    command: str, hidden: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, hidden: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Run
 ) -> None:
     """Without an extra the command names the missing packages and the remedy, before anything is read."""
     monkeypatch.setitem(sys.modules, hidden, None)
-    assert main(command.split()) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
+    code, out, err = aupimo(command)
+    assert (code, out) == (1, "")
     pattern = message.replace("[", '"aupimo-torchmetrics\\[').replace("]", '\\]"')
     assert re.fullmatch(f"aupimo {command.split(maxsplit=1)[0]}: this command expects {pattern}`\n", err)
 
@@ -336,16 +322,15 @@ def test_the_demo_from_the_shell(tmp_path: Path) -> None:
     assert not re.search(r"it/s|\r", done.stdout + done.stderr)
 
 
-def test_an_interrupted_demo_says_what_was_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_demo_says_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Run) -> None:
     """Ctrl-C while the demo writes is one line with what was written, and exit code 1."""
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tifffile, "imwrite", stop)
-    assert main(["demo", "--epochs", "1", "--out", str(tmp_path), "--save-maps"]) == 1
+    code, _, err = aupimo(f"demo --epochs 1 --out {tmp_path} --save-maps")
+    assert code == 1
     saved = ("tensorboard/version_0", "aupimos.json", "aupimo.png", "data/brick")
     expected = ", ".join(str(tmp_path / each) for each in saved)
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"aupimo demo: stopped; saved: {expected}")
+    assert err.splitlines()[-1].startswith(f"aupimo demo: stopped; saved: {expected}")

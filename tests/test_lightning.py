@@ -3,121 +3,81 @@
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers import FPR_BOUNDS, MAX_ERROR, assert_same, make_batch, run_ranks
+from helpers import FPR_BOUNDS, MAX_ERROR, assert_same, run_ranks
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from loops import (
+    FEW_MASKS,
+    MAPS,
+    MASKS,
+    Batch,
+    Detector,
+    Step,
+    advice_of_lightning,
+    in_epochs,
+    join_processes,
+    loader,
+    log_collection,
+    make_trainer,
+    maps_of_epoch,
+    new_metric,
+    scoring,
+    update_and_log,
+)
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, functional
+from aupimo_torchmetrics import functional
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = [
-    # advice of Lightning on speed and on its own set-up, which a test has no use for
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
-]
+pytestmark = advice_of_lightning
 
-MAPS, MASKS = make_batch("NNNNNNAANA", 0)
+ORDER = [0, 2, 4, 6, 8, 9, 1, 3, 5, 7]
 """In batches of two the first batches have normal images only, and these are what Lightning's sanity check sees."""
 
 
-def maps_of_epoch(maps: Tensor, epoch: int) -> Tensor:
-    """Return the maps that the model gives in an epoch, others each time."""
-    return maps - 0.3 * epoch * maps.roll(3, -1)
+class Notes(Detector):
+    """A model that notes what is logged, and what its metric says before Lightning resets it."""
 
-
-class Detector(lightning.LightningModule):
-    """A model that gives the maps of its data, and logs their score as a metric object."""
-
-    def __init__(self, *, as_collection: bool = False, dtypes: list[Any] | None = None) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-        self.as_collection = as_collection
-        self.dtypes = dtypes
-        self.scores: list[Any] = []
-        if as_collection:
-            others = {"aupimo": AUPIMO(fpr_bounds=FPR_BOUNDS), "sampled": AUPIMO(20_000, FPR_BOUNDS)}
-            self.metrics = MetricCollection(others, prefix="val/")
-        else:
-            self.aupimo = AUPIMO(fpr_bounds=FPR_BOUNDS)
-
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        """Learn nothing."""
-        return self.layer(batch[0]).sum()
-
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        """Update, and log the object."""
-        maps, masks, *ids = batch
-        maps = maps_of_epoch(maps, self.current_epoch)
-        if self.as_collection:
-            self.metrics.update(maps, masks)
-            self.log_dict(self.metrics)
-        else:
-            self.aupimo.update(maps, masks, *ids)
-            self.log("val/aupimo", self.aupimo)
-            if self.dtypes is not None:
-                self.dtypes += [self.aupimo.aupimo_normal_scores[-1].dtype, self.aupimo.aupimo_num_kept[-1].dtype]
-                self.dtypes += [self.aupimo.aupimo_floor.dtype, self.aupimo.aupimo_config.dtype]
+    def __init__(self, step: Step = update_and_log, **metrics: Any) -> None:
+        super().__init__(in_epochs(step), **metrics)
+        self.logged: list[Any] = []
+        self.results: list[Any] = []
 
     def on_validation_epoch_end(self) -> None:
-        """Ask for the full result, which is there before Lightning resets the metric."""
-        if not self.as_collection and not self.trainer.sanity_checking:
-            self.scores.append(self.aupimo.result().mean)
+        """Ask for the full result."""
+        if hasattr(self, "aupimo") and not self.trainer.sanity_checking:
+            self.results.append(self.aupimo.result())
 
     def on_train_epoch_end(self) -> None:
         """Note what was logged."""
-        self.logged = [*getattr(self, "logged", []), {**self.trainer.callback_metrics}]
+        self.logged.append({**self.trainer.callback_metrics})
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return what a trainer asks for."""
-        return torch.optim.SGD(self.parameters(), lr=0.0)
+    @property
+    def logged_scores(self) -> list[float]:
+        """The score of each epoch."""
+        return [float(each["val/aupimo"]) for each in self.logged]
 
 
 def fit(
-    model: Detector,
-    folder: Path,
-    masks: Tensor = MASKS,
-    ids: Sequence[Tensor] = (),
-    resume_from: str | None = None,
-    **settings: Any,
+    folder: Path, model: Detector, *callbacks: Any, order: Sequence[int] = ORDER, path: Any = None, **settings: Any
 ) -> Any:
-    """Train for two epochs, on as many maps as there are masks, and return the trainer."""
-    train = DataLoader(TensorDataset(torch.zeros(2, 1)), batch_size=1)
-    validation = DataLoader(TensorDataset(MAPS[: len(masks)], masks, *ids), batch_size=2)
-    trainer = lightning.Trainer(
-        **{
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_epochs": 2,
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": "callbacks" in settings,
-            "default_root_dir": folder,
-            "log_every_n_steps": 1,
-            **settings,
-        }
-    )
-    trainer.fit(model, train, validation, ckpt_path=resume_from)
+    """Train for two epochs, or on from a checkpoint, and return the trainer."""
+    trainer = make_trainer(folder, *callbacks, **{"logger": False, **settings})
+    trainer.fit(model, loader(), loader(order), ckpt_path=path)
     return trainer
 
 
 def expected_score(epoch: int, dtype: torch.dtype = torch.float32, **settings: Any) -> float:
     """Return what the function answers for the maps of an epoch."""
-    maps = maps_of_epoch(MAPS.to(dtype), epoch)
-    return float(functional.aupimo(maps, MASKS, **{"fpr_bounds": FPR_BOUNDS, **settings}))
+    maps = maps_of_epoch(MAPS[ORDER].to(dtype), epoch)
+    return float(functional.aupimo(maps, MASKS[ORDER], **{"fpr_bounds": FPR_BOUNDS, **settings}))
 
 
 sanity_check_warns = pytest.mark.filterwarnings("ignore:AUPIMO is undefined .NaN.. none of the 4 images is anomalous")
@@ -127,92 +87,91 @@ sanity_check_warns = pytest.mark.filterwarnings("ignore:AUPIMO is undefined .NaN
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_logged_object_is_right_in_each_epoch(tmp_path: Path, inference_mode: bool) -> None:
     """The logged value is the score of its epoch: nothing of the sanity check or of the epoch before is left."""
-    model = Detector()
-    fit(model, tmp_path, inference_mode=inference_mode)
+    model = Notes()
+    fit(tmp_path, model, inference_mode=inference_mode)
+    assert model.logged_scores == [expected_score(0), expected_score(1)]
     # the logged value is float32; the mean of the result is that before it is rounded
-    assert [float(each["val/aupimo"]) for each in model.logged] == [expected_score(0), expected_score(1)]
-    assert model.scores == pytest.approx([expected_score(0), expected_score(1)], abs=1e-7)
+    assert [result.mean for result in model.results] == pytest.approx(model.logged_scores, abs=1e-7)
     assert expected_score(0) != expected_score(1)
     assert not model.aupimo.update_called
 
 
 def test_sanity_check_with_normal_images_only_is_harmless(tmp_path: Path) -> None:
     """The first batches have no anomalous image: a warning says so, training goes on, and nothing is logged of them."""
-    model = Detector()
+    model = Notes()
     with pytest.warns(UserWarning, match="none of the 4 images is anomalous") as caught:
-        fit(model, tmp_path)
+        fit(tmp_path, model)
     assert len([each for each in caught if "AUPIMO" in str(each.message)]) == 1
-    assert all(torch.isfinite(each["val/aupimo"]) for each in model.logged)
+    assert all(map(math.isfinite, model.logged_scores))
 
 
 @sanity_check_warns
 def test_collection_is_logged_as_a_dict(tmp_path: Path) -> None:
     """`log_dict` of a collection logs each member, reset between epochs, to a logger too."""
-    model = Detector(as_collection=True)
-    logger = CSVLogger(tmp_path)
-    fit(model, tmp_path, logger=logger)
-    for epoch, logged in enumerate(model.logged):
-        assert float(logged["val/aupimo"]) == expected_score(epoch)
-        assert float(logged["val/sampled"]) == expected_score(epoch, num_thresholds=20_000)
+    members = {"aupimo": new_metric(), "sampled": new_metric(num_thresholds=20_000)}
+    model, logger = Notes(log_collection, metrics=MetricCollection(members, prefix="val/")), CSVLogger(tmp_path)
+    fit(tmp_path, model, logger=logger)
+    expected = [expected_score(0), expected_score(1)]
+    assert model.logged_scores == expected
+    sampled = [expected_score(epoch, num_thresholds=20_000) for epoch in (0, 1)]
+    assert [float(logged["val/sampled"]) for logged in model.logged] == sampled
     rows = Path(logger.log_dir, "metrics.csv").read_text().splitlines()
     assert rows[0].split(",") == ["epoch", "step", "val/aupimo", "val/sampled"]
-    assert [float(row.split(",")[2]) for row in rows[1:]] == pytest.approx([expected_score(0), expected_score(1)])
+    assert [float(row.split(",")[2]) for row in rows[1:]] == pytest.approx(expected)
 
 
 @sanity_check_warns
 def test_bfloat16_training_keeps_states_exact(tmp_path: Path) -> None:
     """Under "bf16-true" the model and its default dtype are bfloat16, the states are not."""
-    model = Detector(dtypes=[])
-    fit(model, tmp_path, precision="bf16-true")
+    dtypes: list[Any] = []
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        update_and_log(model, batch, dataloader_idx)
+        dtypes.append([state[-1].dtype for state in (model.aupimo.aupimo_normal_scores, model.aupimo.aupimo_num_kept)])
+        dtypes.append([model.aupimo.aupimo_floor.dtype, model.aupimo.aupimo_config.dtype])
+
+    model = Notes(step)
+    fit(tmp_path, model, precision="bf16-true")
     assert model.layer.weight.dtype == torch.bfloat16
-    assert model.dtypes == (2 + 2 * 5) * [torch.float32, torch.int64, torch.float32, torch.int64]
-    expected = [expected_score(0, torch.bfloat16), expected_score(1, torch.bfloat16)]
-    assert [float(each["val/aupimo"]) for each in model.logged] == expected
-
-
-class MixedDetector(Detector):
-    """A model whose maps come out of a matrix product, which autocast computes in half precision."""
-
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        """Update with maps in half precision."""
-        maps, masks = batch
-        maps = (maps_of_epoch(maps, self.current_epoch)[..., None] @ torch.ones(1, 1))[..., 0]
-        assert maps.dtype == torch.bfloat16
-        self.aupimo.update(maps, masks)
-        self.log("val/aupimo", self.aupimo)
+    assert dtypes == 2 * (2 + 2 * 5) * [[torch.float32, torch.int64]]
+    assert model.logged_scores == [expected_score(epoch, torch.bfloat16) for epoch in (0, 1)]
 
 
 @sanity_check_warns
 def test_mixed_precision_and_accumulated_gradients(tmp_path: Path) -> None:
     """Under "bf16-mixed" the score is that of the rounded maps, and accumulating gradients changes nothing."""
-    model = MixedDetector()
-    fit(model, tmp_path, precision="bf16-mixed", accumulate_grad_batches=2)
-    expected = [
-        float(functional.aupimo(maps_of_epoch(MAPS, epoch).bfloat16(), MASKS, fpr_bounds=FPR_BOUNDS))
-        for epoch in (0, 1)
-    ]
-    assert [float(each["val/aupimo"]) for each in model.logged] == expected
+
+    def make(batch: Batch) -> tuple[Any, ...]:
+        maps = (batch["scores"][..., None] @ torch.ones(1, 1))[..., 0]  # autocast computes a matrix product in half
+        assert maps.dtype == torch.bfloat16
+        return maps, batch["truth"]
+
+    model = Notes(scoring(make))
+    fit(tmp_path, model, precision="bf16-mixed", accumulate_grad_batches=2)
+    maps = [maps_of_epoch(MAPS[ORDER], epoch).bfloat16() for epoch in (0, 1)]
+    assert model.logged_scores == [float(functional.aupimo(each, MASKS[ORDER], fpr_bounds=FPR_BOUNDS)) for each in maps]
+
+
+def best_of(folder: Path) -> callbacks.ModelCheckpoint:
+    """Return a callback that saves the epoch with the best score."""
+    return callbacks.ModelCheckpoint(folder, monitor="val/aupimo", mode="max")
 
 
 @sanity_check_warns
 def test_resumed_training_logs_the_right_score(tmp_path: Path) -> None:
     """Training that goes on from a checkpoint scores its own epoch, without anything of the one before."""
-    checkpoint = callbacks.ModelCheckpoint(tmp_path, monitor="val/aupimo", mode="max")
-    fit(Detector(), tmp_path, callbacks=[checkpoint], max_epochs=1)
-    model = Detector()
-    again = callbacks.ModelCheckpoint(tmp_path / "again", monitor="val/aupimo", mode="max")
+    model, checkpoint = Notes(), best_of(tmp_path)
+    fit(tmp_path, Notes(), checkpoint, max_epochs=1, enable_checkpointing=True)
     with pytest.warns(UserWarning, match="The dirpath has changed"):
-        fit(model, tmp_path, resume_from=checkpoint.best_model_path, callbacks=[again])
-    assert [float(each["val/aupimo"]) for each in model.logged] == [expected_score(1)]
+        fit(tmp_path, model, best_of(tmp_path / "b"), path=checkpoint.best_model_path, enable_checkpointing=True)
+    assert model.logged_scores == [expected_score(1)]
 
 
 @sanity_check_warns
 def test_callbacks_watch_the_score(tmp_path: Path) -> None:
     """`ModelCheckpoint` saves the better epoch and `EarlyStopping` lets an improving model go on."""
-    best = callbacks.ModelCheckpoint(tmp_path, monitor="val/aupimo", mode="max")
-    model = Detector()
-    stop = callbacks.EarlyStopping("val/aupimo", mode="max", patience=1)
-    trainer = fit(model, tmp_path, callbacks=[best, stop])
+    best, stop = best_of(tmp_path), callbacks.EarlyStopping("val/aupimo", mode="max", patience=1)
+    trainer = fit(tmp_path, Notes(), best, stop, enable_checkpointing=True)
     assert trainer.current_epoch == 2
     assert float(best.best_model_score) == max(expected_score(0), expected_score(1))
     assert not [name for name in torch.load(best.best_model_path, weights_only=True)["state_dict"] if "aupimo" in name]
@@ -220,10 +179,10 @@ def test_callbacks_watch_the_score(tmp_path: Path) -> None:
 
 def test_callbacks_survive_nan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Without anomalous images the score is NaN: the warning names the cause before `EarlyStopping` stops on it."""
-    best = callbacks.ModelCheckpoint(tmp_path, monitor="val/aupimo", mode="max")
+    model = Notes(scoring(lambda batch: (batch["scores"], torch.zeros_like(batch["truth"]))))
     stop = callbacks.EarlyStopping("val/aupimo", mode="max", check_finite=True, verbose=True)
     with pytest.warns(UserWarning, match="none of the 10 images is anomalous"), pytest.warns(match="4 images"):
-        trainer = fit(Detector(), tmp_path, masks=torch.zeros_like(MASKS), callbacks=[best, stop])
+        trainer = fit(tmp_path, model, best_of(tmp_path), stop, enable_checkpointing=True)
     assert trainer.current_epoch == 1
     assert math.isnan(trainer.callback_metrics["val/aupimo"])
     assert "not finite" in caplog.text
@@ -231,94 +190,56 @@ def test_callbacks_survive_nan(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 def test_validation_before_any_training(tmp_path: Path) -> None:
     """`Trainer.validate` returns the score."""
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-    )
-    loader = DataLoader(TensorDataset(MAPS, MASKS), batch_size=4)
-    assert trainer.validate(Detector(), loader, verbose=False) == [{"val/aupimo": expected_score(0)}]
-
-
-class NoteResult(lightning.Callback):
-    """A callback that asks for the result of each validation epoch."""
-
-    def __init__(self) -> None:
-        self.results: list[list[Tensor | None]] = []
-
-    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Note scores and ids of all images."""
-        result = pl_module.aupimo.result()
-        self.results.append([result.aupimos, result.image_ids])
-
-
-LOGGED = ("val/aupimo", "val/aupimo/share_at_0", "val/aupimo/share_at_1")
+    trainer = make_trainer(tmp_path, logger=False)
+    assert trainer.validate(Detector(), loader(ORDER, 4), verbose=False) == [{"val/aupimo": expected_score(0)}]
 
 
 def fit_with_ids(folder: Path, num_images: int, **settings: Any) -> list[Any]:
-    """Train on some of the images, and return what was logged and what a callback was told, epoch by epoch."""
-    note, model = NoteResult(), Detector()
-    settings = {
-        "callbacks": [note, AUPIMOCallback(num_heatmaps=0)],
-        "num_sanity_val_steps": 0,
-        "enable_checkpointing": False,
-        **settings,
-    }
-    masks = MASKS[:num_images].clone()
-    masks[7] = False
-    masks[7, 3, 4] = True  # a mask of one pixel is found or not, so that one of the shares is above 0
-    fit(model, folder, masks, [torch.arange(num_images) + 100], **settings)
-    return [[[logged[name] for name in LOGGED] for logged in model.logged], note.results]
+    """Train on some of the images, and return what was logged and what a module was told, epoch by epoch."""
+    model = Notes(scoring(lambda batch: (batch["scores"], FEW_MASKS[batch["index"]], batch["index"] + 100)))
+    callback = AUPIMOCallback(num_heatmaps=0)
+    fit(folder, model, callback, order=ORDER[:num_images], num_sanity_val_steps=0, **settings)
+    names = ("val/aupimo", "val/aupimo/share_at_0", "val/aupimo/share_at_1")
+    logged = [[each[name] for name in names] for each in model.logged]
+    return [logged, [[result.aupimos, result.image_ids] for result in model.results]]
 
 
 def fit_on_rank(folder: Path, rank: int, world_size: int, note: Callable[[str], Any]) -> list[list[Any]]:
-    """Train as one of several processes that are there already, with images that fill them evenly and that do not."""
-    warnings.simplefilter("ignore")
-    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
-    notes = []
-    for num_images in (10, 9):
-        note(f"{num_images} images")
-        notes.append(fit_with_ids(folder, num_images, devices=world_size, strategy="ddp"))
-    return notes
+    """Train as one of several processes, with images that fill them evenly and that do not."""
+    settings = join_processes(rank, world_size, note)
+    return [fit_with_ids(folder, num_images, **settings) for num_images in (10, 9)]
 
 
 def test_two_processes_log_and_answer_what_one_does(tmp_path: Path) -> None:
-    """Under DDP both ranks log the score of all images and tell it to callbacks, an image dealt out twice only once."""
+    """Under DDP both ranks log the score of all images and tell it to modules, an image dealt out twice only once."""
     for notes in run_ranks([(partial(fit_on_rank, tmp_path), 2)])[0]:
         for (logged, results), num_images in zip(notes, (10, 9), strict=True):
             expected_logged, expected_results = fit_with_ids(tmp_path, num_images)
             assert_same(logged, expected_logged, atol=MAX_ERROR)
             assert_same(results, expected_results, atol=MAX_ERROR)
             assert logged[0][1:] != [0, 0]
-            assert torch.equal(results[0][1], torch.arange(num_images) + 100)
+            assert results[0][1].tolist() == [100 + index for index in sorted(ORDER[:num_images])]
             assert not torch.equal(results[0][0].nan_to_num(), results[1][0].nan_to_num())
-
-
-class FragileDetector(Detector):
-    """A model that fails in its fourth step, until it is repaired."""
-
-    is_broken = True
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Update, and fail."""
-        super().validation_step(batch, batch_idx)
-        if self.is_broken and batch_idx == 3:
-            raise RuntimeError("out of luck")
 
 
 @sanity_check_warns
 @pytest.mark.parametrize("how", ["sanity check", "reset"])
 def test_training_after_a_validation_that_was_broken_off(tmp_path: Path, how: str) -> None:
     """The images before an error in validation are no part of the next score, after a sanity check or a reset."""
-    model = FragileDetector()
+    broken = [True]
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        update_and_log(model, batch, dataloader_idx)
+        if broken and int(batch["index"][0]) == ORDER[6]:
+            raise RuntimeError("out of luck")
+
+    model = Notes(step)
     with pytest.raises(RuntimeError, match="out of luck"):
-        fit(model, tmp_path, num_sanity_val_steps=0)
+        fit(tmp_path, model, num_sanity_val_steps=0)
     assert model.aupimo.update_count == 4
-    model.train().is_broken = False  # the validation left it in eval mode
+    broken.clear()
+    model.train()  # the validation left it in eval mode
     if how == "reset":
         model.aupimo.reset()
-    fit(model, tmp_path, num_sanity_val_steps=2 if how == "sanity check" else 0)
-    assert [float(each["val/aupimo"]) for each in model.logged] == [expected_score(0), expected_score(1)]
+    fit(tmp_path, model, num_sanity_val_steps=2 if how == "sanity check" else 0)
+    assert model.logged_scores == [expected_score(0), expected_score(1)]

@@ -10,16 +10,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-
-import matplotlib as mpl
-
-mpl.use("Agg")
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from helpers import make_batch
+from lightning.pytorch.callbacks import LambdaCallback
 from loops import (
     MAPS,
     MASKS,
@@ -27,14 +25,17 @@ from loops import (
     Detector,
     FigureLogger,
     advice_of_lightning,
+    as_it_is,
     check_heat_maps,
     fit,
     heat_maps,
     loader,
     make_trainer,
     new_metric,
+    scoring,
     unlogged,
     update_and_log,
+    validate,
 )
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -46,15 +47,15 @@ from aupimo_torchmetrics.lightning import AUPIMOCallback
 pytestmark = advice_of_lightning
 
 TAG = "val/aupimo/heatmaps"
+NO_PHOTOGRAPHS = "AUPIMOCallback draws no heat maps where it finds no photographs"
 
 
 def run(
-    folder: Path, model: pl.LightningModule, *others: Any, loaders: Any = None, limit: float = 1.0, **settings: Any
+    folder: Path, model: pl.LightningModule, *others: Any, loaders: Any = None, **settings: Any
 ) -> tuple[FigureLogger, AUPIMOCallback]:
     """Validate, with a callback of these settings and others behind it."""
     logger, callback = FigureLogger(), AUPIMOCallback(**settings)
-    trainer = make_trainer(folder, callback, *others, logger=logger, limit_val_batches=limit, inference_mode=False)
-    trainer.validate(model, loader() if loaders is None else loaders, verbose=False)
+    validate(folder, model, callback, *others, loaders=loaders, logger=logger, inference_mode=False)
     return logger, callback
 
 
@@ -65,39 +66,6 @@ def check(ran: tuple[FigureLogger, AUPIMOCallback], indices: Sequence[int], maps
     return [each.title for each in heat_maps(figure)]
 
 
-def scoring(make: Callable[[Batch], tuple[Any, ...]]) -> Callable[[Any, Batch, int], None]:
-    """Return a step that scores what a function makes of its batch: maps, masks and perhaps ids."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.aupimo.update(*make(batch))
-        model.log("val/aupimo", model.aupimo)
-
-    return step
-
-
-class Changes(pl.Callback):
-    """A callback that changes the maps which a step returned, so that other scores come out, and may score them."""
-
-    def __init__(self, how: str, updates: bool) -> None:
-        self.how = how
-        self.updates = updates
-
-    def on_validation_batch_end(self, _: Any, pl_module: Any, outputs: Any, batch: Batch, *__: Any) -> None:
-        """Change the maps in place, or replace them."""
-        changed = outputs["anomaly_map"].roll(2, -1) + 0.3 * batch["truth"]
-        if self.how == "in place":
-            outputs["anomaly_map"].copy_(changed)
-        else:
-            outputs["anomaly_map"] = changed
-        if self.updates:
-            pl_module.aupimo.update(outputs["anomaly_map"], batch["truth"])
-
-    def on_validation_epoch_end(self, _: Any, pl_module: Any) -> None:
-        """Log what this callback updates."""
-        if self.updates:
-            pl_module.log("val/aupimo", pl_module.aupimo)
-
-
 def return_maps(_: Detector, batch: Batch, __: int) -> Any:
     """Return maps, and update nothing."""
     return {"anomaly_map": batch["scores"].clone()}
@@ -106,8 +74,7 @@ def return_maps(_: Detector, batch: Batch, __: int) -> Any:
 def update_and_return(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
     """Return maps that are scored."""
     outputs = return_maps(model, batch, dataloader_idx)
-    model.aupimo.update(outputs["anomaly_map"], batch["truth"])
-    model.log("val/aupimo", model.aupimo)
+    scoring(lambda _: (outputs["anomaly_map"], batch["truth"]))(model, batch, dataloader_idx)
     return outputs
 
 
@@ -116,27 +83,34 @@ class UpdatesLate(Detector):
 
     def on_validation_batch_end(self, outputs: Any, batch: Batch, *_: Any) -> None:
         """Update with the maps as they are by now."""
-        self.aupimo.update(outputs["anomaly_map"], batch["truth"])
-        self.log("val/aupimo", self.aupimo)
+        scoring(lambda _: (outputs["anomaly_map"], batch["truth"]))(self, batch, 0)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("how", ["in place", "replaced"])
 @pytest.mark.parametrize("scored", ["in the step", "by the callback", "by the model afterwards"])
 def test_heat_maps_are_of_the_scored_maps(tmp_path: Path, scored: str, how: str, is_first: bool) -> None:
-    """A heat map is of the map that was scored, wherever maps are changed and scored."""
-    model = {
-        "in the step": Detector(update_and_return),
-        "by the callback": Detector(return_maps),
-        "by the model afterwards": UpdatesLate(return_maps),
-    }[scored]
-    changes = Changes(how, updates=scored == "by the callback")
+    """A heat map is of the map that was scored, wherever a callback changes it and whoever scores it."""
+
+    def change(_: Any, model: Any, outputs: Any, batch: Batch, *__: Any) -> None:
+        changed = outputs["anomaly_map"].roll(2, -1) + 0.3 * batch["truth"]
+        if how == "in place":
+            outputs["anomaly_map"].copy_(changed)
+        else:
+            outputs["anomaly_map"] = changed
+        if scored == "by the callback":
+            model.aupimo.update(outputs["anomaly_map"], batch["truth"])
+
+    def log(_: Any, model: Any) -> None:
+        if scored == "by the callback":
+            model.log("val/aupimo", model.aupimo)
+
+    changes = LambdaCallback(on_validation_batch_end=change, on_validation_epoch_end=log)
+    model = (UpdatesLate if "model" in scored else Detector)(update_and_return if "step" in scored else return_maps)
     callback, logger = AUPIMOCallback(), FigureLogger()
-    callbacks = (callback, changes) if is_first else (changes, callback)
-    make_trainer(tmp_path, *callbacks, logger=logger).validate(model, loader(), verbose=False)
+    validate(tmp_path, model, *((callback, changes) if is_first else (changes, callback)), logger=logger)
     scored_maps = MAPS if scored == "in the step" else MAPS.roll(2, -1) + 0.3 * MASKS
-    (figure,) = logger.figures[TAG]
-    check_heat_maps(figure, callback.results["val/aupimo"], (1, 3, 7, 9), scored_maps)
+    check((logger, callback), (1, 3, 7, 9), scored_maps)
 
 
 class AsTuple(NamedTuple):
@@ -165,9 +139,11 @@ PLACES: dict[str, tuple[Callable[[Tensor], Any], Any]] = {
 
 
 class Replaces(Detector):
-    """A model whose batch is another object than that of the loader."""
+    """A model whose batch is another object than that of the loader: what is made of its photographs."""
 
-    make_batch: Callable[[Tensor], Any]
+    def __init__(self, make_batch: Callable[[Tensor], Any]) -> None:
+        super().__init__(lambda model, _, loader: update_and_log(model, model.held, loader))
+        self.make_batch = make_batch
 
     def on_after_batch_transfer(self, batch: Batch, _: int) -> Any:
         """Give the step what it is to find."""
@@ -179,34 +155,20 @@ class Replaces(Detector):
 def test_photographs_are_found(tmp_path: Path, place: str) -> None:
     """Photographs are taken from where they usually are, or from where `images` says."""
     make, images = PLACES[place]
-    model = Replaces(lambda model, _, loader: update_and_log(model, model.held, loader))
-    model.make_batch = make
-    check(run(tmp_path, model, images=images), (1, 3, 7, 9))
+    check(run(tmp_path, Replaces(make), images=images), (1, 3, 7, 9))
 
 
 def test_photographs_of_another_size_are_resized(tmp_path: Path) -> None:
     """A photograph is brought to the size of its map."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        batch["image"] = torch.ones(2, 3, 70, 50, dtype=torch.uint8)
-        update_and_log(model, batch, dataloader_idx)
-
-    logger, _ = run(tmp_path, Detector(step))
+    logger, _ = run(tmp_path, Replaces(lambda _: {"image": torch.ones(2, 3, 70, 50, dtype=torch.uint8)}))
     assert {each.image.shape for each in heat_maps(logger.figures[TAG][0])} == {MAPS.shape[1:]}
 
 
 def test_photographs_are_looked_up_at_the_update(tmp_path: Path) -> None:
     """What a hook puts into the batch when it starts is drawn, as anomalib's pre-processor does."""
-
-    class Prepares(pl.Callback):
-        def on_validation_batch_start(self, _: Any, __: Any, batch: Batch, *___: Any) -> None:
-            batch["image"] = batch.pop("raw")
-
-    class Raw(Detector):
-        def on_after_batch_transfer(self, batch: Batch, _: int) -> Batch:
-            return {**batch, "raw": batch["image"], "image": batch["image"] * 0}
-
-    check(run(tmp_path, Raw(), Prepares()), (1, 3, 7, 9))
+    prepares = LambdaCallback(on_validation_batch_start=lambda _, __, batch, *___: batch.update(image=batch["raw"]))
+    raw = Replaces(lambda images: {"raw": images, "image": images * 0})
+    check(run(tmp_path, raw, prepares), (1, 3, 7, 9))
 
 
 def by_id(batch: Batch) -> dict[Any, Tensor]:
@@ -234,34 +196,24 @@ def test_images_by_id(tmp_path: Path, how: str, call: str, caplog: pytest.LogCap
 
     with pytest.warns(UserWarning, match="single batch") if call == "forward" and how != "reordered" else nullcontext():
         assert check(run(tmp_path / "by id", Detector(step), images=by_id), (1, 3, 7, 9))[0].startswith("1 · ")
-    if how != "reordered" and call == "update":
-        for images in (None, "image"):
-            caplog.clear()
-            with caplog.at_level(logging.INFO):
-                logger, callback = run(tmp_path / str(images), Detector(step), images=images)
-            assert TAG not in logger.figures
-            assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
-            assert "got 2 for 1 maps" in caplog.text
-            assert len(callback.results["val/aupimo"].paths or ()) == 10
+    for images in (None, "image") if how != "reordered" and call == "update" else ():
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            logger, callback = run(tmp_path / str(images), Detector(step), images=images)
+        assert TAG not in logger.figures
+        assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+        assert "got 2 for 1 maps" in caplog.text
+        assert len(callback.results["val/aupimo"].paths or ()) == 10
 
 
 def test_a_part_of_a_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of a batch that was scored in part nothing is drawn, with one hint, and all else is right; by id it is drawn."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        keep = batch["index"] != 2
-        model.aupimo.update(batch["scores"][keep], batch["truth"][keep], [f"{i}.png" for i in batch["index"][keep]])
-        model.log("val/aupimo", model.aupimo)
-
-    maps = MAPS[[0, 1, *range(3, 10)]]
+    step = scoring(lambda batch: in_parts(batch, [batch["index"] != 2])[0])
     with caplog.at_level(logging.INFO):
-        logger, callback = run(tmp_path, Detector(step), num_heatmaps=9)
+        logger, _ = run(tmp_path, Detector(step), num_heatmaps=9)
     assert [each.title[:2] for each in heat_maps(logger.figures[TAG][0])] == ["1 ", "5 ", "7 ", "9 "]
     assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
-    logger, callback = run(tmp_path, Detector(step), num_heatmaps=9, images=by_id)
-    assert torch.equal(
-        heat_maps(logger.figures[TAG][0])[1].weights, callback.results["val/aupimo"].pixel_aupimo(maps[2])
-    )
+    check(run(tmp_path, Detector(step), num_heatmaps=9, images=by_id), (1, 3, 5, 7, 9))
 
 
 def test_a_function_may_skip_batches_and_images(tmp_path: Path) -> None:
@@ -291,7 +243,6 @@ NOT_IMAGES: dict[str, Any] = {
     "more images": torch.rand(3, 3, 25, 40),
     "volumes": torch.rand(2, 1, 3, 25, 40),
     "texts": ["a.png", "b.png"],
-    "a text": "a.png",
     "complex numbers": torch.rand(2, 3, 25, 40).to(torch.complex64),
     "arrays": [np.zeros((3, 4, 5)), np.zeros((3, 4, 5))],
     "a number": 5,
@@ -303,14 +254,9 @@ NOT_IMAGES: dict[str, Any] = {
 @pytest.mark.parametrize("case", NOT_IMAGES)
 def test_a_wrong_guess_ends_no_training(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
     """What was only guessed and is no photograph is passed by with one hint, and all other figures are there."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        batch["image"] = NOT_IMAGES[case]
-        update_and_log(model, batch, dataloader_idx)
-
     with caplog.at_level(logging.INFO):
-        logger, callback = run(tmp_path, Detector(step))
-    assert caplog.text.count("AUPIMOCallback draws no heat maps where it finds no photographs") == 1
+        logger, callback = run(tmp_path, Replaces(lambda _: {"image": NOT_IMAGES[case]}))
+    assert caplog.text.count(NO_PHOTOGRAPHS) == 1
     assert "AUPIMOCallback(images=...)" in caplog.text
     assert {tag.rpartition("/")[2] for tag in logger.figures} == {"distribution", "curves"}
     assert len(callback.results["val/aupimo"].aupimos) == 10
@@ -331,26 +277,21 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_sanity_val_steps": 0}], ids=["sanity check", "first validation"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_sanity_val_steps": 0}, {"num_sanity_val_steps": 0, "limit_val_batches": 1}],
+    ids=["sanity check", "first validation", "only one batch"],
+)
 @pytest.mark.parametrize("case", WRONG)
 def test_given_photographs_must_be_there(tmp_path: Path, case: str, settings: dict[str, Any]) -> None:
     """Wrong `images` are an error in the sanity check or in the first validation, drawn or not, outside of the step."""
     images, error, message = WRONG[case]
-    errors: list[Exception] = []
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        try:
-            update_and_log(model, batch, dataloader_idx)
-        except Exception as each:
-            errors.append(each)
-            raise
-
-    model = Detector(step)
+    model = Detector()
     trainer = make_trainer(tmp_path, AUPIMOCallback(images=images, every_n_epochs=2), logger=False, **settings)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         trainer.fit(model, loader(), loader())
     assert (trainer.global_step == 0) == (not settings)
-    assert errors == []
+    assert "validation_step" not in {each.name for each in raised.traceback}
     assert model.aupimo.listeners == []
 
 
@@ -360,39 +301,22 @@ def test_no_heat_maps_need_no_photographs(tmp_path: Path) -> None:
     assert TAG not in logger.figures
 
 
-def test_an_error_in_the_last_batch_is_raised(tmp_path: Path) -> None:
-    """Where there is only one batch, wrong `images` are an error, too."""
-    with pytest.raises(ValueError, match="'photo' in the batch"):
-        run(tmp_path, Detector(), images="photo", limit=1)
-
-
-@pytest.mark.parametrize("images", [5, ["image"], ("image", "anomaly_map", "mask")])
-def test_images_are_a_name_or_a_function(images: Any) -> None:
-    """Anything else is an error at once."""
-    with pytest.raises(TypeError, match="`images` to be a name in the batch or a function"):
-        AUPIMOCallback(images=images)
-
-
 @pytest.mark.parametrize("order", [range(9, -1, -1), [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]])
 @pytest.mark.parametrize("kind", ["paths", "integers", "none"])
 def test_heat_maps_are_titled_by_their_image(tmp_path: Path, kind: str, order: Any) -> None:
     """The title of a heat map is that of its image in the result, whatever the order of the data, by path or by id."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        ids = {"paths": [f"{9 - i}.png" for i in batch["index"].tolist()], "integers": batch["index"], "none": None}[
-            kind
-        ]
-        model.aupimo.update(batch["scores"], batch["truth"], ids)
-        model.log("val/aupimo", model.aupimo)
-
-    logger, callback = run(tmp_path, Detector(step), loaders=loader(order), num_heatmaps=5)
-    result, anomalous = callback.results["val/aupimo"], [index for index in order if MASKS[index].any()]
-    check_heat_maps(logger.figures[TAG][0], result, anomalous)
+    make_ids: dict[str, Any] = {
+        "paths": lambda indices: [f"{9 - i}.png" for i in indices.tolist()],
+        "integers": lambda indices: indices,
+        "none": lambda _: None,
+    }
+    step = scoring(lambda batch: (batch["scores"], batch["truth"], make_ids[kind](batch["index"])))
+    ran = run(tmp_path, Detector(step), loaders=loader(order), num_heatmaps=5)
+    result, anomalous = ran[1].results["val/aupimo"], [index for index in order if MASKS[index].any()]
     place = {"paths": lambda index: 9 - index, "integers": lambda index: index, "none": list(order).index}[kind]
-    for each, index in zip(heat_maps(logger.figures[TAG][0]), anomalous, strict=True):
-        name = f"{9 - index} " if kind == "paths" else f"image {place(index)} "
-        assert each.title.startswith(name)
-        assert each.title.endswith(f"{float(result.aupimos[place(index)]):.2f}")
+    for title, index in zip(check(ran, anomalous), anomalous, strict=True):
+        assert title.startswith(f"{9 - index} " if kind == "paths" else f"image {place(index)} ")
+        assert title.endswith(f"{float(result.aupimos[place(index)]):.2f}")
 
 
 class CollectsAll(Detector):
@@ -405,27 +329,18 @@ class CollectsAll(Detector):
     def on_validation_epoch_end(self) -> None:
         """Update with all."""
         while self.batches:
-            batch = self.batches.pop()
-            self.aupimo.update(batch["scores"], batch["truth"])
-        self.log("val/aupimo", self.aupimo)
+            update_and_log(self, self.batches.pop(), 0)
 
 
-class CollectsBefore(pl.Callback):
-    """A callback that does so before the hook of the callback of this package."""
-
-    def on_validation_epoch_end(self, _: Any, pl_module: Any) -> None:
-        """Update with all."""
-        pl_module.on_validation_epoch_end()
-
-
-@pytest.mark.parametrize("others", [[], [CollectsBefore()]])
+@pytest.mark.parametrize("is_before", [True, False])
 def test_updates_outside_of_a_batch_have_no_photographs(
-    tmp_path: Path, others: list[Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, is_before: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A metric that is updated when the epoch has ended has a result, and no photograph of another image."""
+    others = [LambdaCallback(on_validation_epoch_end=lambda _, model: model.on_validation_epoch_end())] * is_before
     callback, logger = AUPIMOCallback(), FigureLogger()
     with caplog.at_level(logging.INFO):
-        make_trainer(tmp_path, *others, callback, logger=logger).validate(CollectsAll(), loader(), verbose=False)
+        validate(tmp_path, CollectsAll(), *others, callback, logger=logger)
     assert len(callback.results["val/aupimo"].aupimos) == 10
     assert {tag.rpartition("/")[2] for tag in logger.figures} == {"distribution", "curves"}
     assert caplog.text.count("updated outside of a batch") == 1
@@ -435,10 +350,10 @@ def test_each_metric_has_its_own_heat_maps(tmp_path: Path) -> None:
     """Two metrics that score different maps, or different images, are drawn with their own."""
 
     def step(model: Detector, batch: Batch, _: int) -> None:
-        for name, factor, indices in (("one", 1.0, range(10)), ("two", 3.0, range(4, 10))):
-            if int(batch["index"][0]) in indices:
-                getattr(model, name).update(batch["scores"] + factor * batch["truth"], batch["truth"])
-                model.log(f"val/{name}", getattr(model, name))
+        for name, factor, first in (("one", 1.0, 0), ("two", 3.0, 4)):
+            if int(batch["index"][0]) >= first:
+                maps = batch["scores"] + factor * batch["truth"]
+                scoring(lambda batch, maps=maps: (maps, batch["truth"]), "val/{}", name)(model, batch, 0)
 
     logger, callback = run(tmp_path, Detector(step, one=new_metric(), two=new_metric()))
     for name, factor, indices in (("one", 1.0, (1, 3, 7, 9)), ("two", 3.0, (5, 7, 9))):
@@ -456,10 +371,8 @@ def test_in_a_collection(tmp_path: Path, first: str, compute_groups: Any, call: 
     def step(model: Detector, batch: Batch, _: int) -> None:
         getattr(model.metrics, call)(batch["scores"], batch["truth"])
 
-    def wide() -> AUPIMO:
-        return AUPIMO(fpr_bounds=(1e-2, 1.0), normal_buffer=None)
-
-    metrics = {"a": PIMO() if first == "PIMO" else wide(), "b": wide(), "c": wide()}
+    a, b, c = (AUPIMO(fpr_bounds=(1e-2, 1.0), normal_buffer=None) for _ in range(3))
+    metrics = {"a": PIMO() if first == "PIMO" else a, "b": b, "c": c}
     model = Detector(step, metrics=MetricCollection(metrics, prefix="val_", compute_groups=compute_groups))
     logger, callback = run(tmp_path, model)
     names = {"val_b", "val_c"} if first == "PIMO" else {"val_a", "val_b", "val_c"}
@@ -469,31 +382,25 @@ def test_in_a_collection(tmp_path: Path, first: str, compute_groups: Any, call: 
             check_heat_maps(figure, callback.results[name], (1, 3, 7, 9))
 
 
-def _with_border(masks: Tensor) -> Tensor:
-    """Masks of bytes whose last row does not count."""
-    target = masks.to(torch.uint8)
-    target[:, -1] = 255
-    return target
+IS_LAST_ROW = torch.arange(MASKS.shape[1])[:, None] == MASKS.shape[1] - 1
 
-
-FORMS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Any], dict[str, Any]]] = {
-    "channel": (lambda maps: maps[:, None], lambda masks: masks[:, None].long(), {}),
-    "lists": (lambda maps: [*maps], lambda masks: [*masks], {}),
-    "half precision": (lambda maps: maps.bfloat16(), lambda masks: masks.float(), {}),
-    "double precision": (lambda maps: maps.double(), lambda masks: masks, {}),
-    "gradients": (lambda maps: maps.clone().requires_grad_(), lambda masks: masks, {}),
-    "ignored pixels": (lambda maps: maps, _with_border, {"ignore_index": 255}),
+FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], dict[str, Any]]] = {
+    "channel": (lambda maps, masks: (maps[:, None], masks[:, None].long()), {}),
+    "lists": (lambda maps, masks: ([*maps], [*masks]), {}),
+    "half precision": (lambda maps, masks: (maps.bfloat16(), masks.float()), {}),
+    "double precision": (lambda maps, masks: (maps.double(), masks), {}),
+    "gradients": (lambda maps, masks: (maps.clone().requires_grad_(), masks), {}),
+    "ignored pixels": (lambda maps, masks: (maps, masks.byte().masked_fill(IS_LAST_ROW, 255)), {"ignore_index": 255}),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_maps_and_masks_of_any_form(tmp_path: Path, form: str) -> None:
     """Whatever the metric takes can be drawn, and ignored pixels make no image anomalous."""
-    make_maps, make_masks, settings = FORMS[form]
-
-    step = scoring(lambda batch: (make_maps(batch["scores"]), make_masks(batch["truth"])))
+    make, settings = FORMS[form]
+    model = Detector(scoring(lambda batch: make(batch["scores"], batch["truth"])), aupimo=new_metric(**settings))
     maps = {"half precision": MAPS.bfloat16(), "double precision": MAPS.double()}.get(form, MAPS)
-    check(run(tmp_path, Detector(step, aupimo=new_metric(**settings))), (1, 3, 7, 9), maps)
+    check(run(tmp_path, model), (1, 3, 7, 9), maps)
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO does not count every image")
@@ -505,22 +412,9 @@ def test_images_that_are_not_kept_are_not_drawn(tmp_path: Path) -> None:
     assert [title.split()[1] for title in titles] == ["2", "4", "6", "8"]
 
 
-def test_titles_of_four_heat_maps_are_of_two_lines(tmp_path: Path) -> None:
-    """They are made smaller rather than broken after each word."""
-    logger, _ = run(tmp_path, Detector(aupimo=new_metric()))
-    axes = [axis for axis in logger.figures[TAG][0].axes if axis.get_title()]
-    assert len(axes) == 4
-    assert {axis.get_title().count("\n") for axis in axes} == {1}
-
-
 def test_maps_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
     """A map with NaN, which a metric without checks takes, is not drawn, and ends no training."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        batch["scores"][batch["index"] == 1, 0, 0] = torch.nan
-        model.aupimo.update(batch["scores"], batch["truth"])
-        model.log("val/aupimo", model.aupimo)
-
+    step = scoring(lambda batch: (batch["scores"].where(batch["index"][:, None, None] != 1, torch.nan), batch["truth"]))
     logger, _ = run(tmp_path, Detector(step, aupimo=new_metric(validate_args=False)))
     assert [each.title.split()[1] for each in heat_maps(logger.figures[TAG][0])] == ["3", "5", "7", "9"]
 
@@ -538,7 +432,6 @@ def test_images_are_spread_evenly(tmp_path: Path, batch_size: int) -> None:
     """Of many anomalous images the few that are drawn are spread over all, whatever the batches."""
     maps, masks = make_batch("NA" * 50, 0)
     data = [{"image": image[None], "map": image, "mask": mask} for image, mask in zip(maps, masks, strict=True)]
-
     step = scoring(lambda batch: (batch["map"], batch["mask"]))
     logger, _ = run(tmp_path, Detector(step), loaders=DataLoader(data, batch_size))
     indices = [int(each.title.split()[1]) for each in heat_maps(logger.figures[TAG][0])]
@@ -548,32 +441,27 @@ def test_images_are_spread_evenly(tmp_path: Path, batch_size: int) -> None:
 
 
 def test_many_images_stand_in_rows(tmp_path: Path) -> None:
-    """Images beyond those that fit beside each other stand in further rows, all in one figure."""
-    logger, callback = run(tmp_path, Detector(), heatmap_images=range(9))
-    check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], range(9))
-    width, height = logger.figures[TAG][0].get_size_inches()
+    """Four images stand beside each other, with titles of two lines; more in further rows, all in one figure."""
+    four, nine = (run(tmp_path, Detector(), **settings) for settings in ({}, {"heatmap_images": range(9)}))
+    titles = [axis.get_title() for axis in four[0].figures[TAG][0].axes if axis.get_title()]
+    assert [title.count("\n") for title in titles] == [1] * 4  # smaller rather than broken after each word
+    check(nine, range(9))
+    width, height = nine[0].figures[TAG][0].get_size_inches()
     assert height > 1.5 * width
 
 
-class Late(Detector):
-    """A model that makes a new metric when an epoch starts, after the hook of the callback."""
-
-    def on_validation_epoch_start(self) -> None:
-        """Make the metric."""
-        self.aupimo = new_metric()
-        self.late = getattr(self, "late", new_metric())
-
-
 def test_metrics_that_are_made_when_the_epoch_starts(tmp_path: Path) -> None:
-    """A metric that is replaced, or that appears, before the first batch is listened to."""
+    """A metric that is replaced, or that appears, after the hook of the callback and before a batch is listened to."""
+
+    def make(_: Any, model: Any) -> None:
+        model.aupimo, model.late = new_metric(), getattr(model, "late", new_metric())
 
     def step(model: Detector, batch: Batch, _: int) -> None:
         model.aupimo.update(batch["scores"], batch["truth"])
-        model.late.update(batch["scores"], batch["truth"])
-        model.log("val/late", model.late)
+        scoring(as_it_is, "val/{}", "late")(model, batch, 0)
 
     callback, logger = AUPIMOCallback(), FigureLogger()
-    fit(tmp_path, Late(step), callback, logger=logger)
+    fit(tmp_path, Detector(step), callback, LambdaCallback(on_validation_epoch_start=make), logger=logger)
     for name in ("val/aupimo", "val/late"):
         assert len(logger.figures[f"{name}/heatmaps"]) == 2
         check_heat_maps(logger.figures[f"{name}/heatmaps"][0], callback.results[name], (1, 3, 7, 9))
@@ -597,7 +485,7 @@ def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> No
     check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (7, 9))
 
 
-@pytest.mark.parametrize("how", ["well", "error", "interrupt", "error of a callback", "validate", "test"])
+@pytest.mark.parametrize("how", ["fit", "validate", "test", "error", "interrupt", "error of a callback"])
 def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
     """The callback listens in each validation and in no training step, and stops after it, also after an exception."""
     numbers: list[int] = []
@@ -613,22 +501,18 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
             assert self.aupimo.listeners == [mine]
             return super().training_step(batch, batch_idx)
 
-    class FailsAtEnd(pl.Callback):
-        def on_validation_epoch_end(self, *_: Any) -> None:
-            if how == "error of a callback":
-                raise KeyError("out of luck")
+    def fail_at_end(*_: Any) -> None:
+        if how == "error of a callback":
+            raise KeyError("out of luck")
 
     def mine(_: Any) -> None: ...
 
     model, callback = Trains(step), AUPIMOCallback(num_heatmaps=0)
     model.aupimo.listeners.append(mine)  # those of others stay
-    trainer = make_trainer(tmp_path, callback, FailsAtEnd(), logger=False)
-    error = SystemExit if how == "interrupt" else KeyError
-    with pytest.raises(error) if how not in {"well", "validate", "test"} else nullcontext():
-        if how in {"validate", "test"}:
-            getattr(trainer, how)(model, loader(), verbose=False)
-        else:
-            trainer.fit(model, loader(), loader())
+    trainer = make_trainer(tmp_path, callback, LambdaCallback(on_validation_epoch_end=fail_at_end), logger=False)
+    is_error = how not in {"fit", "validate", "test"}
+    with pytest.raises(SystemExit if how == "interrupt" else KeyError) if is_error else nullcontext():
+        getattr(trainer, "fit" if is_error else how)(model, *[loader()] * (1 if how in {"validate", "test"} else 2))
     assert set(numbers) == {2}
     assert model.aupimo.listeners == [mine]
 
@@ -663,26 +547,15 @@ def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> 
     assert not [each for each in alive[:-1] if each() is not None]
 
 
-class Walks(Detector):
-    """A model that counts how often somebody goes through all of its modules."""
-
-    num_walks = 0
-
-    def named_modules(self, *args: Any, **kwargs: Any) -> Any:
-        """Count, and go on."""
-        self.num_walks += 1
-        return super().named_modules(*args, **kwargs)
-
-
 def test_metrics_are_looked_for_once_an_epoch(tmp_path: Path) -> None:
     """How often the model is searched does not grow with the number of batches."""
     walks = []
     for batch_size in (10, 1):
-        model = Walks()
-        trainer = make_trainer(tmp_path, AUPIMOCallback(), logger=False)
-        trainer.validate(model, loader(batch_size=batch_size), verbose=False)
-        walks.append(model.num_walks)
-    assert walks[0] == walks[1]
+        model = Detector()
+        model.named_modules = Mock(wraps=model.named_modules)  # type: ignore[method-assign]
+        validate(tmp_path, model, AUPIMOCallback(), loaders=loader(batch_size=batch_size), logger=False)
+        walks.append(model.named_modules.call_count)
+    assert walks[0] == walks[1] > 0
 
 
 @pytest.mark.slow
@@ -706,11 +579,11 @@ def test_a_compiled_update_is_traced_no_further(tmp_path: Path) -> None:
             model.log("val/aupimo", model.aupimo)
 
         model.step = step
-        trainer = make_trainer(tmp_path, *callbacks, logger=FigureLogger(), inference_mode=False)
-        trainer.validate(model, loader(range(6)), verbose=False)
+        loaders, logger = loader(range(6)), FigureLogger()
+        validate(tmp_path, model, *callbacks, loaders=loaders, logger=logger, inference_mode=False)
         numbers.append(len(graphs))
     assert 0 < numbers[1] <= numbers[0] + 1
-    assert len(trainer.logger.figures[TAG]) == 1  # type: ignore[union-attr]
+    assert len(logger.figures[TAG]) == 1
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
@@ -727,10 +600,8 @@ def test_a_metric_that_training_updates_too(tmp_path: Path, stage: str) -> None:
     model, callback = Trains(), AUPIMOCallback(num_heatmaps=0)
     trainer = make_trainer(tmp_path, callback, logger=False, max_epochs=1, num_sanity_val_steps=0)
     with pytest.warns(UserWarning) as caught:  # noqa: PT030, PT031  also Lightning's
-        if stage == "validate":
-            trainer.fit(model, loader(), loader())
-        else:
-            trainer.fit(model, loader())
+        trainer.fit(model, loader(), loader() if stage == "validate" else None)
+        if stage == "test":
             trainer.test(model, loader(), verbose=False)
     (text,) = [str(each.message) for each in caught if "is not that of this epoch alone" in str(each.message)]
     assert "held 10 images of training steps" in text

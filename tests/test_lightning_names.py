@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import matplotlib as mpl
-
-mpl.use("Agg")
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import run_ranks
+from helpers import FPR_BOUNDS, run_ranks
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from loops import (
     SCORES,
     Batch,
     Detector,
     advice_of_lightning,
+    as_it_is,
     fit,
+    join_processes,
     loader,
+    log_by_stage,
+    log_collection,
     make_trainer,
     new_metric,
     read_events,
+    scoring,
     unlogged,
     update_and_log,
+    validate,
 )
 from torch import nn
 from torchmetrics import MetricCollection, MetricTracker
@@ -36,35 +39,13 @@ from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
-FIGURES = ("curves", "distribution")
+log_values = scoring(tag=None)
+SHARE_AT_0 = float((SCORES[~SCORES.isnan()] == 0).float().mean())
 
 
 def names_of_figures(folder: Path) -> set[str]:
     """Beginnings of the names of all figures."""
     return {tag.rpartition("/")[0] for tag in read_events(folder).Tags()["images"]}
-
-
-def log_by_another_name(model: Detector, batch: Batch, _: int) -> None:
-    """Log the metric by a name that has nothing to do with its attribute."""
-    model.aupimo.update(batch["scores"], batch["truth"])
-    model.log("quality of the detector", model.aupimo)
-
-
-def log_for_bar_and_step(model: Detector, batch: Batch, _: int) -> None:
-    """Log the metric with all that Lightning can do with it."""
-    model.aupimo.update(batch["scores"], batch["truth"])
-    model.log("val/aupimo", model.aupimo, prog_bar=True, on_step=False, on_epoch=True, batch_size=2)
-
-
-def log_collection(model: Detector, batch: Batch, _: int) -> None:
-    """Log a collection as a dictionary."""
-    model.metrics.update(batch["scores"], batch["truth"])
-    model.log_dict(model.metrics)
-
-
-def log_values(model: Detector, batch: Batch, _: int) -> None:
-    """Update, and log no object."""
-    model.aupimo.update(batch["scores"], batch["truth"])
 
 
 class AtEpochEnd(Detector):
@@ -91,53 +72,36 @@ class Named(AUPIMO):
 
 
 class Evaluator(pl.Callback, nn.Module):
-    """A callback that owns metrics, updates and logs them, as that of anomalib does."""
+    """A callback that owns a metric of each stage, updates and logs it, as that of anomalib does."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.val_metrics = nn.ModuleList([Named(**settings)])
-        self.test_metrics = nn.ModuleList([Named(**settings)])
+        self.metrics = nn.ModuleList([Named(fpr_bounds=FPR_BOUNDS) for _ in ("validation", "test")])
 
-    def on_validation_batch_end(self, _: Any, __: Any, outputs: Any, batch: Batch, *___: Any) -> None:
+    def on_validation_batch_end(self, trainer: Any, _: Any, outputs: Any, batch: Batch, *__: Any) -> None:
         """Update with the maps as they are by now."""
-        self.val_metrics[0].update(outputs["anomaly_map"], batch["truth"])
+        self.metrics[int(trainer.testing)].update(outputs["anomaly_map"], batch["truth"])
 
-    def on_validation_epoch_end(self, _: Any, pl_module: Any) -> None:
-        """Log each metric under its name."""
-        pl_module.log(self.val_metrics[0].name, self.val_metrics[0])
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the metric under its name."""
+        pl_module.log("pixel_AUPIMO", self.metrics[int(trainer.testing)])
 
-    def on_test_batch_end(self, _: Any, __: Any, outputs: Any, batch: Batch, *___: Any) -> None:
-        """Update with the maps as they are by now."""
-        self.test_metrics[0].update(outputs["anomaly_map"], batch["truth"])
-
-    def on_test_epoch_end(self, _: Any, pl_module: Any) -> None:
-        """Log each metric under its name."""
-        pl_module.log(self.test_metrics[0].name, self.test_metrics[0])
+    on_test_batch_end, on_test_epoch_end = on_validation_batch_end, on_validation_epoch_end
 
 
-def with_evaluator() -> tuple[Detector, Evaluator]:
-    """Return a model that has an evaluator, and the evaluator."""
-    evaluator = Evaluator(fpr_bounds=new_metric().fpr_bounds)
-    return Detector(lambda _, batch, __: {"anomaly_map": batch["scores"]}, evaluator=evaluator), evaluator
+def in_collection(**names: Any) -> Detector:
+    """Return a model that logs two metrics that share their states."""
+    members = {"strict": new_metric(), "other": new_metric(num_thresholds=20_000)}
+    return Detector(log_collection, metrics=MetricCollection(members, **names))
 
 
-def collection(**names: Any) -> MetricCollection:
-    """Return two metrics that share their states."""
-    return MetricCollection({"strict": new_metric(), "other": new_metric(num_thresholds=20_000)}, **names)
-
-
+HOW = {"prog_bar": True, "on_step": False, "on_epoch": True, "batch_size": 2}
 CASES: dict[str, tuple[Any, set[str]]] = {
-    "another name": (lambda: Detector(log_by_another_name), {"quality of the detector"}),
-    "all arguments": (lambda: Detector(log_for_bar_and_step), {"val/aupimo"}),
-    "collection with a prefix": (
-        lambda: Detector(log_collection, metrics=collection(prefix="val/")),
-        {"val/strict", "val/other"},
-    ),
-    "collection with a postfix": (
-        lambda: Detector(log_collection, metrics=collection(postfix="_val")),
-        {"strict_val", "other_val"},
-    ),
-    "collection without names": (lambda: Detector(log_collection, metrics=collection()), {"strict", "other"}),
+    "another name": (lambda: Detector(scoring(tag="quality of the detector")), {"quality of the detector"}),
+    "all arguments": (lambda: Detector(scoring(**HOW)), {"val/aupimo"}),
+    "collection with a prefix": (lambda: in_collection(prefix="val/"), {"val/strict", "val/other"}),
+    "collection with a postfix": (lambda: in_collection(postfix="_val"), {"strict_val", "other_val"}),
+    "collection without names": (in_collection, {"strict", "other"}),
     "when the epoch ends": (lambda: AtEpochEnd(log_values), {"val/late"}),
     "as a value": (lambda: Values(log_values), {"val/aupimo"}),
     "not at all": (lambda: Detector(log_values), {"val/aupimo"}),
@@ -158,18 +122,17 @@ def test_all_is_logged_beside_the_score(tmp_path: Path, case: str, num_sanity_va
     shares = {f"{name}/share_at_{score}" for name in names for score in (0, 1)}
     assert shares == {tag for tag in events.Tags()["scalars"] if "share_at" in tag}
     assert shares <= set(trainer.callback_metrics)
-    scalar_steps = [event.step for event in events.Scalars("epoch")][-2:]
     for name in names:
-        for figure in FIGURES:
+        for figure in ("curves", "distribution"):
             assert [event.step for event in events.Images(f"{name}/{figure}")] == [4, 9]
         assert [event.step for event in events.Scalars(f"{name}/share_at_0")] == [4, 9]
-    assert scalar_steps[-1] == 9
+    assert events.Scalars("epoch")[-1].step == 9
 
 
 def test_names_in_an_evaluator(tmp_path: Path) -> None:
     """A metric that a callback owns is found, and named as it is logged, in validation and test."""
-    model, evaluator = with_evaluator()
-    callback = AUPIMOCallback()
+    evaluator, callback = Evaluator(), AUPIMOCallback()
+    model = Detector(lambda _, batch, __: {"anomaly_map": batch["scores"]}, evaluator=evaluator)
     trainer = fit(tmp_path, model, callback, evaluator)
     assert names_of_figures(tmp_path) == set(callback.results) == {"pixel_AUPIMO"}
     assert "pixel_AUPIMO/share_at_0" in trainer.callback_metrics
@@ -181,14 +144,8 @@ def test_names_in_an_evaluator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["aupimo", "val/aupimo"])
 def test_a_metric_is_chosen_by_its_attribute_or_its_name(tmp_path: Path, name: str) -> None:
     """`metric` is the attribute or the name under which the metric is logged, and others are not drawn."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
-        model.other.update(batch["scores"], batch["truth"])
-        model.log("val/other", model.other)
-        return update_and_log(model, batch, dataloader_idx)
-
     callback = AUPIMOCallback(name)
-    model = Detector(step, aupimo=new_metric(), other=new_metric())
+    model = Detector(scoring(as_it_is, "val/{}", "aupimo", "other"), aupimo=new_metric(), other=new_metric())
     trainer = fit(tmp_path, model, callback)
     assert names_of_figures(tmp_path) == set(callback.results) == {"val/aupimo"}
     trainer.test(model, loader(), verbose=False)
@@ -197,14 +154,9 @@ def test_a_metric_is_chosen_by_its_attribute_or_its_name(tmp_path: Path, name: s
 
 def test_a_name_is_remembered_in_a_test(tmp_path: Path) -> None:
     """A metric that was chosen by its name in a validation is drawn in a test, where it has another name."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.aupimo.update(batch["scores"], batch["truth"])
-        model.log("test_score" if model.trainer.testing else "val_score", model.aupimo)
-
-    callback, model = AUPIMOCallback("val_score", num_heatmaps=0), Detector(step)
+    callback, model = AUPIMOCallback("val/aupimo", num_heatmaps=0), Detector(log_by_stage)
     fit(tmp_path, model, callback).test(model, loader(), verbose=False)
-    assert set(callback.results) == {"val_score", "test_score"}
+    assert set(callback.results) == {"val/aupimo", "test/aupimo"}
 
 
 def test_a_name_that_is_not_there_ends_the_sanity_check(tmp_path: Path) -> None:
@@ -213,12 +165,6 @@ def test_a_name_that_is_not_there_ends_the_sanity_check(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="to hold the AUPIMO metric 'val/pimo', but got aupimo, val/aupimo"):
         fit(tmp_path, model, AUPIMOCallback("val/pimo"))
     assert model.trainer.global_step == 0
-
-
-def log_by_stage(model: Detector, batch: Batch, dataloader_idx: int) -> None:  # noqa: ARG001
-    """Log the metric under a name of its own in each stage."""
-    model.aupimo.update(batch["scores"], batch["truth"])
-    model.log("test/aupimo" if model.trainer.testing else "val/aupimo", model.aupimo)
 
 
 def test_a_name_that_is_not_there_costs_no_scores(tmp_path: Path) -> None:
@@ -249,13 +195,8 @@ def test_a_name_needs_no_index_of_a_loader(tmp_path: Path) -> None:
 
 def test_two_metrics_with_one_name(tmp_path: Path) -> None:
     """Metrics that say the same name of themselves are told apart by their attributes."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        model.first.update(batch["scores"], batch["truth"])
-        model.second.update(batch["scores"], batch["truth"])
-
-    settings = {"fpr_bounds": new_metric().fpr_bounds}
-    callback, model = AUPIMOCallback(num_heatmaps=0), Detector(step, first=Named(**settings), second=Named(**settings))
+    metrics = {name: Named(fpr_bounds=FPR_BOUNDS) for name in ("first", "second")}
+    callback, model = AUPIMOCallback(num_heatmaps=0), Detector(scoring(as_it_is, None, *metrics), **metrics)
     fit(tmp_path, model, callback, max_epochs=1, num_sanity_val_steps=0)
     assert set(callback.results) == {"pixel_AUPIMO", "pixel_AUPIMO/second"}
 
@@ -311,33 +252,23 @@ def test_figures_have_the_step_of_the_scalars(tmp_path: Path, case: str) -> None
 
 
 @pytest.mark.parametrize(("model", "name"), [(Detector(), "val/aupimo"), (AtEpochEnd(log_values), "val/late")])
-def test_shares_are_logged_in_each_epoch(tmp_path: Path, model: Detector, name: str) -> None:
-    """A callback that watches a share finds it in each epoch, however seldom figures are drawn."""
-    watcher = EarlyStopping(f"{name}/share_at_1", mode="max", patience=9)
-    trainer = fit(tmp_path, model, AUPIMOCallback(every_n_epochs=5), watcher, num_sanity_val_steps=0)
+def test_shares_are_watched(tmp_path: Path, model: Detector, name: str) -> None:
+    """`EarlyStopping` and `ModelCheckpoint` find the shares in each epoch, however seldom figures are drawn."""
+    stop = EarlyStopping(f"{name}/share_at_1", mode="max", patience=9)
+    best = ModelCheckpoint(tmp_path / "best", monitor=f"{name}/share_at_0", mode="min")
+    settings = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
+    trainer = fit(tmp_path, model, AUPIMOCallback(every_n_epochs=5), stop, best, **settings)
     assert trainer.current_epoch == 2
     assert len(read_events(tmp_path).Scalars(f"{name}/share_at_1")) == 2
+    assert float(best.best_model_score) == SHARE_AT_0
     assert names_of_figures(tmp_path) == set()
-
-
-def test_shares_are_watched_where_the_score_is_logged_late(tmp_path: Path) -> None:
-    """`EarlyStopping` and `ModelCheckpoint` find the shares when the score is logged only when the epoch ends."""
-    callbacks = [
-        AUPIMOCallback(num_heatmaps=0),
-        EarlyStopping("val/late/share_at_1", mode="max", patience=5),
-        ModelCheckpoint(tmp_path / "best", monitor="val/late/share_at_0", mode="min"),
-    ]
-    trainer = fit(tmp_path, AtEpochEnd(log_values), *callbacks, enable_checkpointing=True, num_sanity_val_steps=0)
-    assert trainer.current_epoch == 2
-    assert float(callbacks[2].best_model_score) == float((SCORES[~SCORES.isnan()] == 0).float().mean())
 
 
 def test_one_metric_of_two_loaders(tmp_path: Path) -> None:
     """A metric that is updated by two loaders has the plain name, and a warning says once that the score is of both."""
     callback = AUPIMOCallback()
-    with pytest.warns(
-        UserWarning, match=r"AUPIMO of `self.aupimo` .* 2 dataloaders together.*a metric for each"
-    ) as caught:
+    told = r"AUPIMO of `self.aupimo` .* 2 dataloaders together.*a metric for each"
+    with pytest.warns(UserWarning, match=told) as caught:
         fit(tmp_path, Detector(), callback, loaders=[loader(range(4)), loader(range(4, 10))])
     assert len([each for each in caught if "dataloaders together" in str(each.message)]) == 1
     assert set(callback.results) == {"val/aupimo"}
@@ -367,57 +298,37 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
 @pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
 def test_metrics_in_wrappers_and_twice_in_a_module(tmp_path: Path) -> None:
     """Metrics in wrappers and trackers are not followed, and a metric with two attributes only once."""
-
-    def step(model: Detector, batch: Batch, _: int) -> None:
-        for metric in (model.wrapped, model.aupimo, model.drawn):
-            metric.update(batch["scores"], batch["truth"])
-        model.tracked.update(batch["scores"], batch["truth"])
-
     metric, tracker = new_metric(), MetricTracker(new_metric())
     tracker.increment()
     others = {
         "drawn": BootStrapper(new_metric(), num_bootstraps=2, sampling_strategy="multinomial"),
+        "wrapped": MinMaxMetric(new_metric()),
         "tracked": tracker,
     }
-    model = Detector(step, wrapped=MinMaxMetric(new_metric()), aupimo=metric, again=metric, **others)
+    model = Detector(scoring(as_it_is, None, "aupimo", *others), aupimo=metric, again=metric, **others)
     callback = AUPIMOCallback()
-    make_trainer(tmp_path, callback, logger=False).validate(model, loader(), verbose=False)
+    validate(tmp_path, model, callback, logger=False)
     assert set(callback.results) == {"val/aupimo"}
 
 
-def log_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
-    """Train as one of several processes that are there already, with a score that is logged late."""
-    import os  # noqa: PLC0415
-    import warnings  # noqa: PLC0415
-
-    warnings.simplefilter("ignore")
-    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no processes of its own
-    note("training")
-    callback = AUPIMOCallback(save_to=Path(folder, "saved"))
-    settings = {"devices": world_size, "strategy": "ddp", "num_sanity_val_steps": 0}
-    trainer = fit(Path(folder), AtEpochEnd(log_values), callback, **settings)
+def log_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> Any:
+    """Train as one of several processes, with a score that is logged late."""
+    settings = join_processes(rank, world_size, note)
+    callback = AUPIMOCallback(save_to=folder / "saved")
+    trainer = fit(folder, AtEpochEnd(log_values), callback, num_sanity_val_steps=0, **settings)
     return sorted(callback.results), float(trainer.callback_metrics["val/late/share_at_0"])
 
 
 @pytest.mark.slow
 def test_two_processes_log_late(tmp_path: Path) -> None:
     """Under DDP all ranks know the result and the shares of a score that is logged when the epoch ends."""
-    from functools import partial  # noqa: PLC0415
-
-    expected = float((SCORES[~SCORES.isnan()] == 0).float().mean())
-    assert run_ranks([(partial(log_on_rank, str(tmp_path)), 2)])[0] == [(["val/late"], expected)] * 2
+    assert run_ranks([(partial(log_on_rank, tmp_path), 2)])[0] == [(["val/late"], SHARE_AT_0)] * 2
     assert names_of_figures(tmp_path) == {"val/late"}
-    assert Path(tmp_path, "saved/val/late/aupimos.json").is_file()
+    assert (tmp_path / "saved/val/late/aupimos.json").is_file()
 
 
-def late_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
+def late_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> Any:
     """Validate as one of several processes, of which only the first makes a metric in a step, after a batch."""
-    import os  # noqa: PLC0415
-    import warnings  # noqa: PLC0415
-
-    warnings.simplefilter("ignore")
-    os.environ["LOCAL_RANK"] = str(rank)
-    note("validation")
 
     def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
         if rank == 0:
@@ -425,25 +336,21 @@ def late_on_rank(folder: str, rank: int, world_size: int, note: Any) -> Any:
             model.late.update(batch["scores"], batch["truth"])
         update_and_log(model, batch, dataloader_idx)
 
-    callback = AUPIMOCallback()
-    settings = {"devices": world_size, "strategy": "ddp", "use_distributed_sampler": False}
-    trainer = make_trainer(Path(folder), callback, **settings)
-    trainer.validate(Detector(step), loader(range(5) if rank == 0 else range(5, 10)), verbose=False)
+    settings = {**join_processes(rank, world_size, note), "use_distributed_sampler": False}
+    callback, loaders = AUPIMOCallback(), loader(range(5) if rank == 0 else range(5, 10))
+    validate(folder, Detector(step), callback, loaders=loaders, **settings)
     return {name: len(result.aupimos) for name, result in callback.results.items()}
 
 
 @pytest.mark.slow
 def test_a_rank_without_a_late_metric(tmp_path: Path) -> None:
     """Ranks agree on the metrics that all of them have: what only one has made stops no other."""
-    from functools import partial  # noqa: PLC0415
-
-    assert run_ranks([(partial(late_on_rank, str(tmp_path)), 2)])[0] == [{"val/aupimo": 10}] * 2
+    assert run_ranks([(partial(late_on_rank, tmp_path), 2)])[0] == [{"val/aupimo": 10}] * 2
 
 
-def test_barebones(tmp_path: Path) -> None:
+def test_barebones() -> None:
     """A trainer that logs nothing gets no warning, and the result is there."""
     callback = AUPIMOCallback()
     trainer = pl.Trainer(barebones=True, max_epochs=1, accelerator="cpu", devices=1, callbacks=[callback])
     trainer.validate(Detector(log_values), loader(), verbose=False)
     assert set(callback.results) == {"val/aupimo"}
-    assert make_trainer(tmp_path).logger is not None

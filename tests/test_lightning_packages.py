@@ -11,66 +11,64 @@ import pytest
 
 HIDE = "import sys\nsys.modules['{}'] = None\n"
 
-PROGRAM = """
-import pickle, sys, warnings
+MODEL = """
+import os, pickle, sys, warnings
+sys.path.insert(0, os.getcwd())
 {first}
 import torch
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 warnings.simplefilter("ignore")
 from {package} import LightningModule, Trainer
-from {package}.loggers import TensorBoardLogger
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 images, masks = torch.rand(8, 3, 32, 32), torch.zeros(8, 32, 32)
 masks[4:, 4:12, 4:12] = 1
+data = DataLoader([{{"photo": image, "mask": mask}} for image, mask in zip(images, masks)], batch_size=4)
 
 class Model(LightningModule):
-    def __init__(self):
+    def __init__(self, aupimo: Metric):
         super().__init__()
-        self.network = torch.nn.Conv2d(3, 1, 1)
-        self.aupimo = AUPIMO(fpr_bounds=(1e-2, 1e-1))
+        self.network, self.aupimo = torch.nn.Conv2d(3, 1, 1), aupimo
 
     def training_step(self, batch, _):
-        return self.network(batch["image"]).square().mean()
+        return self.network(batch["photo"]).square().mean()
 
     def validation_step(self, batch, _):
-        maps = self.network(batch["image"])[:, 0]
-        self.aupimo.update(maps, batch["mask"])
+        self.aupimo.update(self.network(batch["photo"])[:, 0], batch["mask"])
         self.log("val/aupimo", self.aupimo)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 1e-3)
+"""
 
-data = DataLoader([{{"image": image, "mask": mask}} for image, mask in zip(images, masks)], batch_size=4)
+PROGRAM = """
+from {package}.loggers import TensorBoardLogger
+from aupimo_torchmetrics.lightning import AUPIMOCallback
+
 logger = TensorBoardLogger(sys.argv[1], name="", version="")
-callback = pickle.loads(pickle.dumps(AUPIMOCallback()))
+callback = pickle.loads(pickle.dumps(AUPIMOCallback(images="photo")))
 trainer = Trainer(
     accelerator="cpu", devices=1, max_epochs=1, logger=logger, callbacks=[callback], default_root_dir=sys.argv[1],
     enable_progress_bar=False, enable_model_summary=False,
 )
-trainer.fit(Model(), data, data)
-trainer.validate(Model(), data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)
+model = Model(AUPIMO(fpr_bounds=(1e-2, 1e-1)))
+trainer.fit(model, data, data)
+trainer.validate(model, data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)
 print("bases", *sorted({{base.__module__.split(".")[0] for base in AUPIMOCallback.__mro__}} - {{"builtins"}}))
 print("loaded", *sorted({{"lightning", "pytorch_lightning"}} & {{name for name, each in sys.modules.items() if each}}))
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 print("images", *sorted(EventAccumulator(sys.argv[1]).Reload().Tags()["images"]))
 """
 
+BOTH = {"lightning", "pytorch_lightning"}
+CALLBACK = "from aupimo_torchmetrics.lightning import AUPIMOCallback"
 CASES = {
     "only pytorch_lightning": ("pytorch_lightning", HIDE.format("lightning"), {"pytorch_lightning"}),
     "only lightning": ("lightning.pytorch", HIDE.format("pytorch_lightning"), {"lightning"}),
     "pytorch_lightning first": ("pytorch_lightning", "import pytorch_lightning", {"pytorch_lightning"}),
-    "callback first": (
-        "pytorch_lightning",
-        "from aupimo_torchmetrics.lightning import AUPIMOCallback",
-        {"lightning", "pytorch_lightning"},
-    ),
-    "both first": (
-        "pytorch_lightning",
-        "import lightning.pytorch, pytorch_lightning",
-        {"lightning", "pytorch_lightning"},
-    ),
+    "callback first": ("pytorch_lightning", CALLBACK, BOTH),
+    "both first": ("pytorch_lightning", "import lightning.pytorch, pytorch_lightning", BOTH),
     "lightning while both are installed": ("lightning.pytorch", "", {"lightning"}),
 }
 
@@ -88,9 +86,9 @@ def run(*arguments: str) -> str:
 def test_either_package(tmp_path: Path, case: str) -> None:
     """A trainer and a logger of either package get figures, whatever is installed or imported first."""
     package, first, loaded = CASES[case]
-    if any(find_spec(name) is None for name in ("lightning", "pytorch_lightning")):
+    if any(find_spec(name) is None for name in BOTH):
         pytest.skip("needs both packages")
-    lines = run("-c", PROGRAM.format(package=package, first=first), str(tmp_path)).splitlines()
+    lines = run("-c", (MODEL + PROGRAM).format(package=package, first=first), str(tmp_path)).splitlines()
     answers = {line.split()[0]: line.split()[1:] for line in lines if line.split()[:1]}
     assert answers["images"] == [f"val/aupimo/{name}" for name in ("curves", "distribution", "heatmaps")]
     assert set(answers["loaded"]) == loaded
@@ -101,11 +99,10 @@ def test_either_package(tmp_path: Path, case: str) -> None:
 def test_without_lightning() -> None:
     """Where neither is installed, the error says what to install."""
     hide = HIDE.format("lightning") + HIDE.format("pytorch_lightning")
-    code = (
-        f"{hide}try:\n    import aupimo_torchmetrics.lightning\nexcept ModuleNotFoundError as error:\n    print(error)"
-    )
-    assert "AUPIMOCallback expects `lightning` to be installed" in run("-c", code)
-    assert 'pip install "aupimo-torchmetrics[lightning]"' in run("-c", code)
+    code = f"{hide}try:\n    {CALLBACK}\nexcept ModuleNotFoundError as error:\n    print(error)"
+    told = run("-c", code)
+    assert "AUPIMOCallback expects `lightning` to be installed" in told
+    assert 'pip install "aupimo-torchmetrics[lightning]"' in told
 
 
 CONFIG = """
@@ -118,48 +115,17 @@ trainer:
   enable_checkpointing: false
   callbacks:
     - class_path: aupimo_torchmetrics.lightning.AUPIMOCallback
-      init_args:
-        images: {images}
-        save_to: saved
-        save: best
-model:
-  aupimo:
-    class_path: aupimo_torchmetrics.AUPIMO
-    init_args:
-      fpr_bounds: [0.01, 0.1]
+      init_args: {{images: {images}, save_to: saved, save: best}}
+model: {{aupimo: {{class_path: aupimo_torchmetrics.AUPIMO, init_args: {{fpr_bounds: [0.01, 0.1]}}}}}}
 """
 
 CLI = """
-import os, sys
-sys.path.insert(0, os.getcwd())
-import torch
-from {package} import LightningDataModule, LightningModule
+from {package} import LightningDataModule
 from {package}.cli import LightningCLI
-from torch.utils.data import DataLoader
-from torchmetrics import Metric
-
-images, masks = torch.rand(8, 3, 32, 32), torch.zeros(8, 32, 32)
-masks[4:, 4:12, 4:12] = 1
-
-class Model(LightningModule):
-    def __init__(self, aupimo: Metric):
-        super().__init__()
-        self.network, self.aupimo = torch.nn.Conv2d(3, 1, 1), aupimo
-
-    def training_step(self, batch, _):
-        return self.network(batch["photo"]).square().mean()
-
-    def validation_step(self, batch, _):
-        maps = self.network(batch["photo"])[:, 0]
-        self.aupimo.update(maps, batch["mask"])
-        self.log("val/aupimo", self.aupimo)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1e-3)
 
 class Data(LightningDataModule):
     def train_dataloader(self):
-        return DataLoader([{{"photo": image, "mask": mask}} for image, mask in zip(images, masks)], batch_size=4)
+        return data
 
     val_dataloader = train_dataloader
 
@@ -178,12 +144,11 @@ def test_command_line_of_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     Path("places.py").write_text("def find(batch):\n    return batch['photo']\n")
     Path("given.yaml").write_text(CONFIG.format(images="photo" if kind == "name" else "places.find"))
-    Path("program.py").write_text(CLI.format(package=package))
-    first = run("-W", "ignore", "program.py", "fit", "--config", "given.yaml")
+    Path("program.py").write_text((MODEL + CLI).format(package=package, first=""))
+    program = ("-W", "ignore", "program.py", "fit", "--config")
+    first = run(*program, "given.yaml")
     assert ("images photo" if kind == "name" else "images <function find") in first
     assert "Unable to serialize" not in Path("config.yaml").read_text()
     assert Path("saved/val/aupimo/heatmaps.png").is_file()
     Path("config.yaml").rename("written.yaml")
-    assert (
-        run("-W", "ignore", "program.py", "fit", "--config", "written.yaml").split(" at ")[0] == first.split(" at ")[0]
-    )
+    assert run(*program, "written.yaml").split(" at ")[0] == first.split(" at ")[0]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import pickle
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import FPR_BOUNDS, make_batch, make_ragged
+from helpers import COPIES, FPR_BOUNDS, make_batch, make_ragged
 from torchmetrics import MetricCollection, MetricTracker
 
 from aupimo_torchmetrics import AUPIMO, PIMO
@@ -20,13 +19,21 @@ from aupimo_torchmetrics.metrics import Update
 pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO is undefined")
 
 BATCHES = [make_batch("NANA", 0), make_batch("AN", 1), make_batch("NNA", 2)]
+ALL = [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
+"""Positions of the images of all batches."""
 
 
-def listened(metric: AUPIMO | PIMO) -> list[Update]:
+def listened(metric: Any) -> list[Update]:
     """Listen to a metric, and return the list in which all that it says will stand."""
     heard: list[Update] = []
     metric.listeners.append(heard.append)
     return heard
+
+
+def hearing(**settings: Any) -> tuple[AUPIMO, list[Update]]:
+    """Return a metric, and the list in which all that it says will stand."""
+    metric = AUPIMO(**{"fpr_bounds": FPR_BOUNDS, **settings})
+    return metric, listened(metric)
 
 
 def positions(heard: list[Update]) -> list[list[int | None]]:
@@ -34,39 +41,26 @@ def positions(heard: list[Update]) -> list[list[int | None]]:
     return [update.indices for update in heard]
 
 
-@pytest.mark.parametrize("make", [lambda: AUPIMO(fpr_bounds=FPR_BOUNDS), PIMO])
-@pytest.mark.parametrize("call", ["update", "forward"])
-def test_each_batch_is_told_once(make: Callable[[], Any], call: str) -> None:
-    """Maps and masks are those of the call, and positions go on, by `update` and by `forward` alike."""
-    metric = make()
+@pytest.mark.parametrize("make", [partial(AUPIMO, fpr_bounds=FPR_BOUNDS), PIMO])
+@pytest.mark.parametrize("call", ["update", "forward", "forward with a sync"])
+def test_each_batch_is_told_once(make: Any, call: str) -> None:
+    """Maps and masks are those of the call, and positions go on, by `update` and by `forward` alike.
+
+    With `dist_sync_on_step` torchmetrics updates twice in `forward`.
+    """
+    metric = make(dist_sync_on_step="sync" in call)
     heard = listened(metric)
-    for maps, masks in BATCHES:
-        getattr(metric, call)(maps, masks)
-    assert positions(heard) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
-    for update, (maps, masks) in zip(heard, BATCHES, strict=True):
+    batches: list[Any] = [*BATCHES, make_ragged("NAN", 0)]  # images of different sizes are told as they came
+    for maps, masks in batches:
+        getattr(metric, call.split(maxsplit=1)[0])(maps, masks)
+    assert positions(heard) == [*ALL, [9, 10, 11]]
+    for update, (maps, masks) in zip(heard, batches, strict=True):
         assert update.preds is maps
         assert update.target is masks
         assert update.image_ids is None
-
-
-def test_forward_with_a_sync_on_each_step_tells_once() -> None:
-    """With `dist_sync_on_step` torchmetrics updates twice in `forward`."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, dist_sync_on_step=True)
-    heard = listened(metric)
-    for batch in BATCHES:
-        metric(*batch)
-    assert positions(heard) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
-
-
-def test_a_first_position_of_0_means_empty() -> None:
-    """After a reset positions begin anew."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    heard = listened(metric)
-    for _ in range(2):
-        metric.update(*BATCHES[0])
-        metric.update(*BATCHES[1])
-        metric.reset()
-    assert positions(heard) == [[0, 1, 2, 3], [4, 5]] * 2
+    metric.reset()  # a first position of 0 means empty
+    metric.update(*BATCHES[0])
+    assert heard[-1].indices == ALL[0]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +76,7 @@ def test_a_first_position_of_0_means_empty() -> None:
 )
 def test_ids_are_told_as_integers_or_texts(ids: Any, told: list[Any]) -> None:
     """However ids were given, they are told as plain integers or texts."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    heard = listened(metric)
+    metric, heard = hearing()
     metric.update(*BATCHES[1], image_ids=ids)
     assert heard[0].image_ids == told
     assert {type(each) for each in heard[0].image_ids or ()} <= {int, str}
@@ -91,9 +84,8 @@ def test_ids_are_told_as_integers_or_texts(ids: Any, told: list[Any]) -> None:
 
 def test_images_that_are_not_kept_have_no_position() -> None:
     """An image of which every pixel is ignored has no position, and the ids of all are told."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, ignore_index=255)
-    heard = listened(metric)
-    maps, masks = make_batch("NANA", 0)
+    metric, heard = hearing(ignore_index=255)
+    maps, masks = BATCHES[0]
     target = masks.to(torch.uint8)
     target[[0, 2]] = 255
     with pytest.warns(UserWarning, match="2 of the images were skipped"):
@@ -106,20 +98,9 @@ def test_images_that_are_not_kept_have_no_position() -> None:
     assert heard[-1].indices == [None, 3, None, 4]
 
 
-def test_lists_of_images_are_told() -> None:
-    """Images of different sizes are told as they came."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    heard = listened(metric)
-    maps, masks = make_ragged("NAN", 0)
-    metric.update(maps, masks)
-    assert heard[0].preds is maps
-    assert positions(heard) == [[0, 1, 2]]
-
-
 def test_positions_do_not_depend_on_pruning() -> None:
     """Images keep their positions when scores are pruned, and when many updates are joined."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, normal_buffer=10)
-    heard = listened(metric)
+    metric, heard = hearing(normal_buffer=10)
     maps, masks = make_batch("NA" * 150, 0)
     for i in range(300):
         metric.update(maps[i : i + 1], masks[i : i + 1])
@@ -134,7 +115,7 @@ def test_what_is_refused_is_not_told() -> None:
         with pytest.raises(ValueError, match="NaN"):
             call(torch.full((1, 4, 4), torch.nan), torch.zeros(1, 4, 4))
     metric.update(*BATCHES[0])
-    assert positions(heard) == [[0, 1, 2, 3]]
+    assert positions(heard) == ALL[:1]
     assert metric.listeners is listeners  # a list that somebody may hold
 
 
@@ -152,45 +133,38 @@ def test_an_error_of_a_listener_is_not_swallowed_and_costs_no_batch(call: str) -
             getattr(metric, call)(*batch)
         same.update(*batch)
     assert metric.compute() == same.compute()
-    metric.listeners.clear()
-    metric.update(*BATCHES[0])
 
 
-COPIES: dict[str, Callable[[Any], Any]] = {
+def tracked(metric: Any) -> Any:
+    """Return the metric that a tracker makes."""
+    tracker = MetricTracker(metric)
+    tracker.increment()
+    return tracker[-1]
+
+
+MORE = {
     "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
-    "clone": lambda metric: metric.clone(),
-    "pickle": lambda metric: pickle.loads(pickle.dumps(metric)),  # noqa: S301
     "collection": lambda metric: MetricCollection({"a": metric}).clone()["a"],
+    "tracker": tracked,
 }
 
 
-@pytest.mark.parametrize("kind", COPIES)
-def test_copies_have_no_listeners(kind: str) -> None:
+@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
+@pytest.mark.parametrize("copy_of", [*COPIES.values(), *MORE.values()], ids=[*COPIES, *MORE])
+def test_copies_have_no_listeners(copy_of: Any) -> None:
     """A copy tells nobody, even of what its original has told, and the original goes on telling."""
     metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
     metric.listeners.append(lambda update: heard.append(update))  # noqa: PLW0108  cannot be pickled
     heard: list[Update] = []
     metric.update(*BATCHES[0])
-    copied = COPIES[kind](metric)
+    copied = copy_of(metric)
     assert copied.listeners == []
     copied.update(*BATCHES[1])
-    assert positions(heard) == [[0, 1, 2, 3]]
+    assert positions(heard) == ALL[:1]
     metric.update(*BATCHES[1])
     assert len(heard) == 2
-
-
-@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
-def test_trackers_and_checkpoints_have_no_listeners() -> None:
-    """Nor have the metrics that a tracker makes, and a checkpoint is as before."""
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    heard = listened(metric)
     metric.persistent(True)
     assert not [name for name in metric.state_dict() if "listen" in name]
-    tracker = MetricTracker(metric)
-    tracker.increment()
-    tracker.update(*BATCHES[0])
-    assert heard == []
 
 
 @pytest.mark.parametrize("compute_groups", [True, [["curves", "other", "score"]]])
@@ -203,5 +177,5 @@ def test_in_a_collection_the_first_of_a_group_speaks(compute_groups: Any) -> Non
     for batch in BATCHES:
         metrics.update(*batch)
     assert list(metrics.compute_groups.values()) == [["curves", "other", "score"]]
-    assert positions(heard["curves"]) == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
-    assert positions(heard["other"]) == positions(heard["score"]) == ([[0, 1, 2, 3]] if compute_groups is True else [])
+    assert positions(heard["curves"]) == ALL
+    assert positions(heard["other"]) == positions(heard["score"]) == (ALL[:1] if compute_groups is True else [])

@@ -1,6 +1,7 @@
 """The package as it is installed: without extras, star-imported, optimized, and documented by what runs."""
 
 import doctest
+import importlib.metadata
 import inspect
 import json
 import pkgutil
@@ -41,6 +42,8 @@ sys.meta_path.insert(0, Hidden())
 
 SCORE = """
 import torch
+from aupimo_torchmetrics import AUPIMO
+from aupimo_torchmetrics.functional import aupimo
 maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
 masks[1, 0] = True
 metric = AUPIMO(fpr_bounds=(0.1, 0.5))
@@ -59,19 +62,13 @@ def run_python(code: str, *options: str) -> str:
 
 def test_metric_and_function_work_without_any_extra() -> None:
     """Metric and function work where none of the extras is installed, and import none that is."""
-    imports = "from aupimo_torchmetrics import AUPIMO\nfrom aupimo_torchmetrics.functional import aupimo\n"
-    assert run_python(HIDE_EXTRAS + imports + SCORE).split() == ["1.0", "1.0"]
+    assert run_python(HIDE_EXTRAS + SCORE).split() == ["1.0", "1.0"]
 
 
 def test_the_metric_for_anomalib_says_how_to_install_it() -> None:
     """Without anomalib its module says what is missing, and how to install it."""
-    code = f"""{HIDE_EXTRAS}
-try:
-    import aupimo_torchmetrics.anomalib
-except ModuleNotFoundError as error:
-    print(error)
-"""
-    told = run_python(code)
+    code = "try:\n    import aupimo_torchmetrics.anomalib\nexcept ModuleNotFoundError as error:\n    print(error)"
+    told = run_python(HIDE_EXTRAS + code)
     assert told.startswith("aupimo_torchmetrics.anomalib expects `anomalib` to be installed.")
     assert 'pip install "aupimo-torchmetrics[anomalib]"' in told
 
@@ -83,19 +80,15 @@ def test_importing_the_package_loads_little() -> None:
     code += "print(*{*sys.modules} - before)"
     loaded = run_python(code).split()
     assert "aupimo_torchmetrics.metrics" in loaded
-    own = {
-        f"aupimo_torchmetrics.{name}"
-        for name in ("plotting", "statistics", "evaluate", "lightning", "anomalib", "demo", "cli")
-    }
-    assert not own & {*loaded}
+    parts = ("plotting", "statistics", "evaluate", "lightning", "anomalib", "demo", "cli")
+    assert not {f"aupimo_torchmetrics.{part}" for part in parts} & {*loaded}
     assert not [name for name in loaded if name.split(".")[0] in {*EXTRAS, "PIL", "pandas", "tifffile", "tqdm"}]
 
 
 @pytest.mark.slow  # all of torch is compiled anew
 def test_docstrings_are_not_needed() -> None:
     """The package works with docstrings and assertions stripped."""
-    imports = "from aupimo_torchmetrics import AUPIMO\nfrom aupimo_torchmetrics.functional import aupimo\n"
-    assert run_python(imports + SCORE, "-OO").split() == ["1.0", "1.0"]
+    assert run_python(SCORE, "-OO").split() == ["1.0", "1.0"]
 
 
 PACKAGE = "aupimo_torchmetrics"
@@ -142,25 +135,16 @@ def test_the_package_docstring_is_an_index() -> None:
 
 def test_docstrings_are_plain() -> None:
     """No file of the package holds roles or directives of Sphinx, which neither `help` nor the API pages render."""
-    texts = {
-        path: path.read_text(encoding="utf-8") for path in Path(str(aupimo_torchmetrics.__file__)).parent.rglob("*.py")
-    }
-    assert not [
-        path for path, text in texts.items() if re.search(r":[a-z]+:`|^ *\.\. [a-z]+::", text, flags=re.MULTILINE)
-    ]
+    sphinx = re.compile(r":[a-z]+:`|^ *\.\. [a-z]+::", flags=re.MULTILINE)
+    files = Path(str(aupimo_torchmetrics.__file__)).parent.rglob("*.py")
+    assert not [path for path in files if sphinx.search(path.read_text(encoding="utf-8"))]
 
 
 def test_the_version_has_one_source() -> None:
-    """The installed distribution has the version that the package states."""
-    from importlib.metadata import version  # noqa: PLC0415
-
-    assert version("aupimo-torchmetrics") == aupimo_torchmetrics.__version__
-
-
-def test_the_changelog_knows_the_version() -> None:
-    """The changelog has an entry for the current version, or one for what is not released yet."""
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    """The installed distribution has the version that the package states, and the changelog knows it."""
     version = aupimo_torchmetrics.__version__
+    assert importlib.metadata.version("aupimo-torchmetrics") == version
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{'Unreleased' if '.dev' in version else version}]" in changelog
 
 
@@ -186,12 +170,6 @@ def test_notebooks_are_stored_with_their_outputs(path: Path) -> None:
     assert not [text for text in texts if re.search(r"(?<![\w.])/(home|root|tmp|usr|work)/", text)]
 
 
-def test_there_are_notebooks() -> None:
-    """The README names each notebook."""
-    assert len(NOTEBOOKS) == 6
-    assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
-
-
 def readme_blocks() -> list[Any]:
     """Python blocks of the README and of `metrics`, in order; Dask's is slow, and anomalib's run elsewhere."""
     text = README + str(aupimo_torchmetrics.metrics.__doc__)
@@ -204,8 +182,10 @@ def readme_blocks() -> list[Any]:
 
 
 def test_the_readme_is_short() -> None:
-    """The README has at most 300 lines; what is longer stands where it is looked for."""
+    """The README has at most 300 lines, and names each notebook; what is longer stands where it is looked for."""
     assert len(README.splitlines()) <= 300
+    assert len(NOTEBOOKS) == 6
+    assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
 
 
 @pytest.mark.parametrize("block", readme_blocks())

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
@@ -49,25 +49,48 @@ def _no_figure_is_left_open() -> Iterator[None]:
     plt.close("all")
 
 
+class Scored(NamedTuple):
+    """Maps and masks of images, with their scores and curves."""
+
+    maps: torch.Tensor
+    masks: torch.Tensor
+    result: AUPIMOResult
+    curves: PIMOResult
+
+
 @pytest.fixture(scope="module")
-def scored() -> tuple[torch.Tensor, torch.Tensor, AUPIMOResult, PIMOResult]:
+def scored() -> Scored:
     """Maps and masks of 3 normal and 9 anomalous images, ever easier, with their scores and curves."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.zeros(12, 32, 32, dtype=torch.bool)
     masks[3:, 8:20, 10:24] = True
     maps = torch.randn(12, 32, 32, generator=generator) + torch.linspace(0, 4, 12)[:, None, None] * masks
+    return Scored(maps, masks, result_of(maps, masks), pimo(maps, masks))
+
+
+def result_of(maps: torch.Tensor, masks: torch.Tensor, image_ids: list[str] | None = None) -> AUPIMOResult:
+    """Score maps."""
     metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(maps, masks)
-    return maps, masks, metric.result(), pimo(maps, masks)
+    metric.update(maps, masks, image_ids)
+    return metric.result()
+
+
+def make_result(scores: Any) -> AUPIMOResult:
+    """Make a result with the given scores."""
+    return AUPIMOResult(torch.as_tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0))
 
 
 def _legend(ax: plt.Axes) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_curves_show_range_images_mean_and_chance(scored: tuple) -> None:
-    """The range, each chosen image with its score, the mean and chance are drawn from the results and named."""
+def test_curves_show_range_images_mean_and_chance(scored: Scored) -> None:
+    """The range, each chosen image with its score, the mean and chance are drawn from the results and named.
+
+    A shared FPR of 0, of a threshold above all normal scores, cannot stand on a log axis, and is not drawn.
+    """
     _, _, result, curves = scored
+    curves = curves._replace(shared_fpr=torch.cat([curves.shared_fpr[:-1], torch.zeros(1)]))
     fig, ax = plot_pimo_curves(curves, result, images=[11, 4])
     assert fig.axes == [ax]
     assert plt.get_fignums() == [fig.number]
@@ -87,76 +110,46 @@ def test_curves_show_range_images_mean_and_chance(scored: tuple) -> None:
     assert np.allclose(mean.get_ydata(), curves.per_image_tprs[3:].mean(0)[has_fpr], rtol=1e-6)
     assert np.array_equal(chance.get_xdata(), chance.get_ydata())
     assert first.get_color() != second.get_color()
+    assert ax.get_xlim()[0] > 0
     (shade,) = ax.patches
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx(BOUNDS)
 
 
-def test_curves_of_representative_images_by_default(scored: tuple) -> None:
-    """Without a choice the images that stand for the distribution are drawn, worst first, and named by their role."""
-    _, _, result, curves = scored
-    _, ax = plot_pimo_curves(curves, result)
-    expected: dict[int, list[str]] = {}
-    for statistic in per_image_statistics(result):
-        expected.setdefault(statistic.image, []).append(statistic.name)
-    labels = [f"image {image} · {result.aupimos[image]:.2f} ({', '.join(names)})" for image, names in expected.items()]
-    assert len(labels) > 3
-    assert [label.replace("\n", " ") for label in _legend(ax)[1:-2]] == labels
+def test_curves_without_scores(scored: Scored) -> None:
+    """Without a result there is no range and no score, and five images from the worst to the best are drawn.
 
-
-def test_a_threshold_above_all_normal_scores_is_not_drawn(scored: tuple) -> None:
-    """A shared FPR of 0 cannot stand on a log axis, and is not drawn."""
-    _, _, result, curves = scored
-    shared_fpr = curves.shared_fpr.clone()
-    shared_fpr[-1] = 0
-    _, ax = plot_pimo_curves(curves._replace(shared_fpr=shared_fpr), result)
-    assert all((line.get_xdata() > 0).all() for line in ax.get_lines())
-    assert ax.get_xlim()[0] > 0
-
-
-def test_curves_without_scores(scored: tuple) -> None:
-    """Without a result there is no range and no score, and five images from the worst to the best are drawn."""
-    _, _, _, curves = scored
-    _, ax = plot_pimo_curves(curves)
+    Curves may be of NumPy maps, and a given axis is used without a new figure.
+    """
+    fig, ax = plt.subplots()
+    assert plot_pimo_curves(pimo(scored.maps.numpy(), scored.masks.numpy()), ax=ax) == (fig, ax)
+    assert plt.get_fignums() == [fig.number]
     assert len(ax.patches) == 0
-    by_recall = curves.per_image_tprs[3:].mean(1).argsort() + 3
+    by_recall = scored.curves.per_image_tprs[3:].mean(1).argsort() + 3
     chosen = [int(by_recall[rank]) for rank in (0, 2, 4, 6, 8)]
     assert _legend(ax) == [*(f"image {image}" for image in chosen), "mean of 9 images", "chance (TPR = FPR)"]
 
 
-def test_curves_around_the_bounds_are_those_of_the_metric(scored: tuple) -> None:
+def test_curves_around_the_bounds_are_those_of_the_metric(scored: Scored) -> None:
     """The axis ends where the curves of `AUPIMO.curves` end."""
-    maps, masks, _, _ = scored
     metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=300)
-    metric.update(maps, masks)
+    metric.update(scored.maps, scored.masks)
     curves = metric.curves()
     _, ax = plot_pimo_curves(curves, metric.result())
     assert ax.get_xlim() == pytest.approx((float(curves.shared_fpr.min()), float(curves.shared_fpr.max())))
     assert ax.get_xlim()[1] < 1
 
 
-def test_curves_may_be_arrays_and_the_axis_given(scored: tuple) -> None:
-    """Curves of NumPy maps draw as well, and a given axis is used without a new figure."""
-    maps, masks, result, _ = scored
-    fig, ax = plt.subplots()
-    returned = plot_pimo_curves(pimo(maps.numpy(), masks.numpy()), result, ax=ax)
-    assert returned == (fig, ax)
-    assert plt.get_fignums() == [fig.number]
-
-
-def test_curves_without_a_normal_image_draw(scored: tuple) -> None:
+def test_curves_without_a_normal_image_draw(scored: Scored) -> None:
     """Undefined results give a picture without curves, not an error."""
-    maps, masks, _, _ = scored
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(maps[3:], masks[3:])
-    with pytest.warns(UserWarning, match="undefined"):
-        result = metric.result()
-    with pytest.warns(UserWarning, match="undefined"):
-        curves = pimo(maps[3:], masks[3:])
-    _, ax = plot_pimo_curves(curves, result)
+    undefined = []
+    for make in (pimo, result_of):
+        with pytest.warns(UserWarning, match="undefined"):
+            undefined.append(make(scored.maps[3:], scored.masks[3:]))
+    _, ax = plot_pimo_curves(*undefined)
     assert len(_legend(ax)) == 3
 
 
-def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: tuple) -> None:
+def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: Scored) -> None:
     """Below lies the photograph, above it the pixels' shares, clear where they are 0; title and outline are there."""
     maps, masks, result, _ = scored
     photograph = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -174,16 +167,12 @@ def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: tuple) -> None:
     assert plt.get_fignums() == [fig.number]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "dtype", "limits"),
-    [
-        (0.2, 0.7, "float32", (0, 1)),
-        (-2.0, 2.5, "float64", (-2.0, 2.5)),
-        (256, 4095, "uint16", (256, 4095)),
-        (-5, 60000, "int32", (-5, 60000)),
-    ],
-)
-def test_photographs_of_any_range_are_drawn(scored: tuple, low: float, high: float, dtype: str, limits: tuple) -> None:
+RANGES = [(0.2, 0.7, "float32", (0, 1)), (-2.0, 2.5, "float64", (-2.0, 2.5))]
+RANGES += [(256, 4095, "uint16", (256, 4095)), (-5, 60000, "int32", (-5, 60000))]
+
+
+@pytest.mark.parametrize(("low", "high", "dtype", "limits"), RANGES)
+def test_photographs_of_any_range_are_drawn(scored: Scored, low: float, high: float, dtype: str, limits: tuple) -> None:
     """A photograph in [0, 1] is drawn as it is, every other one from its darkest to its brightest pixel."""
     maps, masks, result, _ = scored
     array: Any = np.linspace(low, high, 32 * 32).round(2).reshape(32, 32).astype(dtype)
@@ -194,7 +183,7 @@ def test_photographs_of_any_range_are_drawn(scored: tuple, low: float, high: flo
             assert np.allclose(ax.images[0].get_array(), array.astype(np.float32))
 
 
-def test_heatmaps_of_several_images(scored: tuple) -> None:
+def test_heatmaps_of_several_images(scored: Scored) -> None:
     """Photographs stand above heat maps, with captions and scores, and images may differ in size."""
     maps, masks, result, _ = scored
     images = [torch.rand(32, 32), torch.rand(3, 20, 30)]
@@ -205,27 +194,26 @@ def test_heatmaps_of_several_images(scored: tuple) -> None:
     assert axes[1, 0].get_title() == f"AUPIMO {result.aupimos[9]:.2f}"
     assert len(fig.axes) == 5  # with one colour bar
     assert axes[0, 1].images[0].get_array().shape == (20, 30)
-    _, axes = plot_heatmaps(torch.rand(2, 32, 32), maps[9:11], result, indices=[9, 10])
-    assert [ax.get_title() for ax in axes[1]] == [f"image {i} · {result.aupimos[i]:.2f}" for i in (9, 10)]
 
 
-PATHS = [f"tile/test/scratch/{index:03}.png" for index in range(12)]
-
-
-def test_pictures_name_images_by_their_paths(scored: tuple) -> None:
-    """With paths, curves and heat maps are titled by folder, name and score of an image, and never by an index."""
+@pytest.mark.parametrize(
+    ("paths", "name"), [(None, "image {}"), ([f"tile/test/scratch/{i:03}.png" for i in range(12)], "scratch/{:03}")]
+)
+def test_pictures_name_images(scored: Scored, paths: list[str] | None, name: str) -> None:
+    """Images are titled by index, or by folder and name, with score; by default by their role, the worst first."""
     maps, masks, result, curves = scored
-    named = replace(result, paths=PATHS)
-    titles = [f"scratch/{index:03} · {score:.2f}" for index, score in enumerate(result.aupimos.tolist())]
-    _, ax = plot_pimo_curves(curves, named, images=[4, 11])
-    assert _legend(ax)[1:3] == [titles[4], titles[11]]
-    _, ax = plot_pimo_curves(curves, named)
-    expected = [f"{titles[index]} ({role})" for index, role in representative_images(named).items()]
-    assert [label.replace("\n", " ") for label in _legend(ax)[1:-2]] == expected
+    named = replace(result, paths=paths)
+    titles = [f"{name.format(index)} · {score:.2f}" for index, score in enumerate(result.aupimos.tolist())]
+    expected: dict[int, list[str]] = {}
+    for statistic in per_image_statistics(result):
+        expected.setdefault(statistic.image, []).append(statistic.name)
+    assert len(expected) > 3
+    labels = [label.replace("\n", " ") for label in _legend(plot_pimo_curves(curves, named)[1])[1:-2]]
+    assert labels == [f"{titles[index]} ({', '.join(roles)})" for index, roles in expected.items()]
     _, axes = plot_heatmaps(maps[[9, 0]], maps[[9, 0]], named, masks[[9, 0]], indices=[9, 0])
     scored_title, normal_title = (ax.get_title() for ax in axes[1])
     assert scored_title == titles[9]
-    assert normal_title.startswith("scratch/000 · normal\n")
+    assert normal_title.startswith(f"{name.format(0)} · normal\n")
     assert normal_title.endswith("% false positives")
 
 
@@ -255,12 +243,11 @@ def test_titles_of_heatmaps_stand_apart(
     masks = torch.zeros(13, *shape, dtype=torch.bool)
     masks[1:, 3:8, 3:8] = True
     maps = torch.randn(masks.shape, generator=generator) + 2 * masks
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(maps, masks, image_ids=[path.format(index) for index in range(13)])
+    result = result_of(maps, masks, [path.format(index) for index in range(13)])
     chosen = list(range(num_images))  # the first is normal: its title has a second line
     figure = None if size is None else plt.figure(figsize=size, layout="constrained")
     texts = [CAPTION] * num_images if captions else None
-    figure, axes = plot_heatmaps(maps[chosen], maps[chosen], metric.result(), masks[chosen], chosen, texts, figure)
+    figure, axes = plot_heatmaps(maps[chosen], maps[chosen], result, masks[chosen], chosen, texts, figure)
     figure.canvas.draw()
     titles = [ax.title.get_window_extent() for ax in axes.flat if ax.get_title()]
     others = [ax.get_tightbbox() for ax in figure.axes if ax not in axes] + [ax.get_window_extent() for ax in axes.flat]
@@ -272,40 +259,23 @@ def test_titles_of_heatmaps_stand_apart(
         assert title.y1 <= figure.bbox.y1 + 1
 
 
-def drawn_name(scored: tuple, paths: list[str], index: int) -> str:
-    """Name of an image in a legend, where images 3, 4, ... have the given paths."""
-    _, _, result, curves = scored
-    padded = [*(f"n/{number}/n{number}.png" for number in range(3)), *paths]
-    padded += [f"y/{number}/y{number}.png" for number in range(12 - len(padded))]
-    _, ax = plot_pimo_curves(curves, replace(result, paths=padded), images=[3 + index])
-    return _legend(ax)[1].rsplit(" · ", 1)[0]
-
-
 @pytest.mark.parametrize("num_alike", [2, 12])
 def test_images_with_equal_scores_are_drawn_once(num_alike: int) -> None:
     """Of images that score the same one stands for all, and its text says how many there are."""
-    result = make_result([0.0] * num_alike + [math.nan, 1.0])
+    result, alike = make_result([0.0] * num_alike + [math.nan, 1.0]), make_result([0.0] * num_alike)
+    told = f"one of {num_alike} images that score 0.00"
     (first, text), *others = representative_images(result).items()
-    assert text.endswith(f"; one of {num_alike} images that score 0.00")
+    assert text.endswith(f"; {told}")
     assert result.aupimos[first] == 0
-    assert [result.aupimos[index] for index, _ in others if "mean" not in _] == [1.0] * (len(others) > 0)
-    only = representative_images(make_result([0.0] * num_alike))
-    assert len(only) == 1
-    assert only[0].endswith(f"high whisker; one of {num_alike} images that score 0.00")
-    _, ax = plot_pimo_curves(
-        PIMOResult(torch.ones(3), torch.tensor([0.1, 0.01, 0.001]), torch.zeros(num_alike, 3)),
-        make_result([0.0] * num_alike),
-    )
-    assert len(_legend(ax)) == 4  # range, one curve, mean, chance
-    assert f"one of {num_alike} images that score 0.00" in _legend(ax)[1].replace("\n", " ")
+    assert [result.aupimos[index] for index, text in others if "mean" not in text] == [1.0] * (len(others) > 0)
+    (only,) = representative_images(alike).values()
+    assert only.endswith(f"high whisker; {told}")
+    curves = PIMOResult(torch.ones(3), torch.tensor([0.1, 0.01, 0.001]), torch.zeros(num_alike, 3))
+    _, one_curve, _, _ = _legend(plot_pimo_curves(curves, alike)[1])  # range, one curve, mean, chance
+    assert told in one_curve.replace("\n", " ")
 
 
-def make_result(scores: list[float], **settings: Any) -> AUPIMOResult:
-    """Make a result with the given scores."""
-    return AUPIMOResult(torch.tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0), **settings)
-
-
-def test_distribution_shows_each_image_and_the_statistics(scored: tuple) -> None:
+def test_distribution_shows_each_image_and_the_statistics(scored: Scored) -> None:
     """Each anomalous image is a point at its score; box, median and mean are those of the scores."""
     _, _, result, _ = scored
     fig, ax = plot_distribution(result)
@@ -327,12 +297,10 @@ def test_distribution_shows_each_image_and_the_statistics(scored: tuple) -> None
     assert label.get_text() == f"mean {result.mean:.2f} (9 images)\nquartiles {first:.2f} {median:.2f} {third:.2f}"
 
 
-def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
+def test_distributions_of_models_stand_best_first(scored: Scored) -> None:
     """Models are sorted by their means, one without a score last, unless they are to stay in their order."""
-    _, _, result, _ = scored
-    worse = AUPIMOResult(result.aupimos / 2, BOUNDS, (0.0, 1.0))
-    undefined = AUPIMOResult(torch.full((3,), torch.nan), BOUNDS, (0.0, 1.0))
-    models = {"undefined": undefined, "worse": worse, "best": result}
+    result = scored.result
+    models = {"undefined": make_result([torch.nan] * 3), "worse": make_result(result.aupimos / 2), "best": result}
     for sort, names in ((True, ["best", "worse", "undefined"]), (False, ["undefined", "worse", "best"])):
         fig, ax = plt.subplots()
         assert plot_distribution(models, ax=ax, sort=sort) == (fig, ax)
@@ -348,14 +316,8 @@ def test_distributions_of_models_stand_best_first(scored: tuple) -> None:
 def _ranking() -> ModelRanking:
     """Four models on 13 data sets: two that take turns at the top, and two far behind."""
     orders = [("a", "b", "c", "d") if number % 2 else ("b", "a", "c", "d") for number in range(13)]
-    return rank_models(
-        {
-            str(number): {
-                name: AUPIMOResult(torch.tensor([1 - rank / 4]), BOUNDS, (0.0, 1.0)) for rank, name in enumerate(order)
-            }
-            for number, order in enumerate(orders)
-        }
-    )
+    results = [{name: make_result([1 - rank / 4]) for rank, name in enumerate(order)} for order in orders]
+    return rank_models({str(number): each for number, each in enumerate(results)})
 
 
 def test_ranks_show_models_critical_difference_and_groups() -> None:
@@ -391,9 +353,12 @@ def _comparison(alternative: str = "greater") -> ModelComparison:
     scores = {
         name: torch.rand(12, generator=generator) / 2 + better for name, better in (("a", 0), ("b", 0), ("c", 0.5))
     }
-    return compare_models(
-        {name: AUPIMOResult(each, BOUNDS, (0.0, 1.0)) for name, each in scores.items()}, alternative=alternative
-    )
+    return compare_models({name: make_result(each) for name, each in scores.items()}, alternative=alternative)
+
+
+def two_models(confidence: float, other: float = 0.0) -> ModelComparison:
+    """A comparison with these confidences."""
+    return ModelComparison(("a", "b"), {}, {}, {}, {("a", "b"): confidence, ("b", "a"): other}, "ttest", "greater", 3)
 
 
 @pytest.mark.parametrize(
@@ -420,8 +385,7 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
 
 def test_confidence_does_not_round_up_to_certainty() -> None:
     """A confidence just short of a number is not written as this number, and one that is it is."""
-    confidence = {("a", "b"): 0.9999, ("b", "a"): 0.29}
-    _, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
+    _, ax = plot_confidence(two_models(0.9999, 0.29))
     assert [text.get_text() for text in ax.texts] == ["0.999", "0.290"]
     assert "t-test" in ax.get_xlabel()
 
@@ -429,8 +393,7 @@ def test_confidence_does_not_round_up_to_certainty() -> None:
 def test_numbers_in_cells_can_be_read() -> None:
     """Numbers stand out from their cell: the contrast is 4.5 or more, as the WCAG asks of text, at any confidence."""
     for step in range(101):
-        confidence = {("a", "b"): step / 100, ("b", "a"): 0.0}
-        fig, ax = plot_confidence(ModelComparison(("a", "b"), {}, {}, {}, confidence, "ttest", "greater", 3))
+        fig, ax = plot_confidence(two_models(step / 100))
         luminances = [_luminance(color) for color in (ax.texts[0].get_color(), ax.images[0].to_rgba(step / 100))]
         assert (max(luminances) + 0.05) / (min(luminances) + 0.05) >= 4.5
         plt.close(fig)
@@ -446,17 +409,15 @@ def _luminance(color: Any) -> float:
 def test_labels_of_comparisons_do_not_overlap(num_models: int) -> None:
     """Names of models, numbers in cells and labels stand apart and within the picture, for two models and for many."""
     names = [f"efficientad_wr101_{number:02}_ext" for number in range(num_models)]
-    scores = {name: AUPIMOResult(torch.rand(9), BOUNDS, (0.0, 1.0)) for name in names}
+    scores = {name: make_result(torch.rand(9)) for name in names}
     for fig, ax in (plot_ranks(rank_models({"x": scores, "y": scores})), plot_confidence(compare_models(scores))):
         fig.canvas.draw()
         upright = [*ax.get_yticklabels(), *ax.texts, ax.xaxis.label]
         boxes = [text.get_window_extent() for text in upright if text.get_text()]
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
         for box in (*boxes, *(label.get_window_extent() for label in ax.get_xticklabels())):
-            assert box.x0 >= 0
-            assert box.y0 >= 0
-            assert box.x1 <= fig.bbox.x1
-            assert box.y1 <= fig.bbox.y1
+            assert 0 <= box.x0 <= box.x1 <= fig.bbox.x1
+            assert 0 <= box.y0 <= box.y1 <= fig.bbox.y1
 
 
 @pytest.mark.parametrize(
@@ -469,7 +430,7 @@ def test_labels_of_comparisons_do_not_overlap(num_models: int) -> None:
         ("a\tb\nc", r"a\tb\nc"),
     ],
 )
-def test_names_are_drawn_as_they_are(scored: tuple, name: str, drawn: str) -> None:
+def test_names_are_drawn_as_they_are(scored: Scored, name: str, drawn: str) -> None:
     """Names that matplotlib takes for formulas are drawn letter by letter, and numbers for what has no glyph."""
     maps, masks, result, curves = scored
     named = replace(result, paths=[f"x/{name}/{index:02}.png" for index in range(12)])
@@ -487,7 +448,7 @@ def test_names_are_drawn_as_they_are(scored: tuple, name: str, drawn: str) -> No
         assert any(drawn in text.replace(r"\$", "$") for text in texts)
 
 
-def test_titles_of_heatmaps_say_what_is_known(scored: tuple) -> None:
+def test_titles_of_heatmaps_say_what_is_known(scored: Scored) -> None:
     """A normal image has its false positives; without an index there is the score of map and mask, or nothing."""
     maps, masks, result, _ = scored
     fig, ax = plt.subplots()
@@ -517,53 +478,57 @@ def test_titles_of_heatmaps_say_what_is_known(scored: tuple) -> None:
         (["test/crack/1000.png", "test/crack/000.png"], ["crack/1000", "crack/000"]),
     ],
 )
-def test_names_in_pictures_are_those_of_one_image(scored: tuple, paths: list[str], names: list[str]) -> None:
+def test_names_in_pictures_are_those_of_one_image(scored: Scored, paths: list[str], names: list[str]) -> None:
     """A name is the shortest end of a path that no other image has, of two parts or more, or else the whole path."""
-    assert [drawn_name(scored, paths, index) for index in range(len(paths))] == names
+    others = [f"n/{number}/n{number}.png" for number in range(12 - len(paths))]
+    for index, name in enumerate(names):
+        _, ax = plot_pimo_curves(
+            scored.curves, replace(scored.result, paths=[*others[:3], *paths, *others[3:]]), [3 + index]
+        )
+        assert _legend(ax)[1].rsplit(" · ", 1)[0] == name
 
 
-WRONG = {
-    "`results` to hold at least one result": lambda *_: plot_distribution({}),
-    "`results` to hold images, but got a result of none.": lambda *_: plot_distribution(make_result([])),
-    "a result of none of 'b'": lambda _maps, result, _: plot_distribution({"a": result, "b": make_result([])}),
-    "`results` to be a result or a mapping": lambda _maps, result, _: plot_distribution([result]),
-    "`curves` to hold the TPRs (N, K) of images, but got shape (0,": lambda _maps, _, curves: plot_pimo_curves(
-        curves._replace(per_image_tprs=curves.per_image_tprs[:0])
-    ),
-    "but got 11 and 12 images": lambda _maps, result, curves: plot_pimo_curves(
-        curves._replace(per_image_tprs=curves.per_image_tprs[1:]), result
-    ),
-    "an anomalous image among 12, but got none": lambda _maps, result, curves: plot_pimo_curves(curves, result, []),
-    "among 12, but got 0": lambda _maps, result, curves: plot_pimo_curves(curves, result, images=[4, 0]),
-    "among 12, but got -1": lambda _maps, result, curves: plot_pimo_curves(curves, result, images=[-1]),
-    "`images` to hold at least one image": lambda _maps, result, _: plot_heatmaps([], [], result),
-    "`masks` to hold one item for each of 2 images, but got 12": lambda maps, result, _: plot_heatmaps(
-        maps[:2], maps[:2], result, maps
-    ),
-    "`mask` and `anomaly_map` to be of one height and width, but got": lambda maps, result, _: plot_heatmaps(
-        maps[:2], maps[:2], result, maps[:2, 1:]
-    ),
-    "`anomaly_map` to be of shape (H, W), but got (12, 32": lambda maps, result, _: plot_heatmap(maps[0], maps, result),
-    "`anomaly_map` to hold pixels": lambda _, result, _curves: plot_heatmap(*[torch.zeros(0, 0)] * 2, result),
-    "one of 12 images, but got 12": lambda maps, result, _: plot_heatmap(maps[0], maps[0], result, index=12),
-    "floating": lambda _maps, result, _: plot_heatmap(torch.zeros(4, 4), torch.zeros(4, 4).long(), result),
-    "`ranking` to hold models": lambda *_: plot_ranks(ModelRanking((), {}, {}, {}, 1, 1, 0.05, 0)),
-    "`comparison` to hold models": lambda *_: plot_confidence(
-        ModelComparison((), {}, {}, {}, {}, "ttest", "greater", 0)
-    ),
+WRONG: dict[str, Any] = {
+    "`results` to hold at least one result": lambda _: plot_distribution({}),
+    "`results` to hold images, but got a result of none.": lambda _: plot_distribution(make_result([])),
+    "a result of none of 'b'": lambda s: plot_distribution({"a": s.result, "b": make_result([])}),
+    "`results` to be a result or a mapping": lambda s: plot_distribution([s.result]),
+    "`curves` to hold the TPRs (N, K) of images, but got shape (0,": lambda s: plot_pimo_curves(curves_of(s, 12)),
+    "but got 11 and 12 images": lambda s: plot_pimo_curves(curves_of(s, 1), s.result),
+    "an anomalous image among 12, but got none": lambda s: plot_pimo_curves(s.curves, s.result, []),
+    "among 12, but got 0": lambda s: plot_pimo_curves(s.curves, s.result, images=[4, 0]),
+    "among 12, but got -1": lambda s: plot_pimo_curves(s.curves, s.result, images=[-1]),
+    "`images` to hold at least one image": lambda s: plot_heatmaps([], [], s.result),
+    "`masks` to hold one item for each of 2 images, but got 12": lambda s: plot_two(s, s.maps),
+    "`mask` and `anomaly_map` to be of one height and width, but got": lambda s: plot_two(s, s.maps[:2, 1:]),
+    "`anomaly_map` to be of shape (H, W), but got (12, 32": lambda s: plot_heatmap(s.maps[0], s.maps, s.result),
+    "`anomaly_map` to hold pixels": lambda s: plot_heatmap(torch.zeros(0, 0), torch.zeros(0, 0), s.result),
+    "one of 12 images, but got 12": lambda s: plot_heatmap(s.maps[0], s.maps[0], s.result, index=12),
+    "floating": lambda s: plot_heatmap(torch.zeros(4, 4), torch.zeros(4, 4).long(), s.result),
+    "`ranking` to hold models": lambda _: plot_ranks(ModelRanking((), {}, {}, {}, 1, 1, 0.05, 0)),
+    "`comparison` to hold models": lambda _: plot_confidence(replace(two_models(0.5), order=(), confidence={})),
 }
 
 
+def curves_of(scored: Scored, first: int) -> PIMOResult:
+    """The curves without those of the first images."""
+    return scored.curves._replace(per_image_tprs=scored.curves.per_image_tprs[first:])
+
+
+def plot_two(scored: Scored, masks: torch.Tensor) -> Any:
+    """Plot two heat maps with these masks."""
+    return plot_heatmaps(scored.maps[:2], scored.maps[:2], scored.result, masks)
+
+
 @pytest.mark.parametrize("reason", WRONG)
-def test_what_cannot_be_drawn_is_named(reason: str, scored: tuple) -> None:
+def test_what_cannot_be_drawn_is_named(reason: str, scored: Scored) -> None:
     """Each function refuses what does not fit and to draw nothing, names the argument, and leaves no figure."""
-    maps, _, result, curves = scored
     with pytest.raises((ValueError, TypeError), match=re.escape(reason)):
-        WRONG[reason](maps, result, curves)
+        WRONG[reason](scored)
     assert plt.get_fignums() == []
 
 
-def test_missing_matplotlib_is_named(scored: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_named(scored: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without matplotlib the error is the one of torchmetrics."""
     maps, _, result, curves = scored
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,14 +48,14 @@ def test_a_mask_is_where_the_photograph_changed(defect: str, seed: int) -> None:
     assert 0 <= defective.min() <= defective.max() <= 1
 
 
+@pytest.mark.parametrize("level", [0.0, 0.05, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_changes_pixels_that_have_its_own_colour(defect: str) -> None:
+def test_a_defect_changes_pixels_that_have_its_own_colour(defect: str, level: float) -> None:
     """The mask holds on a flat image too, black, white, or of the colour of the defect, where nothing would show."""
-    for level in (0.0, 0.05, 0.5, 0.95, 1.0):
-        image = torch.full((16, 20), level)
-        defective, mask = plant_defect(image, defect, _generator(3))
-        assert mask.any()
-        assert torch.equal(mask, defective != image)
+    image = torch.full((16, 20), level)
+    defective, mask = plant_defect(image, defect, _generator(3))
+    assert mask.any()
+    assert torch.equal(mask, defective != image)
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
@@ -92,51 +93,41 @@ def test_tiles_are_fixed_by_the_seed() -> None:
 
 
 def test_sizes_and_shares_can_be_chosen() -> None:
-    """Tiles of another size, another split, one kind of defect and another share of anomalous tiles."""
-    tiles = texture_tiles(
-        "gravel", tile_size=128, train_stride=64, train_share=0.5, anomalous_share=0.25, defects=["patch"]
-    )
-    assert tiles.train_images.shape == (21, 1, 128, 128)
-    assert tiles.images.shape == (8, 1, 128, 128)
-    assert sorted(tiles.defects) == ["normal"] * 6 + ["patch"] * 2
+    """Another tile size, split, kind of defect and share, of which one tile of either class is left at least."""
+    settings = {"tile_size": 128, "train_stride": 64, "train_share": 0.5, "defects": ["patch"]}
+    for share, num_anomalous in ((0.25, 2), (1e-6, 1), (1 - 1e-6, 7)):
+        tiles = texture_tiles("gravel", anomalous_share=share, **settings)
+        assert tiles.train_images.shape == (21, 1, 128, 128)
+        assert tiles.images.shape == (8, 1, 128, 128)
+        assert sorted(tiles.defects) == ["normal"] * (8 - num_anomalous) + ["patch"] * num_anomalous
 
 
-def test_both_classes_are_there_whatever_the_share() -> None:
-    """However small or large the share, one tile of either class is left."""
-    for share in (1e-6, 1 - 1e-6):
-        defects = texture_tiles("gravel", anomalous_share=share).defects
-        assert min(defects.count("normal"), 40 - defects.count("normal")) == 1
+def plant(kind: str, *shape: int, other: torch.Tensor | None = None) -> torch.Tensor:
+    """Plant a defect in a black image."""
+    return plant_defect(torch.zeros(shape), kind, _generator(0), other)[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"texture": "sand"}, "`texture` to be 'brick' or 'grass' or 'gravel', but got 'sand'"),
-        ({"tile_size": 8}, "`tile_size` to be from 16 to 256, but got 8"),
-        ({"tile_size": 257}, "`tile_size` to be from 16 to 256, but got 257"),
-        ({"train_stride": 0}, "`train_stride` to be at least 1, but got 0"),
-        ({"train_share": 0.0}, "`train_share` to be between 0 and 1, but got 0.0"),
-        ({"anomalous_share": 1.0}, "`anomalous_share` to be between 0 and 1, but got 1.0"),
-        ({"defects": []}, "`defects` to name at least one"),
-        ({"defects": ["hole"]}, "`defects` to be 'scratch' or 'blob' or 'patch', but got 'hole'"),
-    ],
-)
-def test_bad_settings_are_named(options: dict, match: str) -> None:
-    """A setting out of its range is a ValueError that names it and what it got."""
-    with pytest.raises(ValueError, match=match):
-        texture_tiles(**{"texture": "brick", **options})
+WRONG: dict[str, Any] = {
+    "`texture` to be 'brick' or 'grass' or 'gravel', but got 'sand'": lambda: texture_tiles("sand"),
+    "`tile_size` to be from 16 to 256, but got 8": lambda: texture_tiles("brick", tile_size=8),
+    "`tile_size` to be from 16 to 256, but got 257": lambda: texture_tiles("brick", tile_size=257),
+    "`train_stride` to be at least 1, but got 0": lambda: texture_tiles("brick", train_stride=0),
+    "`train_share` to be between 0 and 1, but got 0.0": lambda: texture_tiles("brick", train_share=0.0),
+    "`anomalous_share` to be between 0 and 1, but got 1.0": lambda: texture_tiles("brick", anomalous_share=1.0),
+    "`defects` to name at least one": lambda: texture_tiles("brick", defects=[]),
+    "`defects` to be 'scratch' or 'blob' or 'patch', but got 'hole'": lambda: texture_tiles("brick", defects=["hole"]),
+    "`image` to be of shape .*1, 32, 32": lambda: plant("blob", 1, 32, 32),
+    "`image` to be of shape .*32, 8": lambda: plant("blob", 32, 8),
+    r"as `image`, but got \(16, 64\) for \(32, 32\)": lambda: plant("patch", 32, 32, other=torch.zeros(16, 64)),
+    "`defect` to be": lambda: plant("hole", 32, 32),
+}
 
 
-def test_bad_images_are_named() -> None:
-    """An image that is too small, or has channels, or a smaller source of patches is a ValueError with the shape."""
-    image = torch.zeros(32, 32)
-    for wrong in (torch.zeros(1, 32, 32), torch.zeros(32, 8)):
-        with pytest.raises(ValueError, match="Expected `image` to be of shape"):
-            plant_defect(wrong, "blob", _generator(0))
-    with pytest.raises(ValueError, match=r"as `image`, but got \(16, 64\) for \(32, 32\)"):
-        plant_defect(image, "patch", _generator(0), torch.zeros(16, 64))
-    with pytest.raises(ValueError, match="`defect` to be"):
-        plant_defect(image, "hole", _generator(0))
+@pytest.mark.parametrize("reason", WRONG)
+def test_what_cannot_be_planted_is_named(reason: str) -> None:
+    """A setting out of its range, and an image that is too small or has channels, are ValueErrors that name them."""
+    with pytest.raises(ValueError, match=reason):
+        WRONG[reason]()
 
 
 def test_saved_tiles_are_read_as_they_were(tmp_path: Path) -> None:
