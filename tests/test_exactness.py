@@ -1,10 +1,9 @@
-"""What must hold to the last bit: the ends of a score, the sampled grid, and what a small buffer says it misses."""
+"""What must hold to the last bit: ends of a score, counts, the sampled grid, and what a small buffer says it misses."""
 
 from __future__ import annotations
 
 import math
 import re
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics.functional import aupimo, aupro
+from aupimo_torchmetrics.functional import aupimo
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # most bounds fall between the few thresholds
 
@@ -54,43 +53,26 @@ def test_the_ends_of_a_score_are_exact(
         assert float(metric.compute()) == float(np.float32(score))
 
 
-def test_the_ends_of_a_score_are_exact_for_images_of_any_sizes() -> None:
-    """Images of many sizes, whose FPRs are rounded, leave the ends exact."""
-    generator = torch.Generator().manual_seed(0)
-    for lower in np.geomspace(1e-7, 0.3, 40):
-        maps = [torch.rand(7 + 3 * i, 50 - i, generator=generator) for i in range(20)]
-        masks = [torch.zeros(each.shape, dtype=torch.bool) for each in maps]
-        for mask in masks[15:]:
-            mask[:3, :7] = True
-        preds = [each + 2 * mask for each, mask in zip(maps, masks, strict=True)]
-        for sign, expected in ((1, 1.0), (-1, 0.0)):
-            scores = aupimo([sign * each for each in preds], masks, None, (lower, 3 * lower), reduction="none")
-            assert scores[15:].tolist() == [expected] * 5
-
-
 @given(
-    widths=st.lists(st.integers(1, 30), min_size=2, max_size=8),
-    upper=st.sampled_from([1e-4, 0.1, 0.5, 1.0]),
+    sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30)), min_size=2, max_size=12),
+    upper=st.sampled_from([1e-6, 1e-4, 0.1, 0.5, 1.0]),
+    ratio=st.sampled_from([3, 10, 1 + 2**-52]),  # the last leaves no level between the bounds
     shared_fpr=st.sampled_from(["mean", "max"]),
+    is_flat=st.booleans(),
 )
-def test_the_ends_are_exact_whatever_the_sizes(widths: list[int], upper: float, shared_fpr: Any) -> None:
+def test_the_ends_are_exact_whatever_the_sizes(
+    sizes: list[tuple[int, int]], upper: float, ratio: float, shared_fpr: Any, is_flat: bool
+) -> None:
     """Where images differ in size, their FPRs are rounded; the FPR of all pixels is 1 all the same."""
-    masks = [torch.zeros(1, width, dtype=torch.bool) for width in widths]
-    masks[-1][:] = True
-    for contrast in (0, -1, 1):
-        metric = AUPIMO(fpr_bounds=(upper / 10, upper), shared_fpr=shared_fpr)
-        metric.update([contrast * mask.float() for mask in masks], masks)
+    masks = [torch.zeros(size, dtype=torch.bool) for size in sizes]
+    masks[-1][:1] = True
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.zeros(size) if is_flat else torch.rand(size, generator=generator) for size in sizes]
+    for contrast in (0, -1, 1) if is_flat else (-1, 1):
+        metric = AUPIMO(fpr_bounds=(upper / ratio, upper), shared_fpr=shared_fpr)
+        metric.update([each + contrast * mask for each, mask in zip(maps, masks, strict=True)], masks)
         result = metric.result()
         assert result.mean == {0: min(1.0, result.chance), -1: 0.0, 1: 1.0}[contrast]
-
-
-def test_bounds_of_which_none_can_be_resolved() -> None:
-    """Bounds so close to each other that rounding moves all levels out of them give a score and a warning."""
-    masks = [torch.zeros(size, dtype=torch.bool) for size in ((7, 7), (3, 3), (5, 5), (2, 2))]
-    masks[-1][:] = True
-    metric = AUPIMO(fpr_bounds=(float(np.nextafter(1, 0)), 1.0))
-    metric.update([mask * 0.0 for mask in masks], masks)
-    assert 0 <= metric.result().mean <= 1
 
 
 def test_the_ends_are_exact_where_two_logarithms_differ() -> None:
@@ -102,14 +84,6 @@ def test_the_ends_are_exact_where_two_logarithms_differ() -> None:
     for ratio in ratios[torch.tensor(differs)].tolist():
         bounds = (2.0**-14, ratio * 2.0**-14)  # whose quotient is not rounded
         assert aupimo(maps, masks, None, bounds, reduction="none")[-3:].tolist() == [1.0] * 3
-
-
-def test_regions_that_are_found_score_exactly_one() -> None:
-    """AUPRO has the same ends."""
-    pytest.importorskip("scipy")
-    maps, masks = make_scene(5, (20, 30), 0)
-    assert aupro(maps + 2 * masks, masks, 0.3).item() == 1
-    assert aupro(maps - 2 * masks, masks, 0.3).item() == 0
 
 
 def sampled_by_definition(
@@ -136,15 +110,8 @@ def sampled_by_definition(
 @pytest.mark.parametrize(
     ("lowest", "highest", "num_levels", "num_thresholds"),
     [
-        (0, 1, 2, 2),
-        (0, 1, 256, 256),
-        (0, 1, 11, 11),
-        (-3, 3, 61, 11),
-        (-1, 2, 31, 256),
-        (-3, 3, 7, 1000),
-        (0, 1, 101, 1001),
-        (0, 255, 256, 3),
-        (0.1, 0.7, 13, 25),
+        *((0, 1, 2, 2), (0, 1, 256, 256), (0, 1, 11, 11), (-3, 3, 61, 11), (-1, 2, 31, 256)),
+        *((-3, 3, 7, 1000), (0, 1, 101, 1001), (0, 255, 256, 3), (0.1, 0.7, 13, 25)),
     ],
 )
 def test_the_sampled_grid_is_numpys_on_maps_of_few_levels(
@@ -235,51 +202,10 @@ def test_sampled_scores_of_a_small_buffer_are_known_or_said_not_to_be(
 
 def test_a_small_buffer_does_lose_scores_and_thresholds() -> None:
     """The test above does meet scores that are too low, and thresholds that are not known."""
-    gaps, num_unknown = [], 0
-    for seed in range(4):
-        for how in ("continuous", "rounded", "clamped"):
-            batches = saturated_scene(seed, how)
-            exact = updated(AUPIMO(50, (1e-3, 1e-2), normal_buffer=None), batches).result()
-            result = updated(AUPIMO(50, (1e-3, 1e-2), normal_buffer=1), batches).result()
-            gaps.append(float((exact.aupimos - result.aupimos)[122:].max()))
-            num_unknown += math.isnan(result.threshold_bounds[0])
-    assert max(gaps) > 0.01
-    assert num_unknown > 0
-
-
-@pytest.mark.parametrize(("how", "is_known"), [("max", True), ("mean", False)])
-def test_thresholds_on_saturated_maps(how: Any, is_known: bool) -> None:
-    """Where a quarter of the normal pixels share the highest score, thresholds are the protocol's, or NaN and said."""
-    maps = torch.rand(8, 300, 300, generator=torch.Generator().manual_seed(0)) * 0.9
-    masks = torch.zeros(maps.shape, dtype=torch.bool)
-    masks[7, :20, :20] = True
-    if how == "max":
-        maps[0] = 1.0
-    else:
-        maps[:7, :80] = 1.0
-    batches = list(zip(maps.split(2), masks.split(2), strict=True))
-    small = updated(AUPIMO(1000, shared_fpr=how), batches).result()
-    full = updated(AUPIMO(1000, shared_fpr=how, normal_buffer=None), batches).result()
-    assert small.mean == full.mean
-    assert not math.isnan(full.threshold_bounds[0])
-    if is_known:
-        assert small.threshold_bounds == full.threshold_bounds
-        assert small.num_points == full.num_points
-    else:
-        assert math.isnan(small.threshold_bounds[0])
-        assert math.isnan(small.threshold_at(1e-4))
-        assert small.num_points is None
-        assert any("`normal_buffer=None`" in text for text in small.warnings)
-
-
-def test_warnings_are_given_once() -> None:
-    """A computed result does not warn again."""
-    metric = AUPIMO()
-    metric.update(*make_scene(2, (5, 5), 0))
-    metric.compute()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert metric.result().warnings
+    batches = saturated_scene(0, "continuous")
+    exact, result = (updated(AUPIMO(50, (1e-3, 1e-2), normal_buffer=each), batches).result() for each in (None, 1))
+    assert float((exact.aupimos - result.aupimos)[122:].max()) > 0.01
+    assert math.isnan(result.threshold_bounds[0])
 
 
 @given(
@@ -314,3 +240,39 @@ def test_any_floor_gives_the_score_or_a_bound(  # noqa: PLR0917  drawn by name
         threshold = result.threshold_at(fpr)
         assert math.isnan(threshold) or threshold == exact.threshold_at(fpr)
     assert result.warnings or not any(map(math.isnan, result.threshold_bounds))
+
+
+def test_counts_are_exact_beyond_two_to_the_24() -> None:
+    """Beyond what float32 can count every pixel of a normal image and of a mask counts."""
+    num_pixels = 125 * 134_219  # 2**24 + 159, which is odd: float32 has no such number
+    normal, defect = torch.zeros(2, 1, 1, num_pixels)
+    normal[..., : 2**17] = torch.arange(2**17) / 2**17  # more than the buffer holds
+    defect[..., : 2**24 + 1] = 2.0
+    metric = AUPIMO(fpr_bounds=(0.5 / num_pixels, 1 / num_pixels))
+    metric.update(normal, torch.zeros_like(normal, dtype=torch.bool))
+    metric.update(defect, torch.ones_like(defect, dtype=torch.bool))
+    result = metric.result()
+    assert "cannot be resolved" in result.warnings[0]
+    assert result.aupimos[1] == (2**24 + 1) / num_pixels
+    assert int(torch.cat(metric.aupimo_num_pixels).sum()) == 2 * num_pixels
+
+
+def test_counts_are_exact_beyond_two_to_the_31() -> None:
+    """A stream longer than int32 can count scores as its definition says, computed by hand."""
+    num_images, side = 2**11 + 2, 2**10
+    maps = torch.arange(2.0 * side**2).view(2, side, side) / 2**22  # below 0.5, all distinct in one batch
+    masks = torch.zeros(2, side, side, dtype=torch.bool)
+    maps[0, 0, 0] = maps[1, 5, 7:9] = 1.0
+    metric = updated(AUPIMO(fpr_bounds=(1e-7, 1e-5)), [(maps, masks)] * (num_images // 2))
+    assert num_images * side**2 > 2**31
+    defect, mask = torch.full((1, 1, 4), 1.0), torch.ones(1, 1, 4, dtype=torch.bool)
+    defect[..., 0] = 2.0
+    metric.update(defect, mask)
+    result = metric.result()
+    assert "cannot be resolved" in result.warnings[0]
+    # three of 2**21 pixels have the score 1: the pixels of that score are recalled along a line up to this FPR
+    tie = 3 / 2**21
+    low, high = 1e-7, 1e-5
+    at_one = (math.log(high / tie) + (tie - low) / tie) / math.log(high / low)
+    assert float(result.aupimos[-1]) == pytest.approx((1 + 3 * at_one) / 4, abs=1e-12)  # logs of exact counts
+    assert len(result.aupimos) == num_images + 1

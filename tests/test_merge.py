@@ -29,51 +29,34 @@ def test_merged_metrics_are_as_good_as_one(make_metric: MakeMetric, form: str, o
     assert_same(metric.compute(), joint)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        make_aupimo(normal_buffer=None),
-        make_aupimo(normal_buffer=2**16 + 1),
-        AUPIMO(fpr_bounds=(FPR_BOUNDS[0], FPR_BOUNDS[1] * (1 + 1e-12))),
-        PIMO(),
-    ],
-    ids=["keeps all", "other buffer", "other upper bound", "other class"],
-)
-@pytest.mark.parametrize("form", ["metric", "dict"])
-def test_merge_refuses_other_settings(other: Any, form: str) -> None:
-    """States that were kept by other settings are refused before any is merged."""
+OTHERS = {
+    "keeps all": make_aupimo(normal_buffer=None),
+    "other buffer": make_aupimo(normal_buffer=2**16 + 1),
+    "other upper bound": AUPIMO(fpr_bounds=(FPR_BOUNDS[0], FPR_BOUNDS[1] * (1 + 1e-12))),
+    "other class": PIMO(),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+def test_merge_refuses_what_was_kept_otherwise(other: Any) -> None:
+    """States that were kept by other settings, or of which one is missing, are refused before any is merged."""
     metric = updated(make_aupimo())
     before = copy.deepcopy(metric.metric_state)
+    incomplete = {name: state for name, state in before.items() if name != "aupimo_config"}
     updated(other)
-    with pytest.raises(ValueError, match="Expected"):
-        metric.merge_state(other if form == "metric" else other.metric_state)
-    assert_same(metric.metric_state, before)
+    for states, message in ((other, "Expected"), (other.metric_state, "Expected"), (incomplete, "aupimo_config")):
+        with pytest.raises(ValueError, match=message):
+            metric.merge_state(states)
+        assert_same(metric.metric_state, before)
 
 
-def test_merge_refuses_an_incomplete_state() -> None:
-    """A dict that lacks a state is refused before any of it is merged."""
-    metric = updated(make_aupimo())
-    before = copy.deepcopy(metric.metric_state)
-    state = updated(make_aupimo()).metric_state
-    del state["aupimo_config"]
-    with pytest.raises(ValueError, match="aupimo_config"):
-        metric.merge_state(state)
-    assert_same(metric.metric_state, before)
-
-
-def test_merge_of_metrics_without_data() -> None:
-    """Metrics of ranks or folds that saw nothing merge as well."""
+def test_merge_takes_metrics_without_data_and_with_other_settings_of_compute() -> None:
+    """Metrics that saw nothing merge as well, and so do those that differ only in what `compute` reads."""
     metric = make_aupimo()
     metric.merge_state(make_aupimo())
     with pytest.warns(UserWarning, match="there is no image"):
         assert metric.compute().isnan()
-    updated(metric).merge_state(make_aupimo())
-    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
-
-
-def test_merge_allows_settings_of_compute() -> None:
-    """Metrics that differ only in what `compute` reads keep the same scores and merge."""
-    metric = updated(make_aupimo(), BATCHES[2:])
+    updated(metric, BATCHES[2:]).merge_state(make_aupimo())
     other = AUPIMO(300, (1e-4, FPR_BOUNDS[1]), reduction="none", shared_fpr="max")
     metric.merge_state(updated(other, BATCHES[:2]))
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))

@@ -12,7 +12,6 @@ import torch
 from helpers import (
     BATCHES,
     COPIES,
-    FPR_BOUNDS,
     MakeMetric,
     assert_same,
     by_function,
@@ -25,49 +24,35 @@ from helpers import (
 
 from aupimo_torchmetrics import AUPIMO, PIMO
 
+BASE_SETTINGS: dict[str, Any] = {
+    "compute_on_cpu": True,
+    "dist_sync_on_step": True,
+    "sync_on_compute": False,
+    "compute_with_cache": False,
+    "process_group": None,
+    "dist_sync_fn": None,
+    "distributed_available_fn": lambda: False,
+}
+CONSTANTS = {
+    "is_differentiable": False,
+    "higher_is_better": True,
+    "full_state_update": False,
+    "plot_lower_bound": 0.0,
+    "plot_upper_bound": 1.0,
+    "plot_legend_name": "Image",
+}
+
 
 @pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("compute_on_cpu", True),
-        ("dist_sync_on_step", True),
-        ("process_group", None),
-        ("dist_sync_fn", None),
-        ("distributed_available_fn", lambda: False),
-        ("sync_on_compute", False),
-        ("compute_with_cache", False),
-    ],
-)
-def test_base_settings_are_accepted(metric_class: type[Any], name: str, value: Any) -> None:
-    """Every setting of the base class reaches it."""
-    assert getattr(metric_class(**{name: value}), name) is value
-
-
-@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
-def test_unknown_setting_is_rejected(metric_class: type[Any]) -> None:
-    """An unknown setting raises as in any metric."""
-    with pytest.raises(ValueError, match="Unexpected keyword arguments: `normal_bufer`"):
-        metric_class(normal_bufer=3)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("is_differentiable", False),
-        ("higher_is_better", True),
-        ("full_state_update", False),
-        ("plot_lower_bound", 0.0),
-        ("plot_upper_bound", 1.0),
-        ("plot_legend_name", "Image"),
-    ],
-)
-def test_class_constants(name: str, value: Any) -> None:
-    """The constants of the class say what AUPIMO is, and cannot be set on an instance."""
+def test_settings_and_constants_of_the_base_class(metric_class: type[Any]) -> None:
+    """Every setting of the base class reaches it; its constants cannot be set on an instance."""
+    for name, value in BASE_SETTINGS.items():
+        assert getattr(metric_class(**{name: value}), name) is value
     metric = AUPIMO()
-    assert getattr(metric, name) == value
-    with pytest.raises(RuntimeError, match=f"Can't change const `{name}`"):
-        setattr(metric, name, None)
+    for name, value in CONSTANTS.items():
+        assert getattr(metric, name) == value
+        with pytest.raises(RuntimeError, match=f"Can't change const `{name}`"):
+            setattr(metric, name, None)
 
 
 @pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
@@ -115,16 +100,11 @@ def test_copies_go_their_own_way(make_metric: MakeMetric, copy_of: Callable[[Any
 
 
 @each_variant
-def test_states_are_not_saved_unless_asked_for(make_metric: MakeMetric) -> None:
-    """The checkpoint of a model does not hold the states of the metric."""
-    assert updated(make_metric()).state_dict() == {}
-
-
-@each_variant
 @pytest.mark.parametrize("target", ["new", "updated", "computed"])
 def test_saved_states_can_be_loaded(make_metric: MakeMetric, target: str) -> None:
-    """Loaded states replace those that were there, and a cached value; no warning comes, and updates go on."""
+    """States are saved if asked for; loaded ones replace states and a cached value, and updates go on."""
     source = updated(make_metric())
+    assert source.state_dict() == {}
     source.persistent(mode=True)
     saved = copy.deepcopy(source.state_dict())
     metric = make_metric()
@@ -138,29 +118,29 @@ def test_saved_states_can_be_loaded(make_metric: MakeMetric, target: str) -> Non
     assert_same(updated(metric, [extra]).compute(), by_function(metric, *join([*BATCHES, extra])))
 
 
-def test_states_kept_by_other_settings_are_not_loaded() -> None:
-    """States of a metric that keeps other scores are refused, and what the metric holds stays."""
-    source = AUPIMO(fpr_bounds=FPR_BOUNDS, normal_buffer=10)
+def as_of_an_earlier_version(saved: dict[str, Any]) -> dict[str, Any]:
+    """States as they were when normal and mask scores were one state."""
+    saved["aupimo_scores"] = [*saved.pop("aupimo_normal_scores"), *saved.pop("aupimo_mask_scores")]
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "message"),
+    [
+        ({"normal_buffer": 10}, dict, "`state_dict` to come from a metric with the same `normal_buffer`"),
+        ({}, as_of_an_earlier_version, "lacks aupimo_normal_scores, aupimo_mask_scores.*an earlier version"),
+    ],
+    ids=["other settings", "earlier version"],
+)
+def test_other_states_are_not_loaded(settings: dict[str, Any], change: Any, message: str) -> None:
+    """States that were kept by other settings or by an earlier version are refused, and what the metric holds stays."""
+    source, metric = updated(make_aupimo(**settings)), updated(make_aupimo(), BATCHES[:1])
     source.persistent(True)
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    metric.update(*make_batch("NA", seed=1))
     expected = metric.compute()
-    with pytest.raises(ValueError, match="`state_dict` to come from a metric with the same `normal_buffer`"):
-        metric.load_state_dict(source.state_dict())
+    with pytest.raises(ValueError, match=message):
+        metric.load_state_dict(change(source.state_dict()))
     metric.update(*make_batch("", seed=1))
     assert_same(metric.compute(), expected)
-
-
-def test_states_of_an_earlier_version_are_refused() -> None:
-    """Normal and mask scores were one state once; the error says so, and the metric stays as it was."""
-    source, metric = AUPIMO(fpr_bounds=FPR_BOUNDS), updated(AUPIMO(fpr_bounds=FPR_BOUNDS))
-    source.persistent(True)
-    saved = updated(source).state_dict()
-    saved["aupimo_scores"] = [*saved.pop("aupimo_normal_scores"), *saved.pop("aupimo_mask_scores")]
-    score = metric.compute()
-    with pytest.raises(ValueError, match=r"lacks aupimo_normal_scores, aupimo_mask_scores.*an earlier version"):
-        metric.load_state_dict(saved)
-    assert_same(metric.compute(), score)
 
 
 def test_loaded_states_are_not_shared() -> None:
