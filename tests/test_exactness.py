@@ -36,14 +36,15 @@ def make_scene(num_normal: int, size: tuple[int, int], seed: int) -> tuple[torch
     num_normal=st.integers(1, 40),
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     shared_fpr=st.sampled_from(["mean", "max"]),
+    level=st.sampled_from([0.0, -3.5, 1e30, math.inf, -math.inf]),
     seed=st.integers(0, 99),
 )
-def test_the_ends_of_a_score_are_exact(
-    bounds: tuple[float, float], num_normal: int, size: tuple[int, int], shared_fpr: Any, seed: int
+def test_the_ends_of_a_score_are_exact(  # noqa: PLR0917  drawn by name
+    bounds: tuple[float, float], num_normal: int, size: tuple[int, int], shared_fpr: Any, level: float, seed: int
 ) -> None:
     """A defect above all normal pixels scores 1, one below them 0, and constant maps score as chance, by `==`."""
     maps, masks = make_scene(num_normal, size, seed)
-    for preds, expected in ((maps + 2 * masks, 1.0), (maps - 2 * masks, 0.0), (maps * 0, None)):
+    for preds, expected in ((maps + 2 * masks, 1.0), (maps - 2 * masks, 0.0), (maps * 0 + level, None)):
         metric = AUPIMO(fpr_bounds=bounds, shared_fpr=shared_fpr)
         metric.update(preds, masks)
         result = metric.result()
