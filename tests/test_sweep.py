@@ -108,8 +108,8 @@ def test_scores_of_hand_computed_examples() -> None:
     maps = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[3.0, 9.0], [0.0, 0.0]]])
     masks = torch.tensor([[[0, 0], [0, 0]], [[1, 1], [0, 0]]])
     # Four normal pixels, and two in a mask. The pixel of score 9 is recalled at every FPR. The pixel of score 3 is
-    # recalled at no FPR up to 1/4, at all from 1/2 on, and between them, where it is tied with a normal one, by the line
-    # 4 z - 1, whose integral over dz / z is 1 - log 2. The range is log 4.
+    # recalled at no FPR up to 1/4, at all from 1/2 on, and between them, for a normal pixel has this score too, by the
+    # line 4 z - 1, whose integral over dz / z is 1 - log 2. The range is log 4.
     second_pixel = (math.log(1 / 0.5) + 1 - math.log(2)) / math.log(4)
     expected = (1 + second_pixel) / 2
     assert score(maps, masks, (0.25, 1.0)).mean == pytest.approx(expected, abs=SUM_TOLERANCE)
