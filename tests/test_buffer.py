@@ -71,15 +71,17 @@ def with_a_floor(floor_by: str, **settings: Any) -> AUPIMO:
     return metric
 
 
+@pytest.mark.parametrize("num_thresholds", [None, 20_000])
 @pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
-def test_lower_bound_occurs_and_its_warning_bounds_the_error(floor_by: str) -> None:
+def test_lower_bound_occurs_and_its_warning_bounds_the_error(floor_by: str, num_thresholds: int | None) -> None:
     """The worst order of the data does lose scores, none is overstated, and the warning says by how much at most."""
-    metric = with_a_floor(floor_by)
+    metric = with_a_floor(floor_by, num_thresholds=num_thresholds)
     with pytest.warns(UserWarning, match="AUPIMO is a lower bound.*A score may be up to") as caught:
         scores = metric.result().aupimos
     scores = scores[~scores.isnan()]
     missing = float(str(caught[0].message).split("may be up to ")[1].split(" ")[0])
-    expected = updated(make_aupimo(normal_buffer=None), worst_order()).result().aupimos[-3:]
+    exact = make_aupimo(num_thresholds, normal_buffer=None)
+    expected = updated(exact, worst_order()).result().aupimos[-3:]
     assert (scores <= expected).all()
     assert (scores < expected - 0.01).any()
     # the number in the warning has three digits

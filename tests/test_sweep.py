@@ -169,15 +169,6 @@ def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(
     assert_same(result.threshold_bounds, (result.threshold_at(1.0), result.threshold_at(0.01)))
 
 
-def test_threshold_at_an_fpr_that_a_score_reaches_is_that_score() -> None:
-    """An FPR of exactly k of P normal pixels is met by the k-th highest normal score."""
-    maps, masks = make_images(0, 3, size=(10, 10), anomalous=(1,))
-    falling = maps[[0, 2]].flatten().sort(descending=True).values
-    result = score(maps, masks, (0.01, 1.0))
-    for k in (1, 2, 3, 7, 60, 199, 200):
-        assert result.threshold_at(k / 200) == float(falling[k - 1])
-
-
 @mean_and_max
 def test_no_threshold_is_above_infinite_scores(shared_fpr: str) -> None:
     """Where too many normal scores are +inf for an FPR, there is no threshold: NaN, and never one with a higher FPR."""
@@ -199,11 +190,15 @@ def test_no_threshold_is_above_infinite_scores(shared_fpr: str) -> None:
     assert math.isnan(result.threshold_bounds[1])
 
 
-def test_threshold_at_a_maximum_that_lasts_is_the_smallest_score_of_it() -> None:
-    """An FPR at which the maximum stays for several scores is met by the lowest of these, at the upper bound too."""
+def test_threshold_at_an_fpr_that_scores_reach_is_the_smallest_of_them() -> None:
+    """An FPR of exactly k of P normal pixels is met by the k-th highest, and by the lowest at which a maximum stays."""
     maps, masks = make_images(0, 4, size=(10, 10), anomalous=(1,))
     arrays = as_arrays(maps), as_arrays(masks)
-    for k in range(1, 100):
+    falling = maps[[0, 2, 3]].flatten().sort(descending=True).values
+    result = score(maps, masks, (0.01, 1.0))
+    for k in (1, 2, 3, 7, 60, 199, 299, 300):
+        assert result.threshold_at(k / 300) == float(falling[k - 1])
+    for k in range(1, 100):  # at the upper bound too
         result = score(maps, masks, (0.001, k / 100), shared_fpr="max")
         assert result.threshold_at(k / 100) == reference.threshold_at(*arrays, k / 100, "max")
         assert result.threshold_at(1 / 100) == reference.threshold_at(*arrays, 1 / 100, "max")
