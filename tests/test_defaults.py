@@ -40,11 +40,8 @@ METRICS: dict[str, Callable[[], Any]] = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "aupimo": lambda *images, **settings: functional.aupimo(*images, reduction="none", **BOUNDS, **settings),
     "aupimo, sampled": lambda *images, **settings: functional.aupimo(*images, 300, **BOUNDS, **settings),
-    "pimo": functional.pimo,
-    "aupro": functional.aupro,
+    **{name: getattr(functional, name) for name in ("pimo", "aupro", "pixel_auroc", "pixel_average_precision")},
     "aupro of regions": lambda *images, **settings: functional.aupro(*images, reduction="none", **settings),
-    "pixel_auroc": functional.pixel_auroc,
-    "pixel_average_precision": functional.pixel_average_precision,
     "pixel_f1_max": lambda *images, **settings: functional.pixel_f1_max(*images, return_threshold=True, **settings),
 }
 each_metric = pytest.mark.parametrize("make", METRICS.values(), ids=METRICS.keys())

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_images, score
+from helpers import make_images, score, states_of
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO, PIMO, PixelAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, PixelAUROC
 from aupimo_torchmetrics.functional import aupimo, pimo, pixel_auroc
 
 MAPS, MASKS = make_images(0, 2, size=(4, 6))
@@ -120,6 +120,9 @@ CALLS: dict[str, Callable[..., Any]] = {
 SETTINGS_OF_CALLS = [
     (name, setting) for name, call in CALLS.items() for setting in signature(call).parameters if setting in BAD_SETTINGS
 ]
+METRICS: list[Any] = [AUPIMO(), PIMO(), PixelAUROC(), AUPRO(num_bins=16)]
+for each in METRICS:
+    each.update(MAPS, MASKS)
 RESULT = score(MAPS, MASKS, (0.05, 0.5))
 
 
@@ -132,13 +135,15 @@ def test_images_are_rejected(preds: Any, target: Any, error: type[Exception], me
     if isinstance(preds, Tensor) and isinstance(target, Tensor) and preds.layout == target.layout == torch.strided:
         with pytest.raises(error, match=f"(?s)^Expected .*{message}"):
             aupimo(preds.numpy(), target.numpy())
-    for metric in (AUPIMO(), PIMO(), PixelAUROC()):
-        metric.update(MAPS, MASKS)
-        before = {name: [*state] for name, state in metric.metric_state.items() if isinstance(state, list)}
-        with pytest.raises(error, match=f"(?s)^Expected .*{message}"):
-            metric.update(preds, target)
-        for name, parts in before.items():
-            assert [id(part) for part in metric.metric_state[name]] == [id(part) for part in parts]
+    for metric in METRICS:
+        before = states_of(metric)
+        for call in (metric.update, metric):
+            with pytest.raises(error, match=f"(?s)^Expected .*{message}"):
+                call(preds, target)
+            after = states_of(metric)
+            assert {name: [*map(id, parts)] for name, parts in after.items()} == {
+                name: [*map(id, parts)] for name, parts in before.items()
+            }
 
 
 @pytest.mark.parametrize(("image_ids", "error", "message"), BAD_IDS.values(), ids=BAD_IDS.keys())

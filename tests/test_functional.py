@@ -155,22 +155,6 @@ def test_scores_are_not_rescaled(images: tuple[Tensor, Tensor]) -> None:
     assert pimo(maps, masks, 2).thresholds.tolist() == [float(normal.min()), float(normal.max())]
 
 
-@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
-def test_many_more_pixels_than_are_kept(shared_fpr: str) -> None:
-    """A batch of which only the highest normal scores are kept scores as if all of them were."""
-    maps, masks = make_images(3, 6, size=(256, 256))
-    bounds = (1e-4, 1e-3)
-    scores = aupimo(maps, masks, fpr_bounds=bounds, reduction="none", shared_fpr=shared_fpr)
-    # Independent of selection and table: the placement of each mask pixel among the sorted normal scores, no ties.
-    normal = maps[[0, 2, 4, 5]].flatten(1).sort().values
-    for number in (1, 3):
-        in_mask = maps[number][masks[number]].expand(len(normal), -1).contiguous()
-        fprs = (normal.shape[1] - torch.searchsorted(normal, in_mask)).double() / normal.shape[1]
-        fpr = fprs.amax(0) if shared_fpr == "max" else fprs.mean(0)
-        expected = (math.log(bounds[1]) - fpr.clamp(*bounds).log()).mean() / math.log(bounds[1] / bounds[0])
-        assert float(scores[number]) == pytest.approx(float(expected), abs=1e-12)  # float64 sums of 5,000 terms
-
-
 def test_a_maximum_that_small_images_leave_uncertain_asks_for_larger_ones() -> None:
     """Where no image has enough pixels, or a small one steps over the bounds, the warning says how many are enough."""
     many = make_images(0, 40, size=(10, 10))

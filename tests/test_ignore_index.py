@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    AS_TWO,
     MAX_ERROR,
     VARIANTS,
     Batch,
@@ -23,7 +24,6 @@ from helpers import (
     by_function,
     make_batch,
     make_ragged,
-    run_ranks,
     updated,
 )
 from torch import Tensor
@@ -36,7 +36,6 @@ WIDE_BOUNDS = (2e-3, 1e-2)
 """Bounds that one normal image of 1000 pixels resolves even if a third of its pixels is ignored."""
 
 make_metric = partial(AUPIMO, fpr_bounds=WIDE_BOUNDS, reduction="none", ignore_index=IGNORED)
-make_curves = partial(PIMO, 20, ignore_index=IGNORED)
 each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 ignore_few_pixels = pytest.mark.filterwarnings("ignore:AUPIMO is uncertain", "ignore:AUPIMO may be inaccurate")
 
@@ -170,13 +169,14 @@ def test_a_mask_of_which_every_pixel_is_ignored_is_no_mask() -> None:
     assert_same(metric.compute(), by_function(metric, *without_ignored((maps, target))))
 
 
+@pytest.mark.parametrize("several", [{}, AS_TWO], ids=["one process", "as two"])
 @pytest.mark.parametrize("as_list", [False, True])
 @pytest.mark.parametrize("ids", [None, [7, 3, 9, 1], torch.tensor([7, 3, 9, 1]), ["d", "b", "a", "c"]], ids=str)
-def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool) -> None:
-    """One warning says how many and why; the ids of the others stay with their images."""
+def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool, several: dict[str, Any]) -> None:
+    """One warning says how many and why; the ids of the others stay with their images, also if states are gathered."""
     maps, target = (each.clone() for each in BATCHES[0])
     target[1:3] = IGNORED
-    metric, expected = make_metric(), make_metric(ignore_index=None)
+    metric, expected = make_metric(**several), make_metric(ignore_index=None, **several)
     arguments = [list(maps), list(target)] if as_list else [maps, target]
     with pytest.warns(UserWarning, match=r"2 of the images were skipped.*255.*`ignore_index`.*Remove") as caught:
         metric.update(*arguments, ids)
@@ -188,7 +188,8 @@ def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool) ->
     assert_same(result.image_ids, other.image_ids)
     with pytest.warns(UserWarning, match="2 of the images were skipped"):
         scores = aupimo(*arguments, None, WIDE_BOUNDS, image_ids=ids, reduction="none", ignore_index=IGNORED)
-    assert_same(scores, metric.compute())
+    assert_same(scores, metric.compute()[: len(scores)])  # two processes have each image twice, unless it has an id
+    assert len(metric.compute()) == (4 if several and ids is None else 2)
     with pytest.warns(UserWarning, match="2 of the images were skipped"):
         assert len(pimo(*arguments, 5, image_ids=ids, ignore_index=IGNORED).per_image_tprs) == 2
 
@@ -222,56 +223,16 @@ def test_states_of_another_value_are_refused(other: int | None) -> None:
     assert_same(metric.metric_state, before)
 
 
-def _rank(rank: int, _: int, note: Any) -> dict[str, Any]:
-    """Ignore pixels on one of two ranks, whose images have ids; some images come twice, and some have no pixel."""
-    answers: dict[str, Any] = {}
-    for name, ids in {"integers": list(range(8)), "texts": [f"{i}.png" for i in range(8)]}.items():
-        note(name)
-        maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))
-        target[[2, 5]] = IGNORED
-        mine = slice(rank * 3, rank * 3 + 5)
-        metrics = {"each": make_metric(), "buffer": make_metric(normal_buffer=1), "curves": make_curves()}
-        for key, metric in metrics.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                metric.update(maps[mine], target[mine], ids[mine])
-                answers[f"{name} {key}"] = metric.compute()
-    return answers
-
-
-@pytest.mark.slow
-def test_two_processes() -> None:
-    """Ranks that ignore pixels and skip images answer what one process answers for the pixels that remain."""
-    maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))
-    target[[2, 5]] = IGNORED
-    remaining = without_ignored((maps, target))
-    expected = {"each": by_function(make_metric(), *remaining), "curves": pimo(*remaining, 20)}
-    expected["buffer"] = expected["each"]
-    for answers in run_ranks([(_rank, 2)])[0]:
-        assert len(answers) == 6
-        for name, answer in answers.items():
-            assert_same(tuple(answer), tuple(expected[name.split()[1]]), atol=MAX_ERROR)
-
-
-def test_aupro_ignores_them_inside_and_outside_of_regions() -> None:
-    """Ignored rows leave the AUPRO of the images without these rows; an ignored column parts a region in two."""
-    maps, masks = make_batch("NANAA", 3)
-    maps, masks = maps.double(), torch.cat([torch.zeros(5, 3, 40), masks[:, 3:].float()], 1)
-    target = masks.clone()
-    target[:, :3] = IGNORED
-    maps[:, :3] = 1000
-    expected = aupro(maps[:, 3:], masks[:, 3:], reduction="none")
-    assert_same(aupro(maps, target, reduction="none", ignore_index=IGNORED), expected)
-    assert_same(aupro(list(maps), list(target), reduction="none", ignore_index=IGNORED), expected)
+def test_ignored_pixels_part_regions() -> None:
+    """An ignored column parts a region of AUPRO in two, each with its own score, and counts in neither."""
     target = torch.zeros(1, 4, 9, dtype=torch.int32)
     target[0, 1:3, 1:8] = 1
     target[0, :, 4] = IGNORED
-    halves = torch.ones(1, 4, 9)
-    halves[..., 5:] = target[..., 5:]
-    assert aupro(1 - halves, target, ignore_index=IGNORED, reduction="none").shape == (2,)
-    with pytest.warns(UserWarning, match="1 of the images were skipped"):
-        skipped = aupro(maps, torch.cat([target.new_full((1, 25, 40), 255), masks[1:].int()]), ignore_index=IGNORED)
-    assert_same(skipped, aupro(maps[1:], masks[1:]))
+    maps = torch.zeros(1, 4, 9, dtype=torch.float64)
+    maps[0, 1:3, 5:8], maps[..., 4] = 1.0, 1000.0
+    for images in ((maps, target), ([*maps], [*target])):
+        scores = aupro(*images, ignore_index=IGNORED, reduction="none")
+        assert scores.tolist() == pytest.approx([0.15, 1], abs=1e-12)  # by chance, and found; sums of float64
 
 
 def test_other_values_are_errors() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import pickle
 import warnings
@@ -105,29 +104,6 @@ def test_undefined_values_are_nan(metric_class: type[Any], num_bins: int | None)
         assert len(caught) == 1
     metric.update(*BATCHES[0])  # it goes on
     assert not metric.compute().isnan()
-
-
-@each_metric
-@each_num_bins
-@ignoring_uncertainty
-def test_invalid_batches_change_nothing(metric_class: type[Any], num_bins: int | None) -> None:
-    """Each error says what was expected, and leaves the metric as it was, in `update` and in `forward`."""
-    preds, target = BATCHES[0]
-    metric = updated(metric_class(num_bins=num_bins), BATCHES)
-    before, value = copy.deepcopy(states_of(metric)), metric.compute()
-    nan = preds.clone()
-    nan[-1, -1, -1] = math.nan
-    for maps, masks, error, text in (
-        (list(nan), list(target), ValueError, "NaN in 1 of the maps"),
-        (preds, target.long() * 255, ValueError, "to hold only 0 and 1"),
-        (preds, list(target), TypeError, "both tensors or both lists"),
-    ):
-        for method in (metric.update, metric.forward):
-            with pytest.raises(error, match=text):
-                method(maps, masks)
-            assert_same(states_of(metric), before)
-    metric._computed = None
-    assert_same(metric.compute(), value)
 
 
 @each_metric
