@@ -183,9 +183,7 @@ def test_a_score_that_is_nan_has_its_reason() -> None:
 
 @pytest.mark.parametrize("shared_fpr", ["mean", "max"])
 @pytest.mark.parametrize("num_thresholds", [None, 20_000])
-def test_a_threshold_that_is_not_known_is_nan_everywhere(
-    shared_fpr: str, num_thresholds: int | None, tmp_path: Path
-) -> None:
+def test_an_unknown_threshold_is_nan_everywhere(shared_fpr: str, num_thresholds: Any, tmp_path: Path) -> None:
     """Thresholds are those of all scores, or NaN with a reason, in a result, its table and its files."""
     settings = {"num_thresholds": num_thresholds, "shared_fpr": shared_fpr}
     exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()

@@ -285,9 +285,7 @@ def test_ranks_agree_with_one_process(some_notes: list[list[Any]], size: int, na
 @pytest.mark.parametrize("kind", METRICS)
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("size", WORLD_SIZES)
-def test_ranks_agree_whatever_scenario_metric_and_size(
-    all_notes: list[list[Any]], size: int, name: str, kind: str
-) -> None:
+def test_ranks_agree_in_every_scenario(all_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
     """The same for every scenario with every metric, up to 4 ranks."""
     assert_ranks_agree_with_one_process(all_notes[size - 1], name, kind)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,12 @@ from aupimo_torchmetrics import AUPIMO, AUPIMOResult
 
 pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
 
+Images = tuple[list[Tensor], list[Tensor]]
 BOUNDS = (1e-2, 1e-1)
 SIZES = [(16, 16), (7, 5), (13, 11), (1, 1), (40, 32)]
 
 
-def make_images(
-    sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float32, seed: int = 0
-) -> tuple[list[Tensor], list[Tensor]]:
+def make_images(sizes: list[tuple[int, int]], dtype: torch.dtype = torch.float32, seed: int = 0) -> Images:
     """Make maps with ties, and targets of which every second image is anomalous and some pixels are 255, ignored."""
     generator = torch.Generator().manual_seed(seed)
     maps = [
@@ -46,9 +46,7 @@ def highest_by_loop(maps: list[Tensor], targets: list[Tensor], ignore_index: int
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("ignore_index", [None, 255])
 @pytest.mark.parametrize("normal_buffer", [None, 1])
-def test_highest_scores_are_those_of_a_loop(
-    dtype: torch.dtype, ignore_index: int | None, normal_buffer: int | None
-) -> None:
+def test_highest_scores_are_those_of_a_loop(dtype: torch.dtype, ignore_index: Any, normal_buffer: Any) -> None:
     """Of images of any sizes and classes, in any batches, and whatever else was kept of them."""
     sizes = [*SIZES, *SIZES, (64, 64), (64, 64), (16, 8), (16, 8)]
     maps, targets = make_images(sizes, dtype)

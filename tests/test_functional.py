@@ -63,9 +63,7 @@ def test_bounds_may_be_any_pair_of_numbers(images: tuple[Tensor, Tensor], bounds
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_float64_maps_give_float64_results_and_others_float32(
-    images: tuple[Tensor, Tensor], dtype: torch.dtype
-) -> None:
+def test_results_have_the_precision_of_the_maps(images: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
     """Results have the precision of the maps but at least float32, and the scores are those of the rounded maps."""
     maps, masks = images[0].to(dtype), images[1]
     result_dtype = torch.float64 if dtype == torch.float64 else torch.float32

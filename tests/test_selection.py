@@ -55,10 +55,8 @@ def _search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 7), (8, 16), (5, 16), (13, 11), (64, 64), (37, 41), (1, 127), (1, 129), (1, 131)]
 )
-def test_keeps_mask_pixels_and_normal_pixels_at_or_above_the_floor(
-    size: tuple[int, int], decimals: int | None, floor: float
-) -> None:
-    """Nothing else is kept, and nothing of it is lost, whatever the blocks are that pixels are searched in."""
+def test_keeps_mask_pixels_and_normal_pixels_above(size: tuple[int, int], decimals: Any, floor: float) -> None:
+    """Of those at or above the floor none is lost, and nothing else is kept, whatever the blocks of the search are."""
     pixel_by_pixel = torch.arange(24 * 24.0).view(24, 4, 6), torch.eye(24, dtype=torch.bool).view(24, 4, 6)
     assert_keeps_exactly(keep(*pixel_by_pixel, floor=floor), *pixel_by_pixel)  # one mask pixel anywhere is a mask
     for anomalous in ((1, 3), (), (0,), (4,), (0, 1, 2, 3, 4)):

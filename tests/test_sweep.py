@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ SUM_TOLERANCE = 1e-12
 NUM_CURVE_LEVELS = 1000
 
 Images = tuple[list[Tensor], list[Tensor]]
+Case = Callable[[], Images]
 
 
 def with_infinite_scores() -> Images:
@@ -65,7 +67,7 @@ def with_equal_normal_pixels() -> Images:
     return maps, masks
 
 
-CASES: dict[str, Callable[[], Images]] = {
+CASES: dict[str, Case] = {
     "continuous": lambda: make_image_list(0, [(12, 10)] * 5),
     "continuous, mixed sizes": lambda: make_image_list(1),
     "ties": lambda: make_image_list(2, [(12, 10)] * 5, decimals=1),
@@ -85,6 +87,13 @@ all_bounds = pytest.mark.parametrize("fpr_bounds", BOUNDS)
 mean_and_max = pytest.mark.parametrize("shared_fpr", ["mean", "max"])
 
 
+def in_float32(images: Case) -> tuple[Images, Any]:
+    """Maps in float32 with their masks, and the same as arrays."""
+    maps, masks = images()
+    maps = [each.float() for each in maps]
+    return (maps, masks), (as_arrays(maps), as_arrays(masks))
+
+
 def assert_close(actual: Tensor, expected: object, atol: float) -> None:
     """Compare numbers of at most 1 by their absolute difference; NaN equals NaN."""
     expected = torch.as_tensor(expected, dtype=actual.dtype)
@@ -94,9 +103,7 @@ def assert_close(actual: Tensor, expected: object, atol: float) -> None:
 @mean_and_max
 @all_bounds
 @all_cases
-def test_exact_scores_equal_integrals_of_the_curve(
-    images: Callable[[], Images], fpr_bounds: tuple[float, float], shared_fpr: str
-) -> None:
+def test_exact_scores_equal_integrals_of_the_curve(images: Case, fpr_bounds: Any, shared_fpr: str) -> None:
     """Exact scores are the area under the curve, whatever the scores, the sizes and the bounds."""
     maps, masks = images()
     expected = reference.aupimo(as_arrays(maps), as_arrays(masks), fpr_bounds, shared_fpr)
@@ -125,16 +132,13 @@ def test_scores_of_hand_computed_examples() -> None:
 @pytest.mark.parametrize("num_thresholds", [2, 7, 100])
 @pytest.mark.parametrize("fpr_bounds", [(0.01, 0.3), (0.05, 0.1), (1e-5, 1e-4), (0.2, 1.0)])
 @finite_cases
-def test_sampled_scores_equal_the_protocol_of_the_paper(
-    images: Callable[[], Images], fpr_bounds: tuple[float, float], num_thresholds: int, shared_fpr: str
+def test_sampled_scores_are_those_of_the_paper(
+    images: Case, fpr_bounds: tuple[float, float], num_thresholds: int, shared_fpr: str
 ) -> None:
     """Sampled scores, thresholds and the number of points are those of a trapezoid rule over a grid of thresholds."""
-    maps, masks = images()
-    maps = [each.float() for each in maps]
-    expected, threshold_bounds, num_points = reference.sampled_aupimo(
-        as_arrays(maps), as_arrays(masks), fpr_bounds, num_thresholds, shared_fpr
-    )
-    actual = score(maps, masks, fpr_bounds, num_thresholds, shared_fpr=shared_fpr)
+    tensors, arrays = in_float32(images)
+    expected, threshold_bounds, num_points = reference.sampled_aupimo(*arrays, fpr_bounds, num_thresholds, shared_fpr)
+    actual = score(*tensors, fpr_bounds, num_thresholds, shared_fpr=shared_fpr)
     assert_close(actual.aupimos, expected, SUM_TOLERANCE)
     assert actual.threshold_bounds == threshold_bounds
     assert actual.num_points == num_points
@@ -142,30 +146,24 @@ def test_sampled_scores_equal_the_protocol_of_the_paper(
 
 @mean_and_max
 @finite_cases
-def test_sampled_threshold_at_is_the_nearest_of_the_grid(images: Callable[[], Images], shared_fpr: str) -> None:
+def test_sampled_threshold_at_is_the_nearest_of_the_grid(images: Case, shared_fpr: str) -> None:
     """With sampled thresholds the threshold at an FPR is the first whose shared FPR is nearest to it."""
-    maps, masks = images()
-    maps = [each.float() for each in maps]
-    arrays = as_arrays(maps), as_arrays(masks)
+    tensors, arrays = in_float32(images)
     grid = reference.sampled_thresholds(*arrays, 50)
     fpr = [reference.shared_fpr(*arrays, threshold, shared_fpr) for threshold in grid]
-    result = score(maps, masks, (0.01, 0.5), 50, shared_fpr=shared_fpr)
+    result = score(*tensors, (0.01, 0.5), 50, shared_fpr=shared_fpr)
     for wanted in (1e-6, 0.013, 0.1, 0.24, 0.5):
         assert result.threshold_at(wanted) == grid[reference.sampled_range(fpr, (wanted, 1.0))[1]]
 
 
 @mean_and_max
 @all_cases
-def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(
-    images: Callable[[], Images], shared_fpr: str
-) -> None:
+def test_threshold_at_is_the_smallest_normal_score_within_the_fpr(images: Case, shared_fpr: str) -> None:
     """The threshold at an FPR is the smallest normal score that keeps it, or the next float above all of them."""
-    maps, masks = images()
-    maps = [each.float() for each in maps]
-    result = score(maps, masks, (0.01, 1.0), shared_fpr=shared_fpr)
+    tensors, arrays = in_float32(images)
+    result = score(*tensors, (0.01, 1.0), shared_fpr=shared_fpr)
     for fpr in (1e-6, *np.geomspace(0.0101, 0.9999, 20).tolist()):  # none is reached by a score
-        expected = float(reference.threshold_at(as_arrays(maps), as_arrays(masks), fpr, shared_fpr))
-        assert_same(result.threshold_at(fpr), expected)
+        assert_same(result.threshold_at(fpr), float(reference.threshold_at(*arrays, fpr, shared_fpr)))
     assert_same(result.threshold_bounds, (result.threshold_at(1.0), result.threshold_at(0.01)))
 
 
@@ -207,9 +205,7 @@ def test_threshold_at_an_fpr_that_scores_reach_is_the_smallest_of_them() -> None
 @mean_and_max
 @finite_cases
 @pytest.mark.parametrize("num_thresholds", [2, 33, None])
-def test_curves_equal_counts_at_each_threshold(
-    images: Callable[[], Images], num_thresholds: int | None, shared_fpr: str
-) -> None:
+def test_curves_equal_counts_at_each_threshold(images: Case, num_thresholds: Any, shared_fpr: str) -> None:
     """A curve's FPR and TPRs are the shares of pixels at or above each of its thresholds, those of the protocol."""
     maps, masks = images()
     curves = pimo(maps, masks, num_thresholds, shared_fpr=shared_fpr)
@@ -230,9 +226,7 @@ def test_curves_equal_counts_at_each_threshold(
 
 @mean_and_max
 @all_cases
-def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(
-    images: Callable[[], Images], shared_fpr: str
-) -> None:
+def test_curves_without_a_number_of_thresholds_are_even_in_log_fpr(images: Case, shared_fpr: str) -> None:
     """Each threshold of a default curve is the one at its FPR, evenly in log from 1 down to that of one pixel."""
     maps, masks = images()
     arrays = as_arrays(maps), as_arrays(masks)
@@ -267,7 +261,7 @@ def test_curves_end_at_the_highest_normal_score_whatever_the_number_of_pixels(sh
 
 @mean_and_max
 @all_cases
-def test_pixel_aupimo_averages_to_the_score(images: Callable[[], Images], shared_fpr: str) -> None:
+def test_pixel_aupimo_averages_to_the_score(images: Case, shared_fpr: str) -> None:
     """The mean of the pixels' contributions over a mask is the score of the image."""
     maps, masks = images()
     result = score(maps, masks, (0.01, 0.3), shared_fpr=shared_fpr)
@@ -288,7 +282,7 @@ def test_pixel_aupimo_rounds_a_map_as_the_scored_maps_were_rounded() -> None:
 
 @mean_and_max
 @finite_cases
-def test_sampled_pixel_aupimo_rises_with_the_score(images: Callable[[], Images], shared_fpr: str) -> None:
+def test_sampled_pixel_aupimo_rises_with_the_score(images: Case, shared_fpr: str) -> None:
     """A higher score never contributes less, from 0 on; `test_invariants.py` says so of exact contributions."""
     maps, masks = images()
     result = score(maps, masks, (0.01, 0.3), 60, shared_fpr=shared_fpr)
