@@ -7,7 +7,7 @@ data of all ranks, rank by rank.
 
 from __future__ import annotations
 
-import math
+import copy
 import os
 import pickle
 import re
@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from helpers import (
     BATCHES,
-    FPR_BOUNDS,
     MAX_ERROR,
     TEXTS,
     assert_same,
@@ -31,11 +30,13 @@ from helpers import (
     make_batch,
     make_ragged,
     run_ranks,
+    states_of,
+    updated,
 )
 from torch.utils.data import DistributedSampler
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, PIMO, functional
+from aupimo_torchmetrics import AUPIMO, PIMO
 
 Update = dict[str, Any]
 Pair = tuple[str, str]
@@ -53,14 +54,9 @@ METRICS: dict[str, Callable[[], Any]] = {
 }
 
 
-def batch(classes: str, seed: int) -> Update:
-    """Arguments of an update with images of one size."""
-    return dict(zip(("preds", "target"), make_batch(classes, seed), strict=True))
-
-
-def ragged(classes: str, seed: int) -> Update:
-    """Arguments of an update with images of different sizes."""
-    return dict(zip(("preds", "target"), make_ragged(classes, seed), strict=True))
+def batch(classes: str, seed: int, make: Callable[..., Any] = make_batch) -> Update:
+    """Arguments of an update with images of one size, or of several."""
+    return dict(zip(("preds", "target"), make(classes, seed), strict=True))
 
 
 def sampled_share(rank: int, world_size: int) -> list[Update]:
@@ -85,7 +81,9 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
         {"preds": torch.cat([maps, maps], 1 + rank % 2), "target": torch.cat([masks, masks], 1 + rank % 2)}
         for maps, masks in [make_batch("NAN", 10 * rank + i) for i in range(rank + 1)]
     ],
-    "ragged, uneven numbers of updates": lambda rank, _: [ragged("NANNA", 10 * rank + i) for i in range(3 - rank)],
+    "ragged, uneven numbers of updates": lambda rank, _: [
+        batch("NANNA", 10 * rank + i, make_ragged) for i in range(3 - rank)
+    ],
     "first rank without update": lambda rank, size: [batch("NANA", 0)] if rank or size == 1 else [],
     "last rank without update": lambda rank, size: [batch("NANA", rank)] if rank < size - 1 or size == 1 else [],
     "an empty batch": lambda rank, _: [batch("", 0)] if rank == 1 else [batch("NANA", rank)],
@@ -99,18 +97,17 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     "sampler that fills up": sampled_share,
     "one id, other content": lambda rank, _: [{**batch("NANA", rank), "image_ids": torch.arange(4)}],
 }
+
+
+def batches_of(name: str, rank: int, world_size: int) -> list[Any]:
+    """Maps and masks of each update of a rank."""
+    return [tuple(update.values()) for update in SCENARIOS[name](rank, world_size)]
+
+
 FOREIGN = re.compile("before the ``update`` method|non-tuple sequence|`torch.load` with")
 """Warnings of torchmetrics and of torch, the latter two of their lowest versions."""
 EXTRA = [batch("NA", 70), batch("AAN", 71), batch("N", 72), batch("ANN", 73)]
 """One more update of each rank, after the first `compute`."""
-
-
-def local_states(metric: Metric) -> dict[str, Any]:
-    """Return a copy of the states of this rank, a list as one tensor with its length."""
-    return {
-        name: (len(state), torch.cat(state) if state else None) if isinstance(state, list) else state.clone()
-        for name, state in metric.metric_state.items()
-    }
 
 
 def values_of(metric: Any) -> list[Any]:
@@ -133,9 +130,9 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
         for update in updates:
             metric.update(**update)
             metric = pickle.loads(pickle.dumps(metric))  # noqa: S301
-        before = local_states(metric)
+        before = copy.deepcopy(states_of(metric))
         values = values_of(metric)
-        after = local_states(metric)
+        after = copy.deepcopy(states_of(metric))
         messages = {message for warning in caught if not FOREIGN.search(message := str(warning.message))}
         for update in more:
             metric.update(**update)
@@ -153,27 +150,6 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
     }
 
 
-def play_collection(updates: list[Update]) -> dict[str, Any]:
-    """Return the values of a collection that was updated and computed twice."""
-    collection = MetricCollection({name: make() for name, make in METRICS.items() if "curves" not in name})
-    for update in updates:
-        collection.update(**update)
-    collection.compute()
-    for update in updates:
-        collection.update(**update)
-    return dict(collection.compute())
-
-
-def play_curves(updates: list[Update]) -> list[Any]:
-    """Return curves, score, and curves again, and whether the states were restored."""
-    metric = make_aupimo()
-    for update in updates:
-        metric.update(**update)
-    before = local_states(metric)
-    values = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
-    return [*values, before, local_states(metric)]
-
-
 def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[[str], Any]) -> dict[Any, Any]:
     """Play pairs of a scenario and a metric on one rank, and what is tried once: a collection, `forward`, curves."""
     notes: dict[Any, Any] = {}
@@ -183,27 +159,30 @@ def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[
     note("false alarms on one rank")
     notes["false alarms"] = play(METRICS["small buffer"](), false_alarms_first(rank, world_size), [])
     note("collection")
-    notes["collection"] = play_collection(SCENARIOS["evenly"](rank, world_size))
+    share = batches_of("evenly", rank, world_size)
+    collection = MetricCollection({name: make() for name, make in METRICS.items() if "curves" not in name})
+    notes["collection"] = [dict(updated(collection, share).compute()) for _ in range(2)]
     note("forward, synchronised in each step")
     metric = make_aupimo(reduction="none", dist_sync_on_step=True)
-    notes["forward"] = [metric(**update) for update in SCENARIOS["evenly"](rank, world_size)] + [metric.compute()]
+    notes["forward"] = [metric(*each) for each in share] + [metric.compute()]
     note("curves around the bounds")
-    notes["curves around the bounds"] = play_curves(SCENARIOS["ragged, uneven numbers of updates"](rank, world_size))
+    metric = updated(make_aupimo(), batches_of("ragged, uneven numbers of updates", rank, world_size))
+    before = copy.deepcopy(states_of(metric))
+    values = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
+    notes["curves"] = [values, before, copy.deepcopy(states_of(metric))]
     return notes
 
 
 def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
     """Compute while the other rank has left; return the states before and after and the value of the own images."""
     note(f"peers of {world_size}")
-    metric = make_aupimo(reduction="none")
-    for update in [batch("NANA", rank), batch("NNA", 10 + rank)]:
-        metric.update(**update)
+    metric = updated(make_aupimo(reduction="none"), [make_batch("NANA", rank), make_batch("NNA", 10 + rank)])
     if rank == 1:
         return None
-    before = local_states(metric)
+    before = copy.deepcopy(states_of(metric))
     with pytest.raises(RuntimeError):
         metric.compute()
-    after = local_states(metric)
+    after = copy.deepcopy(states_of(metric))
     metric._to_sync = False
     return before, after, metric.compute()
 
@@ -212,21 +191,16 @@ def score_with_texts(rank: int, world_size: int, note: Any) -> list[Any]:
     """What a rank answers that saw every `world_size`-th image, padded with the first as a sampler does."""
     note("texts")
     preds, target = join(BATCHES)
-    own = list(range(rank, 10, world_size))
-    own += [0] * (math.ceil(10 / world_size) - len(own))
-    metric = make_aupimo(reduction="none")
-    for index in own[::-1]:
+    metric, idle, mixed = (make_aupimo(reduction="none") for _ in range(3))
+    for index in [*DistributedSampler(range(10), world_size, rank, shuffle=False)][::-1]:
         metric.update(preds[index : index + 1], target[index : index + 1], image_ids=[TEXTS[index]])
     answers = [metric.compute(), metric.result().paths, metric.result().mask_sizes]
     note("a rank without images")
-    idle = make_aupimo(reduction="none")
     if rank == 0:
         idle.update(preds, target, image_ids=TEXTS)
     answers += [idle.compute(), idle.result().paths]
     note("mixed kinds")
-    mixed = make_aupimo(reduction="none")
-    batch = make_batch("NA", rank)
-    mixed.update(*batch, image_ids=["a", "b"] if rank else [0, 1])
+    mixed.update(*make_batch("NA", rank), image_ids=["a", "b"] if rank else [0, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answers += [mixed.compute(), mixed.result().warnings, mixed.result().image_ids, mixed.result().paths]
@@ -249,13 +223,9 @@ def in_turn(names: Sequence[str], first: int) -> list[Pair]:
     return [(name, kinds[(first + i) % len(kinds)]) for i, name in enumerate(names)]
 
 
-ASKED_FOR: list[Pair] = [
-    *((name, "mean") for name in UNDEFINED),
-    ("sampler that fills up", "mean"),
-    ("sampler that fills up", "each image"),
-    ("one id, other content", "each image"),
-]
-"""Pairs that the tests below need, each for one promise."""
+IDS = ("sampler that fills up", "one id, other content")
+ASKED_FOR: list[Pair] = [*((name, "mean") for name in UNDEFINED), *((name, "each image") for name in IDS)]
+"""Pairs in any group: NaN and why, one score for each id in the order of the ids, and a warning of other images."""
 ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
 SOME_PAIRS: dict[int, list[Pair]] = {
     1: sorted({*ASKED_FOR, *in_turn(UNEVEN, 0)}),
@@ -315,39 +285,20 @@ def test_ranks_agree_with_one_process(some_notes: list[list[Any]], size: int, na
 @pytest.mark.parametrize("kind", METRICS)
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("size", WORLD_SIZES)
-def test_ranks_agree_whatever_scenario_metric_and_size(
-    all_notes: list[list[Any]], size: int, name: str, kind: str
-) -> None:
+def test_ranks_agree_in_every_scenario(all_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
     """The same for every scenario with every metric, up to 4 ranks."""
     assert_ranks_agree_with_one_process(all_notes[size - 1], name, kind)
-
-
-@pytest.mark.parametrize("name", UNDEFINED)
-def test_undefined_on_all_ranks_is_nan(ranks: list[dict[Any, Any]], name: str) -> None:
-    """Without the data for a score each rank answers NaN and says why, and nobody aborts."""
-    for outcomes in ranks:
-        assert outcomes[name, "mean"]["values"][0].isnan()
-        assert ["undefined (NaN)" in message for message in outcomes[name, "mean"]["messages"]] == [True]
 
 
 def test_lower_bound_over_ranks(ranks: list[dict[Any, Any]]) -> None:
     """If one rank has dropped scores that matter, all ranks give lower bounds, and say so."""
     updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
     batches = join([tuple(update.values()) for update in updates])
-    exact = functional.aupimo(*batches, fpr_bounds=FPR_BOUNDS, reduction="none")[-2:]
+    exact = by_function(make_aupimo(reduction="none"), *batches)[-2:]
     for outcomes in ranks:
         scores = outcomes["false alarms"]["values"][0][-2:]
         assert (scores < exact).all()
         assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
-
-
-def test_ids_restore_the_data_set(ranks: list[dict[Any, Any]]) -> None:
-    """With ids the images that a sampler repeats count once, and scores stand in the order of the data set."""
-    scores = functional.aupimo(*make_batch("NNANA", 5), fpr_bounds=FPR_BOUNDS, reduction="none")
-    for outcomes in ranks:
-        assert_same(outcomes["sampler that fills up", "each image"]["values"][0], scores, atol=MAX_ERROR)
-        assert_same(outcomes["sampler that fills up", "mean"]["values"][0], scores.nanmean(), atol=MAX_ERROR)
-        assert_same(outcomes["sampler that fills up", "each image"]["values"][-1], torch.arange(5))
 
 
 def test_texts_over_ranks(some_notes: list[list[Any]]) -> None:
@@ -369,50 +320,36 @@ def test_texts_over_ranks(some_notes: list[list[Any]]) -> None:
             assert mixed_paths is None
 
 
-def test_collection_over_ranks(ranks: list[dict[Any, Any]]) -> None:
-    """Metrics that share states in a collection are right on every rank, after a computation in between too."""
-    updates = [update for rank in range(len(ranks)) for update in 2 * SCENARIOS["evenly"](rank, len(ranks))]
-    expected = {kind: play(METRICS[kind](), updates, [])["values"][0] for kind in METRICS if "curves" not in kind}
-    for outcomes in ranks:
-        assert_same(outcomes["collection"], expected, atol=MAX_ERROR)
+def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+    """Metrics in a collection, `forward` with `dist_sync_on_step`, and `AUPIMO.curves` are of the images of all ranks.
 
-
-def test_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
-    """The curves that `AUPIMO` gives are of the images of all ranks, and each rank has its own states back."""
-    shares = [SCENARIOS["ragged, uneven numbers of updates"](rank, len(ranks)) for rank in range(len(ranks))]
-    expected = play_curves([update for share in shares for update in share])
+    They are so after a computation in between too, and each rank has its own states back.
+    """
+    size = len(ranks)
+    shares = [batches_of("evenly", rank, size) for rank in range(size)]
+    everything = [each for share in shares for each in share]
+    twice = [each for share in shares for each in 2 * share]
+    kinds = [kind for kind in METRICS if "curves" not in kind]
+    collections = [{kind: updated(METRICS[kind](), each).compute() for kind in kinds} for each in (everything, twice)]
+    ragged = [batches_of("ragged, uneven numbers of updates", rank, size) for rank in range(size)]
+    one = updated(make_aupimo(), [each for share in ragged for each in share])
+    curves = [tuple(one.curves()), one.compute(), tuple(one.curves())]
+    steps = [join([share[step] for share in shares]) for step in range(2)] + [join(everything)]
+    forward = [by_function(make_aupimo(reduction="none"), *each) for each in steps]
     for outcomes in ranks:
-        *values, before, after = outcomes["curves around the bounds"]
-        assert_same(values, expected[:3], atol=MAX_ERROR)
+        assert_same(outcomes["collection"], collections, atol=MAX_ERROR)
+        assert_same(outcomes["forward"], forward, atol=MAX_ERROR)
+        values, before, after = outcomes["curves"]
+        assert_same(values, curves, atol=MAX_ERROR)
         assert_same(after, before)
-
-
-def test_forward_over_ranks(ranks: list[dict[Any, Any]]) -> None:
-    """With `dist_sync_on_step` each step scores the batches of all ranks, and the score of all steps is still right."""
-    shares = [SCENARIOS["evenly"](rank, len(ranks)) for rank in range(len(ranks))]
-    steps = [[share[step] for share in shares] for step in range(2)]
-    everything = [update for share in shares for update in share]
-    batches = [join([tuple(update.values()) for update in updates]) for updates in [*steps, everything]]
-    expected = [functional.aupimo(*each, fpr_bounds=FPR_BOUNDS, reduction="none") for each in batches]
-    for outcomes in ranks:
-        assert_same(outcomes["forward"], expected, atol=MAX_ERROR)
-
-
-def test_ids_of_several_ranks_conflict(ranks: list[dict[Any, Any]]) -> None:
-    """If ranks give other images the same ids, those of the first rank count, and all say so."""
-    scores = functional.aupimo(*make_batch("NANA", 0), fpr_bounds=FPR_BOUNDS, reduction="none")
-    for outcomes in ranks:
-        outcome = outcomes["one id, other content", "each image"]
-        assert_same(outcome["values"][0], scores, atol=MAX_ERROR)
-        assert any("under the same id" in message for message in outcome["messages"]) == (len(ranks) > 1)
 
 
 def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
     """If another process has left when states are gathered, a rank has its own states as before, and can score them."""
     before, after, value = some_notes[-1][0]
     assert_same(after, before)
-    batches = join([tuple(update.values()) for update in (batch("NANA", 0), batch("NNA", 10))])
-    assert_same(value, functional.aupimo(*batches, fpr_bounds=FPR_BOUNDS, reduction="none"))
+    batches = join([make_batch("NANA", 0), make_batch("NNA", 10)])
+    assert_same(value, by_function(make_aupimo(reduction="none"), *batches))
 
 
 def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:

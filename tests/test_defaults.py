@@ -16,26 +16,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import AS_TWO, TEXTS, assert_same, make_batch, run_ranks
+from helpers import AS_TWO, TEXTS, assert_same, make_batch, run_ranks, updated
 from torch import Tensor
 
 import aupimo_torchmetrics
-from aupimo_torchmetrics import (
-    AUPIMO,
-    AUPRO,
-    PIMO,
-    AUPIMOResult,
-    PIMOResult,
-    PixelAUROC,
-    PixelAveragePrecision,
-    PixelF1Max,
-    functional,
-)
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, AUPIMOResult, PIMOResult, functional, pixel_metrics
 
 BOUNDS = {"fpr_bounds": (1e-2, 0.3)}
 MAPS, MASKS = make_batch("NANANANA", 0)
+ONCE = [(MAPS, MASKS)]
 TARGET = MASKS.long().index_fill(2, torch.arange(3), 255)
-PIXEL_METRICS = (AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max)
+PIXEL_METRICS = [getattr(pixel_metrics, name) for name in pixel_metrics.__all__]
 
 METRICS: dict[str, Callable[[], Any]] = {
     "exact": lambda: AUPIMO(**BOUNDS),
@@ -49,11 +40,8 @@ METRICS: dict[str, Callable[[], Any]] = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "aupimo": lambda *images, **settings: functional.aupimo(*images, reduction="none", **BOUNDS, **settings),
     "aupimo, sampled": lambda *images, **settings: functional.aupimo(*images, 300, **BOUNDS, **settings),
-    "pimo": functional.pimo,
-    "aupro": functional.aupro,
+    **{name: getattr(functional, name) for name in ("pimo", "aupro", "pixel_auroc", "pixel_average_precision")},
     "aupro of regions": lambda *images, **settings: functional.aupro(*images, reduction="none", **settings),
-    "pixel_auroc": functional.pixel_auroc,
-    "pixel_average_precision": functional.pixel_average_precision,
     "pixel_f1_max": lambda *images, **settings: functional.pixel_f1_max(*images, return_threshold=True, **settings),
 }
 each_metric = pytest.mark.parametrize("make", METRICS.values(), ids=METRICS.keys())
@@ -73,8 +61,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 DEFAULTS = {
     "device": lambda: torch.device("meta"),
-    "float64": lambda: default_dtype(torch.float64),
-    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    **{str(dtype): lambda dtype=dtype: default_dtype(dtype) for dtype in (torch.float64, torch.bfloat16)},
 }
 each_default = pytest.mark.parametrize("default", DEFAULTS.values(), ids=DEFAULTS.keys())
 
@@ -156,39 +143,30 @@ def test_files_under_any_default(default: Callable[[], Any], tmp_path: Path) -> 
 @each_metric
 def test_states_that_were_saved_while_gathered(make: Callable[[], Any]) -> None:
     """States saved inside of `sync_context` are those of all processes, and can be loaded, merged and updated."""
-    metric, other, merged = make(), make(), make()
-    metric.update(MAPS, MASKS)
+    metric, loaded, merged, expected = updated(make(), ONCE), make(), make(), updated(make(), 2 * ONCE)
     metric.persistent(True)
     with metric.sync_context(dist_sync_fn=AS_TWO["dist_sync_fn"], distributed_available=lambda: True):
-        saved, states = metric.state_dict(), metric.metric_state
-        merged.merge_state(states)
-    other.load_state_dict(saved)
-    expected = make()
+        saved = metric.state_dict()
+        merged.merge_state(metric.metric_state)
+    loaded.load_state_dict(saved)
     for _ in range(2):
-        expected.update(MAPS, MASKS)
-    for each in (other, merged):
-        assert_same(each.compute(), expected.compute(), atol=1e-7)  # order of summation
-        each.update(MAPS[:2], MASKS[:2])
-    expected.update(MAPS[:2], MASKS[:2])
-    assert_same(other.compute(), expected.compute(), atol=1e-7)
+        for each in (loaded, merged):
+            assert_same(each.compute(), expected.compute(), atol=1e-7)  # order of summation
+            updated(each, ONCE)
+        updated(expected, ONCE)
 
 
 @each_metric
 def test_a_metric_from_a_machine_with_another_device(make: Callable[[], Any]) -> None:
     """A metric that was unpickled on a machine without its GPU is where its states are."""
-    metric, expected = make(), make()
-    metric.update(MAPS, MASKS)
+    metric, expected = updated(make(), ONCE), updated(make(), 2 * ONCE)
     metric._device = torch.device("cuda:0")  # what `torch.load(..., map_location="cpu")` leaves
     metric = pickle.loads(pickle.dumps(metric))  # noqa: S301
     assert metric.device == torch.device("cpu")
-    metric.update(MAPS, MASKS)
-    for _ in range(2):
-        expected.update(MAPS, MASKS)
-    assert_same(metric.compute(), expected.compute())
+    assert_same(updated(metric, ONCE).compute(), expected.compute())
     assert_same(metric.to("cpu").compute(), expected.compute())
     metric.reset()
-    metric.update(MAPS, MASKS)
-    assert metric.compute() is not None
+    assert_same(updated(metric, ONCE).compute(), updated(make(), ONCE).compute())
 
 
 SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
@@ -196,12 +174,7 @@ SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (AUPIMO, {}, {"fpr_bounds": (1e-5, 1e-3)}, r"`fpr_bounds` is \[1e-05, 0.0001\] and \[1e-05, 0.001\]"),
     (AUPIMO, {"normal_buffer": 16}, {"normal_buffer": None}, "`normal_buffer` is 16 and None"),
     (AUPIMO, {}, {"reduction": "none"}, "`reduction` is mean and none"),
-    (
-        AUPIMO,
-        {},
-        {"shared_fpr": "max", "ignore_index": 9},
-        "`shared_fpr` is max and mean, `ignore_index` is 9",
-    ),
+    (AUPIMO, {}, {"shared_fpr": "max", "ignore_index": 9}, "`shared_fpr` is max and mean, `ignore_index` is 9"),
     (PIMO, {}, {"num_thresholds": 9}, "`num_thresholds` is 9 and None"),
     (AUPRO, {"fpr_limit": 0.1}, {}, "`fpr_limit` is 0.1 and 0.3"),
     *((each, {}, {"num_bins": 64}, "`num_bins` is 64 and None") for each in PIXEL_METRICS),
@@ -215,17 +188,12 @@ def errors_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> li
         warnings.simplefilter("ignore")
         for metric_class, *settings, _ in SETTINGS:
             note(metric_class.__name__)
-            metric = metric_class(**settings[rank])
-            metric.update(MAPS, MASKS)
-            try:
-                texts.append(str(metric.compute()))
-            except ValueError as error:
-                texts.append(str(error))
-            metric.update(MAPS, MASKS)
-        for _ in range(2):  # the same settings are no error
-            metric = AUPIMO(**BOUNDS)
-            metric.update(MAPS, MASKS)
-            texts.append(str(float(metric.compute())))
+            metric = updated(metric_class(**settings[rank]), ONCE)
+            with pytest.raises(ValueError, match="Expected") as error:
+                metric.compute()
+            texts.append(str(error.value))
+            updated(metric, ONCE)
+        texts.append(str(float(updated(AUPIMO(**BOUNDS), ONCE).compute())))  # the same settings are no error
     return texts
 
 
@@ -235,7 +203,7 @@ def test_ranks_with_other_settings_are_told_by_name() -> None:
     assert first == second
     for text, (*_, expected) in zip(first, SETTINGS, strict=False):
         assert re.match(f"Expected all processes to have the same settings, but {expected}", text)
-    assert first[-1] == first[-2]
+    assert float(first[-1]) == float(updated(AUPIMO(**BOUNDS), 2 * ONCE).compute())
 
 
 def num_calls(call: Callable[[], Any]) -> int:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -150,7 +151,6 @@ def test_interrupted_at_any_line_nothing_is_lost_or_left_half_done(
     outcomes = [states_of(updated(new(), BATCHES[:2])), states_of(done)]
     values = [new_metric.compute() for new_metric in (updated(new(), BATCHES[:2]), done)]
     indices = indices_of(lines)
-    print(f"{call}: {len(indices)} of {len(lines)} lines")  # noqa: T201  `pytest -rP` shows it
     assert len(indices) > 10
     for index in indices:
         metric = updated(new(), BATCHES[:2])
@@ -168,11 +168,8 @@ def test_interrupted_at_any_line_nothing_is_lost_or_left_half_done(
 
 def _is_same(actual: dict[str, list[Tensor]], expected: dict[str, list[Tensor]]) -> bool:
     """Whether states hold the same scores; the lists may be cut into other parts."""
-    joined = [
-        {name: torch.cat([part.reshape(-1) for part in parts]) for name, parts in each.items()}
-        for each in (actual, expected)
-    ]
-    return all(torch.equal(joined[0][name], joined[1][name]) for name in expected)
+    pairs = [[torch.cat([part.reshape(-1) for part in each[name]]) for each in (actual, expected)] for name in expected]
+    return all(torch.equal(one, other) for one, other in pairs)
 
 
 @each_variant
@@ -180,52 +177,44 @@ def test_failure_of_the_engine_is_not_the_end(make_metric: MakeMetric, monkeypat
     """If `compute` fails under several processes, for lack of memory say, the metric has its own states back."""
     metric = updated(make_metric(**AS_TWO))
     before = copy.deepcopy(states_of(metric))
-    monkeypatch.setattr(torch, "searchsorted", _out_of_memory)
-    with pytest.raises(torch.OutOfMemoryError):
-        metric.compute()
-    with pytest.raises(torch.OutOfMemoryError):
-        metric(*BATCHES[0])
-    monkeypatch.undo()
+
+    def fail_as_an_allocation(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "searchsorted", fail_as_an_allocation)
+        for call in (metric.compute, partial(metric, *BATCHES[0])):
+            with pytest.raises(torch.OutOfMemoryError):
+                call()
     assert _is_same(states_of(metric), before)
     expected = by_function(metric, *join(2 * BATCHES))
     assert_same(metric.compute(), expected, atol=MAX_ERROR)
 
 
-def _out_of_memory(*_: Any, **__: Any) -> None:
-    """Fail as an allocation does."""
-    raise torch.OutOfMemoryError
-
-
-CASTS = {
-    "half": lambda metric: metric.half(),
-    "double": lambda metric: metric.double(),
-    "float": lambda metric: metric.float(),
-    "bfloat16": lambda metric: metric.bfloat16(),
-    "to bfloat16": lambda metric: metric.to(torch.bfloat16),
-    "to float64": lambda metric: metric.to(torch.float64),
-    "to cpu": lambda metric: metric.to("cpu"),
-    "set_dtype half": lambda metric: metric.set_dtype(torch.half),
-    "set_dtype float64": lambda metric: metric.set_dtype(torch.float64),
-    "set_dtype int32": lambda metric: metric.set_dtype(torch.int32),
-    "model to bfloat16": lambda metric: nn.ModuleList([metric]).to(torch.bfloat16),
-    "model half": lambda metric: nn.ModuleList([metric]).half(),
-    "back and forth": lambda metric: metric.set_dtype(torch.bfloat16).to("cpu").set_dtype(torch.float32),
-}
+CASTS = [
+    *(methodcaller(name) for name in ("half", "double", "float", "bfloat16")),
+    *(methodcaller("to", each) for each in (torch.bfloat16, torch.float64, "cpu")),
+]
+OWN_CASTS = [methodcaller("set_dtype", dtype) for dtype in (torch.half, torch.float64, torch.int32)]
+MODEL_CASTS = [*CASTS, methodcaller("to_empty", device="cpu")]  # which gives the weights of a model any values
 
 
 @each_variant
-@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS.keys())
+@pytest.mark.parametrize(
+    "cast", [*CASTS, *OWN_CASTS, *(lambda metric, cast=cast: cast(nn.ModuleList([metric])) for cast in MODEL_CASTS)]
+)
 def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any], Any]) -> None:
-    """A cast of a metric, before, between or after updates, changes neither states nor value."""
+    """A cast of a metric or of its model, before, between or after updates, changes neither states nor value."""
     metric = make_metric()
     cast(metric)
     updated(metric, BATCHES[:1])
     cast(metric)
+    metric.set_dtype(torch.float32)
     updated(metric, BATCHES[1:])
-    expected = by_function(metric, *join(BATCHES))
-    assert_same(metric.compute(), expected)
-    cast(metric)
-    assert_dtypes(metric)
+    for _ in range(2):
+        assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+        cast(metric)
+        assert_dtypes(metric)
     metric.update(*make_batch("NNA", 9))
     assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))
     metric.reset()
@@ -236,15 +225,16 @@ def test_casts_leave_states_exact(make_metric: MakeMetric, cast: Callable[[Any],
 @pytest.mark.parametrize("inside", ["construction", "first update", "reset", "all but the last update"])
 def test_inference_mode_around_any_call(make_metric: MakeMetric, inside: str) -> None:
     """States from inference mode can be updated outside of it, after a reset too."""
-    with torch.inference_mode(inside in {"construction", "all but the last update"}):
+    in_all = inside == "all but the last update"
+    with torch.inference_mode(in_all or inside == "construction"):
         metric = make_metric()
-    with torch.inference_mode(inside in {"first update", "all but the last update"}):
+    with torch.inference_mode(in_all or inside == "first update"):
         updated(metric, BATCHES[:1])
         metric.compute()
-    with torch.inference_mode(inside in {"reset", "all but the last update"}):
+    with torch.inference_mode(in_all or inside == "reset"):
         metric.reset()
-        updated(metric, BATCHES[:1] if inside == "all but the last update" else [])
-    updated(metric, BATCHES[1:] if inside == "all but the last update" else BATCHES)
+        updated(metric, BATCHES[:1] if in_all else [])
+    updated(metric, BATCHES[1:] if in_all else BATCHES)
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
     metric(*BATCHES[0])
     metric.reset()
@@ -262,24 +252,25 @@ def test_compute_on_cpu(make_metric: MakeMetric, when: str, method: str) -> None
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
 
 
-def built_on_meta() -> nn.ModuleList:
-    """Return a model with a metric that was built without memory, as large models are."""
-    with torch.device("meta"):
+def new_model(device: str = "cpu") -> nn.ModuleList:
+    """Return a model with a metric; one that is built on "meta", without memory, as large models are."""
+    with torch.device(device):
         return nn.ModuleList([nn.Linear(1, 1), make_aupimo()])
 
 
-FILLED_LATER: dict[str, Callable[[], nn.ModuleList]] = {
-    "built on meta, moved empty": lambda: built_on_meta().to_empty(device="cpu"),
-    "built on meta, assigned and moved": lambda: _assigned(built_on_meta()).to("cpu"),
-    "moved empty": lambda: nn.ModuleList([nn.Linear(1, 1), make_aupimo()]).to_empty(device="cpu"),
-    "cast and moved empty": lambda: nn.ModuleList([nn.Linear(1, 1), make_aupimo()]).half().to_empty(device="cpu"),
-}
-
-
-def _assigned(model: nn.ModuleList) -> nn.ModuleList:
+def filled_by_assignment() -> nn.ModuleList:
     """Give a model without memory the weights of another."""
-    model.load_state_dict(nn.ModuleList([nn.Linear(1, 1), make_aupimo()]).state_dict(), assign=True)
-    return model
+    model = new_model("meta")
+    model.load_state_dict(new_model().state_dict(), assign=True)
+    return model.to("cpu")
+
+
+FILLED_LATER: dict[str, Callable[[], nn.ModuleList]] = {
+    "built on meta, moved empty": lambda: new_model("meta").to_empty(device="cpu"),
+    "built on meta, assigned and moved": filled_by_assignment,
+    "moved empty": lambda: new_model().to_empty(device="cpu"),
+    "cast and moved empty": lambda: new_model().half().to_empty(device="cpu"),
+}
 
 
 @pytest.mark.parametrize("build", FILLED_LATER.values(), ids=FILLED_LATER.keys())
@@ -292,18 +283,6 @@ def test_models_that_are_filled_later(build: Callable[[], nn.ModuleList]) -> Non
         assert_same(updated(each).compute(), by_function(fresh, *join(BATCHES)))
         each.reset()
         assert_same(each.metric_state, fresh.metric_state)
-
-
-@each_variant
-def test_moving_empty_keeps_what_was_collected(make_metric: MakeMetric) -> None:
-    """`to_empty` gives the weights of a model any values, but keeps states and value of its metric."""
-    metric = updated(make_metric())
-    model = nn.ModuleList([metric])
-    model.to_empty(device="cpu")
-    expected = by_function(metric, *join(BATCHES))
-    assert_same(metric.compute(), expected)
-    model.to_empty(device="cpu")
-    assert_same(metric.compute(), expected)
 
 
 REFUSED_BY_CUDA = {"bincount", "cumsum", "histc", "index_copy", "kthvalue", "median", "put_", "scatter_add"}

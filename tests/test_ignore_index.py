@@ -16,16 +16,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
-    FPR_BOUNDS,
+    AS_TWO,
     MAX_ERROR,
     VARIANTS,
     Batch,
     assert_same,
     by_function,
-    make_aupimo,
     make_batch,
     make_ragged,
-    run_ranks,
     updated,
 )
 from torch import Tensor
@@ -38,7 +36,6 @@ WIDE_BOUNDS = (2e-3, 1e-2)
 """Bounds that one normal image of 1000 pixels resolves even if a third of its pixels is ignored."""
 
 make_metric = partial(AUPIMO, fpr_bounds=WIDE_BOUNDS, reduction="none", ignore_index=IGNORED)
-make_curves = partial(PIMO, 20, ignore_index=IGNORED)
 each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 ignore_few_pixels = pytest.mark.filterwarnings("ignore:AUPIMO is uncertain", "ignore:AUPIMO may be inaccurate")
 
@@ -91,49 +88,40 @@ def test_scores_are_those_of_the_other_pixels(variant: Any, batches: list[Any]) 
 @ignore_few_pixels
 def test_functions_agree_with_the_metrics(num_thresholds: int | None, shared_fpr: str) -> None:
     """The functions ignore the same pixels, in tensors and in arrays."""
-    (maps, target), settings = RAGGED[0], {"shared_fpr": shared_fpr, "ignore_index": IGNORED}
-    expected = aupimo(*without_ignored(RAGGED[0]), num_thresholds, (5e-3, 0.05), shared_fpr=shared_fpr)
-    assert_same(aupimo(maps, target, num_thresholds, (5e-3, 0.05), **settings), expected)
-    arrays = [[each.numpy() for each in images] for images in (maps, target)]
+    remaining, settings = without_ignored(RAGGED[0]), {"shared_fpr": shared_fpr, "ignore_index": IGNORED}
+    expected = aupimo(*remaining, num_thresholds, (5e-3, 0.05), shared_fpr=shared_fpr)
+    assert_same(aupimo(*RAGGED[0], num_thresholds, (5e-3, 0.05), **settings), expected)
+    arrays = [[each.numpy() for each in images] for images in RAGGED[0]]
     assert_same(torch.as_tensor(aupimo(*arrays, num_thresholds, (5e-3, 0.05), **settings)), expected)
-    curves = pimo(maps, target, 50 if num_thresholds else None, **settings)
-    assert_same(
-        tuple(curves), tuple(pimo(*without_ignored(RAGGED[0]), 50 if num_thresholds else None, shared_fpr=shared_fpr))
-    )
+    num_levels = 50 if num_thresholds else None
+    curves = pimo(*RAGGED[0], num_levels, **settings)
+    assert_same(tuple(curves), tuple(pimo(*remaining, num_levels, shared_fpr=shared_fpr)))
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype"),
-    [
-        (255, torch.uint8),
-        (2, torch.uint8),
-        (-1, torch.int8),
-        (-100, torch.int64),
-        (2**62, torch.int64),
-        (255, torch.float32),
-        (-1, torch.float64),
-        (255, torch.float16),
-        (255, torch.bfloat16),
-    ],
-    ids=str,
-)
+VALUES = [
+    *((255, torch.uint8), (2, torch.uint8), (-1, torch.int8), (-100, torch.int64), (2**62, torch.int64)),
+    *((255, torch.float32), (-1, torch.float64), (255, torch.float16), (255, torch.bfloat16)),
+]
+
+
+@pytest.mark.parametrize(("value", "dtype"), VALUES, ids=str)
+@pytest.mark.parametrize("of_maps", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("as_list", [False, True])
-def test_values_and_dtypes_of_targets(value: int, dtype: torch.dtype, as_list: bool) -> None:
-    """Any integer but 0 and 1 may be ignored, in targets of any dtype that holds it."""
-    batch = with_ignored(make_batch("NANA", 0), 0, value, dtype)
-    metric = make_metric(ignore_index=np.int64(value))
-    metric.update(*map(list, batch)) if as_list else metric.update(*batch)
-    assert_same(metric.compute(), by_function(metric, *without_ignored(batch, value)))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("normal_buffer", [16, None])
 @ignore_few_pixels
-def test_dtypes_of_maps(dtype: torch.dtype, normal_buffer: int | None) -> None:
-    """In half precision, too, ignored pixels are neither the highest nor the lowest."""
-    batches = [(maps.to(dtype), target) for maps, target in BATCHES]
-    metric = updated(make_metric(normal_buffer=normal_buffer), batches)
-    assert_same(metric.compute(), expected_of(metric, batches).float(), atol=MAX_ERROR)
+def test_values_and_dtypes(value: int, dtype: torch.dtype, of_maps: torch.dtype, as_list: bool) -> None:
+    """Any integer but 0 and 1 may be ignored, in targets of any dtype that holds it, of maps in any precision."""
+    maps, target = with_ignored(make_batch("NANA", 0), 0, value, dtype)
+    batch = maps.to(of_maps), target
+    for normal_buffer in (16, None):
+        metric = make_metric(ignore_index=np.int64(value), normal_buffer=normal_buffer)
+        metric.update(*map(list, batch)) if as_list else metric.update(*batch)
+        expected = by_function(metric, *without_ignored(batch, value)).float()
+        assert_same(metric.compute(), expected, atol=MAX_ERROR)
+    if dtype is torch.uint8:  # masks that are bool, or hold no such value, are scored as without the setting
+        for masks in (target == 1, (target == 1).to(dtype)):
+            metric.reset()
+            metric.update(batch[0], masks)
+            assert_same(metric.compute(), by_function(metric, batch[0], masks).float())
 
 
 @ignore_few_pixels
@@ -148,25 +136,21 @@ def test_infinite_scores_may_be_ignored() -> None:
     assert float(metric.aupimo_normal_min) == float(torch.cat(without_ignored(BATCHES[0])[0][::2], 1).min())
 
 
+@pytest.mark.parametrize(
+    ("size", "batch_size", "upper", "share"), [((25, 40), 8, 1e-2, 0.5), ((128, 128), 32, 1e-3, 0.05)]
+)
 @pytest.mark.parametrize("normal_buffer", [1, 64])
-def test_few_scores_are_kept(normal_buffer: int) -> None:
-    """High scores in ignored pixels raise no floor and take no place: what is kept reaches the bounds."""
-    maps, target = with_ignored(make_batch("N" * 30 + "AA", 5), 5)
-    metric = make_metric(normal_buffer=normal_buffer)
-    for start in range(0, 32, 8):
-        metric.update(maps[start : start + 8], target[start : start + 8])
+def test_few_scores_are_kept(
+    size: tuple[int, int], batch_size: int, upper: float, share: float, normal_buffer: int
+) -> None:
+    """High scores in ignored pixels raise no floor and take no place, in small batches and in a first, large one."""
+    maps, target = with_ignored(make_batch("N" * 30 + "AA", 5, size), 5)
+    metric = make_metric(fpr_bounds=(upper / 5, upper), normal_buffer=normal_buffer)
+    for start in range(0, 32, batch_size):
+        metric.update(maps[start : start + batch_size], target[start : start + batch_size])
     assert_same(metric.compute(), expected_of(metric, [(maps, target)]), atol=MAX_ERROR)
     assert metric.result().warnings == ()
-    assert sum(len(part) for part in metric.aupimo_normal_scores) < maps[:30].numel() / 2
-
-
-def test_a_floor_is_chosen_from_what_counts() -> None:
-    """High scores in ignored pixels do not spoil the floor of a first, large batch: most of it is dropped at once."""
-    maps, target = with_ignored(make_batch("N" * 8 + "AA", 5, (128, 128)), 5)
-    metric = AUPIMO(fpr_bounds=(1e-4, 1e-3), reduction="none", normal_buffer=64, ignore_index=IGNORED)
-    metric.update(maps, target)
-    assert_same(metric.compute(), expected_of(metric, [(maps, target)]))
-    assert sum(len(part) for part in metric.aupimo_normal_scores) < 0.05 * maps.numel()
+    assert sum(len(part) for part in metric.aupimo_normal_scores) < share * maps[:30].numel()
 
 
 def test_a_mask_of_which_every_pixel_is_ignored_is_no_mask() -> None:
@@ -185,29 +169,27 @@ def test_a_mask_of_which_every_pixel_is_ignored_is_no_mask() -> None:
     assert_same(metric.compute(), by_function(metric, *without_ignored((maps, target))))
 
 
+@pytest.mark.parametrize("several", [{}, AS_TWO], ids=["one process", "as two"])
 @pytest.mark.parametrize("as_list", [False, True])
 @pytest.mark.parametrize("ids", [None, [7, 3, 9, 1], torch.tensor([7, 3, 9, 1]), ["d", "b", "a", "c"]], ids=str)
-def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool) -> None:
-    """One warning says how many and why; the ids of the others stay with their images."""
+def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool, several: dict[str, Any]) -> None:
+    """One warning says how many and why; the ids of the others stay with their images, also if states are gathered."""
     maps, target = (each.clone() for each in BATCHES[0])
     target[1:3] = IGNORED
-    metric = make_metric()
+    metric, expected = make_metric(**several), make_metric(ignore_index=None, **several)
     arguments = [list(maps), list(target)] if as_list else [maps, target]
     with pytest.warns(UserWarning, match=r"2 of the images were skipped.*255.*`ignore_index`.*Remove") as caught:
         metric.update(*arguments, ids)
     assert len(caught) == 1
-    remaining = None if ids is None else [ids[0], ids[3]]
-    if isinstance(ids, torch.Tensor):
-        remaining = [7, 1]
-    expected = make_metric(ignore_index=None)
-    expected.update(*without_ignored((maps, target)), remaining)
+    expected.update(*without_ignored((maps, target)), None if ids is None else [*ids][::3])
     result, other = metric.result(), expected.result()
     assert_same(result.aupimos, other.aupimos)
     assert result.paths == other.paths
     assert_same(result.image_ids, other.image_ids)
     with pytest.warns(UserWarning, match="2 of the images were skipped"):
         scores = aupimo(*arguments, None, WIDE_BOUNDS, image_ids=ids, reduction="none", ignore_index=IGNORED)
-    assert_same(scores, metric.compute())
+    assert_same(scores, metric.compute()[: len(scores)])  # two processes have each image twice, unless it has an id
+    assert len(metric.compute()) == (4 if several and ids is None else 2)
     with pytest.warns(UserWarning, match="2 of the images were skipped"):
         assert len(pimo(*arguments, 5, image_ids=ids, ignore_index=IGNORED).per_image_tprs) == 2
 
@@ -235,66 +217,22 @@ def test_states_of_another_value_are_refused(other: int | None) -> None:
     metric, source = updated(make_metric(), BATCHES), make_metric(ignore_index=other)
     source.persistent(True)
     before = copy.deepcopy(metric.metric_state)
-    with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
-        metric.merge_state(source)
-    with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
-        metric.load_state_dict(source.state_dict())
+    for call, states in ((metric.merge_state, source), (metric.load_state_dict, source.state_dict())):
+        with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
+            call(states)
     assert_same(metric.metric_state, before)
 
 
-def _rank(rank: int, _: int, note: Any) -> dict[str, Any]:
-    """Ignore pixels on one of two ranks, whose images have ids; some images come twice, and some have no pixel."""
-    answers: dict[str, Any] = {}
-    for name, ids in {"integers": list(range(8)), "texts": [f"{i}.png" for i in range(8)]}.items():
-        note(name)
-        maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))
-        target[[2, 5]] = IGNORED
-        mine = slice(rank * 3, rank * 3 + 5)
-        for key, metric in {
-            "each": make_metric(),
-            "buffer": make_metric(normal_buffer=1),
-            "curves": make_curves(),
-        }.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                metric.update(maps[mine], target[mine], ids[mine])
-                answers[f"{name} {key}"] = metric.compute()
-    return answers
-
-
-@pytest.mark.slow
-def test_two_processes() -> None:
-    """Ranks that ignore pixels and skip images answer what one process answers for the pixels that remain."""
-    maps, target = (torch.cat(parts) for parts in zip(*BATCHES[:2], strict=True))
-    target[[2, 5]] = IGNORED
-    remaining = without_ignored((maps, target))
-    expected = {"each": by_function(make_metric(), *remaining), "curves": pimo(*remaining, 20)}
-    expected["buffer"] = expected["each"]
-    for answers in run_ranks([(_rank, 2)])[0]:
-        assert len(answers) == 6
-        for name, answer in answers.items():
-            assert_same(tuple(answer), tuple(expected[name.split()[1]]), atol=MAX_ERROR)
-
-
-def test_aupro_ignores_them_inside_and_outside_of_regions() -> None:
-    """Ignored rows leave the AUPRO of the images without these rows; an ignored column parts a region in two."""
-    maps, masks = make_batch("NANAA", 3)
-    maps, masks = maps.double(), torch.cat([torch.zeros(5, 3, 40), masks[:, 3:].float()], 1)
-    target = masks.clone()
-    target[:, :3] = IGNORED
-    maps[:, :3] = 1000
-    expected = aupro(maps[:, 3:], masks[:, 3:], reduction="none")
-    assert_same(aupro(maps, target, reduction="none", ignore_index=IGNORED), expected)
-    assert_same(aupro(list(maps), list(target), reduction="none", ignore_index=IGNORED), expected)
+def test_ignored_pixels_part_regions() -> None:
+    """An ignored column parts a region of AUPRO in two, each with its own score, and counts in neither."""
     target = torch.zeros(1, 4, 9, dtype=torch.int32)
     target[0, 1:3, 1:8] = 1
     target[0, :, 4] = IGNORED
-    halves = torch.ones(1, 4, 9)
-    halves[..., 5:] = target[..., 5:]
-    assert aupro(1 - halves, target, ignore_index=IGNORED, reduction="none").shape == (2,)
-    with pytest.warns(UserWarning, match="1 of the images were skipped"):
-        skipped = aupro(maps, torch.cat([target.new_full((1, 25, 40), 255), masks[1:].int()]), ignore_index=IGNORED)
-    assert_same(skipped, aupro(maps[1:], masks[1:]))
+    maps = torch.zeros(1, 4, 9, dtype=torch.float64)
+    maps[0, 1:3, 5:8], maps[..., 4] = 1.0, 1000.0
+    for images in ((maps, target), ([*maps], [*target])):
+        scores = aupro(*images, ignore_index=IGNORED, reduction="none")
+        assert scores.tolist() == pytest.approx([0.15, 1], abs=1e-12)  # by chance, and found; sums of float64
 
 
 def test_other_values_are_errors() -> None:
@@ -310,28 +248,16 @@ def test_other_values_are_errors() -> None:
             make_metric(ignore_index=value).update(maps, target.byte())
 
 
-def test_targets_without_ignored_pixels() -> None:
-    """Masks that are bool, or hold no such value, are scored as without the setting."""
-    maps, masks = make_batch("NANA", 0)
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS, reduction="none", ignore_index=IGNORED)
-    for dtype in (torch.bool, torch.uint8, torch.float32):
-        metric.reset()
-        metric.update(maps, masks.to(dtype))
-        assert_same(metric.compute(), by_function(make_aupimo(reduction="none"), maps, masks))
+BAD_VALUES = [
+    (1, ValueError, "other than 0 and 1, but got 1"),
+    (2**63, ValueError, "of 64 bits other than 0 and 1, but got 9223372036854775808"),
+    (True, TypeError, "None or an integer, but got bool"),
+    (255.0, TypeError, "None or an integer, but got float"),
+]
 
 
 @pytest.mark.parametrize("call", [AUPIMO, PIMO, *(partial(each, *BATCHES[0]) for each in (aupimo, pimo, aupro))])
-@pytest.mark.parametrize(
-    ("value", "error", "message"),
-    [
-        (0, ValueError, "other than 0 and 1, but got 0"),
-        (1, ValueError, "other than 0 and 1, but got 1"),
-        (2**63, ValueError, "of 64 bits other than 0 and 1, but got 9223372036854775808"),
-        (True, TypeError, "None or an integer, but got bool"),
-        (255.0, TypeError, "None or an integer, but got float"),
-        ("255", TypeError, "None or an integer, but got str"),
-    ],
-)
+@pytest.mark.parametrize(("value", "error", "message"), BAD_VALUES)
 def test_setting_is_checked(call: Any, value: Any, error: type[Exception], message: str) -> None:
     """A value that cannot be ignored is refused by every metric and function."""
     with pytest.raises(error, match=f"^Expected `ignore_index` to be .*{message}"):

@@ -1,4 +1,4 @@
-"""`AUPIMO` and `PIMO` behave as native metrics of torchmetrics do: settings, copies, saved states, reset, forward."""
+"""`AUPIMO` and `PIMO` behave as native metrics of torchmetrics do: settings, copies, states, reset, forward, merge."""
 
 from __future__ import annotations
 
@@ -25,49 +25,35 @@ from helpers import (
 
 from aupimo_torchmetrics import AUPIMO, PIMO
 
+BASE_SETTINGS: dict[str, Any] = {
+    "compute_on_cpu": True,
+    "dist_sync_on_step": True,
+    "sync_on_compute": False,
+    "compute_with_cache": False,
+    "process_group": None,
+    "dist_sync_fn": None,
+    "distributed_available_fn": lambda: False,
+}
+CONSTANTS = {
+    "is_differentiable": False,
+    "higher_is_better": True,
+    "full_state_update": False,
+    "plot_lower_bound": 0.0,
+    "plot_upper_bound": 1.0,
+    "plot_legend_name": "Image",
+}
+
 
 @pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("compute_on_cpu", True),
-        ("dist_sync_on_step", True),
-        ("process_group", None),
-        ("dist_sync_fn", None),
-        ("distributed_available_fn", lambda: False),
-        ("sync_on_compute", False),
-        ("compute_with_cache", False),
-    ],
-)
-def test_base_settings_are_accepted(metric_class: type[Any], name: str, value: Any) -> None:
-    """Every setting of the base class reaches it."""
-    assert getattr(metric_class(**{name: value}), name) is value
-
-
-@pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
-def test_unknown_setting_is_rejected(metric_class: type[Any]) -> None:
-    """An unknown setting raises as in any metric."""
-    with pytest.raises(ValueError, match="Unexpected keyword arguments: `normal_bufer`"):
-        metric_class(normal_bufer=3)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("is_differentiable", False),
-        ("higher_is_better", True),
-        ("full_state_update", False),
-        ("plot_lower_bound", 0.0),
-        ("plot_upper_bound", 1.0),
-        ("plot_legend_name", "Image"),
-    ],
-)
-def test_class_constants(name: str, value: Any) -> None:
-    """The constants of the class say what AUPIMO is, and cannot be set on an instance."""
+def test_settings_and_constants_of_the_base_class(metric_class: type[Any]) -> None:
+    """Every setting of the base class reaches it; its constants cannot be set on an instance."""
+    for name, value in BASE_SETTINGS.items():
+        assert getattr(metric_class(**{name: value}), name) is value
     metric = AUPIMO()
-    assert getattr(metric, name) == value
-    with pytest.raises(RuntimeError, match=f"Can't change const `{name}`"):
-        setattr(metric, name, None)
+    for name, value in CONSTANTS.items():
+        assert getattr(metric, name) == value
+        with pytest.raises(RuntimeError, match=f"Can't change const `{name}`"):
+            setattr(metric, name, None)
 
 
 @pytest.mark.parametrize("metric_class", [AUPIMO, PIMO])
@@ -115,16 +101,11 @@ def test_copies_go_their_own_way(make_metric: MakeMetric, copy_of: Callable[[Any
 
 
 @each_variant
-def test_states_are_not_saved_unless_asked_for(make_metric: MakeMetric) -> None:
-    """The checkpoint of a model does not hold the states of the metric."""
-    assert updated(make_metric()).state_dict() == {}
-
-
-@each_variant
 @pytest.mark.parametrize("target", ["new", "updated", "computed"])
 def test_saved_states_can_be_loaded(make_metric: MakeMetric, target: str) -> None:
-    """Loaded states replace those that were there, and a cached value; no warning comes, and updates go on."""
+    """States are saved if asked for; loaded ones replace states and a cached value, and updates go on."""
     source = updated(make_metric())
+    assert source.state_dict() == {}
     source.persistent(mode=True)
     saved = copy.deepcopy(source.state_dict())
     metric = make_metric()
@@ -138,29 +119,29 @@ def test_saved_states_can_be_loaded(make_metric: MakeMetric, target: str) -> Non
     assert_same(updated(metric, [extra]).compute(), by_function(metric, *join([*BATCHES, extra])))
 
 
-def test_states_kept_by_other_settings_are_not_loaded() -> None:
-    """States of a metric that keeps other scores are refused, and what the metric holds stays."""
-    source = AUPIMO(fpr_bounds=FPR_BOUNDS, normal_buffer=10)
+def as_of_an_earlier_version(saved: dict[str, Any]) -> dict[str, Any]:
+    """States as they were when normal and mask scores were one state."""
+    saved["aupimo_scores"] = [*saved.pop("aupimo_normal_scores"), *saved.pop("aupimo_mask_scores")]
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "message"),
+    [
+        ({"normal_buffer": 10}, dict, "`state_dict` to come from a metric with the same `normal_buffer`"),
+        ({}, as_of_an_earlier_version, "lacks aupimo_normal_scores, aupimo_mask_scores.*an earlier version"),
+    ],
+    ids=["other settings", "earlier version"],
+)
+def test_other_states_are_not_loaded(settings: dict[str, Any], change: Any, message: str) -> None:
+    """States that were kept by other settings or by an earlier version are refused, and what the metric holds stays."""
+    source, metric = updated(make_aupimo(**settings)), updated(make_aupimo(), BATCHES[:1])
     source.persistent(True)
-    metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    metric.update(*make_batch("NA", seed=1))
     expected = metric.compute()
-    with pytest.raises(ValueError, match="`state_dict` to come from a metric with the same `normal_buffer`"):
-        metric.load_state_dict(source.state_dict())
+    with pytest.raises(ValueError, match=message):
+        metric.load_state_dict(change(source.state_dict()))
     metric.update(*make_batch("", seed=1))
     assert_same(metric.compute(), expected)
-
-
-def test_states_of_an_earlier_version_are_refused() -> None:
-    """Normal and mask scores were one state once; the error says so, and the metric stays as it was."""
-    source, metric = AUPIMO(fpr_bounds=FPR_BOUNDS), updated(AUPIMO(fpr_bounds=FPR_BOUNDS))
-    source.persistent(True)
-    saved = updated(source).state_dict()
-    saved["aupimo_scores"] = [*saved.pop("aupimo_normal_scores"), *saved.pop("aupimo_mask_scores")]
-    score = metric.compute()
-    with pytest.raises(ValueError, match=r"lacks aupimo_normal_scores, aupimo_mask_scores.*an earlier version"):
-        metric.load_state_dict(saved)
-    assert_same(metric.compute(), score)
 
 
 def test_loaded_states_are_not_shared() -> None:
@@ -204,3 +185,54 @@ def test_forward_scores_the_batch_and_adds_it(make_metric: MakeMetric) -> None:
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
     updated(metric, [make_batch("NNA", 9)])
     assert_same(metric.compute(), by_function(metric, *join([*BATCHES, make_batch("NNA", 9)])))
+
+
+@each_variant
+@pytest.mark.parametrize("form", ["metric", "dict"])
+@pytest.mark.parametrize("own", ["nothing", "updated", "computed"])
+def test_merged_metrics_are_as_good_as_one(make_metric: MakeMetric, form: str, own: str) -> None:
+    """A merged metric has the images of the other and then its own: its value is new, and there is no false warning."""
+    source, metric = updated(make_metric(), BATCHES[:2]), make_metric()
+    own_batches = [] if own == "nothing" else BATCHES[2:]
+    updated(metric, own_batches)
+    if own == "computed":
+        metric.compute()
+    metric.merge_state(source if form == "metric" else source.metric_state)
+    joint = by_function(metric, *join([*BATCHES[:2], *own_batches]))
+    assert_same(metric.compute(), joint)
+    source.reset()
+    metric._computed = None
+    assert_same(metric.compute(), joint)
+
+
+OTHERS = {
+    "keeps all": make_aupimo(normal_buffer=None),
+    "other buffer": make_aupimo(normal_buffer=2**16 + 1),
+    "other upper bound": AUPIMO(fpr_bounds=(FPR_BOUNDS[0], FPR_BOUNDS[1] * (1 + 1e-12))),
+    "other class": PIMO(),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+def test_merge_refuses_what_was_kept_otherwise(other: Any) -> None:
+    """States that were kept by other settings, or of which one is missing, are refused before any is merged."""
+    metric = updated(make_aupimo())
+    before = copy.deepcopy(metric.metric_state)
+    incomplete = {name: state for name, state in before.items() if name != "aupimo_config"}
+    updated(other)
+    for states, message in ((other, "Expected"), (other.metric_state, "Expected"), (incomplete, "aupimo_config")):
+        with pytest.raises(ValueError, match=message):
+            metric.merge_state(states)
+        assert_same(metric.metric_state, before)
+
+
+def test_merge_takes_metrics_without_data_and_with_other_settings_of_compute() -> None:
+    """Metrics that saw nothing merge as well, and so do those that differ only in what `compute` reads."""
+    metric = make_aupimo()
+    metric.merge_state(make_aupimo())
+    with pytest.warns(UserWarning, match="there is no image"):
+        assert metric.compute().isnan()
+    updated(metric, BATCHES[2:]).merge_state(make_aupimo())
+    other = AUPIMO(300, (1e-4, FPR_BOUNDS[1]), reduction="none", shared_fpr="max")
+    metric.merge_state(updated(other, BATCHES[:2]))
+    assert_same(metric.compute(), by_function(metric, *join(BATCHES)))

@@ -36,16 +36,15 @@ class Gathering:
         self.num_states += 1
         return [state]
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of a metric that gathers its states by this."""
-        return {"dist_sync_fn": self, "distributed_available_fn": lambda: True}
+
+AVAILABLE = {"distributed_available_fn": lambda: True}
 
 
 @pytest.mark.parametrize("first", ["compute", "result"])
 def test_result_and_value_are_computed_once(first: str) -> None:
     """Whichever is asked for first, value and result belong together: no second gathering, no second warning."""
     gathering = Gathering()
-    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), **gathering.settings()))
+    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), dist_sync_fn=gathering, **AVAILABLE))
     with pytest.warns(UserWarning, match="cannot be resolved"):
         getattr(metric, first)()
     num_states = gathering.num_states
@@ -55,6 +54,10 @@ def test_result_and_value_are_computed_once(first: str) -> None:
     assert metric.result() is result
     assert result.mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
     assert gathering.num_states == num_states
+    metric = updated(make_aupimo(compute_with_cache=False, dist_sync_fn=gathering, **AVAILABLE))  # each call anew
+    assert metric.result().mean == pytest.approx(float(metric.compute()), abs=1e-7)
+    assert_same(metric.compute(), metric.compute())
+    assert gathering.num_states == 5 * num_states
 
 
 def test_thresholds_of_normal_images_come_without_a_warning() -> None:
@@ -67,15 +70,10 @@ def test_thresholds_of_normal_images_come_without_a_warning() -> None:
     with pytest.warns(UserWarning, match="is anomalous"):
         assert metric.compute().isnan()
     metric.result()  # the score has been told of
-
-
-def test_uncertain_thresholds_of_normal_images_are_told() -> None:
-    """Bounds that normal images cannot resolve are told by `result`; `compute` says why there is no score."""
     metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8)), [make_batch("NNN", 0)])
     with pytest.warns(UserWarning, match="cannot be resolved") as caught:
-        result = metric.result()
-    assert len(caught) == 1
-    assert len(result.warnings) == 2
+        result = metric.result()  # of thresholds that are not certain it does tell
+    assert (len(caught), len(result.warnings)) == (1, 2)
     with pytest.warns(UserWarning, match="is anomalous") as caught:
         metric.compute()
     assert len(caught) == 1
@@ -83,57 +81,29 @@ def test_uncertain_thresholds_of_normal_images_are_told() -> None:
 
 def test_result_and_value_follow_new_data() -> None:
     """After an update or a `forward` neither the value nor the result is an old one."""
+    metric, batches = make_aupimo(), [*BATCHES]
+    for call, batch in ((metric.update, join(BATCHES)), (metric.update, make_batch("NNA", 9)), (metric, BATCHES[0])):
+        call(*batch)
+        batches += [] if len(batch[0]) == 10 else [batch]
+        expected = by_function(metric, *join(batches))
+        assert metric.result().mean == pytest.approx(float(expected), abs=1e-7)  # the value is rounded to float32
+        assert_same(metric.compute(), expected)
+
+
+def test_result_survives_copies_and_casts() -> None:
+    """A copy or a cast of a computed metric has its value and its result."""
     metric = updated(make_aupimo())
-    old = metric.result()
-    updated(metric, [make_batch("NNA", 9)])
-    batches = [*BATCHES, make_batch("NNA", 9)]
-    assert metric.result().mean != old.mean
-    assert len(metric.result().aupimos) == len(old.aupimos) + 3
-    assert_same(metric.compute(), by_function(metric, *join(batches)))
-    metric(*BATCHES[0])
-    assert len(metric.result().aupimos) == len(old.aupimos) + 3 + len(BATCHES[0][0])
-    assert_same(metric.compute(), by_function(metric, *join([*batches, BATCHES[0]])))
-
-
-def test_result_survives_copies() -> None:
-    """A copy of a computed metric has its result."""
-    metric = updated(make_aupimo())
-    expected = metric.result()
-    for copy_of in COPIES.values():
-        assert_same(copy_of(metric).result().aupimos, expected.aupimos)
-
-
-def test_result_after_a_cast_of_a_computed_metric() -> None:
-    """After a cast value and result still belong together."""
-    metric = updated(make_aupimo())
-    expected = metric.compute()
-    metric.set_dtype(torch.float16)
-    assert_same(metric.compute(), expected)
-    assert metric.result().mean == pytest.approx(float(expected), abs=1e-7)  # the value is rounded to float32
-
-
-def test_cache_can_be_switched_off() -> None:
-    """With `compute_with_cache=False` each call gathers and computes anew, and gives the same."""
-    gathering = Gathering()
-    metric = updated(make_aupimo(compute_with_cache=False, **gathering.settings()))
-    value = metric.compute()
-    num_states = gathering.num_states
-    assert num_states > 0
-    assert_same(metric.compute(), value)
-    assert gathering.num_states == 2 * num_states
-    assert metric.result().mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
-    assert gathering.num_states == 3 * num_states
-
-
-UNDEFINED = {
-    "an empty batch": ("", "there is no image"),
-    "only normal images": ("NNN", "is anomalous"),
-    "only anomalous images": ("AA", "is normal"),
-}
+    value, expected = metric.compute(), metric.result()
+    for each in (*(copy_of(metric) for copy_of in COPIES.values()), metric.set_dtype(torch.float16)):
+        assert_same(each.compute(), value)
+        assert_same(each.result().aupimos, expected.aupimos)
+        assert each.result().mean == expected.mean
 
 
 @each_variant
-@pytest.mark.parametrize(("classes", "reason"), UNDEFINED.values(), ids=UNDEFINED.keys())
+@pytest.mark.parametrize(
+    ("classes", "reason"), [("", "there is no image"), ("NNN", "is anomalous"), ("AA", "is normal")]
+)
 @pytest.mark.parametrize("method", ["update", "forward"])
 def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, classes: str, reason: str, method: str) -> None:
     """Data without a score gives NaN and a warning that names the cause, and later updates are not lost."""
@@ -156,17 +126,12 @@ def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, classes: str, 
         assert metric.result().aupimos.shape == (len(classes),)
     updated(metric)
     assert_same(metric.compute(), by_function(metric, *join([make_batch(classes, 0), *BATCHES])))
-
-
-@each_variant
-def test_forward_keeps_the_past_when_a_batch_is_undefined(make_metric: MakeMetric) -> None:
-    """A batch without a score of its own between `forward` calls loses no image."""
-    metric, normal = make_metric(), make_batch("NN", 9)
-    metric(*BATCHES[0])
-    with pytest.warns(UserWarning, match="none of the 2 images is anomalous"):
-        metric(*normal)
-    metric(*BATCHES[1])
-    assert_same(metric.compute(), by_function(metric, *join([BATCHES[0], normal, BATCHES[1]])))
+    if method == "update":  # one after others of which there is a score
+        with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
+            metric(*make_batch(classes, 1))
+        metric(*BATCHES[0])
+        batches = [make_batch(classes, 0), *BATCHES, make_batch(classes, 1), BATCHES[0]]
+        assert_same(metric.compute(), by_function(metric, *join(batches)))
 
 
 def test_shape_of_one_score_an_image() -> None:
@@ -199,9 +164,8 @@ def test_curves_around_the_bounds(buffer: int | None, shared_fpr: str) -> None:
         recalled = preds[image][target[image]] >= thresholds[:, None]
         assert_same(curves.per_image_tprs[image], recalled.float().mean(1), atol=1e-7)
     assert curves.per_image_tprs[~is_anomalous].isnan().all()
-    assert float(curves.shared_fpr[-1]) == pytest.approx(
-        1 / (normal.shape[1] if shared_fpr == "max" else normal.numel())
-    )
+    num_pixels = normal.shape[1] if shared_fpr == "max" else normal.numel()
+    assert float(curves.shared_fpr[-1]) == pytest.approx(1 / num_pixels)
     assert (float(curves.shared_fpr[0]) == 1) == (buffer != 100)
     assert float(curves.shared_fpr[0]) >= 10 * FPR_BOUNDS[1]
     assert int((curves.thresholds == thresholds[0]).sum()) < 5  # no points are wasted on what is not known

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import updated
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult
+from aupimo_torchmetrics import AUPIMO, PIMO
 from aupimo_torchmetrics.functional import aupimo, pimo
 
 # The official package warns of the same data, see the last test.
@@ -19,15 +20,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate:UserWar
 
 DATA = Path(__file__).parent / "data"
 SCORES = [
-    ("smooth", 3000),
-    ("smooth", 300_000),
-    ("tied", 5000),
-    ("tied", 300_000),
-    ("heavy_tail", 300_000),
-    ("float64", 100_000),
-    ("default_bounds", 300_000),
+    *(("smooth", 3000), ("smooth", 300_000), ("tied", 5000), ("tied", 300_000)),
+    *(("heavy_tail", 300_000), ("float64", 100_000), ("default_bounds", 300_000)),
 ]
-CURVES = [("smooth", 3000), ("tied", 5000)]
+each_score = pytest.mark.parametrize(("name", "num_thresholds"), SCORES)
 
 SAME_SUM = 1e-12
 """The same float64 terms are added in another order; 8e-15 was seen."""
@@ -43,34 +39,17 @@ class Recorded:
 
     def __init__(self, name: str, num_thresholds: int) -> None:
         with np.load(DATA / f"{name}.npz") as file:
-            self.maps = torch.from_numpy(file["anomaly_maps"])
-            self.masks = torch.from_numpy(file["masks"])
-            self.fpr_bounds: tuple[float, float] = tuple(file["fpr_bounds"].tolist())
-            self.aupimos = torch.from_numpy(file[f"aupimo_{num_thresholds}"])
-            self.num_points = int(file[f"num_points_{num_thresholds}"])
-            self.threshold_bounds = tuple(file[f"threshold_bounds_{num_thresholds}"].tolist())
-            self.curves = [
-                torch.from_numpy(file[key]) if key in file else None
-                for key in (
-                    f"thresholds_{num_thresholds}",
-                    f"shared_fpr_{num_thresholds}",
-                    f"per_image_tpr_{num_thresholds}",
-                )
-            ]
+            answers = {key.removesuffix(f"_{num_thresholds}"): torch.from_numpy(file[key]) for key in file}
+        self.maps, self.masks, self.aupimos = (answers[key] for key in ("anomaly_maps", "masks", "aupimo"))
+        self.is_double = self.maps.dtype == torch.float64
+        self.fpr_bounds: tuple[float, float] = tuple(answers["fpr_bounds"].tolist())
+        self.num_points = int(answers["num_points"])
+        self.threshold_bounds = tuple(answers["threshold_bounds"].tolist())
+        self.curves = [answers.get(key) for key in ("thresholds", "shared_fpr", "per_image_tpr")]
 
-
-@pytest.fixture(params=SCORES, ids=[f"{name}-{num_thresholds}" for name, num_thresholds in SCORES])
-def recorded_scores(request: pytest.FixtureRequest) -> tuple[Recorded, int]:
-    """Recorded scores, and their number of thresholds."""
-    name, num_thresholds = request.param
-    return Recorded(name, num_thresholds), num_thresholds
-
-
-@pytest.fixture(params=CURVES, ids=[f"{name}-{num_thresholds}" for name, num_thresholds in CURVES])
-def recorded_curves(request: pytest.FixtureRequest) -> tuple[Recorded, int]:
-    """Recorded curves, and their number of thresholds."""
-    name, num_thresholds = request.param
-    return Recorded(name, num_thresholds), num_thresholds
+    def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        """Maps and masks in batches."""
+        return list(zip(self.maps.split(size), self.masks.split(size), strict=True))
 
 
 def assert_close(actual: Tensor, expected: Any, atol: float) -> None:
@@ -78,77 +57,53 @@ def assert_close(actual: Tensor, expected: Any, atol: float) -> None:
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True, check_dtype=False)
 
 
-def updated(metric: AUPIMO | PIMO, recorded: Recorded, batch_size: int = 5) -> Any:
-    """Return the metric after it has seen the recorded images in batches."""
-    for maps, masks in zip(recorded.maps.split(batch_size), recorded.masks.split(batch_size), strict=True):
-        metric.update(maps, masks)
-    return metric
-
-
-def test_function_answers_as_the_official_package(recorded_scores: tuple[Recorded, int]) -> None:
-    """The public function gives the official scores, rounded to the dtype of the maps."""
-    recorded, num_thresholds = recorded_scores
-    scores = aupimo(recorded.maps, recorded.masks, num_thresholds, recorded.fpr_bounds, reduction="none")
+@each_score
+def test_scores_are_those_of_the_official_package(name: str, num_thresholds: int) -> None:
+    """The function gives the official scores in the dtype of the maps, and the metric in float32, of any batches."""
+    recorded = Recorded(name, num_thresholds)
+    settings = num_thresholds, recorded.fpr_bounds
+    scores = aupimo(recorded.maps, recorded.masks, *settings, reduction="none")
     assert scores.dtype == recorded.maps.dtype
-    assert_close(scores, recorded.aupimos, FLOAT32 if scores.dtype == torch.float32 else SAME_SUM)
-    mean = aupimo(recorded.maps, recorded.masks, num_thresholds, recorded.fpr_bounds)
-    assert_close(mean, recorded.aupimos.nanmean(), FLOAT32)
-
-
-def test_metric_answers_as_the_official_package(recorded_scores: tuple[Recorded, int]) -> None:
-    """The metric gives the official scores in float32 after updates in batches."""
-    recorded, num_thresholds = recorded_scores
-    atol = FLOAT32 if recorded.maps.dtype == torch.float32 else ROUNDED_MAPS
-    metric = updated(AUPIMO(num_thresholds, recorded.fpr_bounds, reduction="none"), recorded)
-    scores = metric.compute()
+    assert_close(scores, recorded.aupimos, SAME_SUM if recorded.is_double else FLOAT32)
+    assert_close(aupimo(recorded.maps, recorded.masks, *settings), recorded.aupimos.nanmean(), FLOAT32)
+    metric = updated(AUPIMO(*settings, reduction="none"), recorded.batches(5))
+    scores, result = metric.compute(), metric.result()
     assert scores.dtype == torch.float32
-    assert_close(scores, recorded.aupimos, atol)
-    result: AUPIMOResult = metric.result()
+    assert_close(scores, recorded.aupimos, ROUNDED_MAPS if recorded.is_double else FLOAT32)
+    assert_close(result.aupimos, recorded.aupimos, ROUNDED_MAPS if recorded.is_double else SAME_SUM)
     assert result.num_points == recorded.num_points
     # float64 maps are rounded to float32, 6e-8 of a threshold.
-    is_double = recorded.maps.dtype == torch.float64
-    assert_close(result.aupimos, recorded.aupimos, ROUNDED_MAPS if is_double else SAME_SUM)
-    assert result.threshold_bounds == pytest.approx(recorded.threshold_bounds, rel=1e-7 if is_double else 0, abs=0.0)
+    rounding = 1e-7 if recorded.is_double else 0
+    assert result.threshold_bounds == pytest.approx(recorded.threshold_bounds, rel=rounding, abs=0.0)
 
 
 def test_metric_with_a_small_buffer_answers_as_the_official_package() -> None:
     """A metric that drops all but the highest normal scores gives the official answers at the paper's bounds."""
     recorded = Recorded("default_bounds", 300_000)
-    metric = updated(AUPIMO(300_000, reduction="none", normal_buffer=1000), recorded, batch_size=1)
+    metric = updated(AUPIMO(300_000, reduction="none", normal_buffer=1000), recorded.batches(1))
     assert sum(len(scores) for scores in metric.aupimo_normal_scores) < recorded.maps.numel() / 10
     assert_close(metric.compute(), recorded.aupimos, FLOAT32)
     assert metric.result().threshold_bounds == recorded.threshold_bounds
 
 
-def test_function_draws_the_official_curves(recorded_curves: tuple[Recorded, int]) -> None:
-    """Thresholds and TPRs of the curves equal the official ones, the shared FPR up to its rounding to float32."""
-    recorded, num_thresholds = recorded_curves
-    curves = pimo(recorded.maps, recorded.masks, num_thresholds)
-    assert_close(curves.thresholds, recorded.curves[0], 0.0)
-    assert_close(curves.shared_fpr, recorded.curves[1], FLOAT32)
-    assert_close(curves.per_image_tprs, recorded.curves[2], 0.0)
-
-
-def test_metric_draws_the_official_curves(recorded_curves: tuple[Recorded, int]) -> None:
-    """The metric of curves equals the official ones after updates in batches."""
-    recorded, num_thresholds = recorded_curves
-    curves = updated(PIMO(num_thresholds), recorded).compute()
-    assert_close(curves.thresholds, recorded.curves[0], 0.0)
-    assert_close(curves.shared_fpr, recorded.curves[1], FLOAT32)
-    assert_close(curves.per_image_tprs, recorded.curves[2], 0.0)
-
-
-def test_curves_in_float64_equal_the_official_ones(recorded_curves: tuple[Recorded, int]) -> None:
-    """Of the same scores in float64 the shared FPR equals the official one in full precision."""
-    recorded, num_thresholds = recorded_curves
+@pytest.mark.parametrize(("name", "num_thresholds"), [("smooth", 3000), ("tied", 5000)])
+def test_curves_are_those_of_the_official_package(name: str, num_thresholds: int) -> None:
+    """Thresholds and TPRs equal the official ones, the shared FPR up to its rounding to float32, none in float64."""
+    recorded = Recorded(name, num_thresholds)
+    thresholds, shared_fpr, tprs = recorded.curves
+    of_function = pimo(recorded.maps, recorded.masks, num_thresholds)
+    for curves in (of_function, updated(PIMO(num_thresholds), recorded.batches(5)).compute()):
+        assert_close(curves.thresholds, thresholds, 0.0)
+        assert_close(curves.shared_fpr, shared_fpr, FLOAT32)
+        assert_close(curves.per_image_tprs, tprs, 0.0)
     curves = pimo(recorded.maps.double(), recorded.masks, num_thresholds)
-    is_same_threshold = curves.thresholds == recorded.curves[0]
+    is_same_threshold = curves.thresholds == thresholds
     # A grid in float64 is not rounded to float32, so only the thresholds that need no rounding are the same.
     assert int(is_same_threshold.sum()) >= 2
-    assert_close(curves.shared_fpr[is_same_threshold], recorded.curves[1][is_same_threshold], SAME_SUM)
+    assert_close(curves.shared_fpr[is_same_threshold], shared_fpr[is_same_threshold], SAME_SUM)
 
 
-@pytest.mark.parametrize(("name", "num_thresholds"), SCORES)
+@each_score
 def test_exact_scores_are_near_the_official_ones(name: str, num_thresholds: int) -> None:
     """The exact score differs from the sampled one as much as sampled thresholds miss the bounds, here at most 0.0032.
 

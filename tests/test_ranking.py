@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from helpers import make_images
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -93,44 +94,42 @@ def results(
     return found
 
 
+def by_loops(scores: NDArray[Any], is_anomalous: NDArray[Any]) -> tuple[float, ...]:
+    """AUROC, average precision, F1-max and its lowest threshold by slow loops."""
+    found = reference.auroc(scores, is_anomalous), reference.average_precision(scores, is_anomalous)
+    return *found, *reference.f1_max(scores, is_anomalous)
+
+
+def by_scikit_learn(scores: NDArray[Any], is_anomalous: NDArray[Any]) -> tuple[float, ...]:
+    """AUROC, average precision and F1-max by scikit-learn."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    places = np.unique(scores, return_inverse=True)[1].astype(float)  # it refuses infinity
+    precision, recall, _ = metrics.precision_recall_curve(is_anomalous, places)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    found = metrics.roc_auc_score(is_anomalous, places), metrics.average_precision_score(is_anomalous, places)
+    return *found, f1.max()
+
+
 @each_kind
-def test_values_are_those_of_their_definitions(kind: str) -> None:
-    """All four are those of slow loops, whatever the scores are."""
+@pytest.mark.parametrize("source", ["loops", "scikit-learn"])
+def test_values_are_those_of_their_definitions(kind: str, source: str) -> None:
+    """All four are those of slow loops, and three those of scikit-learn, whatever the scores are."""
     normal, mask = make_scores(kind, seed=1)
     images = as_images(normal.astype(np.float64), mask.astype(np.float64))
     scores, is_anomalous = np.concatenate([normal, mask]), np.arange(NUM_NORMAL + NUM_MASK) >= NUM_NORMAL
-    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(
-        reference.auroc(scores, is_anomalous), abs=EXACT
-    )
-    expected = reference.average_precision(scores, is_anomalous)
-    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(expected, abs=EXACT)
-    best, lowest = reference.f1_max(scores, is_anomalous)
-    value, threshold = pixel_f1_max(*images, ignore_index=IGNORED, return_threshold=True)
-    assert (float(value), float(threshold)) == (pytest.approx(best, abs=EXACT), lowest)
+    expected = [*by_loops(scores, is_anomalous)] if source == "loops" else [*by_scikit_learn(scores, is_anomalous)]
+    f1, threshold = pixel_f1_max(*images, ignore_index=IGNORED, return_threshold=True)
+    others = [float(each(*images, ignore_index=IGNORED)) for each in (pixel_auroc, pixel_average_precision)]
+    assert [*others, float(f1)] == pytest.approx(expected[:3], abs=EXACT)
+    if source != "loops":
+        return
+    assert float(threshold) == expected[3]
     # the reference takes every pixel: a region is an image of its own
     parts = [mask[start : start + 7][None] for start in range(0, NUM_MASK, 7)]
     masks = [np.zeros((1, NUM_NORMAL), dtype=bool), *(np.ones(part.shape, dtype=bool) for part in parts)]
     regions = reference.aupro([normal[None], *parts], masks, 0.3)
     assert aupro(*images, 0.3, ignore_index=IGNORED, reduction="none").tolist() == pytest.approx(regions, abs=EXACT)
     assert float(aupro(*images, 0.3, ignore_index=IGNORED)) == pytest.approx(sum(regions) / len(regions), abs=EXACT)
-
-
-@each_kind
-def test_values_are_those_of_scikit_learn(kind: str) -> None:
-    """AUROC, average precision and F1-max are those of scikit-learn, of the ranks of the scores."""
-    metrics = pytest.importorskip("sklearn.metrics")
-    normal, mask = make_scores(kind, seed=2)
-    images = as_images(normal.astype(np.float64), mask.astype(np.float64))
-    is_anomalous = np.arange(NUM_NORMAL + NUM_MASK) >= NUM_NORMAL
-    places = np.unique(np.concatenate([normal, mask]), return_inverse=True)[1].astype(float)  # it refuses infinity
-    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(
-        metrics.roc_auc_score(is_anomalous, places), abs=EXACT
-    )
-    expected = metrics.average_precision_score(is_anomalous, places)
-    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(expected, abs=EXACT)
-    precision, recall, _ = metrics.precision_recall_curve(is_anomalous, places)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
-    assert float(pixel_f1_max(*images, ignore_index=IGNORED)) == pytest.approx(f1.max(), abs=EXACT)
 
 
 def test_values_of_many_scores_are_those_of_sorting_all() -> None:
@@ -143,13 +142,11 @@ def test_values_of_many_scores_are_those_of_sorting_all() -> None:
     above = len(normal) - np.searchsorted(ordered, mask, side="right")
     at_least = len(normal) - np.searchsorted(ordered, mask)
     images = as_images(normal.astype(np.float64), mask.astype(np.float64), 30_000)
-    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(
-        1 - np.mean(above + at_least) / (2 * len(normal)), abs=EXACT
-    )
+    auroc = 1 - np.mean(above + at_least) / (2 * len(normal))
+    assert float(pixel_auroc(*images, ignore_index=IGNORED)) == pytest.approx(auroc, abs=EXACT)
     found = len(mask) - np.searchsorted(np.sort(mask), mask)
-    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(
-        np.mean(found / (found + at_least)), abs=EXACT
-    )
+    precision = np.mean(found / (found + at_least))
+    assert float(pixel_average_precision(*images, ignore_index=IGNORED)) == pytest.approx(precision, abs=EXACT)
 
 
 def test_perfect_and_useless_scores_are_exact() -> None:
@@ -160,27 +157,47 @@ def test_perfect_and_useless_scores_are_exact() -> None:
     assert results(torch.zeros(10), torch.zeros(3))["auroc"][0].value == 0.5
 
 
-def test_area_is_cut_at_the_limit_on_a_straight_line() -> None:
-    """Where a tie of normal and mask pixels reaches across the limit, the curve is a straight line up to the limit."""
-    # one of four normal pixels above, two tied with the mask pixel, one below: recall rises from FPR 1/4 to 3/4
-    images = as_images(torch.tensor([2.0, 1.0, 1.0, 0.0]).double(), torch.tensor([1.0]).double())
-    for limit, area in ((0.25, 0.0), (0.5, 0.25 * 0.5 / 2), (0.75, 0.25), (1.0, 0.5)):
-        assert aupro(*images, limit, ignore_index=IGNORED).item() == pytest.approx(area / limit, abs=EXACT)
-
-
+@pytest.mark.parametrize("fpr_limit", [0.03, 0.3, 1])
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 7), (64, 65)])
-def test_regions_are_those_of_a_flood(size: tuple[int, int]) -> None:
-    """Each region of masks of any size and density has its score, over several updates of many images."""
+def test_regions_are_those_of_a_flood(size: tuple[int, int], fpr_limit: float) -> None:
+    """Each region of masks of any sizes and density has its score, over several updates of many images."""
     random = np.random.default_rng(size[1])
-    masks = np.stack([random.random(size) < share for share in (0.0, 0.1, 0.5, 0.9, 0.02)] * 2)
-    maps = random.standard_normal(masks.shape).round(1)
-    expected = reference.aupro(list(maps), list(masks), 0.3)
-    if expected:
-        assert aupro(maps, masks, reduction="none").tolist() == pytest.approx(expected, abs=EXACT)
-        metric = AUPRO()
-        for batch in (slice(3), slice(3, 3), slice(3, 10)):
-            metric.update(torch.from_numpy(maps[batch]), torch.from_numpy(masks[batch]))
-        assert float(metric.compute()) == pytest.approx(sum(expected) / len(expected), abs=1e-7)
+    sizes = [size] * 5 + [size[::-1]] * 5
+    shares = (0.0, 0.1, 0.5, 0.9, 0.02) * 2
+    masks = [random.random(each) < share for each, share in zip(sizes, shares, strict=True)]
+    maps = [random.standard_normal(each).round(1) for each in sizes]
+    expected = reference.aupro(maps, masks, fpr_limit)
+    scores = aupro(maps, masks, fpr_limit, reduction="none")
+    assert scores.dtype == np.float64
+    assert scores.tolist() == pytest.approx(expected, abs=EXACT)
+    mean = sum(expected) / len(expected)
+    assert float(aupro(maps, masks, fpr_limit)) == pytest.approx(mean, abs=EXACT)
+    metric = AUPRO(fpr_limit)
+    for batch in (slice(3), slice(3, 3), slice(3, 10)):
+        metric.update([*map(torch.from_numpy, maps[batch])], [*map(torch.from_numpy, masks[batch])])
+    assert float(metric.compute()) == pytest.approx(mean, abs=1e-7)
+
+
+def test_each_region_is_undefined_without_normal_pixels() -> None:
+    """Scores of regions are NaN, one for each, or one if there is no region."""
+    maps, masks = torch.rand(2, 4, 4), torch.ones(2, 4, 4)
+    for target, num_scores in ((masks, 2), (masks * 0, 1)):
+        with pytest.warns(UserWarning, match="AUPRO is undefined"):
+            scores = aupro(maps, target, reduction="none")
+        assert scores.shape == (num_scores,)
+        assert scores.isnan().all()
+
+
+@pytest.mark.parametrize("call", [AUPRO, lambda limit: aupro(*make_images(0), limit)])
+def test_limit_and_reduction_of_aupro_are_checked(call: Any) -> None:
+    """A wrong limit or reduction raises an error that says what was expected."""
+    for limit in (0, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"`fpr_limit` to be in \(0, 1\]"):
+            call(limit)
+    with pytest.raises(TypeError, match="`fpr_limit` to be a number, but got str"):
+        call("0.3")
+    with pytest.raises(ValueError, match="`reduction` to be"):
+        aupro(*make_images(0), reduction="sum")
 
 
 def assert_bounded(normal: Any, mask: Any, num_bins: int, region_size: int = 7) -> None:

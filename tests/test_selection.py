@@ -25,23 +25,20 @@ def joined(metric: AUPIMO) -> dict[str, list[Any]]:
 
 def assert_keeps_exactly(metric: AUPIMO, preds: Any, target: Any, ignored: float = math.nan) -> None:
     """Assert that of each image the pixels at or above the floor are kept, of an anomalous one those in its mask."""
-    floor, expected = float(metric.aupimo_floor), {name: [] for name in ("normal", "mask", "kept", "pixels", "class")}
+    names = ("normal_scores", "mask_scores", "num_kept", "num_pixels", "is_anomalous")
+    floor, expected = float(metric.aupimo_floor), {f"aupimo_{name}": [] for name in names}
     for anomaly_map, mask in zip(preds, target, strict=True):
         labels = mask.reshape(-1).double().tolist()
         pixels = list(zip(anomaly_map.reshape(-1).float().tolist(), labels, strict=True))
         is_anomalous = 1 in labels
         counted = [pixel for pixel, label in pixels if label == 1 or (not is_anomalous and label != ignored)]
         high = [pixel for pixel in counted if pixel >= floor]
-        expected["mask" if is_anomalous else "normal"] += high
-        expected["kept"].append(len(high))
-        expected["pixels"].append(len(counted))
-        expected["class"].append(is_anomalous)
+        expected["aupimo_mask_scores" if is_anomalous else "aupimo_normal_scores"] += high
+        expected["aupimo_num_kept"].append(len(high))
+        expected["aupimo_num_pixels"].append(len(counted))
+        expected["aupimo_is_anomalous"].append(is_anomalous)
     kept = joined(metric)
-    assert kept["aupimo_normal_scores"] == expected["normal"]
-    assert kept["aupimo_mask_scores"] == expected["mask"]
-    assert kept["aupimo_num_kept"] == expected["kept"]
-    assert kept["aupimo_num_pixels"] == expected["pixels"]
-    assert kept["aupimo_is_anomalous"] == expected["class"]
+    assert {name: kept[name] for name in expected} == expected
 
 
 @pytest.fixture(params=["blocks", "pixel by pixel"])
@@ -58,10 +55,10 @@ def _search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 7), (8, 16), (5, 16), (13, 11), (64, 64), (37, 41), (1, 127), (1, 129), (1, 131)]
 )
-def test_keeps_mask_pixels_and_normal_pixels_at_or_above_the_floor(
-    size: tuple[int, int], decimals: int | None, floor: float
-) -> None:
-    """Nothing else is kept, and nothing of it is lost, whatever the blocks are that pixels are searched in."""
+def test_keeps_mask_pixels_and_normal_pixels_above(size: tuple[int, int], decimals: Any, floor: float) -> None:
+    """Of those at or above the floor none is lost, and nothing else is kept, whatever the blocks of the search are."""
+    pixel_by_pixel = torch.arange(24 * 24.0).view(24, 4, 6), torch.eye(24, dtype=torch.bool).view(24, 4, 6)
+    assert_keeps_exactly(keep(*pixel_by_pixel, floor=floor), *pixel_by_pixel)  # one mask pixel anywhere is a mask
     for anomalous in ((1, 3), (), (0,), (4,), (0, 1, 2, 3, 4)):
         maps, masks = make_images(0, size=size, decimals=decimals, anomalous=anomalous)
         for first in (0, 1):  # a slice, whose memory starts anywhere in a machine word
@@ -97,13 +94,6 @@ def test_nan_anywhere_is_noticed(size: tuple[int, int], dtype: torch.dtype) -> N
             maps.view(-1)[place] = math.copysign(math.nan, sign)
             with pytest.raises(ValueError, match="NaN in 1 of the maps"):
                 keep(maps, torch.zeros_like(maps))
-
-
-def test_single_mask_pixel_anywhere_makes_an_image_anomalous() -> None:
-    """One mask pixel is enough, wherever it lies."""
-    maps = torch.arange(24 * 24.0).view(24, 4, 6)
-    masks = torch.eye(24, dtype=torch.bool).view(24, 4, 6)
-    assert_keeps_exactly(keep(maps, masks), maps, masks)
 
 
 def _layouts(images: Tensor) -> dict[str, Tensor]:
@@ -142,16 +132,11 @@ def test_layout_of_memory_does_not_matter(layout: str, size: tuple[int, int]) ->
 INTEGERS = [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64]
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, *INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_of_masks_does_not_matter(dtype: torch.dtype) -> None:
-    """Masks of 0 and 1 are the same masks in every dtype."""
+def test_dtype_of_masks_does_not_matter() -> None:
+    """Masks are the same in every dtype, and as bytes of 0 and 255 viewed as bool; negative zeros are empty."""
     maps, masks = make_images(6)
-    assert_keeps_exactly(keep(maps, masks.to(dtype), floor=0.0), maps, masks)
-
-
-def test_bytes_of_masks_do_not_matter() -> None:
-    """Bytes of 0 and 255 viewed as bool are the masks that they look like; negative zeros are empty."""
-    maps, masks = make_images(6)
+    for dtype in (torch.bool, *INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        assert_keeps_exactly(keep(maps, masks.to(dtype), floor=0.0), maps, masks)
     assert_keeps_exactly(keep(maps, (masks.byte() * 255).view(torch.bool), floor=0.0), maps, masks)
     assert_keeps_exactly(keep(maps, torch.full_like(maps, -0.0)), maps, masks & False)
 
@@ -164,17 +149,14 @@ def test_bytes_of_masks_do_not_matter() -> None:
 )
 def test_floor_between_two_numbers_of_a_coarser_dtype_loses_nothing(floor: float, dtype: torch.dtype) -> None:
     """Of maps in any precision exactly the normal pixels at or above a float32 floor are kept."""
-    magnitudes = torch.tensor([0.0, 1e-42, 3e-8, 6e-8, 0.0999, 0.1, 0.1001, 0.5, 1000, 1000.5, 65504, 1e30, math.inf])
-    maps = torch.cat([-magnitudes, magnitudes]).to(dtype)[None, None]
+    magnitudes = [0.0, 1e-42, 3e-8, 6e-8, 0.0999, 0.1, 0.1001, 0.5, 1000, 1000.5, 65504, 1e30, math.inf]
+    # a float64 score is rounded before it meets the floor: some of these are rounded up to it
+    around_floor = [floor * factor for factor in (1 - 1e-6, 1 - 1e-12, 1 + 1e-12)]
+    scores = torch.tensor([*around_floor, *magnitudes, *(-each for each in magnitudes)], dtype=torch.float64)
+    maps = scores.to(dtype)[None, None]
     for repeats in (1, 40):  # few pixels, and blocks of them
         each = maps.repeat(1, repeats, 1)
         assert_keeps_exactly(keep(each, torch.zeros_like(each), floor=floor), each, torch.zeros_like(each))
-
-
-def test_float64_maps_are_rounded_before_they_meet_the_floor() -> None:
-    """A float64 score that float32 rounds up to the floor is at the floor."""
-    maps = torch.tensor([[[1 - 1e-12, 1 - 1e-6, 1 + 1e-12, 2.0]]], dtype=torch.float64)
-    assert joined(keep(maps, torch.zeros_like(maps), floor=1.0))["aupimo_normal_scores"] == [1.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("first", [torch.float32, torch.float16, torch.bfloat16])
@@ -197,6 +179,12 @@ def test_new_floor_keeps_enough_of_a_large_batch(normal_buffer: int, upper_fpr: 
     """A large batch gets a floor that leaves the buffer above it, not much more, and all that lies above it is kept."""
     maps, masks = make_images(8, 4, LARGE, decimals=decimals)
     capacity = max(normal_buffer, math.ceil(10 * upper_fpr * maps.numel()))
+    # a batch within twice the buffer is kept whole, and so is any without a buffer; a floor that is there stays
+    within_twice = maps.numel() * 6 // 10
+    whole = keep(maps, masks & False, normal_buffer=within_twice, fpr_bounds=(1e-7, 1e-6))
+    assert float(whole.aupimo_floor) == -math.inf
+    assert float(keep(maps, masks, normal_buffer=None, fpr_bounds=(1e-7, 1e-6)).aupimo_floor) == -math.inf
+    assert float(keep(maps, masks, floor=9.0, normal_buffer=10, fpr_bounds=(1e-7, 1e-6)).aupimo_floor) == 9
     for preds, target in ((maps, masks), ([*maps], [*masks])):
         metric = keep(preds, target, normal_buffer=normal_buffer, fpr_bounds=(upper_fpr / 10, upper_fpr))
         num_kept = len(joined(metric)["aupimo_normal_scores"])
@@ -205,17 +193,6 @@ def test_new_floor_keeps_enough_of_a_large_batch(normal_buffer: int, upper_fpr: 
         assert_keeps_exactly(metric, maps, masks)
         if decimals is None:  # a sample of 2**15 pixels: its noise, and as much to be safe
             assert num_kept < capacity + 12 * math.sqrt(capacity * maps.numel() / 2**15) + 100
-
-
-@pytest.mark.parametrize(
-    ("normal_buffer", "size", "floor"), [(1200, (12, 10), -math.inf), (None, LARGE, -math.inf), (10, LARGE, 2.0)]
-)
-def test_no_new_floor_is_chosen_without_need(normal_buffer: int | None, size: tuple[int, int], floor: float) -> None:
-    """A batch within twice the buffer is kept whole, and so is any without a buffer; a floor that is there stays."""
-    maps, masks = make_images(9, 4, size)
-    metric = keep(maps, masks, floor=floor, normal_buffer=normal_buffer, fpr_bounds=(1e-7, 1e-6))
-    assert_keeps_exactly(metric, maps, masks)
-    assert float(metric.aupimo_floor) == floor or normal_buffer == 10
 
 
 @pytest.mark.parametrize("normal_buffer", [200, 12_000])
@@ -239,27 +216,21 @@ def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     assert capacity <= len(joined(metric)["aupimo_normal_scores"]) <= 4 * capacity
 
 
-@pytest.mark.parametrize("value", [0.0, -math.inf, math.inf])
-def test_constant_batch_is_kept_whole(value: float) -> None:
-    """All pixels of a constant batch are at its highest level, so none may be dropped."""
-    maps = torch.full((4, *LARGE), value)
-    assert len(joined(keep(maps, torch.zeros_like(maps), normal_buffer=10))["aupimo_normal_scores"]) == maps.numel()
+def test_what_may_still_count_is_kept_of_any_batch() -> None:
+    """A constant batch is kept whole, and so are normal pixels that are fewer than the buffer; an empty batch is fine.
 
-
-def test_few_normal_pixels_in_a_large_batch_set_no_floor() -> None:
-    """A batch with fewer normal pixels than the buffer keeps them all, for darker ones that may still come."""
+    All pixels of a constant batch are at its highest level; darker ones than the few may still come.
+    """
+    for empty in (([], []), (torch.zeros(0, 4, 4), torch.zeros(0, 4, 4))):
+        assert_keeps_exactly(keep(*empty), *empty)
+    for value in (0.0, -math.inf, math.inf):
+        maps = torch.full((4, *LARGE), value)
+        assert sum(map(len, keep(maps, maps != value, normal_buffer=10).aupimo_normal_scores)) == maps.numel()
     maps, masks = make_image_list(12, sizes=[LARGE] * 4 + [(3, 3)], anomalous=(0, 1, 2, 3))
     for images in ((maps, masks), (maps[::-1], masks[::-1])):
         metric = keep(*images, normal_buffer=10, fpr_bounds=(1e-7, 1e-6))
         assert len(joined(metric)["aupimo_normal_scores"]) == 9
         assert float(metric.aupimo_floor) == -math.inf
-
-
-@pytest.mark.parametrize("images", [([], []), (torch.zeros(0, 4, 4), torch.zeros(0, 4, 4))], ids=["list", "tensor"])
-def test_batch_without_images_keeps_nothing(images: Any) -> None:
-    """An empty batch is no error: the last batch of a data loader may be empty."""
-    states = {name: part for name, part in joined(keep(*images)).items() if name.endswith(("scores", "kept", "pixels"))}
-    assert list(states.values()) == [[]] * 5
 
 
 @pytest.mark.parametrize("decimals", [None, 1])

@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import platform
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torchmetrics
 from torch import Tensor
-from torch.nn.functional import interpolate
-from workloads import DEFECT_SHARE, Batch
+from workloads import Batch, Workload, versions
 
-import aupimo_torchmetrics
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.functional import aupimo
 
 SIZE = (1024, 1024)
 BATCH_SIZE = 32
-MAX_COPIES, MAX_COMPUTE_MS = 4.0, 5.0
-"""The goals: for `update` and `compute` together, in units of one copy of the maps, and for `compute` alone."""
 
 CHECKED_SIZES = ((256, 256), (192, 256), (225, 175))
 CHECKED_BOUNDS = (1e-3, 1e-2)
@@ -40,6 +34,7 @@ MAX_WAITS = 2
 """One for the facts of the batch, and one for the scores that are kept of it."""
 TOLERANCE = 1e-6
 """Scores are float32, and the device adds up in another order."""
+CHECKED = Workload("float32", 8, 24, CHECKED_SIZES[:1])
 
 
 class Times(NamedTuple):
@@ -55,28 +50,14 @@ class Times(NamedTuple):
         return (self.update + self.compute) / self.copy
 
 
-def make_batch(num_images: int, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Maps (n, H, W) float32 and masks (n, H, W) bool on the device of the generator; each fourth image is normal."""
-    height, width = size
-    device = generator.device
-    coarse = torch.randn(num_images, 1, height // 16, width // 16, generator=generator, device=device)
-    maps = interpolate(coarse, size=size, mode="bilinear")[:, 0].exp()
-    maps += 0.05 * torch.randn(maps.shape, generator=generator, device=device)
-
-    side = round((DEFECT_SHARE * height * width) ** 0.5)
-    top, left = (
-        torch.randint(0, length - side, (num_images, 1, 1), generator=generator, device=device) for length in size
-    )
-    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
-    masks = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-    masks[::4] = False
-    return maps + 20 * masks * torch.rand(maps.shape, generator=generator, device=device), masks
+def make_batches(workload: Workload, batch_size: int, device: torch.device) -> list[Batch]:
+    """Batches of a workload on a device, as tensors or as lists."""
+    return [tuple(move(images, device) for images in batch) for batch in workload.batches(batch_size)]
 
 
-def make_mixed_batch(num_images: int, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-    """Lists of maps (H, W) and masks (H, W), so many of each of the checked sizes."""
-    batches = [make_batch(num_images, size, generator) for size in CHECKED_SIZES]
-    return [each for maps, _ in batches for each in maps], [each for _, masks in batches for each in masks]
+def move(images: Tensor | list[Tensor], device: torch.device) -> Any:
+    """Images on a device."""
+    return images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
 
 
 def scored(batches: list[Batch], device: torch.device, num_thresholds: int | None, shared_fpr: str) -> Tensor:
@@ -87,22 +68,16 @@ def scored(batches: list[Batch], device: torch.device, num_thresholds: int | Non
     return metric.compute()
 
 
-def scored_on_cpu(batches: list[Batch], num_thresholds: int | None, shared_fpr: str) -> Tensor:
-    """Scores (N,) of the function, which gets all images at once, as lists on the CPU."""
-    maps, masks = ([image.cpu() for images in each for image in images] for each in zip(*batches, strict=True))
-    return aupimo(maps, masks, num_thresholds, CHECKED_BOUNDS, reduction="none", shared_fpr=shared_fpr)
-
-
 def report(is_met: bool, promise: str) -> bool:
     """Print whether a promise is kept."""
     print(f"{'ok    ' if is_met else 'FAILED'}  {promise}")
     return is_met
 
 
-def check_devices(generator: torch.Generator) -> bool:
+def check_devices(device: torch.device) -> bool:
     """Whether states and results lie where the maps are."""
-    maps, masks = make_batch(8, CHECKED_SIZES[0], generator)
-    metric = AUPIMO(fpr_bounds=CHECKED_BOUNDS).to(maps.device)
+    ((maps, masks),) = make_batches(CHECKED, 32, device)
+    metric = AUPIMO(fpr_bounds=CHECKED_BOUNDS).to(device)
     metric.update(maps, masks)
     tensors = [aupimo(maps, masks, fpr_bounds=CHECKED_BOUNDS), metric.compute(), metric.result().aupimos]
     tensors.extend(metric.curves())
@@ -122,26 +97,25 @@ def count_waits(metric: AUPIMO, batch: Batch) -> int:
     return sum("called a synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
-def check_waits(generator: torch.Generator) -> bool:
+def check_waits(device: torch.device) -> bool:
     """Whether an update after the first waits only as often as it must, however many images it is of."""
-    metric = AUPIMO().to(generator.device)
-    metric.update(*make_batch(32, CHECKED_SIZES[0], generator))
-    few, many = (count_waits(metric, make_batch(num_images, CHECKED_SIZES[0], generator)) for num_images in (4, 32))
+    metric = AUPIMO().to(device)
+    ((maps, masks),) = make_batches(CHECKED, 32, device)
+    metric.update(maps, masks)
+    few, many = (count_waits(metric, (maps[:number], masks[:number])) for number in (4, 32))
     return report(few == many <= MAX_WAITS, f"an update waits {few} times with 4 images, {many} times with 32")
 
 
-def check_scores(generator: torch.Generator) -> bool:
-    """Whether the scores are those of the function on the CPU."""
-    batches = [make_batch(8, CHECKED_SIZES[0], generator) for _ in range(4)]
-    cases: dict[str, list[Batch]] = {
-        "float32": [*batches],
-        "float16": [(maps.half(), masks) for maps, masks in batches],
-        "mixed sizes": [make_mixed_batch(4, generator) for _ in range(2)],
-    }
+def check_scores(device: torch.device) -> bool:
+    """Whether the scores are those of the function on the CPU, which gets all images at once, as lists."""
+    workloads = [CHECKED, CHECKED._replace(name="float16", dtype=torch.float16)]
+    workloads.append(CHECKED._replace(name="mixed sizes", sizes=CHECKED_SIZES))
+    cases = {workload.name: make_batches(workload, 8, device) for workload in workloads}
     are_met = []
     for name, num_thresholds, shared_fpr in itertools.product(cases, (None, 30_000), ("mean", "max")):
-        scores = scored(cases[name], generator.device, num_thresholds, shared_fpr).cpu()
-        expected = scored_on_cpu(cases[name], num_thresholds, shared_fpr)
+        scores = scored(cases[name], device, num_thresholds, shared_fpr).cpu()
+        maps, masks = ([image.cpu() for images in each for image in images] for each in zip(*cases[name], strict=True))
+        expected = aupimo(maps, masks, num_thresholds, CHECKED_BOUNDS, reduction="none", shared_fpr=shared_fpr)
         is_same = torch.allclose(scores, expected, rtol=0, atol=TOLERANCE, equal_nan=True)
         protocol = "exact" if num_thresholds is None else f"{num_thresholds:,} thresholds"
         difference = float((scores - expected).abs().nan_to_num().amax())
@@ -188,31 +162,14 @@ def median_and_spread(values: list[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def print_times(num_images: int, num_runs: int, generator: torch.Generator) -> None:
-    """Time several runs after one that warms up, and print the ratios and whether the goals are met."""
-    sizes = [min(BATCH_SIZE, num_images - start) for start in range(0, num_images, BATCH_SIZE)]
-    batches = [make_batch(size, SIZE, generator) for size in sizes]
-    runs = [time_run(batches, generator.device) for _ in range(num_runs + 1)][1:]
+def print_times(num_images: int, num_runs: int, device: torch.device) -> None:
+    """Time several runs after one that warms up, and print the times and their ratio to a copy."""
+    batches = make_batches(Workload("", num_images // 4, num_images - num_images // 4, (SIZE,)), BATCH_SIZE, device)
+    runs = [time_run(batches, device) for _ in range(num_runs + 1)][1:]
     print(f"\n{num_images} float32 maps of {SIZE[0]} x {SIZE[1]} in batches of {BATCH_SIZE}; median of {num_runs} runs")
     for name in Times._fields:
         print(f"{name:8}{median_and_spread([getattr(run, name) for run in runs], 2)} ms")
-    copies, computes = [run.copies for run in runs], [run.compute for run in runs]
-    goals = (
-        ("update + compute", copies, MAX_COPIES, "copies"),
-        ("compute", computes, MAX_COMPUTE_MS, "ms"),
-    )
-    for name, values, goal, unit in goals:
-        verdict = "met" if statistics.median(values) <= goal else "not met"
-        print(f"{name}: {median_and_spread(values, 2)} {unit}; the goal of {goal:g} {unit} is {verdict}")
-
-
-def describe(device: torch.device) -> str:
-    """Name the device and the versions."""
-    name = f"the CPU, there is no CUDA device ({platform.machine()}, {torch.get_num_threads()} threads)"
-    if device.type == "cuda":
-        name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
-    versions = f"torch {torch.__version__}, torchmetrics {torchmetrics.__version__}, Python {platform.python_version()}"
-    return f"aupimo-torchmetrics {aupimo_torchmetrics.__version__} on {name}; {versions}"
+    print(f"update + compute: {median_and_spread([run.copies for run in runs], 2)} copies")
 
 
 def main() -> None:
@@ -223,12 +180,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9, help="timed runs")
     arguments = parser.parse_args()
 
-    print(describe(device))
-    generator = torch.Generator(device).manual_seed(0)
-    are_met = [check_devices(generator), check_scores(generator)]
-    if device.type == "cuda":
-        are_met.append(check_waits(generator))
-    print_times(arguments.num_images, arguments.runs, generator)
+    is_cuda = device.type == "cuda"
+    name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}" if is_cuda else "the CPU, without CUDA"
+    print(f"{versions()}; on {name}")
+    are_met = [check_devices(device), check_scores(device)]
+    if is_cuda:
+        are_met.append(check_waits(device))
+    print_times(arguments.num_images, arguments.runs, device)
     sys.exit(not all(are_met))
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +39,6 @@ def read_once(batches: Sequence[Batch]) -> None:
         masks.view(-1)[: masks.numel() // 8 * 8].view(torch.int64).amax()
 
 
-def read_slowly(batches: Sequence[Batch]) -> None:
-    """Read all maps and masks as the older yardstick did."""
-    for maps, masks in _pairs(batches):
-        maps.amax()
-        masks.any()
-
-
 def torchmetrics_auroc(batches: Sequence[Batch]) -> Tensor:
     """Exact AUROC of all pixels by torchmetrics."""
     metric = BinaryAUROC(thresholds=None, validate_args=False)
@@ -52,18 +47,19 @@ def torchmetrics_auroc(batches: Sequence[Batch]) -> Tensor:
     return metric.compute()
 
 
-def _official() -> Peer | None:
-    """AUPIMO by the official package, which compiles its loop with numba."""
+def official(num_thresholds: int, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)) -> Callable[..., Any] | None:
+    """AUPIMO by the official package, https://github.com/jpcbertoldo/aupimo, which compiles its loop with numba."""
     if not hasattr(np, "trapz"):
         np.trapz = np.trapezoid  # noqa: NPY201  the package asks NumPy 2 for a name of NumPy 1
     try:
         from aupimo import aupimo_scores  # noqa: PLC0415
     except ImportError:
         return None
+    logging.getLogger("aupimo").setLevel(logging.ERROR)  # it warns by the log, too
 
-    def score(batches: Sequence[Batch]) -> Tensor:
+    def score(batches: Sequence[Batch]) -> Any:
         maps, masks = (torch.cat(list(each)) for each in zip(*batches, strict=True))
-        return aupimo_scores(maps, masks, fpr_bounds=(1e-5, 1e-4), num_threshs=OFFICIAL_THRESHOLDS)[1].aupimos
+        return aupimo_scores(maps, masks, fpr_bounds=fpr_bounds, num_threshs=num_thresholds)[1]
 
     return _quiet(score)
 
@@ -83,10 +79,10 @@ def _anomalib() -> Peer | None:
     return _quiet(score)
 
 
-def _quiet(peer: Peer) -> Peer:
+def _quiet(peer: Callable[..., Any]) -> Callable[..., Any]:
     """A peer without its warnings."""
 
-    def score(batches: Sequence[Batch]) -> object:
+    def score(batches: Sequence[Batch]) -> Any:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):
             warnings.simplefilter("ignore")
             return peer(batches)
@@ -96,7 +92,7 @@ def _quiet(peer: Peer) -> Peer:
 
 PEERS: dict[str, Peer | None] = {
     "torchmetrics AUROC": torchmetrics_auroc,
-    "official aupimo": _official(),
+    "official aupimo": official(OFFICIAL_THRESHOLDS),
     "anomalib AUPIMO": _anomalib(),
 }
 """What can be measured here, by name."""

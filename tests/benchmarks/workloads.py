@@ -1,17 +1,20 @@
 """Seeded anomaly maps that look like real ones, for the benchmarks: smooth, with a heavy right tail, small defects.
 
-A workload is made batch by batch, so that a stream of thousands of maps never lies in memory at once. Images come
-shuffled, as in a data loader that mixes the classes.
+Images come shuffled, as in a data loader that mixes the classes.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torchmetrics
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+import aupimo_torchmetrics
 
 DEFECT_SHARE = 0.0029
 """Share of an image that a defect covers: 55 x 55 pixels of 1024 x 1024."""
@@ -70,8 +73,14 @@ WORKLOADS = {
         Workload("96", 24, 72, ((256, 256),)),
         Workload("odd", 8, 24, ((1023, 1023),)),
         Workload("prime", 2, 2, ((4099, 4099),)),
-        Workload("stream", 2000, 2000, ((1024, 1024),)),
     )
 }
-"""Sizes of MVTec AD's bottle in small and screw, of VisA, of mixed images, in half precision, and of Real-IAD; sets of
-which the goals speak, and sizes without a convenient divisor."""
+"""Sizes of MVTec AD's bottle in small and screw, of VisA, of mixed images, in half precision; small sets, and sizes
+without a convenient divisor."""
+
+
+def versions() -> str:
+    """What figures depend on."""
+    packages = {"aupimo-torchmetrics": aupimo_torchmetrics, "torch": torch, "torchmetrics": torchmetrics}
+    found = ", ".join(f"{name} {package.__version__}" for name, package in packages.items())
+    return f"{found}, Python {platform.python_version()}, {platform.machine()}, {torch.get_num_threads()} threads"
