@@ -21,6 +21,9 @@ MIN_SAMPLED_POINTS = 300
 MAX_BOUND_ERROR = 0.01
 """A larger relative distance of a sampled FPR to its bound causes a warning, as in the official package."""
 
+MIN_CARRYING = 20
+"""Fewer normal images that carry the false positives of a threshold cause a warning."""
+
 MAX_UNCERTAINTY = 1e-3
 """A larger distance between the certain bounds of a pixel metric causes a warning."""
 
@@ -179,6 +182,17 @@ def unknown_thresholds() -> str:
     return (
         "AUPIMO does not know the threshold at an FPR bound (NaN in `threshold_bounds`), as not all normal scores of "
         "that shared FPR were kept. The scores are not affected. Set `normal_buffer=None` to keep every normal score."
+    )
+
+
+def few_carry(num_carrying: float, num_normal: int, threshold: float) -> str:
+    """Say that few normal images have most false positives of a threshold."""
+    if not num_carrying < MIN_CARRYING:
+        return ""
+    return (
+        f"The shared FPR at the threshold {threshold:.6g} rests on few images: it varies as that of {num_carrying:.1f} "
+        f"images would, of {num_normal} normal ones. On other images it may be several times as large. Use more normal "
+        "images, and look at those with the most false positives."
     )
 
 

@@ -19,14 +19,14 @@ from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
 from aupimo_torchmetrics._engine import decision, sweep
-from aupimo_torchmetrics._engine.kept import NO_ID, with_ids
+from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, with_ids
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import results as _result_files
 from aupimo_torchmetrics._files.results import UNKNOWN
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics._warnings import unknown_rates
+from aupimo_torchmetrics._warnings import few_carry, unknown_rates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +177,7 @@ class OperatingPoint(NamedTuple):
     share_of_anomalous_images_with_alarm: float
     """Share of the anomalous images with at least one such pixel, in the mask or not; NaN if there is none."""
     warnings: tuple[str, ...] = ()
-    """Why rates are not known; empty if they are."""
+    """Why rates are not known, and whether the shared FPR rests on few images; empty if neither is so."""
 
     def __str__(self) -> str:
         """Show all in one line, with the mean of the TPRs."""
@@ -214,8 +214,9 @@ class AUPIMOResult:
             None if no image has one.
         version: Version of this library that computed the scores; None if another program did.
         mask_sizes: (N,) int64, element i is the number of mask pixels of image i, 0 if it is normal; None if not known.
-        warnings: Texts that say why scores or thresholds are undefined or uncertain. Those that concern what was asked
-            for were also given as warnings. Empty if there are none.
+        warnings: Texts that say why scores or thresholds are undefined or uncertain, and whether few normal images
+            carry the FPR at the upper bound. Those that concern what was asked for were also given as warnings, but not
+            the last. Empty if there are none.
 
     Example:
         >>> import torch
@@ -380,8 +381,9 @@ class AUPIMOResult:
         elif threshold is None or math.isnan(threshold):
             raise ValueError("Expected `threshold` to be a number, but got NaN.")
         kept, threshold = scored.kept, float(threshold)
-        reasons = (unknown_rates(float(kept.floor)),) if threshold < float(kept.floor) else ()
-        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), reasons)
+        reasons = [unknown_rates(float(kept.floor))] if threshold < float(kept.floor) else []
+        reasons += _few_carry(kept, threshold, self.shared_fpr)
+        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), tuple(reasons))
 
     @property
     def max_scores(self) -> Tensor | None:
@@ -657,9 +659,20 @@ def result_of(
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         paths=images.paths,
         mask_sizes=torch.where(kept.is_anomalous, kept.num_pixels, 0),
-        warnings=(*scored.of_ids, *scored.undefined, *scored.uncertain),
+        warnings=(
+            *(*scored.of_ids, *scored.undefined, *scored.uncertain),
+            *_few_carry(kept, scoring.threshold_bounds[0], shared_fpr),
+        ),
         _scoring=scored,
     )
+
+
+def _few_carry(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[str, ...]:
+    """Say that few normal images carry the mean FPR of a threshold, if so. The maximum is always that of one image."""
+    if shared_fpr == "max":
+        return ()
+    num_normal = int((~kept.is_anomalous).sum())
+    return tuple(filter(None, [few_carry(decision.num_carrying(kept, threshold), num_normal, threshold)]))
 
 
 def _from_details(details: _result_files.Details) -> AUPIMOResult:

@@ -51,7 +51,7 @@ def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
     evaluation.save(tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/images.csv")
     names = "path category defect is_anomalous mask_pixels aupimo tpr_at_lower tpr_at_upper num_pixels mask_share"
-    assert list(table) == [*names.split(), "max_score"]
+    assert list(table) == [*names.split(), "max_score", "mask_max_score"]
     assert len(table) == 12
     expected = pd.concat([scores.result.to_dataframe() for scores in evaluation.categories], ignore_index=True)
     for column in ("path", "is_anomalous", "mask_pixels"):

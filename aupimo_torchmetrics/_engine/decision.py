@@ -41,6 +41,18 @@ class Rates(NamedTuple):
     """The same of the anomalous images."""
 
 
+def num_carrying(kept: PixelScores, threshold: float) -> float:
+    """Number of normal images that carry the FPR of a threshold: as many if all have the same FPR, 1 if one has all.
+
+    It is `(sum f)^2 / sum f^2` of their FPRs f (L. Kish's effective sample size). NaN if no normal pixel reaches the
+    threshold, or if it is not known how many do.
+    """
+    if not threshold >= float(kept.floor):
+        return math.nan
+    shares = share_at_least(kept, threshold)[~kept.is_anomalous]
+    return float(shares.sum() ** 2 / (shares**2).sum())
+
+
 def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> Rates:
     """Say what a threshold does; what is not known of it is NaN.
 

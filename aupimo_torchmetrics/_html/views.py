@@ -61,7 +61,7 @@ class Model(NamedTuple):
     @classmethod
     def of(cls, name: str, result: AUPIMOResult, thresholds: Sequence[float], chosen: float | None = None) -> Model:
         """Make a model of its result, with the thresholds of the slider, ascending, and a chosen one."""
-        steps = [*thresholds]
+        steps = [] if result._scoring is None else [*thresholds]  # noqa: SLF001  of the same package
         place = None if chosen is None or not steps else bisect_left(steps, chosen)
         if place is not None and chosen is not None:
             steps.insert(place, chosen)

@@ -105,7 +105,7 @@ harm may still cost time and memory, as much as the libraries take to unpack it.
 """
 
 from aupimo_torchmetrics._errors import BadDataError
-from aupimo_torchmetrics.evaluate.apply import AppliedThreshold, AppliedThresholds, apply_thresholds
+from aupimo_torchmetrics.evaluate.apply import apply_thresholds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
@@ -113,16 +113,13 @@ from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.output import SavedFiles
 from aupimo_torchmetrics.evaluate.scoring import evaluate
-from aupimo_torchmetrics.evaluate.thresholds import ChosenThreshold, Thresholds, choose_thresholds
+from aupimo_torchmetrics.evaluate.thresholds import Thresholds, choose_thresholds
 
 __all__ = [
-    "AppliedThreshold",
-    "AppliedThresholds",
     "BadDataError",
     "BadFile",
     "BadFilesError",
     "CategoryScores",
-    "ChosenThreshold",
     "Evaluation",
     "LabelledImage",
     "MapFiles",
