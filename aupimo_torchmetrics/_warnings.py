@@ -187,12 +187,12 @@ def unknown_thresholds() -> str:
 
 def few_carry(num_carrying: float, num_normal: int, threshold: float) -> str:
     """Say that few normal images have most false positives of a threshold."""
-    if not num_carrying < MIN_CARRYING:
+    if not round(num_carrying, 6) < MIN_CARRYING:  # false for NaN
         return ""
     return (
-        f"The shared FPR at the threshold {threshold:.6g} rests on few images: it varies as that of {num_carrying:.1f} "
-        f"images would, of {num_normal} normal ones. On other images it may be several times as large. Use more normal "
-        "images, and look at those with the most false positives."
+        f"AUPIMO knows the shared FPR at the threshold {threshold:.6g} from few images: it varies as that of "
+        f"{num_carrying:.1f} images would, of {num_normal} normal ones, and on other images it may be several times as "
+        "large. Use more normal images, and look at those with the most false positives."
     )
 
 

@@ -93,18 +93,39 @@ def test_alarms_are_known_at_any_threshold(threshold: float) -> None:
         assert points[-1].share_of_normal_images_with_alarm == float(alarms[0::2].mean())
         assert points[-1].share_of_anomalous_images_with_alarm == float(alarms[1::2].mean())
     known, complete = points
-    assert complete.warnings == ()
-    if known.warnings:
-        assert math.isnan(known.shared_fpr)
+    assert ["few images" in text for text in complete.warnings] == [complete.shared_fpr > 0] * len(complete.warnings)
+    if math.isnan(known.shared_fpr):
         assert math.isnan(known.shared_fpr_interval[0])
         assert bool(known.per_image_tprs.isnan().all())
-        assert "`normal_buffer=None`" in known.warnings[0]
+        assert ["`normal_buffer=None`" in text for text in known.warnings] == [True]
     else:
+        assert known.warnings == complete.warnings
         assert known.shared_fpr == complete.shared_fpr
         assert known.per_image_tprs.tolist() == pytest.approx(complete.per_image_tprs.tolist(), abs=0, nan_ok=True)
 
 
-@pytest.mark.parametrize(("share", "has_ties"), [(0.05, False), (0.29, True)])
+@pytest.mark.parametrize(("num_high", "is_told"), [(1, True), (6, True), (19, True), (20, False), (40, False)])
+def test_few_images_that_carry_the_fpr_are_told(num_high: int, is_told: bool) -> None:
+    """Where fewer than 20 of the normal images have all false positives, result and operating point say how many."""
+    maps = torch.zeros(41, 10, 10)
+    maps[:num_high, 0, 0] = 1.0
+    masks = torch.zeros(41, 10, 10, dtype=torch.bool)
+    masks[40] = True
+    metric = AUPIMO(fpr_bounds=(1e-4, num_high / 4000))
+    metric.update(maps, masks)
+    result = metric.result()
+    for texts in (result.warnings, result.operating_point(threshold=0.5).warnings):
+        told = [text for text in texts if "few images" in text]
+        assert [f"as that of {num_high:.1f} images would, of 40 normal ones" in text for text in told] == [
+            True
+        ] * is_told
+    assert result.operating_point(threshold=2.0).warnings == ()  # no pixel reaches it
+    strict = AUPIMO(fpr_bounds=(1e-4, 1e-2), shared_fpr="max")
+    strict.update(maps, masks)
+    assert not any("few images" in text for text in strict.result().warnings)
+
+
+@pytest.mark.parametrize(("share", "has_ties"), [pytest.param(0.05, False, marks=pytest.mark.slow), (0.29, True)])
 def test_the_promise_of_alarms_holds_for_new_images(share: float, has_ties: bool) -> None:
     """Over 2,000 choices from 40 images, a fresh image raises an alarm no more often than promised."""
     generator = np.random.default_rng(0)

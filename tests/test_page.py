@@ -131,7 +131,16 @@ def lowest_scores(evaluation: Evaluation, maps: Path, category: str, fprs: list[
     return [min(score for score, share in shares.items() if share <= fpr) for fpr in fprs]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float16",
+        "float32",
+        pytest.param("float64", marks=pytest.mark.slow),
+        pytest.param("uint16", marks=pytest.mark.slow),
+        "int32",
+    ],
+)
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
     """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel.
 

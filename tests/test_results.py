@@ -203,10 +203,14 @@ def assert_same_result(actual: AUPIMOResult, expected: AUPIMOResult) -> None:
         lambda result: result.pixel_aupimo(torch.linspace(-3, 5, 1000)),
         lambda result: tuple(result.curves()),
         lambda result: tuple(result.threshold_at(fpr) for fpr in fprs),
-        *(lambda result, fpr=fpr: tuple(result.operating_point(fpr=fpr)) for fpr in fprs),
-        lambda result: tuple(result.operating_point(threshold=5.0)),
     ):
         assert_equal(ask(actual), ask(expected))
+    for asked in (*({"fpr": fpr} for fpr in fprs), {"threshold": 5.0}):
+        (*numbers, warnings), (*expected_numbers, expected_warnings) = (
+            each.operating_point(**asked) for each in (actual, expected)
+        )
+        assert_equal(numbers, expected_numbers)
+        assert warnings == expected_warnings
 
 
 @pytest.mark.parametrize("name", make_awkward_results())
@@ -374,7 +378,9 @@ def test_warnings_are_those_that_were_warned_of() -> None:
         result = metric.result()
     assert result.warnings == tuple(str(warning.message) for warning in caught)
     metric.result(), metric.compute(), result.curves(), metric.curves()  # a warning is an error here
-    silent = {name for name, each in make_awkward_results().items() if each.warnings == ()}
+    silent = {
+        name for name, each in make_awkward_results().items() if all("few images" in text for text in each.warnings)
+    }
     assert silent == {"exact", "max", "texts", "ties", "pruned"}
 
 
