@@ -30,7 +30,7 @@ from aupimo_torchmetrics._version import __version__
 __all__ = ["EXIT_CODES", "main"]
 
 EXIT_CODES = """exit codes:
-  0  done, and a score came out
+  0  done, and a score or a threshold came out
   1  data that cannot be used, or no score came out: AUPIMO is undefined (NaN)
      in every category, a package is missing, a disk error, too little memory,
      stopped by Ctrl-C

@@ -126,7 +126,8 @@ def apply_thresholds(
     Args:
         apply: File `asmaps.pt` or folder of maps to apply thresholds to. Where there are several thresholds, a folder
             of each map names its category.
-        threshold: A number for all maps, the file of `Thresholds.save`, or thresholds.
+        threshold: A number for all maps, or a file `thresholds.json`, as `aupimo threshold` and `Thresholds.save` write
+            it.
         write_masks: Folder for binary masks: PNG of 0 and 255, of the size of the map and under its path.
         write_maps: Folder for the maps as TIFF of float16, likewise.
         split: Names of folders: only maps below one of them count, as `"test_private"`.

@@ -87,6 +87,8 @@ class PairReader:
             raise BadFileError(pair.name, f"turned by a quarter: {sizes}. Please save all upright, not turned by EXIF")
         if map_size != size and not self.resize:
             raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
+        if ignored is not None and bool(ignored.all()):
+            raise BadFileError(str(pair.image.masks[0]), "every pixel of the mask is ignored")
         return LoadedPair(pair, stored, resized(stored.float(), size), mask, ignored)
 
     def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:

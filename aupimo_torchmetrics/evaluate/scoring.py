@@ -83,8 +83,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         fpr_limit: FPR up to which AUPRO is computed, in (0, 1].
         num_bins: None for exact metrics of all pixels, which keep every score of a category. Or the bins of a histogram
             that is kept instead, a power of two, and gives certain bounds; 262144 (2**18) needs a few megabytes.
-        threshold: A number for all categories, the file of `choose_thresholds`, or its thresholds: what it does to the
-            images is counted, too. None for no threshold.
+        threshold: A number for all categories, or a file `thresholds.json`, as `aupimo threshold` and
+            `Thresholds.save` write it: what it does to the images is counted. None for no threshold.
         resize: Whether maps are resized bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
         skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. Each category that
@@ -199,10 +199,7 @@ def _load(reader: PairReader, pairs: Iterable[Pair], bad_files: list[BadFile]) -
         except BadFileError as error:
             bad_files.append(error.bad_file)
             continue
-        if loaded.ignored is not None and bool(loaded.ignored.all()):
-            bad_files.append(BadFile(str(pair.image.masks[0]), "every pixel of the mask is ignored"))
-        else:
-            yield loaded
+        yield loaded
 
 
 def _score(  # noqa: PLR0917

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from numbers import Real
 from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ class Thresholds:
             return threshold
         if isinstance(threshold, (str, os.PathLike)):
             return cls.load(threshold)
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        if isinstance(threshold, bool) or not isinstance(threshold, Real):
             raise TypeError(f"Expected `threshold` to be a number or a file, but got {type(threshold).__name__}.")
         if math.isnan(threshold):
             raise SettingError("Expected `threshold` to be a number, but got NaN.")
@@ -116,10 +117,11 @@ class Thresholds:
             raise SettingError(f"Expected `threshold` to be a number or a file, but there is no file {path}.")
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]
-            are_numbers = [isinstance(each, (int, float)) and math.isfinite(each) for each in values.values()]
+            numbers = [each for each in values.values() if isinstance(each, Real) and not isinstance(each, bool)]
+            are_numbers = len(numbers) == len(values) > 0 and all(map(math.isfinite, numbers))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise BadDataError(f'Expected {path} to hold {{"thresholds": {{CATEGORY: NUMBER}}}} in JSON.') from error
-        if not are_numbers or not all(are_numbers):
+        if not are_numbers:
             raise BadDataError(
                 f"Expected {path} to hold a number for each category under thresholds, but got {values}."
             )
@@ -147,18 +149,10 @@ class Thresholds:
         rows = [["category", "images", "threshold", "FPR", "95 % interval", "alarms"]]
         for category, number, point, _ in self.chosen:
             low, high = point.shared_fpr_interval
-            alarms = f"{round(number * point.share_of_normal_images_with_alarm)} of {number}"
             interval = "" if math.isnan(low) else f"{low:.2g} to {high:.2g}"
-            rows.append(
-                [
-                    category or "(all)",
-                    str(number),
-                    f"{point.threshold:.6g}",
-                    f"{point.shared_fpr:.3g}",
-                    interval,
-                    alarms,
-                ]
-            )
+            alarms = f"{round(number * point.share_of_normal_images_with_alarm)} of {number}"
+            rates = [f"{point.threshold:.6g}", f"{point.shared_fpr:.3g}", interval, alarms]
+            rows.append([category or "(all)", str(number), *rates])
         lines = [text_table(rows, "<>>>>>"), "", self.rule]
         lines += [f"warning: {each.category or '(all)'}: {text}" for each in self.chosen for text in each.warnings]
         return "\n".join(lines)
