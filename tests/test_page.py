@@ -216,6 +216,17 @@ def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any])
     return folder / "maps", folder / "data"
 
 
+def test_chosen_threshold_counts_as_in_the_table(tmp_path: Path) -> None:
+    """0.7 is reached by a score of 0.7, though that is rounded to float32, on the page and in the table alike."""
+    normal, anomalous = np.random.default_rng(0).integers(0, 10, (2, 40, 50)) / 10
+    evaluation = evaluate(*write_one_image(tmp_path, normal, anomalous), fpr_bounds=(0.01, 0.1), threshold=0.7)
+    page = saved_page(evaluation, tmp_path / "out")
+    image = next(image for image in evaluation.categories[0].images if image["is_anomalous"])
+    steps = page.steps()[0]
+    assert steps["numFalsePositives"][steps["chosen"]] == image["false_pixels"]
+    assert image["false_pixels"] + image["found_pixels"] == (anomalous > 0.65).sum()
+
+
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_single_pixels_survive_when_a_picture_shrinks(tmp_path: Path, is_busy: bool) -> None:
     """One falsely found pixel of a large image is still one on its small picture; all pictures of it are small."""

@@ -120,7 +120,8 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     if not model.has_scored(index, content):
         return view._replace(note="No picture: map or mask are not those that were scored.")
     counts = torch.ones_like(content.mask) if content.ignored is None else ~content.ignored
-    levels = torch.bucketize(content.anomaly_map.double(), torch.tensor(model.thresholds).double(), right=True) * counts
+    thresholds = torch.tensor(model.thresholds).to(content.anomaly_map)  # a chosen one is rounded, as scores are
+    levels = torch.bucketize(content.anomaly_map, thresholds, right=True) * counts
     num_found, num_false = (
         _num_above(levels[where], len(model.thresholds)) for where in (content.mask, counts & ~content.mask)
     )
@@ -129,9 +130,8 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8)
     marks[0] = content.mask
     marks[1:3] = torch.stack([levels * content.mask, levels * ~content.mask])
-    marks[3, is_high] = (
-        1 + (model.result.pixel_aupimo(content.anomaly_map[is_high]) * (NUM_COLORS - 1)).round()
-    ).byte()
+    shares = model.result.pixel_aupimo(content.anomaly_map[is_high])
+    marks[3, is_high] = 1 + (shares * (NUM_COLORS - 1)).round().byte()
     picture = draw_picture(content.photograph, marks.numpy(), max_characters)
     steps = {
         "thresholds": [f"{threshold:.6g}" for threshold in model.thresholds],
