@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import reference
 import tifffile
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate
 
@@ -99,6 +101,94 @@ def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num
     assert text.startswith(f"image_auroc, image_aupr, image_f1_max: undefined (NaN), as {none_of}")
 
 
+def resized(array: NDArray[Any], size: tuple[int, int], mode: str) -> NDArray[Any]:
+    """Resize as papers do that compute in one size."""
+    images = torch.from_numpy(array.astype(np.float32))[None, None]
+    return np.asarray(torch.nn.functional.interpolate(images, size, mode=mode)[0, 0])
+
+
+@pytest.mark.parametrize(("size", "image_score", "share"), [(9, "top_10%", 0.1), ((11, 13), "mean", 1), (20, "max", 0)])
+def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, image_score: str, share: float) -> None:
+    """Maps are resized bilinearly and masks to the nearest pixel; an image is scored by its highest pixels."""
+    maps, masks = make_data(tmp_path)
+    pair = (size, size) if isinstance(size, int) else size
+    small = [resized(each, pair, "bilinear") for each in maps]
+    small_masks = [resized(each, pair, "nearest") > 0 for each in masks]
+    number = max(1, int(small[0].size * share))
+    scores = [float(np.sort(each, axis=None)[-number:].astype(np.float64).mean()) for each in small]
+    evaluation = evaluated(tmp_path, metrics=ALL, size=size, image_score=image_score)
+    (of_category,) = evaluation.categories
+    wanted = expected(small, small_masks, scores)
+    assert {name: of_category.values()[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
+    by_path = {image["path"]: image["image_score"] for image in of_category.images}
+    assert [by_path[f"{index}.jpg"] for index in range(len(maps))] == pytest.approx(scores, abs=ROUNDING)
+    metric = AUPIMO(fpr_bounds=BOUNDS)
+    metric.update(torch.from_numpy(np.stack(small)), torch.from_numpy(np.stack(small_masks)))
+    assert of_category.result.mean == float(metric.result().mean)
+    assert f"maps (bilinear) and masks (nearest) at {pair[0]} x {pair[1]}" in evaluation.protocols["auroc"]
+
+
+def test_masks_that_vanish_in_one_size_are_bad_files(tmp_path: Path) -> None:
+    """An image with a defect is not taken for a normal one, because its mask is small."""
+    make_data(tmp_path)
+    Image.fromarray(np.arange(14 * 17).reshape(14, 17) == 20).save(tmp_path / "5.png")
+    with pytest.raises(BadFilesError, match=r"no pixel of its mask .*5\.png is left at 3 x 3"):
+        evaluated(tmp_path, size=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"size": 0}, "one or two whole numbers"),
+        ({"size": (8, 8, 8)}, "one or two whole numbers"),
+        ({"size": 8, "resize": False}, "`size` or `resize=False`"),
+        ({"image_score": "median"}, "'top_1%', but got 'median'"),
+        ({"image_score": "top_101%"}, "'top_1%', but got 'top_101%'"),
+    ],
+)
+def test_wrong_sizes_and_scores_of_images(tmp_path: Path, settings: dict[str, Any], fault: str) -> None:
+    """What is out of range is named before any map is read."""
+    with pytest.raises(ValueError, match=fault):
+        evaluated(tmp_path, **settings)
+
+
+def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is a line for each metric, below the table, in `summary.json` and on the page; a table may give scores."""
+    make_data(tmp_path)
+    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--metrics", *ALL]
+    arguments += ["--size", "9", "--image-score", "top_2.5%", "--out", str(tmp_path / "out"), "--report"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    protocols = json.loads((tmp_path / "out/summary.json").read_text())["protocols"]
+    assert [*protocols] == ["aupimo", *ALL]
+    assert all(line in printed and line in page for line in protocols.values())
+    assert protocols["aupr"].startswith("average precision of all pixels, exact, maps (bilinear)")
+    assert protocols["image_f1_max"] == "image highest F1 of the mean of the highest 2.5% of the map"
+    text = (tmp_path / "table.csv").read_text()
+    (tmp_path / "table.csv").write_text(text.replace("own", "score"))
+    protocol = evaluated(tmp_path, metrics=["image_auroc"]).protocols["image_auroc"]
+    assert protocol == "image AUROC of the score in the table"
+
+
+def test_types_of_defects_have_every_metric(tmp_path: Path) -> None:
+    """With `by="defect"` each type is scored with all normal images, as if the others were not there."""
+    maps, masks = make_data(tmp_path, 4, 5)
+    head, *rows = (tmp_path / "table.csv").read_text().splitlines()
+    defects = ["good"] * 4 + ["a", "b", "a", "b", "b"]
+    lines = [f"{head},defect", *(f"{row},{defect}" for row, defect in zip(rows, defects, strict=True))]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    evaluation = evaluated(tmp_path, metrics=ALL, by="defect")
+    rows_of_types = evaluation.categories[0].defects()
+    for row, kind in zip(rows_of_types, ("a", "b"), strict=True):
+        chosen = [index for index, defect in enumerate(defects) if defect in {"good", kind}]
+        wanted = expected([maps[index] for index in chosen], [masks[index] for index in chosen])
+        assert {name: row[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
+        assert (row["defect"], row["num_normal"], row["num_anomalous"]) == (kind, 4, len(chosen) - 4)
+        assert all(f"{row[name]:.4f}" in evaluation.summary() for name in ALL)
+    assert evaluated(tmp_path, metrics=ALL).categories[0].values() == evaluation.categories[0].values()
+
+
 @pytest.mark.parametrize("num_bins", [None, 2**10])
 def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None) -> None:
     """A metric that is asked for alone has the same value as beside the others, exactly and in bins."""
@@ -130,7 +220,7 @@ def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pyte
     assert main([*arguments, "--num-bins", "262144", "--out", str(tmp_path / "out")]) == 0
     (binned,) = json.loads((tmp_path / "out/summary.json").read_text())["categories"]
     printed = capsys.readouterr().out
-    assert "AUPRO up to an FPR of 0.05\n" in printed
+    assert "AUPRO up to FPR 0.05, 8-connected regions, 262144 bins, at the size of the masks\n" in printed
     assert "Set `--num-bins None` for the exact value" in printed
     assert {name: binned[name] for name in ALL[4:]} == pytest.approx({n: wanted[n] for n in ALL[4:]}, abs=ROUNDING)
     assert {*binned["bounds"]} == {*ALL[:4]}

@@ -51,7 +51,7 @@ def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
     evaluation.save(tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/images.csv")
     names = "path category defect is_anomalous mask_pixels aupimo tpr_at_lower tpr_at_upper num_pixels mask_share"
-    assert list(table) == [*names.split(), "max_score", "mask_max_score"]
+    assert list(table) == [*names.split(), "max_score", "image_score", "mask_max_score"]
     assert len(table) == 12
     expected = pd.concat([scores.result.to_dataframe() for scores in evaluation.categories], ignore_index=True)
     for column in ("path", "is_anomalous", "mask_pixels"):
@@ -62,7 +62,7 @@ def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
     assert table["aupimo"].isna().tolist() == (~table["is_anomalous"]).tolist()
     for row in table.itertuples():
         scores = tifffile.imread(maps / str(row.path).replace(".png", ".tiff"))
-        assert row.max_score == pytest.approx(scores.max(), rel=1e-12)
+        assert row.max_score == row.image_score == pytest.approx(scores.max(), rel=1e-12)
         assert row.num_pixels == scores.size
         assert row.mask_share == pytest.approx(row.mask_pixels / scores.size, rel=1e-14)
         assert str(row.path).split("/")[:3:2] == [row.category, row.defect]
@@ -198,7 +198,7 @@ def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     bottle = evaluate(maps, data, fpr_bounds=BOUNDS).categories[0]
     for line, defect in zip(lines[2:4], ("crack", "hole"), strict=True):
         scores = [image["aupimo"] for image in bottle.images if image["defect"] == defect]
-        assert line.split() == [defect, "0", "2", f"{sum(scores) / 2:.4f}"]
+        assert line.split() == [defect, "3", "2", f"{sum(scores) / 2:.4f}"]
     maps, data = write_set(tmp_path / "one", ONE)
     table = pd.DataFrame({"image": each.name, "mask": "".join(map(str, each.masks))} for each in find_test_images(data))
     evaluation = evaluate(maps, table=table, fpr_bounds=BOUNDS)

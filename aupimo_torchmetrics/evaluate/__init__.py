@@ -99,6 +99,14 @@ alarm if one of its pixels reaches the threshold. `--write-masks` writes binary 
 Maps and thresholds are compared in float32. Maps alone are used in their own size, those of a data set in the size of
 its masks: resizing changes an FPR a little.
 
+## Numbers as papers report them
+
+The same maps give other numbers in another protocol. Each metric has a line that says how it was computed, below the
+table and in `summary.json`. Without options all is at the size of the masks, and an image is scored by its highest
+pixel. `--size 256` resizes maps bilinearly and masks to the nearest pixel, `--image-score top_1%` takes the mean of the
+highest share of the pixels, or `mean` of all: many papers use both. A mask of which no pixel is left is a bad file.
+`--by defect` adds a row for each type of defect, with all normal images.
+
 Files may come from anybody: no code in them is run, no path leads out of the given folders, names are shown as text,
 and the size that a file declares is checked before its pixels are read. What is not promised: a file that is made to
 harm may still cost time and memory, as much as the libraries take to unpack it.

@@ -29,6 +29,7 @@ from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_a
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.protocols import protocol_lines
 from aupimo_torchmetrics.evaluate.reading import PairReader, Size
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -58,14 +59,15 @@ class CategoryScores:
         pairs: Images and maps in the order of the result.
         images: What is known of each image, in the same order, as `images.csv` holds it: `path`, `category`, `defect`
             (empty if its type is not known), `is_anomalous`, `mask_pixels`, `aupimo`, `tpr_at_lower` and `tpr_at_upper`
-            (NaN for a normal image), `num_pixels` that count, `mask_share` of these, `max_score` of the map and
-            `mask_max_score` in the mask. With a threshold also `alarm`, `false_pixels`, `found_pixels`, and
-            `found_share` of the mask.
+            (NaN for a normal image), `num_pixels` that count, `mask_share` of these, `max_score` of the map,
+            `image_score`, by which metrics of images rank it, and `mask_max_score` in the mask. With a threshold also
+            `alarm`, `false_pixels`, `found_pixels`, and `found_share` of the mask.
         resized: Size of a map and size of its mask, for maps that were resized.
         warnings: Warnings of the metrics.
         slider_thresholds: Thresholds of the slider of a page, ascending, for shared FPRs from 1 to the lower bound.
         threshold: The threshold whose effect was counted; None if there is none.
         num_skipped: Images of the category that were not scored, as their files are bad.
+        of_defects: Metrics beside AUPIMO of the normal images and those of each type of defect, if asked for.
 
     Example:
         >>> import tempfile
@@ -100,6 +102,7 @@ class CategoryScores:
     slider_thresholds: list[float] = field(default_factory=list)
     threshold: float | None = None
     num_skipped: int = 0
+    of_defects: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def num_anomalous(self) -> int:
@@ -158,17 +161,16 @@ class CategoryScores:
         """Return the scores of each type of defect, sorted by name, of which there is an anomalous image.
 
         Returns:
-            `defect`, the type, which is empty if it is not known; `num_normal`, the images of this type whose mask is
-            empty; `num_anomalous`; and the mean `aupimo` of these. The other metrics are not those of some images.
+            `defect`, the type, which is empty if it is not known; `num_normal`, all normal images; `num_anomalous`,
+            those of this type; the mean `aupimo` of these; and of both together the other metrics, if asked for.
 
         """
         rows = []
         for defect in sorted({image["defect"] for image in self.images}):
-            images = [image for image in self.images if image["defect"] == defect]
-            scores = [image["aupimo"] for image in images if image["is_anomalous"]]
+            scores = [each["aupimo"] for each in self.images if each["is_anomalous"] and each["defect"] == defect]
             if scores:
-                counts = {"num_normal": len(images) - len(scores), "num_anomalous": len(scores)}
-                rows.append({"defect": defect, **counts, "aupimo": fmean(scores)})
+                values = {"aupimo": fmean(scores), **self.of_defects.get(defect, {})}
+                rows.append({"defect": defect, "num_normal": self.num_normal, "num_anomalous": len(scores), **values})
         return rows
 
 
@@ -224,16 +226,24 @@ class Evaluation:
             means[name] = (fmean(defined) if defined else math.nan, len(defined))
         return means
 
+    @property
+    def protocols(self) -> dict[str, str]:
+        """How each metric was computed, a line to quote beside its values, by name."""
+        first = self.categories[0]
+        has_scores = any(pair.image.score is not None for scores in self.categories for pair in scores.pairs)
+        return protocol_lines(first.other_scores, self.settings, first.result.protocol, has_scores=has_scores)
+
     def mean_at_threshold(self) -> dict[str, float]:
         """Return the mean of each rate at the thresholds over the categories in which it is defined; empty without."""
         rates = [scores.at_threshold() for scores in self.categories]
         return mean_rates(rates) if rates[0] else {}
 
-    def summary(self, by: RowsBy = "category") -> str:
+    def summary(self, by: RowsBy | None = None) -> str:
         """Return a table of the scores, the settings, warnings, and the files that were skipped.
 
         Args:
-            by: `"category"` for a row for each category, `"defect"` for a row for each type of defect too.
+            by: `"category"` for a row for each category, `"defect"` for a row for each type of defect too. None for
+                what the evaluation was asked for.
 
         Returns:
             Lines of text.
@@ -242,11 +252,12 @@ class Evaluation:
             ValueError: If `by` is not one of the choices.
 
         """
+        by = self.settings.get("by", "category") if by is None else by
         check_choice("by", by, RowsBy)
         tables = [self._table(by)]
         if self.categories[0].threshold is not None:
             tables.append(self._table_at_threshold())
-        lines = ["\n\n".join(tables), "", self.categories[0].result.protocol, *self.note_lines()]
+        lines = ["\n\n".join(tables), "", *self.protocols.values(), *self.note_lines()]
         lines += [f"warning: {line}" for line in self.warning_lines()]
         lines += [f"skipped: {line}" for line in bad_file_lines(self.bad_files)]
         return "\n".join(lines)
@@ -262,6 +273,7 @@ class Evaluation:
         folders = output.folder_names(scores.category for scores in self.categories)
         return {
             "protocol": self.categories[0].result.protocol,
+            "protocols": self.protocols,
             "settings": self.settings,
             "versions": {
                 "aupimo_torchmetrics": __version__,
@@ -421,18 +433,16 @@ class Evaluation:
 
     def note_lines(self) -> list[str]:
         """Say how metrics, maps and names are to be understood, and of which categories there is no map."""
-        limit, lines = self.settings.get("fpr_limit"), []
-        if limit is not None and "aupro" in self.categories[0].other_scores:
-            lines.append(f"AUPRO up to an FPR of {limit:g}")
+        lines = []
         for scores in self.categories:
             bounds = [f"{metric_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
             lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
-        if resized:
+        if resized and self.settings.get("size") is None:
             (old_height, old_width), (height, width) = resized[0]
             sizes = f"{old_height} x {old_width} to {height} x {width}"
             lines.append(f"Maps were resized bilinearly to the size of their masks, as {sizes}.")
-        else:
+        elif not resized:
             lines.append("Maps have the size of their masks.")
         lines += self.notes
         if self.without_maps:

@@ -175,7 +175,8 @@ def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair], di
         settings = content["settings"]
         found = find_pairs(**{name: settings[name] for name in names})
         mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
-        reader = PairReader(found.maps, settings["resize"], mask_rule)
+        size = settings.get("size")  # earlier versions knew none
+        reader = PairReader(found.maps, settings["resize"], mask_rule, None if size is None else (size[0], size[1]))
         thresholds = {
             each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
             for each in content["categories"]

@@ -7,18 +7,22 @@ are known up to certain bounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 from torchmetrics import MetricCollection
 
+from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._settings import MetricName, check_choice
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
-__all__ = ["OtherScore", "pixel_metrics", "score_images", "score_pixels"]
+__all__ = ["OtherScore", "mean_of_top", "pixel_metrics", "score_images", "score_pixels", "top_share_of"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 """Metrics of all pixels, in the order of the table."""
@@ -70,21 +74,41 @@ def score_pixels(metrics: MetricCollection) -> dict[str, OtherScore]:
     return {name: OtherScore(each.value, each.bounds, each.threshold, each.warnings) for name, each in results.items()}
 
 
-def score_images(
-    names: Collection[str], scores: Sequence[float], are_anomalous: Sequence[bool]
-) -> dict[str, OtherScore]:
+def top_share_of(image_score: str) -> float:
+    """Return the share of the highest pixels whose mean is the score of an image: 0, for the highest alone, to 1.
+
+    Raises:
+        ValueError: If it is none of `"max"`, `"mean"` and a share such as `"top_1%"`.
+
+    """
+    found = re.fullmatch(r"top_(\d+(?:\.\d+)?)%", image_score)
+    share = {"max": 0.0, "mean": 1.0}.get(image_score, float(found[1]) / 100 if found else math.nan)
+    if not 0 <= share <= 1:
+        raise SettingError(
+            f"Expected `image_score` to be 'max', 'mean' or a share as 'top_1%', but got {image_score!r}."
+        )
+    return share
+
+
+def mean_of_top(scores: Tensor, share: float) -> float:
+    """Mean of a share of the scores of a map, the highest ones: rounded down to whole pixels, at least one."""
+    number = max(1, math.floor(scores.numel() * share + 1e-9))
+    return float(torch.topk(scores.flatten(), number, sorted=False).values.double().mean())
+
+
+def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
     """Compute metrics of one score an image, which are those of pixels of maps of one pixel.
 
     Args:
         names: Which of the metrics of images to compute.
-        scores: Score of each image.
-        are_anomalous: Class of each image.
+        images: `image_score` and `is_anomalous` of each image.
 
     Returns:
         The metrics by name; NaN with a text if all images are of one class.
 
     """
     asked = [name for name in IMAGE_METRICS if name in names]
+    scores, are_anomalous = ([image[name] for image in images] for name in ("image_score", "is_anomalous"))
     if len({*are_anomalous}) < 2:
         missing = "normal" if any(are_anomalous) else "anomalous"
         text = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."

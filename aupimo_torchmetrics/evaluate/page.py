@@ -104,7 +104,7 @@ def write_evaluation_page(path: Path, evaluation: Evaluation, *, quiet: bool) ->
             title=f"AUPIMO of {names[0] if len(names) == 1 else f'{len(names)} categories'}",
             quote=categories[0].result.protocol,
             tables=[_table(evaluation), *([_table_at_threshold(evaluation)] if has_chosen else [])],
-            notes=evaluation.note_lines(),
+            notes=[*evaluation.protocols.values(), *evaluation.note_lines()],
             drawings=_drawings(categories),
             facts={name: str(value) for name, value in (summary["settings"] | summary["versions"]).items()},
             warnings=evaluation.warning_lines(),

@@ -19,7 +19,7 @@ from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, Size, image_size, is_across, read_image
 
-__all__ = ["IGNORED", "LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of"]
+__all__ = ["IGNORED", "LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of", "size_text"]
 
 IGNORED = 255
 """Stands in a target for a pixel that does not count."""
@@ -34,7 +34,7 @@ class LoadedPair(NamedTuple):
     stored_map: Tensor
     """(h, w) floating, as it is in its file."""
     anomaly_map: Tensor
-    """(H, W) float32, to which scores are rounded once, here; of the size of the mask."""
+    """(H, W) float32, to which scores are rounded once, here; of the size of the mask, or of one size for all."""
     mask: Tensor
     """(H, W) bool."""
     ignored: Tensor | None
@@ -59,6 +59,8 @@ class PairReader:
     """Whether maps are resized to the size of their masks. If not, a map of another size is a bad file."""
     mask_rule: MaskRule = field(default_factory=MaskRule)
     """What the values of mask files mean."""
+    size: Size | None = None
+    """Size of all maps and masks, if they are resized to one: maps bilinearly, masks to the nearest pixel."""
     _known_values: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict), repr=False)
     """The value that is a defect in the masks of each category, and the path of the first of them."""
 
@@ -69,8 +71,8 @@ class PairReader:
             pair: An image, and the index of its map.
 
         Returns:
-            Map and mask, both of the size of the mask. The mask of a normal image is empty and of the size of the
-            image, or of the map if maps are not resized.
+            Map and mask, both of the size of the mask, or of the one size for all. The mask of a normal image is empty
+            and of the size of the image, or of the map if maps are not resized.
 
         Raises:
             BadFileError: If one of the files cannot be evaluated, or the map is turned by a quarter: if its sides fit
@@ -87,9 +89,19 @@ class PairReader:
             raise BadFileError(pair.name, f"turned by a quarter: {sizes}. Please save all upright, not turned by EXIF")
         if map_size != size and not self.resize:
             raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
+        if self.size is not None:
+            mask, ignored = self._resized_mask(pair, mask), None if ignored is None else nearest(ignored, self.size)
         if ignored is not None and bool(ignored.all()):
             raise BadFileError(str(pair.image.masks[0]), "every pixel of the mask is ignored")
-        return LoadedPair(pair, stored, resized(stored.float(), size), mask, ignored)
+        return LoadedPair(pair, stored, resized(stored.float(), self.size or size), mask, ignored)
+
+    def _resized_mask(self, pair: Pair, mask: Tensor) -> Tensor:
+        """Mask of the one size for all; raise if nothing is left of its defect."""
+        small = nearest(mask, self.size or ())
+        if bool(mask.any()) and not bool(small.any()):
+            reason = f"no pixel of its mask {pair.image.masks[0]} is left at {size_text(size_of(small))}"
+            raise BadFileError(*bad_image(pair.image, reason))
+        return small
 
     def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:
         """Mask and ignored pixels, (H, W) bool or None, of an image whose map has a size."""
@@ -161,6 +173,16 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     between = _interpolated(torch.where(image.isfinite(), image, 0.0).double(), size)
     sign = _interpolated(torch.where(image.isinf(), image.sign(), 0.0).double(), size)
     return torch.where(sign.abs() < MIN_WEIGHT, between, sign * torch.inf).float()
+
+
+def nearest(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a mask (H, W) bool to the nearest pixel, as `torch.nn.functional.interpolate` does by default."""
+    return interpolate(mask[None, None].float(), tuple(size), mode="nearest")[0, 0].bool()
+
+
+def size_text(size: Size) -> str:
+    """Write a size as height x width."""
+    return f"{size[0]} x {size[1]}"
 
 
 def _interpolated(image: Tensor, size: Sequence[int]) -> Tensor:

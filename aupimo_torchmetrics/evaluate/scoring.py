@@ -21,16 +21,30 @@ from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import progress, require
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Layout, MetricName, SharedFPR
+from aupimo_torchmetrics._settings import (
+    DEFAULT_FPR_BOUNDS,
+    DEFAULT_FPR_LIMIT,
+    Layout,
+    MetricName,
+    RowsBy,
+    SharedFPR,
+    check_choice,
+)
 from aupimo_torchmetrics.evaluate.at_threshold import count_pixels
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.other_metrics import pixel_metrics, score_images, score_pixels
+from aupimo_torchmetrics.evaluate.other_metrics import (
+    mean_of_top,
+    pixel_metrics,
+    score_images,
+    score_pixels,
+    top_share_of,
+)
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, size_of
+from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, Size, size_of
 from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
 from aupimo_torchmetrics.evaluate.thresholds import Thresholds
 from aupimo_torchmetrics.metrics import AUPIMO
@@ -58,6 +72,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     num_bins: int | None = None,
     threshold: float | str | os.PathLike[str] | Thresholds | None = None,
     resize: bool = True,
+    size: int | Sequence[int] | None = None,
+    image_score: str = "max",
+    by: RowsBy = "category",
     skip_bad: bool = False,
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
     mask_threshold: float | None = None,
@@ -77,7 +94,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.
         metrics: What to compute beside `"aupimo"`, which is always computed: of all pixels `"auroc"`, `"aupr"` (average
             precision), `"f1_max"` and `"aupro"`; of the images `"image_auroc"`, `"image_aupr"` and `"image_f1_max"`, by
-            the column `score` of the table, or else by the highest score of each map.
+            the column `score` of the table, or else by `image_score`.
         device: Where to compute, `"cpu"`, `"cuda"` or another device of torch.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
         fpr_limit: FPR up to which AUPRO is computed, in (0, 1].
@@ -87,6 +104,12 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             `Thresholds.save` write it: what it does to the images is counted. None for no threshold.
         resize: Whether maps are resized bilinearly to the size of their masks. If not, a map of another size is a bad
             file.
+        size: Height and width to resize all maps (bilinearly) and masks (to the nearest pixel) to, or one number for
+            both, as many papers do with 256. None for the size of the masks.
+        image_score: Score of an image, for metrics of images, where no table gives it: the `"max"` or `"mean"` of its
+            map, or the mean of its highest pixels, as `"top_1%"`.
+        by: `"defect"` to compute each metric of each type of defect, too, with all normal images. For metrics of all
+            pixels, maps are read again.
         skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. Each category that
             loses images has to keep normal and anomalous ones.
         table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
@@ -136,6 +159,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     del settings["quiet"]
     require("matplotlib", "pandas", "scipy", "tqdm", extra="evaluate", needed_by="evaluate")
     settings["normal_folder"] = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
+    settings["size"] = one_size = _checked_size(size, resize=resize)
+    top_share = top_share_of(image_score)
+    check_choice("by", by, RowsBy)
     mask_rule = MaskRule(mask_threshold, ignore_index)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
     others = pixel_metrics(metrics, fpr_limit, num_bins, ignore_index=IGNORED)
@@ -145,7 +171,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     if found.bad_files and not skip_bad:  # known before any map is read
         remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
         raise BadFilesError(found.bad_files, remedy)
-    reader, bad_files = PairReader(found.maps, resize, mask_rule), list(found.bad_files)
+    reader, bad_files = PairReader(found.maps, resize, mask_rule, one_size), list(found.bad_files)
     threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in _categories(found)}
     metric, others, categories = metric.to(device), others.to(device), list[CategoryScores]()
     by_category = attrgetter("image.category")
@@ -155,7 +181,10 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             loaded = _load(reader, of_category, bad_files)
             image_warnings = ImageWarnings()
             number = threshold_of.get(category)
-            categories += filter(None, [_score(category, loaded, metric, others, metrics, image_warnings, number)])
+            scores = _score(category, loaded, metric, others, metrics, image_warnings, number, top_share)
+            categories += filter(None, [scores])
+    if by == "defect":
+        _score_defects(categories, reader, others, metrics, device, quiet=quiet)
     skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = skipped[scores.category]
@@ -168,6 +197,20 @@ def evaluate(  # noqa: PLR0917  the settings of the command
 def _categories(found: FoundPairs) -> list[str]:
     """Categories of which there is a map."""
     return sorted({pair.image.category for pair in found.pairs})
+
+
+def _checked_size(size: int | Sequence[int] | None, *, resize: bool) -> Size | None:
+    """Return height and width; raise unless they are two whole numbers above 0, and maps are to be resized at all."""
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) == 1:
+        pair *= 2
+    if len(pair) != 2 or not all(isinstance(each, int) and each > 0 for each in pair):
+        raise SettingError(f"Expected `size` to be one or two whole numbers above 0, but got {size}.")
+    if not resize:
+        raise SettingError("Expected `size` or `resize=False`, but got both.")
+    return pair
 
 
 def _as_text(setting: Any) -> Any:
@@ -210,6 +253,7 @@ def _score(  # noqa: PLR0917
     names: Sequence[str],
     image_warnings: ImageWarnings,
     threshold: float | None,
+    top_share: float,
 ) -> CategoryScores | None:
     """Score the maps of one category, a batch at a time; None if there is none.
 
@@ -221,6 +265,7 @@ def _score(  # noqa: PLR0917
         names: Metrics that were asked for, also those of images.
         image_warnings: Looks at each map and mask.
         threshold: What it does is counted; None for no threshold.
+        top_share: Share of the highest pixels of a map whose mean is the score of its image, see `top_share_of`.
 
     """
     metric.reset()
@@ -235,7 +280,7 @@ def _score(  # noqa: PLR0917
             others.update(maps, targets)
         for each in batch:
             scored.append(each.pair)
-            facts.append(_facts(each, threshold))
+            facts.append(_facts(each, threshold, top_share))
             sizes.add((size_of(each.stored_map), size_of(each.mask)))
             image_warnings.look_at(each)
             if not bool(each.mask.any()):
@@ -250,11 +295,7 @@ def _score(  # noqa: PLR0917
         {"path": pair.image.name, "category": category, "defect": pair.image.defect or "", **known, **of_map}
         for pair, known, of_map in zip(scored, result.to_dataframe()[KNOWN].to_dict("records"), facts, strict=True)
     ]
-    image_scores = [
-        image["max_score"] if pair.image.score is None else pair.image.score
-        for pair, image in zip(scored, images, strict=True)
-    ]
-    other_scores = pixel_scores | score_images(names, image_scores, [image["is_anomalous"] for image in images])
+    other_scores = pixel_scores | score_images(names, images)
     of_others = (text for each in other_scores.values() for text in each.warnings)
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
@@ -264,14 +305,39 @@ def _score(  # noqa: PLR0917
     return scores
 
 
-def _facts(loaded: LoadedPair, threshold: float | None) -> dict[str, float]:
-    """Count the pixels that are not ignored, find the highest score of these, and count what a threshold finds."""
+def _score_defects(
+    categories: Sequence[CategoryScores],
+    reader: PairReader,
+    others: MetricCollection,
+    names: Sequence[str],
+    device: torch.device,
+    *,
+    quiet: bool,
+) -> None:
+    """Compute the metrics beside AUPIMO of the normal images and those of each type of defect."""
+    types = [(scores, row["defect"]) for scores in categories for row in scores.defects()]
+    with progress(types, "scoring types of defects", "type", quiet=quiet) as shown:
+        for scores, defect in shown:
+            chosen = [not image["is_anomalous"] or image["defect"] == defect for image in scores.images]
+            pairs = [pair for pair, is_chosen in zip(scores.pairs, chosen, strict=True) if is_chosen]
+            images = [image for image, is_chosen in zip(scores.images, chosen, strict=True) if is_chosen]
+            others.reset()
+            for pair in pairs if others else ():
+                loaded = reader.read(pair)
+                others.update([loaded.anomaly_map.to(device)], [loaded.target.to(device)])
+            of_defect = score_pixels(others) | score_images(names, images)
+            scores.of_defects[defect] = {name: each.value for name, each in of_defect.items()}
+
+
+def _facts(loaded: LoadedPair, threshold: float | None, top_share: float) -> dict[str, float]:
+    """Count the pixels that are not ignored, score the image by them, and count what a threshold finds."""
     scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
     in_mask = loaded.anomaly_map[loaded.mask]
     facts = {
         "num_pixels": scores.numel(),
         "mask_share": in_mask.numel() / scores.numel(),
         "max_score": float(scores.max()),
+        "image_score": mean_of_top(scores, top_share) if loaded.pair.image.score is None else loaded.pair.image.score,
         "mask_max_score": float(in_mask.max()) if in_mask.numel() else math.nan,
     }
     return facts if threshold is None else facts | count_pixels(loaded, threshold)
