@@ -96,7 +96,7 @@ def missing_pixels(name: str, *, num_mask: int, num_normal: int) -> str:
     """Say that there is no pixel in masks, or none outside of them, so that a pixel metric is NaN."""
     if num_mask > 0 and num_normal > 0:
         return ""
-    part = "region" if name == "AUPRO" else "pixel"
+    part = "region" if name in {"AUPRO", "AU-sPRO"} else "pixel"
     missing = f"{part} in the masks" if num_mask == 0 else "pixel outside of the masks"
     return f"{name} is undefined (NaN): there is no {missing}. Add images that have one."
 

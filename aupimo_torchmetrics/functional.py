@@ -7,6 +7,7 @@ formula, its settings, warnings and errors, holds of its function.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,22 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds
-from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, is_numpy
-from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Reduction, SharedFPR, check_choice
+from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, is_numpy, plain
+from aupimo_torchmetrics._engine.saturation import saturated_areas
+from aupimo_torchmetrics._settings import (
+    DEFAULT_FPR_BOUNDS,
+    DEFAULT_FPR_LIMIT,
+    Reduction,
+    SharedFPR,
+    check_choice,
+    check_fpr_limit,
+)
+from aupimo_torchmetrics._warnings import missing_pixels, warn
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 from aupimo_torchmetrics.results import PIMOResult
 
-__all__ = ["aupimo", "aupro", "pimo", "pixel_auroc", "pixel_average_precision", "pixel_f1_max"]
+__all__ = ["au_spro", "aupimo", "aupro", "pimo", "pixel_auroc", "pixel_average_precision", "pixel_f1_max"]
 
 
 def aupimo(
@@ -169,6 +179,94 @@ def aupro(
         return value
     of_regions = metric._of_regions()  # noqa: SLF001
     return of_regions.numpy() if is_numpy(preds) else of_regions
+
+
+def au_spro(
+    preds: Sequence[Any],
+    regions: Sequence[Any],
+    saturation_areas: Sequence[Sequence[int]],
+    fpr_limit: float = DEFAULT_FPR_LIMIT,
+    *,
+    reduction: Reduction = "mean",
+) -> Any:
+    """Compute AU-sPRO, the area under the curve of saturated per-region overlap, exactly: the metric of MVTec LOCO.
+
+    A region is found as soon as its saturation area is: at a threshold that finds `t` of its pixels, its overlap is
+    `min(t, s) / s`. The curve over the false positive rate, the share of the pixels in no region that are called
+    anomalous, is integrated up to a limit and divided by it. Where `s` is the area of each region, it is AUPRO.
+
+    Args:
+        preds: N anomaly maps (H, W), floating point tensors or NumPy arrays of any sizes.
+        regions: Of each image its regions (r, H, W), bool or holding only 0 and 1; none of them is empty, and r is 0
+            for a normal image. They are those of the annotation, one channel each, and may overlap.
+        saturation_areas: Of each image the saturation areas of its r regions in pixels, at least 1. One that is larger
+            than its region counts as the area of the region.
+        fpr_limit: Limit of the false positive rate, in (0, 1]. Papers on MVTec LOCO use 0.05.
+        reduction: `"mean"` for the mean over the regions, `"none"` for one score per region.
+
+    Returns:
+        The mean score (), or with `reduction="none"` the scores (R,) of the regions, in the order of the
+        images. In [0, 1]. NaN, with a warning, if there is no region or no pixel outside of all. A tensor, or an array
+        for arrays.
+
+    Raises:
+        TypeError: If maps are not floating point.
+        ValueError: If shapes, values or numbers of images and regions do not fit, a map holds NaN, a region is empty,
+            or an area or the limit is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import au_spro
+        >>> maps = torch.arange(32.0).view(2, 4, 4)
+        >>> regions = torch.zeros(1, 4, 4, dtype=torch.bool)
+        >>> regions[0, :, 3] = True  # scores 19, 23, 27 and 31
+        >>> [round(float(au_spro(maps, [regions[:0], regions], [[], [area]], 0.3)), 3) for area in (4, 1)]
+        [0.482, 1.0]
+
+    """
+    check_choice("reduction", reduction, Reduction)
+    check_fpr_limit(fpr_limit)
+    maps = [plain(torch.as_tensor(each)) for each in preds]
+    masks = [plain(torch.as_tensor(each)) for each in regions]
+    areas = [[*each] for each in saturation_areas]
+    _check_regions(maps, masks, areas)
+    found = saturated_areas(maps, [each.bool() for each in masks], areas, float(fpr_limit))
+    if found is None:
+        num_mask = sum(map(len, masks))
+        warn([missing_pixels("AU-sPRO", num_mask=num_mask, num_normal=0 if num_mask else 1)])
+        found = torch.full((1,), math.nan, dtype=torch.float64, device="cpu")
+    value = found if reduction == "none" else found.mean()
+    if all(each.dtype != torch.float64 for each in maps):
+        value = value.float()
+    return value.numpy() if is_numpy(list(preds)) else value.to(maps[0].device if maps else value.device)
+
+
+def _check_regions(maps: Sequence[Tensor], regions: Sequence[Tensor], areas: Sequence[Sequence[int]]) -> None:
+    """Raise unless each image has a map without NaN, regions of its size that are not empty, and an area of each."""
+    if not len(maps) == len(regions) == len(areas):
+        raise ValueError(
+            "Expected `preds`, `regions` and `saturation_areas` to be of as many images, but got "
+            f"{len(maps)}, {len(regions)} and {len(areas)}."
+        )
+    for index, (scores, masks, of_image) in enumerate(zip(maps, regions, areas, strict=True)):
+        if not scores.is_floating_point():
+            raise TypeError(f"Expected `preds` to be floating point maps, but got {scores.dtype} for image {index}.")
+        if scores.ndim != 2 or masks.ndim != 3 or masks.shape[1:] != scores.shape:
+            raise ValueError(
+                "Expected maps (H, W) in `preds` and regions (r, H, W) of the same size, but got "
+                f"{tuple(scores.shape)} and {tuple(masks.shape)} for image {index}."
+            )
+        if bool(scores.isnan().any()):
+            raise ValueError(f"Expected `preds` to hold no NaN, but got NaN in the map of image {index}.")
+        if not bool(((masks == 0) | (masks == 1)).all()):
+            raise ValueError(f"Expected `regions` to hold only 0 and 1, but got other values for image {index}.")
+        if not bool((masks != 0).flatten(1).any(1).all()):
+            raise ValueError(f"Expected `regions` without empty ones, but got one for image {index}.")
+        if len(of_image) != len(masks) or not all(int(area) == area >= 1 for area in of_image):
+            raise ValueError(
+                "Expected in `saturation_areas` a whole number of pixels, 1 or more, for each of "
+                f"{len(masks)} regions, but got {list(of_image)} for image {index}."
+            )
 
 
 def pixel_auroc(preds: Maps, target: Maps, *, ignore_index: int | None = None, validate_args: bool = True) -> Any:

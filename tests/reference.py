@@ -148,6 +148,21 @@ def aupro(maps: Images, masks: Images, fpr_limit: float) -> list[float]:
     return scores
 
 
+def au_spro(maps: Images, regions: list[Images], areas: list[list[int]], fpr_limit: float) -> list[float]:
+    """Score each region by the area under its curve of saturated overlap, at every threshold."""
+    thresholds = distinct_scores(maps)
+    unions = [np.any([np.zeros_like(each, dtype=bool), *of], axis=0) for each, of in zip(maps, regions, strict=True)]
+    outside = np.concatenate([each[~union].ravel() for each, union in zip(maps, unions, strict=True)])
+    fpr = [0.0] + [np.count_nonzero(outside >= threshold) / outside.size for threshold in thresholds]
+    scores = []
+    for anomaly_map, masks, saturations in zip(maps, regions, areas, strict=True):
+        for mask, saturation in zip(masks, saturations, strict=True):
+            whole = min(saturation, np.count_nonzero(mask))
+            found = [np.count_nonzero(anomaly_map[mask] >= threshold) for threshold in thresholds]
+            scores.append(area(fpr, [0.0] + [min(number, whole) / whole for number in found], fpr_limit) / fpr_limit)
+    return scores
+
+
 def area(x: list[float], y: list[float], limit: float) -> float:
     """Integrate `y(x) dx` from 0 to a limit, segment by segment, for a polyline of ascending `x`."""
     total = 0.0

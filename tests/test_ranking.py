@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, PixelResult
+from aupimo_torchmetrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, PixelResult, functional
 from aupimo_torchmetrics.functional import aupro, pixel_auroc, pixel_average_precision, pixel_f1_max
 
 EXACT = 1e-12
@@ -266,3 +266,68 @@ def test_the_lowest_of_equally_good_thresholds_is_given() -> None:
     # at 3 one of two mask pixels is found without an error, at 1 both with two errors: F1 is 2/3 either way
     result = results(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([3.0, 1.0]))["f1"][0]
     assert (result.value, result.threshold) == (pytest.approx(2 / 3, abs=EXACT), 1.0)
+
+
+def make_regions(random: np.random.Generator, size: tuple[int, int], number: int) -> NDArray[np.bool_]:
+    """Make some rectangles, which may overlap."""
+    regions = np.zeros((number, *size), dtype=bool)
+    for region in regions:
+        row, column = random.integers(0, [size[0] - 3, size[1] - 3])
+        region[row : row + random.integers(1, 9), column : column + random.integers(1, 9)] = True
+    return regions
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("fpr_limit", [0.05, 0.3, 1.0])
+def test_au_spro_is_that_of_slow_loops(dtype: Any, fpr_limit: float) -> None:
+    """At all thresholds, with ties, overlapping regions, several in an image, and areas larger than their regions."""
+    random = np.random.default_rng(0)
+    sizes = [(14, 17), (9, 9), (14, 17), (20, 11)]
+    regions = [make_regions(random, size, number) for size, number in zip(sizes, (0, 1, 3, 5), strict=True)]
+    maps = [
+        (random.normal(size=size).round(1) + masks.any(0)).astype(dtype)
+        for size, masks in zip(sizes, regions, strict=True)
+    ]
+    areas = [[int(area) for area in random.integers(1, 40, len(masks))] for masks in regions]
+    expected = reference.au_spro(maps, [[*masks] for masks in regions], areas, fpr_limit)
+    of_regions = functional.au_spro(maps, regions, areas, fpr_limit, reduction="none")
+    assert isinstance(of_regions, np.ndarray)
+    assert of_regions == pytest.approx(expected, abs=1e-6)
+    tensors = [torch.from_numpy(each) for each in maps], [torch.from_numpy(each) for each in regions]
+    assert float(functional.au_spro(*tensors, areas, fpr_limit)) == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_au_spro_of_whole_regions_is_aupro() -> None:
+    """Where each region saturates at its area, and regions do not touch, it is AUPRO."""
+    maps, masks = np.random.default_rng(0).normal(size=(2, 20, 20)), np.zeros((2, 20, 20), dtype=bool)
+    masks[1, 2:5, 2:9] = masks[1, 10:18, 11:14] = True
+    regions = np.zeros((2, 20, 20), dtype=bool)
+    regions[0, 2:5, 2:9] = regions[1, 10:18, 11:14] = True
+    found = functional.au_spro(list(maps), [regions[:0], regions], [[], [21, 24]], 0.3)
+    assert found == pytest.approx(functional.aupro(maps, masks, 0.3), abs=1e-6)
+
+
+def test_au_spro_without_regions_is_undefined() -> None:
+    """Without a region, or without a pixel outside of all, it is NaN with one warning."""
+    for regions in (np.zeros((0, 4, 4), dtype=bool), np.ones((1, 4, 4), dtype=bool)):
+        with pytest.warns(UserWarning, match=r"AU-sPRO is undefined \(NaN\)"):
+            assert math.isnan(functional.au_spro([np.eye(4)], [regions], [[3] * len(regions)]))
+
+
+@pytest.mark.parametrize(
+    ("maps", "regions", "areas", "error", "fault"),
+    [
+        ([np.eye(4)], [], [[]], ValueError, "of as many images, but got 1, 0 and 1"),
+        ([np.eye(4, dtype=int)], [np.ones((1, 4, 4))], [[1]], TypeError, "floating point maps"),
+        ([np.eye(4)], [np.ones((1, 4, 5))], [[1]], ValueError, r"\(4, 4\) and \(1, 4, 5\) for image 0"),
+        ([np.full((4, 4), np.nan)], [np.ones((1, 4, 4))], [[1]], ValueError, "NaN in the map of image 0"),
+        ([np.eye(4)], [np.full((1, 4, 4), 255)], [[1]], ValueError, "only 0 and 1"),
+        ([np.eye(4)], [np.zeros((1, 4, 4))], [[1]], ValueError, "without empty ones"),
+        ([np.eye(4)], [np.ones((1, 4, 4))], [[]], ValueError, "for each of 1 regions"),
+        ([np.eye(4)], [np.ones((1, 4, 4))], [[0.5]], ValueError, "a whole number of pixels"),
+    ],
+)
+def test_au_spro_refuses_what_does_not_fit(maps: Any, regions: Any, areas: Any, error: Any, fault: str) -> None:
+    """Each error names what came, and of which image."""
+    with pytest.raises(error, match=fault):
+        functional.au_spro(maps, regions, areas)
