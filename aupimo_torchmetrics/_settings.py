@@ -22,7 +22,7 @@ SharedFPR: TypeAlias = Literal["mean", "max"]
 """How one shared FPR is made of the FPRs of the normal images: their mean, or their maximum, which is stricter."""
 
 MetricName: TypeAlias = Literal[
-    "aupimo", "auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max"
+    "aupimo", "auroc", "aupr", "f1_max", "aupro", "au_spro", "image_auroc", "image_aupr", "image_f1_max"
 ]
 """Metrics that can be computed from saved maps: of anomalous images, of all pixels, and of images by one score each."""
 

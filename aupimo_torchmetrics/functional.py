@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, is_numpy, plain
-from aupimo_torchmetrics._engine.saturation import saturated_areas
+from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
     DEFAULT_FPR_LIMIT,
@@ -230,7 +230,14 @@ def au_spro(
     masks = [plain(torch.as_tensor(each)) for each in regions]
     areas = [[*each] for each in saturation_areas]
     _check_regions(maps, masks, areas)
-    found = saturated_areas(maps, [each.bool() for each in masks], areas, float(fpr_limit))
+    of_images = [(scores, of.bool(), areas_of) for scores, of, areas_of in zip(maps, masks, areas, strict=True)]
+    normal = [scores[~of.any(0)] for scores, of, _ in of_images]
+    highest = [
+        highest_scores(scores, mask, area)
+        for scores, of, areas_of in of_images
+        for mask, area in zip(of, areas_of, strict=True)
+    ]
+    found = areas_of_regions(normal, highest, float(fpr_limit))
     if found is None:
         num_mask = sum(map(len, masks))
         warn([missing_pixels("AU-sPRO", num_mask=num_mask, num_normal=0 if num_mask else 1)])

@@ -13,6 +13,7 @@ import pytest
 import reference
 import tifffile
 import torch
+from data_sets import write_image, write_map
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -187,6 +188,83 @@ def test_types_of_defects_have_every_metric(tmp_path: Path) -> None:
         assert (row["defect"], row["num_normal"], row["num_anomalous"]) == (kind, 4, len(chosen) - 4)
         assert all(f"{row[name]:.4f}" in evaluation.summary() for name in ALL)
     assert evaluated(tmp_path, metrics=ALL).categories[0].values() == evaluation.categories[0].values()
+
+
+CONFIG = [
+    {"defect_name": "missing", "pixel_value": 255, "saturation_threshold": 12, "relative_saturation": False},
+    {"defect_name": "broken", "pixel_value": 254, "saturation_threshold": 0.4, "relative_saturation": True},
+    {"defect_name": "huge", "pixel_value": 253, "saturation_threshold": 9999, "relative_saturation": False},
+]
+
+
+def write_loco(folder: Path) -> tuple[Path, Path, dict[str, tuple[Arrays, list[Arrays], list[list[int]]]]]:
+    """Write a category of MVTec LOCO: masks of several files, one of them with two values; return it by kind, too."""
+    random = np.random.default_rng(0)
+    data, known = folder / "data/box", {}
+    for kind, count in (("good", 3), ("logical_anomalies", 2), ("structural_anomalies", 3)):
+        maps, regions, areas = [], [], []
+        for number in range(count):
+            layers = np.zeros((2, 15, 18), dtype=np.uint8)
+            if kind != "good":
+                layers[0, 2 : 5 + number, 3:9] = 255
+                layers[1, 4:9, 7:13] = 254
+                layers[1, 11:13, 2:15] = 253
+                for index, layer in enumerate(layers):
+                    write_image(data / f"ground_truth/{kind}/{number:03}/{index:03}.png", layer)
+            of_image = [layers[0] == 255, layers[1] == 254, layers[1] == 253] if kind != "good" else []
+            scores = (random.normal(size=(15, 18)).round(1) + layers.any(0)).astype(np.float32)
+            write_image(data / f"test/{kind}/{number:03}.png", layers[0])
+            write_map(folder / f"maps/test/{kind}/{number:03}.tiff", scores)
+            maps.append(scores)
+            regions.append(of_image)
+            areas.append([12, int(0.4 * 30), 9999][: len(of_image)])
+        known[kind] = maps, regions, areas
+    (data / "defects_config.json").write_text(json.dumps(CONFIG))
+    return folder / "maps", data, known
+
+
+def test_au_spro_is_that_of_slow_loops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all images, and of each type of defect with all normal images; the mean of the types is said."""
+    maps, data, known = write_loco(tmp_path)
+
+    def loops(*kinds: str) -> float:
+        parts = [[each for kind in kinds for each in known[kind][place]] for place in range(3)]
+        return float(np.mean(reference.au_spro(*parts, 0.3)))
+
+    arguments = ["evaluate", str(maps), "--data", str(data), "--layout", "loco", "--fpr-bounds", "1e-2", "1e-1"]
+    assert main([*arguments, "--metrics", "au_spro", "aupro", "--by", "defect", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    (category,) = summary["categories"]
+    assert category["au_spro"] == pytest.approx(loops(*known), abs=ROUNDING)
+    of_types = [loops("good", kind) for kind in ("logical_anomalies", "structural_anomalies")]
+    assert [row["au_spro"] for row in category["defects"]] == pytest.approx(of_types, abs=ROUNDING)
+    assert f"AU SPRO of box, mean of its types of defects: {np.mean(of_types):.4f}" in printed
+    assert summary["protocols"]["au_spro"].startswith("AU-sPRO up to FPR 0.3, regions of the annotation, exact, at")
+    assert [name for name in category if name in {"aupro", "au_spro"}] == ["aupro", "au_spro"]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "no defects_config.json in a folder above it"),
+        ("{}", r"no value|does not know"),
+        ("[1]", "is no list of pixel_value"),
+        (json.dumps(CONFIG[:2]), "the value 253, which defects_config.json does not know"),
+        (json.dumps([{**each, "saturation_threshold": 0} for each in CONFIG]), "not above 0"),
+        (json.dumps([{**each, "relative_saturation": True} for each in CONFIG]), "a share above 1"),
+    ],
+)
+def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, content: str | None, fault: str) -> None:
+    """A mask without its saturation area is a bad file, and `size` does not go with areas in pixels."""
+    maps, data, _ = write_loco(tmp_path)
+    (data / "defects_config.json").unlink()
+    if content is not None:
+        (data / "defects_config.json").write_text(content)
+    with pytest.raises(BadFilesError, match=fault):
+        evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"])
+    with pytest.raises(ValueError, match="`size` or the metric `au_spro`"):
+        evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"], size=8)
 
 
 @pytest.mark.parametrize("num_bins", [None, 2**10])

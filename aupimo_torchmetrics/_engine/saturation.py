@@ -18,24 +18,23 @@ from torch import Tensor
 from aupimo_torchmetrics._engine.ranking import area_shares, rank
 
 
-def saturated_areas(
-    maps: Sequence[Tensor], regions: Sequence[Tensor], areas: Sequence[Sequence[int]], fpr_limit: float
-) -> Tensor | None:
-    """AU-sPRO of each region: (R,) float64, in the order of the images; None if there is no region or no normal pixel.
+def highest_scores(scores: Tensor, region: Tensor, area: int) -> Tensor:
+    """The scores (s,) of a map (H, W) that decide of a region (H, W) bool: its highest, as many as its saturation area.
+
+    An area larger than the region is that of the region, which could not be found else.
+    """
+    return torch.topk(scores[region], min(area, int(region.sum()))).values
+
+
+def areas_of_regions(normal: Sequence[Tensor], highest: Sequence[Tensor], fpr_limit: float) -> Tensor | None:
+    """AU-sPRO of each region: (R,) float64; None if there is no region or no normal pixel.
 
     Args:
-        maps: N maps (H, W).
-        regions: The regions of each image (r, H, W) bool, none of them empty.
-        areas: The saturation area of each region in pixels; one that is larger than its region is that of the region.
+        normal: Scores of the normal pixels, in parts.
+        highest: `highest_scores` of each region.
         fpr_limit: Limit of the FPR, in (0, 1].
 
     """
-    normal = [scores[~masks.any(0)] for scores, masks in zip(maps, regions, strict=True)]
-    highest = [
-        torch.topk(scores[mask], min(area, int(mask.sum()))).values
-        for scores, masks, of_image in zip(maps, regions, areas, strict=True)
-        for mask, area in zip(masks, of_image, strict=True)
-    ]
     ranks = rank(normal, highest)
     if not ranks.is_defined:
         return None

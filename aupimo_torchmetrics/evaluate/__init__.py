@@ -107,6 +107,9 @@ pixel. `--size 256` resizes maps bilinearly and masks to the nearest pixel, `--i
 highest share of the pixels, or `mean` of all: many papers use both. A mask of which no pixel is left is a bad file.
 `--by defect` adds a row for each type of defect, with all normal images.
 
+`--metrics au_spro` is AU-sPRO of MVTec LOCO, up to `--fpr-limit` (papers: 0.05): each value but 0 in a mask file is a
+region, and the nearest `defects_config.json` above it says how much of the region has to be found.
+
 Files may come from anybody: no code in them is run, no path leads out of the given folders, names are shown as text,
 and the size that a file declares is checked before its pixels are read. What is not promised: a file that is made to
 harm may still cost time and memory, as much as the libraries take to unpack it.

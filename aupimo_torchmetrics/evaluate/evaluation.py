@@ -437,6 +437,9 @@ class Evaluation:
         for scores in self.categories:
             bounds = [f"{metric_title(name)} {low:.4f} to {high:.4f}" for name, (low, high) in scores.bounds().items()]
             lines += [f"certain bounds: {scores.category}: {', '.join(bounds)}"] if bounds else []
+            of_types = [values["au_spro"] for values in scores.of_defects.values() if "au_spro" in values]
+            if of_types:  # as papers on MVTec LOCO report it
+                lines.append(f"AU SPRO of {scores.category}, mean of its types of defects: {fmean(of_types):.4f}")
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
         if resized and self.settings.get("size") is None:
             (old_height, old_width), (height, width) = resized[0]

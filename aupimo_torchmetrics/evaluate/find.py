@@ -175,8 +175,8 @@ def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair], di
         settings = content["settings"]
         found = find_pairs(**{name: settings[name] for name in names})
         mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
-        size = settings.get("size")  # earlier versions knew none
-        reader = PairReader(found.maps, settings["resize"], mask_rule, None if size is None else (size[0], size[1]))
+        size = settings.get("size") and (settings["size"][0], settings["size"][1])  # earlier versions knew none
+        reader = PairReader(found.maps, settings["resize"], mask_rule, size=size)
         thresholds = {
             each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
             for each in content["categories"]

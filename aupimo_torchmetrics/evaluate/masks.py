@@ -114,7 +114,7 @@ def read_mask(
     found = []
     for path in map(str, paths):
         with naming(path), refusing():
-            found.append(_find_defect(_read_pixels(Path(path)), rule, has_classes, known, path))
+            found.append(_find_defect(read_pixels(Path(path)), rule, has_classes, known, path))
     masks, ignored = zip(*found, strict=True)
     if len({mask.shape for mask in masks}) > 1:
         raise BadFileError(str(paths[0]), f"masks of several sizes: {sorted({mask.shape for mask in masks})}")
@@ -123,7 +123,7 @@ def read_mask(
     return torch.from_numpy(mask), torch.from_numpy(without) if without.any() else None
 
 
-def _read_pixels(path: Path) -> NDArray[Any]:
+def read_pixels(path: Path) -> NDArray[Any]:
     """Read (H, W) numbers, or (H, W, 3) colours as seen on black."""
     if path.suffix.lower() == ".npy":
         array = open_npy(path)

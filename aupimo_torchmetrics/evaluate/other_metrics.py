@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -17,15 +18,20 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._settings import MetricName, check_choice
+from aupimo_torchmetrics._warnings import missing_pixels
+from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
-__all__ = ["OtherScore", "mean_of_top", "pixel_metrics", "score_images", "score_pixels", "top_share_of"]
+__all__ = ["OtherMetrics", "OtherScore", "mean_of_top", "score_images", "top_share_of"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 """Metrics of all pixels, in the order of the table."""
+SATURATED = "au_spro"
+"""The metric of the regions of an annotation, which follows them."""
 IMAGE_METRICS: dict[str, Callable[..., Any]] = {
     "image_auroc": pixel_auroc,
     "image_aupr": pixel_average_precision,
@@ -53,25 +59,94 @@ class OtherScore(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def pixel_metrics(
-    names: Collection[str], fpr_limit: float, num_bins: int | None, ignore_index: int
-) -> MetricCollection:
-    """Make those of the metrics of all pixels that have a name; raise if a name is none of a metric."""
-    for name in names:
-        check_choice("metrics", name, MetricName)
-    collection = {
-        "auroc": PixelAUROC(num_bins=num_bins, ignore_index=ignore_index),
-        "aupr": PixelAveragePrecision(num_bins=num_bins, ignore_index=ignore_index),
-        "f1_max": PixelF1Max(num_bins=num_bins, ignore_index=ignore_index),
-        "aupro": AUPRO(fpr_limit, num_bins=num_bins, ignore_index=ignore_index),
-    }
-    return MetricCollection({name: metric for name, metric in collection.items() if name in names})
+class SaturatedOverlap:
+    """AU-sPRO of images that come one after the other. It keeps every normal score, and the highest of each region.
+
+    Args:
+        fpr_limit: Limit of the FPR.
+
+    """
+
+    def __init__(self, fpr_limit: float) -> None:
+        self._fpr_limit = fpr_limit
+        self._normal: list[Tensor] = []
+        self._highest: list[Tensor] = []
+
+    def add(self, loaded: LoadedPair) -> None:
+        """Add an image."""
+        is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
+        self._normal.append(loaded.anomaly_map[is_normal])
+        for region, area in zip(*loaded.regions, strict=True):
+            self._highest.append(highest_scores(loaded.anomaly_map, region, area))
+
+    def score(self) -> OtherScore:
+        """Return the mean over the regions; NaN with a text if there is none, or no normal pixel."""
+        found = areas_of_regions(self._normal, self._highest, self._fpr_limit)
+        if found is None:
+            num_normal = sum(map(len, self._normal))
+            text = missing_pixels("AU-sPRO", num_mask=len(self._highest), num_normal=num_normal)
+            return OtherScore(math.nan, (math.nan, math.nan), warnings=(text,))
+        value = float(found.mean())
+        return OtherScore(value, (value, value))
 
 
-def score_pixels(metrics: MetricCollection) -> dict[str, OtherScore]:
-    """Return the metrics of all pixels by name."""
-    results = {name: cast("PixelAUROC", metrics[name]).result() for name in PIXEL_METRICS if name in metrics}
-    return {name: OtherScore(each.value, each.bounds, each.threshold, each.warnings) for name, each in results.items()}
+class OtherMetrics:
+    """The metrics beside AUPIMO that were asked for, of images that come in batches.
+
+    Args:
+        names: Which of them, in any order; others are an error.
+        fpr_limit: Limit of the FPR of AUPRO and AU-sPRO.
+        num_bins: None for exact metrics of all pixels, or the bins of a histogram.
+        device: Where to compute those of all pixels.
+
+    """
+
+    def __init__(self, names: Collection[str], fpr_limit: float, num_bins: int | None, device: torch.device) -> None:
+        for name in names:
+            check_choice("metrics", name, MetricName)
+        of_pixels = {
+            "auroc": PixelAUROC(num_bins=num_bins, ignore_index=IGNORED),
+            "aupr": PixelAveragePrecision(num_bins=num_bins, ignore_index=IGNORED),
+            "f1_max": PixelF1Max(num_bins=num_bins, ignore_index=IGNORED),
+            "aupro": AUPRO(fpr_limit, num_bins=num_bins, ignore_index=IGNORED),
+        }
+        collection = MetricCollection({name: metric for name, metric in of_pixels.items() if name in names})
+        self._of_pixels, self._device = collection.to(device), device
+        self._names, self._fpr_limit = names, fpr_limit
+        self._regions = SaturatedOverlap(fpr_limit)
+        self.has_regions = SATURATED in names
+        self.has_maps = len(collection) > 0 or self.has_regions
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._of_pixels.reset()
+        self._regions = SaturatedOverlap(self._fpr_limit)
+
+    def update(self, batch: Sequence[LoadedPair]) -> None:
+        """Add some images."""
+        if self._of_pixels:
+            maps = [each.anomaly_map.to(self._device) for each in batch]
+            self._of_pixels.update(maps, [each.target.to(self._device) for each in batch])
+        for each in batch if self.has_regions else ():
+            self._regions.add(each)
+
+    def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
+        """Return the metrics by name, with their warnings.
+
+        Args:
+            images: `image_score` and `is_anomalous` of each image, for those of images.
+
+        """
+        found = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in PIXEL_METRICS:
+                if name in self._of_pixels:
+                    result = cast("PixelAUROC", self._of_pixels[name]).result()
+                    found[name] = OtherScore(result.value, result.bounds, result.threshold, result.warnings)
+        if self.has_regions:
+            found[SATURATED] = self._regions.score()
+        return found | score_images(self._names, images)
 
 
 def top_share_of(image_score: str) -> float:

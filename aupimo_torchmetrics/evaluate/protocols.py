@@ -40,6 +40,8 @@ def protocol_lines(
         lines[name] = f"{kind} of all pixels, {how}"
         if name == "aupro":
             lines[name] = f"AUPRO up to FPR {settings['fpr_limit']:g}, 8-connected regions, {how}"
+        elif name == "au_spro":
+            lines[name] = f"AU-sPRO up to FPR {settings['fpr_limit']:g}, regions of the annotation, exact, {place}"
         elif name.startswith("image_"):
             lines[name] = f"image {kind} of the {'score in the table' if has_scores else of_image}"
     return lines

@@ -18,6 +18,7 @@ from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, Size, image_size, is_across, read_image
+from aupimo_torchmetrics.evaluate.regions import Regions, read_regions
 
 __all__ = ["IGNORED", "LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of", "size_text"]
 
@@ -39,6 +40,8 @@ class LoadedPair(NamedTuple):
     """(H, W) bool."""
     ignored: Tensor | None
     """(H, W) bool, true for a pixel that does not count; None if all count."""
+    regions: Regions
+    """Regions of the annotation, if they are read; else none."""
 
     @property
     def target(self) -> Tensor:
@@ -59,6 +62,8 @@ class PairReader:
     """Whether maps are resized to the size of their masks. If not, a map of another size is a bad file."""
     mask_rule: MaskRule = field(default_factory=MaskRule)
     """What the values of mask files mean."""
+    has_regions: bool = False
+    """Whether regions of the annotation are read, too."""
     size: Size | None = None
     """Size of all maps and masks, if they are resized to one: maps bilinearly, masks to the nearest pixel."""
     _known_values: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict), repr=False)
@@ -93,7 +98,8 @@ class PairReader:
             mask, ignored = self._resized_mask(pair, mask), None if ignored is None else nearest(ignored, self.size)
         if ignored is not None and bool(ignored.all()):
             raise BadFileError(str(pair.image.masks[0]), "every pixel of the mask is ignored")
-        return LoadedPair(pair, stored, resized(stored.float(), self.size or size), mask, ignored)
+        regions = read_regions(pair.image.masks, ignored) if self.has_regions else Regions([], [])
+        return LoadedPair(pair, stored, resized(stored.float(), self.size or size), mask, ignored, regions)
 
     def _resized_mask(self, pair: Pair, mask: Tensor) -> Tensor:
         """Mask of the one size for all; raise if nothing is left of its defect."""

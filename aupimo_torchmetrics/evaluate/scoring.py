@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import progress, require
@@ -36,13 +35,7 @@ from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.other_metrics import (
-    mean_of_top,
-    pixel_metrics,
-    score_images,
-    score_pixels,
-    top_share_of,
-)
+from aupimo_torchmetrics.evaluate.other_metrics import OtherMetrics, mean_of_top, top_share_of
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, Size, size_of
 from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
@@ -93,11 +86,12 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         fpr_bounds: Lower and upper bound of the shared FPR; the default is that of the paper.
         num_thresholds: None for the exact score, or how many thresholds to sample, at least 2.
         metrics: What to compute beside `"aupimo"`, which is always computed: of all pixels `"auroc"`, `"aupr"` (average
-            precision), `"f1_max"` and `"aupro"`; of the images `"image_auroc"`, `"image_aupr"` and `"image_f1_max"`, by
-            the column `score` of the table, or else by `image_score`.
+            precision), `"f1_max"` and `"aupro"`; of the regions of an annotation, as in MVTec LOCO, `"au_spro"`; of the
+            images `"image_auroc"`, `"image_aupr"` and `"image_f1_max"`, by the column `score` of the table, or else by
+            `image_score`.
         device: Where to compute, `"cpu"`, `"cuda"` or another device of torch.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
-        fpr_limit: FPR up to which AUPRO is computed, in (0, 1].
+        fpr_limit: FPR up to which AUPRO and AU-sPRO are computed, in (0, 1].
         num_bins: None for exact metrics of all pixels, which keep every score of a category. Or the bins of a histogram
             that is kept instead, a power of two, and gives certain bounds; 262144 (2**18) needs a few megabytes.
         threshold: A number for all categories, or a file `thresholds.json`, as `aupimo threshold` and
@@ -164,16 +158,18 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     check_choice("by", by, RowsBy)
     mask_rule = MaskRule(mask_threshold, ignore_index)
     metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
-    others = pixel_metrics(metrics, fpr_limit, num_bins, ignore_index=IGNORED)
     device = _checked_device(device)
+    others = OtherMetrics(metrics, fpr_limit, num_bins, device)
+    if others.has_regions and size is not None:
+        raise SettingError("Expected `size` or the metric `au_spro`, which is of pixels of the masks, but got both.")
     thresholds = None if threshold is None else Thresholds.read(threshold)
     found = find_pairs(maps, data, table, layout, map_suffix, settings["normal_folder"], follow_links)
     if found.bad_files and not skip_bad:  # known before any map is read
         remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
         raise BadFilesError(found.bad_files, remedy)
-    reader, bad_files = PairReader(found.maps, resize, mask_rule, one_size), list(found.bad_files)
+    reader, bad_files = PairReader(found.maps, resize, mask_rule, others.has_regions, one_size), list(found.bad_files)
     threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in _categories(found)}
-    metric, others, categories = metric.to(device), others.to(device), list[CategoryScores]()
+    metric, categories = metric.to(device), list[CategoryScores]()
     by_category = attrgetter("image.category")
     pairs = sorted(found.pairs, key=by_category)
     with progress(pairs, "scoring", "map", quiet=quiet) as shown:
@@ -181,10 +177,10 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             loaded = _load(reader, of_category, bad_files)
             image_warnings = ImageWarnings()
             number = threshold_of.get(category)
-            scores = _score(category, loaded, metric, others, metrics, image_warnings, number, top_share)
+            scores = _score(category, loaded, metric, others, image_warnings, number, top_share)
             categories += filter(None, [scores])
     if by == "defect":
-        _score_defects(categories, reader, others, metrics, device, quiet=quiet)
+        _score_defects(categories, reader, others, quiet=quiet)
     skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = skipped[scores.category]
@@ -249,8 +245,7 @@ def _score(  # noqa: PLR0917
     category: str,
     loaded: Iterator[LoadedPair],
     metric: AUPIMO,
-    others: MetricCollection,
-    names: Sequence[str],
+    others: OtherMetrics,
     image_warnings: ImageWarnings,
     threshold: float | None,
     top_share: float,
@@ -261,8 +256,7 @@ def _score(  # noqa: PLR0917
         category: Name of the category.
         loaded: Its maps and masks.
         metric: AUPIMO, which is reset.
-        others: Metrics of all pixels, as far as they were asked for; likewise.
-        names: Metrics that were asked for, also those of images.
+        others: The metrics beside it; likewise.
         image_warnings: Looks at each map and mask.
         threshold: What it does is counted; None for no threshold.
         top_share: Share of the highest pixels of a map whose mean is the score of its image, see `top_share_of`.
@@ -274,10 +268,8 @@ def _score(  # noqa: PLR0917
     facts, sizes, sample = [], set(), NormalSample()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
-        targets = [each.target.to(metric.device) for each in batch]
-        metric.update(maps, targets)
-        if others:
-            others.update(maps, targets)
+        metric.update(maps, [each.target.to(metric.device) for each in batch])
+        others.update(batch)
         for each in batch:
             scored.append(each.pair)
             facts.append(_facts(each, threshold, top_share))
@@ -290,12 +282,11 @@ def _score(  # noqa: PLR0917
     with warnings.catch_warnings():  # the summary says them, with the category
         warnings.simplefilter("ignore")
         result = replace(metric.result(), paths=[pair.image.name for pair in scored])
-        pixel_scores = score_pixels(others)
     images = [
         {"path": pair.image.name, "category": category, "defect": pair.image.defect or "", **known, **of_map}
         for pair, known, of_map in zip(scored, result.to_dataframe()[KNOWN].to_dict("records"), facts, strict=True)
     ]
-    other_scores = pixel_scores | score_images(names, images)
+    other_scores = others.scores(images)
     of_others = (text for each in other_scores.values() for text in each.warnings)
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
@@ -306,27 +297,19 @@ def _score(  # noqa: PLR0917
 
 
 def _score_defects(
-    categories: Sequence[CategoryScores],
-    reader: PairReader,
-    others: MetricCollection,
-    names: Sequence[str],
-    device: torch.device,
-    *,
-    quiet: bool,
+    categories: Sequence[CategoryScores], reader: PairReader, others: OtherMetrics, *, quiet: bool
 ) -> None:
     """Compute the metrics beside AUPIMO of the normal images and those of each type of defect."""
     types = [(scores, row["defect"]) for scores in categories for row in scores.defects()]
     with progress(types, "scoring types of defects", "type", quiet=quiet) as shown:
         for scores, defect in shown:
-            chosen = [not image["is_anomalous"] or image["defect"] == defect for image in scores.images]
-            pairs = [pair for pair, is_chosen in zip(scores.pairs, chosen, strict=True) if is_chosen]
-            images = [image for image, is_chosen in zip(scores.images, chosen, strict=True) if is_chosen]
             others.reset()
-            for pair in pairs if others else ():
-                loaded = reader.read(pair)
-                others.update([loaded.anomaly_map.to(device)], [loaded.target.to(device)])
-            of_defect = score_pixels(others) | score_images(names, images)
-            scores.of_defects[defect] = {name: each.value for name, each in of_defect.items()}
+            images = []
+            for image, pair in zip(scores.images, scores.pairs, strict=True):
+                if not image["is_anomalous"] or image["defect"] == defect:
+                    images.append(image)
+                    others.update([reader.read(pair)] if others.has_maps else [])
+            scores.of_defects[defect] = {name: each.value for name, each in others.scores(images).items()}
 
 
 def _facts(loaded: LoadedPair, threshold: float | None, top_share: float) -> dict[str, float]:
