@@ -4,6 +4,8 @@ The paper's protocol samples K thresholds evenly from the lowest to the highest 
 between the FPR bounds. Its scores are compared with the exact ones, of maps as they are and with an outlier; the
 official package is measured alike if it is installed. The exact score itself is compared with a slow integration from
 the definition, `tests/reference.py`, by the test suite.
+
+A last table shows what else moves AUPIMO: other protocols on the same maps.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import warnings
 import torch
 from peers import official
 from torch import Tensor
+from torch.nn.functional import interpolate
 from workloads import Workload, versions
 
 from aupimo_torchmetrics import AUPIMO
@@ -47,8 +50,37 @@ def row(name: str, found: tuple[Tensor, int | None], exact: Tensor) -> str:
     return f"{name:20}{float(differences.amax()):>10.1e}{float(differences.mean()):>10.1e}{num_points:>13}"
 
 
+def print_protocols(maps: Tensor, masks: Tensor, exact: Tensor) -> None:
+    """Print how far the scores of other protocols lie from those of the definition."""
+    is_anomalous = masks.flatten(1).any(1)
+    # The pixels outside of its mask make another normal image of each anomalous one; 255 does not count.
+    rests = masks[is_anomalous].to(torch.uint8) * 255
+    both = torch.cat([maps, maps[is_anomalous]]), torch.cat([masks.to(torch.uint8), rests])
+    threshold = AUPIMO(fpr_bounds=FPR_BOUNDS)
+    threshold.update(maps, masks)
+    highest = threshold.result().threshold_at(FPR_BOUNDS[1])
+    small = (
+        interpolate(maps[:, None], size=256, mode="bilinear")[:, 0],
+        interpolate(masks[:, None].float(), size=256)[:, 0],
+    )
+    protocols = {
+        "300 thresholds": (300, maps, masks),
+        "normal pixels of anomalous images, too": (None, *both),
+        "maps and masks at 256 x 256": (None, *small),
+        "maps clamped at the threshold of the upper bound": (None, maps.clamp(max=highest), masks),
+    }
+    print(f"\nother protocols; mean of the exact scores {float(exact.nanmean()):.4f}")
+    print(f"{'':50}{'mean':>8}{'largest difference':>20}")
+    for name, (num_thresholds, scores, target) in protocols.items():
+        metric = AUPIMO(num_thresholds, FPR_BOUNDS, ignore_index=255)
+        metric.update(scores, target)
+        found = metric.result().aupimos[: len(exact)]
+        difference = float((found - exact)[~exact.isnan()].abs().amax())
+        print(f"{name:50}{float(found.nanmean()):>8.4f}{difference:>20.3f}")
+
+
 def main() -> None:
-    """Print a table for the maps as they are, and with an outlier."""
+    """Print tables for the maps as they are, with an outlier, and in other protocols."""
     warnings.simplefilter("ignore")  # the table shows what they warn of
     print(versions())
     maps, masks = (torch.as_tensor(each) for each in next(WORKLOAD.batches(16)))
@@ -69,6 +101,7 @@ def main() -> None:
                 print(row(f"official, {number:,}", (answer.aupimos, answer.num_threshs), exact))
             except (RuntimeError, TypeError, ValueError) as error:
                 print(textwrap.shorten(f"official, {number:,}  raises: {error}", 100))
+    print_protocols(maps, masks, scored(None, maps, masks)[0])
 
 
 if __name__ == "__main__":
