@@ -216,11 +216,17 @@ def _check_out(given: dict[str, Any]) -> None:
     for name in ("report", "heatmaps"):
         if name in given and "out" not in given:
             raise SettingError(f"Expected `out` with `{name}`, which is written there, but got none.")
-    out = Path(given.get("out", ".")).absolute()
-    nearest = next(path for path in (out, *out.parents) if path.exists())
-    if "out" in given and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+    for name in ("out", "write_masks", "write_maps"):
+        if name in given:
+            _check_folder(name, Path(given[name]).absolute())
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Raise unless a folder can be made and written to."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         fault = "may not be written to" if nearest.is_dir() else "is a file"
-        raise OSError(f"Expected `out` to be a folder, but {nearest} {fault}.")
+        raise OSError(f"Expected `{name}` to be a folder, but {nearest} {fault}.")
 
 
 def _print(text: str) -> None:
@@ -247,6 +253,7 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
     """Score saved anomaly maps against the masks of a data set."""
     require(*EVALUATE_PACKAGES, extra="evaluate", needed_by=NEEDED_BY)
     from aupimo_torchmetrics.evaluate import Evaluation, evaluate  # noqa: PLC0415
+    from aupimo_torchmetrics.evaluate.written import check_apart  # noqa: PLC0415
 
     parser.description = f"{_evaluate.__doc__ or ''} Without `--out`, scores of a file asmaps.pt are written beside it."
     parser.add_options(
@@ -272,6 +279,8 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
     _check_out(given)
     if "write_masks" in given and "threshold" not in given:
         raise SettingError("Expected a `threshold` with `write_masks`, but got none.")
+    if "write_masks" in given:
+        check_apart("write_masks", given["write_masks"], [given.get("maps"), given.get("data")])
     evaluation = evaluate(**_of(evaluate, given))
     lines = [parser.with_options(evaluation.summary(**_of(Evaluation.summary, given)))]
     hints = ["Nothing was written: --out DIR keeps scores, curves and pictures."]
@@ -283,11 +292,13 @@ def _evaluate(parser: _Parser, argv: Sequence[str]) -> int:
             lines.append(f"Left of an earlier evaluation, and not of this one: {left}")
         hints = [f"Scores, curves, tables and pictures: {given['out']}"]
         hints += [f"Open in a browser: {Path(given['out'], 'report.html')}"] if "report" in given else []
-    if "write_masks" in given:
-        masks = evaluation.write_masks(given["write_masks"], quiet="quiet" in given)
-        hints.append(f"{len(masks)} masks: {given['write_masks']}")
-    lines += [] if "quiet" in given else hints
-    _print(json_text(evaluation.to_dict()) if "json" in given else "\n".join(lines))
+    try:
+        if "write_masks" in given:
+            masks = evaluation.write_masks(given["write_masks"], quiet="quiet" in given)
+            hints.append(f"{len(masks)} masks: {given['write_masks']}")
+    finally:  # the scores are there, whatever becomes of the masks
+        lines += [] if "quiet" in given else hints
+        _print(json_text(evaluation.to_dict()) if "json" in given else "\n".join(lines))
     return parser.code_of_scores(scores.result.mean for scores in evaluation.categories)
 
 
@@ -340,23 +351,38 @@ def _threshold(parser: _Parser, argv: Sequence[str]) -> int:
     parser.add_options(apply_thresholds, apply={"metavar": "MAPS"}, threshold=THRESHOLD_OPTION)
     parser.add("json", action="store_true", help="Print what `out` writes instead of tables.")
     given = vars(parser.parse_args(argv))
-    if "apply" not in given and {"threshold", "write_masks", "write_maps"} & {*given}:
-        raise SettingError("Expected `apply` with `threshold`, `write_masks` and `write_maps`, but got none.")
-    if {"apply", "maps", "split"} <= {*given}:
-        raise SettingError("Expected `split` where maps are chosen from or applied to, but got both; use two commands.")
-    texts, number = [], given.get("threshold")
+    _check_threshold_options(given)
+    contents, texts, number = dict[str, Any](), [], given.get("threshold")
     if number is None:
-        chosen = number = choose_thresholds(**_of(choose_thresholds, given))
+        number = choose_thresholds(**_of(choose_thresholds, given))
         if "out" in given:
-            chosen.save(given["out"])
-        texts.append(json_text(chosen.to_dict()) if "json" in given else chosen.summary())
-    elif {"maps", "fpr", "alarms", "out"} & {*given}:
-        raise SettingError("Expected `threshold` or `maps` to choose one from, but got both.")
+            number.save(given["out"])
+        contents, texts = number.to_dict(), [number.summary()]
     if "apply" in given:
         applied = apply_thresholds(**_of(apply_thresholds, {**given, "threshold": number}))
-        texts.append("" if "json" in given else applied.summary())
-    _print("\n\n".join(filter(None, texts)))
+        contents, texts = contents | applied.to_dict(), [*texts, applied.summary()]
+    _print(json_text(contents) if "json" in given else "\n\n".join(texts))
     return 0
+
+
+def _check_threshold_options(given: dict[str, Any]) -> None:
+    """Raise unless the options go together, and there can be the files that are to be written."""
+    of_applying = {"threshold", "apply", "write_masks", "write_maps"}
+    others = {*given} - of_applying - {"split", "map_suffix", "follow_links", "quiet", "json"}
+    if "apply" not in given and of_applying & {*given}:
+        raise SettingError("Expected `apply` with `threshold`, `write_masks` and `write_maps`, but got none.")
+    if "threshold" in given and others:
+        raise SettingError(f"Expected `threshold`, or to choose one, but got it and `{'`, `'.join(sorted(others))}`.")
+    if "threshold" not in given and not {"fpr", "alarms"} & {*given}:
+        raise SettingError("Expected one of `fpr` and `alarms` to choose a threshold, or a `threshold`, but got none.")
+    if "threshold" not in given and {"apply", "split"} <= {*given}:
+        raise SettingError("Expected `split` where maps are chosen from or applied to, but got both; use two commands.")
+    _check_out({name: given[name] for name in ("write_masks", "write_maps") if name in given})
+    if "out" in given:
+        out = Path(given["out"]).absolute()
+        if out.is_dir():
+            raise OSError(f"Expected `out` to be a file, but {out} is a folder.")
+        _check_folder("out", out.parent)
 
 
 _COMMANDS = {"demo": _demo, "evaluate": _evaluate, "compare": _compare, "threshold": _threshold}

@@ -20,6 +20,7 @@ from PIL import Image
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import (
     BadDataError,
+    BadFilesError,
     Evaluation,
     Thresholds,
     apply_thresholds,
@@ -28,6 +29,7 @@ from aupimo_torchmetrics.evaluate import (
 )
 
 BOUNDS = (1e-2, 1e-1)
+COMMAND = ["evaluate", "--fpr-bounds", "1e-2", "1e-1"]
 SIZES = {"bottle": (20, 24), "screw": (31, 17)}
 
 
@@ -127,7 +129,7 @@ def test_threshold_of_alarms_is_that_of_a_sorted_list(tmp_path: Path) -> None:
         score = np.sort(maps.max((1, 2)))[math.ceil((1 - share) * 31 - 1e-9) - 1]
         thresholds = choose_thresholds(tmp_path, alarms=share)
         assert thresholds.of("any") == np.nextafter(score, np.float32(np.inf))
-        assert f"at most {share}" in thresholds.rule
+        assert f"probability {share} at most" in thresholds.rule
     with pytest.raises(BadDataError, match=r"99 normal images or more .* maps has 30"):
         choose_thresholds(tmp_path, alarms=0.01)
 
@@ -146,7 +148,11 @@ def test_tied_scores_are_warned_of(tmp_path: Path) -> None:
     """A threshold above all scores, as too many share the highest one, is no choice."""
     write_map(tmp_path / "0.npy", np.minimum(np.random.default_rng(0).normal(size=(40, 40)), 0.5))
     (chosen,) = choose_thresholds(tmp_path, fpr=0.05).chosen
-    assert any("share the highest score" in text for text in chosen.warnings)
+    assert any("the highest score alone has an FPR of 0.3" in text for text in chosen.warnings)
+    for number in range(20):
+        write_map(tmp_path / f"{number}.npy", np.minimum(np.random.default_rng(number).normal(size=(40, 40)), 0.5))
+    (chosen,) = choose_thresholds(tmp_path, alarms=0.1).chosen
+    assert any("20 of them share the highest score" in text for text in chosen.warnings)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +326,17 @@ def test_threshold_of_another_unit_is_warned_of(found: tuple[Path, Path, Path], 
 
 @pytest.mark.parametrize(
     "content",
-    ["{}", "[]", "nonsense", '{"thresholds": {}}', '{"thresholds": {"a": "0.5"}}', '{"thresholds": {"a": NaN}}'],
+    [
+        "{}",
+        "[]",
+        "nonsense",
+        '{"thresholds": {}}',
+        '{"thresholds": {"a": "0.5"}}',
+        '{"thresholds": {"a": NaN}}',
+        '{"thresholds": {"a": true}}',
+        '{"thresholds": {"a": 1e400}}',
+        f'{{"thresholds": {{"a": {"9" * 400}}}}}',
+    ],
 )
 def test_file_without_thresholds_is_refused(tmp_path: Path, content: str) -> None:
     """What does not hold a number for each category is no file of thresholds."""
@@ -346,12 +362,16 @@ def test_category_without_threshold_is_refused_before_maps_are_read(
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["MAPS"], "exactly one of `--fpr` and `--alarms`"),
+        (["MAPS"], "one of `--fpr` and `--alarms` to choose a threshold, or a `--threshold`"),
+        (["MAPS", "--fpr", "0.1", "--ignore-index", "7"], "`--ignore-index` with `--data` or `--table` only"),
+        (["--threshold", "5", "--apply", "MAPS", "--data", "x"], "but got it and `--data`"),
+        (["nowhere", "--fpr", "0.1"], "`MAPS` to be a file or folder of maps, but there is no nowhere"),
+        (["--threshold", "5", "--apply", "nowhere"], "`--apply` to be a file or folder of maps"),
         (["MAPS", "--fpr", "1e-3", "--alarms", "0.1"], "exactly one of `--fpr` and `--alarms`"),
         (["MAPS", "--fpr", "1.5"], "`--fpr` to be in (0, 1), but got 1.5"),
         (["--fpr", "0.1"], "Expected `MAPS`"),
         (["MAPS", "--fpr", "0.1", "--write-masks", "out"], "Expected `--apply`"),
-        (["MAPS", "--threshold", "0.5", "--apply", "MAPS"], "but got both"),
+        (["MAPS", "--threshold", "0.5", "--apply", "MAPS"], "but got it and `MAPS`"),
         (["MAPS", "--fpr", "0.1", "--split", "x", "--apply", "MAPS"], "`--split` where"),
         (["--threshold", "nowhere.json", "--apply", "MAPS"], "no file nowhere.json"),
     ],
@@ -382,3 +402,94 @@ def test_no_masks_without_a_threshold(found: tuple[Path, Path, Path], tmp_path: 
     with pytest.raises(ValueError, match="Expected a `threshold`"):
         evaluation.write_masks(tmp_path)
     assert all(scores.at_threshold() == {} for scores in evaluation.categories)
+
+
+def test_a_threshold_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed, given as a number, does the same: the next float above 3 is not 3."""
+    for number in range(6):
+        write_map(tmp_path / f"maps/{number}.npy", np.full((3, 3), 3.0 if number < 2 else 1.0))
+    assert main(["threshold", str(tmp_path / "maps"), "--alarms", "0.3"]) == 0
+    printed = capsys.readouterr().out.splitlines()[1].split()[2]
+    assert np.float32(printed) == np.nextafter(np.float32(3), np.float32(4))
+    assert main(["threshold", "--threshold", printed, "--apply", str(tmp_path / "maps"), "--json"]) == 0
+    (applied,) = json.loads(capsys.readouterr().out)["applied"]
+    assert (applied["num_alarms"], applied["num_images"]) == (0, 6)
+    assert "No pixel reaches the threshold 3.0000002; the highest score is 3." in applied["warnings"][0]
+
+
+def test_nothing_that_is_read_is_replaced(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Masks and maps are not written into folders of maps or data, nor over the images of a table."""
+    maps, data, _ = found
+    for folder in (maps, maps / "masks"):
+        with pytest.raises(ValueError, match="apart from"):
+            apply_thresholds(maps, 0.5, folder)
+        with pytest.raises(ValueError, match="apart from"):
+            apply_thresholds(maps, 0.5, write_maps=folder)
+    evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=0.5)
+    for folder in (maps, data, data / "masks"):
+        with pytest.raises(ValueError, match="apart from"):
+            evaluation.write_masks(folder)
+        assert main([*COMMAND, str(maps), "--data", str(data), "--threshold", "1", "--write-masks", str(folder)]) == 2
+    shutil.copytree(data.parent, tmp_path / "copy")
+    table = tmp_path / "copy/table.csv"
+    assert main(["evaluate", "--data", str(tmp_path / "copy/data"), "--write-table", str(table)]) == 0
+    of_table = evaluate(tmp_path / "copy/maps", table=table, fpr_bounds=BOUNDS, threshold=0.5)
+    with pytest.raises(BadDataError, match="is read, and would be replaced"):
+        of_table.write_masks(tmp_path / "copy/data")
+
+
+def test_scores_are_printed_whatever_becomes_of_the_masks(
+    found: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A place where nothing can be written is told before any map is read; what fails later costs the masks only."""
+    maps, data, validation = found
+    (tmp_path / "file").touch()
+    arguments = [*COMMAND, str(maps), "--data", str(data), "--threshold", "1", "--write-masks"]
+    assert main([*arguments, str(tmp_path / "file/masks")]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, "is a file" in captured.err) == ("", True)
+    for out in (tmp_path, tmp_path / "file/x.json"):
+        assert main(["threshold", str(validation), "--fpr", "0.1", "--out", str(out)]) == 1
+    (tmp_path / "masks/bottle/test/good/000.png").mkdir(parents=True)
+    assert main([*arguments, str(tmp_path / "masks")]) == 1
+    assert "CLASS F1" in capsys.readouterr().out
+
+
+def test_all_bad_maps_are_named_and_nothing_is_written(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """A map that cannot be read and one with NaN are named together, whether a threshold is chosen or applied."""
+    shutil.copytree(found[2], tmp_path / "maps")
+    (tmp_path / "maps/bottle/000.tiff").write_bytes(b"junk")
+    write_map(tmp_path / "maps/screw/001.tiff", np.full((4, 4), np.nan, np.float32))
+    for call in (
+        lambda: choose_thresholds(tmp_path / "maps", fpr=0.1),
+        lambda: apply_thresholds(tmp_path / "maps", 0.5, tmp_path / "out"),
+    ):
+        with pytest.raises(BadFilesError) as caught:
+            call()
+        assert [bad_file.path for bad_file in caught.value.bad_files] == ["bottle/000.tiff", "screw/001.tiff"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_split_of_a_tree_is_evaluated(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Maps of other splits in the same tree are left out by name, in all commands."""
+    maps, data, validation = found
+    shutil.copytree(maps, tmp_path / "maps")
+    for category in ("bottle", "screw"):
+        shutil.copytree(validation / category, tmp_path / f"maps/{category}/validation/good")
+    evaluation = evaluate(tmp_path / "maps", data, fpr_bounds=BOUNDS, split="test")
+    expected = evaluate(maps, data, fpr_bounds=BOUNDS)
+    assert [each.values() for each in evaluation.categories] == [each.values() for each in expected.categories]
+    alone = choose_thresholds(tmp_path / "maps", fpr=0.1, split="validation")
+    assert alone.values == choose_thresholds(validation, fpr=0.1).values
+    assert alone.values == choose_thresholds(tmp_path / "maps", fpr=0.1, data=data, split="test").values
+
+
+def test_numbers_of_numpy_are_thresholds(tmp_path: Path) -> None:
+    """They become Python's numbers, which can be written; what is no number is refused."""
+    Thresholds({"a": np.float32(0.5)}).save(tmp_path / "thresholds.json")
+    (tmp_path / "thresholds.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "thresholds.json").read_bytes())
+    assert Thresholds.load(tmp_path / "thresholds.json").values == {"a": 0.5}
+    wrong: list[Any] = [{}, {"a": math.nan}, {"a": True}, {"a": "1"}]
+    for values in wrong:
+        with pytest.raises(ValueError, match="Expected a"):
+            Thresholds(values)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,7 +135,7 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     marks[3, is_high] = 1 + (shares * (NUM_COLORS - 1)).round().byte()
     picture = draw_picture(content.photograph, marks.numpy(), max_characters)
     steps = {
-        "thresholds": [f"{threshold:.6g}" for threshold in model.thresholds],
+        "thresholds": [str(np.float32(threshold)).removesuffix(".0") for threshold in model.thresholds],
         "tprs": [number / num_masked if num_masked else None for number in num_found],
         "numFalsePositives": num_false,
         "chosen": model.chosen,

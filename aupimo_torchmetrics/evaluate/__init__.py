@@ -96,6 +96,7 @@ alarm if one of its pixels reaches the threshold. `--write-masks` writes binary 
 `aupimo threshold --threshold NUMBER|thresholds.json --apply MAPS` does the same to maps of images without masks:
 `--write-masks` and `--write-maps` (TIFF of float16) write what a submission to MVTec AD 2 consists of.
 
+Nothing is written into a folder that is read. `--split NAME` takes maps below folders of a name only, as `validation`.
 Maps and thresholds are compared in float32. Maps alone are used in their own size, those of a data set in the size of
 its masks: resizing changes an FPR a little.
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import Image
 from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._files.writing import replacing
-from aupimo_torchmetrics._paths import as_key, as_name
+from aupimo_torchmetrics._paths import as_name
 from aupimo_torchmetrics._tables import text_table
-from aupimo_torchmetrics.evaluate.at_threshold import unit_warning
-from aupimo_torchmetrics.evaluate.bad_files import naming
+from aupimo_torchmetrics.evaluate.at_threshold import threshold_text, unit_warning
+from aupimo_torchmetrics.evaluate.bad_files import BadFileError, BadFilesError
 from aupimo_torchmetrics.evaluate.maps.open import open_maps
-from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds, maps_below
+from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds, existing_maps, read_map
+from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
 
-__all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds", "files_of", "write_mask"]
+__all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds"]
 
 
 @dataclass
@@ -52,16 +53,18 @@ class AppliedThreshold:
     num_moved: int = 0
     moved: str = ""
 
-    def add(self, anomaly_map: Tensor, is_found: Tensor) -> None:
+    def add(self, anomaly_map: Tensor) -> None:
         """Count the pixels of a map (H, W) float32, and those that are called anomalous."""
+        is_found = anomaly_map >= self.threshold
         self.num_images += 1
         self.num_alarms += bool(is_found.any())
         self.num_pixels += is_found.numel()
         self.num_found += int(is_found.sum())
         self.highest = max(self.highest, float(anomaly_map.max()))
 
-    def compare(self, name: str, anomaly_map: Tensor, rounded: Tensor) -> None:
+    def compare(self, name: str, anomaly_map: Tensor) -> None:
         """Count the pixels of a map (H, W) float32 that rounding to float16 changes."""
+        rounded = anomaly_map.half()
         moves = (anomaly_map >= self.threshold) != (rounded.float() >= self.threshold)
         num_moved = int((moves | (rounded.isinf() & ~anomaly_map.isinf())).sum())
         self.num_moved += num_moved
@@ -102,12 +105,16 @@ class AppliedThresholds:
         for each in self.categories:
             alarms = f"{each.num_alarms} of {each.num_images}"
             share = f"{each.num_found / each.num_pixels:.3%}"
-            rows.append([each.category or "(all)", str(each.num_images), f"{each.threshold:.6g}", alarms, share])
+            rows.append([each.category or "(all)", str(each.num_images), threshold_text(each.threshold), alarms, share])
         lines = [text_table(rows, "<>>>>")]
         lines += [
             f"warning: {each.category or '(all)'}: {text}" for each in self.categories for text in each.warnings()
         ]
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers of each category, and its warnings."""
+        return {"applied": [{**asdict(each), "warnings": each.warnings()} for each in self.categories]}
 
 
 def apply_thresholds(
@@ -140,8 +147,8 @@ def apply_thresholds(
 
     Raises:
         ValueError: If there are no such files, or the threshold is no number.
-        BadDataError: If the category of a map is not clear or has no threshold, if a map cannot be read, or if two
-            images would share a file.
+        BadDataError: If the category of a map is not clear or has no threshold, if two images would share a file, or if
+            maps cannot be read, which are all named. Nothing is written then.
         OSError: If a file cannot be written.
 
     Example:
@@ -157,50 +164,41 @@ def apply_thresholds(
 
     """
     thresholds = Thresholds.read(threshold)
-    maps = maps_below(split, open_maps(apply, map_suffix, follow_links=follow_links))
+    maps = open_maps(existing_maps("apply", apply), map_suffix, split, follow_links=follow_links)
     categories = [_category_of(name, Path(apply), thresholds) for name in maps.names]
-    masks = [] if write_masks is None else files_of(maps.names, Path(write_masks), ".png")
-    rounded_maps = [] if write_maps is None else files_of(maps.names, Path(write_maps), ".tiff")
+    folders = {".png": ("write_masks", write_masks), ".tiff": ("write_maps", write_maps)}
+    to_write = {
+        suffix: files_of(maps.names, check_apart(name, folder, [apply]), suffix, [Path(apply)])
+        for suffix, (name, folder) in folders.items()
+        if folder is not None
+    }
     applied = {category: AppliedThreshold(category, thresholds.of(category)) for category in sorted({*categories})}
+    bad_files = []
     with progress(range(len(categories)), "applying", "map", quiet=quiet) as shown:
         for index in shown:
-            name, of_category = maps.names[index], applied[categories[index]]
-            with naming(name):
-                anomaly_map = maps.read(index).float()
-            is_found = anomaly_map >= of_category.threshold
-            of_category.add(anomaly_map, is_found)
-            if masks:
-                write_mask(masks[index], is_found)
-            if rounded_maps:
-                rounded = anomaly_map.half()
-                of_category.compare(name, anomaly_map, rounded)
-                with replacing(rounded_maps[index]) as unfinished:
-                    tifffile.imwrite(unfinished, rounded.numpy())
-    return AppliedThresholds(list(applied.values()), masks + rounded_maps)
-
-
-def files_of(names: Sequence[str], folder: Path, suffix: str) -> list[Path]:
-    """Files to write, under the paths of images or maps, none of which leads out of the folder.
-
-    Raises:
-        BadDataError: If two would be one file.
-
-    """
-    files, first_of = [], dict[Path, str]()
-    for name in names:
-        parts = [part for part in PurePosixPath(as_key(name.replace("\\", "/"))).parts if part not in {"/", ".."}]
-        file = folder.joinpath(*(part.replace(":", "_") for part in parts[:-1]), f"{parts[-1]}{suffix}")
-        if file in first_of:
-            raise BadDataError(f"Expected a file for each image, but {first_of[file]} and {name} would share {file}.")
-        first_of[file] = name
-        files.append(file)
-    return files
-
-
-def write_mask(file: Path, is_found: Tensor) -> None:
-    """Write a binary mask (H, W) as PNG, whole or not at all."""
-    with replacing(file) as unfinished:
-        Image.fromarray(is_found.numpy().astype(np.uint8) * 255).save(unfinished, "png")
+            try:
+                anomaly_map = read_map(maps, index)
+            except BadFileError as error:
+                bad_files.append(error.bad_file)
+                continue
+            of_category = applied[categories[index]]
+            of_category.add(anomaly_map)
+            if ".tiff" in to_write:
+                of_category.compare(maps.names[index], anomaly_map)
+    if bad_files:
+        raise BadFilesError(bad_files, "nothing was written; mend or remove them")
+    with saying_what_was_written(write_masks or write_maps or "") as written:
+        for suffix, files in to_write.items():
+            with progress(files, "writing", "file", quiet=quiet) as shown_files:
+                for index, file in enumerate(shown_files):
+                    anomaly_map = read_map(maps, index)
+                    if suffix == ".png":
+                        write_mask(file, anomaly_map >= applied[categories[index]].threshold)
+                    else:
+                        with replacing(file) as unfinished:
+                            tifffile.imwrite(unfinished, anomaly_map.half().numpy())
+                    written.append(file)
+    return AppliedThresholds(list(applied.values()), written)
 
 
 def _category_of(name: str, root: Path, thresholds: Thresholds) -> str:
@@ -218,6 +216,6 @@ def _category_of(name: str, root: Path, thresholds: Thresholds) -> str:
         known = ", ".join(thresholds.values)
         raise BadDataError(
             f"Expected one folder of {name} to be a category with a threshold, {known}, but found "
-            f"{' and '.join(named) or 'none'}."
+            f"{' and '.join(named) or 'none'}. Give as `apply` a folder below which the categories are."
         )
     return named[0] if named else ALL

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from aupimo_torchmetrics.evaluate.reading import LoadedPair
 
-__all__ = ["RATES", "count_pixels", "mean_rates", "rates_at", "unit_warning"]
+__all__ = ["RATES", "count_pixels", "mean_rates", "rates_at", "threshold_text", "unit_warning"]
 
 RATES = ("seg_f1", "precision", "recall", "fpr", "class_f1")
 """Rates at a threshold, in the order of the table."""
@@ -80,10 +82,16 @@ def unit_warning(threshold: float, num_found: int, num_pixels: int, highest: flo
     """Say that a threshold parts nothing: no pixel reaches it, or every pixel does; empty if it does."""
     if 0 < num_found < num_pixels:
         return ""
-    what = f"No pixel reaches the threshold {threshold:g}: the highest score is {highest:g}"
-    if num_found:
-        what = f"Every pixel reaches the threshold {threshold:g}"
-    return f"{what}. Is it one of these maps, of this model, in their unit?"
+    which, least = "Every pixel" if num_found else "No pixel", threshold_text(threshold)
+    return (
+        f"{which} reaches the threshold {least}; the highest score is {threshold_text(highest)}. Unless this is "
+        "expected, it is a threshold of other maps, of another model, or in another unit."
+    )
+
+
+def threshold_text(threshold: float) -> str:
+    """Write a threshold with as many digits as tell it from all other numbers in float32, in which scores are."""
+    return str(np.float32(threshold)).removesuffix(".0")
 
 
 def _ratio(part: int, whole: int) -> float:

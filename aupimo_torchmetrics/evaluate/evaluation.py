@@ -24,13 +24,13 @@ from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
 from aupimo_torchmetrics._tables import csv_text, json_text, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate import output
-from aupimo_torchmetrics.evaluate.apply import files_of, write_mask
-from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, unit_warning
+from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, threshold_text, unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.protocols import protocol_lines
 from aupimo_torchmetrics.evaluate.reading import PairReader, Size
+from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
 from aupimo_torchmetrics.results import AUPIMOResult
 
 __all__ = ["CategoryScores", "Evaluation", "metric_title"]
@@ -375,8 +375,9 @@ class Evaluation:
             The files, in the order of the images.
 
         Raises:
-            ValueError: If there is no threshold.
-            BadDataError: If a map can no longer be read, or two masks would be one file.
+            ValueError: If there is no threshold, or the folder lies in that of the maps or of the data.
+            BadDataError: If a map can no longer be read, two masks would be one file, or one would replace an image or
+                a mask that is read.
             OSError: If a mask cannot be written.
 
         """
@@ -388,12 +389,15 @@ class Evaluation:
         ]
         if not pairs:
             raise SettingError("Expected a `threshold` with `write_masks`, but got none.")
-        masks = files_of([pair.image.name for _, pair in pairs], Path(folder), ".png")
-        with progress(pairs, "masks", "image", quiet=quiet) as shown:
+        read = [path for _, pair in pairs for path in (pair.image.path, *pair.image.masks)]
+        out = check_apart("write_masks", folder, [self.settings.get("maps"), self.settings.get("data")])
+        masks = files_of([pair.image.name for _, pair in pairs], out, ".png", read)
+        with progress(pairs, "masks", "image", quiet=quiet) as shown, saying_what_was_written(folder) as written:
             for file, (threshold, pair) in zip(masks, shown, strict=True):
                 loaded = self.reader.read(pair)
                 is_found = loaded.anomaly_map >= threshold
                 write_mask(file, is_found if loaded.ignored is None else is_found & ~loaded.ignored)
+                written.append(file)
         return masks
 
     def _table(self, by: RowsBy) -> str:
@@ -426,7 +430,7 @@ class Evaluation:
 
         for scores in self.categories:
             rates = scores.at_threshold()
-            add(scores.category, f"{rates['threshold']:.6g}", rates, *scores.alarm_counts())
+            add(scores.category, threshold_text(rates["threshold"]), rates, *scores.alarm_counts())
         if len(self.categories) > 1:
             add("mean", "", self.mean_at_threshold(), "", "")
         return text_table(rows, "<" + ">" * (len(RATES) + 3))

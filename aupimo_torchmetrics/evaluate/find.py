@@ -59,10 +59,13 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     map_suffix: str | None,
     normal_folder: Sequence[str],
     follow_links: bool,
+    split: Sequence[str] = (),
 ) -> FoundPairs:
     """Find the map of each image of a table, or else of a data set."""
     _check_settings(maps, data, table, layout, map_suffix, normal_folder)
-    map_files = None if maps is None else open_maps(maps, map_suffix, follow_links=follow_links)
+    if split and maps is None:
+        raise SettingError("Expected `split` with `maps` only, but got a `table` that names each map.")
+    map_files = None if maps is None else open_maps(maps, map_suffix, split, follow_links=follow_links)
     if data is None or map_files is None:
         pairs, bad_files, map_files, images, notes = open_table(table, map_files)
     else:
@@ -173,7 +176,7 @@ def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair], di
     try:
         content = json.loads(summary.read_text(encoding="utf-8"))
         settings = content["settings"]
-        found = find_pairs(**{name: settings[name] for name in names})
+        found = find_pairs(**{name: settings[name] for name in names}, split=settings.get("split", ()))
         mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
         size = settings.get("size") and (settings["size"][0], settings["size"][1])  # earlier versions knew none
         reader = PairReader(found.maps, settings["resize"], mask_rule, size=size)

@@ -16,7 +16,7 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
 from aupimo_torchmetrics._html.views import ImageContent, Model, View, characters_for_each, view_image
-from aupimo_torchmetrics.evaluate.at_threshold import RATES
+from aupimo_torchmetrics.evaluate.at_threshold import RATES, threshold_text
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, metric_title
 from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
@@ -132,7 +132,8 @@ def _images_of(scores: CategoryScores, reader: PairReader) -> Iterator[_Image]:
             facts = [f"AUPIMO {image['aupimo']:.4f}", image["category"], image["defect"], mask]
         if scores.threshold is not None:
             found = f"{image['found_share']:.1%} found, " if image["is_anomalous"] else ""
-            facts.append(f"at {scores.threshold:.6g}: {found}{image['false_pixels']:,} pixels falsely found")
+            found += f"{image['false_pixels']:,} pixels falsely found"
+            facts.append(f"at {threshold_text(scores.threshold)}: {found}")
         card = Card(
             name=image["path"],
             category=image["category"],
@@ -178,11 +179,13 @@ def _table_at_threshold(evaluation: Evaluation) -> Table:
     of_categories = [
         (scores.category, scores.at_threshold(), scores.alarm_counts()) for scores in evaluation.categories
     ]
-    names = ("threshold", *RATES)
     return Table(
         caption="At the threshold: rates of all pixels and of images, and images of either class with an alarm.",
         head=["Category", "Threshold", *map(metric_title, RATES), "Normal with alarm", "Anomalous with alarm"],
-        rows=[Row([category, *map(rates.get, names), *counts]) for category, rates, counts in of_categories],
+        rows=[
+            Row([category, threshold_text(rates["threshold"]), *map(rates.get, RATES), *counts])
+            for category, rates, counts in of_categories
+        ],
         foot=[],
         digits=4,
     )

@@ -72,6 +72,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
     mask_threshold: float | None = None,
     ignore_index: int | None = None,
+    split: str | Sequence[str] = (),
     map_suffix: str | None = None,
     normal_folder: str | Sequence[str] = (),
     follow_links: bool = False,
@@ -109,6 +110,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
         mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
         ignore_index: Value of the mask pixels that do not count.
+        split: Names of folders: only maps below one of them count, as `"test_public"`.
         map_suffix: Only files of `maps` with this ending are maps, as `".tiff"`.
         normal_folder: Names of folders of normal images in `data`, beside `good` and its like.
         follow_links: Whether links may lead out of `maps` and `data`.
@@ -152,7 +154,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     settings = locals().copy()
     del settings["quiet"]
     require("matplotlib", "pandas", "scipy", "tqdm", extra="evaluate", needed_by="evaluate")
-    settings["normal_folder"] = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
+    for name in ("normal_folder", "split"):
+        settings[name] = (settings[name],) if isinstance(settings[name], str) else tuple(settings[name])
     settings["size"] = one_size = _checked_size(size, resize=resize)
     top_share = top_share_of(image_score)
     check_choice("by", by, RowsBy)
@@ -163,7 +166,8 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     if others.has_regions and size is not None:
         raise SettingError("Expected `size` or the metric `au_spro`, which is of pixels of the masks, but got both.")
     thresholds = None if threshold is None else Thresholds.read(threshold)
-    found = find_pairs(maps, data, table, layout, map_suffix, settings["normal_folder"], follow_links)
+    folders, splits = settings["normal_folder"], settings["split"]
+    found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
     if found.bad_files and not skip_bad:  # known before any map is read
         remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
         raise BadFilesError(found.bad_files, remedy)

@@ -30,11 +30,13 @@ from aupimo_torchmetrics._paths import TEST_FOLDERS, as_name
 from aupimo_torchmetrics._settings import Layout, SharedFPR
 from aupimo_torchmetrics._tables import json_text, text_table
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.evaluate.bad_files import BadFilesError, naming
+from aupimo_torchmetrics.evaluate.at_threshold import threshold_text
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, naming
 from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS
-from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
+from aupimo_torchmetrics.evaluate.find import find_pairs
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
+from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, PairReader
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import AUPIMOResult, OperatingPoint
@@ -47,6 +49,8 @@ NO_CATEGORIES = NORMAL_WORDS | TEST_FOLDERS | {"train", "validation", "val", "te
 """Folders, in any case, that are no category: of kinds of images, and of splits."""
 MIN_PIXELS = 10
 """A threshold that fewer normal pixels reach is a matter of chance."""
+MAX_REASON = 200
+"""Characters of a reason that is quoted, as it may quote the file."""
 HIGHEST_FPR = 1e-2
 """FPRs of alarm thresholds are known up to this one, and often further."""
 
@@ -84,6 +88,22 @@ class Thresholds:
     rule: str = ""
     chosen: Sequence[ChosenThreshold] = field(default=())
 
+    def __post_init__(self) -> None:
+        """Check that there is a number for each category, and keep them as Python's numbers.
+
+        Raises:
+            ValueError: If there is none, or one is no number.
+
+        """
+        numbers = dict[str, float]()
+        for category, value in self.values.items():
+            if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+                raise SettingError(f"Expected a number as threshold of {category!r}, but got {value!r}.")
+            numbers[as_name(category)] = float(value)
+        if not numbers:
+            raise SettingError("Expected a threshold for each category, but got none.")
+        object.__setattr__(self, "values", numbers)  # of a frozen class
+
     @classmethod
     def read(cls, threshold: float | str | os.PathLike[str] | Thresholds) -> Thresholds:
         """Return thresholds of a number for all categories, of a file, or as they are.
@@ -100,8 +120,6 @@ class Thresholds:
             return cls.load(threshold)
         if isinstance(threshold, bool) or not isinstance(threshold, Real):
             raise TypeError(f"Expected `threshold` to be a number or a file, but got {type(threshold).__name__}.")
-        if math.isnan(threshold):
-            raise SettingError("Expected `threshold` to be a number, but got NaN.")
         return cls({ALL: float(threshold)})
 
     @classmethod
@@ -116,16 +134,15 @@ class Thresholds:
         if not Path(path).is_file():
             raise SettingError(f"Expected `threshold` to be a number or a file, but there is no file {path}.")
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]
-            numbers = [each for each in values.values() if isinstance(each, Real) and not isinstance(each, bool)]
-            are_numbers = len(numbers) == len(values) > 0 and all(map(math.isfinite, numbers))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise BadDataError(f'Expected {path} to hold {{"thresholds": {{CATEGORY: NUMBER}}}} in JSON.') from error
-        if not are_numbers:
-            raise BadDataError(
-                f"Expected {path} to hold a number for each category under thresholds, but got {values}."
-            )
-        return cls({as_name(category): float(value) for category, value in values.items()})
+            values = json.loads(Path(path).read_text(encoding="utf-8-sig"))["thresholds"]
+            if not all(math.isfinite(value) for value in values.values()):
+                raise BadDataError(f"Expected finite thresholds in {path}, but got {values}.")
+            return cls(values)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            if isinstance(error, BadDataError):
+                raise
+            expected = '{"thresholds": {CATEGORY: NUMBER}}'
+            raise BadDataError(f"Expected {path} to hold {expected} in JSON, but: {str(error)[:MAX_REASON]}") from error
 
     def of(self, category: str) -> float:
         """Return the threshold of a category.
@@ -151,7 +168,7 @@ class Thresholds:
             low, high = point.shared_fpr_interval
             interval = "" if math.isnan(low) else f"{low:.2g} to {high:.2g}"
             alarms = f"{round(number * point.share_of_normal_images_with_alarm)} of {number}"
-            rates = [f"{point.threshold:.6g}", f"{point.shared_fpr:.3g}", interval, alarms]
+            rates = [threshold_text(point.threshold), f"{point.shared_fpr:.3g}", interval, alarms]
             rows.append([category or "(all)", str(number), *rates])
         lines = [text_table(rows, "<>>>>>"), "", self.rule]
         lines += [f"warning: {each.category or '(all)'}: {text}" for each in self.chosen for text in each.warnings]
@@ -217,10 +234,11 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         table: Table of images: likewise.
         layout: Layout of the data set.
         shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
-        resize: Whether maps are resized bilinearly to the size of their images, with `data` or `table`.
+        resize: Whether maps are resized bilinearly to the size of their images. This, and how masks are read, is only
+            for `data` and `table`.
         mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
         ignore_index: Value of the mask pixels that do not count.
-        split: Names of folders: only maps below one of them count, as `"validation"`. Not with `data` or `table`.
+        split: Names of folders: only maps below one of them count, as `"validation"`.
         map_suffix: Only files of `maps` with this ending are maps, as `".tiff"`.
         normal_folder: Names of folders of normal images in `data`, beside `good` and its like.
         follow_links: Whether links may lead out of `maps` and `data`.
@@ -232,8 +250,8 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
     Raises:
         ValueError: If not exactly one of `fpr` and `alarms` is given, one is outside (0, 1), or other settings are out
             of their range.
-        BadDataError: If there is no map, if maps lie in folders that do not say their category, if a map cannot be
-            read, or if a category has too few normal images for `alarms`.
+        BadDataError: If there is no map, if maps lie in folders that do not say their category, if maps cannot be read,
+            which are all named, or if a category has too few normal images for `alarms`.
 
     Example:
         >>> import tempfile
@@ -253,17 +271,22 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
     name, share = ("alarms", alarms) if fpr is None else ("fpr", fpr)
     if share is None or not 0 < share < 1:
         raise SettingError(f"Expected `{name}` to be in (0, 1), but got {share}.")
+    bad_files: list[BadFile] = []
+    splits, folders = ((each,) if isinstance(each, str) else tuple(each) for each in (split, normal_folder))
+    of_masks = {
+        "layout": layout != "auto",
+        "resize": not resize,
+        "mask_threshold": mask_threshold is not None,
+        "ignore_index": ignore_index is not None,
+        "normal_folder": len(folders) > 0,
+    }
     if data is None and table is None:
-        if maps is None:
-            raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
-        loaded = _maps_alone(maps_below(split, open_maps(maps, map_suffix, follow_links=follow_links)), quiet=quiet)
+        loaded = _maps_alone(maps, map_suffix, splits, follow_links, of_masks, bad_files, quiet)
     else:
-        if split:
-            raise SettingError("Expected `split` with `maps` alone, but got a data set, which says its test images.")
-        folders = (normal_folder,) if isinstance(normal_folder, str) else tuple(normal_folder)
-        found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links)
+        found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
+        bad_files += found.bad_files
         reader = PairReader(found.maps, resize, MaskRule(mask_threshold, ignore_index))
-        loaded = _normal_pairs(found, reader, quiet=quiet)
+        loaded = _normal_pairs(found.pairs, reader, bad_files, quiet=quiet)
     highest_fpr = HIGHEST_FPR if fpr is None else fpr
     metric = AUPIMO(fpr_bounds=(highest_fpr / 10, highest_fpr), shared_fpr=shared_fpr, ignore_index=IGNORED)
     results, num_pixels = {}, Counter[str]()
@@ -275,47 +298,64 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         with warnings.catch_warnings():  # of scores, which nobody asked for
             warnings.simplefilter("ignore")
             results[category] = metric.result()
+    if bad_files:
+        raise BadFilesError(bad_files, "mend or remove them, or give the maps of normal images alone")
     if not results:
-        raise BadDataError("Expected maps of normal images, but found none.")
+        raise BadDataError(
+            "Expected maps of normal images, but found none. If values of masks say which pixels do not count, give "
+            "`ignore_index`."
+        )
     if fpr is None:
         _check_enough(results, share)
-        rule = (
-            f"A new normal image raises an alarm with a probability of at most {share:g} (split conformal prediction)."
-        )
-    else:
-        kind = "maximum" if shared_fpr == "max" else "mean"
-        rule = (
-            f"At most {fpr:g} of the normal pixels are called anomalous ({kind} of the images), if new ones are alike."
-        )
     chosen = [_choose(category, result, fpr, alarms, num_pixels[category]) for category, result in results.items()]
-    return Thresholds({each.category: each.point.threshold for each in chosen}, rule, chosen)
+    return Thresholds({each.category: each.point.threshold for each in chosen}, _rule(fpr, share, shared_fpr), chosen)
 
 
-def maps_below(split: str | Sequence[str], maps: MapFiles) -> MapFiles:
-    """Maps that lie below a folder of one of these names; all of them if there is no name.
-
-    Raises:
-        BadDataError: If there is none.
-
-    """
-    names = {as_name(name).casefold() for name in ([split] if isinstance(split, str) else split)}
-    if not names:
-        return maps
-    folders = [as_name(name).replace("\\", "/").casefold().split("/")[:-1] for name in maps.names]
-    indices = [index for index, each in enumerate(folders) if names.intersection(each)]
-    if not indices:
-        raise BadDataError(f"Expected maps below a folder {' or '.join(sorted(names))}, but found {maps.names[0]}.")
-    return MapFiles([maps.names[index] for index in indices], lambda index: maps.read(indices[index]))
+def _rule(fpr: float | None, share: float, shared_fpr: SharedFPR) -> str:
+    """What thresholds promise."""
+    if fpr is None:
+        return f"A new normal image raises an alarm with probability {share:g} at most (split conformal prediction)."
+    kind = "maximum" if shared_fpr == "max" else "mean"
+    return f"At most {fpr:g} of the normal pixels are called anomalous ({kind} of the images), if new ones are alike."
 
 
-def _maps_alone(maps: MapFiles, *, quiet: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
+def existing_maps(name: str, maps: str | os.PathLike[str]) -> Path:
+    """Return the parameter `name` as a path; raise unless it is there."""
+    if not Path(maps).exists():
+        raise SettingError(f"Expected `{name}` to be a file or folder of maps, but there is no {maps}.")
+    return Path(maps)
+
+
+def read_map(maps: MapFiles, index: int) -> Tensor:
+    """Read a map (H, W), rounded to float32; raise a BadFileError if it cannot be read."""
+    with naming(maps.names[index]):
+        return maps.read(index).float()
+
+
+def _maps_alone(  # noqa: PLR0917
+    maps: str | os.PathLike[str] | None,
+    map_suffix: str | None,
+    split: Sequence[str],
+    follow_links: bool,
+    of_masks: Mapping[str, bool],
+    bad_files: list[BadFile],
+    quiet: bool,
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield category, map (H, W) float32 and empty mask of maps of normal images, category after category."""
-    categories = _categories_of(maps.names)
+    if maps is None:
+        raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
+    for name in filter(of_masks.get, of_masks):
+        raise SettingError(f"Expected `{name}` with `data` or `table` only, but got `maps` alone, which have no masks.")
+    opened = open_maps(existing_maps("maps", maps), map_suffix, split, follow_links=follow_links)
+    categories = _categories_of(opened.names)
     order = sorted(range(len(categories)), key=categories.__getitem__)
     with progress(order, "reading", "map", quiet=quiet) as shown:
         for index in shown:
-            with naming(maps.names[index]):
-                anomaly_map = maps.read(index).float()
+            try:
+                anomaly_map = read_map(opened, index)
+            except BadFileError as error:
+                bad_files.append(error.bad_file)
+                continue
             yield categories[index], anomaly_map, torch.zeros_like(anomaly_map, dtype=torch.bool)
 
 
@@ -341,18 +381,22 @@ def _categories_of(names: Sequence[str]) -> list[str]:
         return [categories[each[:-1]] for each in parts]
     raise BadDataError(
         f"Expected `maps` of normal images alone, in {problem}, but got such in {shown}. Give the folder of those of "
-        "normal images, or say by `data` or `table` which these are."
+        "normal images, name it as `split`, or say by `data` or `table` which these are."
     )
 
 
-def _normal_pairs(found: FoundPairs, reader: PairReader, *, quiet: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _normal_pairs(
+    pairs: Sequence[Pair], reader: PairReader, bad_files: list[BadFile], *, quiet: bool
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield category, map (H, W) float32 and target of normal images of a data set, category after category."""
-    if found.bad_files:
-        raise BadFilesError(found.bad_files, "or give the maps of normal images alone, without a data set")
-    pairs = sorted((pair for pair in found.pairs if not pair.image.has_defect), key=attrgetter("image.category"))
-    with progress(pairs, "reading", "map", quiet=quiet) as shown:
+    normal = sorted((pair for pair in pairs if not pair.image.has_defect), key=attrgetter("image.category"))
+    with progress(normal, "reading", "map", quiet=quiet) as shown:
         for pair in shown:
-            loaded = reader.read(pair)
+            try:
+                loaded = reader.read(pair)
+            except BadFileError as error:
+                bad_files.append(error.bad_file)
+                continue
             if not bool(loaded.mask.any()):
                 yield pair.image.category, loaded.anomaly_map, loaded.target
 
@@ -361,10 +405,12 @@ def _choose(
     category: str, result: AUPIMOResult, fpr: float | None, alarms: float | None, num_pixels: int
 ) -> ChosenThreshold:
     """Choose the threshold of a category from the result of its normal images."""
+    highest = result.max_scores
     threshold = result.threshold_at(fpr) if fpr is not None else result.alarm_threshold(alarms or 0)
-    if math.isnan(threshold):
+    if math.isnan(threshold) or highest is None:
         raise BadDataError(
-            f"Expected finite scores, but too many of the normal images are infinite: {category or 'maps'}"
+            f"Expected finite scores, but too many of the normal images of {category or 'the maps'} are +inf for any "
+            "threshold. Find their cause, or give a larger share."
         )
     point = result.operating_point(threshold=threshold)
     num_images, texts = len(result.aupimos), list(point.warnings)
@@ -375,9 +421,16 @@ def _choose(
             f"matter of chance. Give {needed} normal images of this size, or a larger `fpr`."
         )
     elif fpr is not None and point.shared_fpr == 0:
+        least = result.operating_point(threshold=float(highest.max())).shared_fpr
         texts.append(
-            f"no normal pixel reaches this threshold: more than {fpr:g} of them share the highest score. Please save "
-            "scores that are not clamped or rounded."
+            f"no normal pixel reaches this threshold: the highest score alone has an FPR of {least:.3g}. Clamped or "
+            "rounded scores do that, and small images."
+        )
+    num_tied = int((highest == highest.max()).sum())
+    if fpr is None and threshold > float(highest.max()) and num_tied > 1:
+        texts.append(
+            f"no normal image reaches this threshold: {num_tied} of them share the highest score. If scores are "
+            "clamped or rounded, no defect may reach it either: please save them as they are."
         )
     return ChosenThreshold(category, num_images, point, texts)
 

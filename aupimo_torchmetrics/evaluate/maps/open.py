@@ -19,6 +19,7 @@ from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.folders import check_inside, find_files
 from aupimo_torchmetrics._files.images import check_plain, open_image, read_tiff
 from aupimo_torchmetrics._files.limits import plane_of, refusing
+from aupimo_torchmetrics._paths import as_name
 from aupimo_torchmetrics.evaluate.maps.sets import StoredMap, open_set
 
 __all__ = ["MapFiles", "open_map_files", "open_maps"]
@@ -45,7 +46,13 @@ class MapFiles(NamedTuple):
     """Path in its folder of the file that each map is in; None if maps are not those of a folder."""
 
 
-def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, follow_links: bool = False) -> MapFiles:
+def open_maps(
+    path: str | os.PathLike[str],
+    map_suffix: str | None = None,
+    split: str | Sequence[str] = (),
+    *,
+    follow_links: bool = False,
+) -> MapFiles:
     """Open a folder of maps, or a file that holds a set of them.
 
     In a folder each file is a map of the image that has the same path, or a set. What is neither, as the weights of a
@@ -57,6 +64,7 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
             `{path: map}`, see `aupimo_torchmetrics.evaluate.maps.sets`.
         map_suffix: Only files of the folder with this ending, in any case, are maps, as `.tiff`; None for every file
             that can be one.
+        split: Names of folders, in any case: only maps below one of them count, as `"validation"`. None for all maps.
         follow_links: Whether links may lead out of the folder.
 
     Returns:
@@ -64,8 +72,8 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
 
     Raises:
         ValueError: If there is no such file or folder.
-        BadDataError: If the file is no file of maps, if there is no map, or if one is a link that leads out of the
-            folder or nowhere.
+        BadDataError: If the file is no file of maps, if there is no map that counts, or if one is a link that leads out
+            of the folder or nowhere.
         ImportError: If there is a file of torch and the installed torch is older than 2.6.
 
     Example:
@@ -83,10 +91,23 @@ def open_maps(path: str | os.PathLike[str], map_suffix: str | None = None, *, fo
     """
     path = Path(path)
     if path.is_dir():
-        return _open_tree(path, map_suffix, follow_links)
+        return _below(split, _open_tree(path, map_suffix, follow_links))
     if path.is_file():
-        return _open_files([path], path.parent)
+        return _below(split, _open_files([path], path.parent))
     raise SettingError(f"Expected `path` to be a file `asmaps.pt` or a folder of maps, but there is no {path}.")
+
+
+def _below(split: str | Sequence[str], maps: MapFiles) -> MapFiles:
+    """Maps that lie below a folder of one of these names; all of them if there is no name."""
+    names = {as_name(name).casefold() for name in ([split] if isinstance(split, str) else split)}
+    if not names:
+        return maps
+    folders = [as_name(name).replace("\\", "/").casefold().split("/")[:-1] for name in maps.names]
+    indices = [index for index, each in enumerate(folders) if names.intersection(each)]
+    if not indices:
+        raise BadDataError(f"Expected maps below a folder {' or '.join(sorted(names))}, but found {maps.names[0]}.")
+    files = None if maps.files is None else [maps.files[index] for index in indices]
+    return MapFiles([maps.names[index] for index in indices], lambda index: maps.read(indices[index]), files)
 
 
 def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
