@@ -269,6 +269,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     assert reason.endswith("la/0_mask.png is missing")
 
 
+@pytest.mark.slow
 def test_large_tables(tmp_path: Path) -> None:
     """A table of many rows is read in passes over it."""
     rows = "\n".join(f"x/{number}.png,b_mask.png" for number in range(20_000))

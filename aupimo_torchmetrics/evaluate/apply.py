@@ -157,8 +157,9 @@ def apply_thresholds(
         >>> import numpy as np
         >>> from aupimo_torchmetrics.evaluate import apply_thresholds
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.save(Path(folder, "000.npy"), np.arange(16.0).reshape(4, 4))
-        ...     applied = apply_thresholds(folder, 12.0, write_masks=f"{folder}/masks")
+        ...     Path(folder, "maps").mkdir()
+        ...     np.save(Path(folder, "maps/000.npy"), np.arange(16.0).reshape(4, 4))
+        ...     applied = apply_thresholds(f"{folder}/maps", 12.0, write_masks=f"{folder}/masks")
         >>> applied.files[0].name, applied.categories[0].num_found
         ('000.png', 4)
 
