@@ -367,6 +367,8 @@ def _threshold(parser: _Parser, argv: Sequence[str]) -> int:
 
 def _check_threshold_options(given: dict[str, Any]) -> None:
     """Raise unless the options go together, and there can be the files that are to be written."""
+    from aupimo_torchmetrics.evaluate.written import check_apart  # noqa: PLC0415
+
     of_applying = {"threshold", "apply", "write_masks", "write_maps"}
     others = {*given} - of_applying - {"split", "map_suffix", "follow_links", "quiet", "json"}
     if "apply" not in given and of_applying & {*given}:
@@ -377,7 +379,10 @@ def _check_threshold_options(given: dict[str, Any]) -> None:
         raise SettingError("Expected one of `fpr` and `alarms` to choose a threshold, or a `threshold`, but got none.")
     if "threshold" not in given and {"apply", "split"} <= {*given}:
         raise SettingError("Expected `split` where maps are chosen from or applied to, but got both; use two commands.")
-    _check_out({name: given[name] for name in ("write_masks", "write_maps") if name in given})
+    written: dict[str, Any] = {name: given[name] for name in ("write_masks", "write_maps") if name in given}
+    _check_out(written)
+    for name, folder in written.items():
+        check_apart(name, folder, [given.get("maps"), given.get("data")])
     if "out" in given:
         out = Path(given["out"]).absolute()
         if out.is_dir():

@@ -366,6 +366,7 @@ def test_category_without_threshold_is_refused_before_maps_are_read(
         (["MAPS", "--fpr", "0.1", "--ignore-index", "7"], "`--ignore-index` with `--data` or `--table` only"),
         (["--threshold", "5", "--apply", "MAPS", "--data", "x"], "but got it and `--data`"),
         (["nowhere", "--fpr", "0.1"], "`MAPS` to be a file or folder of maps, but there is no nowhere"),
+        (["MAPS", "--fpr", "0.1", "--apply", "MAPS", "--write-masks", "MAPS/masks"], "apart from"),
         (["--threshold", "5", "--apply", "nowhere"], "`--apply` to be a file or folder of maps"),
         (["MAPS", "--fpr", "1e-3", "--alarms", "0.1"], "exactly one of `--fpr` and `--alarms`"),
         (["MAPS", "--fpr", "1.5"], "`--fpr` to be in (0, 1), but got 1.5"),

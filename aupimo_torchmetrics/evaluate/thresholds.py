@@ -51,6 +51,7 @@ MIN_PIXELS = 10
 """A threshold that fewer normal pixels reach is a matter of chance."""
 MAX_REASON = 200
 """Characters of a reason that is quoted, as it may quote the file."""
+BAD_FILES_REMEDY = "mend or remove them, or give the maps of normal images alone"
 HIGHEST_FPR = 1e-2
 """FPRs of alarm thresholds are known up to this one, and often further."""
 
@@ -284,7 +285,8 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         loaded = _maps_alone(maps, map_suffix, splits, follow_links, of_masks, bad_files, quiet)
     else:
         found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
-        bad_files += found.bad_files
+        if found.bad_files:
+            raise BadFilesError(found.bad_files, BAD_FILES_REMEDY)
         reader = PairReader(found.maps, resize, MaskRule(mask_threshold, ignore_index))
         loaded = _normal_pairs(found.pairs, reader, bad_files, quiet=quiet)
     highest_fpr = HIGHEST_FPR if fpr is None else fpr
@@ -299,7 +301,7 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
             warnings.simplefilter("ignore")
             results[category] = metric.result()
     if bad_files:
-        raise BadFilesError(bad_files, "mend or remove them, or give the maps of normal images alone")
+        raise BadFilesError(bad_files, BAD_FILES_REMEDY)
     if not results:
         raise BadDataError(
             "Expected maps of normal images, but found none. If values of masks say which pixels do not count, give "
