@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds
-from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, is_numpy, plain
+from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, as_tensors, is_numpy, plain
 from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
 from aupimo_torchmetrics._settings import (
     DEFAULT_FPR_BOUNDS,
@@ -205,12 +205,12 @@ def au_spro(
         reduction: `"mean"` for the mean over the regions, `"none"` for one score per region.
 
     Returns:
-        The mean score (), or with `reduction="none"` the scores (R,) of the regions, in the order of the
-        images. In [0, 1]. NaN, with a warning, if there is no region or no pixel outside of all. A tensor, or an array
+        The mean score (), or with `reduction="none"` the scores (R,) of the regions, in the order of the images. In
+        [0, 1]. NaN, with a warning, if there is no region or no pixel outside of all. A tensor, or an array
         for arrays.
 
     Raises:
-        TypeError: If maps are not floating point.
+        TypeError: If maps are not floating point, or maps or regions neither tensors nor arrays.
         ValueError: If shapes, values or numbers of images and regions do not fit, a map holds NaN, a region is empty,
             or an area or the limit is out of its range.
 
@@ -226,8 +226,10 @@ def au_spro(
     """
     check_choice("reduction", reduction, Reduction)
     check_fpr_limit(fpr_limit)
-    maps = [plain(torch.as_tensor(each)) for each in preds]
-    masks = [plain(torch.as_tensor(each)) for each in regions]
+    maps, masks = (as_tensors([*images]) for images in (preds, regions))
+    if not all(isinstance(each, Tensor) for each in (*maps, *masks)):
+        raise TypeError("Expected `preds` and `regions` to be lists of tensors or NumPy arrays.")
+    maps, masks = ([plain(each) for each in images] for images in (maps, masks))
     areas = [[*each] for each in saturation_areas]
     _check_regions(maps, masks, areas)
     of_images = [(scores, of.bool(), areas_of) for scores, of, areas_of in zip(maps, masks, areas, strict=True)]

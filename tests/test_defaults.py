@@ -123,6 +123,17 @@ def test_functions_under_any_default(default: Callable[[], Any], function: Calla
 
 
 @each_default
+def test_au_spro_under_any_default(default: Callable[[], Any]) -> None:
+    """The same of the function that takes regions."""
+    regions = [mask[None][: int(mask.any())] for mask in MASKS]
+    areas = [[3] * len(each) for each in regions]
+    settings = [(MAPS, regions), (MAPS.double(), regions), ([*MAPS.numpy()], [each.numpy() for each in regions])]
+    expected = [functional.au_spro(*each, areas, 0.3, reduction="none") for each in settings]
+    with default():
+        assert_alike([functional.au_spro(*each, areas, 0.3, reduction="none") for each in settings], expected)
+
+
+@each_default
 def test_files_under_any_default(default: Callable[[], Any], tmp_path: Path) -> None:
     """Saving and loading answer the same, whatever the default device and dtype are."""
     metric = AUPIMO(**BOUNDS)

@@ -263,6 +263,8 @@ def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, conten
         (data / "defects_config.json").write_text(content)
     with pytest.raises(BadFilesError, match=fault):
         evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"])
+    (data / "defects_config.json").write_text(json.dumps(CONFIG))  # who mends the file is not told of the old one
+    assert evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"]).categories[0].values()["au_spro"] > 0
     with pytest.raises(ValueError, match="`size` or the metric `au_spro`"):
         evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"], size=8)
 

@@ -318,6 +318,7 @@ def test_au_spro_without_regions_is_undefined() -> None:
     ("maps", "regions", "areas", "error", "fault"),
     [
         ([np.eye(4)], [], [[]], ValueError, "of as many images, but got 1, 0 and 1"),
+        ([[1.0, 2.0]], [np.ones((1, 4, 4))], [[1]], TypeError, "lists of tensors or NumPy arrays"),
         ([np.eye(4, dtype=int)], [np.ones((1, 4, 4))], [[1]], TypeError, "floating point maps"),
         ([np.eye(4)], [np.ones((1, 4, 5))], [[1]], ValueError, r"\(4, 4\) and \(1, 4, 5\) for image 0"),
         ([np.full((4, 4), np.nan)], [np.ones((1, 4, 4))], [[1]], ValueError, "NaN in the map of image 0"),

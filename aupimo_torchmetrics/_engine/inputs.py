@@ -54,8 +54,8 @@ def as_pairs(preds: Maps, target: Maps, *, validate_args: bool) -> list[Pair]:
         ValueError: If shapes, devices or numbers of images are not. Values are not looked at.
 
     """
-    maps: Any = preds if isinstance(preds, Tensor) else _as_tensors(preds)
-    masks: Any = target if isinstance(target, Tensor) else _as_tensors(target)
+    maps: Any = preds if isinstance(preds, Tensor) else as_tensors(preds)
+    masks: Any = target if isinstance(target, Tensor) else as_tensors(target)
     is_list = not isinstance(maps, Tensor)
     if validate_args:
         _check_kinds(maps, masks)
@@ -72,7 +72,7 @@ def as_pairs(preds: Maps, target: Maps, *, validate_args: bool) -> list[Pair]:
     return pairs
 
 
-def _as_tensors(images: Any) -> Any:
+def as_tensors(images: Any) -> Any:
     """Turn arrays into tensors that share their memory if possible; anything else stays as it is."""
     if isinstance(images, np.ndarray):
         return _as_tensor(images)

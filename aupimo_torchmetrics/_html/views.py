@@ -121,7 +121,7 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     if not model.has_scored(index, content):
         return view._replace(note="No picture: map or mask are not those that were scored.")
     counts = torch.ones_like(content.mask) if content.ignored is None else ~content.ignored
-    thresholds = torch.tensor(model.thresholds).to(content.anomaly_map)  # a chosen one is rounded, as scores are
+    thresholds = content.anomaly_map.new_tensor(model.thresholds)  # a chosen one is rounded, as scores are
     levels = torch.bucketize(content.anomaly_map, thresholds, right=True) * counts
     num_found, num_false = (
         _num_above(levels[where], len(model.thresholds)) for where in (content.mask, counts & ~content.mask)

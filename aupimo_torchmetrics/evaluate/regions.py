@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +71,6 @@ def _saturations(mask: Path) -> Mapping[float, tuple[float, bool]]:
     return _read_config(file)
 
 
-@cache
 def _read_config(file: Path) -> Mapping[float, tuple[float, bool]]:
     """Read a file of saturation thresholds."""
     try:
