@@ -225,8 +225,8 @@ def _check_folder(name: str, folder: Path) -> None:
     """Raise unless a folder can be made and written to."""
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        fault = "may not be written to" if nearest.is_dir() else "is a file"
-        raise OSError(f"Expected `{name}` to be a folder, but {nearest} {fault}.")
+        reason = "may not be written to" if nearest.is_dir() else "is a file"
+        raise OSError(f"Expected `{name}` to be a folder, but {nearest} {reason}.")
 
 
 def _print(text: str) -> None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import tifffile
 from torch import Tensor
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
-from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._paths import as_name
 from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.evaluate.at_threshold import threshold_text, unit_warning
-from aupimo_torchmetrics.evaluate.bad_files import BadFileError, BadFilesError
-from aupimo_torchmetrics.evaluate.maps.open import open_maps
-from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds, existing_maps, read_map
-from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError, read_all
+from aupimo_torchmetrics.evaluate.maps.open import existing_maps, open_maps, read_map
+from aupimo_torchmetrics.evaluate.thresholds import ALL, Thresholds
+from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_half, write_mask
 
 __all__ = ["AppliedThreshold", "AppliedThresholds", "apply_thresholds"]
 
@@ -174,31 +173,26 @@ def apply_thresholds(
         if folder is not None
     }
     applied = {category: AppliedThreshold(category, thresholds.of(category)) for category in sorted({*categories})}
-    bad_files = []
-    with progress(range(len(categories)), "applying", "map", quiet=quiet) as shown:
-        for index in shown:
-            try:
-                anomaly_map = read_map(maps, index)
-            except BadFileError as error:
-                bad_files.append(error.bad_file)
-                continue
-            of_category = applied[categories[index]]
-            of_category.add(anomaly_map)
+    bad_files: list[BadFile] = []
+    indices = range(len(categories))
+    with progress(indices, "applying", "map", quiet=quiet) as shown:
+        for index, anomaly_map in read_all(shown, partial(read_map, maps), bad_files):
+            applied[categories[index]].add(anomaly_map)
             if ".tiff" in to_write:
-                of_category.compare(maps.names[index], anomaly_map)
+                applied[categories[index]].compare(maps.names[index], anomaly_map)
     if bad_files:
         raise BadFilesError(bad_files, "nothing was written; mend or remove them")
-    with saying_what_was_written(write_masks or write_maps or "") as written:
-        for suffix, files in to_write.items():
-            with progress(files, "writing", "file", quiet=quiet) as shown_files:
-                for index, file in enumerate(shown_files):
-                    anomaly_map = read_map(maps, index)
-                    if suffix == ".png":
-                        write_mask(file, anomaly_map >= applied[categories[index]].threshold)
-                    else:
-                        with replacing(file) as unfinished:
-                            tifffile.imwrite(unfinished, anomaly_map.half().numpy())
-                    written.append(file)
+    # Maps are read once more, as nothing is written before all of them are known to be good.
+    to_read = progress(indices if to_write else [], "writing", "map", quiet=quiet)
+    with saying_what_was_written(write_masks or write_maps or "") as written, to_read as shown:
+        for index in shown:
+            anomaly_map = read_map(maps, index)
+            for suffix, files in to_write.items():
+                if suffix == ".png":
+                    write_mask(files[index], anomaly_map >= applied[categories[index]].threshold)
+                else:
+                    write_half(files[index], anomaly_map)
+                written.append(files[index])
     return AppliedThresholds(list(applied.values()), written)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from aupimo_torchmetrics._errors import BadDataError
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from aupimo_torchmetrics.evaluate.evaluation import CategoryScores
     from aupimo_torchmetrics.evaluate.pairing import Pair
 
-__all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming"]
+__all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming", "read_all"]
 
 MAX_LISTED = 10
 """More files that are bad for one reason are not listed one by one."""
 OF_ONE_FILE = re.compile(r"\S*[/\\]\S*|\S*\d[^\s,;:()\[\]]*")
 """What may differ in one reason from file to file: paths and numbers."""
+
+
+_Item = TypeVar("_Item")
+_Content = TypeVar("_Content")
 
 
 class BadFile(NamedTuple):
@@ -59,6 +63,19 @@ def naming(path: str) -> Iterator[None]:
         yield
     except BadDataError as error:
         raise BadFileError(path, str(error)) from error
+
+
+def read_all(
+    items: Iterable[_Item], read: Callable[[_Item], _Content], bad_files: list[BadFile]
+) -> Iterator[tuple[_Item, _Content]]:
+    """Yield items with what is read of them, one by one; add those that cannot be read to the bad files."""
+    for item in items:
+        try:
+            content = read(item)
+        except BadFileError as error:
+            bad_files.append(error.bad_file)
+            continue
+        yield item, content
 
 
 class BadFilesError(BadDataError):

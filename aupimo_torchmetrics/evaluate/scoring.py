@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from operator import attrgetter
@@ -30,7 +30,7 @@ from aupimo_torchmetrics._settings import (
     check_choice,
 )
 from aupimo_torchmetrics.evaluate.at_threshold import count_pixels
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, check_bad_files
+from aupimo_torchmetrics.evaluate.bad_files import BadFilesError, check_bad_files, read_all
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
@@ -178,7 +178,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     pairs = sorted(found.pairs, key=by_category)
     with progress(pairs, "scoring", "map", quiet=quiet) as shown:
         for category, of_category in groupby(shown, key=by_category):
-            loaded = _load(reader, of_category, bad_files)
+            loaded = (each for _, each in read_all(of_category, reader.read, bad_files))
             image_warnings = ImageWarnings()
             number = threshold_of.get(category)
             scores = _score(category, loaded, metric, others, image_warnings, number, top_share)
@@ -232,17 +232,6 @@ def _checked_device(device: str | torch.device) -> torch.device:
         found = f"{str(device)!r}: {str(error).splitlines()[0]}"
         raise SettingError(f"Expected `device` to be a device of this machine, but got {found}") from error
     return torch.device(device)
-
-
-def _load(reader: PairReader, pairs: Iterable[Pair], bad_files: list[BadFile]) -> Iterator[LoadedPair]:
-    """Read pairs one by one, and add those that cannot be evaluated to the bad files."""
-    for pair in pairs:
-        try:
-            loaded = reader.read(pair)
-        except BadFileError as error:
-            bad_files.append(error.bad_file)
-            continue
-        yield loaded
 
 
 def _score(  # noqa: PLR0917

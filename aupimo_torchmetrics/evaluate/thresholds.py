@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from numbers import Real
 from operator import attrgetter, itemgetter
@@ -31,10 +32,10 @@ from aupimo_torchmetrics._settings import Layout, SharedFPR
 from aupimo_torchmetrics._tables import json_text, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate.at_threshold import threshold_text
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFileError, BadFilesError, naming
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError, read_all
 from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS
 from aupimo_torchmetrics.evaluate.find import find_pairs
-from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, existing_maps, open_maps, read_map
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, PairReader
@@ -274,15 +275,10 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         raise SettingError(f"Expected `{name}` to be in (0, 1), but got {share}.")
     bad_files: list[BadFile] = []
     splits, folders = ((each,) if isinstance(each, str) else tuple(each) for each in (split, normal_folder))
-    of_masks = {
-        "layout": layout != "auto",
-        "resize": not resize,
-        "mask_threshold": mask_threshold is not None,
-        "ignore_index": ignore_index is not None,
-        "normal_folder": len(folders) > 0,
-    }
     if data is None and table is None:
-        loaded = _maps_alone(maps, map_suffix, splits, follow_links, of_masks, bad_files, quiet)
+        path = _checked_alone(maps, layout, folders, resize=resize, mask_rule=MaskRule(mask_threshold, ignore_index))
+        opened = open_maps(path, map_suffix, splits, follow_links=follow_links)
+        loaded = _maps_alone(opened, bad_files, quiet=quiet)
     else:
         found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
         if found.bad_files:
@@ -313,6 +309,29 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
     return Thresholds({each.category: each.point.threshold for each in chosen}, _rule(fpr, share, shared_fpr), chosen)
 
 
+def _checked_alone(
+    maps: str | os.PathLike[str] | None,
+    layout: Layout,
+    normal_folder: Sequence[str],
+    *,
+    resize: bool,
+    mask_rule: MaskRule,
+) -> Path:
+    """Return where maps are; raise if they are not there, or if a setting is of images or masks, which are not."""
+    if maps is None:
+        raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
+    of_data = {
+        "layout": layout != "auto",
+        "normal_folder": len(normal_folder) > 0,
+        "resize": not resize,
+        "mask_threshold": mask_rule.threshold is not None,
+        "ignore_index": mask_rule.ignore_index is not None,
+    }
+    for name in filter(of_data.get, of_data):
+        raise SettingError(f"Expected `{name}` with `data` or `table` only, but got `maps` alone, which have no masks.")
+    return existing_maps("maps", maps)
+
+
 def _rule(fpr: float | None, share: float, shared_fpr: SharedFPR) -> str:
     """What thresholds promise."""
     if fpr is None:
@@ -321,43 +340,12 @@ def _rule(fpr: float | None, share: float, shared_fpr: SharedFPR) -> str:
     return f"At most {fpr:g} of the normal pixels are called anomalous ({kind} of the images), if new ones are alike."
 
 
-def existing_maps(name: str, maps: str | os.PathLike[str]) -> Path:
-    """Return the parameter `name` as a path; raise unless it is there."""
-    if not Path(maps).exists():
-        raise SettingError(f"Expected `{name}` to be a file or folder of maps, but there is no {maps}.")
-    return Path(maps)
-
-
-def read_map(maps: MapFiles, index: int) -> Tensor:
-    """Read a map (H, W), rounded to float32; raise a BadFileError if it cannot be read."""
-    with naming(maps.names[index]):
-        return maps.read(index).float()
-
-
-def _maps_alone(  # noqa: PLR0917
-    maps: str | os.PathLike[str] | None,
-    map_suffix: str | None,
-    split: Sequence[str],
-    follow_links: bool,
-    of_masks: Mapping[str, bool],
-    bad_files: list[BadFile],
-    quiet: bool,
-) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _maps_alone(maps: MapFiles, bad_files: list[BadFile], *, quiet: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield category, map (H, W) float32 and empty mask of maps of normal images, category after category."""
-    if maps is None:
-        raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
-    for name in filter(of_masks.get, of_masks):
-        raise SettingError(f"Expected `{name}` with `data` or `table` only, but got `maps` alone, which have no masks.")
-    opened = open_maps(existing_maps("maps", maps), map_suffix, split, follow_links=follow_links)
-    categories = _categories_of(opened.names)
+    categories = _categories_of(maps.names)
     order = sorted(range(len(categories)), key=categories.__getitem__)
     with progress(order, "reading", "map", quiet=quiet) as shown:
-        for index in shown:
-            try:
-                anomaly_map = read_map(opened, index)
-            except BadFileError as error:
-                bad_files.append(error.bad_file)
-                continue
+        for index, anomaly_map in read_all(shown, partial(read_map, maps), bad_files):
             yield categories[index], anomaly_map, torch.zeros_like(anomaly_map, dtype=torch.bool)
 
 
@@ -393,12 +381,7 @@ def _normal_pairs(
     """Yield category, map (H, W) float32 and target of normal images of a data set, category after category."""
     normal = sorted((pair for pair in pairs if not pair.image.has_defect), key=attrgetter("image.category"))
     with progress(normal, "reading", "map", quiet=quiet) as shown:
-        for pair in shown:
-            try:
-                loaded = reader.read(pair)
-            except BadFileError as error:
-                bad_files.append(error.bad_file)
-                continue
+        for pair, loaded in read_all(shown, reader.read, bad_files):
             if not bool(loaded.mask.any()):
                 yield pair.image.category, loaded.anomaly_map, loaded.target
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import tifffile
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._paths import as_key
 
-__all__ = ["check_apart", "files_of", "saying_what_was_written", "write_mask"]
+__all__ = ["check_apart", "files_of", "saying_what_was_written", "write_half", "write_mask"]
 
 
 def check_apart(name: str, folder: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None]) -> Path:
@@ -64,3 +65,9 @@ def write_mask(file: Path, is_found: Tensor) -> None:
     """Write a binary mask (H, W) as PNG, whole or not at all."""
     with replacing(file) as unfinished:
         Image.fromarray(is_found.numpy().astype(np.uint8) * 255).save(unfinished, "png")
+
+
+def write_half(file: Path, anomaly_map: Tensor) -> None:
+    """Write a map (H, W) as TIFF of float16, whole or not at all."""
+    with replacing(file) as unfinished:
+        tifffile.imwrite(unfinished, anomaly_map.half().numpy())

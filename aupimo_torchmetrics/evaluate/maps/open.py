@@ -20,9 +20,10 @@ from aupimo_torchmetrics._files.folders import check_inside, find_files
 from aupimo_torchmetrics._files.images import check_plain, open_image, read_tiff
 from aupimo_torchmetrics._files.limits import plane_of, refusing
 from aupimo_torchmetrics._paths import as_name
+from aupimo_torchmetrics.evaluate.bad_files import naming
 from aupimo_torchmetrics.evaluate.maps.sets import StoredMap, open_set
 
-__all__ = ["MapFiles", "open_map_files", "open_maps"]
+__all__ = ["MapFiles", "existing_maps", "open_map_files", "open_maps", "read_map"]
 
 
 class MapFiles(NamedTuple):
@@ -108,6 +109,19 @@ def _below(split: str | Sequence[str], maps: MapFiles) -> MapFiles:
         raise BadDataError(f"Expected maps below a folder {' or '.join(sorted(names))}, but found {maps.names[0]}.")
     files = None if maps.files is None else [maps.files[index] for index in indices]
     return MapFiles([maps.names[index] for index in indices], lambda index: maps.read(indices[index]), files)
+
+
+def existing_maps(name: str, maps: str | os.PathLike[str]) -> Path:
+    """Return the parameter `name` as a path; raise unless it is there."""
+    if not Path(maps).exists():
+        raise SettingError(f"Expected `{name}` to be a file or folder of maps, but there is no {maps}.")
+    return Path(maps)
+
+
+def read_map(maps: MapFiles, index: int) -> Tensor:
+    """Read a map (H, W), rounded to float32; raise a BadFileError if it cannot be read."""
+    with naming(maps.names[index]):
+        return maps.read(index).float()
 
 
 def open_map_files(files: Sequence[Path], names: Sequence[str]) -> MapFiles:
