@@ -119,13 +119,14 @@ harm may still cost time and memory, as much as the libraries take to unpack it.
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.apply import apply_thresholds
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
+from aupimo_torchmetrics.evaluate.choosing import choose_thresholds
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.output import SavedFiles
 from aupimo_torchmetrics.evaluate.scoring import evaluate
-from aupimo_torchmetrics.evaluate.thresholds import Thresholds, choose_thresholds
+from aupimo_torchmetrics.evaluate.thresholds import Thresholds
 
 __all__ = [
     "BadDataError",

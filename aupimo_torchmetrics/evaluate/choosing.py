@@ -1,0 +1,269 @@
+"""Choose a threshold for each category from anomaly maps of normal images."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics._engine.decision import num_images_needed
+from aupimo_torchmetrics._errors import BadDataError, SettingError
+from aupimo_torchmetrics._extras import progress
+from aupimo_torchmetrics._paths import TEST_FOLDERS, as_name
+from aupimo_torchmetrics._settings import Layout, SharedFPR
+from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError, read_all
+from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS
+from aupimo_torchmetrics.evaluate.find import find_pairs
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, existing_maps, open_maps, read_map
+from aupimo_torchmetrics.evaluate.masks import MaskRule
+from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.reading import IGNORED, PairReader
+from aupimo_torchmetrics.evaluate.thresholds import ALL, ChosenThreshold, Thresholds
+from aupimo_torchmetrics.metrics import AUPIMO
+from aupimo_torchmetrics.results import AUPIMOResult
+
+__all__ = ["choose_thresholds"]
+
+NO_CATEGORIES = NORMAL_WORDS | TEST_FOLDERS | {"train", "validation", "val", "test_private", "test_private_mixed"}
+"""Folders, in any case, that are no category: of kinds of images, and of splits."""
+MIN_PIXELS = 10
+"""A threshold that fewer normal pixels reach is a matter of chance."""
+BAD_FILES_REMEDY = "mend or remove them, or give the maps of normal images alone"
+HIGHEST_FPR = 1e-2
+"""FPRs of alarm thresholds are known up to this one, and often further."""
+
+
+def choose_thresholds(  # noqa: PLR0917  the settings of the command
+    maps: str | os.PathLike[str] | None = None,
+    fpr: float | None = None,
+    alarms: float | None = None,
+    data: str | os.PathLike[str] | None = None,
+    table: Any = None,
+    layout: Layout = "auto",
+    *,
+    shared_fpr: SharedFPR = "mean",
+    resize: bool = True,
+    mask_threshold: float | None = None,
+    ignore_index: int | None = None,
+    split: str | Sequence[str] = (),
+    map_suffix: str | None = None,
+    normal_folder: str | Sequence[str] = (),
+    follow_links: bool = False,
+    quiet: bool = False,
+) -> Thresholds:
+    """Choose a threshold from anomaly maps of normal images, category by category.
+
+    Args:
+        maps: File `asmaps.pt` or folder of maps. Without `data` and `table` all of them are of normal images, and lie
+            in one folder, or in one folder for each category. They are used in their own size.
+        fpr: Highest shared FPR in (0, 1): the share of the normal pixels that may be called anomalous.
+        alarms: Or the share of new normal images in (0, 1) that may raise an alarm, with any pixel that is called
+            anomalous.
+        data: Folder of a data set: only maps of its normal test images count.
+        table: Table of images: likewise.
+        layout: Layout of the data set.
+        shared_fpr: `"mean"` or the stricter `"max"` of the FPRs of the normal images.
+        resize: Whether maps are resized bilinearly to the size of their images. This, and how masks are read, is only
+            for `data` and `table`.
+        mask_threshold: Values of masks above it are a defect, where the masks do not say clearly what is one.
+        ignore_index: Value of the mask pixels that do not count.
+        split: Names of folders: only maps below one of them count, as `"validation"`.
+        map_suffix: Only files of `maps` with this ending are maps, as `".tiff"`.
+        normal_folder: Names of folders of normal images in `data`, beside `good` and its like.
+        follow_links: Whether links may lead out of `maps` and `data`.
+        quiet: Whether to show no progress bar. There is none either unless standard error is a terminal.
+
+    Returns:
+        Thresholds by category, with what they do to the images that they were chosen from, and warnings.
+
+    Raises:
+        ValueError: If not exactly one of `fpr` and `alarms` is given, one is outside (0, 1), or other settings are out
+            of their range.
+        BadDataError: If there is no map, if maps lie in folders that do not say their category, if maps cannot be read,
+            which are all named, or if a category has too few normal images for `alarms`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from aupimo_torchmetrics.evaluate import choose_thresholds
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for number in range(3):
+        ...         np.save(Path(folder, f"{number}.npy"), np.arange(16.0).reshape(4, 4) + number)
+        ...     thresholds = choose_thresholds(folder, fpr=0.25)
+        >>> thresholds.of("tile")  # 12 of the 48 pixels have a score of 13 or more
+        13.0
+
+    """
+    if (fpr is None) == (alarms is None):
+        raise SettingError("Expected exactly one of `fpr` and `alarms`, but got both or neither.")
+    name, share = ("alarms", alarms) if fpr is None else ("fpr", fpr)
+    if share is None or not 0 < share < 1:
+        raise SettingError(f"Expected `{name}` to be in (0, 1), but got {share}.")
+    bad_files: list[BadFile] = []
+    splits, folders = ((each,) if isinstance(each, str) else tuple(each) for each in (split, normal_folder))
+    if data is None and table is None:
+        path = _checked_alone(maps, layout, folders, resize=resize, mask_rule=MaskRule(mask_threshold, ignore_index))
+        opened = open_maps(path, map_suffix, splits, follow_links=follow_links)
+        loaded = _maps_alone(opened, bad_files, quiet=quiet)
+    else:
+        found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
+        if found.bad_files:
+            raise BadFilesError(found.bad_files, BAD_FILES_REMEDY)
+        reader = PairReader(found.maps, resize, MaskRule(mask_threshold, ignore_index))
+        loaded = _normal_pairs(found.pairs, reader, bad_files, quiet=quiet)
+    highest_fpr = HIGHEST_FPR if fpr is None else fpr
+    metric = AUPIMO(fpr_bounds=(highest_fpr / 10, highest_fpr), shared_fpr=shared_fpr, ignore_index=IGNORED)
+    results, num_pixels = {}, Counter[str]()
+    for category, of_category in groupby(loaded, itemgetter(0)):
+        metric.reset()
+        for _, anomaly_map, target in of_category:
+            metric.update(anomaly_map[None], target[None])
+            num_pixels[category] += int((target != IGNORED).sum())
+        with warnings.catch_warnings():  # of scores, which nobody asked for
+            warnings.simplefilter("ignore")
+            results[category] = metric.result()
+    if bad_files:
+        raise BadFilesError(bad_files, BAD_FILES_REMEDY)
+    if not results:
+        raise BadDataError(
+            "Expected maps of normal images, but found none. If values of masks say which pixels do not count, give "
+            "`ignore_index`."
+        )
+    if fpr is None:
+        _check_enough(results, share)
+    chosen = [_choose(category, result, fpr, alarms, num_pixels[category]) for category, result in results.items()]
+    return Thresholds({each.category: each.point.threshold for each in chosen}, _rule(fpr, share, shared_fpr), chosen)
+
+
+def _checked_alone(
+    maps: str | os.PathLike[str] | None,
+    layout: Layout,
+    normal_folder: Sequence[str],
+    *,
+    resize: bool,
+    mask_rule: MaskRule,
+) -> Path:
+    """Return where maps are; raise if they are not there, or if a setting is of images or masks, which are not."""
+    if maps is None:
+        raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
+    of_data = {
+        "layout": layout != "auto",
+        "normal_folder": len(normal_folder) > 0,
+        "resize": not resize,
+        "mask_threshold": mask_rule.threshold is not None,
+        "ignore_index": mask_rule.ignore_index is not None,
+    }
+    for name in filter(of_data.get, of_data):
+        raise SettingError(f"Expected `{name}` with `data` or `table` only, but got `maps` alone, which have no masks.")
+    return existing_maps("maps", maps)
+
+
+def _rule(fpr: float | None, share: float, shared_fpr: SharedFPR) -> str:
+    """What thresholds promise."""
+    if fpr is None:
+        return f"A new normal image raises an alarm with probability {share:g} at most (split conformal prediction)."
+    kind = "maximum" if shared_fpr == "max" else "mean"
+    return f"At most {fpr:g} of the normal pixels are called anomalous ({kind} of the images), if new ones are alike."
+
+
+def _maps_alone(maps: MapFiles, bad_files: list[BadFile], *, quiet: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield category, map (H, W) float32 and empty mask of maps of normal images, category after category."""
+    categories = _categories_of(maps.names)
+    order = sorted(range(len(categories)), key=categories.__getitem__)
+    with progress(order, "reading", "map", quiet=quiet) as shown:
+        for index, anomaly_map in read_all(shown, partial(read_map, maps), bad_files):
+            yield categories[index], anomaly_map, torch.zeros_like(anomaly_map, dtype=torch.bool)
+
+
+def _categories_of(names: Sequence[str]) -> list[str]:
+    """Category of each map: none if all lie in one folder, or else the first of their folders that differ.
+
+    Raises:
+        BadDataError: If the maps of a category lie in several folders, or these folders are no categories.
+
+    """
+    parts = [PurePosixPath(as_name(name).replace("\\", "/")).parts for name in names]
+    folders = {each[:-1] for each in parts}
+    if len(folders) == 1:
+        return [ALL for _ in names]
+    start = len(os.path.commonprefix([*folders]))  # noqa: RUF071  of folders, not letters
+    categories = {folder: folder[start] if len(folder) > start else "." for folder in folders}
+    shown = " and ".join("/".join(folder) or "." for folder in sorted(folders)[:2])
+    if len({*categories.values()}) < len(folders):
+        problem = "each category in one folder"
+    elif {category.casefold() for category in categories.values()} & {*NO_CATEGORIES, "."}:
+        problem = "folders that are categories"
+    else:
+        return [categories[each[:-1]] for each in parts]
+    raise BadDataError(
+        f"Expected `maps` of normal images alone, in {problem}, but got such in {shown}. Give the folder of those of "
+        "normal images, name it as `split`, or say by `data` or `table` which these are."
+    )
+
+
+def _normal_pairs(
+    pairs: Sequence[Pair], reader: PairReader, bad_files: list[BadFile], *, quiet: bool
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield category, map (H, W) float32 and target of normal images of a data set, category after category."""
+    normal = sorted((pair for pair in pairs if not pair.image.has_defect), key=attrgetter("image.category"))
+    with progress(normal, "reading", "map", quiet=quiet) as shown:
+        for pair, loaded in read_all(shown, reader.read, bad_files):
+            if not bool(loaded.mask.any()):
+                yield pair.image.category, loaded.anomaly_map, loaded.target
+
+
+def _choose(
+    category: str, result: AUPIMOResult, fpr: float | None, alarms: float | None, num_pixels: int
+) -> ChosenThreshold:
+    """Choose the threshold of a category from the result of its normal images."""
+    highest = result.max_scores
+    threshold = result.threshold_at(fpr) if fpr is not None else result.alarm_threshold(alarms or 0)
+    if math.isnan(threshold) or highest is None:
+        raise BadDataError(
+            f"Expected finite scores, but too many of the normal images of {category or 'the maps'} are +inf for any "
+            "threshold. Find their cause, or give a larger share."
+        )
+    point = result.operating_point(threshold=threshold)
+    num_images, texts = len(result.aupimos), list(point.warnings)
+    if fpr is not None and fpr * num_pixels < MIN_PIXELS:
+        needed = math.ceil(num_images * MIN_PIXELS / (fpr * num_pixels))
+        texts.append(
+            f"fewer than {MIN_PIXELS} of the {num_pixels:,} normal pixels reach a threshold of FPR {fpr:g}: it is a "
+            f"matter of chance. Give {needed} normal images of this size, or a larger `fpr`."
+        )
+    elif fpr is not None and point.shared_fpr == 0:
+        least = result.operating_point(threshold=float(highest.max())).shared_fpr
+        texts.append(
+            f"no normal pixel reaches this threshold: the highest score alone has an FPR of {least:.3g}. Clamped or "
+            "rounded scores do that, and small images."
+        )
+    num_tied = int((highest == highest.max()).sum())
+    if fpr is None and threshold > float(highest.max()) and num_tied > 1:
+        texts.append(
+            f"no normal image reaches this threshold: {num_tied} of them share the highest score. If scores are "
+            "clamped or rounded, no defect may reach it either: please save them as they are."
+        )
+    return ChosenThreshold(category, num_images, point, texts)
+
+
+def _check_enough(results: Mapping[str, AUPIMOResult], alarms: float) -> None:
+    """Raise unless each category has as many normal images as the share needs."""
+    needed = num_images_needed(alarms)
+    few = [f"{category or 'maps'} has {len(result.aupimos)}" for category, result in results.items()]
+    few = [text for text, result in zip(few, results.values(), strict=True) if len(result.aupimos) < needed]
+    if few:
+        raise BadDataError(
+            f"Expected {needed} normal images or more in each category for `alarms={alarms:g}`, but {', '.join(few)}. "
+            "No threshold keeps that promise by fewer. Give more normal images, or a larger `alarms`."
+        )
