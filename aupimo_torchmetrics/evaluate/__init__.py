@@ -1,10 +1,14 @@
 r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by other metrics of pixels and of images.
 
 In the order of the work: `data` lists the images of a data set, in folders or in a table, and `maps` opens the maps;
-`find` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands.
-`scoring` scores category by category, by AUPIMO and by `other_metrics`, and `image_warnings` says what is in doubt.
-`evaluation` holds the scores of the categories, as text and for programs; `output` writes files and pictures, and
-`page` writes `report.html`. What cannot be evaluated is a bad file, see `bad_files`.
+`find` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands, and
+with its `regions`. `scoring` computes AUPIMO and `other_metrics` of each category, and `image_warnings` says what is in
+doubt. `evaluation` holds the scores of the categories, as text and for programs, with their `protocols`; `output`
+writes files and pictures, and `page` writes `report.html`, with the thresholds of its `slider`. What cannot be
+evaluated is a bad file, see `bad_files`.
+
+`choosing` chooses `thresholds` from maps of normal images, `apply` applies them to maps without masks, and
+`at_threshold` counts what they do. `written` says where files of single images lie.
 
 This package needs the extra `evaluate`. `aupimo evaluate` is `evaluate` and `Evaluation.save`: its options are their
 parameters.
