@@ -187,21 +187,21 @@ class PixelMetric(ListStatesMetric):
         """Score by the ranks of the mask pixels of the states; of bins with the certain bounds of the exact value."""
         name, ranks = type(self).__name__, self._ranks()
         if not ranks.is_defined:
-            text = _warnings.missing_pixels(name, num_mask=len(ranks.scores), num_normal=ranks.num_normal)
+            text = _warnings.missing_pixels(name, num_mask=len(ranks.scores), num_normal=int(ranks.num_normal))
             return PixelResult(math.nan, (math.nan, math.nan), warnings=(text,))
-        value, threshold = self._value(ranks), self._threshold(ranks)
+        value, threshold = float(self._value(ranks)), self._threshold(ranks)
         if self.num_bins is None:
             return PixelResult(value, (value, value), threshold)
-        low = max(0.0, self._lowest(ranks.with_all_below()))
-        high = min(1.0, self._value(ranks.with_all_above()))  # a sum of shares of a region may round to more
+        low = max(0.0, float(self._lowest(ranks.with_all_below())))
+        high = min(1.0, float(self._value(ranks.with_all_above())))  # a sum of shares of a region may round to more
         text = _warnings.wide_bounds(name, low, high)
         return PixelResult(min(max(value, low), high), (low, high), threshold, tuple(filter(None, [text])))
 
-    def _value(self, ranks: Ranks) -> float:
-        """Value of ranks that are defined."""
+    def _value(self, ranks: Ranks) -> Tensor:
+        """Value () of ranks that are defined."""
         raise NotImplementedError
 
-    def _lowest(self, ranks: Ranks) -> float:
+    def _lowest(self, ranks: Ranks) -> Tensor:
         """Lowest possible value, of the ranks of bins in the worst case."""
         return self._value(ranks)
 

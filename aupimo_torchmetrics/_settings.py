@@ -47,7 +47,10 @@ RowsBy: TypeAlias = Literal["category", "defect"]
 """Rows of the table of an evaluation: categories, or types of defects below their categories."""
 
 PairedTestName: TypeAlias = Literal["wilcoxon", "ttest"]
-"""Paired tests, which compare two models on the same images."""
+"""Paired tests of the scores of images, for the thresholds that these images have."""
+
+ComparisonTest: TypeAlias = Literal["resampled", "wilcoxon", "ttest"]
+"""The same, and the difference on resampled images, whose thresholds vary with them."""
 
 Alternative: TypeAlias = Literal["greater", "less", "two-sided"]
 """Alternative hypothesis of a paired test: the first model is better, worse, or different."""

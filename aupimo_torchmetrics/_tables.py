@@ -7,7 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["csv_text", "json_text", "text_table"]
+__all__ = ["csv_text", "json_text", "metric_title", "text_table"]
+
+
+def metric_title(metric: str) -> str:
+    """Name a metric at the head of a column.
+
+    Example:
+        >>> from aupimo_torchmetrics._tables import metric_title
+        >>> metric_title("f1_max")
+        'F1 MAX'
+
+    """
+    return metric.upper().replace("_", " ")
 
 
 def text_table(rows: Sequence[Sequence[str]], alignment: str, indent: int = 0) -> str:

@@ -179,7 +179,8 @@ def _kind(hint: Any, *, is_on: bool) -> dict[str, Any]:
     how_many = {} if not of_many else {"action": "append"} if str in parts else {"nargs": "+"}
     for part in (*parts, *of_many):
         if get_origin(part) is Literal:
-            return {**how_many, "choices": get_args(part)}
+            both = {"nargs": "+", "action": "extend"} if of_many else {}  # several at once, and one after the other
+            return {**both, "choices": get_args(part)}
         if part in {int, float}:
             return {**how_many, "type": _number(part, is_optional=type(None) in parts)}
     return how_many

@@ -91,7 +91,7 @@ class AUPRO(PixelMetric):
         require("scipy", extra="stats", needed_by="AUPRO")
         super().update(preds, target)
 
-    def _value(self, ranks: Ranks) -> float:
+    def _value(self, ranks: Ranks) -> Tensor:
         return ranking.aupro(ranks, self.fpr_limit)
 
     def _ranks(self) -> Ranks:
@@ -152,7 +152,7 @@ class PixelAUROC(PixelMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> float:
+    def _value(self, ranks: Ranks) -> Tensor:
         return ranking.auroc(ranks)
 
 
@@ -187,10 +187,10 @@ class PixelAveragePrecision(PixelMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> float:
+    def _value(self, ranks: Ranks) -> Tensor:
         return ranking.average_precision(ranks)
 
-    def _lowest(self, ranks: Ranks) -> float:
+    def _lowest(self, ranks: Ranks) -> Tensor:
         return ranking.lowest_average_precision(ranks)
 
 
@@ -229,7 +229,7 @@ class PixelF1Max(PixelMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> float:
+    def _value(self, ranks: Ranks) -> Tensor:
         return ranking.f1_max(ranks)
 
     def _threshold(self, ranks: Ranks) -> float:

@@ -244,7 +244,7 @@ def test_what_is_left_of_other_results_is_told(tmp_path: Path, capsys: pytest.Ca
     (out / "notes.txt").touch()
     before = names_of(out)
     assert command(maps, data, "--out", out, "--format", "svg") == 0
-    left = "Left of an earlier evaluation, and not of this one: bottle/aupimo/curves.png, "
+    left = "Left of an earlier evaluation, and not of this one: bottle/aupimo/counts.safetensors, "
     assert left in capsys.readouterr().out
     saved = evaluate(maps, data, fpr_bounds=BOUNDS).save(out, picture_format="svg")
     assert saved.left == sorted({*before} - {*saved.written, "notes.txt"})

@@ -33,6 +33,7 @@ from aupimo_torchmetrics.plotting import (
 from aupimo_torchmetrics.statistics import (
     ModelComparison,
     ModelRanking,
+    bootstrap_interval,
     compare_models,
     per_image_statistics,
     rank_models,
@@ -294,7 +295,9 @@ def test_distribution_shows_each_image_and_the_statistics(scored: Scored) -> Non
     assert box.get_path().vertices[:, 0].min() == pytest.approx(first)
     assert box.get_path().vertices[:, 0].max() == pytest.approx(third)
     (label,) = ax.get_yticklabels()
-    assert label.get_text() == f"mean {result.mean:.2f} (9 images)\nquartiles {first:.2f} {median:.2f} {third:.2f}"
+    low, high = bootstrap_interval(result)
+    mean = f"mean {result.mean:.2f}, {low:.2f} to {high:.2f} (9 images)"
+    assert label.get_text() == f"{mean}\nquartiles {first:.2f} {median:.2f} {third:.2f}"
 
 
 def test_distributions_of_models_stand_best_first(scored: Scored) -> None:
@@ -380,7 +383,8 @@ def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relati
         assert 0 <= confidence - written[column, row] < 0.001  # rounded down
     assert ax.images[0].get_clim() == (0, 1)
     label = " ".join(ax.get_xlabel().split())
-    assert label == f"confidence that the row's model is {relation} the column's (1 - p, Wilcoxon test, 12 images)"
+    where = "for these thresholds (1 - p, Wilcoxon test, 12 images)"
+    assert label == f"confidence that the row's model is {relation} the column's {where}"
 
 
 def test_confidence_does_not_round_up_to_certainty() -> None:

@@ -40,7 +40,7 @@ _SORTED_PER_WANTED = 8
 
 
 class Ranks(NamedTuple):
-    """Where the m distinct mask scores, ascending, lie among all scores."""
+    """Where the m distinct mask scores, ascending, lie among all scores; or the same of B sets of images, (B, m)."""
 
     scores: Tensor
     """(m,) distinct scores of mask pixels."""
@@ -50,24 +50,24 @@ class Ranks(NamedTuple):
     """(m,) float64, number of normal pixels above each of the scores."""
     at_least: Tensor
     """(m,) float64, number of normal pixels at or above each of the scores."""
-    num_normal: int
-    """P, number of normal pixels."""
+    num_normal: int | Tensor
+    """P, number of normal pixels; (B, 1) of B sets."""
     weights: Tensor | None = None
     """(m,) float64, mean over the regions of the share of their pixels with each of the scores; None if not asked."""
 
     @property
     def found(self) -> Tensor:
         """(m,) float64, number of mask pixels at or above each of the scores."""
-        return self.counts.flip(0).cumsum(0).flip(0)
+        return sums_from(self.counts)
 
     @property
     def is_defined(self) -> bool:
         """Whether there are mask pixels and normal pixels."""
-        return len(self.scores) > 0 and self.num_normal > 0
+        return len(self.scores) > 0 and bool(self.num_normal)
 
-    def mean(self, values: Tensor) -> float:
-        """Mean over the mask pixels of values (m,) that belong to the scores."""
-        return float((self.counts * values).sum() / self.counts.sum())
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean () over the mask pixels of values (m,) that belong to the scores."""
+        return (self.counts * values).sum(-1) / self.counts.sum(-1)
 
     def places_of(self, mask_scores: Tensor) -> Tensor:
         """Index of each mask score (T,) among the distinct ones: (T,) int64."""
@@ -82,39 +82,52 @@ class Ranks(NamedTuple):
         return self._replace(above=self.at_least)
 
 
-def auroc(ranks: Ranks) -> float:
+def sums_from(values: Tensor) -> Tensor:
+    """Sum (..., m) of each of the values (..., m) and all that follow it."""
+    return values.flip(-1).cumsum(-1).flip(-1)
+
+
+def auroc(ranks: Ranks) -> Tensor:
     """Area under the ROC curve of all pixels: the chance that a mask pixel scores above a normal one; a tie is half."""
     return ranks.mean(1 - (ranks.above + ranks.at_least) / (2 * ranks.num_normal))
 
 
-def average_precision(ranks: Ranks) -> float:
+def average_precision(ranks: Ranks) -> Tensor:
     """Mean precision of the thresholds at the scores of the mask pixels."""
-    found = ranks.found
-    return ranks.mean(found / (found + ranks.at_least))
+    return ranks.mean(_precision(ranks))
 
 
-def lowest_average_precision(ranks: Ranks) -> float:
+def lowest_average_precision(ranks: Ranks, is_tied: Tensor | None = None) -> Tensor:
     """Lower bound of the average precision if only the bins of the scores are known.
 
     At worst all mask pixels of a bin have different scores below its normal pixels. Then the precision of the k-th of
     its n mask pixels is `(f + k) / (f + k + at_least)`, where `f` mask pixels are found above the bin. The sum of these
-    is at least `n - at_least * log(1 + n / (f + at_least + 1/2))`, as 1/x is convex, and no term is below the first.
+    is at least `n - at_least * log(1 + n / (f + at_least + 1/2))`, as 1/x is convex, and no term is below the first. It
+    is that of a tie for bins (m,) of which it is known that they hold one score.
     """
     found_above = ranks.found - ranks.counts
     of_first = (found_above + 1) / (found_above + 1 + ranks.at_least)
-    missed = ranks.at_least * torch.log1p(ranks.counts / (found_above + ranks.at_least + 0.5)) / ranks.counts
-    return ranks.mean(torch.maximum(of_first, 1 - missed))
+    missed = torch.log1p(ranks.counts / (found_above + ranks.at_least + 0.5)) / ranks.counts.clamp(min=1)
+    lowest = torch.maximum(of_first, 1 - ranks.at_least * missed)
+    if is_tied is not None:
+        lowest = torch.where(is_tied, _precision(ranks), lowest)
+    return ranks.mean(lowest)
+
+
+def _precision(ranks: Ranks) -> Tensor:
+    """Precision (m,) of the thresholds at the scores; 0 where no pixel is found, as in a bin of one of B sets."""
+    return ranks.found / (ranks.found + ranks.at_least).clamp(min=1)
 
 
 def f1_scores(ranks: Ranks) -> Tensor:
     """F1 score of the threshold at each mask score: (m,) float64."""
     found = ranks.found
-    return 2 * found / (found[0] + found + ranks.at_least)
+    return 2 * found / (found[..., :1] + found + ranks.at_least)
 
 
-def f1_max(ranks: Ranks) -> float:
+def f1_max(ranks: Ranks) -> Tensor:
     """Highest F1 score of any threshold."""
-    return float(f1_scores(ranks).amax())
+    return f1_scores(ranks).amax(-1)
 
 
 def f1_threshold(ranks: Ranks) -> float:
@@ -135,11 +148,11 @@ def area_shares(ranks: Ranks, fpr_limit: float) -> Tensor:
     return ((fpr_limit - end + on_tie) / at_least.new_tensor(fpr_limit)).clamp(0, 1)
 
 
-def aupro(ranks: Ranks, fpr_limit: float) -> float:
+def aupro(ranks: Ranks, fpr_limit: float) -> Tensor:
     """Mean over the regions of the mean over their pixels of the area shares, from ranks with weights."""
     shares = area_shares(ranks, fpr_limit)
     # a mean of equal numbers is that number
-    return float(shares[0] + (cast("Tensor", ranks.weights) * (shares - shares[0])).sum())
+    return shares[..., 0] + (cast("Tensor", ranks.weights) * (shares - shares[..., :1])).sum(-1)
 
 
 def rank(normal_parts: Sequence[Tensor], mask_parts: Sequence[Tensor]) -> Ranks:

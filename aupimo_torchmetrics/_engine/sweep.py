@@ -230,24 +230,33 @@ def exact_table(levels: NormalLevels, fpr_bounds: tuple[float, float]) -> PixelT
     too, the curve is a straight line from `a = F(> s)` to `b`, and the pixel is recalled in part on it. With the
     maximum as shared FPR, `a = b` is possible in spite of such a tie: another image may have more false positives.
     """
-    lower, upper = fpr_bounds
-    # Divide tensors by tensors: torch turns other divisions into products, whose last bit may differ.
-    upper_fpr, log_range = levels.fpr.new_tensor([upper, math.log(upper / lower)])
     at_least = levels.fpr
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])[: len(at_least)]
-
     from_fpr = torch.cat([at_least, at_least.new_zeros(1)])
+    between = recalled_between(from_fpr, fpr_bounds)
+    weights = at_least.new_empty(2 * len(at_least) + 1)
+    weights[0::2] = between
+    weights[1::2] = between[:-1] + recalled_on_tie(above, at_least, fpr_bounds)
+    return PixelTable(levels.scores, weights.clamp(0, 1))
+
+
+def recalled_between(from_fpr: Tensor, fpr_bounds: tuple[float, float]) -> Tensor:
+    """Share of the log-FPR range in which pixels are recalled that are so from an FPR (...) float64 on."""
+    lower, upper = fpr_bounds
+    # Divide tensors by tensors: torch turns other divisions into products, whose last bit may differ.
+    upper_fpr, log_range = from_fpr.new_tensor([upper, math.log(upper / lower)])
     between = torch.log(upper_fpr / from_fpr.clamp(lower, upper)) / log_range
-    between = torch.where(from_fpr > lower, between, 1)  # exactly 1, however the logarithm is rounded
+    return torch.where(from_fpr > lower, between, 1)  # exactly 1, however the logarithm is rounded
+
+
+def recalled_on_tie(above: Tensor, at_least: Tensor, fpr_bounds: tuple[float, float]) -> Tensor:
+    """What the straight line from one FPR to another adds to that share, both (...) float64."""
+    lower, upper = fpr_bounds
+    log_range = at_least.new_tensor(math.log(upper / lower))
     start, end = above.clamp(min=lower), at_least.clamp(max=upper)
     width = (end - start).clamp(min=0)
     partly = (width - above * torch.log1p(width / start)) / (at_least - above) / log_range
-    partly = torch.where(at_least > above, partly, 0)
-
-    weights = at_least.new_empty(2 * len(at_least) + 1)
-    weights[0::2] = between
-    weights[1::2] = between[:-1] + partly
-    return PixelTable(levels.scores, weights.clamp(0, 1))
+    return torch.where(at_least > above, partly, 0)
 
 
 def undefined_scoring(levels: NormalLevels) -> Scoring:

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -165,7 +165,8 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         with torch.device("cpu"), safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in _DTYPES}  # noqa: SIM118  no dict
-        _check_whole(tensors, metadata)
+        needed = {"aupimos", *(_KEPT if "num_kept" in tensors else ())} - _ADDED
+        check_whole(tensors, metadata, FORMAT, _SETTINGS, needed)
         return _parse_details(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
@@ -283,7 +284,7 @@ def _parse_scores(content: Any) -> Scores:
         threshold_bounds=(lower, upper),
         num_points=_checked("num_threshs", content.get("num_threshs"), int),
         shared_fpr=shared_fprs[content["shared_fpr_metric"]],
-        paths=_checked_texts("paths", content.get("paths"), len(aupimos)),
+        paths=check_texts("paths", content.get("paths"), len(aupimos)),
     )
 
 
@@ -310,26 +311,31 @@ def _as_metadata(details: Details) -> dict[str, str]:
     return {"format": FORMAT, **{name: json.dumps(settings[name]) for name in _SETTINGS}}
 
 
-def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of tensors on the CPU and of settings, which tells a damaged file from a whole one."""
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], settings: Sequence[str] = _SETTINGS) -> str:
+    """SHA-256 of tensors on the CPU and of settings by name, which tells a damaged file from a whole one."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} ".encode())
         digest.update(tensors[name].contiguous().numpy().tobytes())
-    for name in _SETTINGS:
+    for name in settings:
         digest.update(f"{name} {metadata[name]} ".encode())
     return digest.hexdigest()
 
 
-def _check_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Raise unless a file is of this format, and holds all that was written."""
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"its format is {metadata.get('format')!r:.40}, not {FORMAT!r}")
-    needed = {*_SETTINGS, "sha256", "aupimos", *(_KEPT if "num_kept" in tensors else ())} - _ADDED
-    missing = sorted(needed - tensors.keys() - metadata.keys())
+def check_whole(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    file_format: str,
+    settings: Sequence[str],
+    needed: Iterable[str] = (),
+) -> None:
+    """Raise unless a file is of a format, and holds all that was written: its settings, and the needed tensors."""
+    if metadata.get("format") != file_format:
+        raise ValueError(f"its format is {metadata.get('format')!r:.40}, not {file_format!r}")
+    missing = sorted({*settings, "sha256", *needed} - tensors.keys() - metadata.keys())
     if missing:
         raise ValueError(f"there is no {', '.join(missing)}")
-    if metadata["sha256"] != checksum(tensors, metadata):
+    if metadata["sha256"] != checksum(tensors, metadata, settings):
         raise ValueError("its content has changed since it was written")
 
 
@@ -359,7 +365,7 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
         threshold_bounds=(lower, upper),
         num_points=_checked("num_points", settings["num_points"], int),
         shared_fpr=settings["shared_fpr"],
-        paths=_checked_texts("paths", settings["paths"], num_images),
+        paths=check_texts("paths", settings["paths"], num_images),
     )
     return Details(
         scores=scores,
@@ -367,7 +373,7 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
         known=known,
         num_thresholds=settings["num_thresholds"],
         version=_checked("version", settings["version"], str),
-        warnings=tuple(_checked_texts("warnings", settings["warnings"]) or ()),
+        warnings=tuple(check_texts("warnings", settings["warnings"]) or ()),
     )
 
 
@@ -410,7 +416,7 @@ def _checked(name: str, value: Any, kind: type[_T]) -> _T | None:
     return value
 
 
-def _checked_texts(name: str, texts: Any, num_images: int | None = None) -> list[str] | None:
+def check_texts(name: str, texts: Any, num_images: int | None = None) -> list[str] | None:
     """Return texts from a file; raise unless they are None or a list of texts, of `num_images` texts if given."""
     if texts is None:
         return None

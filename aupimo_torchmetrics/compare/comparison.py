@@ -12,13 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._files.writing import write_text
-from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, PairedTestName, PictureFormat, check_choice
-from aupimo_torchmetrics._tables import csv_text
+from aupimo_torchmetrics._settings import (
+    TIE_TOLERANCE,
+    Alternative,
+    MetricName,
+    PairedTestName,
+    PictureFormat,
+    check_choice,
+)
+from aupimo_torchmetrics._tables import csv_text, metric_title
 from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics.compare.counts import ONLY_FOR_THESE, CategoryFacts, check_alike, how_sure, load_counts
 from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_text
-from aupimo_torchmetrics.compare.loading import load_results, named_category
+from aupimo_torchmetrics.compare.loading import ByModel, SeedMeans, load_results, named_category
 from aupimo_torchmetrics.compare.tables import latex_text, summary_text
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.plotting._figures import (
@@ -30,6 +39,8 @@ from aupimo_torchmetrics.plotting._figures import (
 )
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, compare_models, rank_models
+from aupimo_torchmetrics.statistics.paired import compare_counts
+from aupimo_torchmetrics.statistics.ranking import rank_means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +57,19 @@ class Comparison:
 
     Attributes:
         results: What was compared, `results[category][model]`. The category is `""` if it has no folder. If a model has
-            seeds, the score of an image is the mean over them.
-        comparisons: Comparison of the models in each category, image by image.
+            seeds, the score of an image is the mean over them. Empty for other metrics than AUPIMO.
+        comparisons: Comparison of the models in each category: by resampled images, if what they were scored by is
+            known, else image by image for the thresholds that they have.
         ranking: Ranks of the models over the categories. None if there is only one.
         missing: Categories that were skipped, and the models, as `MODEL` or `MODEL/SEED`, that lack each.
         seed_means: Mean score of each seed, `seed_means[category][model][seed]`; nothing for a model without seeds.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
         files: Result files, `files[category][model][seed]`; the seed is `""` for a model without seeds.
         warnings: What else than the models makes scores differ, and folders without a result: a line for each cause.
+        metric: By which metric models are compared.
+        for_these_thresholds: The paper's comparison in each category, image by image, beside that by resampled images.
+        how_sure: What intervals and confidences are of, and how far they can be trusted.
+        protocol: How the metric was computed; empty for AUPIMO, whose results say it.
 
     Example:
         >>> import torch
@@ -78,6 +94,10 @@ class Comparison:
     atol: float
     files: ByCategory = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    metric: MetricName = "aupimo"
+    for_these_thresholds: dict[str, ModelComparison] = field(default_factory=dict)
+    how_sure: str = ""
+    protocol: str = ""
 
     @property
     def skipped(self) -> str:
@@ -96,7 +116,8 @@ class Comparison:
         # Of one category, the table of the comparison says it.
         names = ", ".join(by_position) if self.ranking is not None else ""
         position = f"images matched by position, as not all results have paths: {names}" if names else ""
-        return list(filter(None, [position, self.skipped, *(f"warning: {text}" for text in self.warnings)]))
+        warnings = (f"warning: {text}" for text in self.warnings)
+        return list(filter(None, [position, self.how_sure, self.skipped, *warnings]))
 
     def seeds_of(self, model: str) -> tuple[str, ...]:
         """Return the names of the seeds of a model, which are the same in all categories; none if it has no seeds."""
@@ -114,7 +135,7 @@ class Comparison:
             seeds.
 
         """
-        chosen = categories or tuple(self.results)
+        chosen = categories or tuple(self.comparisons)
         means = [
             statistics.fmean(self.seed_means[each][model][seed] for each in chosen) for seed in self.seeds_of(model)
         ]
@@ -153,18 +174,19 @@ class Comparison:
             ['b', 'a']
 
         """
-        (result, *_), (first, *_) = next(iter(self.results.values())).values(), self.comparisons.values()
-        settings = {
-            "fpr_bounds": list(result.fpr_bounds),
-            "shared_fpr": result.shared_fpr,
-            "test": first.test,
-            "alternative": first.alternative,
-            "atol": self.atol,
-        }
+        (first, *_) = self.comparisons.values()
+        settings: dict[str, Any] = {"test": first.test, "alternative": first.alternative, "atol": self.atol}
+        if self.results:
+            (result, *_) = next(iter(self.results.values())).values()
+            settings = {"fpr_bounds": list(result.fpr_bounds), "shared_fpr": result.shared_fpr, **settings}
+        if self.protocol:
+            settings["protocol"] = self.protocol
         categories = [
             {
                 "category": category,
                 "num_images": each.num_images,
+                "num_normal": each.num_normal,
+                "test": each.test,
                 "matched_by": each.matched_by,
                 "ordered_by": each.ordered_by,
                 "models": [
@@ -173,12 +195,26 @@ class Comparison:
                         "mean": each.means[model],
                         "std": self.seed_std(model, category),
                         "seeds": self.seed_means[category].get(model, {}),
-                        "average_rank": each.average_ranks[model],
+                        "average_rank": self._image_by_image(category).average_ranks.get(model, math.nan),
                         "interval": list(each.intervals[model]),
                         "confidence": {other: each.confidence[model, other] for other in each.order if other != model},
+                        "differences": {
+                            other: list(each.differences[model, other])
+                            for other in each.order
+                            if (model, other) in each.differences
+                        },
                     }
                     for model in each.order
                 ],
+                "for_these_thresholds": {
+                    model: {
+                        other: self._image_by_image(category).confidence[model, other]
+                        for other in each.order
+                        if other != model
+                    }
+                    for model in each.order
+                    if category in self.for_these_thresholds
+                },
             }
             for category, each in self.comparisons.items()
         ]
@@ -196,7 +232,7 @@ class Comparison:
             **{name: getattr(self.ranking, name) for name in ("critical_difference", "p_value", "alpha", "groups")},
         }
         return {
-            "metric": "AUPIMO",
+            "metric": metric_title(self.metric),
             "version": __version__,
             "settings": settings,
             "models": list(self.order),
@@ -220,6 +256,12 @@ class Comparison:
         frame = pd.json_normalize(self.to_dict()["categories"], "models", ["category", "num_images"], sep="_")
         frame[["interval_lower", "interval_upper"]] = frame.pop("interval").tolist()
         frame.insert(0, "category", frame.pop("category"))
+        for name in frame.columns[frame.columns.str.startswith("differences_")]:
+            ends = frame.pop(name).tolist()
+            parts = [each if isinstance(each, list) else [math.nan] * 3 for each in ends]
+            other = name.removeprefix("differences_")
+            columns = [f"difference_from_{other}", f"difference_from_{other}_lower", f"difference_from_{other}_upper"]
+            frame[columns] = parts
         return frame.rename(columns=lambda name: re.sub("^confidence_", "confidence_against_", name))
 
     def save(
@@ -255,11 +297,20 @@ class Comparison:
 
         """
         check_choice("picture_format", picture_format, PictureFormat)
+        if report and not self.results:
+            raise SettingError(f"Expected `report` with the metric aupimo, whose images it shows, not {self.metric}.")
         require("matplotlib", extra="plot", needed_by="Comparison.save")
         if report:
             require("jinja2", "PIL", "tifffile", "tqdm", extra="evaluate", needed_by="Comparison.save with `report`")
         out = Path(out)
-        details = [] if self.ranking is None else [f"{name}\n{each}" for name, each in self.comparisons.items()]
+        details = (
+            []
+            if self.ranking is None
+            else [
+                "\n".join([name, str(each), *map(str, filter(None, [self.for_these_thresholds.get(name)]))])
+                for name, each in self.comparisons.items()
+            ]
+        )
         texts = {
             TEXT_FILE: "\n\n".join([self.summary(), *details]) + "\n",
             CSV_FILE: csv_text(self.to_dataframe().to_dict("records")),
@@ -288,9 +339,16 @@ class Comparison:
         if self.ranking is not None:
             ranks = partial(drawn_off_screen, ranks_size(num_models), plot_ranks, self.ranking)
             return {"ranks": ranks, **{f"{category}/confidence": draw for category, draw in confidences.items()}}
-        (draw,), (results,) = confidences.values(), self.results.values()
-        distribution = partial(drawn_off_screen, distribution_size(num_models), plot_distribution, results)
-        return {"confidence": draw, "distribution": distribution}
+        ((draw,), (only,)) = confidences.values(), self.comparisons.values()
+        drawings: dict[str, Callable[[], Figure]] = {"confidence": draw}
+        for results in self.results.values():
+            distribution = partial(plot_distribution, results, intervals=only.intervals)
+            drawings["distribution"] = partial(drawn_off_screen, distribution_size(num_models), distribution)
+        return drawings
+
+    def _image_by_image(self, category: str) -> ModelComparison:
+        """The comparison of the scores of images, or if there is none, the only one."""
+        return self.for_these_thresholds.get(category, self.comparisons[category])
 
 
 def compare_paths(
@@ -300,9 +358,15 @@ def compare_paths(
     alternative: Alternative = "greater",
     atol: float = TIE_TOLERANCE,
     *,
+    metric: MetricName = "aupimo",
     quiet: bool = False,
 ) -> Comparison:
     """Compare models by their results on the same images, of one category or of many.
+
+    Which model is better on other images of the same kind is asked of resampled images, the same for all models. That
+    needs the files that `aupimo evaluate --out` or `AUPIMOResult.save` writes beside each `aupimos.json`. Of files that
+    hold per-image scores only, as those of the official package, the paper's test alone is possible, which is for the
+    thresholds that these images have. For AUPIMO both are given.
 
     A model with folders of seeds, such as `MODEL/seed0/CATEGORY/aupimo/aupimos.json`, is summed up: ranks, tests and
     intervals are of the mean over the seeds of each image, and the standard deviation over the seeds is given beside
@@ -314,10 +378,12 @@ def compare_paths(
             `MODEL/COLLECTION/CATEGORY/aupimo/aupimos.json` or `MODEL/CATEGORY/aupimo/aupimos.json`.
         names: Names of the models, one for each file or folder, or folder in a benchmark. None for the parts in which
             the paths differ.
-        test: Paired test, as of `aupimo_torchmetrics.statistics.compare_models`, which also says how images of
-            different results are matched.
+        test: Paired test of the scores of images, for the thresholds that they have, as of
+            `aupimo_torchmetrics.statistics.compare_models`, which also says how images of different results are
+            matched.
         alternative: What the confidence is in, as of the same.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test.
+        metric: By which metric to compare; another than `"aupimo"` is one that `aupimo evaluate --metrics` computed.
         quiet: Whether to show no progress bar.
 
     Returns:
@@ -342,21 +408,50 @@ def compare_paths(
         ...     for file, more in zip(files, (0, 0.1)):
         ...         AUPIMOResult(scores + more, (1e-5, 1e-4), (0.0, 1.0), paths=paths).save(file)
         ...     comparison = compare_paths(files)
-        >>> print(comparison.summary())
+        >>> print(comparison.summary())  # doctest: +ELLIPSIS
         AUPIMO, shared FPR 1e-05 to 0.0001
-        10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's; ordered by average rank
+        for these thresholds, 10 images; confidence (1 - p, wilcoxon) that ...
             model   mean  rank     #1     #2  95% interval of the mean
-        #1  new    0.550  1.00      -  0.999  0.370 to 0.730
-        #2  old    0.450  2.00  0.000      -  0.270 to 0.630
+        #1  new    0.550  1.00      -  0.999  0.350 to 0.770
+        #2  old    0.450  2.00  0.000      -  0.250 to 0.670
+        <BLANKLINE>
+        Only tests for these thresholds ...
 
     """
     found = find_results([Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)], names)
-    results, seed_means, warnings = load_results(found.files)
-    ranking = rank_models(results) if len(results) > 1 else None
-    comparisons = {}
-    with progress(results.items(), "comparing", "category", quiet=quiet) as categories:
-        for category, by_model in categories:
+    check_choice("metric", metric, MetricName)
+    results: ByModel = {}
+    seed_means: SeedMeans = {}
+    warnings, ranking, image_by_image = list(found.warnings), None, dict[str, ModelComparison]()
+    if metric == "aupimo":
+        results, seed_means, of_results = load_results(found.files)
+        warnings += of_results
+        ranking = rank_models(results) if len(results) > 1 else None
+    resampled, facts = dict[str, ModelComparison](), dict[str, CategoryFacts]()
+    with progress(found.files.items(), "comparing", "category", quiet=quiet) as categories:
+        for category, files in categories:
             with named_category(category):
-                comparisons[category] = compare_models(by_model, test, alternative, atol)
-    warnings = [*found.warnings, *warnings]
-    return Comparison(results, comparisons, ranking, found.missing, seed_means, atol, found.files, tuple(warnings))
+                if results:
+                    image_by_image[category] = compare_models(results[category], test, alternative, atol)
+                models = load_counts(files, metric)
+                if models is not None:
+                    resampled[category] = compare_counts(models.counts, alternative, matched_by=models.matched_by)
+                    facts[category] = models.facts()
+    if metric != "aupimo":
+        seed_means = {category: each.of_seeds for category, each in facts.items()}
+        ranking = rank_means({name: each.means for name, each in resampled.items()}) if len(facts) > 1 else None
+    is_resampled = len(resampled) == len(found.files)
+    return Comparison(
+        results=results,
+        comparisons=resampled if is_resampled else image_by_image,
+        ranking=ranking,
+        missing=found.missing,
+        seed_means=seed_means,
+        atol=atol,
+        files=found.files,
+        warnings=tuple(warnings),
+        metric=metric,
+        for_these_thresholds=image_by_image if is_resampled else {},
+        how_sure=how_sure(facts) if is_resampled else ONLY_FOR_THESE,
+        protocol=check_alike(facts) if metric != "aupimo" else "",
+    )

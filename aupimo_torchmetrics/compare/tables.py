@@ -28,19 +28,23 @@ LATEX_CHARACTERS = str.maketrans(
 
 def title(comparison: Comparison) -> str:
     """Say what the scores are, and for several categories how the models are ordered."""
+    is_ranked = comparison.ranking is not None
+    order = f"; ordered by average rank over {len(comparison.comparisons)} categories" if is_ranked else ""
+    if comparison.protocol:
+        return f"{comparison.protocol}{order}"
     (result, *_) = next(iter(comparison.results.values())).values()
     lower, upper = result.fpr_bounds
     shared_by = " (maximum of per-image FPRs)" if result.shared_fpr == "max" else ""
-    is_ranked = comparison.ranking is not None
-    order = f"; ordered by average rank over {len(comparison.results)} categories" if is_ranked else ""
     return f"AUPIMO, shared FPR {lower:g} to {upper:g}{shared_by}{order}"
 
 
 def summary_text(comparison: Comparison) -> str:
     """Return the table of a comparison, for several categories the ranking, and what there is to note."""
     lines, rows, alignment = _table(comparison)
-    ranking = [] if comparison.ranking is None else [str(comparison.ranking)]
-    return "\n\n".join(["\n".join([*lines, text_table(rows, alignment)]), *ranking, *comparison.notes()])
+    more = list(map(str, comparison.for_these_thresholds.values()))
+    if comparison.ranking is not None:
+        more = [str(comparison.ranking)]
+    return "\n\n".join(["\n".join([*lines, text_table(rows, alignment)]), *more, *comparison.notes()])
 
 
 def latex_text(comparison: Comparison) -> str:
@@ -64,10 +68,11 @@ def _table(comparison: Comparison) -> tuple[list[str], list[list[str]], str]:
         lines.append(only.title)
         head, *rows = only.rows()
         rows = [[*row[:2], _mean(comparison, row[1], category), *row[3:]] for row in rows]
-        alignment = "<<" + ">" * (len(head) - 3) + "<"
+        alignment = only.alignment
     else:
-        head = ["model", *comparison.results, "mean", "average rank"]
-        columns = [*([category] for category in comparison.results), list(comparison.results)]
+        categories = list(comparison.comparisons)
+        head = ["model", *categories, "mean", "average rank"]
+        columns = [*([category] for category in categories), categories]
         means = {name: [_mean(comparison, name, *column) for column in columns] for name in ranking.order}
         rows = [[name, *means[name], f"{ranking.average_ranks[name]:.2f}"] for name in ranking.order]
         alignment = "<" + ">" * (len(head) - 1)
@@ -81,7 +86,7 @@ def _table(comparison: Comparison) -> tuple[list[str], list[list[str]], str]:
 
 def _mean(comparison: Comparison, model: str, *categories: str) -> str:
     """Mean score in a category, or over several, and behind it the standard deviation if the model has seeds."""
-    mean = statistics.fmean(comparison.results[category][model].mean for category in categories)
+    mean = statistics.fmean(comparison.comparisons[category].means[model] for category in categories)
     std = comparison.seed_std(model, *categories)
     return f"{mean:.3f} ({'-' if math.isnan(std) else f'{std:.3f}'})" if comparison.seeds_of(model) else f"{mean:.3f}"
 

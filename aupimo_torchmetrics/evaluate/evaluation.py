@@ -6,26 +6,31 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import torchmetrics
 
+from aupimo_torchmetrics._engine.binning import PixelCounts
+from aupimo_torchmetrics._engine.resampling import Interval, Units
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import progress, require
+from aupimo_torchmetrics._files.counts import COUNTS_FILE, CountedImages, write_counts
 from aupimo_torchmetrics._files.writing import write_text
-from aupimo_torchmetrics._settings import PictureFormat, RowsBy, check_choice
-from aupimo_torchmetrics._tables import csv_text, json_text, text_table
+from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_metric, counts_of_result, interval_note
+from aupimo_torchmetrics._settings import MetricName, PictureFormat, RowsBy, check_choice
+from aupimo_torchmetrics._tables import csv_text, json_text, metric_title, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate import output
 from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, threshold_text, unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
+from aupimo_torchmetrics.evaluate.counting import intervals_of
 from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.protocols import protocol_lines
@@ -33,19 +38,7 @@ from aupimo_torchmetrics.evaluate.reading import PairReader, Size
 from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
 from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["CategoryScores", "Evaluation", "metric_title"]
-
-
-def metric_title(metric: str) -> str:
-    """Name a metric at the head of a column.
-
-    Example:
-        >>> from aupimo_torchmetrics.evaluate.evaluation import metric_title
-        >>> metric_title("f1_max")
-        'F1 MAX'
-
-    """
-    return metric.upper().replace("_", " ")
+__all__ = ["CategoryScores", "Evaluation", "interval_texts"]
 
 
 @dataclass
@@ -68,6 +61,8 @@ class CategoryScores:
         threshold: The threshold whose effect was counted; None if there is none.
         num_skipped: Images of the category that were not scored, as their files are bad.
         of_defects: Metrics beside AUPIMO of the normal images and those of each type of defect, if asked for.
+        pixels: Counts of each image in common bins, for metrics of all pixels.
+        intervals: Interval of each metric by name, if asked for: where it may lie on other images of the same kind.
 
     Example:
         >>> import tempfile
@@ -103,6 +98,8 @@ class CategoryScores:
     threshold: float | None = None
     num_skipped: int = 0
     of_defects: dict[str, dict[str, float]] = field(default_factory=dict)
+    pixels: PixelCounts | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def num_anomalous(self) -> int:
@@ -174,6 +171,25 @@ class CategoryScores:
         return rows
 
 
+def interval_texts(intervals: Mapping[str, Interval], names: Iterable[str]) -> list[str]:
+    """Write the intervals of metrics, in the order of their names.
+
+    Example:
+        >>> from aupimo_torchmetrics._engine.resampling import Interval
+        >>> from aupimo_torchmetrics.evaluate.evaluation import interval_texts
+        >>> interval_texts({"aupimo": Interval(0.25, 0.5, 0.001)}, ["aupimo"])
+        ['0.2500 to 0.5000']
+
+    """
+    shown = (intervals.get(name, (math.nan, math.nan)) for name in names)
+    return ["not known" if math.isnan(lower + upper) else f"{lower:.4f} to {upper:.4f}" for lower, upper, *_ in shown]
+
+
+def _as_dicts(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals as `summary.json` holds them."""
+    return {name: each._asdict() for name, each in intervals.items()}
+
+
 @dataclass
 class Evaluation:
     """Scores of one or more categories.
@@ -185,6 +201,7 @@ class Evaluation:
         without_maps: Categories of the data set of which there is no map.
         notes: What was understood of names and tables, a sentence each.
         settings: Parameters of `aupimo_torchmetrics.evaluate.evaluate` by name, paths as texts.
+        mean_intervals: Interval of the mean of each metric over the categories, if asked for.
 
     Example:
         >>> import tempfile
@@ -217,6 +234,40 @@ class Evaluation:
     without_maps: list[str]
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    mean_intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def find_intervals(self) -> None:
+        """Compute the intervals of all metrics in each category, and of their means, from the same 1,000 resamples."""
+        found, self.mean_intervals = intervals_of([self._counts(scores) for scores in self.categories])
+        for scores, intervals in zip(self.categories, found, strict=True):
+            scores.intervals = intervals
+
+    def counted(self, scores: CategoryScores) -> CountedImages:
+        """Return what was counted of the images of a category, as `counts.safetensors` holds it."""
+        are_grouped = any("group" in image for image in scores.images)
+        own = [f"/{index}" for index in range(len(scores.images))]  # a group of one image
+        groups = [image.get("group", name) for image, name in zip(scores.images, own, strict=True)]
+        has_image_scores = any(name.startswith("image_") for name in scores.other_scores)
+        image_scores = torch.tensor(
+            [image["image_score"] for image in scores.images], dtype=torch.float64, device="cpu"
+        )
+        return CountedImages(
+            is_anomalous=torch.tensor([image["is_anomalous"] for image in scores.images], device="cpu"),
+            paths=[image["path"] for image in scores.images],
+            groups=groups if are_grouped else None,
+            pixels=scores.pixels,
+            image_scores=image_scores if has_image_scores else None,
+            values={name: score.value for name, score in scores.other_scores.items()},
+            protocols={name: text for name, text in self.protocols.items() if name in scores.other_scores},
+            fpr_limit=float(self.settings["fpr_limit"]),
+        )
+
+    def _counts(self, scores: CategoryScores) -> list[MetricCounts]:
+        """Counts of AUPIMO and of the other metrics of a category."""
+        counted = self.counted(scores)
+        of_aupimo = counts_of_result(scores.result, counted.groups)
+        others = [counts_of_metric(counted, name) for name in get_args(MetricName) if name in counted.values]
+        return [*([] if of_aupimo is None else [of_aupimo]), *others]
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return the mean of each metric over the categories in which it is defined, and their number."""
@@ -255,6 +306,8 @@ class Evaluation:
         by = self.settings.get("by", "category") if by is None else by
         check_choice("by", by, RowsBy)
         tables = [self._table(by)]
+        if self.categories[0].intervals:
+            tables.append(self._table_of_intervals())
         if self.categories[0].threshold is not None:
             tables.append(self._table_at_threshold())
         lines = ["\n\n".join(tables), "", *self.protocols.values(), *self.note_lines()]
@@ -282,6 +335,7 @@ class Evaluation:
             },
             "mean": {name: mean for name, (mean, _) in means.items()},
             "mean_at_threshold": self.mean_at_threshold(),
+            "mean_intervals": _as_dicts(self.mean_intervals),
             "num_categories_in_mean": {name: number for name, (_, number) in means.items()},
             "categories": [
                 {
@@ -289,6 +343,7 @@ class Evaluation:
                     "folder": folders[scores.category],
                     **scores.totals(),
                     "bounds": {name: list(bounds) for name, bounds in scores.bounds().items()},
+                    "intervals": _as_dicts(scores.intervals),
                     "thresholds": scores.thresholds(),
                     "at_threshold": scores.at_threshold(),
                     "slider_thresholds": scores.slider_thresholds,
@@ -353,6 +408,9 @@ class Evaluation:
         files: output.Files = {}
         for place, scores in zip(places, self.categories, strict=True):
             files |= output.score_files(place, scores.result, scores.values())
+            counted = self.counted(scores)
+            if counted.values or counted.groups is not None:
+                files[f"{place}aupimo/{COUNTS_FILE}"] = partial(write_counts, counted=counted)
         files["images.csv"] = partial(write_text, text=csv_text(images))
         files[output.SUMMARY_FILE] = partial(write_text, text=f"{json_text(self.to_dict())}\n")
         if report:
@@ -420,6 +478,15 @@ class Evaluation:
             add("mean of", {name: f"{number} of {count}" for name, (_, number) in means.items()})
         return text_table(rows, "<" + ">" * (2 + len(means)))
 
+    def _table_of_intervals(self) -> str:
+        """Lay out the intervals of each category, and of the means over several."""
+        names = list(self.means())
+        rows = [["95 % intervals", *map(metric_title, names)]]
+        rows += [[scores.category, *interval_texts(scores.intervals, names)] for scores in self.categories]
+        if len(self.categories) > 1:
+            rows.append(["mean", *interval_texts(self.mean_intervals, names)])
+        return text_table(rows, "<" * (1 + len(names)))
+
     def _table_at_threshold(self) -> str:
         """Lay out what the thresholds do, and the mean over several categories."""
         rows = [["category", "threshold", *map(metric_title, RATES), "alarms", "found"]]
@@ -451,6 +518,10 @@ class Evaluation:
             lines.append(f"Maps were resized bilinearly to the size of their masks, as {sizes}.")
         elif not resized:
             lines.append("Maps have the size of their masks.")
+        if self.categories[0].intervals:
+            counted = map(self.counted, self.categories)
+            intervals = [each for scores in self.categories for each in scores.intervals.values()]
+            lines.append(interval_note([Units.of(each.is_anomalous, each.groups) for each in counted], intervals))
         lines += self.notes
         if self.without_maps:
             lines.append(f"not evaluated, as there is no map: {', '.join(self.without_maps)}")

@@ -16,9 +16,10 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._html.page import Card, Page, Row, Table, write_page
 from aupimo_torchmetrics._html.views import ImageContent, Model, View, characters_for_each, view_image
+from aupimo_torchmetrics._tables import metric_title
 from aupimo_torchmetrics.evaluate.at_threshold import RATES, threshold_text
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
-from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, metric_title
+from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, interval_texts
 from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
 from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves
 from aupimo_torchmetrics.evaluate.pairing import Pair
@@ -157,17 +158,21 @@ def _read(reader: PairReader, pair: Pair) -> ImageContent:
 def _table(evaluation: Evaluation) -> Table:
     """Rows of the categories and of their types of defects."""
     means, rows = evaluation.means(), []
+    with_intervals = list(means) if evaluation.categories[0].intervals else []
     for scores in evaluation.categories:
         for row in ({**scores.totals(), "defect": "(all)"}, *scores.defects()):
             defect = row["defect"]
             values = [row.get(column, math.nan) for column in ("num_normal", "num_anomalous", *means)]
+            values += interval_texts(scores.intervals if defect == "(all)" else {}, with_intervals)
             has_images = defect != ""  # those of no known type cannot be told apart
             shown = [scores.category, defect or "(not known)", *values]
             rows.append(Row(shown, scores.category if has_images else "", "" if defect == "(all)" else defect))
     mean = [f"{value:.4f} ({number} categories)" for value, number in means.values()]
+    mean += interval_texts(evaluation.mean_intervals, with_intervals)
+    titles = [*map(metric_title, means), *(f"{metric_title(name)}, 95 %" for name in with_intervals)]
     return Table(
         caption="A click on a heading sorts. AUPIMO is the mean of the anomalous images.",
-        head=["Category", "Type of defect", "Normal", "Anomalous", *map(metric_title, means)],
+        head=["Category", "Type of defect", "Normal", "Anomalous", *titles],
         rows=rows,
         foot=["Mean", "", "", "", *mean] if len(evaluation.categories) > 1 else [],
         digits=4,

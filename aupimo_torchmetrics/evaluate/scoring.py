@@ -31,6 +31,8 @@ from aupimo_torchmetrics._settings import (
 )
 from aupimo_torchmetrics.evaluate.at_threshold import count_pixels
 from aupimo_torchmetrics.evaluate.bad_files import BadFilesError, check_bad_files, read_all
+from aupimo_torchmetrics.evaluate.counting import ScoreSample, count_images
+from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
@@ -68,6 +70,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     size: int | Sequence[int] | None = None,
     image_score: str = "max",
     by: RowsBy = "category",
+    intervals: bool = False,
     skip_bad: bool = False,
     table: str | os.PathLike[str] | pd.DataFrame | None = None,
     mask_threshold: float | None = None,
@@ -105,6 +108,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             map, or the mean of its highest pixels, as `"top_1%"`.
         by: `"defect"` to compute each metric of each type of defect, too, with all normal images. For metrics of all
             pixels, maps are read again.
+        intervals: Whether to compute an interval of each score (95 %), which says where it may lie on other images of
+            the same kind: of 1,000 resamples of the normal and of the anomalous images, or of groups of them, which the
+            column `group` of a table names.
         skip_bad: Whether to skip bad files, which cannot be evaluated, and to evaluate the others. Each category that
             loses images has to keep normal and anomalous ones.
         table: Table of images with their masks, instead of `data`: a CSV file or a pandas DataFrame.
@@ -173,7 +179,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         raise BadFilesError(found.bad_files, remedy)
     reader, bad_files = PairReader(found.maps, resize, mask_rule, others.has_regions, one_size), list(found.bad_files)
     threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in _categories(found)}
-    metric, categories = metric.to(device), list[CategoryScores]()
+    metric, categories, samples = metric.to(device), list[CategoryScores](), list[ScoreSample]()
     by_category = attrgetter("image.category")
     pairs = sorted(found.pairs, key=by_category)
     with progress(pairs, "scoring", "map", quiet=quiet) as shown:
@@ -181,8 +187,13 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             loaded = (each for _, each in read_all(of_category, reader.read, bad_files))
             image_warnings = ImageWarnings()
             number = threshold_of.get(category)
-            scores = _score(category, loaded, metric, others, image_warnings, number, top_share)
-            categories += filter(None, [scores])
+            sample = ScoreSample()
+            scores = _score(category, loaded, metric, others, image_warnings, number, top_share, sample)
+            if scores is not None:
+                categories.append(scores)
+                samples.append(sample)
+    if others.has_maps:
+        _count(categories, samples, reader, quiet=quiet)
     if by == "defect":
         _score_defects(categories, reader, others, quiet=quiet)
     skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
@@ -191,7 +202,10 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
     without_maps = sorted({image.category for image in found.images} - set(skipped))
     texts = {name: _as_text(setting) for name, setting in settings.items()}
-    return Evaluation(categories, bad_files, reader, without_maps, found.notes, texts)
+    evaluation = Evaluation(categories, bad_files, reader, without_maps, found.notes, texts)
+    if intervals:
+        evaluation.find_intervals()
+    return evaluation
 
 
 def _categories(found: FoundPairs) -> list[str]:
@@ -242,6 +256,7 @@ def _score(  # noqa: PLR0917
     image_warnings: ImageWarnings,
     threshold: float | None,
     top_share: float,
+    sample: ScoreSample,
 ) -> CategoryScores | None:
     """Score the maps of one category, a batch at a time; None if there is none.
 
@@ -253,12 +268,13 @@ def _score(  # noqa: PLR0917
         image_warnings: Looks at each map and mask.
         threshold: What it does is counted; None for no threshold.
         top_share: Share of the highest pixels of a map whose mean is the score of its image, see `top_share_of`.
+        sample: Takes some scores of each map.
 
     """
     metric.reset()
     others.reset()
     scored: list[Pair] = []
-    facts, sizes, sample = [], set(), NormalSample()
+    facts, sizes, normal_sample = [], set(), NormalSample()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
         metric.update(maps, [each.target.to(metric.device) for each in batch])
@@ -268,25 +284,44 @@ def _score(  # noqa: PLR0917
             facts.append(_facts(each, threshold, top_share))
             sizes.add((size_of(each.stored_map), size_of(each.mask)))
             image_warnings.look_at(each)
+            sample.add(each)
             if not bool(each.mask.any()):
-                sample.add(each)
+                normal_sample.add(each)
     if not scored:
         return None
     with warnings.catch_warnings():  # the summary says them, with the category
         warnings.simplefilter("ignore")
         result = replace(metric.result(), paths=[pair.image.name for pair in scored])
     images = [
-        {"path": pair.image.name, "category": category, "defect": pair.image.defect or "", **known, **of_map}
+        {"path": pair.image.name, "category": category, **_named(pair.image), **known, **of_map}
         for pair, known, of_map in zip(scored, result.to_dataframe()[KNOWN].to_dict("records"), facts, strict=True)
     ]
     other_scores = others.scores(images)
     of_others = (text for each in other_scores.values() for text in each.warnings)
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
-    steps = sample.thresholds_of(result, slider_fprs(result.fpr_bounds))
+    steps = normal_sample.thresholds_of(result, slider_fprs(result.fpr_bounds))
     scores = CategoryScores(category, result, other_scores, scored, images, resized, list(texts), steps, threshold)
     scores.warnings += filter(None, [scores.unit_warning()])
     return scores
+
+
+def _named(image: LabelledImage) -> dict[str, str]:
+    """What folders and tables say of an image."""
+    named = {"defect": image.defect or ""}
+    return named if image.group is None else named | {"group": image.group}
+
+
+def _count(
+    categories: Sequence[CategoryScores], samples: Sequence[ScoreSample], reader: PairReader, *, quiet: bool
+) -> None:
+    """Count the pixels of each image, from which metrics of resampled images follow; maps are read again."""
+    pairs = [pair for scores in categories for pair in scores.pairs]
+    with progress(pairs, "counting", "map", quiet=quiet) as shown:
+        loaded = map(reader.read, shown)
+        for scores, sample in zip(categories, samples, strict=True):
+            of_category = islice(loaded, len(scores.pairs))
+            scores.pixels = count_images(of_category, sample.edges(), has_regions="aupro" in scores.other_scores)
 
 
 def _score_defects(

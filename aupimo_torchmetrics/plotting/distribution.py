@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.statistics import bootstrap_interval
 from aupimo_torchmetrics.statistics._ties import merge_equal
 
 if TYPE_CHECKING:
@@ -26,18 +27,24 @@ GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
 def plot_distribution(
-    results: AUPIMOResult | Mapping[str, AUPIMOResult], ax: Axes | None = None, *, sort: bool = True
+    results: AUPIMOResult | Mapping[str, AUPIMOResult],
+    ax: Axes | None = None,
+    *,
+    sort: bool = True,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[Figure, Axes]:
     """Plot how the scores of the images are distributed, of one model or of several side by side.
 
-    A box reaches from the first to the third quartile, its line is the median and the diamond the mean; whiskers end at
-    the last score within 1.5 interquartile ranges. Each point is an anomalous image.
+    A box reaches from the first to the third quartile, its line is the median and the diamond the mean, in its 95 %
+    interval; whiskers end at the last score within 1.5 interquartile ranges. Each point is an anomalous image.
 
     Args:
         results: Scores as `aupimo_torchmetrics.AUPIMO.result` returns them, or several of them by name.
         ax: Axis to draw on. None for a new figure.
         sort: Whether models stand in the order of their means, the best at the top, or in the order in which they are
             given. A model without any score stands last.
+        intervals: Interval of each mean by name. None for those of
+            `aupimo_torchmetrics.statistics.bootstrap_interval`.
 
     Returns:
         Figure and axis.
@@ -59,16 +66,22 @@ def plot_distribution(
     names = _best_first(named) if sort else list(named)
     fig, ax = _figures.figure_and_axis(ax, _figures.distribution_size(len(names)))
 
+    if intervals is None:
+        intervals = {name: bootstrap_interval(named[name]) for name in names}
+    labels = []
     for row, name in enumerate(names):
         scores = _figures.known_scores(named[name])
         if len(scores):
             _draw_distribution(ax, np.sort(scores), row)
-    ax.set_yticks(range(len(names)), [_distribution_label(_figures.drawable(name), named[name]) for name in names])
+            ax.plot(intervals[name], [row, row], color="black", linewidth=3, zorder=4)
+        labels.append(_distribution_label(_figures.drawable(name), named[name], intervals[name]))
+    ax.set_yticks(range(len(names)), labels)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel(
         "AUPIMO of an image (0: nothing of its defect is found, 1: all of it)\n"
-        "box: quartiles, line: median, diamond: mean, point: an image"
+        "box: quartiles, line: median, point: an image\n"
+        "diamond: mean, thick line: its 95 % interval"
     )
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
@@ -117,11 +130,13 @@ def _draw_distribution(ax: Axes, scores: NDArray[np.float64], row: int) -> None:
     ax.scatter(scores, row + offsets, s=18, c=[_figures.score_color(score) for score in scores], zorder=3, alpha=0.9)
 
 
-def _distribution_label(name: str, result: AUPIMOResult) -> str:
+def _distribution_label(name: str, result: AUPIMOResult, interval: tuple[float, float]) -> str:
     """Name, mean and quartiles of a result in lines."""
     scores = _figures.known_scores(result)
     if len(scores) == 0:
         return f"{name}\nundefined".strip()
     first, median, third = np.percentile(scores, [25, 50, 75])
-    mean = f"mean {result.mean:.2f} ({len(scores)} image{'s' if len(scores) > 1 else ''})"
+    low, high = interval
+    within = "" if math.isnan(low + high) else f", {low:.2f} to {high:.2f}"
+    mean = f"mean {result.mean:.2f}{within} ({len(scores)} image{'s' if len(scores) > 1 else ''})"
     return f"{name}\n{mean}\nquartiles {first:.2f} {median:.2f} {third:.2f}".strip()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aupimo_torchmetrics._settings import PairedTestName
+from aupimo_torchmetrics._settings import ComparisonTest
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking
 from aupimo_torchmetrics.statistics.paired import confidence_text
@@ -24,7 +24,11 @@ GROUP_GAP = 0.02
 HIGHEST_UNDER_WHITE = 0.435
 """Numbers are white in cells with a confidence up to this, and black in the brighter cells."""
 
-TEST_NAMES: dict[PairedTestName, str] = {"wilcoxon": "Wilcoxon test", "ttest": "t-test"}
+TEST_NAMES: dict[ComparisonTest, str] = {
+    "resampled": "resampled",
+    "wilcoxon": "Wilcoxon test",
+    "ttest": "t-test",
+}
 
 
 def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, Axes]:
@@ -150,8 +154,8 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
     ax.set_xticks(range(len(names)), labels, rotation=60, ha="left", rotation_mode="anchor")
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.set_xlabel(
-        f"confidence that the row's model is {comparison.relation}\n"
-        f"the column's (1 - p, {TEST_NAMES[comparison.test]}, {comparison.num_images} images)"
-    )
+    is_resampled, num_images = comparison.test == "resampled", comparison.num_images + comparison.num_normal
+    where = "on other images of the kind" if is_resampled else "for these thresholds"
+    images = f"{TEST_NAMES[comparison.test]}, {num_images} images"
+    ax.set_xlabel(f"confidence that the row's model is {comparison.relation}\nthe column's {where}\n(1 - p, {images})")
     return fig, ax

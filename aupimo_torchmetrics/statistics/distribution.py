@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._extras import require
+from aupimo_torchmetrics._engine.resampling import (
+    CONFIDENCE,
+    NUM_RESAMPLES,
+    SEED,
+    Draws,
+    Units,
+    expanded_interval,
+)
+from aupimo_torchmetrics._metric_counts import counts_of_result
 from aupimo_torchmetrics._settings import Outliers, check_choice
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._ties import Scores, is_at_most, merge_equal
@@ -19,9 +29,6 @@ WHISKER_REACH = 1.5
 
 REPEAT_TOLERANCE = 1e-2
 """An image is chosen a second time only if no other image lies within this distance of the statistic."""
-
-MAX_DRAWS = 2**20
-"""How many scores the bootstrap draws at a time; with their indices they take 16 MiB."""
 
 LOW_OUTLIER, HIGH_OUTLIER = "low outlier", "high outlier"
 
@@ -140,32 +147,50 @@ def _box_plot(scores: Scores, outliers: Outliers) -> tuple[list[str], Scores]:
 
 
 def bootstrap_interval(
-    result: AUPIMOResult, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+    result: AUPIMOResult,
+    confidence: float = CONFIDENCE,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = SEED,
+    *,
+    groups: Sequence[str] | None = None,
 ) -> tuple[float, float]:
-    """Estimate how far the mean score would vary with other images of the same kind.
+    """Estimate where the mean score would lie with other images of the same kind.
 
-    The anomalous images are drawn anew with replacement, many times, and the interval holds the given share of the
-    means of the draws (the percentile bootstrap). The normal images are not drawn anew, so thresholds stay as they are.
-    Memory does not grow with `num_resamples` times the number of images.
+    Images are drawn anew with replacement, many times: as many normal and as many anomalous ones as there are, each
+    among themselves. So the thresholds vary, too. The interval is the expanded percentile interval, which makes up for
+    small numbers (T. Hesterberg, "What Teachers Should Know about the Bootstrap", The American Statistician 69, 2015).
+    It is computed from counts in 1,024 bins, which moves its ends by a hundredth of its width at most in tests.
+
+    A 95 % interval holds the mean of very many such images in 92 of 100 cases with 20 or 50 images of each class, and
+    in 95 with 100, in simulations. If few normal images carry the FPR, as `result.warnings` then says, it does not: the
+    mean itself is too high.
 
     Args:
-        result: Scores, as `aupimo_torchmetrics.AUPIMO.result` returns them.
-        confidence: Share of the means that the interval holds, in (0, 1).
+        result: Scores, as `aupimo_torchmetrics.AUPIMO.result` returns them. Of one that knows per-image scores only, as
+            a file of the official package, the anomalous images alone are drawn. Its interval is one for these
+            thresholds, and too narrow.
+        confidence: Share of cases in which the interval is to hold the mean, in (0, 1).
         num_resamples: How often to draw, at least 1.
         seed: Fixes the draws: one seed gives one interval.
+        groups: Name (N,) of the group of each image, as of the part of which it is a photograph. Then groups are drawn.
 
     Returns:
-        Lower and upper end of the interval; NaN if no image has a score.
+        Lower and upper end of the interval. NaN if there are fewer than two images or groups of a class, or if scores
+        that matter for a resample were not kept.
 
     Raises:
-        ValueError: If `confidence` is not in (0, 1), or `num_resamples` is less than 1.
-        ModuleNotFoundError: If scipy is not installed.
+        ValueError: If `confidence` is not in (0, 1), `num_resamples` is less than 1, or there is not a group for each
+            image.
 
     Example:
         >>> import torch
-        >>> from aupimo_torchmetrics import AUPIMOResult
+        >>> from aupimo_torchmetrics import AUPIMO
         >>> from aupimo_torchmetrics.statistics import bootstrap_interval
-        >>> result = AUPIMOResult(torch.linspace(0, 1, 100), (1e-5, 1e-4), (0.0, 1.0))
+        >>> maps, masks = torch.rand(60, 32, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(60, 32, 32)
+        >>> masks[30:, :8, :8] = 1
+        >>> metric = AUPIMO(fpr_bounds=(1e-3, 1e-2))
+        >>> metric.update(maps + 0.3 * masks, masks.bool())
+        >>> result = metric.result()
         >>> low, high = bootstrap_interval(result)
         >>> low < result.mean < high
         True
@@ -175,24 +200,17 @@ def bootstrap_interval(
         raise ValueError(f"Expected `confidence` to be between 0 and 1, but got {confidence}.")
     if num_resamples < 1:
         raise ValueError(f"Expected `num_resamples` to be at least 1, but got {num_resamples}.")
-    scores = result.aupimos.double().cpu().numpy()
-    scores = scores[~np.isnan(scores)]
-    if len(scores) == 0:
-        return float("nan"), float("nan")
-    if scores.min() == scores.max():
-        return float(scores[0]), float(scores[0])
-    require("scipy", extra="stats", needed_by="bootstrap_interval")
-    from scipy import stats  # noqa: PLC0415
-
-    interval = stats.bootstrap(
-        (scores,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=max(2, num_resamples),
-        batch=max(1, MAX_DRAWS // len(scores)),
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    )
-    if num_resamples == 1:  # of which scipy would warn; the first draw of two is the same
-        return float(interval.bootstrap_distribution[0]), float(interval.bootstrap_distribution[0])
-    return float(interval.confidence_interval.low), float(interval.confidence_interval.high)
+    if groups is not None and len(groups) != len(result.aupimos):
+        raise ValueError(
+            f"Expected `groups` to name one for each of {len(result.aupimos)} images, but got {len(groups)}."
+        )
+    counts = counts_of_result(result, groups)
+    if counts is not None:
+        return counts.interval(Draws(counts.units, num_resamples, seed), confidence)[:2]
+    scores = result.aupimos.double().cpu()
+    is_anomalous = ~scores.isnan()
+    units = Units.of(is_anomalous, groups)
+    counted = scores.where(is_anomalous, 0)
+    weights = Draws(units, num_resamples, seed).weights()
+    means = torch.cat([each @ counted / (each @ is_anomalous.double()) for each in weights])
+    return expanded_interval(means, units.numbers[1], confidence)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from aupimo_torchmetrics._engine.resampling import NUM_RESAMPLES, SEED, Draws, expanded_interval
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
-from aupimo_torchmetrics._settings import TIE_TOLERANCE, Alternative, MatchedBy, PairedTestName, check_choice
-from aupimo_torchmetrics._tables import text_table
+from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
+from aupimo_torchmetrics._settings import (
+    TIE_TOLERANCE,
+    Alternative,
+    ComparisonTest,
+    MatchedBy,
+    MetricName,
+    check_choice,
+)
+from aupimo_torchmetrics._tables import metric_title, text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
 from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
@@ -40,18 +52,22 @@ class ModelComparison:
     """Which of several models is better on the same images, and how sure one may be.
 
     Attributes:
-        order: Names of the models, the best first: by average rank for the Wilcoxon test, by mean for the t-test.
-        means: Mean score of each model.
-        intervals: Lower and upper end of the 95 % bootstrap interval of each mean, as
+        order: Names of the models, the best first: by average rank for the Wilcoxon test, else by mean.
+        means: Mean score of each model, or its value of another metric.
+        intervals: Lower and upper end of the 95 % interval of each mean, as
             `aupimo_torchmetrics.statistics.bootstrap_interval` gives it.
         average_ranks: Rank of each model, averaged over the images: 1 for a model that is the best on every image.
-            Models with equal scores on an image share the average of their ranks.
+            Models with equal scores on an image share the average of their ranks. Empty for resampled images.
         confidence: `confidence[a, b]` is 1 - p of the test whose alternative hypothesis is, if `"greater"`, that the
             scores of `a` are greater than those of `b`.
-        test: `"wilcoxon"` or `"ttest"`.
+        test: `"resampled"`, `"wilcoxon"` or `"ttest"`.
         alternative: `"greater"`, `"less"` or `"two-sided"`.
-        num_images: Number of images with a score.
+        num_images: Number of anomalous images, those with a score.
         matched_by: What said which scores are of the same image: its `"path"`, its `"image id"`, or its `"position"`.
+        differences: `differences[a, b]` is the mean of `a` less that of `b`, with the lower and the upper end of its
+            95 % interval. Of resampled images only.
+        num_normal: Number of normal images; 0 where they do not vary.
+        metric: Name of the metric.
 
     Example:
         >>> import torch
@@ -59,11 +75,12 @@ class ModelComparison:
         >>> from aupimo_torchmetrics.statistics import compare_models
         >>> scores, paths = torch.linspace(0, 0.9, 10), [f"crack/00{index}.png" for index in range(10)]
         >>> old, new = (AUPIMOResult(each, (1e-5, 1e-4), (0.0, 1.0), paths=paths) for each in (scores, scores + 0.1))
-        >>> print(compare_models({"old": old, "new": new}))
-        10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's; ordered by average rank
+        >>> print(compare_models({"old": old, "new": new}))  # doctest: +NORMALIZE_WHITESPACE
+        for these thresholds, 10 images; confidence (1 - p, wilcoxon) that a row's model is better than a column's;
+        ordered by average rank
             model   mean  rank     #1     #2  95% interval of the mean
-        #1  new    0.550  1.00      -  0.999  0.370 to 0.730
-        #2  old    0.450  2.00  0.000      -  0.270 to 0.630
+        #1  new    0.550  1.00      -  0.999  0.350 to 0.770
+        #2  old    0.450  2.00  0.000      -  0.250 to 0.670
 
     """
 
@@ -72,10 +89,13 @@ class ModelComparison:
     intervals: dict[str, tuple[float, float]]
     average_ranks: dict[str, float]
     confidence: dict[tuple[str, str], float]
-    test: PairedTestName
+    test: ComparisonTest
     alternative: Alternative
     num_images: int
     matched_by: MatchedBy = "path"
+    differences: dict[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)
+    num_normal: int = 0
+    metric: MetricName = "aupimo"
 
     @property
     def relation(self) -> str:
@@ -85,37 +105,58 @@ class ModelComparison:
     @property
     def ordered_by(self) -> str:
         """By what the models are ordered: `"average rank"` or `"mean"`."""
-        return {"wilcoxon": "average rank", "ttest": "mean"}[self.test]
+        if self.test == "wilcoxon":
+            return "average rank"
+        return "mean" if self.metric == "aupimo" else metric_title(self.metric)
 
     @property
     def title(self) -> str:
-        """One line that says what the table of `rows` shows."""
-        claim = f"confidence (1 - p, {self.test}) that a row's model is {self.relation} a column's"
+        """Text that says what the table of `rows` shows."""
         by_position = " matched by position" if self.matched_by == "position" else ""
-        return f"{self.num_images} images{by_position}; {claim}; ordered by {self.ordered_by}"
+        if self.test == "resampled":
+            what, test = f"resampled images, {self.num_normal} normal and {self.num_images} anomalous", "1 - p"
+        else:
+            what, test = f"for these thresholds, {self.num_images} images", f"1 - p, {self.test}"
+        claim = f"confidence ({test}) that a row's model is {self.relation} a column's"
+        return f"{what}{by_position}; {claim}; ordered by {self.ordered_by}"
 
     def rows(self) -> list[list[str]]:
         """Return the table of the models as texts.
 
         Returns:
             The head, and a row for each model, the best first: number, name, mean, average rank, the confidence against
-            each model, and the interval of the mean.
+            each model, and the interval of the mean. Of resampled images there is no rank, and at the end the
+            difference from the first model with its interval.
 
         """
+        has_ranks = self.test != "resampled"
         columns = [f"#{rank}" for rank in range(1, len(self.order) + 1)]
-        rows = [["", "model", "mean", "rank", *columns, f"{INTERVAL_CONFIDENCE:.0%} interval of the mean"]]
+        value, of_value = "mean", " of the mean"
+        if self.metric != "aupimo":
+            value, of_value = metric_title(self.metric), ""
+        intervals = [f"{INTERVAL_CONFIDENCE:.0%} interval{of_value}", *([] if has_ranks else ["difference from #1"])]
+        rows = [["", "model", value, *(["rank"] if has_ranks else []), *columns, *intervals]]
         for column, name in zip(columns, self.order, strict=True):
             low, high = self.intervals[name]
             confidences = [
                 "-" if name == other else confidence_text(self.confidence[name, other]) for other in self.order
             ]
-            numbers = [f"{self.means[name]:.3f}", f"{self.average_ranks[name]:.2f}", *confidences]
-            rows.append([column, name, *numbers, f"{low:.3f} to {high:.3f}"])
+            ranks = [f"{self.average_ranks[name]:.2f}"] if has_ranks else []
+            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, f"{low:.3f} to {high:.3f}"]
+            if not has_ranks:
+                of_first = self.differences.get((name, self.order[0]))
+                row.append("-" if of_first is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*of_first))
+            rows.append(row)
         return rows
+
+    @property
+    def alignment(self) -> str:
+        """How the columns of `rows` are aligned: `<` to the left, `>` to the right."""
+        return "<<>" + ">" * (len(self.order) + (self.test != "resampled")) + "<" * (1 + (self.test == "resampled"))
 
     def __str__(self) -> str:
         """Table of the models, the best first, with the confidences of each against each."""
-        return f"{self.title}\n{text_table(self.rows(), '<<>>' + '>' * len(self.order) + '<')}"
+        return f"{self.title}\n{text_table(self.rows(), self.alignment)}"
 
 
 def confidence_text(confidence: float) -> str:
@@ -132,11 +173,21 @@ def confidence_text(confidence: float) -> str:
 
 def compare_models(
     results: Mapping[str, AUPIMOResult],
-    test: PairedTestName = "wilcoxon",
+    test: ComparisonTest = "wilcoxon",
     alternative: Alternative = "greater",
     atol: float = TIE_TOLERANCE,
+    *,
+    groups: Sequence[str] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = SEED,
 ) -> ModelComparison:
-    """Compare models image by image, by a paired test of each against each.
+    """Compare models on the same images, each with each.
+
+    `"resampled"` asks which model is better on other images of the same kind: normal and anomalous images are drawn
+    anew, the same for all models, and so all thresholds vary. The tests of per-image scores, as the paper has them, ask
+    it for the thresholds that these images have. An error in a threshold moves all scores of a model together, so these
+    tests are too sure: of two models that are equal in law, they call one better in {} to {} of 100 cases at the 5 %
+    level, where the resampled difference does so in 5.
 
     Images are matched by the common ends of their paths: folders at the beginning and suffixes may differ, as they do
     in results from two machines. Where a result has no paths, they are matched by their image ids, and without these
@@ -149,11 +200,16 @@ def compare_models(
 
     Args:
         results: Scores of two or more models on the same images, by the name of the model.
-        test: `"wilcoxon"` for the signed-rank test, `"ttest"` for the paired t-test. In the Wilcoxon test differences
+        test: `"resampled"` for the difference on resampled images, which needs results that know their normal scores;
+            `"wilcoxon"` for the signed-rank test, `"ttest"` for the paired t-test. In the Wilcoxon test differences
             of zero do not count. It is exact if fewer than 20 others are left, or up to 50 if all differences are
             distinct and none is zero; else it uses the normal approximation.
         alternative: What the confidence is in: `"greater"`, `"less"` or `"two-sided"`.
         atol: Scores of an image that differ by at most this count as equal in the Wilcoxon test, at least 0.
+        groups: Name of the group of each image of the first model, as of the part of which it is a photograph. Then
+            groups are drawn.
+        num_resamples: How often images are drawn.
+        seed: Fixes the draws.
 
     Returns:
         Order, means, intervals, average ranks and confidences, which print as a table.
@@ -174,13 +230,22 @@ def compare_models(
         (('new', 'old'), 0.999)
 
     """
-    check_choice("test", test, PairedTestName)
+    check_choice("test", test, ComparisonTest)
     check_choice("alternative", alternative, Alternative)
     if not atol >= 0:
         raise SettingError(f"Expected `atol` to be at least 0, but got {atol}.")
     aligned = _aligned_scores(results)
     scores = aligned.scores
     require("scipy", extra="stats", needed_by="compare_models")
+    if test == "resampled":
+        if groups is not None and len(groups) != len(next(iter(results.values())).aupimos):
+            raise SettingError(f"Expected `groups` to name one for each image, but got {len(groups)}.")
+        counts: dict[str, list[MetricCounts]] = {}
+        for name, result in results.items():
+            counts[name] = [_counts_of(name, result, None if counts else groups).in_order(aligned.orders[name])]
+        return compare_counts(
+            counts, alternative, num_resamples=num_resamples, seed=seed, matched_by=aligned.matched_by
+        )
     from scipy import stats  # noqa: PLC0415
 
     by_image = merge_equal(np.stack(list(scores.values())), axis=0)
@@ -205,6 +270,85 @@ def compare_models(
         num_images=by_image.shape[1],
         matched_by=aligned.matched_by,
     )
+
+
+def compare_counts(
+    counts: Mapping[str, Sequence[MetricCounts]],
+    alternative: Alternative,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = SEED,
+    matched_by: MatchedBy = "path",
+) -> ModelComparison:
+    """Compare models by resampled images.
+
+    The p-value is the smallest level at which the expanded percentile interval of the difference leaves out 0.
+
+    Args:
+        counts: Of each model, counts of the same images in the same order; of several seeds, whose mean counts. What is
+            drawn are the units of the first.
+        alternative: What the confidence is in.
+        num_resamples: How often images are drawn.
+        seed: Fixes the draws.
+        matched_by: What said which images are the same.
+
+    """
+    first = next(iter(counts.values()))[0]
+    units = first.units
+    draws = Draws(units, num_resamples, seed)
+    means = {name: fmean(each.value for each in seeds) for name, seeds in counts.items()}
+    values = {
+        name: torch.stack([each.resampled(draws).values for each in seeds]).mean(0) for name, seeds in counts.items()
+    }
+    merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
+    order = sorted(counts, key=lambda name: -merged_means[name])
+    confidence, differences = {}, {}
+    for a, b in itertools.permutations(order, 2):
+        resampled = values[a] - values[b]
+        differences[a, b] = (means[a] - means[b], *expanded_interval(resampled, units.fewest))
+        confidence[a, b] = 1 - _resampled_p_value(resampled, units.fewest, alternative)
+    return ModelComparison(
+        order=tuple(order),
+        means=means,
+        intervals={name: expanded_interval(values[name], units.fewest) for name in order},
+        average_ranks={},
+        confidence=confidence,
+        test="resampled",
+        alternative=alternative,
+        num_images=int(first.units.is_anomalous.sum()),
+        matched_by=matched_by,
+        differences=differences,
+        num_normal=int((~first.units.is_anomalous).sum()),
+        metric=first.metric,
+    )
+
+
+def _resampled_p_value(differences: Tensor, number: int, alternative: Alternative) -> float:
+    """The p-value of resampled differences (B,) by an expanded percentile interval; 1 if they are not known.
+
+    A difference that is not known, or is 0 but for rounding, counts against either side.
+    """
+    from scipy import stats  # noqa: PLC0415
+
+    if number < 2:
+        return 1.0
+    num_against = [int((~(sign * differences > EQUAL_WITHIN)).sum()) for sign in (1, -1)]
+    quantiles = stats.norm.ppf((np.array(num_against) + 1) / (len(differences) + 1))
+    greater, less = stats.t.cdf(math.sqrt((number - 1) / number) * quantiles, number - 1).tolist()
+    p_values = {"greater": greater, "less": less, "two-sided": 2 * min(less, greater)}
+    return min(1.0, float(p_values[alternative]))
+
+
+def _counts_of(name: str, result: AUPIMOResult, groups: Sequence[str] | None) -> MetricCounts:
+    """Counts of the images of a model; raise unless it knows its normal scores."""
+    counts = counts_of_result(result, groups)
+    if counts is None:
+        raise BadDataError(
+            f"Expected `results` that know their normal scores, but {name!r} holds per-image scores only, as files of "
+            "the official package do. Of these, only tests for the thresholds that they have are possible: "
+            '`test="wilcoxon"` or `test="ttest"`.'
+        )
+    return counts
 
 
 def _wilcoxon(differences: Scores, alternative: Alternative, atol: float) -> float:

@@ -129,12 +129,19 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
     """
     if not 0 < alpha < 1:
         raise ValueError(f"Expected `alpha` to be between 0 and 1, but got {alpha}.")
-    scores = _dataset_means(results)
+    _check_results(results)
+    means = {dataset: {model: result.mean for model, result in by.items()} for dataset, by in results.items()}
+    return rank_means(means, alpha)
+
+
+def rank_means(means_of: Mapping[str, Mapping[str, float]], alpha: float = RANKING_ALPHA) -> ModelRanking:
+    """Rank models as `rank_models` does, by any metric: its value of the same models on each data set."""
+    scores = _as_rows(means_of)
     require("scipy", extra="stats", needed_by="rank_models")
     from scipy import stats  # noqa: PLC0415
 
     num_datasets, num_models = scores.shape
-    models = list(next(iter(results.values())))
+    models = list(next(iter(means_of.values())))
     merged = merge_equal(scores, axis=1)
     ranks = stats.rankdata(-merged, axis=1)
     average_ranks = dict(zip(models, ranks.mean(0).tolist(), strict=True))
@@ -145,7 +152,7 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
         order=tuple(sorted(models, key=lambda name: (average_ranks[name], -merged_means[name]))),
         average_ranks=average_ranks,
         means=means,
-        ranks={name: dict(zip(models, row, strict=True)) for name, row in zip(results, ranks.tolist(), strict=True)},
+        ranks={name: dict(zip(models, row, strict=True)) for name, row in zip(means_of, ranks.tolist(), strict=True)},
         critical_difference=quantile * math.sqrt(num_models * (num_models + 1) / (6 * num_datasets)),
         p_value=_friedman_p_value(merged),
         alpha=alpha,
@@ -153,29 +160,34 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
     )
 
 
-def _dataset_means(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> Scores:
+def _check_results(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> None:
+    """Raise unless all results average over the same FPRs."""
+    every = [(dataset, model, each) for dataset, by in results.items() for model, each in by.items()]
+    for dataset, model, result in every:
+        check_same_settings(every[0][2], result, f"on {every[0][0]!r}", f"for {model!r} on {dataset!r}")
+
+
+def _as_rows(means: Mapping[str, Mapping[str, float]]) -> Scores:
     """Mean scores (N, k) of k models on N data sets; raise unless all are there and can be ranked."""
-    if not results:
+    if not means:
         raise ValueError("Expected `results` to hold one data set or more, but got none.")
-    first_dataset, first = next(iter(results.items()))
+    first_dataset, first = next(iter(means.items()))
     if len(first) < 2:
         raise ValueError(f"Expected `results` to hold two models or more, but got {len(first)}.")
-    expected = next(iter(first.values()))
-    for dataset, by_model in results.items():
+    for dataset, by_model in means.items():
         if by_model.keys() != first.keys():
             model = min(by_model.keys() ^ first.keys())
             raise BadDataError(
                 "Expected `results` to hold the same models on each data set, "
                 f"but {model!r} is missing on {(first_dataset if model in by_model else dataset)!r}."
             )
-        for model, result in by_model.items():
-            check_same_settings(expected, result, f"on {first_dataset!r}", f"for {model!r} on {dataset!r}")
-            if math.isnan(result.mean):
+        for model, mean in by_model.items():
+            if math.isnan(mean):
                 raise BadDataError(
                     f"Expected `results` to have scores, but the mean of {model!r} on {dataset!r} is undefined (NaN). "
                     "Rank without this data set."
                 )
-    return np.array([[by_model[model].mean for model in first] for by_model in results.values()])
+    return np.array([[by_model[model] for model in first] for by_model in means.values()])
 
 
 def _friedman_p_value(scores: Scores) -> float:

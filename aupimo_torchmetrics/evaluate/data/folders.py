@@ -53,6 +53,8 @@ class LabelledImage(NamedTuple):
     """Row of the table that names the image, as `parts.csv, line 7`; None if no table does."""
     score: float | None = None
     """Score of the whole image that a table gives; None if none does."""
+    group: str | None = None
+    """What the image is one of several photographs of, if a table says it; None if it does not."""
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ A table has a row for each image and these columns, in any order; others are not
 - `split` says which images are test images: rows of any other split than `test` do not count.
 - `name` names the image where its path should not.
 - `score` is the score of the whole image, for metrics of images; without it, it is the highest score of the map.
+- `group` names what an image shows, where several photographs show one part: intervals then draw parts, not images.
 - `mask_classes` is 1 if a mask holds a number for each type of defect, as in MVTec LOCO, so that all but 0 is a defect.
 
 All cells are texts. Paths are relative to the folder of the table, or for a table in memory to the current folder.
@@ -38,7 +39,7 @@ from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image, pair_images, p
 
 __all__ = ["PairedTable", "open_table", "write_table"]
 
-COLUMNS = ("image", "mask", "map", "label", "defect", "category", "split", "name", "score", "mask_classes")
+COLUMNS = ("image", "mask", "map", "label", "defect", "category", "split", "name", "score", "group", "mask_classes")
 """Columns that are read."""
 DELIMITERS = (",", ";", "\t", "|")
 """What may stand between cells: the most frequent of these in the header."""
@@ -263,6 +264,7 @@ def _images(rows: Sequence[_Row], used: Collection[str], folder: Path) -> Iterat
             has_mask_classes=LABELS.get(mask_classes) is True,
             place=row["place"],
             score=None if pd.isna(score) else float(score),
+            group=row["group"] or None,
         )
         problems = {
             f"the label {label!r} is neither 0 (normal) nor 1 (with a defect)": label not in {"", *LABELS},

@@ -1,0 +1,87 @@
+"""How sure the scores of an evaluation are: counts of each image in common bins, and intervals by resampled images.
+
+Maps are read once more to be counted, since the bins follow from the scores of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from aupimo_torchmetrics._engine.binning import PixelCounter, PixelCounts, bin_edges
+from aupimo_torchmetrics._engine.resampling import NUM_RESAMPLES, SEED, Draws, Interval, Resamples, interval_of
+from aupimo_torchmetrics._engine.saturation import highest_scores
+from aupimo_torchmetrics._engine.select import spread_places
+from aupimo_torchmetrics._metric_counts import MetricCounts
+from aupimo_torchmetrics.evaluate.reading import LoadedPair
+
+__all__ = ["ScoreSample", "count_images", "intervals_of"]
+
+SAMPLE_SIZE = 2**12
+"""Pixels of an image in the sample, and mask pixels beside them."""
+
+
+class ScoreSample:
+    """A sample of the scores of images, from which the edges of common bins follow."""
+
+    def __init__(self) -> None:
+        self._normal: list[Tensor] = []
+        self._mask: list[Tensor] = []
+
+    def add(self, loaded: LoadedPair) -> None:
+        """Take scores that are evenly spread over the pixels of an image, and over those of its mask."""
+        is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
+        places = _places(is_normal.numel())
+        self._normal.append(loaded.anomaly_map.reshape(-1)[places][is_normal.reshape(-1)[places]])
+        in_mask = loaded.anomaly_map[loaded.mask]
+        if len(in_mask):
+            self._mask.append(in_mask[_places(len(in_mask))])
+
+    def edges(self) -> Tensor:
+        """Return the edges of the bins."""
+        nothing = torch.empty(0, device="cpu")
+        return bin_edges(torch.cat([nothing, *self._normal]), torch.cat([nothing, *self._mask]), len(self._normal))
+
+
+def _places(num_pixels: int) -> Tensor:
+    """Places of pixels of an image: of all, or of some that are evenly spread."""
+    if num_pixels <= SAMPLE_SIZE:
+        return torch.arange(num_pixels, device="cpu")
+    return spread_places(num_pixels, SAMPLE_SIZE)
+
+
+def count_images(images: Iterable[LoadedPair], edges: Tensor, *, has_regions: bool) -> PixelCounts:
+    """Count the pixels of images in bins; `has_regions` to find the connected regions of their masks, too."""
+    counter = PixelCounter(edges, has_regions=has_regions)
+    for loaded in images:
+        highest = [
+            highest_scores(loaded.anomaly_map, region, area) for region, area in zip(*loaded.regions, strict=True)
+        ]
+        counter.add(loaded.anomaly_map, loaded.mask, loaded.ignored, highest)
+    return counter.counts()
+
+
+def intervals_of(categories: Sequence[Sequence[MetricCounts]]) -> tuple[list[dict[str, Interval]], dict[str, Interval]]:
+    """Intervals of each metric in each category, and of the mean over the categories in which it is defined.
+
+    All metrics of a category are of the same resamples.
+    """
+    found = list[dict[str, Interval]]()
+    of_metrics: dict[str, list[tuple[Resamples, int]]] = {}
+    for seed, counts in enumerate(categories, SEED):
+        draws = Draws(counts[0].units, NUM_RESAMPLES, seed)
+        found.append({})
+        for each in counts:
+            resamples, number = each.resampled(draws), each.units.fewest
+            found[-1][each.metric] = interval_of(resamples, number)
+            if not math.isnan(each.value):
+                of_metrics.setdefault(each.metric, []).append((resamples, number))
+    means = {}
+    for metric, of_categories in of_metrics.items():
+        parts = zip(*(resamples for resamples, _ in of_categories), strict=True)
+        mean = Resamples(*(torch.stack(part).mean(0) for part in parts))
+        means[metric] = interval_of(mean, min(number for _, number in of_categories))
+    return found, means

@@ -1,0 +1,170 @@
+"""How often intervals hold the value of very many images, and how often a test calls equal models different.
+
+Data are drawn from two worlds. In the first, images are alike: all that varies is the noise of their pixels, and how
+well a defect is seen. In the second, each image has an effect of its own, which moves all of its scores. The value to
+be held is that of a large set of images of the world. Two models that are equal in law see the same defects with noise
+of their own, so a test at the 5 % level should call them different in 5 of 100 cases.
+
+    python tests/benchmarks/intervals.py
+
+prints a table of both, and warns where few normal images carry the FPR: there no interval of AUPIMO holds its value.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from aupimo_torchmetrics import AUPIMO, AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
+from aupimo_torchmetrics._engine.binning import PixelCounter, bin_edges
+from aupimo_torchmetrics._engine.resampling import SEED, Draws, formula_of
+from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
+from aupimo_torchmetrics.statistics import compare_models
+
+SIZE = 24
+"""Height and width of a map."""
+FPR_LIMIT = 0.3
+METRICS = {
+    "auroc": PixelAUROC,
+    "aupr": PixelAveragePrecision,
+    "f1_max": PixelF1Max,
+    "aupro": AUPRO,
+}
+NUM_TRUE = 10_000
+"""Images of each class of the set whose value is to be held."""
+
+
+class World(NamedTuple):
+    """Where images come from."""
+
+    effect: float
+    """Standard deviation of what moves all scores of an image; that of a pixel is 1."""
+    fpr_bounds: tuple[float, float]
+
+
+WORLDS = {
+    "images alike": World(0.0, (1e-3, 1e-2)),
+    "effects of images": World(0.3, (1e-2, 1e-1)),
+    "few images carry the FPR": World(1.0, (1e-3, 1e-2)),
+}
+
+
+def draw_masks(num_images: int, generator: torch.Generator) -> Tensor:
+    """Masks (2n, H, W) of n normal images, and of n with one rectangle or two."""
+    masks = torch.zeros(2 * num_images, SIZE, SIZE, dtype=torch.bool)
+    places = torch.randint(0, SIZE - 8, (num_images, 4), generator=generator)
+    sizes = torch.randint(2, 9, (num_images, 4), generator=generator)
+    for mask, (row, column, row_2, column_2), (height, width, height_2, width_2) in zip(
+        masks[num_images:], places.tolist(), sizes.tolist(), strict=True
+    ):
+        mask[row : row + height, column : column + width] = True
+        if height_2 % 2:
+            mask[row_2 : row_2 + height_2, column_2 : column_2 + width_2] = True
+    return masks
+
+
+def draw_maps(world: World, masks: Tensor, contrast: Tensor, generator: torch.Generator) -> Tensor:
+    """Maps (N, H, W) of a model: noise, the effect of the image, and in the mask what makes a defect seen (N,)."""
+    maps = torch.randn(masks.shape, generator=generator)
+    maps += world.effect * torch.randn((len(masks), 1, 1), generator=generator)
+    return maps + masks * (contrast[:, None, None] + 0.5 * torch.randn((len(masks), 1, 1), generator=generator))
+
+
+def draw_contrast(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """How well the defect of each image is seen (N,)."""
+    return 2 + torch.randn(len(masks), generator=generator)
+
+
+def count(world: World, maps: Tensor, masks: Tensor) -> dict[str, MetricCounts]:
+    """All metrics of some images, with the counts of each image."""
+    metric = AUPIMO(fpr_bounds=world.fpr_bounds)
+    metric.update(maps, masks)
+    of_aupimo = counts_of_result(metric.result())
+    assert of_aupimo is not None
+    counter = PixelCounter(bin_edges(maps[~masks], maps[masks], len(maps)))
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        counter.add(anomaly_map, mask, None, [])
+    counts = counter.counts().of_regions(is_annotated=False)
+    found = {"aupimo": of_aupimo}
+    for name, of_pixels in METRICS.items():
+        each = of_pixels()
+        each.update(maps, masks)
+        found[name] = MetricCounts(name, each.result().value, "", counts, formula_of(name, FPR_LIMIT), of_aupimo.units)
+    return found
+
+
+def true_values(world: World) -> dict[str, float]:
+    """Metrics of a large set of images."""
+    generator = torch.Generator().manual_seed(2**31)
+    masks = draw_masks(NUM_TRUE, generator)
+    maps = draw_maps(world, masks, draw_contrast(masks, generator), generator)
+    values = {}
+    for name, of_pixels in {"aupimo": lambda: AUPIMO(fpr_bounds=world.fpr_bounds), **METRICS}.items():
+        metric = of_pixels()
+        metric.update(maps, masks)
+        values[name] = float(metric.compute())
+    return values
+
+
+def coverage(world: World, num_images: int, num_sets: int, num_resamples: int) -> dict[str, float]:
+    """Share of the sets of images whose 95 % interval holds the value of very many images, by metric."""
+    true, held = true_values(world), Counter[str]()
+    for index in range(num_sets):
+        generator = torch.Generator().manual_seed(index)
+        masks = draw_masks(num_images, generator)
+        counts = count(world, draw_maps(world, masks, draw_contrast(masks, generator), generator), masks)
+        draws = Draws(counts["aupimo"].units, num_resamples, SEED)
+        for name, each in counts.items():
+            interval = each.interval(draws)
+            held[name] += interval.lower <= true[name] <= interval.upper
+    return {name: held[name] / num_sets for name in true}
+
+
+def false_alarms(world: World, num_images: int, num_sets: int, num_resamples: int) -> dict[str, float]:
+    """Share of the pairs of models, equal in law, that are called different at the 5 % level, by test."""
+    found = Counter[str]()
+    for index in range(num_sets):
+        generator = torch.Generator().manual_seed(index)
+        masks = draw_masks(num_images, generator)
+        contrast, results = draw_contrast(masks, generator), {}
+        for name in "ab":
+            metric = AUPIMO(fpr_bounds=world.fpr_bounds)
+            metric.update(draw_maps(world, masks, contrast, generator), masks)
+            results[name] = metric.result()
+        comparison = compare_models(results, "resampled", "two-sided", num_resamples=num_resamples)
+        one, other = (result.aupimos[num_images:].numpy() for result in results.values())
+        found["resampled images"] += comparison.confidence["a", "b"] >= 0.95
+        found["Wilcoxon test"] += stats.wilcoxon(one, other).pvalue <= 0.05
+        found["t-test"] += stats.ttest_rel(one, other).pvalue <= 0.05
+    return {test: number / num_sets for test, number in found.items()}
+
+
+def main() -> None:
+    """Print a table of coverage, and one of false alarms."""
+    torch.set_num_threads(1)  # faster for data as small as these
+    for name, world in WORLDS.items():
+        for num_images in (20, 50, 100, 200):
+            start = time.perf_counter()
+            shares = coverage(world, num_images, 400, 400)
+            shown = "  ".join(f"{metric} {share:.1%}" for metric, share in shares.items())
+            print(
+                f"{name}, {num_images} of each class, held: {shown}  ({time.perf_counter() - start:.0f} s)", flush=True
+            )
+    for name, world in WORLDS.items():
+        for num_images in (20, 50, 100, 200):
+            start = time.perf_counter()
+            shares = false_alarms(world, num_images, 400, 400)
+            shown = "  ".join(f"{test} {share:.1%}" for test, share in shares.items())
+            print(
+                f"{name}, {num_images} of each class, called different: {shown}  ({time.perf_counter() - start:.0f} s)",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,469 @@
+"""Intervals and comparisons by resampled images are those of the metrics computed anew from the images of each draw."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import tifffile
+import torch
+from data_sets import compare, write_map, write_set
+from helpers import make_batch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, safe_open, save_file
+from scipy import stats
+
+import aupimo_torchmetrics._metric_counts as metric_counts
+from aupimo_torchmetrics import AUPIMO, AUPIMOResult
+from aupimo_torchmetrics._engine.resampling import Draws, Resamples
+from aupimo_torchmetrics._files.counts import read_counts, write_counts
+from aupimo_torchmetrics.cli import main
+from aupimo_torchmetrics.compare import BadDataError, compare_paths
+from aupimo_torchmetrics.evaluate import evaluate
+from aupimo_torchmetrics.statistics import bootstrap_interval, compare_models
+
+BOUNDS = (1e-2, 1e-1)
+PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
+IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
+ALL = (*PIXEL_METRICS, *IMAGE_METRICS)
+FPR_LIMIT = 0.3
+Arrays = list[NDArray[Any]]
+
+
+def make_data(num_each: int, digits: int, seed: int = 0, size: tuple[int, int] = (14, 17)) -> tuple[Arrays, Arrays]:
+    """Maps and masks of as many normal and anomalous images, with an effect of each image, rounded to some digits."""
+    random = np.random.default_rng(seed)
+    maps, masks = [], []
+    for number in range(2 * num_each):
+        mask = np.zeros(size, dtype=bool)
+        if number >= num_each:
+            mask[2 : 4 + number % 7, 3:9] = mask[-1, -2:] = True
+        scores = random.normal(size=size) + 0.3 * random.normal() + mask * (1 + random.normal())
+        maps.append(scores.round(digits).astype(np.float32))
+        masks.append(mask)
+    return maps, masks
+
+
+def metric_of(maps: Arrays, masks: Arrays, **settings: Any) -> AUPIMO:
+    """AUPIMO of some images."""
+    metric = AUPIMO(fpr_bounds=BOUNDS, **settings)
+    metric.update(list(map(torch.from_numpy, maps)), list(map(torch.from_numpy, masks)))
+    return metric
+
+
+def evaluated(folder: Path, maps: Arrays, masks: Arrays, groups: list[str] | None = None, **settings: Any) -> Any:
+    """Evaluate images of a table, whose files are written to a folder."""
+    folder.mkdir(exist_ok=True)
+    rows = ["image,mask,map" + (",group" if groups else "")]
+    for number, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
+        tifffile.imwrite(folder / f"{number}.tiff", scores)
+        if mask.any():
+            Image.fromarray(mask).save(folder / f"{number}.png")
+        row = f"{number}.jpg,{f'{number}.png' if mask.any() else ''},{number}.tiff"
+        rows.append(f"{row},{groups[number]}" if groups else row)
+    (folder / "table.csv").write_text("\n".join(rows))
+    return evaluate(table=folder / "table.csv", fpr_bounds=BOUNDS, fpr_limit=FPR_LIMIT, **settings)
+
+
+def keep(evaluation: Any, folder: Path) -> Path:
+    """Write what `Evaluation.save` writes for comparisons, without pictures."""
+    (scores,) = evaluation.categories
+    scores.result.save(folder / "aupimo/aupimos.json")
+    write_counts(folder / "aupimo/counts.safetensors", evaluation.counted(scores))
+    return folder
+
+
+def slow_values(maps: Arrays, masks: Arrays) -> dict[str, float]:
+    """Every metric by the definitions."""
+    found = {"aupimo": float(np.nanmean(reference.aupimo(maps, masks, BOUNDS)))}
+    found["aupro"] = float(np.mean(reference.aupro(maps, masks, FPR_LIMIT)))
+    images = np.array([each.max() for each in maps]), np.array([each.any() for each in masks])
+    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
+    for prefix, both in (("", pixels), ("image_", images)):
+        found[f"{prefix}auroc"] = reference.auroc(*both)
+        found[f"{prefix}aupr"] = reference.average_precision(*both)
+        found[f"{prefix}f1_max"] = reference.f1_max(*both)[0]
+    return found
+
+
+def of_draws(maps: Arrays, masks: Arrays, draws: Draws) -> list[dict[str, float]]:
+    """Every metric of the images of each draw, by the definitions."""
+    found = []
+    for weights in torch.cat(list(draws.weights())).long():
+        drawn = torch.arange(len(maps)).repeat_interleave(weights).tolist()
+        found.append(slow_values([maps[index] for index in drawn], [masks[index] for index in drawn]))
+    return found
+
+
+def counts_of(folder: Path, maps: Arrays, masks: Arrays) -> dict[str, metric_counts.MetricCounts]:
+    """Counts of every metric, through the files of an evaluation."""
+    keep(evaluated(folder, maps, masks, metrics=ALL), folder)
+    counted = read_counts(folder / "aupimo/counts.safetensors")
+    found = {name: metric_counts.counts_of_metric(counted, name) for name in ALL}
+    aupimo = metric_counts.counts_of_result(AUPIMOResult.load(folder / "aupimo/aupimos.json"))
+    return {"aupimo": aupimo, **found}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(("digits", "size"), [(1, (14, 17)), (6, (20, 30))])
+def test_metrics_of_resamples_are_those_of_the_images_that_were_drawn(
+    tmp_path: Path, digits: int, size: tuple[int, int]
+) -> None:
+    """With few distinct scores they are so to rounding; else they are near, and within bounds that are certain."""
+    maps, masks = make_data(4, digits, size=size)
+    counts = counts_of(tmp_path, maps, masks)
+    draws = Draws(counts["aupimo"].units, 6, 1)
+    expected = of_draws(maps, masks, draws)
+    for name, each in counts.items():
+        exact, resamples = np.array([values[name] for values in expected]), each.resampled(draws)
+        values, lowest, highest = (part.numpy() for part in resamples)
+        assert (lowest <= exact + 1e-9).all(), name
+        assert (exact <= highest + 1e-9).all(), name
+        np.testing.assert_allclose(values, exact, atol=1e-9 if digits == 1 else 0.05 * exact.std() + 1e-9, err_msg=name)
+        assert (highest - lowest).max() <= (1e-9 if digits == 1 else 0.3 * exact.std() + 1e-9), name
+
+
+@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+@pytest.mark.parametrize("sizes", [[(20, 24)] * 12, [(20, 24), (7, 11), (30, 18)] * 4])
+def test_interval_of_aupimo_is_that_of_images_drawn_anew(shared_fpr: Any, sizes: list[tuple[int, int]]) -> None:
+    """Images of all sizes, and either shared FPR: the values of resamples are those of the metric on these images."""
+    parts = [make_data(1, 6, seed, size) for seed, size in enumerate(sizes)]
+    maps = [maps[is_anomalous] for is_anomalous in (0, 1) for maps, _ in parts]
+    masks = [masks[is_anomalous] for is_anomalous in (0, 1) for _, masks in parts]
+    counts = metric_counts.counts_of_result(metric_of(maps, masks, shared_fpr=shared_fpr).result())
+    assert counts is not None
+    draws, exact = Draws(counts.units, 40, 2), []
+    for weights in torch.cat(list(draws.weights())).long():
+        drawn = torch.arange(len(maps)).repeat_interleave(weights).tolist()
+        of_drawn = metric_of([maps[index] for index in drawn], [masks[index] for index in drawn], shared_fpr=shared_fpr)
+        exact.append(of_drawn.result().mean)
+    np.testing.assert_allclose(counts.resampled(draws).values, exact, atol=0.05 * np.std(exact))
+
+
+def test_an_interval_is_the_expanded_percentile_interval() -> None:
+    """Its ends are quantiles of the resampled means at `Phi(sqrt(n / (n - 1)) t)`; one seed gives one interval."""
+    result = metric_of(*make_data(9, 6)).result()
+    counts = metric_counts.counts_of_result(result)
+    assert counts is not None
+    values = counts.resampled(Draws(counts.units, 500, 3)).values.numpy()
+    tail = stats.norm.cdf(np.sqrt(9 / 8) * stats.t.ppf(0.05, 8))
+    expected = np.quantile(values, [tail, 1 - tail])
+    np.testing.assert_allclose(bootstrap_interval(result, 0.9, 500, 3), expected, atol=1e-4)
+    assert bootstrap_interval(result) == bootstrap_interval(result)
+    assert bootstrap_interval(result, seed=1) != bootstrap_interval(result, seed=2)
+    assert expected[0] < result.mean < expected[1]
+
+
+def test_normal_images_widen_the_interval() -> None:
+    """Where thresholds vary, too, the interval is wider than that of scores for given thresholds."""
+    result = metric_of(*make_data(20, 6)).result()
+    scores_only = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
+    (low, high), (narrow_low, narrow_high) = map(bootstrap_interval, (result, scores_only))
+    assert high - low > 1.05 * (narrow_high - narrow_low)
+
+
+def test_groups_are_drawn_together() -> None:
+    """Two photographs of each part are one draw: the interval is that of the parts, however often each is taken."""
+    maps, masks = make_data(10, 6)
+    once, twice = metric_of(maps, masks).result(), metric_of(maps * 2, masks * 2).result()
+    parts = [f"part {index}" for index in range(20)]
+    expected = bootstrap_interval(once)
+    assert bootstrap_interval(twice, groups=parts * 2) == pytest.approx(expected, abs=1e-3)  # of other bins
+    low, high = bootstrap_interval(twice)
+    assert high - low < 0.85 * (expected[1] - expected[0])
+    with pytest.raises(ValueError, match="`groups` to name one for each of 40 images, but got 20"):
+        bootstrap_interval(twice, groups=parts)
+
+
+def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
+    """It is no low score: where the kept scores of some resamples do not reach the upper bound, an end is NaN."""
+    maps, masks = make_data(6, 6)
+    for index in range(5):
+        maps[index] -= 100  # all false positives are of one image, which some resamples lack
+    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=100)
+    for scores, mask in zip(maps, masks, strict=True):
+        metric.update(torch.from_numpy(scores)[None], torch.from_numpy(mask)[None])
+    small = metric.result()
+    counts = metric_counts.counts_of_result(small)
+    assert counts is not None
+    draws = Draws(counts.units, 200, 0)
+    is_drawn = torch.cat(list(draws.weights()))[:, 5] > 0
+    values = counts.resampled(draws).values
+    assert values.isfinite().equal(is_drawn)
+    assert math.isnan(bootstrap_interval(small)[0])
+
+
+@pytest.mark.parametrize("kind", ["no normal image", "one normal image", "one anomalous image"])
+def test_what_cannot_be_resampled_has_no_interval(kind: str) -> None:
+    """Of fewer than two images of a class nothing is known."""
+    maps, masks = make_data(3, 6)
+    chosen = {"no normal image": [3, 4, 5], "one normal image": [2, 3, 4], "one anomalous image": [0, 1, 5]}[kind]
+    metric = metric_of([maps[index] for index in chosen], [masks[index] for index in chosen])
+    with (
+        pytest.warns(UserWarning, match="none of the 3 images is normal")
+        if kind == "no normal image"
+        else nullcontext()
+    ):
+        result = metric.result()
+    assert all(map(math.isnan, bootstrap_interval(result)))
+
+
+def test_a_difference_is_told_as_its_interval_tells_it() -> None:
+    """The confidence exceeds 97.5 % just where the 95 % interval of the difference lies above 0."""
+    maps, masks = make_data(15, 6)
+    random, found = np.random.default_rng(0), []
+    results = {"old": metric_of(maps, masks).result()}
+    for gain in np.linspace(0, 1.2, 9):
+        new = [
+            scores + (gain * mask + 0.5 * random.normal(size=scores.shape)).astype(np.float32)
+            for scores, mask in zip(maps, masks, strict=True)
+        ]
+        comparison = compare_models({**results, "new": metric_of(new, masks).result()}, "resampled")
+        difference, low, high = comparison.differences["new", "old"]
+        assert low < high
+        assert difference == pytest.approx(comparison.means["new"] - comparison.means["old"])
+        if abs(comparison.confidence["new", "old"] - 0.975) > 0.003:  # the p-value counts one more draw
+            found.append(low > 0)
+            assert (comparison.confidence["new", "old"] > 0.975) == (low > 0)
+        assert comparison.order == (("new", "old") if difference > 0 else ("old", "new"))
+    assert {*found} == {True, False}
+
+
+def test_models_that_are_equal_are_not_told_apart() -> None:
+    """Whatever the alternative, the confidence is 0, and the interval of the difference is 0."""
+    maps, masks = make_data(5, 6)
+    results = {name: metric_of(maps, masks).result() for name in "ab"}
+    for alternative in ("greater", "less", "two-sided"):
+        comparison = compare_models(results, "resampled", alternative)
+        assert {*comparison.confidence.values()} == {0.0}
+        assert comparison.differences["a", "b"] == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    """Images of the second model are put in the order of the first, by their names."""
+    maps, masks = make_data(8, 6)
+    names = [f"{index}.png" for index in range(16)]
+    others, order = [each + np.float32(0.2) * each**2 for each in maps], np.random.default_rng(0).permutation(16)
+    first, second, shuffled = (AUPIMO(fpr_bounds=BOUNDS) for _ in range(3))
+    for metric, scores, places in ((first, maps, range(16)), (second, others, range(16)), (shuffled, others, order)):
+        for index in places:
+            batch = torch.from_numpy(scores[index])[None], torch.from_numpy(masks[index])[None]
+            metric.update(*batch, image_ids=[names[index]])
+    pairs = [{"a": first.result(), "b": other.result()} for other in (second, shuffled)]
+    assert len({str(compare_models(pair, "resampled")) for pair in pairs}) == 1
+
+
+def test_results_that_know_scores_only_cannot_be_resampled() -> None:
+    """The error names the model, and the tests that are possible."""
+    result = metric_of(*make_data(4, 6)).result()
+    scores = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
+    with pytest.raises(BadDataError, match="'official' holds per-image scores only"):
+        compare_models({"ours": result, "official": scores}, "resampled")
+    with pytest.raises(ValueError, match="`groups` to name one for each image, but got 1"):
+        compare_models({"ours": result, "again": result}, "resampled", groups=["a"])
+
+
+def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each metric has one that holds it, in the table, in the library and in the file, and a text says what it is."""
+    maps, masks = make_data(6, 6)
+    evaluation = evaluated(tmp_path / "in", maps, masks, metrics=ALL, intervals=True)
+    (scores,) = evaluation.categories
+    assert list(scores.intervals) == ["aupimo", *ALL]
+    for name, interval in scores.intervals.items():
+        assert interval.lower <= scores.values()[name] <= interval.upper
+        assert interval.max_error < 0.02
+    assert scores.intervals["aupimo"][:2] == bootstrap_interval(scores.result)
+    table = tmp_path / "in/table.csv"
+    argv = ["evaluate", "--table", table, "--intervals", "--out", tmp_path / "out", "--report"]
+    assert main([*map(str, argv), "--fpr-bounds", "0.01", "0.1", "--metrics", *ALL[:3], "--metrics", *ALL[3:]]) == 0
+    out = capsys.readouterr().out
+    assert f"{scores.intervals['aupro'].lower:.4f} to {scores.intervals['aupro'].upper:.4f}" in out
+    assert "1,000 resamples, each of 6 normal and 6 anomalous images" in out
+    assert "With fewer than 50 of a class they are too narrow" in out
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["categories"][0]["intervals"]["auroc"] == scores.intervals["auroc"]._asdict()
+    assert f"{scores.intervals['aupr'].lower:.4f} to" in (tmp_path / "out/report.html").read_text()
+
+
+def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
+    """It is narrower than those of the categories, which vary by themselves; a category without a score has none."""
+    for category in ("a", "b", "c"):
+        maps, masks = make_data(8, 6, seed=ord(category))
+        for number, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
+            kind = "crack" if mask.any() else "good"
+            if (category, kind) == ("c", "good"):
+                continue
+            write_map(tmp_path / f"maps/{category}/test/{kind}/{number:03}.tiff", scores)
+            (tmp_path / f"data/{category}/test/{kind}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(tmp_path / f"data/{category}/test/{kind}/{number:03}.png")
+            if mask.any():
+                (tmp_path / f"data/{category}/ground_truth/crack").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(tmp_path / f"data/{category}/ground_truth/crack/{number:03}_mask.png")
+    evaluation = evaluate(tmp_path / "maps", tmp_path / "data", fpr_bounds=BOUNDS, intervals=True)
+    widths = [scores.intervals["aupimo"].upper - scores.intervals["aupimo"].lower for scores in evaluation.categories]
+    mean = evaluation.mean_intervals["aupimo"]
+    assert mean.upper - mean.lower < min(widths[:2])
+    assert mean.lower < evaluation.means()["aupimo"][0] < mean.upper
+    assert math.isnan(widths[2])
+    assert "not known" in evaluation.summary()
+
+
+def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
+    """A column `group` reaches intervals and comparisons of every metric; an empty cell is a group of its own."""
+    maps, masks = make_data(6, 6)
+    groups = [f"part {index}" for index in range(12)]
+    once = evaluated(tmp_path / "once", maps, masks, metrics=ALL, intervals=True)
+    twice = evaluated(tmp_path / "twice", maps * 2, masks * 2, groups * 2, metrics=ALL, intervals=True)
+    alone = evaluated(tmp_path / "alone", maps, masks, ["", *groups[1:]], metrics=ALL, intervals=True)
+    for name, expected in once.categories[0].intervals.items():
+        for other in (twice, alone):
+            # Which pixels are in the sample that the bins come from differs.
+            assert other.categories[0].intervals[name][:2] == pytest.approx(expected[:2], abs=2e-3), name
+    assert "6 normal and 6 anomalous groups of images" in twice.summary()
+    comparison = compare_paths([keep(twice, tmp_path / name) for name in "ab"])
+    assert "groups of images" in comparison.summary()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the evaluations of a good model and a worse one."""
+    folder = tmp_path_factory.mktemp("models")
+    maps, masks = make_data(10, 6)
+    random = np.random.default_rng(0)
+    worse = [each + random.normal(size=each.shape).astype(np.float32) for each in maps]
+    for name, scores in (("good", maps), ("worse", worse)):
+        evaluated(folder / f"in_{name}", scores, masks, metrics=ALL).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("metric", ["aupimo", *ALL])
+def test_models_are_compared_by_any_metric(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: Any
+) -> None:
+    """The better one is first, with its interval and the confidence, in text, CSV, LaTeX, JSON and a picture."""
+    folders = [models / "good", models / "worse"]
+    printed = compare(capsys, *folders, "--metric", metric, "--out", tmp_path / "compared", "--json")
+    found = json.loads(printed)
+    best, second = found["categories"][0]["models"]
+    values = json.loads((models / "good/summary.json").read_text())["mean"]
+    assert (best["model"], best["mean"]) == ("good", pytest.approx(values[metric]))
+    assert best["interval"][0] <= best["mean"] <= best["interval"][1]
+    assert second["differences"]["good"][0] == pytest.approx(second["mean"] - best["mean"])
+    assert found["categories"][0]["test"] == "resampled"
+    text = (tmp_path / "compared/comparison.txt").read_text()
+    assert "resampled images, 10 normal and 10 anomalous" in text
+    assert ("for these thresholds, 10 images" in text) == (metric == "aupimo")
+    assert (tmp_path / "compared/confidence.png").is_file()
+    assert "difference_from_good_lower" in (tmp_path / "compared/comparison.csv").read_text()
+
+
+def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> None:
+    """The value of a model is the mean over its seeds, and models are ranked over the categories."""
+    for category in ("bolt", "tile"):
+        maps, masks = make_data(6, 6, seed=ord(category[0]))
+        for seed in (0, 1):
+            noisy = [each + np.float32(0.1 * seed) * each**2 for each in maps]
+            evaluation = evaluated(tmp_path / f"{category}{seed}", noisy, masks, metrics=["aupro"])
+            keep(evaluation, tmp_path / f"out/a/seed{seed}/{category}")
+        evaluated(tmp_path / category, maps, masks, metrics=["aupro"]).save(
+            tmp_path / f"out/b/{category}", has_folders=False
+        )
+    comparison = compare_paths(tmp_path / "out", metric="aupro")
+    seeds = comparison.seed_means["bolt"]["a"]
+    assert comparison.comparisons["bolt"].means["a"] == pytest.approx(np.mean(list(seeds.values())))
+    assert comparison.ranking is not None
+    assert {*comparison.ranking.average_ranks} == {"a", "b"}
+    assert "AUPRO up to FPR 0.3" in comparison.summary()
+    with pytest.raises(ValueError, match="`report` with the metric aupimo"):
+        comparison.save(tmp_path / "compared", report=True)
+
+
+def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
+    """A metric that was not computed, another protocol, other images or classes, and files that were changed."""
+    maps, masks = make_data(4, 6)
+    folders = {
+        "full": evaluated(tmp_path / "1", maps, masks, metrics=ALL),
+        "few": evaluated(tmp_path / "2", maps, masks, metrics=["auroc"]),
+        "small": evaluated(tmp_path / "3", maps, masks, metrics=ALL, size=10),
+        "less": evaluated(tmp_path / "4", maps[1:], masks[1:], metrics=ALL),
+        "turned": evaluated(tmp_path / "5", maps, masks[::-1], metrics=ALL),
+    }
+    for name, evaluation in folders.items():
+        keep(evaluation, tmp_path / name)
+    refused = {
+        "few": "Evaluate the maps with `--metrics aupro` and `--out`",
+        "small": "computed alike, but got 'AUPRO up to FPR 0.3",
+        "less": "to be of the same images",
+        "turned": "the same normal images",
+    }
+    for name, fault in refused.items():
+        with pytest.raises(BadDataError, match=fault):
+            compare_paths([tmp_path / "full", tmp_path / name], metric="aupro")
+    file = tmp_path / "small/aupimo/counts.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(BadDataError, match=r"counts.safetensors to hold counts of images, but could not read it"):
+        compare_paths([tmp_path / "full", tmp_path / "small"], metric="auroc")
+
+
+BROKEN: dict[str, Callable[[dict[str, Any], dict[str, str]], Any]] = {
+    "NaN among shares": lambda tensors, _: tensors["shares"].fill_(math.nan),
+    "a negative count": lambda tensors, _: tensors["normal"].fill_(-1),
+    "another dtype": lambda tensors, _: tensors.update(mask=tensors["mask"].long()),
+    "fewer images": lambda tensors, _: tensors.update(mask=tensors["mask"][1:]),
+    "an unknown tensor": lambda tensors, _: tensors.update(other=tensors["mask"].clone()),
+    "a value above 1": lambda _, texts: texts.update(values='{"auroc": 2.0}', protocols='{"auroc": ""}'),
+    "an unknown metric": lambda _, texts: texts.update(values='{"x": 0.5}', protocols='{"x": ""}'),
+    "values that are no dict": lambda _, texts: texts.update(values="[]"),
+    "too few paths": lambda _, texts: texts.update(paths='["a"]'),
+    "another format": lambda _, texts: texts.update(format="aupimo-torchmetrics counts 9"),
+    "no paths": lambda _, texts: texts.pop("paths"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_of_counts_is_an_error(tmp_path: Path, name: str) -> None:
+    """Also one whose checksum was made to fit."""
+    from aupimo_torchmetrics._files import counts, results  # noqa: PLC0415
+
+    path = keep(evaluated(tmp_path, *make_data(2, 6), metrics=ALL), tmp_path) / "aupimo/counts.safetensors"
+    with safe_open(path, "pt") as file:
+        texts = file.metadata()
+    tensors = load_file(path)
+    BROKEN[name](tensors, texts)
+    settings = [each for each in counts._SETTINGS if each in texts]
+    texts["sha256"] = results.checksum(tensors, texts, settings)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, texts)
+    with pytest.raises(ValueError, match="to hold counts of images, but could not read it"):
+        read_counts(path)
+
+
+def test_counts_are_written_only_where_they_are_needed(tmp_path: Path) -> None:
+    """AUPIMO alone needs none beside what it keeps, unless images are grouped."""
+    maps, data = write_set(tmp_path / "in", {"bottle": {"good": 2, "crack": 2}})
+    evaluate(maps, data, fpr_bounds=BOUNDS).save(tmp_path / "out")
+    file = tmp_path / "out/bottle/aupimo/counts.safetensors"
+    assert not file.exists()
+    evaluate(maps, data, fpr_bounds=BOUNDS, metrics=["image_auroc"]).save(tmp_path / "out")
+    assert read_counts(file).pixels is None
+
+
+def test_many_images_have_fewer_bins() -> None:
+    """So that counts of very many images fit into memory; the interval is still that of their scores."""
+    preds, target = make_batch("NA" * 10, 0)
+    few = AUPIMO(fpr_bounds=BOUNDS)
+    few.update(preds, target)
+    counts = metric_counts.counts_of_result(few.result())
+    assert counts is not None
+    from aupimo_torchmetrics._engine.binning import bin_edges  # noqa: PLC0415
+
+    scores = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
+    sizes = [len(bin_edges(scores[:5000], scores[5000:], number)) for number in (10, 100_000, 10**7)]
+    assert sizes[0] > sizes[1] > sizes[2] >= 32
+    assert isinstance(counts.resampled(Draws(counts.units, 3, 0)), Resamples)
