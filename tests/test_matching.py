@@ -124,7 +124,7 @@ def test_models_are_compared_by_matched_images() -> None:
     assert by_path.average_ranks == by_id.average_ranks == by_position.average_ranks
     assert (by_path.matched_by, by_id.matched_by, by_position.matched_by) == ("path", "image id", "position")
     assert str(by_position).startswith("for these thresholds, 3 images matched by position; ")
-    assert str(by_path).startswith("3 images; ")
+    assert str(by_path).startswith("for these thresholds, 3 images; ")
 
 
 PATHS = ["good/0.png", "crack/0.png", "crack/1.png"]
