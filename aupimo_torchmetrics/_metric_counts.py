@@ -16,7 +16,7 @@ from torch import Tensor
 from aupimo_torchmetrics._engine import binning, resampling
 from aupimo_torchmetrics._engine.binning import ImageCounts, PixelCounts
 from aupimo_torchmetrics._engine.decision import num_carrying
-from aupimo_torchmetrics._engine.resampling import Draws, Formula, Interval, Resamples, Units
+from aupimo_torchmetrics._engine.resampling import Draws, Formula, Interval, Units
 from aupimo_torchmetrics._files.counts import CountedImages
 from aupimo_torchmetrics._settings import MetricName
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -41,15 +41,26 @@ class MetricCounts:
     num_carrying: float = math.nan
     """Number of normal images that carry the FPR of AUPIMO; NaN if it is not known, or for other metrics."""
 
-    def resampled(self, draws: Draws) -> Resamples:
-        """Compute the metric of resamples; all NaN if it is undefined, or a class has fewer than two units."""
-        if math.isnan(self.value) or self.units.fewest < 2:
-            return Resamples(*torch.full((3, draws.number), math.nan, dtype=torch.float64, device="cpu"))
+    @property
+    def is_known(self) -> bool:
+        """Whether the metric is defined, and each class has two units or more."""
+        return not math.isnan(self.value) and self.units.fewest >= 2
+
+    def resampled(self, draws: Draws) -> Tensor:
+        """Compute the metric of resamples: (B,); all NaN if it is not known."""
+        if not self.is_known:
+            return torch.full((draws.number,), math.nan, dtype=torch.float64, device="cpu")
         return resampling.resample(self.counts, draws, self.formula, self.value)
+
+    def bounds(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Return certain bounds of the metric of resamples: (B,) each; all NaN if it is not known."""
+        if not self.is_known:
+            return self.resampled(draws), self.resampled(draws)
+        return resampling.certain_bounds(self.counts, draws, self.formula)
 
     def interval(self, draws: Draws, confidence: float = resampling.CONFIDENCE) -> Interval:
         """Interval of the metric by resamples; NaN where it is not known."""
-        return resampling.interval_of(self.resampled(draws), self.units.fewest, confidence)
+        return resampling.interval_of(self.resampled(draws), self.bounds(draws), self.units.fewest, confidence)
 
     def in_order(self, order: Sequence[int]) -> MetricCounts:
         """Put the images in another order, given by their indices (N,)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +17,6 @@ import reference
 import tifffile
 import torch
 from data_sets import compare, write_map, write_set
-from helpers import make_batch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, safe_open, save_file
@@ -23,7 +24,7 @@ from scipy import stats
 
 import aupimo_torchmetrics._metric_counts as metric_counts
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult
-from aupimo_torchmetrics._engine.resampling import Draws, Resamples
+from aupimo_torchmetrics._engine.resampling import Draws
 from aupimo_torchmetrics._files.counts import read_counts, write_counts
 from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
@@ -122,8 +123,8 @@ def test_metrics_of_resamples_are_those_of_the_images_that_were_drawn(
     draws = Draws(counts["aupimo"].units, 6, 1)
     expected = of_draws(maps, masks, draws)
     for name, each in counts.items():
-        exact, resamples = np.array([values[name] for values in expected]), each.resampled(draws)
-        values, lowest, highest = (part.numpy() for part in resamples)
+        exact = np.array([values[name] for values in expected])
+        values, lowest, highest = (part.numpy() for part in (each.resampled(draws), *each.bounds(draws)))
         assert (lowest <= exact + 1e-9).all(), name
         assert (exact <= highest + 1e-9).all(), name
         np.testing.assert_allclose(values, exact, atol=1e-9 if digits == 1 else 0.05 * exact.std() + 1e-9, err_msg=name)
@@ -144,7 +145,7 @@ def test_interval_of_aupimo_is_that_of_images_drawn_anew(shared_fpr: Any, sizes:
         drawn = torch.arange(len(maps)).repeat_interleave(weights).tolist()
         of_drawn = metric_of([maps[index] for index in drawn], [masks[index] for index in drawn], shared_fpr=shared_fpr)
         exact.append(of_drawn.result().mean)
-    np.testing.assert_allclose(counts.resampled(draws).values, exact, atol=0.05 * np.std(exact))
+    np.testing.assert_allclose(counts.resampled(draws), exact, atol=0.05 * np.std(exact))
 
 
 def test_an_interval_is_the_expanded_percentile_interval() -> None:
@@ -152,7 +153,7 @@ def test_an_interval_is_the_expanded_percentile_interval() -> None:
     result = metric_of(*make_data(9, 6)).result()
     counts = metric_counts.counts_of_result(result)
     assert counts is not None
-    values = counts.resampled(Draws(counts.units, 500, 3)).values.numpy()
+    values = counts.resampled(Draws(counts.units, 500, 3)).numpy()
     tail = stats.norm.cdf(np.sqrt(9 / 8) * stats.t.ppf(0.05, 8))
     expected = np.quantile(values, [tail, 1 - tail])
     np.testing.assert_allclose(bootstrap_interval(result, 0.9, 500, 3), expected, atol=1e-4)
@@ -195,7 +196,7 @@ def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
     assert counts is not None
     draws = Draws(counts.units, 200, 0)
     is_drawn = torch.cat(list(draws.weights()))[:, 5] > 0
-    values = counts.resampled(draws).values
+    values = counts.resampled(draws)
     assert values.isfinite().equal(is_drawn)
     assert math.isnan(bootstrap_interval(small)[0])
 
@@ -455,15 +456,67 @@ def test_counts_are_written_only_where_they_are_needed(tmp_path: Path) -> None:
 
 
 def test_many_images_have_fewer_bins() -> None:
-    """So that counts of very many images fit into memory; the interval is still that of their scores."""
-    preds, target = make_batch("NA" * 10, 0)
-    few = AUPIMO(fpr_bounds=BOUNDS)
-    few.update(preds, target)
-    counts = metric_counts.counts_of_result(few.result())
-    assert counts is not None
+    """So that counts of very many images fit into memory."""
     from aupimo_torchmetrics._engine.binning import bin_edges  # noqa: PLC0415
 
     scores = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
     sizes = [len(bin_edges(scores[:5000], scores[5000:], number)) for number in (10, 100_000, 10**7)]
     assert sizes[0] > sizes[1] > sizes[2] >= 32
-    assert isinstance(counts.resampled(Draws(counts.units, 3, 0)), Resamples)
+
+
+def simulation() -> Any:
+    """The program that simulates intervals and tests, as a module."""
+    path = Path(__file__).parent / "benchmarks/intervals.py"
+    spec = importlib.util.spec_from_file_location("intervals", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["intervals"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+WORLDS = ("images alike", "effects of images")
+
+
+@pytest.mark.parametrize(("num_images", "least"), [(20, 0.88), (100, 0.92)])
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:AUPIMO")
+def test_intervals_hold_as_often_as_they_say(world: str, num_images: int, least: float) -> None:
+    """Of every metric, in two worlds: a share below the least one by more than chance (two deviations) is a fault."""
+    module, num_sets = simulation(), 200
+    held = module.coverage(module.WORLDS[world], num_images, num_sets, 200)
+    assert {*held} == {"aupimo", *PIXEL_METRICS}
+    assert min(held.values()) >= least - 2 * math.sqrt(least * (1 - least) / num_sets), held
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:AUPIMO")
+def test_equal_models_are_seldom_called_different(world: str) -> None:
+    """The test by resampled images does so in 3 to 8 of 100 cases, give or take two deviations of chance."""
+    module, num_sets = simulation(), 300
+    found = module.false_alarms(module.WORLDS[world], 20, num_sets, 200)["resampled images"]
+    low, high = (
+        share + sign * 2 * math.sqrt(share * (1 - share) / num_sets) for share, sign in ((0.03, -1), (0.08, 1))
+    )
+    assert low <= found <= high
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:AUPIMO")
+def test_where_few_images_carry_the_fpr_the_text_says_so(tmp_path: Path) -> None:
+    """There no interval of AUPIMO can be trusted; results, evaluations and comparisons name the number of images."""
+    module = simulation()
+    world, generator = module.WORLDS["few images carry the FPR"], torch.Generator().manual_seed(0)
+    masks = module.draw_masks(20, generator)
+    maps = module.draw_maps(world, masks, module.draw_contrast(masks, generator), generator)
+    for name in "ab":
+        metric = AUPIMO(fpr_bounds=world.fpr_bounds)
+        metric.update(maps, masks)
+        result = metric.result()
+        assert "from few images" in result.warnings[-1]
+        result.save(tmp_path / f"{name}.json")
+    text = compare_paths([tmp_path / "a.json", tmp_path / "b.json"]).summary()
+    assert "Few normal images carry the shared FPR: as many as" in text

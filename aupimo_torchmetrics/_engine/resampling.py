@@ -55,17 +55,6 @@ class Formula(NamedTuple):
     """FPR that all bins together have to reach. Of a resample with less, scores that matter are not known."""
 
 
-class Resamples(NamedTuple):
-    """A metric of B resamples; NaN where it is not known."""
-
-    values: Tensor
-    """(B,) if all scores of a bin were tied, moved by as much as this errs for the images as they are."""
-    lowest: Tensor
-    """(B,) the exact values are at least this."""
-    highest: Tensor
-    """(B,) the exact values are at most this."""
-
-
 class Units(NamedTuple):
     """What is drawn: images or groups of them, normal and anomalous ones each among themselves."""
 
@@ -150,15 +139,46 @@ def formula_of_aupimo(fpr_bounds: tuple[float, float], shared_fpr: SharedFPR, fl
     return Formula(value, is_max=shared_fpr == "max", needed_fpr=needed_fpr)
 
 
-def resample(counts: ImageCounts, draws: Draws, formula: Formula, value: float) -> Resamples:
-    """Compute a metric, whose value is known for the images as they are, of resamples."""
+def resample(counts: ImageCounts, draws: Draws, formula: Formula, value: float) -> Tensor:
+    """Compute a metric of resamples: (B,), NaN where it is not known.
+
+    They are as if all scores of a bin were tied, moved by as much as this errs for the images as they are, of which the
+    value is known.
+    """
+
+    def value_of(ranks: Ranks) -> tuple[Tensor]:
+        return (formula.value(ranks),)
+
+    (tied,) = _of_draws(counts, draws, formula, value_of)
+    return (tied[1:] + (value - tied[0])).clamp(0, 1)
+
+
+def certain_bounds(counts: ImageCounts, draws: Draws, formula: Formula) -> tuple[Tensor, Tensor]:
+    """Bounds of the exact values of a metric of resamples: (B,) each, NaN where they are not known."""
+
+    def bounds_of(ranks: Ranks) -> tuple[Tensor, Tensor]:
+        best = ranks._replace(at_least=torch.where(counts.is_single, ranks.at_least, ranks.above))
+        worst = ranks._replace(above=torch.where(counts.is_single, ranks.above, ranks.at_least))
+        lowest = formula.value(worst) if formula.lowest is None else formula.lowest(worst, counts.is_single)
+        return lowest, formula.value(best)
+
+    lowest, highest = _of_draws(counts, draws, formula, bounds_of)
+    return lowest[1:], highest[1:]
+
+
+def _of_draws(
+    counts: ImageCounts, draws: Draws, formula: Formula, values_of: Callable[[Ranks], tuple[Tensor, ...]]
+) -> list[Tensor]:
+    """Values (1 + B,) of the ranks of the images as they are, and of each resample; NaN where they are not known."""
     ones = torch.ones(1, len(draws.units.of_image), dtype=torch.float64, device="cpu")
     size = max(1, MAX_MASKED // counts.normal.numel()) if formula.is_max else MAX_RESAMPLES
-    parts = (part for weights in (ones, *draws.weights()) for part in torch.split(weights, size))
-    found = [torch.stack(_values(_ranks(counts, part, formula), counts.is_single, formula)) for part in parts]
-    tied, lowest, highest = torch.cat(found, 1)
-    moved = tied[1:] + (value - tied[0])
-    return Resamples(torch.minimum(torch.maximum(moved, lowest[1:]), highest[1:]), lowest[1:], highest[1:])
+    found = []
+    for weights in (ones, *draws.weights()):
+        for part in torch.split(weights, size):
+            ranks = _ranks(counts, part, formula)
+            is_known = ranks.at_least[:, 0] >= formula.needed_fpr * cast("Tensor", ranks.num_normal)[:, 0]
+            found.append([torch.where(is_known, values, math.nan) for values in values_of(ranks)])
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def _ranks(counts: ImageCounts, weights: Tensor, formula: Formula) -> Ranks:
@@ -174,18 +194,6 @@ def _ranks(counts: ImageCounts, weights: Tensor, formula: Formula) -> Ranks:
     return Ranks(counts.is_single, weights @ counts.mask, above, at_least, num_normal, shares)
 
 
-def _values(ranks: Ranks, is_single: Tensor, formula: Formula) -> tuple[Tensor, Tensor, Tensor]:
-    """Value (B,) of ranks if the scores of a bin are tied, the lowest, and the highest."""
-    best = ranks._replace(at_least=torch.where(is_single, ranks.at_least, ranks.above))
-    worst = ranks._replace(above=torch.where(is_single, ranks.above, ranks.at_least))
-    at_worst = formula.value(worst) if formula.lowest is None else formula.lowest(worst, is_single)
-    is_known = ranks.at_least[:, 0] >= formula.needed_fpr * cast("Tensor", ranks.num_normal)[:, 0]
-    of_ties, lowest, highest = (
-        torch.where(is_known, value, math.nan) for value in (formula.value(ranks), at_worst, formula.value(best))
-    )
-    return of_ties, torch.minimum(lowest, of_ties), torch.maximum(highest, of_ties)
-
-
 class Interval(NamedTuple):
     """Where a value may lie with other images of the same kind."""
 
@@ -195,14 +203,11 @@ class Interval(NamedTuple):
     """The bins move either end by at most this."""
 
 
-def interval_of(resamples: Resamples, number: int, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of a resampled metric, of which the smaller class has a number of units."""
-    (lower, upper), lowest, highest = (expanded_interval(each, number, confidence) for each in resamples)
-    return Interval(
-        lower,
-        upper,
-        max(abs(a - b) for a, b in ((lower, lowest[0]), (highest[0], lower), (upper, lowest[1]), (highest[1], upper))),
-    )
+def interval_of(values: Tensor, bounds: tuple[Tensor, Tensor], number: int, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a resampled metric with its certain bounds, of which the smaller class has a number of units."""
+    ends, lowest, highest = (expanded_interval(each, number, confidence) for each in (values, *bounds))
+    errors = [abs(end - other[place]) for other in (lowest, highest) for place, end in enumerate(ends)]
+    return Interval(*ends, math.nan if any(map(math.isnan, errors)) else max(errors))
 
 
 def expanded_interval(values: Tensor, number: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

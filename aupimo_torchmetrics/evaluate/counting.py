@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.binning import PixelCounter, PixelCounts, bin_edges
-from aupimo_torchmetrics._engine.resampling import NUM_RESAMPLES, SEED, Draws, Interval, Resamples, interval_of
+from aupimo_torchmetrics._engine.resampling import NUM_RESAMPLES, SEED, Draws, Interval, interval_of
 from aupimo_torchmetrics._engine.saturation import highest_scores
 from aupimo_torchmetrics._engine.select import spread_places
 from aupimo_torchmetrics._metric_counts import MetricCounts
@@ -70,18 +70,17 @@ def intervals_of(categories: Sequence[Sequence[MetricCounts]]) -> tuple[list[dic
     All metrics of a category are of the same resamples.
     """
     found = list[dict[str, Interval]]()
-    of_metrics: dict[str, list[tuple[Resamples, int]]] = {}
+    of_metrics: dict[str, list[tuple[Tensor, int]]] = {}
     for seed, counts in enumerate(categories, SEED):
         draws = Draws(counts[0].units, NUM_RESAMPLES, seed)
         found.append({})
         for each in counts:
-            resamples, number = each.resampled(draws), each.units.fewest
-            found[-1][each.metric] = interval_of(resamples, number)
+            values, bounds, number = each.resampled(draws), each.bounds(draws), each.units.fewest
+            found[-1][each.metric] = interval_of(values, bounds, number)
             if not math.isnan(each.value):
-                of_metrics.setdefault(each.metric, []).append((resamples, number))
+                of_metrics.setdefault(each.metric, []).append((torch.stack([values, *bounds]), number))
     means = {}
     for metric, of_categories in of_metrics.items():
-        parts = zip(*(resamples for resamples, _ in of_categories), strict=True)
-        mean = Resamples(*(torch.stack(part).mean(0) for part in parts))
-        means[metric] = interval_of(mean, min(number for _, number in of_categories))
+        values, lowest, highest = torch.stack([each for each, _ in of_categories]).mean(0)
+        means[metric] = interval_of(values, (lowest, highest), min(number for _, number in of_categories))
     return found, means

@@ -206,7 +206,8 @@ def bootstrap_interval(
         )
     counts = counts_of_result(result, groups)
     if counts is not None:
-        return counts.interval(Draws(counts.units, num_resamples, seed), confidence)[:2]
+        resampled = counts.resampled(Draws(counts.units, num_resamples, seed))
+        return expanded_interval(resampled, counts.units.fewest, confidence)
     scores = result.aupimos.double().cpu()
     is_anomalous = ~scores.isnan()
     units = Units.of(is_anomalous, groups)

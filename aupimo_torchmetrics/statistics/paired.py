@@ -297,9 +297,7 @@ def compare_counts(
     units = first.units
     draws = Draws(units, num_resamples, seed)
     means = {name: fmean(each.value for each in seeds) for name, seeds in counts.items()}
-    values = {
-        name: torch.stack([each.resampled(draws).values for each in seeds]).mean(0) for name, seeds in counts.items()
-    }
+    values = {name: torch.stack([each.resampled(draws) for each in seeds]).mean(0) for name, seeds in counts.items()}
     merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
     order = sorted(counts, key=lambda name: -merged_means[name])
     confidence, differences = {}, {}

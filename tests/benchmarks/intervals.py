@@ -22,7 +22,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 from aupimo_torchmetrics._engine.binning import PixelCounter, bin_edges
-from aupimo_torchmetrics._engine.resampling import SEED, Draws, formula_of
+from aupimo_torchmetrics._engine.resampling import SEED, Draws, expanded_interval, formula_of
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
 from aupimo_torchmetrics.statistics import compare_models
 
@@ -120,8 +120,8 @@ def coverage(world: World, num_images: int, num_sets: int, num_resamples: int) -
         counts = count(world, draw_maps(world, masks, draw_contrast(masks, generator), generator), masks)
         draws = Draws(counts["aupimo"].units, num_resamples, SEED)
         for name, each in counts.items():
-            interval = each.interval(draws)
-            held[name] += interval.lower <= true[name] <= interval.upper
+            lower, upper = expanded_interval(each.resampled(draws), num_images)
+            held[name] += lower <= true[name] <= upper
     return {name: held[name] / num_sets for name in true}
 
 
