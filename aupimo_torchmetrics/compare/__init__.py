@@ -1,7 +1,7 @@
 """Which model is better, and how sure one may be, of result files: what `aupimo compare` does.
 
 `compare_paths` finds the files (`find`), loads them (`loading`, which also says what else than the models makes scores
-differ), and returns a `Comparison`. That is written as text, CSV and LaTeX by `tables`, as pictures by
+differ, and `counts`, of which resampled images follow), and returns a `Comparison`. That is written as text, CSV and LaTeX by `tables`, as pictures by
 `aupimo_torchmetrics.plotting`, and as a page for a browser by `page`.
 
 Conventions: a result file is an `aupimos.json`, as `aupimo_torchmetrics.AUPIMOResult.save` or the official package
