@@ -511,7 +511,7 @@ def test_where_few_images_carry_the_fpr_the_text_says_so(tmp_path: Path) -> None
     module = simulation()
     world, generator = module.WORLDS["few images carry the FPR"], torch.Generator().manual_seed(0)
     masks = module.draw_masks(20, generator)
-    maps = module.draw_maps(world, masks, module.draw_contrast(masks, generator), generator)
+    maps = module.draw_maps(world, masks, module.draw_contrast(world, masks, generator), generator)
     for name in "ab":
         metric = AUPIMO(fpr_bounds=world.fpr_bounds)
         metric.update(maps, masks)

@@ -44,13 +44,15 @@ class World(NamedTuple):
 
     effect: float
     """Standard deviation of what moves all scores of an image; that of a pixel is 1."""
+    contrast: float
+    """Standard deviation of how well the defect of an image is seen, by all models; the mean is 2."""
     fpr_bounds: tuple[float, float]
 
 
 WORLDS = {
-    "images alike": World(0.0, (1e-3, 1e-2)),
-    "effects of images": World(0.3, (1e-2, 1e-1)),
-    "few images carry the FPR": World(1.0, (1e-3, 1e-2)),
+    "images alike": World(0.0, 0.0, (1e-3, 1e-2)),
+    "effects of images": World(0.3, 0.3, (1e-3, 1e-2)),
+    "few images carry the FPR": World(1.0, 1.0, (1e-3, 1e-2)),
 }
 
 
@@ -72,12 +74,13 @@ def draw_maps(world: World, masks: Tensor, contrast: Tensor, generator: torch.Ge
     """Maps (N, H, W) of a model: noise, the effect of the image, and in the mask what makes a defect seen (N,)."""
     maps = torch.randn(masks.shape, generator=generator)
     maps += world.effect * torch.randn((len(masks), 1, 1), generator=generator)
-    return maps + masks * (contrast[:, None, None] + 0.5 * torch.randn((len(masks), 1, 1), generator=generator))
+    own = world.contrast / 2 * torch.randn(len(masks), generator=generator)
+    return maps + masks * (contrast + own)[:, None, None]
 
 
-def draw_contrast(masks: Tensor, generator: torch.Generator) -> Tensor:
+def draw_contrast(world: World, masks: Tensor, generator: torch.Generator) -> Tensor:
     """How well the defect of each image is seen (N,)."""
-    return 2 + torch.randn(len(masks), generator=generator)
+    return 2 + world.contrast * torch.randn(len(masks), generator=generator)
 
 
 def count(world: World, maps: Tensor, masks: Tensor) -> dict[str, MetricCounts]:
@@ -102,7 +105,7 @@ def true_values(world: World) -> dict[str, float]:
     """Metrics of a large set of images."""
     generator = torch.Generator().manual_seed(2**31)
     masks = draw_masks(NUM_TRUE, generator)
-    maps = draw_maps(world, masks, draw_contrast(masks, generator), generator)
+    maps = draw_maps(world, masks, draw_contrast(world, masks, generator), generator)
     values = {}
     for name, of_pixels in {"aupimo": lambda: AUPIMO(fpr_bounds=world.fpr_bounds), **METRICS}.items():
         metric = of_pixels()
@@ -117,7 +120,7 @@ def coverage(world: World, num_images: int, num_sets: int, num_resamples: int) -
     for index in range(num_sets):
         generator = torch.Generator().manual_seed(index)
         masks = draw_masks(num_images, generator)
-        counts = count(world, draw_maps(world, masks, draw_contrast(masks, generator), generator), masks)
+        counts = count(world, draw_maps(world, masks, draw_contrast(world, masks, generator), generator), masks)
         draws = Draws(counts["aupimo"].units, num_resamples, SEED)
         for name, each in counts.items():
             lower, upper = expanded_interval(each.resampled(draws), num_images)
@@ -131,7 +134,7 @@ def false_alarms(world: World, num_images: int, num_sets: int, num_resamples: in
     for index in range(num_sets):
         generator = torch.Generator().manual_seed(index)
         masks = draw_masks(num_images, generator)
-        contrast, results = draw_contrast(masks, generator), {}
+        contrast, results = draw_contrast(world, masks, generator), {}
         for name in "ab":
             metric = AUPIMO(fpr_bounds=world.fpr_bounds)
             metric.update(draw_maps(world, masks, contrast, generator), masks)
