@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,7 +108,8 @@ class PixelCounter:
     def __init__(self, edges: Tensor, *, has_regions: bool = True) -> None:
         self._edges, self._has_regions = edges, has_regions
         self._rows: list[tuple[Tensor, ...]] = []
-        self._is_single = torch.ones(len(edges) + 1, dtype=torch.bool, device="cpu")
+        self._lowest = torch.full((len(edges) + 1,), math.inf, device="cpu")
+        self._highest = -self._lowest
 
     def add(self, scores: Tensor, mask: Tensor, ignored: Tensor | None, highest: Sequence[Tensor]) -> None:
         """Count the pixels of an image.
@@ -119,31 +121,32 @@ class PixelCounter:
             highest: Scores that decide of each region of the annotation.
 
         """
+        num_bins = len(self._lowest)
         in_mask = bins_of(scores[mask], self._edges)
-        counted = scores.reshape(-1) if ignored is None else scores[~ignored]
-        bins = bins_of(counted, self._edges)
-        packed = pack_masks([mask.numpy()] if self._has_regions else [])
-        of_pixels, num_regions = shares_of_pixels(number_regions(packed))
-        annotated = [self._count(bins_of(each, self._edges)) / len(each) for each in highest]
-        self._rows.append(
-            (
-                (self._count(bins) - self._count(in_mask)).int(),
-                self._count(in_mask).int(),
-                self._count(in_mask[: len(of_pixels)], of_pixels),
-                torch.tensor(num_regions, dtype=torch.int32, device="cpu"),
-                sum(annotated, torch.zeros(len(self._is_single), dtype=torch.float64, device="cpu")),
-                torch.tensor(len(highest), dtype=torch.int32, device="cpu"),
-            )
-        )
-        self._is_single &= are_single(bins, counted, self._edges)
+        found = torch.bincount(in_mask, minlength=num_bins)
+        of_pixels, num_regions = shares_of_pixels(number_regions(pack_masks([mask.numpy()] * self._has_regions)))
+        shares = torch.bincount(in_mask[: len(of_pixels)], of_pixels, num_bins)
+        annotated = torch.zeros_like(shares)
+        for region in highest:
+            annotated += torch.bincount(bins_of(region, self._edges), minlength=num_bins) / len(region)
+        counts = [self._count(scores.reshape(-1) if ignored is None else scores[~ignored]) - found, found]
+        numbers = torch.tensor([num_regions, len(highest)], dtype=torch.int32, device="cpu")
+        self._rows.append((*(each.int() for each in counts), shares, numbers[0], annotated, numbers[1]))
+
+    def _count(self, scores: Tensor) -> Tensor:
+        """Count scores (n,) in each bin: (b,); and look at the lowest and the highest in each."""
+        ordered = torch.from_numpy(np.sort(scores.numpy()))  # faster than to search each score among the edges
+        ends = torch.cat([torch.searchsorted(ordered, self._edges), torch.tensor([len(ordered)], device="cpu")])
+        counts = torch.diff(ends, prepend=ends.new_zeros(1))
+        is_used = counts > 0
+        self._lowest[is_used] = torch.minimum(self._lowest[is_used], ordered[(ends - counts)[is_used]])
+        self._highest[is_used] = torch.maximum(self._highest[is_used], ordered[ends[is_used] - 1])
+        return counts
 
     def counts(self) -> PixelCounts:
         """Return what was counted of all images."""
-        return PixelCounts(*map(torch.stack, zip(*self._rows, strict=True)), is_single=self._is_single)  # type: ignore[misc]
-
-    def _count(self, bins: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Count bins (n,), or add their weights: (b,)."""
-        return torch.bincount(bins, weights, len(self._edges) + 1)
+        is_single = self._lowest >= self._highest
+        return PixelCounts(*map(torch.stack, zip(*self._rows, strict=True)), is_single=is_single)  # type: ignore[misc]
 
 
 def bins_of(scores: Tensor, edges: Tensor) -> Tensor:

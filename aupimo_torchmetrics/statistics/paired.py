@@ -137,15 +137,14 @@ class ModelComparison:
         intervals = [f"{INTERVAL_CONFIDENCE:.0%} interval{of_value}", *([] if has_ranks else ["difference from #1"])]
         rows = [["", "model", value, *(["rank"] if has_ranks else []), *columns, *intervals]]
         for column, name in zip(columns, self.order, strict=True):
-            low, high = self.intervals[name]
             confidences = [
                 "-" if name == other else confidence_text(self.confidence[name, other]) for other in self.order
             ]
             ranks = [f"{self.average_ranks[name]:.2f}"] if has_ranks else []
-            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, f"{low:.3f} to {high:.3f}"]
+            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, _interval_text(*self.intervals[name])]
             if not has_ranks:
-                of_first = self.differences.get((name, self.order[0]))
-                row.append("-" if of_first is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*of_first))
+                difference, *ends = self.differences.get((name, self.order[0]), (math.nan,) * 3)
+                row.append("-" if math.isnan(difference) else f"{difference:+.3f} ({_interval_text(*ends, sign='+')})")
             rows.append(row)
         return rows
 
@@ -157,6 +156,11 @@ class ModelComparison:
     def __str__(self) -> str:
         """Table of the models, the best first, with the confidences of each against each."""
         return f"{self.title}\n{text_table(self.rows(), self.alignment)}"
+
+
+def _interval_text(low: float, high: float, sign: str = "") -> str:
+    """Write an interval."""
+    return "not known" if math.isnan(low + high) else f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
 def confidence_text(confidence: float) -> str:
