@@ -36,7 +36,7 @@ SEED = 0
 """The same images give the same interval."""
 MAX_RESAMPLES = 64
 """Resamples that are computed at a time: the arrays of one step fit into the cache."""
-MAX_DRAWN = 2**22
+MAX_DRAWN = 2**20
 """Numbers of a matrix (resamples, images)."""
 MAX_MASKED = 2**21
 """Numbers of an array (resamples, images, bins), which only the maximum as shared FPR needs."""

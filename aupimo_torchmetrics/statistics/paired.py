@@ -143,8 +143,9 @@ class ModelComparison:
             ranks = [f"{self.average_ranks[name]:.2f}"] if has_ranks else []
             row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, _interval_text(*self.intervals[name])]
             if not has_ranks:
-                difference, *ends = self.differences.get((name, self.order[0]), (math.nan,) * 3)
-                row.append("-" if math.isnan(difference) else f"{difference:+.3f} ({_interval_text(*ends, sign='+')})")
+                difference, low, high = self.differences.get((name, self.order[0]), (math.nan,) * 3)
+                interval = _interval_text(low, high, sign="+")
+                row.append("-" if math.isnan(difference) else f"{difference:+.3f} ({interval})")
             rows.append(row)
         return rows
 
