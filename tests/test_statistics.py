@@ -196,6 +196,7 @@ def test_bootstrap_interval_of_many_images_fits_in_memory() -> None:
     """Memory does not grow with images times resamples: 100,000 images need 100 MiB here, and all draws at once 800."""
     result = make_result(np.random.default_rng(0).uniform(size=100_000))
     resource = pytest.importorskip("resource")
+    bootstrap_interval(make_result([0.1, 0.5]))  # what is loaded does not count
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     low, high = bootstrap_interval(result, num_resamples=500)
     assert low < result.mean < high
@@ -206,11 +207,12 @@ def test_bootstrap_interval_of_many_images_fits_in_memory() -> None:
 def test_interval_of_scores_is_that_of_another_bootstrap(num_images: int, confidence: float) -> None:
     """It is the percentile bootstrap of scipy at expanded quantiles, up to the chance of other draws."""
     scores = np.random.default_rng(1).uniform(size=num_images)
-    draws = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile").bootstrap_distribution
+    settings = {"n_resamples": 20_000, "method": "percentile", "random_state": np.random.default_rng(0)}
+    draws = stats.bootstrap((scores,), np.mean, **settings).bootstrap_distribution
     quantile = stats.t.ppf((1 - confidence) / 2, num_images - 1) * np.sqrt(num_images / (num_images - 1))
     expected = np.quantile(draws, [stats.norm.cdf(quantile), stats.norm.cdf(-quantile)])
     interval = bootstrap_interval(make_result(scores), confidence, 20_000)
-    np.testing.assert_allclose(interval, expected, atol=0.1 * draws.std())
+    np.testing.assert_allclose(interval, expected, atol=0.15 * draws.std())
 
 
 AWKWARD = {
