@@ -43,8 +43,8 @@ class MetricCounts:
 
     @property
     def is_known(self) -> bool:
-        """Whether the metric is defined, and each class has two units or more."""
-        return not math.isnan(self.value) and self.units.fewest >= 2
+        """Whether the metric is defined, and each class has enough units."""
+        return not math.isnan(self.value) and self.units.fewest >= resampling.MIN_UNITS
 
     def resampled(self, draws: Draws) -> Tensor:
         """Compute the metric of resamples: (B,); all NaN if it is not known."""
@@ -56,7 +56,8 @@ class MetricCounts:
         """Return certain bounds of the metric of resamples: (B,) each; all NaN if it is not known."""
         if not self.is_known:
             return self.resampled(draws), self.resampled(draws)
-        return resampling.certain_bounds(self.counts, draws, self.formula)
+        lowest, highest = resampling.certain_bounds(self.counts, draws, self.formula)
+        return lowest[1:], highest[1:]
 
     def interval(self, draws: Draws, confidence: float = resampling.CONFIDENCE) -> Interval:
         """Interval of the metric by resamples; NaN where it is not known."""
@@ -81,7 +82,7 @@ def counts_of_result(result: AUPIMOResult, groups: Sequence[str] | None = None) 
     counts = binning.counts_of_kept(scored.kept)
     carrying = math.nan
     if result.shared_fpr == "mean":
-        carrying = num_carrying(scored.kept, result.threshold_bounds[0])
+        carrying = num_carrying(scored.kept, result.threshold_bounds[0], units.of_image)
     return MetricCounts("aupimo", result.mean, result.protocol, counts, formula, units, result.paths, carrying)
 
 
@@ -111,7 +112,12 @@ def interval_note(units: Sequence[Units], intervals: Sequence[Interval] = ()) ->
     )
     known = [each.max_error for each in intervals if not math.isnan(each.max_error)]
     if known:
-        text += f" They are computed in bins, which moves an end by {math.ceil(max(known) * 1e4) / 1e4:g} at most."
+        error = max(1e-4, math.ceil(max(known) * 1e4) / 1e4)
+        text += f" They are computed in bins, which moves an end by {error:g} at most."
+    if min(each.fewest for each in units) < resampling.MIN_UNITS:
+        text += f" They are not known with fewer than {resampling.MIN_UNITS} of a class."
+    elif any(math.isnan(each.lower + each.upper) for each in intervals):
+        text += " One that is not known is of resamples in which scores matter that were not kept."
     if any(each.lower == each.upper for each in intervals):
         text += " One without width says that no resample differed, not that the value is certain."
     if min(each.fewest for each in units) < FEW_UNITS:

@@ -691,8 +691,8 @@ def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
     if _result_files.tensors_path(path) == Path(path):
         return AUPIMOResult.load(path)
     result = _from_scores(_result_files.read_scores(path))
-    mask_sizes, num_thresholds = _result_files.read_scoring(path, len(result.aupimos))
-    return replace(result, mask_sizes=mask_sizes, num_thresholds=num_thresholds)
+    mask_sizes, image_ids, num_thresholds = _result_files.read_scoring(path, len(result.aupimos))
+    return replace(result, mask_sizes=mask_sizes, image_ids=image_ids, num_thresholds=num_thresholds)
 
 
 def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:

@@ -296,7 +296,8 @@ def test_distribution_shows_each_image_and_the_statistics(scored: Scored) -> Non
     assert box.get_path().vertices[:, 0].max() == pytest.approx(third)
     (label,) = ax.get_yticklabels()
     low, high = bootstrap_interval(result)
-    mean = f"mean {result.mean:.2f}, {low:.2f} to {high:.2f} (9 images)"
+    interval = "" if math.isnan(low) else f", {low:.2f} to {high:.2f}"
+    mean = f"mean {result.mean:.2f}{interval} (9 images)"
     assert label.get_text() == f"{mean}\nquartiles {first:.2f} {median:.2f} {third:.2f}"
 
 

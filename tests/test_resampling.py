@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +117,9 @@ def test_metrics_of_resamples_are_those_of_the_images_that_were_drawn(
     tmp_path: Path, digits: int, size: tuple[int, int]
 ) -> None:
     """With few distinct scores they are so to rounding; else they are near, and within bounds that are certain."""
-    maps, masks = make_data(4, digits, size=size)
+    maps, masks = make_data(5, digits, size=size)
     counts = counts_of(tmp_path, maps, masks)
-    draws = Draws(counts["aupimo"].units, 6, 1)
+    draws = Draws(counts["aupimo"].units, 4, 1)
     expected = of_draws(maps, masks, draws)
     for name, each in counts.items():
         exact = np.array([values[name] for values in expected])
@@ -201,19 +200,16 @@ def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
     assert math.isnan(bootstrap_interval(small)[0])
 
 
-@pytest.mark.parametrize("kind", ["no normal image", "one normal image", "one anomalous image"])
-def test_what_cannot_be_resampled_has_no_interval(kind: str) -> None:
-    """Of fewer than two images of a class nothing is known."""
-    maps, masks = make_data(3, 6)
-    chosen = {"no normal image": [3, 4, 5], "one normal image": [2, 3, 4], "one anomalous image": [0, 1, 5]}[kind]
-    metric = metric_of([maps[index] for index in chosen], [masks[index] for index in chosen])
-    with (
-        pytest.warns(UserWarning, match="none of the 3 images is normal")
-        if kind == "no normal image"
-        else nullcontext()
-    ):
-        result = metric.result()
-    assert all(map(math.isnan, bootstrap_interval(result)))
+@pytest.mark.filterwarnings("ignore:AUPIMO is undefined")
+@pytest.mark.parametrize("chosen", [range(6, 12), range(2, 12), range(10)])
+def test_what_cannot_be_resampled_has_no_interval(chosen: range) -> None:
+    """Of fewer than five images of a class nothing is known, and no model is better; of five it is."""
+    maps, masks = make_data(6, 6)
+    few = metric_of([maps[index] for index in chosen], [masks[index] for index in chosen]).result()
+    assert all(map(math.isnan, bootstrap_interval(few)))
+    if few.mean >= 0:
+        assert compare_models({"a": few, "b": few}, "resampled").confidence["a", "b"] == 0
+    assert not any(map(math.isnan, bootstrap_interval(metric_of(maps[1:-1], masks[1:-1]).result())))
 
 
 def test_a_difference_is_told_as_its_interval_tells_it() -> None:
@@ -267,8 +263,13 @@ def test_results_that_know_scores_only_cannot_be_resampled() -> None:
     scores = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
     with pytest.raises(BadDataError, match="'official' holds per-image scores only"):
         compare_models({"ours": result, "official": scores}, "resampled")
+    models = {"ours": result, "again": result}
     with pytest.raises(ValueError, match="`groups` to name one for each image, but got 1"):
-        compare_models({"ours": result, "again": result}, "resampled", groups=["a"])
+        compare_models(models, "resampled", groups=["a"])
+    with pytest.raises(ValueError, match='`test="resampled"` with `groups`'):
+        compare_models(models, groups=["a"] * 8)
+    with pytest.raises(ValueError, match="`num_resamples` to be at least 1, but got 0"):
+        compare_models(models, "resampled", num_resamples=0)
 
 
 def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,6 +331,16 @@ def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
     assert "6 normal and 6 anomalous groups of images" in twice.summary()
     comparison = compare_paths([keep(twice, tmp_path / name) for name in "ab"])
     assert "groups of images" in comparison.summary()
+    # Groups are those of any model that has them, and of none if they disagree.
+    plain = evaluated(tmp_path / "plain", maps * 2, masks * 2, metrics=ALL)
+    folders = [keep(plain, tmp_path / "c"), tmp_path / "a"]
+    of_either = [compare_paths(order, metric="auroc").comparisons[""] for order in (folders, folders[::-1])]
+    assert of_either[0].intervals == of_either[1].intervals
+    others = evaluated(
+        tmp_path / "others", maps * 2, masks * 2, [*groups, *groups[1:6], *groups[:1], *groups[6:]], metrics=ALL
+    )
+    with pytest.raises(BadDataError, match="the same groups of images, but those of 'a' and 'd' differ"):
+        compare_paths([tmp_path / "a", keep(others, tmp_path / "d")])
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +353,27 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, scores in (("good", maps), ("worse", worse)):
         evaluated(folder / f"in_{name}", scores, masks, metrics=ALL).save(folder / name)
     return folder
+
+
+def test_one_metric_alone_has_the_same_interval(tmp_path: Path) -> None:
+    """Whatever else is asked for, and in whichever category: bins, draws and pictures are the same."""
+    maps, masks = make_data(6, 6)
+    together = evaluated(tmp_path, maps, masks, metrics=ALL, intervals=True).categories[0]
+    for name in ALL:
+        alone = evaluated(tmp_path, maps, masks, metrics=[name], intervals=True).categories[0]
+        assert alone.intervals[name] == together.intervals[name]
+    assert together.interval_of_mean() == bootstrap_interval(together.result)
+
+
+def test_a_histogram_does_not_shift_an_interval_out_of_what_is_known(tmp_path: Path) -> None:
+    """With coarse bins the value is far off, but counts of images know it better."""
+    maps, masks = make_data(8, 6)
+    exact, coarse = (
+        evaluated(tmp_path, maps, masks, metrics=["aupr"], num_bins=number, intervals=True).categories[0]
+        for number in (None, 64)
+    )
+    assert abs(exact.values()["aupr"] - coarse.values()["aupr"]) > 0.02
+    assert coarse.intervals["aupr"][:2] == pytest.approx(exact.intervals["aupr"][:2], abs=0.01)
 
 
 @pytest.mark.parametrize("metric", ["aupimo", *ALL])
@@ -382,6 +414,10 @@ def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> 
     assert comparison.ranking is not None
     assert {*comparison.ranking.average_ranks} == {"a", "b"}
     assert "AUPRO up to FPR 0.3" in comparison.summary()
+    assert comparison.of_means is not None
+    assert comparison.of_means.means == pytest.approx(comparison.ranking.means)
+    assert "mean over 2 categories; resampled images, 12 normal and 12 anomalous" in comparison.summary()
+    assert comparison.to_dict()["of_means"]["models"][0]["model"] == comparison.of_means.order[0]
     with pytest.raises(ValueError, match="`report` with the metric aupimo"):
         comparison.save(tmp_path / "compared", report=True)
 
@@ -398,7 +434,10 @@ def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
     }
     for name, evaluation in folders.items():
         keep(evaluation, tmp_path / name)
+    keep(folders["few"], tmp_path / "stale")
+    folders["less"].categories[0].result.save(tmp_path / "stale/aupimo/aupimos.json")
     refused = {
+        "stale": "Expected the counts of auroc of these scores .* but there are none",
         "few": "Evaluate the maps with `--metrics aupro` and `--out`",
         "small": "computed alike, but got 'AUPRO up to FPR 0.3",
         "less": "to be of the same images",
@@ -406,7 +445,11 @@ def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
     }
     for name, fault in refused.items():
         with pytest.raises(BadDataError, match=fault):
-            compare_paths([tmp_path / "full", tmp_path / name], metric="aupro")
+            compare_paths([tmp_path / "full", tmp_path / name], metric="auroc" if name == "stale" else "aupro")
+    wide = [mask | np.roll(mask, 3, axis=0) for mask in masks]
+    keep(evaluated(tmp_path / "6", maps, wide, metrics=ALL), tmp_path / "wide")
+    (line,) = compare_paths([tmp_path / "full", tmp_path / "wide"], metric="auroc").warnings
+    assert "not the same masks" in line
     file = tmp_path / "small/aupimo/counts.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(BadDataError, match=r"counts.safetensors to hold counts of images, but could not read it"):

@@ -125,7 +125,9 @@ class PixelCounter:
         in_mask = bins_of(scores[mask], self._edges)
         found = torch.bincount(in_mask, minlength=num_bins)
         of_pixels, num_regions = shares_of_pixels(number_regions(pack_masks([mask.numpy()] * self._has_regions)))
-        shares = torch.bincount(in_mask[: len(of_pixels)], of_pixels, num_bins)
+        shares = torch.bincount(
+            in_mask[: len(of_pixels)], of_pixels, num_bins
+        ).double()  # of nothing, torch makes integers
         annotated = torch.zeros_like(shares)
         for region in highest:
             annotated += torch.bincount(bins_of(region, self._edges), minlength=num_bins) / len(region)

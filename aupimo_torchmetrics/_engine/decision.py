@@ -37,15 +37,17 @@ class Rates(NamedTuple):
     """The same of the anomalous images."""
 
 
-def num_carrying(kept: PixelScores, threshold: float) -> float:
+def num_carrying(kept: PixelScores, threshold: float, units: Tensor | None = None) -> float:
     """Number of normal images that carry the FPR of a threshold: as many if all have the same FPR, 1 if one has all.
 
     It is `(sum f)^2 / sum f^2` of their FPRs f (L. Kish's effective sample size). NaN if no normal pixel reaches the
-    threshold, or if it is not known how many do.
+    threshold, or if it is not known how many do. If units (N,) are given, it is the number of these.
     """
     if not threshold >= float(kept.floor):
         return math.nan
     shares = share_at_least(kept, threshold)[~kept.is_anomalous]
+    if units is not None:
+        shares = torch.bincount(units[~kept.is_anomalous.cpu()], shares.cpu())
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 

@@ -34,6 +34,8 @@ NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 0
 """The same images give the same interval."""
+MIN_UNITS = 5
+"""Of fewer images of a class, the ends of an interval would be the lowest and the highest of all resamples."""
 MAX_RESAMPLES = 64
 """Resamples that are computed at a time: the arrays of one step fit into the cache."""
 MAX_DRAWN = 2**20
@@ -67,9 +69,9 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, is_anomalous: Tensor, groups: Sequence[str] | None = None) -> Units:
-        """Make units of the images, or of their groups."""
+        """Make units of the images, or of their groups; an image without a name of its group is one of its own."""
         numbers: tuple[dict[Any, int], dict[Any, int]] = ({}, {})
-        keys = range(len(is_anomalous)) if groups is None else groups
+        keys = [group or index for index, group in enumerate(groups or [""] * len(is_anomalous))]
         of_image = [
             numbers[is_of_second].setdefault(key, len(numbers[is_of_second]))
             for key, is_of_second in zip(keys, is_anomalous.int().tolist(), strict=True)
@@ -150,11 +152,16 @@ def resample(counts: ImageCounts, draws: Draws, formula: Formula, value: float) 
         return (formula.value(ranks),)
 
     (tied,) = _of_draws(counts, draws, formula, value_of)
-    return (tied[1:] + (value - tied[0])).clamp(0, 1)
+    lowest, highest = certain_bounds(counts, draws._replace(number=0), formula)
+    exact = tied.new_tensor(value).clamp(lowest[0], highest[0])  # a value of a histogram may lie beyond
+    return (tied[1:] + (exact - tied[0])).clamp(0, 1)
 
 
 def certain_bounds(counts: ImageCounts, draws: Draws, formula: Formula) -> tuple[Tensor, Tensor]:
-    """Bounds of the exact values of a metric of resamples: (B,) each, NaN where they are not known."""
+    """Bounds of the exact values of a metric of the images as they are, and of each resample: (1 + B,) each.
+
+    They are NaN where they are not known.
+    """
 
     def bounds_of(ranks: Ranks) -> tuple[Tensor, Tensor]:
         best = ranks._replace(at_least=torch.where(counts.is_single, ranks.at_least, ranks.above))
@@ -163,7 +170,7 @@ def certain_bounds(counts: ImageCounts, draws: Draws, formula: Formula) -> tuple
         return lowest, formula.value(best)
 
     lowest, highest = _of_draws(counts, draws, formula, bounds_of)
-    return lowest[1:], highest[1:]
+    return lowest, highest  # a pair, not a list
 
 
 def _of_draws(
@@ -203,20 +210,22 @@ class Interval(NamedTuple):
     """The bins move either end by at most this."""
 
 
-def interval_of(values: Tensor, bounds: tuple[Tensor, Tensor], number: int, confidence: float = CONFIDENCE) -> Interval:
+def interval_of(
+    values: Tensor, bounds: tuple[Tensor, Tensor], number: float, confidence: float = CONFIDENCE
+) -> Interval:
     """Interval of a resampled metric with its certain bounds, of which the smaller class has a number of units."""
     ends, lowest, highest = (expanded_interval(each, number, confidence) for each in (values, *bounds))
     errors = [abs(end - other[place]) for other in (lowest, highest) for place, end in enumerate(ends)]
     return Interval(*ends, math.nan if any(map(math.isnan, errors)) else max(errors))
 
 
-def expanded_interval(values: Tensor, number: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def expanded_interval(values: Tensor, number: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Expanded percentile interval of resampled values (B,), which makes up for a small number of drawn units.
 
     A value that is not known (NaN) may lie beyond both ends; an end on which that bears is NaN. So are both ends of
-    fewer than two units.
+    fewer than `MIN_UNITS` units.
     """
-    if number < 2:
+    if not number >= MIN_UNITS:
         return math.nan, math.nan
     tail = expanded_tail((1 - confidence) / 2, number)
     ends = [
@@ -227,12 +236,29 @@ def expanded_interval(values: Tensor, number: int, confidence: float = CONFIDENC
     return low, high
 
 
-def expanded_tail(tail: float, number: int) -> float:
+def number_of_mean(variances: Sequence[float], numbers: Sequence[float]) -> float:
+    """Number of units of a mean of independent values with some variances, each of a number of units.
+
+    Its degrees of freedom, one less, are those of F. E. Satterthwaite, Biometrics Bulletin 2, 1946.
+    """
+    total = math.fsum(variances)
+    if total == 0:
+        return max(numbers)
+    return 1 + total**2 / math.fsum(each**2 / (number - 1) for each, number in zip(variances, numbers, strict=True))
+
+
+def independent(values: Tensor, place: int) -> Tensor:
+    """Put resampled values (..., B) of a data set in an order of its own, so that those of several are independent."""
+    order = torch.randperm(values.shape[-1], generator=torch.Generator("cpu").manual_seed(place), device="cpu")
+    return values[..., order]
+
+
+def expanded_tail(tail: float, number: float) -> float:
     """Share of the resamples to leave out at either end for a tail of an interval."""
     return NormalDist().cdf(math.sqrt(number / (number - 1)) * student_quantile(tail, number - 1))
 
 
-def student_quantile(probability: float, degrees: int) -> float:
+def student_quantile(probability: float, degrees: float) -> float:
     """Quantile of Student's t distribution (R. A. Fisher and E. A. Cornish, Technometrics 2, 1960, first five terms).
 
     The error is below 0.02 % from five degrees of freedom on, and 0.8 % at two.

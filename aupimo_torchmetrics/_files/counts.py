@@ -25,7 +25,7 @@ FORMAT = "aupimo-torchmetrics counts 1"
 """Name and version of the format, which the file holds."""
 _SETTINGS = ("paths", "groups", "values", "protocols", "fpr_limit")
 """Metadata, each in JSON."""
-_OF_IMAGES = {"is_anomalous": torch.bool, "image_scores": torch.float64}
+_OF_IMAGES = {"is_anomalous": torch.bool, "aupimos": torch.float64, "image_scores": torch.float64}
 """Tensors (N,) of all images, and their dtypes."""
 _OF_PIXELS = {
     "normal": torch.int32,
@@ -44,6 +44,8 @@ class CountedImages(NamedTuple):
 
     is_anomalous: Tensor
     """(N,) bool, class of each image."""
+    aupimos: Tensor
+    """(N,) float64, AUPIMO of each image: the counts belong to a result with the same scores and paths."""
     paths: list[str]
     groups: list[str] | None
     """Group of each image; None if images are not grouped."""
@@ -60,7 +62,7 @@ class CountedImages(NamedTuple):
 
 def write_counts(path: str | os.PathLike[str], counted: CountedImages) -> None:
     """Write counts; if that fails, no file is left half written."""
-    tensors = {"is_anomalous": counted.is_anomalous}
+    tensors = {"is_anomalous": counted.is_anomalous, "aupimos": counted.aupimos}
     if counted.pixels is not None:
         tensors |= counted.pixels._asdict()
         for shares, number in (("shares", "num_regions"), ("annotated_shares", "num_annotated")):
@@ -104,16 +106,9 @@ def _parse(tensors: dict[str, Tensor], settings: dict[str, Any]) -> CountedImage
         if tensor.dtype != {**_OF_IMAGES, **_OF_PIXELS}[name]:
             raise ValueError(f"{name} is of dtype {tensor.dtype}")
     number = len(tensors["is_anomalous"])
-    pixels = None
-    if "normal" in tensors:
-        for shares in ("shares", "annotated_shares"):
-            tensors.setdefault(shares, torch.zeros_like(tensors["normal"], dtype=torch.float64))
-        pixels = PixelCounts(**{name: tensors[name] for name in _OF_PIXELS})
-        num_bins = len(pixels.is_single)
-        for name, part in pixels._asdict().items():
-            shape = (num_bins,) if name == "is_single" else (number,) if name.startswith("num") else (number, num_bins)
-            if part.shape != shape or not bool((part >= 0).all()) or not bool(part.double().isfinite().all()):
-                raise ValueError(f"{name} cannot be counts of {number} images")
+    pixels = _parse_pixels(tensors, number) if "normal" in tensors else None
+    if tensors["aupimos"].shape != (number,):
+        raise ValueError(f"aupimos cannot be scores of {number} images")
     scores = tensors.get("image_scores")
     if scores is not None and (scores.shape != (number,) or bool(scores.isnan().any())):
         raise ValueError(f"image_scores cannot be scores of {number} images")
@@ -126,5 +121,26 @@ def _parse(tensors: dict[str, Tensor], settings: dict[str, Any]) -> CountedImage
         raise ValueError("there are values outside of [0, 1]")
     check_fpr_limit(settings["fpr_limit"])
     return CountedImages(
-        tensors["is_anomalous"], paths, groups, pixels, scores, values, protocols, float(settings["fpr_limit"])
+        tensors["is_anomalous"],
+        tensors["aupimos"],
+        paths,
+        groups,
+        pixels,
+        scores,
+        values,
+        protocols,
+        float(settings["fpr_limit"]),
     )
+
+
+def _parse_pixels(tensors: dict[str, Tensor], number: int) -> PixelCounts:
+    """Take counts of the pixels of a number of images; raise if they cannot be such."""
+    for shares in ("shares", "annotated_shares"):
+        tensors.setdefault(shares, torch.zeros_like(tensors["normal"], dtype=torch.float64))
+    pixels = PixelCounts(**{name: tensors[name] for name in _OF_PIXELS})
+    num_bins = len(pixels.is_single)
+    for name, part in pixels._asdict().items():
+        shape = (num_bins,) if name == "is_single" else (number,) if name.startswith("num") else (number, num_bins)
+        if part.shape != shape or not bool((part >= 0).all()) or not bool(part.double().isfinite().all()):
+            raise ValueError(f"{name} cannot be counts of {number} images")
+    return pixels

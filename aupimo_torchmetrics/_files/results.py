@@ -175,8 +175,10 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         ) from error
 
 
-def read_scoring(path: str | os.PathLike[str], num_images: int) -> tuple[Tensor | None, int | str | None]:
-    """Read how images were scored: their mask pixels (N,) int64, 0 for a normal image, and the number of thresholds.
+def read_scoring(
+    path: str | os.PathLike[str], num_images: int
+) -> tuple[Tensor | None, Tensor | None, int | str | None]:
+    """Read how images were scored: mask pixels (N,) int64, 0 for a normal image, ids, and the number of thresholds.
 
     Nothing else of the file is read, so that many results can be asked quickly. What is not known is None and
     `UNKNOWN`.
@@ -187,11 +189,13 @@ def read_scoring(path: str | os.PathLike[str], num_images: int) -> tuple[Tensor 
             _check_num_thresholds(num_thresholds, is_unknown_allowed=True)
             names = set(file.keys())
             sizes: Tensor | None = file.get_tensor("mask_sizes") if "mask_sizes" in names else None
+            ids: Tensor | None = file.get_tensor("image_ids") if "image_ids" in names else None
             if "num_pixels" in names:
                 sizes = torch.where(file.get_tensor("is_anomalous"), file.get_tensor("num_pixels"), 0)
     except (SafetensorError, OSError, RuntimeError, TypeError, KeyError, ValueError):
-        return None, UNKNOWN
-    return sizes if sizes is not None and sizes.shape == (num_images,) else None, num_thresholds
+        return None, None, UNKNOWN
+    sizes, ids = (each if each is not None and each.shape == (num_images,) else None for each in (sizes, ids))
+    return sizes, ids if ids is not None and bool((ids >= 0).any()) else None, num_thresholds
 
 
 def belong_together(scores: Scores, details: Details) -> bool:

@@ -18,6 +18,7 @@ from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import (
     TIE_TOLERANCE,
     Alternative,
+    MatchedBy,
     MetricName,
     PairedTestName,
     PictureFormat,
@@ -25,9 +26,9 @@ from aupimo_torchmetrics._settings import (
 )
 from aupimo_torchmetrics._tables import csv_text, metric_title
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.compare.counts import ONLY_FOR_THESE, CategoryFacts, check_alike, how_sure, load_counts
+from aupimo_torchmetrics.compare.counts import CategoryFacts, check_alike, how_sure, load_counts, only_for_these
 from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_text
-from aupimo_torchmetrics.compare.loading import ByModel, SeedMeans, load_results, named_category
+from aupimo_torchmetrics.compare.loading import ByModel, SeedMeans, load_results, named_category, unlike_masks
 from aupimo_torchmetrics.compare.tables import latex_text, summary_text
 from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.plotting._figures import (
@@ -39,7 +40,12 @@ from aupimo_torchmetrics.plotting._figures import (
 )
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, compare_models, rank_models
-from aupimo_torchmetrics.statistics.paired import compare_counts
+from aupimo_torchmetrics.statistics.paired import (
+    ResampledModels,
+    compare_resampled,
+    mean_over_categories,
+    resample_models,
+)
 from aupimo_torchmetrics.statistics.ranking import rank_means
 
 if TYPE_CHECKING:
@@ -68,6 +74,7 @@ class Comparison:
         warnings: What else than the models makes scores differ, and folders without a result: a line for each cause.
         metric: By which metric models are compared.
         for_these_thresholds: The paper's comparison in each category, image by image, beside that by resampled images.
+        of_means: Comparison of the means over several categories by resampled images; None for one category.
         how_sure: What intervals and confidences are of, and how far they can be trusted.
         protocol: How the metric was computed; empty for AUPIMO, whose results say it.
 
@@ -96,6 +103,7 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     metric: MetricName = "aupimo"
     for_these_thresholds: dict[str, ModelComparison] = field(default_factory=dict)
+    of_means: ModelComparison | None = None
     how_sure: str = ""
     protocol: str = ""
 
@@ -206,14 +214,18 @@ class Comparison:
                     }
                     for model in each.order
                 ],
-                "for_these_thresholds": {
-                    model: {
-                        other: self._image_by_image(category).confidence[model, other]
-                        for other in each.order
-                        if other != model
-                    }
-                    for model in each.order
-                    if category in self.for_these_thresholds
+                "for_these_thresholds": None
+                if category not in self.for_these_thresholds
+                else {
+                    "test": self._image_by_image(category).test,
+                    "confidence": {
+                        model: {
+                            other: self._image_by_image(category).confidence[model, other]
+                            for other in each.order
+                            if other != model
+                        }
+                        for model in each.order
+                    },
                 },
             }
             for category, each in self.comparisons.items()
@@ -238,8 +250,23 @@ class Comparison:
             "models": list(self.order),
             "ordered_by": first.ordered_by if self.ranking is None else "average rank",
             "categories": categories,
+            "of_means": self.of_means
+            and {
+                "models": [
+                    {
+                        "model": model,
+                        "mean": self.of_means.means[model],
+                        "interval": list(self.of_means.intervals[model]),
+                        "confidence": {
+                            other: self.of_means.confidence[model, other] for other in self.order if other != model
+                        },
+                    }
+                    for model in self.of_means.order
+                ]
+            },
             "ranking": ranking,
             "skipped": [{"category": name, "missing": list(models)} for name, models in self.missing.items()],
+            "how_sure": self.how_sure,
             "warnings": list(self.warnings),
         }
 
@@ -253,7 +280,9 @@ class Comparison:
         """
         import pandas as pd  # noqa: PLC0415
 
-        frame = pd.json_normalize(self.to_dict()["categories"], "models", ["category", "num_images"], sep="_")
+        frame = pd.json_normalize(
+            self.to_dict()["categories"], "models", ["category", "num_images", "num_normal"], sep="_"
+        )
         frame[["interval_lower", "interval_upper"]] = frame.pop("interval").tolist()
         frame.insert(0, "category", frame.pop("category"))
         for name in frame.columns[frame.columns.str.startswith("differences_")]:
@@ -427,23 +456,30 @@ def compare_paths(
         results, seed_means, of_results = load_results(found.files)
         warnings += of_results
         ranking = rank_models(results) if len(results) > 1 else None
-    resampled, facts = dict[str, ModelComparison](), dict[str, CategoryFacts]()
+    resampled, facts, scores_only = dict[str, ResampledModels](), dict[str, CategoryFacts](), dict[str, list[str]]()
+    matched_by: dict[str, MatchedBy] = {}
     with progress(found.files.items(), "comparing", "category", quiet=quiet) as categories:
         for category, files in categories:
             with named_category(category):
                 if results:
                     image_by_image[category] = compare_models(results[category], test, alternative, atol)
                 models = load_counts(files, metric)
-                if models is not None:
-                    resampled[category] = compare_counts(models.counts, alternative, matched_by=models.matched_by)
-                    facts[category] = models.facts()
+                if isinstance(models, list):
+                    scores_only[category] = models
+                else:
+                    resampled[category], facts[category] = resample_models(models.counts), models.facts()
+                    matched_by[category] = models.matched_by
     if metric != "aupimo":
         seed_means = {category: each.of_seeds for category, each in facts.items()}
         ranking = rank_means({name: each.means for name, each in resampled.items()}) if len(facts) > 1 else None
-    is_resampled = len(resampled) == len(found.files)
+        warnings += filter(
+            None, [next(filter(None, (unlike_masks(each.num_mask_pixels) for each in facts.values())), "")]
+        )
+    by_images = {name: compare_resampled(each, alternative, matched_by[name]) for name, each in resampled.items()}
+    of_means = mean_over_categories([*resampled.values()]) if len(resampled) > 1 and not scores_only else None
     return Comparison(
         results=results,
-        comparisons=resampled if is_resampled else image_by_image,
+        comparisons=image_by_image if scores_only else by_images,
         ranking=ranking,
         missing=found.missing,
         seed_means=seed_means,
@@ -451,7 +487,8 @@ def compare_paths(
         files=found.files,
         warnings=tuple(warnings),
         metric=metric,
-        for_these_thresholds=image_by_image if is_resampled else {},
-        how_sure=how_sure(facts) if is_resampled else ONLY_FOR_THESE,
+        for_these_thresholds={} if scores_only else image_by_image,
+        of_means=None if of_means is None else compare_resampled(of_means, alternative),
+        how_sure=only_for_these(scores_only) if scores_only else how_sure(facts),
         protocol=check_alike(facts) if metric != "aupimo" else "",
     )

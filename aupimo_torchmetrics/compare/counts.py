@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+import torch
 
 from aupimo_torchmetrics._engine.resampling import Units
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.counts import COUNTS_FILE, CountedImages, read_counts
-from aupimo_torchmetrics._files.results import tensors_path
+from aupimo_torchmetrics._files.results import json_path, read_scores
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_metric, counts_of_result, interval_note
 from aupimo_torchmetrics._settings import MatchedBy, MetricName
 from aupimo_torchmetrics._warnings import MIN_CARRYING
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import align_scores, match_images
 
-__all__ = ["ONLY_FOR_THESE", "CategoryFacts", "CountsOfModels", "check_alike", "how_sure", "load_counts"]
+__all__ = ["CategoryFacts", "CountsOfModels", "check_alike", "how_sure", "load_counts", "only_for_these"]
 
-ONLY_FOR_THESE = (
-    "Only tests for these thresholds are possible, as results hold per-image scores alone. They are too sure: other "
-    "images would have other thresholds. `aupimo evaluate --out` and `AUPIMOResult.save` keep what resampling needs."
-)
-"""What is said of a comparison image by image."""
+MAX_LISTED = 3
+"""How many results a text names."""
 
 
 class CategoryFacts(NamedTuple):
@@ -36,6 +35,8 @@ class CategoryFacts(NamedTuple):
     """How the metric was computed."""
     of_seeds: dict[str, dict[str, float]]
     """Value of each seed, `[model][seed]`; nothing for a model without seeds."""
+    num_mask_pixels: dict[str, int]
+    """Number of mask pixels of each model, for metrics of pixels; empty for others."""
 
 
 class CountsOfModels(NamedTuple):
@@ -58,10 +59,12 @@ class CountsOfModels(NamedTuple):
         values = {
             model: {seed: each.value for seed, each in seeds.items() if seed} for model, seeds in self.by_seed.items()
         }
-        return CategoryFacts(first.units, carrying, first.protocol, values)
+        is_of_pixels = first.metric != "aupimo" and not first.metric.startswith("image_")
+        num_pixels = {model: int(seeds[0].counts.mask.sum()) for model, seeds in self.counts.items() if is_of_pixels}
+        return CategoryFacts(first.units, carrying, first.protocol, values, num_pixels)
 
 
-def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> CountsOfModels | None:
+def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> CountsOfModels | list[str]:
     """Load what was counted of the images of one category.
 
     Args:
@@ -69,63 +72,70 @@ def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> 
         metric: Which metric.
 
     Returns:
-        Counts; None for AUPIMO if one of the files holds per-image scores only.
+        Counts; or the names of those of which there are per-image scores of AUPIMO only.
 
     Raises:
-        BadDataError: If a file cannot be read or lacks the metric, or if models are not of the same images, or not
-            computed alike.
+        BadDataError: If a file cannot be read or lacks the metric, or if models are not of the same images or groups,
+            or not computed alike.
 
     """
     paths = {
         f"{model}/{seed}" if seed else model: path for model, seeds in files.items() for seed, path in seeds.items()
     }
-    found = _of_aupimo(paths) if metric == "aupimo" else _of_other(paths, metric)
-    if found is None:
-        return None
-    in_order, matched_by = iter(found[0]), found[1]
+    results = {name: _load(path) for name, path in paths.items()} if metric == "aupimo" else {}
+    scores_only = [name for name, result in results.items() if counts_of_result(result) is None]
+    if scores_only:
+        return scores_only
+    found = _of_aupimo(paths, results) if results else _of_other(paths, metric)
+    units = _common_units(found[0])
+    in_order = iter(replace(each, units=units) for each in found[0].values())
     by_seed = {model: {seed: next(in_order) for seed in seeds} for model, seeds in files.items()}
-    return CountsOfModels(by_seed, matched_by)
+    return CountsOfModels(by_seed, found[1])
 
 
-def _of_aupimo(paths: Mapping[str, Path]) -> tuple[list[MetricCounts], MatchedBy] | None:
-    """Counts of AUPIMO; None if one of the files holds per-image scores only."""
-    if not all(tensors_path(path).is_file() for path in paths.values()):
-        return None
-    results = {name: _load(path) for name, path in paths.items()}
-    aligned = align_scores(results)
-    found = []
+def _of_aupimo(
+    paths: Mapping[str, Path], results: Mapping[str, AUPIMOResult]
+) -> tuple[dict[str, MetricCounts], MatchedBy]:
+    """Counts of AUPIMO."""
+    aligned, found = align_scores(results), {}
     for name, result in results.items():
-        counts = counts_of_result(result)
-        if counts is None:
-            return None
-        found.append(counts.in_order(aligned.orders[name]))
-    beside = next(iter(paths.values())).with_name(COUNTS_FILE)
-    if beside.is_file():
-        found[0] = replace(found[0], units=Units.of(found[0].units.is_anomalous, _read(beside).groups))
+        counted = _counted(paths[name])
+        counts = counts_of_result(result, None if counted is None else counted.groups)
+        found[name] = cast("MetricCounts", counts).in_order(aligned.orders[name])
     return found, aligned.matched_by
 
 
-def _of_other(paths: Mapping[str, Path], metric: MetricName) -> tuple[list[MetricCounts], MatchedBy]:
+def _of_other(paths: Mapping[str, Path], metric: MetricName) -> tuple[dict[str, MetricCounts], MatchedBy]:
     """Counts of another metric."""
-    found: list[MetricCounts] = []
+    found: dict[str, MetricCounts] = {}
     (first_name, *_) = paths
     for name, path in paths.items():
-        beside = path.with_name(COUNTS_FILE)
-        counted = _read(beside) if beside.is_file() else None
+        counted = _counted(path)
         if counted is None or metric not in counted.values:
             raise BadDataError(
-                f"Expected the counts of {metric} in {beside}, but there are none. Evaluate the maps with "
-                f"`--metrics {metric}` and `--out`."
+                f"Expected the counts of {metric} of these scores in {path.with_name(COUNTS_FILE)}, but there are none."
+                f" Evaluate the maps with `--metrics {metric}` and `--out`."
             )
         counts = counts_of_metric(counted, metric)
         if found:
-            first = found[0]
+            first = found[first_name]
             _check_alike(first_name, first.protocol, name, counts.protocol)
             counts = counts.in_order(match_images(first.paths or [], counts.paths or [], first_name, name))
             if not bool((counts.units.is_anomalous == first.units.is_anomalous).all()):
                 raise BadDataError(f"Expected the same normal images, but those of {first_name!r} and {name!r} differ.")
-        found.append(counts)
+        found[name] = counts
     return found, "path"
+
+
+def _common_units(counts: Mapping[str, MetricCounts]) -> Units:
+    """Units of the models whose images are grouped, or of all; raise if two are grouped in other ways."""
+    (first, *_) = counts
+    for name, each in counts.items():
+        if each.units.is_grouped:
+            if counts[first].units.is_grouped and not each.units.of_image.equal(counts[first].units.of_image):
+                raise BadDataError(f"Expected the same groups of images, but those of {first!r} and {name!r} differ.")
+            first = name
+    return counts[first].units
 
 
 def _check_alike(name: str, protocol: str, other: str, other_protocol: str) -> None:
@@ -149,7 +159,7 @@ def how_sure(facts: Mapping[str, CategoryFacts]) -> str:
     """Say what intervals are of, and of which models few normal images carry the FPR, so that they do not hold."""
     text = interval_note([each.units for each in facts.values()])
     few = [
-        f"{number:.1f} for {model}{f' on {category}' if category else ''}"
+        f"{number:.1f} for {model}{f' on {category}' if len(facts) > 1 else ''}"
         for category, each in facts.items()
         for model, number in each.num_carrying.items()
         if round(number, 6) < MIN_CARRYING
@@ -157,8 +167,20 @@ def how_sure(facts: Mapping[str, CategoryFacts]) -> str:
     if not few:
         return text
     return (
-        f"{text} Few normal images carry the shared FPR: as many as {', '.join(few)}. AUPIMO itself is too high then, "
-        f"and its intervals and confidences hold less often than they say; from {MIN_CARRYING} images on they do."
+        f"{text} Few normal images carry the shared FPR: as many as {', '.join(few)}. AUPIMO tends to be too high then,"
+        f" and its intervals and confidences hold less often than they say; from {MIN_CARRYING} images on they do."
+    )
+
+
+def only_for_these(scores_only: Mapping[str, Sequence[str]]) -> str:
+    """Say that images cannot be resampled, as some results, by category, hold per-image scores only."""
+    has_several = len(scores_only) > 1
+    names = [f"{name}{f' on {category}' if has_several else ''}" for category, of in scores_only.items() for name in of]
+    shown = ", ".join([*names[:MAX_LISTED], *["..."] * (len(names) > MAX_LISTED)])
+    return (
+        f"Only tests for these thresholds are possible, as per-image scores are all that is known of {shown}. They are "
+        "too sure: other images would have other thresholds. `aupimo evaluate --out` and `AUPIMOResult.save` keep what "
+        "resampling needs."
     )
 
 
@@ -170,9 +192,16 @@ def _load(path: Path) -> AUPIMOResult:
         raise BadDataError(str(error)) from error
 
 
-def _read(path: Path) -> CountedImages:
-    """Read a file of counts; raise if it is none."""
+def _counted(path: Path) -> CountedImages | None:
+    """What was counted of the images of a result file; None if there is nothing of these scores."""
+    beside = path.with_name(COUNTS_FILE)
+    if not beside.is_file():
+        return None
     try:
-        return read_counts(path)
+        counted, scores = read_counts(beside), read_scores(json_path(path))
     except ValueError as error:
         raise BadDataError(f"{error} Evaluate again to write it anew.") from error
+    is_of_scores = counted.paths == scores.paths and torch.equal(
+        counted.aupimos.nan_to_num(-1), scores.aupimos.nan_to_num(-1)
+    )
+    return counted if is_of_scores else None

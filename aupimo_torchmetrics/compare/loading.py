@@ -18,7 +18,7 @@ from aupimo_torchmetrics.results import AUPIMOResult, load_scores
 from aupimo_torchmetrics.statistics._matching import align_scores
 from aupimo_torchmetrics.statistics.paired import check_same_settings
 
-__all__ = ["load_results", "named_category"]
+__all__ = ["load_results", "named_category", "unlike_masks"]
 
 OFFICIAL_NUM_THRESHOLDS = 300_000
 """Thresholds that the official package samples by default. Its files do not say how many it were."""
@@ -104,6 +104,11 @@ def _by_thresholds(by_name: Mapping[str, AUPIMOResult]) -> str:
 def _by_masks(by_name: Mapping[str, AUPIMOResult]) -> str:
     """Say that models were scored by other masks, or in another size."""
     numbers = {name: int(each.mask_sizes.sum()) for name, each in by_name.items() if each.mask_sizes is not None}
+    return unlike_masks(numbers)
+
+
+def unlike_masks(numbers: Mapping[str, int]) -> str:
+    """Say that models were scored by masks with other numbers of pixels."""
     if len({*numbers.values()}) < 2:
         return ""
     least, most = (choose(numbers, key=lambda name: numbers[name]) for choose in (min, max))

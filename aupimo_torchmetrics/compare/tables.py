@@ -43,7 +43,7 @@ def summary_text(comparison: Comparison) -> str:
     lines, rows, alignment = _table(comparison)
     more = list(map(str, comparison.for_these_thresholds.values()))
     if comparison.ranking is not None:
-        more = [str(comparison.ranking)]
+        more = [*map(str, filter(None, [comparison.of_means])), str(comparison.ranking)]
     return "\n\n".join(["\n".join([*lines, text_table(rows, alignment)]), *more, *comparison.notes()])
 
 

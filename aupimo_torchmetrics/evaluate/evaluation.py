@@ -37,6 +37,7 @@ from aupimo_torchmetrics.evaluate.protocols import protocol_lines
 from aupimo_torchmetrics.evaluate.reading import PairReader, Size
 from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
 from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.statistics import bootstrap_interval
 
 __all__ = ["CategoryScores", "Evaluation", "interval_texts"]
 
@@ -110,6 +111,18 @@ class CategoryScores:
     def num_normal(self) -> int:
         """Images that were scored and have none."""
         return len(self.images) - self.num_anomalous
+
+    @property
+    def groups(self) -> list[str] | None:
+        """Group of each image, empty for an image of its own; None if images are not grouped."""
+        groups = [image.get("group", "") for image in self.images]
+        return groups if any(groups) else None
+
+    def interval_of_mean(self) -> tuple[float, float]:
+        """Return the interval of the mean AUPIMO."""
+        if "aupimo" in self.intervals:
+            return self.intervals["aupimo"][:2]
+        return bootstrap_interval(self.result, groups=self.groups)
 
     def values(self) -> dict[str, float]:
         """Return AUPIMO and the other metrics by name; NaN where one is undefined."""
@@ -244,17 +257,15 @@ class Evaluation:
 
     def counted(self, scores: CategoryScores) -> CountedImages:
         """Return what was counted of the images of a category, as `counts.safetensors` holds it."""
-        are_grouped = any("group" in image for image in scores.images)
-        own = [f"/{index}" for index in range(len(scores.images))]  # a group of one image
-        groups = [image.get("group", name) for image, name in zip(scores.images, own, strict=True)]
         has_image_scores = any(name.startswith("image_") for name in scores.other_scores)
         image_scores = torch.tensor(
             [image["image_score"] for image in scores.images], dtype=torch.float64, device="cpu"
         )
         return CountedImages(
             is_anomalous=torch.tensor([image["is_anomalous"] for image in scores.images], device="cpu"),
+            aupimos=scores.result.aupimos.double().cpu(),
             paths=[image["path"] for image in scores.images],
-            groups=groups if are_grouped else None,
+            groups=scores.groups,
             pixels=scores.pixels,
             image_scores=image_scores if has_image_scores else None,
             values={name: score.value for name, score in scores.other_scores.items()},

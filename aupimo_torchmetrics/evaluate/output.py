@@ -106,11 +106,15 @@ def picture_files(
 ) -> Files:
     """Pictures of a category, of which there are none without a score; heat maps need a reader."""
     result = scores.result
+    intervals = {"": scores.interval_of_mean()}
     if bool(result.aupimos.isnan().all()):
         return {}
     pictures: dict[str, Callable[[], Figure]] = {
         "distribution": partial(
-            _figures.drawn_off_screen, _figures.distribution_size(), plotting.plot_distribution, result
+            _figures.drawn_off_screen,
+            _figures.distribution_size(),
+            partial(plotting.plot_distribution, intervals=intervals),
+            result,
         ),
         "curves": partial(draw_curves, result),
     }

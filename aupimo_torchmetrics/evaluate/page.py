@@ -163,7 +163,9 @@ def _table(evaluation: Evaluation) -> Table:
         for row in ({**scores.totals(), "defect": "(all)"}, *scores.defects()):
             defect = row["defect"]
             values = [row.get(column, math.nan) for column in ("num_normal", "num_anomalous", *means)]
-            values += interval_texts(scores.intervals if defect == "(all)" else {}, with_intervals)
+            values += (
+                interval_texts(scores.intervals, with_intervals) if defect == "(all)" else [""] * len(with_intervals)
+            )
             has_images = defect != ""  # those of no known type cannot be told apart
             shown = [scores.category, defect or "(not known)", *values]
             rows.append(Row(shown, scores.category if has_images else "", "" if defect == "(all)" else defect))
@@ -201,6 +203,8 @@ def _drawings(categories: Sequence[CategoryScores]) -> dict[str, Callable[[], Fi
     results = {scores.category: scores.result for scores in categories if not bool(scores.result.aupimos.isnan().all())}
     if not results:
         return {}
-    distribution = partial(drawn_off_screen, distribution_size(len(results)), plot_distribution, results)
+    intervals = {scores.category: scores.interval_of_mean() for scores in categories}
+    plot = partial(plot_distribution, intervals=intervals)
+    distribution = partial(drawn_off_screen, distribution_size(len(results)), plot, results)
     drawings: dict[str, Callable[[], Figure]] = {"Distribution of the scores": distribution}
     return drawings | {f"PIMO curves of {name}": partial(draw_curves, result) for name, result in results.items()}

@@ -49,6 +49,9 @@ __all__ = ["evaluate"]
 BATCH_SIZE = 8
 """Maps that are scored together."""
 
+NORMAL_BUFFER = 2**20
+"""Normal scores to keep, 4 MiB: so many that resamples without the images with most false positives are known, too."""
+
 KNOWN = ["is_anomalous", "mask_pixels", "aupimo", "tpr_at_lower", "tpr_at_upper"]
 """What the result knows of each image."""
 
@@ -166,7 +169,9 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     top_share = top_share_of(image_score)
     check_choice("by", by, RowsBy)
     mask_rule = MaskRule(mask_threshold, ignore_index)
-    metric = AUPIMO(num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED)
+    metric = AUPIMO(
+        num_thresholds, fpr_bounds, shared_fpr=shared_fpr, ignore_index=IGNORED, normal_buffer=NORMAL_BUFFER
+    )
     device = _checked_device(device)
     others = OtherMetrics(metrics, fpr_limit, num_bins, device)
     if others.has_regions and size is not None:

@@ -7,13 +7,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.resampling import NUM_RESAMPLES, SEED, Draws, expanded_interval
+from aupimo_torchmetrics._engine.resampling import (
+    MIN_UNITS,
+    NUM_RESAMPLES,
+    SEED,
+    Draws,
+    expanded_interval,
+    independent,
+    number_of_mean,
+)
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
@@ -68,6 +77,7 @@ class ModelComparison:
             95 % interval. Of resampled images only.
         num_normal: Number of normal images; 0 where they do not vary.
         metric: Name of the metric.
+        num_categories: Number of categories of which means are compared.
 
     Example:
         >>> import torch
@@ -96,6 +106,7 @@ class ModelComparison:
     differences: dict[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)
     num_normal: int = 0
     metric: MetricName = "aupimo"
+    num_categories: int = 1
 
     @property
     def relation(self) -> str:
@@ -115,6 +126,8 @@ class ModelComparison:
         by_position = " matched by position" if self.matched_by == "position" else ""
         if self.test == "resampled":
             what, test = f"resampled images, {self.num_normal} normal and {self.num_images} anomalous", "1 - p"
+            if self.num_categories > 1:
+                what = f"mean over {self.num_categories} categories; {what}"
         else:
             what, test = f"for these thresholds, {self.num_images} images", f"1 - p, {self.test}"
         claim = f"confidence ({test}) that a row's model is {self.relation} a column's"
@@ -243,14 +256,16 @@ def compare_models(
     scores = aligned.scores
     require("scipy", extra="stats", needed_by="compare_models")
     if test == "resampled":
+        if num_resamples < 1:
+            raise SettingError(f"Expected `num_resamples` to be at least 1, but got {num_resamples}.")
         if groups is not None and len(groups) != len(next(iter(results.values())).aupimos):
             raise SettingError(f"Expected `groups` to name one for each image, but got {len(groups)}.")
         counts: dict[str, list[MetricCounts]] = {}
         for name, result in results.items():
             counts[name] = [_counts_of(name, result, None if counts else groups).in_order(aligned.orders[name])]
-        return compare_counts(
-            counts, alternative, num_resamples=num_resamples, seed=seed, matched_by=aligned.matched_by
-        )
+        return compare_resampled(resample_models(counts, num_resamples, seed), alternative, aligned.matched_by)
+    if groups is not None:
+        raise SettingError('Expected `test="resampled"` with `groups`, as the others know no groups.')
     from scipy import stats  # noqa: PLC0415
 
     by_image = merge_equal(np.stack(list(scores.values())), axis=0)
@@ -277,66 +292,107 @@ def compare_models(
     )
 
 
-def compare_counts(
-    counts: Mapping[str, Sequence[MetricCounts]],
-    alternative: Alternative,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = SEED,
-    matched_by: MatchedBy = "path",
-) -> ModelComparison:
-    """Compare models by resampled images.
+class ResampledModels(NamedTuple):
+    """Models on the same resamples of images."""
 
-    The p-value is the smallest level at which the expanded percentile interval of the difference leaves out 0.
+    means: dict[str, float]
+    """Value of each model, or its mean over categories."""
+    values: dict[str, Tensor]
+    """(B,) the same of each resample."""
+    number: float
+    """Number of drawn images or groups of the smaller class."""
+    num_images: tuple[int, int]
+    """Number of normal and of anomalous images."""
+    metric: MetricName
+    num_categories: int = 1
+
+
+def resample_models(
+    counts: Mapping[str, Sequence[MetricCounts]], num_resamples: int = NUM_RESAMPLES, seed: int = SEED
+) -> ResampledModels:
+    """Compute models on resamples of images.
 
     Args:
         counts: Of each model, counts of the same images in the same order; of several seeds, whose mean counts. What is
             drawn are the units of the first.
-        alternative: What the confidence is in.
         num_resamples: How often images are drawn.
         seed: Fixes the draws.
-        matched_by: What said which images are the same.
 
     """
     first = next(iter(counts.values()))[0]
-    units = first.units
-    draws = Draws(units, num_resamples, seed)
-    means = {name: fmean(each.value for each in seeds) for name, seeds in counts.items()}
-    values = {name: torch.stack([each.resampled(draws) for each in seeds]).mean(0) for name, seeds in counts.items()}
+    draws = Draws(first.units, num_resamples, seed)
+    num_anomalous = int(first.units.is_anomalous.sum())
+    return ResampledModels(
+        {name: fmean(each.value for each in seeds) for name, seeds in counts.items()},
+        {name: torch.stack([each.resampled(draws) for each in seeds]).mean(0) for name, seeds in counts.items()},
+        first.units.fewest,
+        (len(first.units.is_anomalous) - num_anomalous, num_anomalous),
+        first.metric,
+    )
+
+
+def mean_over_categories(categories: Sequence[ResampledModels]) -> ResampledModels:
+    """Mean over categories, whose images are drawn independently of each other."""
+    first = categories[0]
+    values = {
+        name: torch.stack([independent(each.values[name], place) for place, each in enumerate(categories)])
+        for name in first.values
+    }
+    variances = torch.stack([each.var(1) for each in values.values()]).mean(0)
+    return ResampledModels(
+        {name: fmean(each.means[name] for each in categories) for name in first.means},
+        {name: each.mean(0) for name, each in values.items()},
+        number_of_mean(variances.tolist(), [each.number for each in categories]),
+        (sum(each.num_images[0] for each in categories), sum(each.num_images[1] for each in categories)),
+        first.metric,
+        len(categories),
+    )
+
+
+def compare_resampled(
+    models: ResampledModels, alternative: Alternative, matched_by: MatchedBy = "path"
+) -> ModelComparison:
+    """Compare models by resampled images.
+
+    The p-value is the smallest level at which the expanded percentile interval of the difference leaves out 0; it is
+    that of half a resample if all are on one side of 0.
+    """
+    means, values, number = models.means, models.values, models.number
     merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
-    order = sorted(counts, key=lambda name: -merged_means[name])
+    order = sorted(means, key=lambda name: -merged_means[name])
     confidence, differences = {}, {}
     for a, b in itertools.permutations(order, 2):
         resampled = values[a] - values[b]
-        differences[a, b] = (means[a] - means[b], *expanded_interval(resampled, units.fewest))
-        confidence[a, b] = 1 - _resampled_p_value(resampled, units.fewest, alternative)
+        differences[a, b] = (means[a] - means[b], *expanded_interval(resampled, number))
+        confidence[a, b] = 1 - _resampled_p_value(resampled, number, alternative)
     return ModelComparison(
         order=tuple(order),
         means=means,
-        intervals={name: expanded_interval(values[name], units.fewest) for name in order},
+        intervals={name: expanded_interval(values[name], number) for name in order},
         average_ranks={},
         confidence=confidence,
         test="resampled",
         alternative=alternative,
-        num_images=int(first.units.is_anomalous.sum()),
+        num_images=models.num_images[1],
         matched_by=matched_by,
         differences=differences,
-        num_normal=int((~first.units.is_anomalous).sum()),
-        metric=first.metric,
+        num_normal=models.num_images[0],
+        metric=models.metric,
+        num_categories=models.num_categories,
     )
 
 
-def _resampled_p_value(differences: Tensor, number: int, alternative: Alternative) -> float:
+def _resampled_p_value(differences: Tensor, number: float, alternative: Alternative) -> float:
     """The p-value of resampled differences (B,) by an expanded percentile interval; 1 if they are not known.
 
     A difference that is not known, or is 0 but for rounding, counts against either side.
     """
     from scipy import stats  # noqa: PLC0415
 
-    if number < 2:
+    if number < MIN_UNITS:
         return 1.0
-    num_against = [int((~(sign * differences > EQUAL_WITHIN)).sum()) for sign in (1, -1)]
-    quantiles = stats.norm.ppf((np.array(num_against) + 1) / (len(differences) + 1))
+    num_against = [max(0.5, float((~(sign * differences > EQUAL_WITHIN)).sum())) for sign in (1, -1)]
+    quantiles = stats.norm.ppf(np.array(num_against) / len(differences))
     greater, less = stats.t.cdf(math.sqrt((number - 1) / number) * quantiles, number - 1).tolist()
     p_values = {"greater": greater, "less": less, "two-sided": 2 * min(less, greater)}
     return min(1.0, float(p_values[alternative]))
