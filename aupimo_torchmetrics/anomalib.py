@@ -26,7 +26,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from aupimo_torchmetrics import metrics, pixel_metrics
+from aupimo_torchmetrics import image_metrics, metrics, pixel_metrics
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
 from aupimo_torchmetrics._warnings import warn
@@ -37,11 +37,20 @@ require("anomalib", extra="anomalib", needed_by="aupimo_torchmetrics.anomalib")
 from anomalib.data import Batch  # noqa: E402  after the error that says how to install it
 from anomalib.metrics import AnomalibMetric  # noqa: E402
 
-__all__ = ["AUPIMO", "AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
+__all__ = [
+    "AUPIMO",
+    "AUPRO",
+    "ImageAUROC",
+    "ImageAveragePrecision",
+    "ImageF1Max",
+    "PixelAUROC",
+    "PixelAveragePrecision",
+    "PixelF1Max",
+]
 
 
-class _PixelMetric(AnomalibMetric, Metric):
-    """Take maps and masks from a batch of anomalib; a subclass adds a metric, `class X(_PixelMetric, its.X)`."""
+class _OfMaps(AnomalibMetric, Metric):
+    """Take maps and masks from a batch of anomalib; a subclass adds a metric, `class X(_OfMaps, its.X)`."""
 
     default_fields = ("anomaly_map", "gt_mask")
     fields: Sequence[str]
@@ -91,7 +100,7 @@ class _PixelMetric(AnomalibMetric, Metric):
         )
 
 
-class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+class AUPIMO(_OfMaps, metrics.AUPIMO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
     """Compute AUPIMO in anomalib: `aupimo_torchmetrics.AUPIMO` for `Evaluator`.
 
     It is logged as `AUPIMO`, with `prefix` before it, and updated with whole batches: maps and masks are what `fields`
@@ -187,20 +196,32 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
         return super().plot(val, ax)
 
 
-class AUPRO(_PixelMetric, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+class AUPRO(_OfMaps, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
     """Compute AUPRO in anomalib: `aupimo_torchmetrics.AUPRO` for `Evaluator`, with the same settings."""
 
 
-class PixelAUROC(_PixelMetric, pixel_metrics.PixelAUROC):  # type: ignore[misc]
+class PixelAUROC(_OfMaps, pixel_metrics.PixelAUROC):  # type: ignore[misc]
     """Compute the AUROC of all pixels in anomalib: `aupimo_torchmetrics.PixelAUROC` for `Evaluator`."""
 
 
-class PixelAveragePrecision(_PixelMetric, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
+class PixelAveragePrecision(_OfMaps, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
     """Compute the average precision of pixels: `aupimo_torchmetrics.PixelAveragePrecision` for `Evaluator`."""
 
 
-class PixelF1Max(_PixelMetric, pixel_metrics.PixelF1Max):  # type: ignore[misc]
+class PixelF1Max(_OfMaps, pixel_metrics.PixelF1Max):  # type: ignore[misc]
     """Compute the highest F1 score of all pixels: `aupimo_torchmetrics.PixelF1Max` for `Evaluator`."""
+
+
+class ImageAUROC(_OfMaps, image_metrics.ImageAUROC):  # type: ignore[misc]
+    """Compute the AUROC of images, scored by their maps: `aupimo_torchmetrics.ImageAUROC` for `Evaluator`."""
+
+
+class ImageAveragePrecision(_OfMaps, image_metrics.ImageAveragePrecision):  # type: ignore[misc]
+    """Compute the average precision of images: `aupimo_torchmetrics.ImageAveragePrecision` for `Evaluator`."""
+
+
+class ImageF1Max(_OfMaps, image_metrics.ImageF1Max):  # type: ignore[misc]
+    """Compute the highest F1 score of images: `aupimo_torchmetrics.ImageF1Max` for `Evaluator`."""
 
 
 def _paths(batch: Batch) -> list[str] | None:
