@@ -11,6 +11,8 @@ Metrics, to use as any metric of torchmetrics:
 - `ImageAUROC`: the area under the ROC curve of images, each with one score.
 - `ImageAveragePrecision`: the average precision of images.
 - `ImageF1Max`: the highest F1 score of any threshold on images.
+- `vad_metrics`: all these numbers in a collection.
+- `PerCategory`: a metric or a collection for each category of images, and the means.
 
 What they return:
 
@@ -23,6 +25,7 @@ Modules:
 - `aupimo_torchmetrics.metrics`: `AUPIMO` and `PIMO`, and how to score parts of a data set in several processes.
 - `aupimo_torchmetrics.pixel_metrics`: the metrics of all pixels that are reported beside AUPIMO.
 - `aupimo_torchmetrics.image_metrics`: those of images, each with one score.
+- `aupimo_torchmetrics.unified`: all the numbers that papers print, category by category.
 - `aupimo_torchmetrics.functional`: the same metrics as functions of tensors or NumPy arrays.
 - `aupimo_torchmetrics.results`: what the metrics return.
 - `aupimo_torchmetrics.statistics`: images that stand for a distribution, and tests of models, with the extra `stats`.
@@ -40,6 +43,7 @@ from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision,
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, PixelResult
+from aupimo_torchmetrics.unified import PerCategory, vad_metrics
 
 __all__ = [
     "AUPIMO",
@@ -50,9 +54,11 @@ __all__ = [
     "ImageAveragePrecision",
     "ImageF1Max",
     "PIMOResult",
+    "PerCategory",
     "PixelAUROC",
     "PixelAveragePrecision",
     "PixelF1Max",
     "PixelResult",
     "__version__",
+    "vad_metrics",
 ]
