@@ -20,6 +20,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._list_states import as_before_if_they_fail
+from aupimo_torchmetrics._listening import BatchPart, telling_of_part
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT
 from aupimo_torchmetrics._warnings import of_categories, warn, without_score
 from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision, ImageF1Max
@@ -109,6 +110,19 @@ def vad_metrics(
     )
 
 
+class Member(NamedTuple):
+    """A metric of a category in a `PerCategory`."""
+
+    name: str
+    """Its full name, such as `val/bottle/AUPIMO`."""
+    metric: Metric
+    """The metric."""
+    speaker: Metric
+    """The first metric of its compute group, which is updated for all, and tells its listeners."""
+    value: Metric
+    """What is logged of it."""
+
+
 class PerCategory(MetricCollection):
     """Score each category of images on its own, with a metric or a collection for each.
 
@@ -190,7 +204,8 @@ class PerCategory(MetricCollection):
         parts = _parts_of(preds, target, categories, image_ids, self.categories)
         with as_before_if_they_fail(self._all.metrics()):
             for part in parts:
-                self._all.of[part.category].update(part.preds, part.target, **part.ids)
+                with telling_of_part(part.of_batch):
+                    self._all.of[part.category].update(part.preds, part.target, **part.ids)
             # The ranks gather the states of all categories together or not at all, also of those that only one updates.
             for metric in self._all.metrics():
                 metric._computed = None  # noqa: SLF001
@@ -215,6 +230,15 @@ class PerCategory(MetricCollection):
         self.compute()
         members = self._all.members().items()
         return self._named({key: metric.result() for key, metric in members if isinstance(metric, AUPIMO)})
+
+    def members(self) -> dict[str, Member]:
+        """Return the metric of each category by its name without a prefix, and what belongs to it."""
+        found = {}
+        for (category, name), metric in self._all.members().items():
+            key, collection = f"{category}/{name}", self._all.of[category]
+            leader = next(group[0] for group in collection.compute_groups.values() if name in group)
+            found[key] = Member(self._set_name(key), metric, collection._modules[leader], self._modules[key])  # noqa: SLF001
+        return found
 
     def _named(self, values: dict[tuple[str, str], Any]) -> dict[str, Any]:
         """What belongs to categories and metrics, by full names."""
@@ -263,6 +287,7 @@ class _Part(NamedTuple):
     preds: Any
     target: Any
     ids: dict[str, Any]
+    of_batch: BatchPart
 
 
 class _Categories:
@@ -325,7 +350,8 @@ class _Categories:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for part in parts:
-                of_part = self.of[part.category](part.preds, part.target, **part.ids)
+                with telling_of_part(part.of_batch):
+                    of_part = self.of[part.category](part.preds, part.target, **part.ids)
                 found |= {(part.category, name): _checked_value(value, name) for name, value in of_part.items()}
         texts = _texts_of(caught)
         if texts and not self._has_warned_of_batches:
@@ -457,7 +483,8 @@ def _parts_of(
         chosen = [index for index, name in enumerate(names) if name == category]
         if chosen:
             of_part = {} if ids is None else {"image_ids": _take(ids, chosen)}
-            parts.append(_Part(category, _take(preds, chosen), _take(target, chosen), of_part))
+            place = BatchPart(chosen, num_images)
+            parts.append(_Part(category, _take(preds, chosen), _take(target, chosen), of_part, place))
     return parts
 
 
