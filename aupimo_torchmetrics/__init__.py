@@ -8,17 +8,24 @@ Metrics, to use as any metric of torchmetrics:
 - `PixelAUROC`: the area under the ROC curve of all pixels.
 - `PixelAveragePrecision`: the average precision of all pixels, AP or AUPR.
 - `PixelF1Max`: the highest F1 score of any threshold on all pixels.
+- `ImageAUROC`: the area under the ROC curve of images, each with one score.
+- `ImageAveragePrecision`: the average precision of images.
+- `ImageF1Max`: the highest F1 score of any threshold on images.
+- `vad_metrics`: all these numbers in a collection.
+- `PerCategory`: a metric or a collection for each category of images, and the means.
 
 What they return:
 
 - `AUPIMOResult`: the scores of all images, with thresholds, curves, operating points, files and tables.
 - `PIMOResult`: curves of images.
-- `PixelResult`: a metric of all pixels with its certain bounds, and for F1-max the threshold.
+- `PixelResult`: a metric of pixels or images with its certain bounds, and for F1-max the threshold.
 
 Modules:
 
 - `aupimo_torchmetrics.metrics`: `AUPIMO` and `PIMO`, and how to score parts of a data set in several processes.
-- `aupimo_torchmetrics.pixel_metrics`: the metrics that are reported beside AUPIMO.
+- `aupimo_torchmetrics.pixel_metrics`: the metrics of all pixels that are reported beside AUPIMO.
+- `aupimo_torchmetrics.image_metrics`: those of images, each with one score.
+- `aupimo_torchmetrics.unified`: all the numbers that papers print, category by category.
 - `aupimo_torchmetrics.functional`: the same metrics as functions of tensors or NumPy arrays.
 - `aupimo_torchmetrics.results`: what the metrics return.
 - `aupimo_torchmetrics.statistics`: images that stand for a distribution, and tests of models, with the extra `stats`.
@@ -32,19 +39,26 @@ Modules:
 """
 
 from aupimo_torchmetrics._version import __version__
+from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision, ImageF1Max
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult, PixelResult
+from aupimo_torchmetrics.unified import PerCategory, vad_metrics
 
 __all__ = [
     "AUPIMO",
     "AUPRO",
     "PIMO",
     "AUPIMOResult",
+    "ImageAUROC",
+    "ImageAveragePrecision",
+    "ImageF1Max",
     "PIMOResult",
+    "PerCategory",
     "PixelAUROC",
     "PixelAveragePrecision",
     "PixelF1Max",
     "PixelResult",
     "__version__",
+    "vad_metrics",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from aupimo_torchmetrics._warnings import batch_scores, warn
 
-__all__ = ["ListStatesMetric", "fingerprint"]
+__all__ = ["ListStatesMetric", "as_before_if_they_fail", "fingerprint"]
 
 
 def fingerprint(form: str, *settings: float) -> list[int]:
@@ -31,6 +31,26 @@ def fingerprint(form: str, *settings: float) -> list[int]:
     """
     packed = struct.pack(f"<{form}", *settings)
     return [*struct.unpack(f"<{len(packed) // 2}H", packed)]
+
+
+@contextmanager
+def as_before_if_they_fail(metrics: Iterable[Metric]) -> Iterator[None]:
+    """Restore every attribute of some metrics if the code inside fails or is interrupted."""
+    before, lists = [], []
+    for metric in metrics:
+        attributes = metric.__dict__.copy()
+        before.append((metric, attributes))
+        for name in metric._defaults:  # noqa: SLF001
+            if isinstance(attributes[name], list):
+                lists.append((attributes[name], attributes[name].copy()))  # noqa: PERF401  each comprehension is a call
+    try:
+        yield
+    except BaseException:
+        for metric, attributes in before:
+            metric.__dict__.update(attributes)
+        for state, items in lists:
+            state[:] = items
+        raise
 
 
 class ListStatesMetric(Metric):
@@ -170,18 +190,9 @@ class ListStatesMetric(Metric):
         with self._as_before_if_it_fails(), super().sync_context(*args, **kwargs):
             yield
 
-    @contextmanager
-    def _as_before_if_it_fails(self) -> Iterator[None]:
+    def _as_before_if_it_fails(self) -> AbstractContextManager[None]:
         """Restore every attribute if the code inside fails or is interrupted."""
-        before = self.__dict__.copy()
-        lists = [(before[name], before[name].copy()) for name in self._defaults if isinstance(before[name], list)]
-        try:
-            yield
-        except BaseException:
-            self.__dict__.update(before)
-            for value, items in lists:
-                value[:] = items
-            raise
+        return as_before_if_they_fail([self])
 
     def _check_states(self, states: dict[str, Any], name: str, prefix: str = "") -> None:
         """Raise unless all states are there and come from a metric with the same settings."""

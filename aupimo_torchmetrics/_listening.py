@@ -3,7 +3,9 @@
 Listeners are no state: a copy, a pickle or a checkpoint of a metric has none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,7 +14,29 @@ from torch import Tensor
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._list_states import ListStatesMetric
 
-__all__ = ["TellingMetric", "Update"]
+__all__ = ["BatchPart", "TellingMetric", "Update", "telling_of_part"]
+
+
+class BatchPart(NamedTuple):
+    """The images of a batch that one metric got, where others got the rest, as those of several categories do."""
+
+    places: list[int]
+    """Place in the batch of each of the images."""
+    num_images: int
+    """Number of images in the batch."""
+
+
+_part: ContextVar[BatchPart | None] = ContextVar("_part", default=None)
+
+
+@contextmanager
+def telling_of_part(part: BatchPart) -> Iterator[None]:
+    """Let metrics that are updated inside tell of which part of a batch their images are."""
+    token = _part.set(part)
+    try:
+        yield
+    finally:
+        _part.reset(token)
 
 
 class Update(NamedTuple):
@@ -38,6 +62,8 @@ class Update(NamedTuple):
     """Position of each image among those that the metric has kept on this process, in the order of the updates; None
     for an image that was not kept because every pixel is ignored. A first position of 0: the metric was empty before.
     """
+    part: BatchPart | None = None
+    """Which images of a batch these are, if others are of other categories; None if they are the batch."""
 
 
 class TellingMetric(ListStatesMetric):
@@ -77,7 +103,7 @@ class TellingMetric(ListStatesMetric):
             position += each
         if isinstance(image_ids, Tensor):
             image_ids = image_ids.tolist()
-        update = Update(preds, target, image_ids, indices)
+        update = Update(preds, target, image_ids, indices, _part.get())
         if self._is_scoring_batch:
             self._untold = update
             return

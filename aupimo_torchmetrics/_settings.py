@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
@@ -118,6 +119,22 @@ def check_fpr_limit(fpr_limit: float, name: str = "fpr_limit") -> None:
         raise SettingError(
             f"Expected `{name}` to be in (0, 1], but got {fpr_limit:g}. MVTec AD uses {DEFAULT_FPR_LIMIT}."
         )
+
+
+def check_image_score(image_score: str) -> float:
+    """Return the share of the highest pixels whose mean is the score of an image: 0, for the highest alone, to 1.
+
+    Raises:
+        SettingError: If it is none of `"max"`, `"mean"` and a share such as `"top_1%"`.
+
+    """
+    found = re.fullmatch(r"top_(\d+(?:\.\d+)?)%", str(image_score))
+    share = {"max": 0.0, "mean": 1.0}.get(image_score, float(found[1]) / 100 if found else math.nan)
+    if not 0 <= share <= 1:
+        raise SettingError(
+            f"Expected `image_score` to be 'max', 'mean' or a share as 'top_1%', but got {image_score!r}."
+        )
+    return share
 
 
 def _check_integer(name: str, value: int | None, lowest: int, limits: str, remedy: str) -> int | None:

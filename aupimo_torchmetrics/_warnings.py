@@ -7,7 +7,7 @@ text begins with AUPIMO, or with the name of the metric that it is of, so that a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torchmetrics.utilities import rank_zero_warn
@@ -128,6 +128,39 @@ def batch_scores(text: str) -> str:
         'object: `self.aupimo.update(maps, masks)` and `self.log("val/aupimo", self.aupimo)`. Further batches are not '
         "mentioned."
     )
+
+
+def without_score(metrics: Mapping[str, Sequence[str]], num_metrics: int, reason: str) -> str:
+    """Say which categories have no score.
+
+    Args:
+        metrics: Names of the metrics without a score of each such category.
+        num_metrics: Number of metrics of a category.
+        reason: What the first of them says.
+
+    """
+    shown = [name if len(of) == num_metrics else f"{name} ({', '.join(of)})" for name, of in metrics.items()]
+    return (
+        f"PerCategory has no score (NaN) for {', '.join(shown)}; `mean/...` is the mean over the categories with a "
+        f"score. Of {next(iter(metrics))}: {reason}"
+    )
+
+
+def of_categories(texts: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:
+    """Join the warnings of the same metrics of several categories: the first of them, and of which categories it is.
+
+    Args:
+        texts: Those of each category and name of a metric.
+
+    """
+    joined: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+    for (category, name), of_metric in texts.items():
+        for text in of_metric:
+            joined.setdefault((name, *text.split()[:3]), (text, []))[1].append(category)
+    return [
+        f"{text} This is of {first}{', and similarly of ' if others else ''}{', '.join(others)}."
+        for text, (first, *others) in joined.values()
+    ]
 
 
 def lower_bound(lowest_fpr: float, needed_fpr: float, max_missing: float) -> str:

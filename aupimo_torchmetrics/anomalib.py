@@ -11,6 +11,8 @@ This module needs the extra `anomalib`.
 - **No masks.** `AUPIMO(strict=False)` skips batches without masks.
 - **One score an image.** An Engine cannot log `reduction="none"`. Take `callback.results` instead.
 - **Checkpoints.** `load_from_checkpoint` loses the evaluator: give it again, `evaluator=...`.
+- **Unified models.** `PerCategory` scores each category of a data module with images of several, in the `Evaluator` of
+  this module, which logs `bottle/AUPIMO`, ..., `mean/AUPIMO`, ... In YAML both are class paths.
 - **Small masks** vanish when anomalib resizes them. A warning says so; a larger `image_size` helps.
 """
 
@@ -19,14 +21,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from aupimo_torchmetrics import metrics, pixel_metrics
+from aupimo_torchmetrics import image_metrics, metrics, pixel_metrics, unified
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS
 from aupimo_torchmetrics._warnings import warn
@@ -34,14 +37,26 @@ from aupimo_torchmetrics.results import AUPIMOResult
 
 require("anomalib", extra="anomalib", needed_by="aupimo_torchmetrics.anomalib")
 
+from anomalib import metrics as of_anomalib  # noqa: E402
 from anomalib.data import Batch  # noqa: E402  after the error that says how to install it
 from anomalib.metrics import AnomalibMetric  # noqa: E402
 
-__all__ = ["AUPIMO", "AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
+__all__ = [
+    "AUPIMO",
+    "AUPRO",
+    "Evaluator",
+    "ImageAUROC",
+    "ImageAveragePrecision",
+    "ImageF1Max",
+    "PerCategory",
+    "PixelAUROC",
+    "PixelAveragePrecision",
+    "PixelF1Max",
+]
 
 
-class _PixelMetric(AnomalibMetric, Metric):
-    """Take maps and masks from a batch of anomalib; a subclass adds a metric, `class X(_PixelMetric, its.X)`."""
+class _OfMaps(AnomalibMetric, Metric):
+    """Take maps and masks from a batch of anomalib; a subclass adds a metric, `class X(_OfMaps, its.X)`."""
 
     default_fields = ("anomaly_map", "gt_mask")
     fields: Sequence[str]
@@ -64,34 +79,14 @@ class _PixelMetric(AnomalibMetric, Metric):
         """
         super().update(batch, **self._ids(batch))  # type: ignore[safe-super]  # that of `AnomalibMetric`
         if not self._has_told_of_empty_masks:
-            self._warn_of_empty_masks(batch)
+            self._has_told_of_empty_masks = _warn_of_empty_masks(type(self).__name__, batch, self.fields[1])
 
     def _ids(self, batch: Batch) -> dict[str, list[str] | None]:  # noqa: ARG002  not every metric takes ids
         """What the metric gets of a batch beside maps and masks."""
         return {}
 
-    def _warn_of_empty_masks(self, batch: Batch) -> None:
-        """Warn if an image is anomalous by its label and normal by its mask, the first time only."""
-        labels, masks = getattr(batch, "gt_label", None), getattr(batch, self.fields[1], None)
-        if labels is None or masks is None or len(labels.reshape(-1)) != len(masks):
-            return
-        is_empty = (labels.reshape(-1) != 0).to(masks.device) & ~(masks != 0).flatten(1).any(1)
-        if not bool(is_empty.any()):
-            return
-        self._has_told_of_empty_masks = True
-        index = int(is_empty.nonzero()[0])
-        paths = _paths(batch)
-        first = "" if paths is None else f", such as {paths[index]}"
-        warnings.warn(  # on every process: each sees other images
-            f"{type(self).__name__}: {int(is_empty.sum())} of {len(masks)} images in a batch have an empty mask, but "
-            f"their `gt_label` says anomalous{first}. Images with an empty mask count as normal. Small masks vanish "
-            "when anomalib resizes them: use a larger `image_size` in the pre-processor. This is said only once.",
-            UserWarning,
-            stacklevel=3,
-        )
 
-
-class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+class AUPIMO(_OfMaps, metrics.AUPIMO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
     """Compute AUPIMO in anomalib: `aupimo_torchmetrics.AUPIMO` for `Evaluator`.
 
     It is logged as `AUPIMO`, with `prefix` before it, and updated with whole batches: maps and masks are what `fields`
@@ -187,23 +182,182 @@ class AUPIMO(_PixelMetric, metrics.AUPIMO):  # type: ignore[misc]  # `update` ta
         return super().plot(val, ax)
 
 
-class AUPRO(_PixelMetric, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
+class AUPRO(_OfMaps, pixel_metrics.AUPRO):  # type: ignore[misc]  # `update` takes a batch, as all of anomalib do
     """Compute AUPRO in anomalib: `aupimo_torchmetrics.AUPRO` for `Evaluator`, with the same settings."""
 
 
-class PixelAUROC(_PixelMetric, pixel_metrics.PixelAUROC):  # type: ignore[misc]
+class PixelAUROC(_OfMaps, pixel_metrics.PixelAUROC):  # type: ignore[misc]
     """Compute the AUROC of all pixels in anomalib: `aupimo_torchmetrics.PixelAUROC` for `Evaluator`."""
 
 
-class PixelAveragePrecision(_PixelMetric, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
+class PixelAveragePrecision(_OfMaps, pixel_metrics.PixelAveragePrecision):  # type: ignore[misc]
     """Compute the average precision of pixels: `aupimo_torchmetrics.PixelAveragePrecision` for `Evaluator`."""
 
 
-class PixelF1Max(_PixelMetric, pixel_metrics.PixelF1Max):  # type: ignore[misc]
+class PixelF1Max(_OfMaps, pixel_metrics.PixelF1Max):  # type: ignore[misc]
     """Compute the highest F1 score of all pixels: `aupimo_torchmetrics.PixelF1Max` for `Evaluator`."""
+
+
+class ImageAUROC(_OfMaps, image_metrics.ImageAUROC):  # type: ignore[misc]
+    """Compute the AUROC of images, scored by their maps: `aupimo_torchmetrics.ImageAUROC` for `Evaluator`."""
+
+
+class ImageAveragePrecision(_OfMaps, image_metrics.ImageAveragePrecision):  # type: ignore[misc]
+    """Compute the average precision of images: `aupimo_torchmetrics.ImageAveragePrecision` for `Evaluator`."""
+
+
+class ImageF1Max(_OfMaps, image_metrics.ImageF1Max):  # type: ignore[misc]
+    """Compute the highest F1 score of images: `aupimo_torchmetrics.ImageF1Max` for `Evaluator`."""
+
+
+class PerCategory(unified.PerCategory):
+    """Score each category on its own in anomalib: `aupimo_torchmetrics.PerCategory` for the `Evaluator` of this module.
+
+    Which category an image is of is said by the attribute `category` of the batch, a text for each image, or else by
+    its path, in which one folder has the name of a category, as in `mvtec/bottle/test/crack/000.png`.
+
+    Args:
+        categories: All names of categories.
+        metric: A metric or a collection, not of anomalib but of `aupimo_torchmetrics` or torchmetrics, of which each
+            category gets a copy. None for `vad_metrics`.
+        fields: Names of maps and masks in the batch.
+        strict: False to skip batches without maps or masks.
+        settings: Settings of `vad_metrics`, such as `fpr_bounds` and `prefix`, if there is no `metric`.
+
+    Raises:
+        TypeError: If a setting is of the wrong type.
+        ValueError: If a setting is out of its range or not known. In `update`: if the category of an image is not
+            known, or if a field is missing and `strict` is true.
+
+    Example:
+        >>> import torch
+        >>> from anomalib.data import ImageBatch
+        >>> from aupimo_torchmetrics.anomalib import Evaluator, PerCategory
+        >>> metrics = PerCategory(["bottle", "cable"], fpr_bounds=(0.1, 0.5))
+        >>> evaluator = Evaluator(test_metrics=metrics)
+        >>> maps, masks = torch.arange(32.0).view(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> masks[:, 3, 2:] = True
+        >>> paths = ["mvtec/cable/test/bent/000.png", "mvtec/bottle/test/crack/000.png"]
+        >>> metrics.update(ImageBatch(torch.rand(2, 3, 4, 4), anomaly_map=maps, gt_mask=masks, image_path=paths))
+        >>> float(metrics["cable/PixelAUROC"].compute())
+        1.0
+
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        metric: Metric | MetricCollection | None = None,
+        *,
+        fields: Sequence[str] = _OfMaps.default_fields,
+        strict: bool = True,
+        **settings: Any,
+    ) -> None:
+        if metric is not None and settings:
+            raise ValueError(f"Expected settings of `vad_metrics` or a `metric`, but got both: {', '.join(settings)}.")
+        super().__init__(unified.vad_metrics(**settings) if metric is None else metric, categories)
+        self.fields = fields
+        self.strict = strict
+        self._has_told_of_empty_masks = False
+
+    def update(self, batch: Batch) -> None:  # type: ignore[override]
+        """Add a batch of anomalib."""
+        maps, masks = (getattr(batch, field, None) for field in self.fields)
+        if maps is None or masks is None:
+            if self.strict:
+                raise ValueError(
+                    f"Expected a batch with the fields {' and '.join(self.fields)}, but one of them is missing. "
+                    "`strict=False` skips such batches."
+                )
+            return
+        super().update(maps, masks, categories=self._categories_of(batch), image_ids=_paths(batch))
+        if not self._has_told_of_empty_masks:
+            self._has_told_of_empty_masks = _warn_of_empty_masks("PerCategory", batch, self.fields[1])
+
+    def _categories_of(self, batch: Batch) -> list[str]:
+        """Category of each image."""
+        given = getattr(batch, "category", None)
+        if given is not None:
+            return [given] * len(batch.image) if isinstance(given, str) else [*given]
+        names = []
+        for path in _paths(batch) or [""]:
+            folders = f"/{PurePath(path).parent.as_posix()}/"
+            found = [category for category in self.categories if f"/{category}/" in folders]
+            if len(found) != 1:
+                raise ValueError(
+                    "Expected one folder in the path of an image to be one of the categories "
+                    f"{', '.join(self.categories)}, but got {path!r}. Or give each batch the attribute `category`, "
+                    "a text for each image."
+                )
+            names += found
+        return names
+
+
+class Evaluator(of_anomalib.Evaluator):
+    """The `Evaluator` of anomalib, which also takes `PerCategory`, and logs each of its values.
+
+    Args:
+        val_metrics: A metric of anomalib or a `PerCategory`, or several, for validation.
+        test_metrics: The same for tests.
+        compute_on_cpu: Whether to keep states on the CPU, with one device.
+
+    """
+
+    def __init__(
+        self,
+        val_metrics: AnomalibMetric | PerCategory | Sequence[AnomalibMetric | PerCategory] | None = None,
+        test_metrics: AnomalibMetric | PerCategory | Sequence[AnomalibMetric | PerCategory] | None = None,
+        compute_on_cpu: bool = True,
+    ) -> None:
+        val, test = ([each] if isinstance(each, PerCategory) else each for each in (val_metrics, test_metrics))
+        super().__init__(val, test, compute_on_cpu)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log all metrics of the validation."""
+        self._log(trainer, pl_module, self.val_metrics)
+
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log all metrics of the test."""
+        self._log(trainer, pl_module, self.test_metrics)
+
+    def _log(self, trainer: Any, pl_module: Any, given: Iterable[Any]) -> None:
+        """Log metrics under their names; Lightning refuses to do so in its barebones mode."""
+        for each in given:
+            for name, metric in each.items() if isinstance(each, PerCategory) else [(each.name, each)]:
+                pl_module.log(name, metric)
+                if trainer.barebones:
+                    trainer.callback_metrics[name] = trainer.logged_metrics[name] = metric.compute()
+
+    def metrics_to_cpu(self, metrics: Any) -> None:
+        """Let metrics keep their states on the CPU."""
+        if isinstance(metrics, PerCategory):
+            super().metrics_to_cpu([each.metric for each in metrics.members().values()])
+        else:
+            super().metrics_to_cpu(metrics)
 
 
 def _paths(batch: Batch) -> list[str] | None:
     """Paths of the images of a batch; None if it has none."""
     paths = getattr(batch, "image_path", None)
     return list(paths) if paths and all(paths) else None
+
+
+def _warn_of_empty_masks(name: str, batch: Batch, field: str) -> bool:
+    """Warn if an image is anomalous by its label and normal by its mask; return whether that is so."""
+    labels, masks = getattr(batch, "gt_label", None), getattr(batch, field, None)
+    if labels is None or masks is None or len(labels.reshape(-1)) != len(masks):
+        return False
+    is_empty = (labels.reshape(-1) != 0).to(masks.device) & ~(masks != 0).flatten(1).any(1)
+    if not bool(is_empty.any()):
+        return False
+    index = int(is_empty.nonzero()[0])
+    paths = _paths(batch)
+    first = "" if paths is None else f", such as {paths[index]}"
+    warnings.warn(  # on every process: each sees other images
+        f"{name}: {int(is_empty.sum())} of {len(masks)} images in a batch have an empty mask, but their `gt_label` "
+        f"says anomalous{first}. Images with an empty mask count as normal. Small masks vanish when anomalib resizes "
+        "them: use a larger `image_size` in the pre-processor. This is said only once.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return True

@@ -1,4 +1,4 @@
-"""AUPIMO, PIMO curves and the pixel metrics as functions: they take and return tensors, or take and return arrays.
+"""AUPIMO, PIMO curves, and metrics of pixels and of images as functions: of tensors, or of arrays.
 
 Each is its metric, used once, and takes maps, masks and image ids as `AUPIMO.update` does. Results are on the device of
 the maps; in float64 for float64 maps, which are then not rounded, else in float32. What is said of a metric, its
@@ -27,11 +27,23 @@ from aupimo_torchmetrics._settings import (
     check_fpr_limit,
 )
 from aupimo_torchmetrics._warnings import missing_pixels, warn
+from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision, ImageF1Max
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 from aupimo_torchmetrics.results import PIMOResult
 
-__all__ = ["au_spro", "aupimo", "aupro", "pimo", "pixel_auroc", "pixel_average_precision", "pixel_f1_max"]
+__all__ = [
+    "au_spro",
+    "aupimo",
+    "aupro",
+    "image_auroc",
+    "image_average_precision",
+    "image_f1_max",
+    "pimo",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_f1_max",
+]
 
 
 def aupimo(
@@ -374,10 +386,127 @@ def pixel_f1_max(
     """
     metric = PixelF1Max(ignore_index=ignore_index, validate_args=validate_args)
     value = _value(metric, preds, target)
-    if not return_threshold:
-        return value
+    return (value, _threshold(metric, value)) if return_threshold else value
+
+
+def image_auroc(
+    preds: Maps,
+    target: Maps,
+    image_score: str = "max",
+    *,
+    ignore_index: int | None = None,
+    validate_args: bool = True,
+) -> Any:
+    """Compute the area under the ROC curve of images, each with one score; see `ImageAUROC`.
+
+    Args:
+        preds: Anomaly maps (N, H, W), see `AUPIMO.update`.
+        target: Masks (N, H, W).
+        image_score: Score of an image: the `"max"` or `"mean"` of its map, or its highest pixels, as `"top_1%"`.
+        ignore_index: Value of the target pixels that do not count.
+        validate_args: Whether to check maps and masks.
+
+    Returns:
+        The value (), in [0, 1]; NaN, with a warning, if all images are of one class. A tensor, or an array for arrays.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or dtype.
+        ValueError: If an argument is out of its range, or maps and masks do not fit.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import image_auroc
+        >>> maps, masks = torch.tensor([1.0, 3.0, 2.0, 4.0]).view(4, 1, 1).repeat(1, 4, 4), torch.zeros(4, 4, 4)
+        >>> masks[2:, 0] = 1
+        >>> image_auroc(maps, masks)
+        tensor(0.7500)
+
+    """
+    return _value(ImageAUROC(image_score, ignore_index=ignore_index, validate_args=validate_args), preds, target)
+
+
+def image_average_precision(
+    preds: Maps,
+    target: Maps,
+    image_score: str = "max",
+    *,
+    ignore_index: int | None = None,
+    validate_args: bool = True,
+) -> Any:
+    """Compute the average precision of images, each with one score; see `ImageAveragePrecision`.
+
+    Args:
+        preds: Anomaly maps (N, H, W), see `AUPIMO.update`.
+        target: Masks (N, H, W).
+        image_score: Score of an image, see `image_auroc`.
+        ignore_index: Value of the target pixels that do not count.
+        validate_args: Whether to check maps and masks.
+
+    Returns:
+        The value (), in [0, 1]; NaN, with a warning, if all images are of one class. A tensor, or an array for arrays.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or dtype.
+        ValueError: If an argument is out of its range, or maps and masks do not fit.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import image_average_precision
+        >>> maps, masks = torch.tensor([1.0, 3.0, 2.0, 4.0]).view(4, 1, 1).repeat(1, 4, 4), torch.zeros(4, 4, 4)
+        >>> masks[2:, 0] = 1
+        >>> image_average_precision(maps, masks)
+        tensor(0.8333)
+
+    """
+    metric = ImageAveragePrecision(image_score, ignore_index=ignore_index, validate_args=validate_args)
+    return _value(metric, preds, target)
+
+
+def image_f1_max(
+    preds: Maps,
+    target: Maps,
+    image_score: str = "max",
+    *,
+    return_threshold: bool = False,
+    ignore_index: int | None = None,
+    validate_args: bool = True,
+) -> Any:
+    """Compute the highest F1 score of any threshold on images, each with one score; see `ImageF1Max`.
+
+    Args:
+        preds: Anomaly maps (N, H, W), see `AUPIMO.update`.
+        target: Masks (N, H, W).
+        image_score: Score of an image, see `image_auroc`.
+        return_threshold: Whether to return the lowest threshold that reaches the value, too.
+        ignore_index: Value of the target pixels that do not count.
+        validate_args: Whether to check maps and masks.
+
+    Returns:
+        The value (), in [0, 1]; NaN, with a warning, if all images are of one class. With `return_threshold` also the
+        threshold (), as a pair. Tensors, or arrays for arrays.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or dtype.
+        ValueError: If an argument is out of its range, or maps and masks do not fit.
+
+    Example:
+        >>> import torch
+        >>> from aupimo_torchmetrics.functional import image_f1_max
+        >>> maps, masks = torch.tensor([1.0, 3.0, 2.0, 4.0]).view(4, 1, 1).repeat(1, 4, 4), torch.zeros(4, 4, 4)
+        >>> masks[2:, 0] = 1
+        >>> image_f1_max(maps, masks, return_threshold=True)
+        (tensor(0.8000), tensor(2.))
+
+    """
+    metric = ImageF1Max(image_score, ignore_index=ignore_index, validate_args=validate_args)
+    value = _value(metric, preds, target)
+    return (value, _threshold(metric, value)) if return_threshold else value
+
+
+def _threshold(metric: PixelF1Max | ImageF1Max, value: Any) -> Any:
+    """Threshold at which a metric has just reached a value, as a tensor or an array like it."""
     threshold = metric._result.threshold  # type: ignore[union-attr]  # noqa: SLF001
-    return value, value.new_tensor(threshold) if isinstance(value, Tensor) else np.asarray(threshold, value.dtype)
+    return value.new_tensor(threshold) if isinstance(value, Tensor) else np.asarray(threshold, value.dtype)
 
 
 def _value(metric: Any, preds: Maps, target: Maps, **kwargs: Any) -> Any:

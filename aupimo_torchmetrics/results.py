@@ -39,7 +39,7 @@ __all__ = ["AUPIMOResult", "OperatingPoint", "PIMOResult", "PixelResult"]
 
 @dataclass(frozen=True)
 class PixelResult:
-    """A metric of all pixels, with what is known of it.
+    """A metric of all pixels, or of images, with what is known of it.
 
     Attributes:
         value: The value, in [0, 1]; NaN if it is undefined.

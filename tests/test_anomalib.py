@@ -16,7 +16,7 @@ from helpers import COPIES, FPR_BOUNDS, MAX_ERROR, assert_same, make_batch, run_
 from torch import Tensor
 
 import aupimo_torchmetrics
-from aupimo_torchmetrics import functional
+from aupimo_torchmetrics import functional, vad_metrics
 
 if find_spec("anomalib") is None:
     pytest.skip("needs anomalib", allow_module_level=True)
@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     from anomalib.data import DepthBatch, ImageBatch
 
     import aupimo_torchmetrics.anomalib
-    from aupimo_torchmetrics.anomalib import AUPIMO
+    from aupimo_torchmetrics.anomalib import AUPIMO, PerCategory
 
 mpl.use("agg")
 
@@ -64,6 +64,17 @@ def expected(**settings: Any) -> aupimo_torchmetrics.AUPIMO:
     metric.update(MAPS, MASKS, image_ids=PATHS)
     return metric
 
+
+FUNCTIONS = {
+    "AUPRO": functional.aupro,
+    "PixelAUROC": functional.pixel_auroc,
+    "PixelAveragePrecision": functional.pixel_average_precision,
+    "PixelF1Max": functional.pixel_f1_max,
+    "ImageAUROC": functional.image_auroc,
+    "ImageAveragePrecision": functional.image_average_precision,
+    "ImageF1Max": functional.image_f1_max,
+}
+"""Metrics beside AUPIMO."""
 
 SETTINGS = [{}, {"num_thresholds": 20_000}, {"shared_fpr": "max"}, {"reduction": "none"}, {"normal_buffer": None}]
 
@@ -306,8 +317,8 @@ def test_examples_and_public_names() -> None:
     """The examples of the docstrings hold, and the module names what it gives."""
     assert doctest.testmod(aupimo_torchmetrics.anomalib).failed == 0
     assert doctest.testmod(aupimo_torchmetrics.anomalib).attempted > 5
-    names = ["AUPIMO", "AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
-    assert aupimo_torchmetrics.anomalib.__all__ == names
+    names = {"AUPIMO", "Evaluator", "PerCategory", *FUNCTIONS}
+    assert {*aupimo_torchmetrics.anomalib.__all__} == names
 
 
 def score_strided(rank: int, world_size: int, note: Callable[[str], Any]) -> list[Any]:
@@ -343,13 +354,46 @@ def test_several_processes_agree_with_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric .* was called before:UserWarning")
-@pytest.mark.parametrize("name", ["AUPRO", "PixelAUROC", "PixelAveragePrecision", "PixelF1Max"])
-def test_pixel_metrics_take_batches(name: str) -> None:
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_metrics_beside_aupimo_take_batches(name: str) -> None:
     """The metrics beside AUPIMO are named as anomalib's are, score batches, and may pass over some without masks."""
-    functions = {"PixelAUROC": functional.pixel_auroc, "PixelAveragePrecision": functional.pixel_average_precision}
-    function = {"AUPRO": functional.aupro, "PixelF1Max": functional.pixel_f1_max, **functions}[name]
     make = getattr(aupimo_torchmetrics.anomalib, name)
     metric = updated(make(prefix="test_"))
     assert metric.name == f"test_{name}"
-    assert torch.equal(metric.compute(), function(MAPS, MASKS))
+    assert torch.equal(metric.compute(), FUNCTIONS[name](MAPS, MASKS))
     assert updated(make(strict=False), batch_of(masks=None)).compute() is None
+
+
+CATEGORIES = ("wood", "tile")
+OF = [CATEGORIES[index % 3 == 0] for index in range(len(MAPS))]
+
+
+@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain")
+@pytest.mark.parametrize("is_named", [False, True])
+def test_categories_are_told_by_batches(is_named: bool) -> None:
+    """A batch names the category of each image, or its path does, as one folder; other paths are refused."""
+    metric = PerCategory(CATEGORIES, fpr_bounds=FPR_BOUNDS, prefix="test_")
+    other = aupimo_torchmetrics.PerCategory(vad_metrics(FPR_BOUNDS, prefix="test_"), CATEGORIES)
+    paths = PATHS if is_named else [f"data/{of}/test/{path}" for of, path in zip(OF, PATHS, strict=True)]
+    for part in (slice(5), slice(5, None)):
+        batch = batch_of(MAPS[part], MASKS[part], LABELS[part], paths[part])
+        if is_named:
+            batch.category = OF[part]
+        metric.update(batch)
+        other.update(MAPS[part], MASKS[part], categories=OF[part], image_ids=paths[part])
+    before = other.compute()
+    assert_same(metric.compute(), before)
+    for name, result in metric.results().items():
+        assert_same(result.aupimos, other.results()[name].aupimos)
+        assert result.paths == sorted(path for of, path in zip(OF, paths, strict=True) if of in name)
+    for wrong in ("data/brick/0.png", "data/wood/tile/0.png", "wood.png"):
+        with pytest.raises(ValueError, match="Expected one folder in the path of an image to be one of the categories"):
+            metric.update(batch_of(MAPS[:1], MASKS[:1], paths=[wrong]))
+    with pytest.raises(ValueError, match="Expected a batch with the fields anomaly_map and gt_mask"):
+        metric.update(batch_of(masks=None))
+    assert_same(metric.compute(), before)
+    PerCategory(CATEGORIES, strict=False).update(batch_of(masks=None))
+    with pytest.raises(ValueError, match="or a `metric`, but got both: prefix"):
+        PerCategory(CATEGORIES, AUPIMO(), prefix="test_")
+    with pytest.warns(UserWarning, match="PerCategory: 1 of 1 images in a batch have an empty mask"):
+        metric.update(batch_of(MAPS[:1], MASKS[:1] & False, torch.ones(1).long(), ["wood/0.png"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -309,6 +310,33 @@ def test_the_command_line_takes_the_metric_by_its_path(root: Path, tmp_path: Pat
     assert settings == [("AUPIMO", "mean", True), ("max_AUPIMO", "max", False)]
     logged = cli.engine.trainer.callback_metrics
     assert 0.1 < logged["max_AUPIMO"] < logged["AUPIMO"] < 1
+
+
+UNIFIED = """
+          - class_path: aupimo_torchmetrics.anomalib.PerCategory
+            init_args: {categories: [brick, grass], fpr_bounds: [1.0e-3, 1.0e-1]}
+          - class_path: aupimo_torchmetrics.anomalib.PixelAUROC
+"""
+
+
+def test_a_unified_model_is_scored_by_category(root: Path, tmp_path: Path) -> None:
+    """A configuration with images of two categories logs each value of each category and the means."""
+    for category in ("brick", "grass"):
+        shutil.copytree(root, tmp_path / category)
+    config = tmp_path / "config.yaml"
+    text = re.sub(r"(test_metrics:\n).*?(?=data:)", rf"\1{UNIFIED[1:]}", CONFIG, flags=re.DOTALL)
+    text = text.replace("anomalib.metrics.Evaluator", "aupimo_torchmetrics.anomalib.Evaluator")
+    for folder in ("train/good", "test/good", "test/bad", "masks"):
+        text = text.replace(f": {folder}", f": [brick/{folder}, grass/{folder}]")
+    config.write_text(text.replace("ROOT", str(tmp_path)).replace("RESULTS", str(tmp_path / "results")))
+    cli = TrainOnly(["train", "--config", str(config)])
+    metrics, whole = cli.model.evaluator.test_metrics
+    assert all(each.metric.compute_on_cpu for each in metrics.members().values())
+    logged = cli.engine.trainer.callback_metrics
+    assert {*metrics, "PixelAUROC"} <= {*logged}
+    for name in ("AUPIMO", "AUPRO", "PixelAUROC", "ImageAUROC"):
+        assert 0 < logged[f"brick/{name}"] == logged[f"grass/{name}"] == logged[f"mean/{name}"] <= 1
+    assert whole.compute_on_cpu
 
 
 def tell(root: Path, folder: Path, devices: int) -> tuple[list[float], list[list[str]], list[Tensor]]:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import test_per_category
 import torch
 import torch.distributed as dist
 from helpers import (
@@ -239,7 +240,8 @@ SOME_PAIRS: dict[int, list[Pair]] = {
 def some_notes() -> list[list[Any]]:
     """Return what each rank of each group noted: of some pairs, with texts as ids, and when its peer had left."""
     pairs = [(partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()]
-    return run_ranks([*pairs, *((score_with_texts, size) for size in SOME_PAIRS), (lose_a_peer, 2)])
+    texts = [(score_with_texts, size) for size in SOME_PAIRS]
+    return run_ranks([*pairs, *texts, (test_per_category.score_on_rank, 2), (lose_a_peer, 2)])
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +344,11 @@ def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -
         values, before, after = outcomes["curves"]
         assert_same(values, curves, atol=MAX_ERROR)
         assert_same(after, before)
+
+
+def test_categories_over_ranks(some_notes: list[list[Any]]) -> None:
+    """Two ranks answer of each category what one process answers, though each lacks images of some."""
+    test_per_category.assert_ranks_are_as_one(some_notes[-2])
 
 
 def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:

@@ -20,13 +20,14 @@ from helpers import AS_TWO, TEXTS, assert_same, make_batch, run_ranks, updated
 from torch import Tensor
 
 import aupimo_torchmetrics
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, AUPIMOResult, PIMOResult, functional, pixel_metrics
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, AUPIMOResult, PIMOResult, functional, image_metrics, pixel_metrics
 
 BOUNDS = {"fpr_bounds": (1e-2, 0.3)}
 MAPS, MASKS = make_batch("NANANANA", 0)
 ONCE = [(MAPS, MASKS)]
 TARGET = MASKS.long().index_fill(2, torch.arange(3), 255)
 PIXEL_METRICS = [getattr(pixel_metrics, name) for name in pixel_metrics.__all__]
+IMAGE_METRICS = [getattr(image_metrics, name) for name in image_metrics.__all__]
 
 METRICS: dict[str, Callable[[], Any]] = {
     "exact": lambda: AUPIMO(**BOUNDS),
@@ -36,12 +37,16 @@ METRICS: dict[str, Callable[[], Any]] = {
     "sampled curves": lambda: PIMO(9, shared_fpr="max"),
     **{f"{each.__name__} {num_bins}": lambda each=each, num_bins=num_bins: each(num_bins=num_bins)
        for each in PIXEL_METRICS for num_bins in (None, 2**12)},
+    **{f"{each.__name__} {image_score}": lambda each=each, image_score=image_score: each(image_score)
+       for each in IMAGE_METRICS for image_score in ("max", "top_5%")},
 }  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "aupimo": lambda *images, **settings: functional.aupimo(*images, reduction="none", **BOUNDS, **settings),
     "aupimo, sampled": lambda *images, **settings: functional.aupimo(*images, 300, **BOUNDS, **settings),
     **{name: getattr(functional, name) for name in ("pimo", "aupro", "pixel_auroc", "pixel_average_precision")},
     "aupro of regions": lambda *images, **settings: functional.aupro(*images, reduction="none", **settings),
+    "image_auroc": lambda *images, **settings: functional.image_auroc(*images, "mean", **settings),
+    "image_f1_max": lambda *images, **settings: functional.image_f1_max(*images, return_threshold=True, **settings),
     "pixel_f1_max": lambda *images, **settings: functional.pixel_f1_max(*images, return_threshold=True, **settings),
 }
 each_metric = pytest.mark.parametrize("make", METRICS.values(), ids=METRICS.keys())
@@ -78,7 +83,7 @@ def life_of(metric: Any) -> list[Any]:
         found += [result.aupimos, result.threshold_bounds, *result.curves(), *point, result.pixel_aupimo(MAPS)]
         found += [result.to_dataframe()["aupimo"].to_numpy(), str(result), metric.curves().thresholds]
     elif not is_score:
-        found += [*metric.bounds(), metric.result().value, metric.result().threshold]
+        found += [*(metric.bounds() if hasattr(metric, "bounds") else ()), *vars(metric.result()).values()]
     other = pickle.loads(pickle.dumps(metric))  # noqa: S301
     other.merge_state(metric)
     found.append(other.compute())
@@ -189,6 +194,7 @@ SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (PIMO, {}, {"num_thresholds": 9}, "`num_thresholds` is 9 and None"),
     (AUPRO, {"fpr_limit": 0.1}, {}, "`fpr_limit` is 0.1 and 0.3"),
     *((each, {}, {"num_bins": 64}, "`num_bins` is 64 and None") for each in PIXEL_METRICS),
+    *((each, {}, {"image_score": "mean"}, "`image_score` is max and mean") for each in IMAGE_METRICS),
 ]
 
 

@@ -6,7 +6,7 @@ image is a group of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,11 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 """Maps and masks (n, H, W)."""
 
 _SCORE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+SLICE_SIZE = 2**18
+"""Most pixels of a slice of several images on the CPU: the arrays of one step fit into the cache."""
+_LARGE_SLICE_SIZE = 2**28
+"""The same on other devices, where the host waits for each slice."""
 
 _MAX_SHOWN = 5
 """Values of a target that an error shows."""
@@ -174,6 +179,25 @@ def in_slices(pairs: Sequence[Pair], num_pixels: int) -> list[Pair]:
             num_images = max(1, num_pixels // maps[0].numel())
             slices += zip(torch.split(maps, num_images), torch.split(masks, num_images), strict=True)
     return slices
+
+
+def checked_groups(
+    preds: Maps, target: Maps, *, validate_args: bool, ignore_index: int | None, dtype: torch.dtype
+) -> Iterator[tuple[Group, torch.Size]]:
+    """Check one batch, and give it slice by slice, each with the size (H, W) of its images.
+
+    Raise at the end if maps or masks hold invalid values. Scores keep their dtype, but those of float64 are rounded to
+    `dtype`.
+    """
+    pairs = as_pairs(preds, target, validate_args=validate_args)
+    is_on_cpu = all(maps.device.type == "cpu" for maps, _ in pairs)
+    is_valid = []
+    for maps, masks in in_slices(pairs, SLICE_SIZE if is_on_cpu else _LARGE_SLICE_SIZE):
+        group = as_group(maps, masks, dtype, ignore_index)
+        is_valid.append(group.is_binary & ~group.maps.amax().isnan())
+        yield group, maps.shape[-2:]
+    if validate_args and is_valid and not bool(torch.stack(is_valid).all()):
+        check_values(pairs, ignore_index)
 
 
 def as_group(maps: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None) -> Group:

@@ -12,14 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.inputs import Group, Maps, as_group, as_pairs, check_values, in_slices
+from aupimo_torchmetrics._engine.inputs import Group, Maps, checked_groups
 from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.regions import PackedMasks, pack_masks
-
-SLICE_SIZE = 2**18
-"""Most pixels of a slice of several images on the CPU: the arrays of one step fit into the cache."""
-_LARGE_SLICE_SIZE = 2**28
-"""The same on other devices, where the host waits for each slice."""
 
 
 class Pixels(NamedTuple):
@@ -42,15 +37,8 @@ def part_pixels(
 
     Scores keep their dtype, but those of float64 are rounded to `dtype`.
     """
-    pairs = as_pairs(preds, target, validate_args=validate_args)
-    is_on_cpu = all(maps.device.type == "cpu" for maps, _ in pairs)
-    is_valid = []
-    for maps, masks in in_slices(pairs, SLICE_SIZE if is_on_cpu else _LARGE_SLICE_SIZE):
-        group = as_group(maps, masks, dtype, ignore_index)
-        is_valid.append(group.is_binary & ~group.maps.amax().isnan())
-        yield _part(group, maps.shape[-2:])
-    if validate_args and is_valid and not bool(torch.stack(is_valid).all()):
-        check_values(pairs, ignore_index)
+    groups = checked_groups(preds, target, validate_args=validate_args, ignore_index=ignore_index, dtype=dtype)
+    return (_part(group, size) for group, size in groups)
 
 
 def _part(group: Group, size: torch.Size) -> Pixels:

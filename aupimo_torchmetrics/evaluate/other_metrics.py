@@ -7,7 +7,6 @@ are known up to certain bounds.
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -19,14 +18,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
-from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._settings import MetricName, check_choice
 from aupimo_torchmetrics._warnings import missing_pixels
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
-__all__ = ["OtherMetrics", "OtherScore", "mean_of_top", "score_images", "top_share_of"]
+__all__ = ["OtherMetrics", "OtherScore", "score_images"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 """Metrics of all pixels, in the order of the table."""
@@ -147,28 +145,6 @@ class OtherMetrics:
         if self.has_regions:
             found[SATURATED] = self._regions.score()
         return found | score_images(self._names, images)
-
-
-def top_share_of(image_score: str) -> float:
-    """Return the share of the highest pixels whose mean is the score of an image: 0, for the highest alone, to 1.
-
-    Raises:
-        ValueError: If it is none of `"max"`, `"mean"` and a share such as `"top_1%"`.
-
-    """
-    found = re.fullmatch(r"top_(\d+(?:\.\d+)?)%", image_score)
-    share = {"max": 0.0, "mean": 1.0}.get(image_score, float(found[1]) / 100 if found else math.nan)
-    if not 0 <= share <= 1:
-        raise SettingError(
-            f"Expected `image_score` to be 'max', 'mean' or a share as 'top_1%', but got {image_score!r}."
-        )
-    return share
-
-
-def mean_of_top(scores: Tensor, share: float) -> float:
-    """Mean of a share of the scores of a map, the highest ones: rounded down to whole pixels, at least one."""
-    number = max(1, math.floor(scores.numel() * share + 1e-9))
-    return float(torch.topk(scores.flatten(), number, sorted=False).values.double().mean())
 
 
 def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:

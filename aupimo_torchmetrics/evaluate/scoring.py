@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from aupimo_torchmetrics._engine.image_scores import mean_of_top
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import progress, require
 from aupimo_torchmetrics._settings import (
@@ -28,6 +29,7 @@ from aupimo_torchmetrics._settings import (
     RowsBy,
     SharedFPR,
     check_choice,
+    check_image_score,
 )
 from aupimo_torchmetrics.evaluate.at_threshold import count_pixels
 from aupimo_torchmetrics.evaluate.bad_files import BadFilesError, check_bad_files, read_all
@@ -37,7 +39,7 @@ from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
 from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.other_metrics import OtherMetrics, mean_of_top, top_share_of
+from aupimo_torchmetrics.evaluate.other_metrics import OtherMetrics
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, Size, size_of
 from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
@@ -166,7 +168,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     for name in ("normal_folder", "split"):
         settings[name] = (settings[name],) if isinstance(settings[name], str) else tuple(settings[name])
     settings["size"] = one_size = _checked_size(size, resize=resize)
-    top_share = top_share_of(image_score)
+    top_share = check_image_score(image_score)
     check_choice("by", by, RowsBy)
     mask_rule = MaskRule(mask_threshold, ignore_index)
     metric = AUPIMO(
@@ -272,7 +274,7 @@ def _score(  # noqa: PLR0917
         others: The metrics beside it; likewise.
         image_warnings: Looks at each map and mask.
         threshold: What it does is counted; None for no threshold.
-        top_share: Share of the highest pixels of a map whose mean is the score of its image, see `top_share_of`.
+        top_share: Share of the highest pixels of a map whose mean is the score of its image, see `check_image_score`.
         sample: Takes some scores of each map.
 
     """
@@ -349,11 +351,12 @@ def _facts(loaded: LoadedPair, threshold: float | None, top_share: float) -> dic
     """Count the pixels that are not ignored, score the image by them, and count what a threshold finds."""
     scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
     in_mask = loaded.anomaly_map[loaded.mask]
+    given = loaded.pair.image.score
     facts = {
         "num_pixels": scores.numel(),
         "mask_share": in_mask.numel() / scores.numel(),
         "max_score": float(scores.max()),
-        "image_score": mean_of_top(scores, top_share) if loaded.pair.image.score is None else loaded.pair.image.score,
+        "image_score": float(mean_of_top(scores.view(1, -1), top_share)) if given is None else given,
         "mask_max_score": float(in_mask.max()) if in_mask.numel() else math.nan,
     }
     return facts if threshold is None else facts | count_pixels(loaded, threshold)

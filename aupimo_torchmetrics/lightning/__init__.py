@@ -36,6 +36,9 @@ It works with both names of Lightning, `lightning` and `pytorch_lightning` (`_pa
   metric when the validation starts; a warning says how many.
 - **When can I call `result()`?** In your own hooks up to `on_validation_epoch_end`. Then Lightning resets the metric;
   `callback.results` keeps the result.
+- **Images of several categories?** `PerCategory(vad_metrics(), categories)` keeps a metric for each category. Log the
+  whole object, `self.log_dict(self.metrics)`; figures stand beside `bottle/AUPIMO`. For a few of many categories give
+  the callback a name, `AUPIMOCallback("bottle/AUPIMO")`.
 - **Two validation loaders?** Lightning gives the batches of both to one metric. Use a metric for each:
   `self.log(f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], add_dataloader_idx=False)`.
 - **Why is `self.log("val/aupimo", self.aupimo(maps, masks))` NaN?** That is the mean of the scores of single batches,

@@ -222,7 +222,7 @@ class AUPIMOCallback(Callback):
     def _logged_names(self, trainer: Trainer, metrics: Metrics) -> dict[str, str]:
         """Names by attribute, as rank 0 says, of the metrics that were logged by now or before or name themselves."""
         logged, before = _names.logged_names(trainer), self._tags[_names.stage_of(trainer)]
-        names = {key: logged.get(id(each.metric)) or before.get(key) or each.own_name for key, each in metrics.items()}
+        names = {key: logged.get(id(each.logged)) or before.get(key) or each.own_name for key, each in metrics.items()}
         known: dict[str, str] = trainer.strategy.broadcast({key: name for key, name in names.items() if name})
         return known
 
@@ -240,6 +240,8 @@ class AUPIMOCallback(Callback):
             is_updated = found.metric.update_called and (heard is None or heard.num_images > 0)
             # A rank without a batch must take part in the gathering, too.
             if trainer.strategy.reduce_boolean_decision(is_updated, all=False):
+                if found.logged is not found.metric:
+                    found.logged.compute()  # with all categories, which warns of them together
                 epoch.scored[attribute] = found.metric.result()
 
     def _finish(self, trainer: Trainer, epoch: Epoch, metrics: Metrics, tags: Mapping[str, str]) -> None:

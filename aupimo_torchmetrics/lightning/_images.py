@@ -55,10 +55,13 @@ def find_images(source: ImageSource | None, batch: Any, update: Update) -> Seque
     if images is None:
         got = f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"Expected {where} to be images (N, C, H, W), or a list of these (C, H, W), but got {got}.")
-    if len(images) != num_maps:
-        error = OtherImagesError if len(images) > num_maps else ValueError
-        raise error(f"Expected {where} to be the images of an update, but got {len(images)} for {num_maps} maps.")
-    return images
+    if isinstance(found, Mapping):
+        return images
+    num_expected = num_maps if update.part is None else update.part.num_images
+    if len(images) != num_expected:
+        error = OtherImagesError if len(images) > num_expected else ValueError
+        raise error(f"Expected {where} to be the images of an update, but got {len(images)} for {num_expected} maps.")
+    return images if update.part is None else [images[place] for place in update.part.places]
 
 
 def _by_id(found: Mapping[Any, Any], image_ids: list[int] | list[str] | None) -> Sequence[Tensor | None]:

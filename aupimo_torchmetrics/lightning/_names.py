@@ -15,6 +15,7 @@ from torch.nn import Module
 from torchmetrics import Metric, MetricCollection, MetricTracker
 
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
+from aupimo_torchmetrics.unified import PerCategory
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -29,6 +30,8 @@ class FoundMetric(NamedTuple):
     """The name that it says of itself: its `name` in anomalib, or its name in a collection with a prefix or postfix."""
     speaker: Any
     """The metric that tells what it has kept: itself, or the first of its group in a collection."""
+    logged: Any
+    """What is logged: itself, or its value in a `PerCategory`, which is computed with those of the other categories."""
 
 
 Metrics: TypeAlias = Mapping[str, FoundMetric]
@@ -47,10 +50,17 @@ def find_metrics(module: Module) -> dict[str, FoundMetric]:
     for path, child in module.named_modules(remove_duplicate=False):
         if path.startswith(wrappers) or any(child is each.metric for each in found.values()):
             continue
-        if isinstance(child, (AUPIMO, PIMO)):
+        if isinstance(child, PerCategory):
+            wrappers += (f"{path}.",)
+            found |= {
+                f"{path}.{key}": FoundMetric(each.metric, each.name, each.speaker, each.value)
+                for key, each in child.members().items()
+                if isinstance(each.metric, AUPIMO)
+            }
+        elif isinstance(child, (AUPIMO, PIMO)):
             own_name = names.get(path) or getattr(child, "name", None)  # a metric of anomalib has a `name`
             own_name = own_name if isinstance(own_name, str) else None
-            found[path] = FoundMetric(child, own_name, speakers.get(path, child))
+            found[path] = FoundMetric(child, own_name, speakers.get(path, child), child)
         elif isinstance(child, MetricCollection):
             members = dict(child.items(keep_base=True, copy_state=False))  # `items` also updates grouped states
             if child.prefix or child.postfix:

@@ -1,0 +1,199 @@
+"""In Lightning, values of several categories are logged in one line, and the callback names them by category."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import FPR_BOUNDS, run_ranks
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from loops import (
+    MAPS,
+    MASKS,
+    Batch,
+    Detector,
+    FigureLogger,
+    advice_of_lightning,
+    check_heat_maps,
+    fit,
+    in_epochs,
+    join_processes,
+    loader,
+    make_trainer,
+    maps_of_epoch,
+    validate,
+)
+from torch import Tensor
+
+from aupimo_torchmetrics import AUPIMO, PerCategory, PixelAUROC, vad_metrics
+from aupimo_torchmetrics.lightning import AUPIMOCallback
+
+pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
+
+CATEGORIES = ("bottle", "cable", "wood")
+OF = [CATEGORIES[index // 2 % 3] for index in range(len(MAPS))]
+"""Category of each image: pairs of a normal and an anomalous one."""
+
+
+def new_metrics(**names: Any) -> PerCategory:
+    """Return all metrics of all categories."""
+    return PerCategory(vad_metrics(fpr_bounds=FPR_BOUNDS, **names), CATEGORIES)
+
+
+def expected(metrics: PerCategory, maps: Tensor = MAPS) -> dict[str, float]:
+    """Values of all images."""
+    metrics = metrics.clone()
+    metrics.reset()
+    metrics.update(maps, MASKS, categories=OF)
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def update(model: Detector, batch: Batch, _: int) -> None:
+    """Update `model.metrics`."""
+    model.metrics.update(batch["scores"], batch["truth"], categories=[OF[index] for index in batch["index"]])
+
+
+def update_and_log(model: Detector, batch: Batch, _: int) -> None:
+    """Update `model.metrics`, and log all."""
+    update(model, batch, _)
+    model.log_dict(model.metrics)
+
+
+def log_means(model: Detector, batch: Batch, _: int) -> None:
+    """Update `model.metrics`, and log the means only."""
+    update(model, batch, _)
+    model.log_dict({f"val/{name}": each for name, each in model.metrics.items() if name.startswith("mean/")})
+
+
+class Values(Detector):
+    """A model that logs values when the epoch ends, and resets the metrics itself."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the values."""
+        self.log_dict(self.metrics.compute())
+        self.metrics.reset()
+
+
+class AtEpochEnd(Detector):
+    """A model that logs the objects when the epoch ends."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the objects."""
+        self.log_dict(self.metrics)
+
+
+WAYS: dict[str, Callable[[], Detector]] = {
+    "in the step": lambda: Detector(in_epochs(update_and_log), metrics=new_metrics(prefix="val/")),
+    "objects when the epoch ends": lambda: AtEpochEnd(in_epochs(update), metrics=new_metrics(prefix="val/")),
+    "values when the epoch ends": lambda: Values(in_epochs(update), metrics=new_metrics(prefix="val/")),
+    "means only": lambda: Detector(in_epochs(log_means), metrics=new_metrics()),
+}
+
+
+class Noting(pl.Callback):
+    """Notes the values of each epoch."""
+
+    def __init__(self) -> None:
+        self.values: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Any, _: Any) -> None:
+        """Note what was logged."""
+        if not trainer.sanity_checking:
+            self.values.append({name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_epoch_has_its_own_values(tmp_path: Path, way: str) -> None:
+    """However it is logged, each epoch has its own values; the sanity check says once what is missing."""
+    model, noting = WAYS[way](), Noting()
+    with pytest.warns(UserWarning, match="PerCategory has no score") as caught:
+        trainer = fit(tmp_path, model, noting, loaders=loader(batch_size=3), num_sanity_val_steps=1)
+    texts = [str(each.message) for each in caught if "(NaN)" in str(each.message)]
+    assert [text.partition(";")[0] for text in texts] == ["PerCategory has no score (NaN) for cable, wood"]
+    for epoch, values in enumerate(noting.values):
+        wanted = expected(model.metrics, maps_of_epoch(MAPS, epoch))
+        if way == "means only":
+            wanted = {f"val/{name}": value for name, value in wanted.items() if name.startswith("mean/")}
+        assert values == pytest.approx(wanted, abs=1e-6)
+    assert len(noting.values) == trainer.max_epochs == 2
+
+
+def test_a_mean_is_monitored(tmp_path: Path) -> None:
+    """Checkpoints and early stopping go by a mean."""
+    best = ModelCheckpoint(tmp_path / "best", monitor="mean/AUPIMO", mode="max")
+    stop = EarlyStopping("mean/AUPIMO", mode="max", patience=1)
+    model = Detector(in_epochs(update_and_log), metrics=new_metrics())
+    fit(tmp_path, model, best, stop, max_epochs=3, enable_checkpointing=True, num_sanity_val_steps=0)
+    assert float(best.best_model_score) == pytest.approx(expected(model.metrics)["mean/AUPIMO"])
+    assert float(stop.best_score) == pytest.approx(expected(model.metrics)["mean/AUPIMO"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_callback_tags_by_category(tmp_path: Path, way: str) -> None:
+    """Results, shares and figures have the names of the values, and heat maps are those of the category."""
+    logger, callback = FigureLogger(), AUPIMOCallback(num_heatmaps=8)
+    settings = {"logger": logger, "max_epochs": 1, "num_sanity_val_steps": 0}
+    fit(tmp_path, WAYS[way](), callback, loaders=loader(batch_size=3), **settings)
+    prefix = "" if way == "means only" else "val/"
+    names = [f"{prefix}{category}/AUPIMO" for category in CATEGORIES]
+    assert list(callback.results) == names
+    for category, name in zip(CATEGORIES, names, strict=True):
+        chosen = [index for index, each in enumerate(OF) if each == category]
+        result = callback.results[name]
+        metric = AUPIMO(fpr_bounds=FPR_BOUNDS)
+        metric.update(MAPS[chosen], MASKS[chosen])
+        assert torch.equal(result.aupimos.nan_to_num(), metric.result().aupimos.nan_to_num())
+        assert {f"{name}/{kind}" for kind in ("curves", "distribution", "heatmaps")} <= {*logger.figures}
+        assert logger.scalars[f"{name}/share_at_0"] == pytest.approx(
+            float((result.aupimos == 0).sum()) / (len(chosen) / 2)
+        )
+        anomalous = [index for index in chosen if MASKS[index].any()]
+        (figure,) = logger.figures[f"{name}/heatmaps"]
+        check_heat_maps(figure, result, anomalous)
+    logger, one = FigureLogger(), AUPIMOCallback(names[1], num_heatmaps=0)
+    validate(tmp_path, WAYS[way](), one, loaders=loader(batch_size=3), logger=logger)
+    assert list(one.results) == names[1:2]
+
+
+def score_on_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> list[dict[str, float]]:
+    """Values of two epochs on a rank, which sees images of some categories only."""
+    settings = join_processes(rank, world_size, note)
+    noting, model = Noting(), Detector(in_epochs(update_and_log), metrics=new_metrics())
+    indices = [index for index, each in enumerate(OF) if (each == "wood") == bool(rank)]
+    logger = False
+    trainer = make_trainer(
+        Path(), noting, AUPIMOCallback(num_heatmaps=0), logger=logger, use_distributed_sampler=False, **settings
+    )
+    trainer.fit(model, loader(), loader(indices, batch_size=3 if rank == 0 else 1))
+    return noting.values
+
+
+@pytest.mark.slow
+def test_two_processes_log_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process logs the values of all images, though it sees only some of the categories."""
+    monkeypatch.chdir(tmp_path)
+    (ranks,) = run_ranks([(score_on_rank, 2)])
+    for values in ranks:
+        for epoch, of_epoch in enumerate(values):
+            wanted = expected(new_metrics(), maps_of_epoch(MAPS, epoch))
+            assert {name: of_epoch[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+
+
+def test_one_metric_of_each_category(tmp_path: Path) -> None:
+    """A single metric is logged by category, too, and its undefined values are NaN."""
+    model = Detector(update_and_log, metrics=PerCategory(PixelAUROC(), [*CATEGORIES, "tile"]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = validate(tmp_path, model)
+    texts = [str(each.message) for each in caught if "PerCategory" in str(each.message)]
+    assert len(texts) == 1
+    assert texts[0].startswith("PerCategory has no score (NaN) for tile; ")
+    values = trainer.callback_metrics
+    assert list(values) == [f"{name}/PixelAUROC" for name in (*CATEGORIES, "tile", "mean")]
+    assert values["tile/PixelAUROC"].isnan()
+    assert 0 < values["mean/PixelAUROC"] < 1
