@@ -120,8 +120,8 @@ region, and the nearest `defects_config.json` above it says how much of the regi
 `--intervals` gives each metric an interval (95 %): where it may lie on other images of the same kind. Normal and
 anomalous images are drawn anew, each among themselves, 1,000 times, the same for all metrics, so that thresholds vary,
 too. Several photographs of one part are no independent images: a column `group` of a table names the part, and parts
-are drawn. With 20 images of each class such an interval held the value of very many images in 91 of 100 simulations or
-more. Where few normal images carry the FPR, as a warning then says, AUPIMO tends to be too high, and no interval
+are drawn. From 20 images of each class on, such an interval held the value of very many images in 92 of 100 simulations
+or more. Where few normal images carry the FPR, as a warning then says, AUPIMO tends to be too high, and no interval
 helps. Types of defects have no intervals.
 
 For comparisons by any metric, `aupimo/counts.safetensors` holds the counts of each image in 1,024 common bins, for
