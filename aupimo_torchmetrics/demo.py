@@ -31,10 +31,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from aupimo_torchmetrics._errors import SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._settings import Texture, check_choice
+from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics.functional import pimo
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.plotting import plot_heatmaps, plot_pimo_curves
-from aupimo_torchmetrics.plotting._figures import DEMO_SIZE, figure_without_pyplot
+from aupimo_torchmetrics.plotting._figures import DEMO_SIZE, figure_without_pyplot, mean_text
 from aupimo_torchmetrics.results import AUPIMOResult
 
 __all__ = [
@@ -384,7 +385,7 @@ def train_detector(tiles: TextureTiles, epochs: int, seed: int = 0, log_to: Path
         def on_validation_epoch_end(self) -> None:
             detector.results.append(self.aupimo.result())  # is not computed again for the log
             bar.update(len(detector.results) > 1)
-            bar.set_postfix_str(f"AUPIMO {detector.results[-1].mean:.4f}")
+            bar.set_postfix_str(f"AUPIMO {score_text(detector.results[-1].mean, 4)}")
 
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.AdamW(detector.parameters(), LEARNING_RATE)
@@ -617,5 +618,5 @@ def _save_picture(path: Path, maps: Tensor, tiles: TextureTiles, result: AUPIMOR
     plot_heatmaps(
         tiles.images[images], maps[images], result, tiles.masks[images], images, ["best", "median", "worst"], right
     )
-    figure.suptitle(f"Defects planted in photographs of {texture}: AUPIMO {result.mean:.2f}")
+    figure.suptitle(f"Defects planted in photographs of {texture}: AUPIMO {mean_text(result)}")
     figure.savefig(path, dpi=100)
