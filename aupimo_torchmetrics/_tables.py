@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["csv_text", "json_text", "metric_title", "text_table"]
+__all__ = ["csv_text", "json_text", "metric_title", "score_text", "text_table"]
 
 
 def metric_title(metric: str) -> str:
@@ -20,6 +20,20 @@ def metric_title(metric: str) -> str:
 
     """
     return metric.upper().replace("_", " ")
+
+
+def score_text(score: float, digits: int = 2) -> str:
+    """Write a score with some decimals; a smaller one than these can show in scientific form, and 0 alone as `0`.
+
+    A model without skill has an AUPIMO of 3.9e-05 at the default bounds, which `0.00` would hide.
+
+    Example:
+        >>> from aupimo_torchmetrics._tables import score_text
+        >>> score_text(0.5), score_text(3.9e-5), score_text(0.0)
+        ('0.50', '3.9e-05', '0')
+
+    """
+    return "0" if score == 0 else f"{score:.1e}" if abs(score) < 10**-digits else f"{score:.{digits}f}"
 
 
 def text_table(rows: Sequence[Sequence[str]], alignment: str, indent: int = 0) -> str:

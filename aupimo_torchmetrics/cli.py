@@ -240,7 +240,7 @@ def _demo(parser: _Parser, argv: Sequence[str]) -> int:
     """Train a small detector on real photographs, on the CPU in about a minute, and log its AUPIMO."""
     packages = ("lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile")
     require(*packages, extra="demo", needed_by=NEEDED_BY)
-    from aupimo_torchmetrics.demo.run import run_demo  # noqa: PLC0415
+    from aupimo_torchmetrics.demo import run_demo  # noqa: PLC0415
 
     parser.add_options(run_demo)
     settings = vars(parser.parse_args(argv))

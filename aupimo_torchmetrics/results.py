@@ -25,6 +25,7 @@ from aupimo_torchmetrics._files import results as _result_files
 from aupimo_torchmetrics._files.results import UNKNOWN
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
+from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics._warnings import few_carry, unknown_rates
 
@@ -480,10 +481,12 @@ class AUPIMOResult:
         if self.image_classes is not None:
             num_anomalous = int(self.image_classes.sum())
             images = f"{images}, {num_anomalous} anomalous and {len(self.aupimos) - num_anomalous} normal"
-        lines = [f"AUPIMO {self.mean:.4f} (chance {self.chance:.2g}), {images}"]
+        lines = [f"AUPIMO {score_text(self.mean, 4)} (chance {self.chance:.2g}), {images}"]
         if len(scores):
             quartiles = torch.quantile(scores, scores.new_tensor([0, 0.25, 0.5, 0.75, 1])).tolist()
-            lines.append("lowest, quartiles and highest score: " + " ".join(f"{value:.3f}" for value in quartiles))
+            lines.append(
+                "lowest, quartiles and highest score: " + " ".join(score_text(value, 3) for value in quartiles)
+            )
         (lower, upper), (at_upper, at_lower) = self.fpr_bounds, self.threshold_bounds
         lines.append(f"thresholds: {at_upper:.6g} at FPR {upper:g}, {at_lower:.6g} at FPR {lower:g}")
         lines.append(self.protocol)
@@ -492,7 +495,7 @@ class AUPIMOResult:
 
     def __repr__(self) -> str:
         """Show mean, number of images and settings in one line."""
-        return f"<AUPIMOResult {self.mean:.4f} of {len(self.aupimos)} images: {self.protocol}>"
+        return f"<AUPIMOResult {score_text(self.mean, 4)} of {len(self.aupimos)} images: {self.protocol}>"
 
     def pixel_aupimo(self, anomaly_map: Tensor) -> Tensor:
         """Show where a score comes from: the share of the log-FPR range in which each pixel is called anomalous.

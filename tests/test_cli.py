@@ -19,9 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, __version__
 from aupimo_torchmetrics.cli import EXIT_CODES, main
 from aupimo_torchmetrics.compare import Comparison, compare_paths
-from aupimo_torchmetrics.demo.detector import overwrite_regions
-from aupimo_torchmetrics.demo.run import DemoReport, run_demo
-from aupimo_torchmetrics.demo.textures import load_texture
+from aupimo_torchmetrics.demo import DemoReport, overwrite_regions, run_demo, texture_tiles, train_detector
 from aupimo_torchmetrics.evaluate import Evaluation, evaluate
 
 Run = Callable[[str], tuple[Any, str, str]]
@@ -54,7 +52,7 @@ def _logged(folder: Path, name: str) -> list[tuple[int, float]]:
 
 def test_demo_logs_what_it_saves(report: DemoReport) -> None:
     """The event file holds AUPIMO before and after the epoch, equal to the results and to `aupimos.json`."""
-    saved, defects = AUPIMOResult.load(report.out / "aupimos.json"), report.tiles.defects
+    saved, defects = AUPIMOResult.load(report.out / "aupimos.json"), texture_tiles("brick", seed=3).defects
     assert torch.equal(saved.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
     assert saved.threshold_bounds == report.after.threshold_bounds
     assert saved.paths == [
@@ -66,41 +64,61 @@ def test_demo_logs_what_it_saves(report: DemoReport) -> None:
     assert before == pytest.approx(report.before.mean, abs=1e-7)
     assert after == pytest.approx(saved.mean, abs=1e-7)
     assert _logged(report.out / "tensorboard" / "version_0", "train/loss")
-    files = ["aupimo.png", "aupimos.json", "aupimos.safetensors", "tensorboard"]
+    files = ["aupimo.png", "aupimos.json", "aupimos.safetensors", "data", "maps", "normal_maps", "tensorboard"]
     assert sorted(path.name for path in report.out.iterdir()) == files
     assert report.after.aupimos.isnan().tolist() == [defect == "normal" for defect in defects]
 
 
 def test_summary_says_what_was_found(report: DemoReport) -> None:
-    """The summary holds both means, chance, the extreme images, thresholds, the time and the next command."""
+    """The summary holds both means, chance, the result, where the files are, and the next command."""
     summary = report.summary()
     assert f"{report.before.mean:.3f} before training, {report.after.mean:.3f} after (chance 0.0039" in summary
-    for index in (report.after.aupimos.nan_to_num(-1).argmax(), report.after.aupimos.nan_to_num(2).argmin()):
-        key = f"test/{report.tiles.defects[index]}/{int(index):03}.png"
-        row = next(line.split() for line in summary.splitlines() if key in line)
-        assert row[-3:] == [key, str(int(report.tiles.masks[index].sum())), f"{report.after.aupimos[index]:.3f}"]
-    assert f"{report.after.threshold_bounds[1]:.3f} at FPR 0.001" in summary
-    assert "Time in the metric" in summary
+    assert str(report.after) in summary
+    assert all(str(report.out / name) in summary for name in ("aupimo.png", "aupimos.json"))
     assert f"tensorboard --logdir {report.out}" in summary
-    assert max(len(line) for line in summary.replace(str(report.out), "out").splitlines()) <= 120
+
+
+def test_training_shows_its_progress_in_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar of epochs is there before the first is done, and shows the score of each."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tiles = texture_tiles("brick")
+    detector = train_detector(tiles._replace(train_images=tiles.train_images[:32]), epochs=2)
+    shown = capsys.readouterr().err.split("\r")
+    assert "0/2" in shown[1]
+    assert "AUPIMO" not in shown[1]
+    scores = [f"{result.mean:.4f}" for result in detector.results]
+    for epoch, score in enumerate(scores):
+        assert any(f"{epoch}/2" in text and f"AUPIMO {score}" in text for text in shown)
 
 
 @pytest.mark.slow
 def test_demo_is_fixed_by_the_seed(report: DemoReport, tmp_path: Path) -> None:
-    """One seed gives one result, bit for bit, another seed another, and torch's own generator is not touched."""
+    """One seed gives one result, bit for bit, with any number of threads, another seed another.
+
+    Torch's own generator and number of threads are as before.
+    """
     torch.manual_seed(99)
-    before = torch.random.get_rng_state()
-    again = run_demo("brick", epochs=1, out=tmp_path, seed=3)
+    before, num_threads = torch.random.get_rng_state(), torch.get_num_threads()
+    results = []
+    try:
+        for other_threads in (1, 2, 3):
+            torch.set_num_threads(other_threads)
+            results.append(run_demo("brick", epochs=1, out=tmp_path, seed=3).after.aupimos.nan_to_num(-1))
+            assert torch.get_num_threads() == other_threads
+    finally:
+        torch.set_num_threads(num_threads)
     other = run_demo("brick", epochs=1, out=tmp_path, seed=4)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(again.after.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
+    assert all(torch.equal(result, report.after.aupimos.nan_to_num(-1)) for result in results)
     assert not torch.equal(other.after.aupimos.nan_to_num(-1), report.after.aupimos.nan_to_num(-1))
     assert (tmp_path / "tensorboard" / "version_1").is_dir()
 
 
 def test_training_overwrites_what_it_says() -> None:
     """Outside of the regions to find, a training image is the photograph."""
-    images = load_texture("gravel")[:64].unfold(1, 64, 64).permute(1, 0, 2)[:, None]
+    images = texture_tiles("gravel").train_images[:8]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(10):
@@ -110,18 +128,18 @@ def test_training_overwrites_what_it_says() -> None:
             assert 0 <= overwritten.min() <= overwritten.max() <= 1
 
 
-def test_saved_maps_score_what_the_demo_says(tmp_path: Path, aupimo: Run) -> None:
-    """`aupimo evaluate` on the images and maps that the demo writes gives the demo's scores."""
-    report = run_demo("gravel", epochs=1, out=tmp_path, save_maps=True)
+def test_saved_maps_score_what_the_demo_says(report: DemoReport, tmp_path: Path, aupimo: Run) -> None:
+    """`aupimo evaluate` on the images and maps that the demo writes gives its scores; others give a threshold."""
     lower, upper = report.after.fpr_bounds
-    options = f"--data {tmp_path / 'data'} --fpr-bounds {lower} {upper} --out {tmp_path / 'scores'}"
-    assert aupimo(f"evaluate {tmp_path / 'maps'} {options}")[0] == 0
-    result = AUPIMOResult.load(tmp_path / "scores" / "gravel" / "aupimo" / "aupimos.json")
+    options = f"--data {report.out / 'data'} --fpr-bounds {lower} {upper} --out {tmp_path / 'scores'}"
+    assert aupimo(f"evaluate {report.out / 'maps'} {options}")[0] == 0
+    result = AUPIMOResult.load(tmp_path / "scores" / "brick" / "aupimo" / "aupimos.json")
     indices = [int(Path(path).stem) for path in result.paths or []]
     assert sorted(indices) == list(range(40))
     torch.testing.assert_close(result.aupimos, report.after.aupimos[indices], rtol=0, atol=1e-12, equal_nan=True)
-    assert result.paths == [f"gravel/{report.after.paths[index]}" for index in indices]
-    assert all((tmp_path / "data" / "gravel" / path).is_file() for path in report.after.paths)
+    assert result.paths == [f"brick/{report.after.paths[index]}" for index in indices]
+    assert all((report.out / "data" / "brick" / path).is_file() for path in report.after.paths)
+    assert aupimo(f"threshold {report.out / 'normal_maps'} --fpr 1e-3")[0] == 0
 
 
 WRONG = {
@@ -316,21 +334,22 @@ def test_the_demo_from_the_shell(tmp_path: Path) -> None:
     options = ["demo", "--texture", "grass", "--epochs", "1", "--seed", "7", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "aupimo_torchmetrics", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    settings = (tmp_path / "tensorboard/version_0/hparams.yaml").read_text(encoding="utf-8")
-    assert settings.split() == ["epochs:", "1", "seed:", "7", "texture:", "grass"]
     assert "AUPIMO on grass: " in done.stdout
+    assert sorted(path.stem for path in tmp_path.glob("data/grass/test/good/*")) == [
+        f"{index:03}" for index, defect in enumerate(texture_tiles("grass", 7).defects) if defect == "normal"
+    ]
+    assert len(_logged(tmp_path / "tensorboard" / "version_0", "val/aupimo")) == 2
     assert not re.search(r"it/s|\r", done.stdout + done.stderr)
 
 
 def test_an_interrupted_demo_says_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Run) -> None:
-    """Ctrl-C while the demo writes is one line with what was written, and exit code 1."""
+    """Ctrl-C while the demo writes is one line that says where finished files are, and exit code 1."""
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tifffile, "imwrite", stop)
-    code, _, err = aupimo(f"demo --epochs 1 --out {tmp_path} --save-maps")
+    code, _, err = aupimo(f"demo --epochs 1 --out {tmp_path}")
     assert code == 1
-    saved = ("tensorboard/version_0", "aupimos.json", "aupimo.png", "data/brick")
-    expected = ", ".join(str(tmp_path / each) for each in saved)
-    assert err.splitlines()[-1].startswith(f"aupimo demo: stopped; saved: {expected}")
+    assert (tmp_path / "aupimos.json").is_file()
+    assert err.splitlines()[-1] == f"aupimo demo: stopped; what was finished is in {tmp_path}"

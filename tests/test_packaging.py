@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import aupimo_torchmetrics
-import aupimo_torchmetrics.demo
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,9 +96,8 @@ MODULES_OF_THE_PACKAGE = [
     for module in pkgutil.iter_modules(aupimo_torchmetrics.__path__)
     if not module.name.startswith("_")
 ]
-DEMO_MODULES = [f"{PACKAGE}.demo.{name}" for name in aupimo_torchmetrics.demo.__all__]
 # The module for anomalib can only be imported beside anomalib, see test_anomalib.py.
-PUBLIC_MODULES = [name for name in (PACKAGE, *MODULES_OF_THE_PACKAGE, *DEMO_MODULES) if name != f"{PACKAGE}.anomalib"]
+PUBLIC_MODULES = [name for name in (PACKAGE, *MODULES_OF_THE_PACKAGE) if name != f"{PACKAGE}.anomalib"]
 
 
 @pytest.mark.parametrize("module", PUBLIC_MODULES)
@@ -112,7 +110,7 @@ def test_star_import(module: str) -> None:
     assert {*names} - {"__builtins__"} == {*public}
 
 
-WITHOUT_EXAMPLE = {f"{PACKAGE}.demo.run.run_demo"}  # trains for several seconds; test_cli.py runs it
+WITHOUT_EXAMPLE = {f"{PACKAGE}.demo.run_demo"}  # trains for several seconds; test_cli.py runs it
 
 
 @pytest.mark.parametrize("module", PUBLIC_MODULES)

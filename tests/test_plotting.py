@@ -219,7 +219,7 @@ def test_pictures_name_images(scored: Scored, paths: list[str] | None, name: str
 
 
 LONG = "a_folder_with_a_very_long_name/a_file_with_a_long_name_{:03}.png"
-CAPTION = "low whisker, first quartile, median, mean, third quartile; one of 12 images that score 0.00"
+CAPTION = "low whisker, first quartile, median, mean, third quartile; one of 12 images with this score"
 
 
 @pytest.mark.parametrize(
@@ -260,20 +260,41 @@ def test_titles_of_heatmaps_stand_apart(
         assert title.y1 <= figure.bbox.y1 + 1
 
 
-@pytest.mark.parametrize("num_alike", [2, 12])
-def test_images_with_equal_scores_are_drawn_once(num_alike: int) -> None:
-    """Of images that score the same one stands for all, and its text says how many there are."""
-    result, alike = make_result([0.0] * num_alike + [math.nan, 1.0]), make_result([0.0] * num_alike)
-    told = f"one of {num_alike} images that score 0.00"
-    (first, text), *others = representative_images(result).items()
-    assert text.endswith(f"; {told}")
-    assert result.aupimos[first] == 0
-    assert [result.aupimos[index] for index, text in others if "mean" not in text] == [1.0] * (len(others) > 0)
-    (only,) = representative_images(alike).values()
-    assert only.endswith(f"high whisker; {told}")
-    curves = PIMOResult(torch.ones(3), torch.tensor([0.1, 0.01, 0.001]), torch.zeros(num_alike, 3))
-    _, one_curve, _, _ = _legend(plot_pimo_curves(curves, alike)[1])  # range, one curve, mean, chance
-    assert told in one_curve.replace("\n", " ")
+@pytest.mark.parametrize("num_alike", [2, 12, 22])
+def test_images_with_equal_scores_stand_for_one_statistic_each(num_alike: int) -> None:
+    """Statistics share no image as long as others score the same; these are spread over all, and the text says so."""
+    result, alike = make_result([0.0] * num_alike + [math.nan, 1.0]), make_result([math.nan] + [0.0] * num_alike)
+    told = f"; one of {num_alike} images with this score"
+    assert [text.endswith(told) for index, text in representative_images(result).items() if index < num_alike]
+    *_, (last, text) = representative_images(result).items()
+    assert (last, text.endswith(told)) == (num_alike + 1, False) or last < num_alike
+    roles = representative_images(alike)
+    assert len(roles) == min(6, num_alike)
+    assert (min(roles), max(roles)) == (1, num_alike)
+    assert all(text.endswith(told) for text in roles.values())
+    names = [name for text in roles.values() for name in text.removesuffix(told).split(", ")]
+    assert len({*names}) == len(names) == 6
+    curves = PIMOResult(torch.ones(3), torch.tensor([0.1, 0.01, 0.001]), torch.zeros(num_alike + 1, 3))
+    labels = _legend(plot_pimo_curves(curves, alike)[1])[1:-2]  # without range, mean and chance
+    assert [told[2:] in label.replace("\n", " ") for label in labels] == [True] * len(roles)
+
+
+def test_small_scores_are_told_from_chance() -> None:
+    """A score that two decimals hide is in scientific form, a mean beside that of chance; 0 is 0."""
+    result = make_result([math.nan, 0.0, 3e-5, 6e-5])
+    curves = PIMOResult(torch.ones(3), torch.tensor([0.1, 0.01, 0.001]), torch.zeros(4, 3))
+    _, *labels, mean, _ = (label.replace("\n", " ") for label in _legend(plot_pimo_curves(curves, result)[1]))
+    assert mean == f"mean of 3 images: AUPIMO 3.0e-05 (chance {result.chance:.1e})"
+    assert all(text in label for text, label in zip((" · 0 ", " · 3.0e-05 ", " · 6.0e-05 "), labels, strict=True))
+    (label,) = plot_distribution(result)[1].get_yticklabels()
+    assert f"mean 3.0e-05 (chance {result.chance:.1e})" in label.get_text()
+    assert "quartiles 1.5e-05 3.0e-05 4.5e-05" in label.get_text()
+    maps = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[1, :8] = True
+    weak = replace(result_of(maps, masks), aupimos=torch.tensor([math.nan, 3e-5]))
+    assert plot_heatmap(maps[1], maps[1], weak, index=1)[1].get_title() == "image 1 · 3.0e-05"
+    assert str(weak).startswith("AUPIMO 3.0e-05 (chance ")
 
 
 def test_distribution_shows_each_image_and_the_statistics(scored: Scored) -> None:

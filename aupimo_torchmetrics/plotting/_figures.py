@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files.writing import replacing
+from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ MASK_COLOR = "deeppink"
 
 MARKERS = "os^Dv*Pp"
 """Shapes on curves, which tell curves apart that have nearly the same colour."""
+
+WEAK_MEAN = 0.01
+"""Below this mean score pictures say that of chance."""
 
 TITLE_SIZES = ("medium", "small", "x-small", "xx-small")
 """Sizes of the titles of heat maps. The first is taken with which none has more lines than it may; with the last, what
@@ -174,6 +178,12 @@ def known_scores(result: AUPIMOResult) -> NDArray[np.float64]:
     """Scores (n,) of the anomalous images."""
     scores = result.aupimos.double().cpu().numpy()
     return np.asarray(scores[~np.isnan(scores)])
+
+
+def mean_text(result: AUPIMOResult) -> str:
+    """Mean score of a result, beside that of chance if it is small."""
+    chance = f" (chance {result.chance:.1e})" if result.mean < WEAK_MEAN else ""
+    return score_text(result.mean) + chance
 
 
 def figure_and_axis(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.plotting.representatives import representative_images
 from aupimo_torchmetrics.results import AUPIMOResult, PIMOResult
@@ -99,7 +100,7 @@ def plot_pimo_curves(
         )
     is_anomalous = ~scores.isnan()
     mean_label = f"mean of {int(is_anomalous.sum())} images"
-    mean_label += "" if result is None else f": AUPIMO {float(scores.nanmean()):.2f}"
+    mean_label += "" if result is None else f": AUPIMO {_figures.mean_text(result)}"
     mean_tpr = tprs[is_anomalous].mean(0)
     ax.plot(shared_fpr.numpy(), mean_tpr.numpy(), color="black", linewidth=2.2, linestyle="--", label=mean_label)
     _draw_chance(ax, shared_fpr, result)
@@ -132,7 +133,7 @@ def _draw_chance(ax: Axes, shared_fpr: Tensor, result: AUPIMOResult | None) -> N
 
 def _curve_label(result: AUPIMOResult | None, index: int, role: str, score: float) -> str:
     """Name an image, its score if there is a result, and what it stands for, in lines that fit the legend."""
-    name = _figures.titled(result, index, *([] if result is None else [f"{score:.2f}"]))
+    name = _figures.titled(result, index, *([] if result is None else [score_text(score)]))
     return _figures.in_lines(f"{name} ({role})" if role else name, LEGEND_WIDTH)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import bootstrap_interval
@@ -135,8 +136,8 @@ def _distribution_label(name: str, result: AUPIMOResult, interval: tuple[float, 
     scores = _figures.known_scores(result)
     if len(scores) == 0:
         return f"{name}\nundefined".strip()
-    first, median, third = np.percentile(scores, [25, 50, 75])
+    quartiles = " ".join(map(score_text, np.percentile(scores, [25, 50, 75])))
     low, high = interval
-    within = "" if math.isnan(low + high) else f", {low:.2f} to {high:.2f}"
-    mean = f"mean {result.mean:.2f}{within} ({len(scores)} image{'s' if len(scores) > 1 else ''})"
-    return f"{name}\n{mean}\nquartiles {first:.2f} {median:.2f} {third:.2f}".strip()
+    within = "" if math.isnan(low + high) else f", {score_text(low)} to {score_text(high)}"
+    mean = f"mean {_figures.mean_text(result)}{within} ({len(scores)} image{'s' if len(scores) > 1 else ''})"
+    return f"{name}\n{mean}\nquartiles {quartiles}".strip()

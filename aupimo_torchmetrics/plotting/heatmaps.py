@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -196,10 +197,10 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
         return ""
     if index is None:
         score = float(weights[torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0].mean())
-        title, normal = f"AUPIMO {score:.2f}", "normal"
+        title, normal = f"AUPIMO {score_text(score)}", "normal"
     else:
         score = float(result.aupimos[index])
-        title, normal = _figures.titled(result, index, f"{score:.2f}"), _figures.titled(result, index, "normal")
+        title, normal = _figures.titled(result, index, score_text(score)), _figures.titled(result, index, "normal")
     return f"{normal}\n{float((weights > 0).float().mean()):.2%} false positives" if math.isnan(score) else title
 
 

@@ -20,8 +20,8 @@ def representative_images(result: AUPIMOResult) -> dict[int, str]:
 
     Returns:
         The names of the statistics that an image stands for, joined by commas, by the index of the image, worst first.
-        Of images with equal scores only one is there, and its text says so: `one of 12 images that score 0.00`. Empty
-        if no image has a score.
+        Of images with equal scores each statistic has another one, evenly spread over them in their order, and the text
+        says how many there are: `median; one of 12 images with this score`. Empty if no image has a score.
 
     Example:
         >>> import torch
@@ -31,16 +31,18 @@ def representative_images(result: AUPIMOResult) -> dict[int, str]:
         {1: 'low whisker, first quartile', 0: 'median, mean, third quartile, high whisker'}
 
     """
-    is_scored = ~result.aupimos.isnan().cpu().numpy()
-    merged = merge_equal(known_scores(result))
-    score_of = dict(zip(np.flatnonzero(is_scored).tolist(), merged.tolist(), strict=True))
+    indices = np.flatnonzero(~result.aupimos.isnan().cpu().numpy())
+    scores = merge_equal(known_scores(result))
+    score_of = dict(zip(indices.tolist(), scores.tolist(), strict=True))
     by_score: dict[float, list[ImageStatistic]] = {}
     for statistic in per_image_statistics(result):
         by_score.setdefault(score_of[statistic.image], []).append(statistic)
-    roles = {}
+    roles: dict[int, list[str]] = {}
+    notes = {}
     for score, statistics in by_score.items():
-        names = ", ".join(statistic.name for statistic in statistics)
-        is_one_image = len({statistic.image for statistic in statistics}) == 1
-        alike = "" if is_one_image else f"; one of {int((merged == score).sum())} images that score {score:.2f}"
-        roles[statistics[0].image] = names + alike
-    return roles
+        alike = indices[scores == score]
+        places = np.linspace(0, len(alike) - 1, len(statistics)).astype(int)
+        for statistic, index in zip(statistics, alike[places].tolist(), strict=True):
+            roles.setdefault(index, []).append(statistic.name)
+            notes[index] = f"; one of {len(alike)} images with this score" if len(alike) > 1 else ""
+    return {index: ", ".join(names) + notes[index] for index, names in roles.items()}
