@@ -342,6 +342,7 @@ def test_the_demo_from_the_shell(tmp_path: Path) -> None:
     assert not re.search(r"it/s|\r", done.stdout + done.stderr)
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_says_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Run) -> None:
     """Ctrl-C while the demo writes is one line that says where finished files are, and exit code 1."""
 

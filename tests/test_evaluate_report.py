@@ -139,7 +139,7 @@ ODD: dict[str, tuple[Any, tuple[int, int], list[str]]] = {
 """Categories, size of the photographs, and names of models."""
 
 
-@pytest.mark.parametrize("kind", [*[*ODD][:-1], pytest.param([*ODD][-1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [*[*ODD][:-2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in [*ODD][-2:])])
 def test_odd_pictures_are_drawn_without_a_warning(tmp_path: Path, kind: str) -> None:
     """Letters that no font has, long names, and narrow photographs are drawn, and no library warns."""
     categories, size, models = ODD[kind]
@@ -291,7 +291,9 @@ def test_ctrl_c_while_writing_says_what_was_written(
     assert not [name for name in written if "unfinished" in name]
 
 
-@pytest.mark.parametrize(("picture_format", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("picture_format", "start"), [("svg", b"<?xml"), pytest.param("pdf", b"%PDF", marks=pytest.mark.slow)]
+)
 def test_heat_maps_without_photographs(tmp_path: Path, picture_format: Any, start: bytes) -> None:
     """Where images are absent or cannot be read, they are drawn over grey, and say so; in the format asked for."""
     maps, data = write_set(tmp_path)

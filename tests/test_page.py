@@ -138,7 +138,7 @@ def lowest_scores(evaluation: Evaluation, maps: Path, category: str, fprs: list[
         "float32",
         pytest.param("float64", marks=pytest.mark.slow),
         pytest.param("uint16", marks=pytest.mark.slow),
-        "int32",
+        pytest.param("int32", marks=pytest.mark.slow),
     ],
 )
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
@@ -227,7 +227,7 @@ def test_chosen_threshold_counts_as_in_the_table(tmp_path: Path) -> None:
     assert image["false_pixels"] + image["found_pixels"] == (anomalous > 0.65).sum()
 
 
-@pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.parametrize("is_busy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_single_pixels_survive_when_a_picture_shrinks(tmp_path: Path, is_busy: bool) -> None:
     """One falsely found pixel of a large image is still one on its small picture; all pictures of it are small."""
     normal, anomalous = np.random.default_rng(0).uniform(size=(2, 900, 1500))
@@ -364,11 +364,12 @@ def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path:
     summary.write_text(summary.read_text().replace(str(folder / "better_data/maps"), str(tmp_path / "nowhere")))
     for file in (tmp_path / "official").rglob("aupimos.safetensors"):
         file.unlink()
-    for file in (tmp_path / "damaged").rglob("aupimos.safetensors"):
-        file.write_bytes(file.read_bytes()[:100])
     names = ["scores", "without summary", "moved", "official", "damaged", "seeds"]
     models = [folder / "scores", *(tmp_path / name for name in names[1:])]
-    page = saved_page(compare_paths(models, names), tmp_path / "out")
+    comparison = compare_paths(models, names)
+    for file in (tmp_path / "damaged").rglob("aupimos.safetensors"):  # after it was compared
+        file.write_bytes(file.read_bytes()[:100])
+    page = saved_page(comparison, tmp_path / "out")
     assert "No pictures of without summary: there is no summary.json" in page.text
     assert re.search(r"No pictures of moved: .*there is no .*nowhere", page.text)
     assert "No pictures of seeds: a model with seeds" in page.text
@@ -376,7 +377,7 @@ def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path:
     assert sorted(bool(steps) for steps in page.steps()) == [False] * 5 * 18 + [True] * 18
 
 
-@pytest.mark.parametrize("num_thresholds", [None, 1000])
+@pytest.mark.parametrize("num_thresholds", [None, pytest.param(1000, marks=pytest.mark.slow)])
 def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: int | None) -> None:
     """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
     maps, data = write_data(tmp_path)

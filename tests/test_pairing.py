@@ -222,7 +222,10 @@ def test_no_images_and_no_maps() -> None:
     assert pair(["a.png"], []) == ({}, {"a.png": NO_IMAGE})
 
 
-@pytest.mark.parametrize("way", [pytest.param("absolute", marks=pytest.mark.slow), "_map", "nothing fits"])
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param("absolute", marks=pytest.mark.slow), pytest.param("_map", marks=pytest.mark.slow), "nothing fits"],
+)
 def test_many_maps(way: str) -> None:
     """Thirty thousand maps are matched in the time of a few passes over them, even where none fits."""
     folders = [f"c{category}/test/{defect}" for category in range(20) for defect in ("crack", "good")]
