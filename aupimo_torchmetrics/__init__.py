@@ -22,7 +22,8 @@ What they return:
 
 Modules:
 
-- `aupimo_torchmetrics.metrics`: `AUPIMO` and `PIMO`, and how to score parts of a data set in several processes.
+- `aupimo_torchmetrics.metrics`: `AUPIMO` and `PIMO`; `merge_state` scores parts of a data set in several processes.
+- `aupimo_torchmetrics.formulas`: the definition, protocol, source and undefined cases of each metric.
 - `aupimo_torchmetrics.pixel_metrics`: the metrics of all pixels that are reported beside AUPIMO.
 - `aupimo_torchmetrics.image_metrics`: those of images, each with one score.
 - `aupimo_torchmetrics.unified`: all the numbers that papers print, category by category.

@@ -42,6 +42,9 @@ def telling_of_part(part: BatchPart) -> Iterator[None]:
 class Update(NamedTuple):
     """What a metric tells its listeners of one batch, after the batch was kept.
 
+    `metric.listeners` is a list of functions, each of which is called with it. Copies, pickles and checkpoints of a
+    metric have no listeners. Errors of a listener come out of `update`, which has kept the batch by then.
+
     Example:
         >>> import torch
         >>> from aupimo_torchmetrics import AUPIMO

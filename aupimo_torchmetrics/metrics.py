@@ -16,43 +16,6 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 | NaN in a map                               | `ValueError` in `update`; what was collected before stays           |
 | an image of ignored pixels only            | is skipped, with a warning                                          |
 | normal scores that `normal_buffer` dropped | the exact score if certified, else a lower bound and a warning      |
-
-## Shards of a data set
-
-States are pickled and merged, so any engine that maps can score parts of a data set; `multiprocessing` and Dask are
-tested. Dask comes with `pip install distributed`.
-
-```python
-import torch
-from aupimo_torchmetrics import AUPIMO
-from dask.distributed import Client
-
-
-def score(shard):  # runs in a worker, where it would load a part of the data
-    torch.manual_seed(shard)
-    masks = torch.zeros(4, 256, 256, dtype=torch.bool)
-    masks[2:, 100:120, 100:120] = True
-    metric = AUPIMO()
-    metric.update(torch.randn(4, 256, 256) + 4 * masks, masks, image_ids=range(4 * shard, 4 * shard + 4))
-    return metric.metric_state
-
-
-if __name__ == "__main__":
-    metric = AUPIMO()
-    with Client(n_workers=2) as client:
-        for state in client.gather(client.map(score, range(8))):
-            metric.merge_state(state)
-    print(metric.compute())  # tensor(0.4947)
-```
-
-With ids the order of merging does not matter, and images that shards share count once; without, the images that are
-merged come before those that are there. Return the states: Dask takes torch modules apart in transport, and a metric
-of torchmetrics that has gone through it forgets, without a word, what it is updated with afterwards.
-
-## Listeners
-
-`metric.listeners` is a list of functions. Each is called with an `Update` after a batch was kept. Copies, pickles and
-checkpoints of a metric have no listeners. Errors of a listener come out of `update`, which has kept the batch by then.
 """
 
 from __future__ import annotations

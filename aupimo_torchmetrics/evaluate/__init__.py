@@ -132,32 +132,20 @@ and the size that a file declares is checked before its pixels are read. What is
 harm may still cost time and memory, as much as the libraries take to unpack it.
 """
 
-from aupimo_torchmetrics._errors import BadDataError
+from aupimo_torchmetrics._errors import BadDataError as BadDataError
 from aupimo_torchmetrics.evaluate.apply import apply_thresholds
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
+from aupimo_torchmetrics.evaluate.bad_files import BadFile as BadFile
+from aupimo_torchmetrics.evaluate.bad_files import BadFilesError as BadFilesError
 from aupimo_torchmetrics.evaluate.choosing import choose_thresholds
-from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
-from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
-from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
-from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.output import SavedFiles
+from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage as LabelledImage
+from aupimo_torchmetrics.evaluate.data.layouts import find_test_images as find_test_images
+from aupimo_torchmetrics.evaluate.evaluation import CategoryScores as CategoryScores
+from aupimo_torchmetrics.evaluate.evaluation import Evaluation
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles as MapFiles
+from aupimo_torchmetrics.evaluate.maps.open import open_maps as open_maps
+from aupimo_torchmetrics.evaluate.masks import MaskRule as MaskRule
+from aupimo_torchmetrics.evaluate.output import SavedFiles as SavedFiles
 from aupimo_torchmetrics.evaluate.scoring import evaluate
 from aupimo_torchmetrics.evaluate.thresholds import Thresholds
 
-__all__ = [
-    "BadDataError",
-    "BadFile",
-    "BadFilesError",
-    "CategoryScores",
-    "Evaluation",
-    "LabelledImage",
-    "MapFiles",
-    "MaskRule",
-    "SavedFiles",
-    "Thresholds",
-    "apply_thresholds",
-    "choose_thresholds",
-    "evaluate",
-    "find_test_images",
-    "open_maps",
-]
+__all__ = ["Evaluation", "Thresholds", "apply_thresholds", "choose_thresholds", "evaluate"]
