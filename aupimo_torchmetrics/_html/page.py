@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from aupimo_torchmetrics._html.views import View
 from aupimo_torchmetrics.plotting._figures import without_warnings
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 __all__ = ["Card", "Page", "Row", "Table", "Value", "write_page"]
@@ -124,7 +126,7 @@ def write_page(path: Path, page: Page) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, hash=_hash, svg=_svg)
+    environment.filters.update(number=_number, hash=_hash, svg=_svg, breakable=_breakable)
     stream = environment.get_template("page.html").stream(page=page, style=style, script=script)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished, unfinished.open("wb") as file:
@@ -143,6 +145,13 @@ def _number(value: Value, digits: int = 4) -> str:
         return "" if value is None else str(value)
     is_small = 0 < abs(value) < 10.0 ** (1 - digits)
     return "" if math.isnan(value) else f"{value:.1e}" if is_small else f"{value:.{digits}f}"
+
+
+def _breakable(text: str) -> Markup:
+    """A text as HTML that may break after a separator of names."""
+    from markupsafe import Markup, escape  # noqa: PLC0415
+
+    return Markup(re.sub(r"(?<=\w)([/_])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704  it is escaped
 
 
 def _svg(figure: Figure) -> str:

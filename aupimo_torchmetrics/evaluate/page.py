@@ -162,23 +162,30 @@ def _table(evaluation: Evaluation) -> Table:
     for scores in evaluation.categories:
         for row in ({**scores.totals(), "defect": "(all)"}, *scores.defects()):
             defect = row["defect"]
-            values = [row.get(column, math.nan) for column in ("num_normal", "num_anomalous", *means)]
-            values += (
+            values = [row.get(column, math.nan) for column in (*means, "num_normal", "num_anomalous")]
+            of_all = (
                 interval_texts(scores.intervals, with_intervals) if defect == "(all)" else [""] * len(with_intervals)
             )
+            values += _unbroken(of_all)
             has_images = defect != ""  # those of no known type cannot be told apart
             shown = [scores.category, defect or "(not known)", *values]
             rows.append(Row(shown, scores.category if has_images else "", "" if defect == "(all)" else defect))
     mean = [f"{value:.4f} ({number} categories)" for value, number in means.values()]
-    mean += interval_texts(evaluation.mean_intervals, with_intervals)
-    titles = [*map(metric_title, means), *(f"{metric_title(name)}, 95 %" for name in with_intervals)]
+    mean += ["", "", *_unbroken(interval_texts(evaluation.mean_intervals, with_intervals))]
+    intervals = [f"{metric_title(name)}, 95 %" for name in with_intervals]
+    titles = [*map(metric_title, means), "Normal", "Anomalous", *intervals]
     return Table(
         caption="A click on a heading sorts. AUPIMO is the mean of the anomalous images.",
-        head=["Category", "Type of defect", "Normal", "Anomalous", *titles],
+        head=["Category", "Type of defect", *titles],
         rows=rows,
-        foot=["Mean", "", "", "", *mean] if len(evaluation.categories) > 1 else [],
+        foot=["Mean", "", *mean] if len(evaluation.categories) > 1 else [],
         digits=4,
     )
+
+
+def _unbroken(texts: Sequence[str]) -> list[str]:
+    """Texts that stay on one line."""
+    return [text.replace(" ", "\N{NO-BREAK SPACE}") for text in texts]
 
 
 def _table_at_threshold(evaluation: Evaluation) -> Table:
