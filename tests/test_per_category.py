@@ -337,6 +337,7 @@ def test_life_of_per_category() -> None:
     assert fig_ax is not None
 
 
+@pytest.mark.filterwarnings("ignore:The default value for `maximize`:FutureWarning")  # torchmetrics before 1.7
 @pytest.mark.parametrize("metric", [make_vad(), AUPRO()])
 def test_a_tracker_finds_the_best(metric: Any) -> None:
     """`MetricTracker` tracks all values, and knows the best of each."""
