@@ -292,7 +292,8 @@ def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.Cap
     assert "With fewer than 50 of a class they are too narrow" in out
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["categories"][0]["intervals"]["auroc"] == scores.intervals["auroc"]._asdict()
-    assert f"{scores.intervals['aupr'].lower:.4f} to" in (tmp_path / "out/report.html").read_text()
+    lower = f"{scores.intervals['aupr'].lower:.4f}"
+    assert f"{lower}\N{NO-BREAK SPACE}to" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
