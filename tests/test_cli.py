@@ -329,6 +329,7 @@ def test_missing_packages_are_one_line_and_code_1(
     assert re.fullmatch(f"aupimo {command.split(maxsplit=1)[0]}: this command expects {pattern}`\n", err)
 
 
+@pytest.mark.slow
 def test_the_demo_from_the_shell(tmp_path: Path) -> None:
     """The options are those of the run, and redirected output holds its summary and no progress lines."""
     options = ["demo", "--texture", "grass", "--epochs", "1", "--seed", "7", "--out", str(tmp_path)]

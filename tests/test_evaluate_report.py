@@ -234,6 +234,7 @@ def test_a_closed_pipe_loses_nothing(tmp_path: Path) -> None:
     assert {"images.csv", "summary.json", "screw/aupimo/curves.png"} <= set(names_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_what_is_left_of_other_results_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run into a folder names what it leaves of an earlier one, but nothing of anybody else."""
     maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2, "crack": 2}})

@@ -160,6 +160,7 @@ def test_any_floor_gives_the_score_or_a_bound(  # noqa: PLR0917  drawn by name
     assert result.warnings or not any(map(math.isnan, result.threshold_bounds))
 
 
+@pytest.mark.slow
 def test_counts_are_exact_beyond_two_to_the_24() -> None:
     """Beyond what float32 can count every pixel of a normal image and of a mask counts."""
     num_pixels = 125 * 134_219  # 2**24 + 159, which is odd: float32 has no such number

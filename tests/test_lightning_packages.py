@@ -83,6 +83,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=() if "only p" in case else pytest.mark.slow) for case in CASES]
 )
+@pytest.mark.slow
 def test_either_package(tmp_path: Path, case: str) -> None:
     """A trainer and a logger of either package get figures, whatever is installed or imported first."""
     package, first, loaded = CASES[case]

@@ -228,6 +228,7 @@ def test_chosen_threshold_counts_as_in_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_busy", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
 def test_single_pixels_survive_when_a_picture_shrinks(tmp_path: Path, is_busy: bool) -> None:
     """One falsely found pixel of a large image is still one on its small picture; all pictures of it are small."""
     normal, anomalous = np.random.default_rng(0).uniform(size=(2, 900, 1500))
@@ -295,6 +296,7 @@ def test_page_without_a_score_says_why(tmp_path: Path) -> None:
     assert [bool(steps) for steps in page.steps()] == [False] * 18
 
 
+@pytest.mark.slow
 def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is ready is written before the next image is read."""
     evaluation = evaluate(*write_data(tmp_path), fpr_bounds=BOUNDS)
@@ -404,6 +406,7 @@ def test_equal_scores_come_by_the_highest_score_in_the_mask(tmp_path: Path) -> N
     assert [float(str(card["data-peak"])) for card in cards] == pytest.approx(peaks, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_many_pixels_leave_the_slider_near_its_rates(tmp_path: Path) -> None:
     """Where not all normal scores are kept, thresholds above the bounds are of a sample, near their rates."""
     normal, anomalous = np.random.default_rng(0).normal(size=(2, 700, 700))
