@@ -19,7 +19,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps
-from aupimo_torchmetrics._list_states import as_before_if_they_fail
+from aupimo_torchmetrics._list_states import ListStatesMetric, as_before_if_they_fail
 from aupimo_torchmetrics._listening import BatchPart, telling_of_part
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT
 from aupimo_torchmetrics._warnings import of_categories, warn, without_score
@@ -496,11 +496,14 @@ def _take(images: Any, chosen: list[int]) -> Any:
 
 
 def _value_of(metric: Metric, key: tuple[str, str]) -> tuple[Tensor, list[str]]:
-    """Value of a metric; where one of somebody else fails without any image, NaN and the error."""
+    """Value of a metric; where one of somebody else fails without any image, NaN and the error.
+
+    The metrics of this package answer NaN by themselves. What they raise is another fault, as of a lost process.
+    """
     try:
         return _checked_value(metric.compute(), key), []
     except Exception as error:
-        if metric.update_called:
+        if metric.update_called or isinstance(metric, ListStatesMetric):
             raise
         return torch.tensor(torch.nan, device=metric.device), [f"{key[1]} is undefined (NaN): {error}"]
 

@@ -357,6 +357,24 @@ def test_a_tracker_finds_the_best(metric: Any) -> None:
     assert_same(tracker.compute_all(), {name: torch.stack([each[name] for each in wanted]) for name in best})
 
 
+def lose_a_peer(*_: Any, **__: Any) -> list[Any]:
+    """Gather as where another process has gone."""
+    raise RuntimeError("Connection closed by peer")
+
+
+@pytest.mark.parametrize("is_updated", [False, True])
+@pytest.mark.parametrize("metric", [make_aupimo, PixelAUROC, ImageAUROC])
+def test_a_lost_peer_is_an_error_on_every_rank(metric: Callable[..., Any], is_updated: bool) -> None:
+    """Also on one without any image: a NaN there would hide that the others have stopped."""
+    lost = metric(dist_sync_fn=lose_a_peer, distributed_available_fn=lambda: True)
+    metrics = PerCategory(lost, CATEGORIES)
+    if is_updated:
+        preds, target, categories = LABELLED[0]
+        metrics.update(preds, target, categories=categories)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        metrics.compute()
+
+
 def rank_batches(rank: int, world_size: int) -> list[Labelled]:
     """Batches of a rank: the first has no image of a category, the second of two, and the last none at all."""
     if rank == world_size - 1 and rank:
