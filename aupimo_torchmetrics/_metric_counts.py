@@ -52,16 +52,11 @@ class MetricCounts:
             return torch.full((draws.number,), math.nan, dtype=torch.float64, device="cpu")
         return resampling.resample(self.counts, draws, self.formula, self.value)
 
-    def bounds(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def bounds(self, draws: Draws) -> list[Tensor]:
         """Return certain bounds of the metric of resamples: (B,) each; all NaN if it is not known."""
         if not self.is_known:
-            return self.resampled(draws), self.resampled(draws)
-        lowest, highest = resampling.certain_bounds(self.counts, draws, self.formula)
-        return lowest[1:], highest[1:]
-
-    def interval(self, draws: Draws, confidence: float = resampling.CONFIDENCE) -> Interval:
-        """Interval of the metric by resamples; NaN where it is not known."""
-        return resampling.interval_of(self.resampled(draws), self.bounds(draws), self.units.fewest, confidence)
+            return [self.resampled(draws)] * 2
+        return [each[1:] for each in resampling.certain_bounds(self.counts, draws, self.formula)]
 
     def in_order(self, order: Sequence[int]) -> MetricCounts:
         """Put the images in another order, given by their indices (N,)."""

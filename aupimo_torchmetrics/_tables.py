@@ -7,7 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["csv_text", "json_text", "metric_title", "score_text", "text_table"]
+__all__ = ["csv_text", "interval_text", "json_text", "metric_title", "score_text", "text_table"]
+
+
+def interval_text(low: float, high: float, form: str = ".3f") -> str:
+    """Write an interval, each end in a form.
+
+    Example:
+        >>> from aupimo_torchmetrics._tables import interval_text
+        >>> interval_text(0.25, 0.5), interval_text(0.25, float("nan"))
+        ('0.250 to 0.500', 'not known')
+
+    """
+    return "not known" if math.isnan(low + high) else f"{low:{form}} to {high:{form}}"
 
 
 def metric_title(metric: str) -> str:

@@ -127,6 +127,7 @@ def test_metrics_of_resamples_are_those_of_the_images_that_were_drawn(
         values, lowest, highest = (part.numpy() for part in (each.resampled(draws), *each.bounds(draws)))
         assert (lowest <= exact + 1e-9).all(), name
         assert (exact <= highest + 1e-9).all(), name
+        # Of 1,000 bins, pixels that share one are tied: a small part of what the images themselves vary.
         np.testing.assert_allclose(values, exact, atol=1e-9 if digits == 1 else 0.05 * exact.std() + 1e-9, err_msg=name)
         assert (highest - lowest).max() <= (1e-9 if digits == 1 else 0.3 * exact.std() + 1e-9), name
 

@@ -74,11 +74,11 @@ def bin_edges(normal: Tensor, mask: Tensor, num_images: int) -> Tensor:
     own, as it is that of many pixels.
     """
     num_bins = min(NUM_BINS, max(MIN_BINS, MAX_COUNTS // max(1, num_images)))
-    distinct = _distinct(torch.cat([_distinct(normal), _distinct(mask)]))
+    normal, mask = normal.sort(descending=True).values, mask.sort().values
+    distinct = _distinct(torch.cat([torch.unique_consecutive(each) for each in (normal, mask)]))
     if len(distinct) < num_bins:
         return distinct
     num_each = num_bins // 2 - 1  # and a score that is chosen twice takes one more edge
-    normal, mask = normal.sort(descending=True).values, mask.sort().values
     ranks = torch.logspace(0, math.log10(max(len(normal), 1)), num_each, dtype=torch.float64, device="cpu")
     places = torch.linspace(0, max(len(mask) - 1, 0), num_each, dtype=torch.float64, device="cpu")
     chosen = [
@@ -125,9 +125,8 @@ class PixelCounter:
         in_mask = bins_of(scores[mask], self._edges)
         found = torch.bincount(in_mask, minlength=num_bins)
         of_pixels, num_regions = shares_of_pixels(number_regions(pack_masks([mask.numpy()] * self._has_regions)))
-        shares = torch.bincount(
-            in_mask[: len(of_pixels)], of_pixels, num_bins
-        ).double()  # of nothing, torch makes integers
+        shares = torch.bincount(in_mask[: len(of_pixels)], of_pixels, num_bins)
+        shares = shares.double()  # torch makes integers of no pixel
         annotated = torch.zeros_like(shares)
         for region in highest:
             annotated += torch.bincount(bins_of(region, self._edges), minlength=num_bins) / len(region)

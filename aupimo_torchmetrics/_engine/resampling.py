@@ -147,34 +147,29 @@ def resample(counts: ImageCounts, draws: Draws, formula: Formula, value: float) 
     They are as if all scores of a bin were tied, moved by as much as this errs for the images as they are, of which the
     value is known.
     """
-
-    def value_of(ranks: Ranks) -> tuple[Tensor]:
-        return (formula.value(ranks),)
-
-    (tied,) = _of_draws(counts, draws, formula, value_of)
+    (tied,) = _of_draws(counts, draws, formula, lambda ranks: [formula.value(ranks)])
     lowest, highest = certain_bounds(counts, draws._replace(number=0), formula)
     exact = tied.new_tensor(value).clamp(lowest[0], highest[0])  # a value of a histogram may lie beyond
     return (tied[1:] + (exact - tied[0])).clamp(0, 1)
 
 
-def certain_bounds(counts: ImageCounts, draws: Draws, formula: Formula) -> tuple[Tensor, Tensor]:
+def certain_bounds(counts: ImageCounts, draws: Draws, formula: Formula) -> list[Tensor]:
     """Bounds of the exact values of a metric of the images as they are, and of each resample: (1 + B,) each.
 
     They are NaN where they are not known.
     """
 
-    def bounds_of(ranks: Ranks) -> tuple[Tensor, Tensor]:
+    def bounds_of(ranks: Ranks) -> list[Tensor]:
         best = ranks._replace(at_least=torch.where(counts.is_single, ranks.at_least, ranks.above))
         worst = ranks._replace(above=torch.where(counts.is_single, ranks.above, ranks.at_least))
         lowest = formula.value(worst) if formula.lowest is None else formula.lowest(worst, counts.is_single)
-        return lowest, formula.value(best)
+        return [lowest, formula.value(best)]
 
-    lowest, highest = _of_draws(counts, draws, formula, bounds_of)
-    return lowest, highest  # a pair, not a list
+    return _of_draws(counts, draws, formula, bounds_of)
 
 
 def _of_draws(
-    counts: ImageCounts, draws: Draws, formula: Formula, values_of: Callable[[Ranks], tuple[Tensor, ...]]
+    counts: ImageCounts, draws: Draws, formula: Formula, values_of: Callable[[Ranks], list[Tensor]]
 ) -> list[Tensor]:
     """Values (1 + B,) of the ranks of the images as they are, and of each resample; NaN where they are not known."""
     ones = torch.ones(1, len(draws.units.of_image), dtype=torch.float64, device="cpu")
@@ -210,11 +205,9 @@ class Interval(NamedTuple):
     """The bins move either end by at most this."""
 
 
-def interval_of(
-    values: Tensor, bounds: tuple[Tensor, Tensor], number: float, confidence: float = CONFIDENCE
-) -> Interval:
+def interval_of(values: Tensor, bounds: Sequence[Tensor], number: float) -> Interval:
     """Interval of a resampled metric with its certain bounds, of which the smaller class has a number of units."""
-    ends, lowest, highest = (expanded_interval(each, number, confidence) for each in (values, *bounds))
+    ends, lowest, highest = (expanded_interval(each, number) for each in (values, *bounds))
     errors = [abs(end - other[place]) for other in (lowest, highest) for place, end in enumerate(ends)]
     return Interval(*ends, math.nan if any(map(math.isnan, errors)) else max(errors))
 
@@ -227,7 +220,7 @@ def expanded_interval(values: Tensor, number: float, confidence: float = CONFIDE
     """
     if not number >= MIN_UNITS:
         return math.nan, math.nan
-    tail = expanded_tail((1 - confidence) / 2, number)
+    tail = NormalDist().cdf(math.sqrt(number / (number - 1)) * student_quantile((1 - confidence) / 2, number - 1))
     ends = [
         float(torch.quantile(values.nan_to_num(unknown, posinf=math.inf, neginf=-math.inf), probability))
         for unknown, probability in ((-math.inf, tail), (math.inf, 1 - tail))
@@ -251,11 +244,6 @@ def independent(values: Tensor, place: int) -> Tensor:
     """Put resampled values (..., B) of a data set in an order of its own, so that those of several are independent."""
     order = torch.randperm(values.shape[-1], generator=torch.Generator("cpu").manual_seed(place), device="cpu")
     return values[..., order]
-
-
-def expanded_tail(tail: float, number: float) -> float:
-    """Share of the resamples to leave out at either end for a tail of an interval."""
-    return NormalDist().cdf(math.sqrt(number / (number - 1)) * student_quantile(tail, number - 1))
 
 
 def student_quantile(probability: float, degrees: float) -> float:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.binning import PixelCounts
-from aupimo_torchmetrics._files.results import MAX_REASON, check_texts, check_whole, checksum
+from aupimo_torchmetrics._files.results import MAX_REASON, check_texts, check_whole, checksum, read_tensors
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._settings import MetricName, check_fpr_limit
 
@@ -85,12 +84,8 @@ def read_counts(path: str | os.PathLike[str]) -> CountedImages:
         OSError: If the file cannot be opened.
 
     """
-    with Path(path).open("rb"):  # raises an `OSError` that names the path; safetensors does not
-        pass
     try:
-        with torch.device("cpu"), safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+        tensors, metadata = read_tensors(path)
         check_whole(tensors, metadata, FORMAT, _SETTINGS)
         return _parse(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

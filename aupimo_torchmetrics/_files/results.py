@@ -158,13 +158,9 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         OSError: If the file cannot be opened.
 
     """
-    with Path(path).open("rb"):  # raises an `OSError` that names the path; safetensors does not
-        pass
     try:
-        # Older versions of safetensors read to the default device, whatever `device` says.
-        with torch.device("cpu"), safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name in _DTYPES}  # noqa: SIM118  no dict
+        tensors, metadata = read_tensors(path)
+        tensors = {name: tensor for name, tensor in tensors.items() if name in _DTYPES}
         needed = {"aupimos", *(_KEPT if "num_kept" in tensors else ())} - _ADDED
         check_whole(tensors, metadata, FORMAT, _SETTINGS, needed)
         return _parse_details(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
@@ -173,6 +169,15 @@ def read_details(path: str | os.PathLike[str]) -> Details:
             f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: "
             f"{str(error)[:MAX_REASON]}. The scores can be read without it: remove it."
         ) from error
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a file of safetensors, on the CPU."""
+    with Path(path).open("rb"):  # raises an `OSError` that names the path; safetensors does not
+        pass
+    # Older versions of safetensors read to the default device, whatever `device` says.
+    with torch.device("cpu"), safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  no dict
 
 
 def read_scoring(

@@ -205,7 +205,7 @@ class Comparison:
                         "seeds": self.seed_means[category].get(model, {}),
                         "average_rank": self._image_by_image(category).average_ranks.get(model, math.nan),
                         "interval": list(each.intervals[model]),
-                        "confidence": {other: each.confidence[model, other] for other in each.order if other != model},
+                        "confidence": each.confidences_of(model),
                         "differences": {
                             other: list(each.differences[model, other])
                             for other in each.order
@@ -218,14 +218,7 @@ class Comparison:
                 if category not in self.for_these_thresholds
                 else {
                     "test": self._image_by_image(category).test,
-                    "confidence": {
-                        model: {
-                            other: self._image_by_image(category).confidence[model, other]
-                            for other in each.order
-                            if other != model
-                        }
-                        for model in each.order
-                    },
+                    "confidence": {model: self._image_by_image(category).confidences_of(model) for model in each.order},
                 },
             }
             for category, each in self.comparisons.items()
@@ -257,9 +250,7 @@ class Comparison:
                         "model": model,
                         "mean": self.of_means.means[model],
                         "interval": list(self.of_means.intervals[model]),
-                        "confidence": {
-                            other: self.of_means.confidence[model, other] for other in self.order if other != model
-                        },
+                        "confidence": self.of_means.confidences_of(model),
                     }
                     for model in self.of_means.order
                 ]
@@ -332,14 +323,11 @@ class Comparison:
         if report:
             require("jinja2", "PIL", "tifffile", "tqdm", extra="evaluate", needed_by="Comparison.save with `report`")
         out = Path(out)
-        details = (
-            []
-            if self.ranking is None
-            else [
-                "\n".join([name, str(each), *map(str, filter(None, [self.for_these_thresholds.get(name)]))])
-                for name, each in self.comparisons.items()
-            ]
-        )
+        details = [
+            "\n".join([name, str(each), *map(str, filter(None, [self.for_these_thresholds.get(name)]))])
+            for name, each in self.comparisons.items()
+            if self.ranking is not None
+        ]
         texts = {
             TEXT_FILE: "\n\n".join([self.summary(), *details]) + "\n",
             CSV_FILE: csv_text(self.to_dataframe().to_dict("records")),
@@ -464,17 +452,15 @@ def compare_paths(
                 if results:
                     image_by_image[category] = compare_models(results[category], test, alternative, atol)
                 models = load_counts(files, metric)
-                if isinstance(models, list):
-                    scores_only[category] = models
+                if models.scores_only:
+                    scores_only[category] = models.scores_only
                 else:
                     resampled[category], facts[category] = resample_models(models.counts), models.facts()
                     matched_by[category] = models.matched_by
     if metric != "aupimo":
         seed_means = {category: each.of_seeds for category, each in facts.items()}
         ranking = rank_means({name: each.means for name, each in resampled.items()}) if len(facts) > 1 else None
-        warnings += filter(
-            None, [next(filter(None, (unlike_masks(each.num_mask_pixels) for each in facts.values())), "")]
-        )
+        warnings += [text for each in facts.values() if (text := unlike_masks(each.num_mask_pixels))][:1]
     by_images = {name: compare_resampled(each, alternative, matched_by[name]) for name, each in resampled.items()}
     of_means = mean_over_categories([*resampled.values()]) if len(resampled) > 1 and not scores_only else None
     return Comparison(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 
@@ -43,9 +43,11 @@ class CountsOfModels(NamedTuple):
     """What was counted of the images of models."""
 
     by_seed: dict[str, dict[str, MetricCounts]]
-    """Counts `[model][seed]`."""
+    """Counts `[model][seed]`; empty if there are per-image scores only of one."""
     matched_by: MatchedBy
     """What said which images are the same."""
+    scores_only: list[str]
+    """Names of the models, as `MODEL` or `MODEL/SEED`, of which there are per-image scores of AUPIMO only."""
 
     @property
     def counts(self) -> dict[str, list[MetricCounts]]:
@@ -64,15 +66,12 @@ class CountsOfModels(NamedTuple):
         return CategoryFacts(first.units, carrying, first.protocol, values, num_pixels)
 
 
-def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> CountsOfModels | list[str]:
+def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> CountsOfModels:
     """Load what was counted of the images of one category.
 
     Args:
         files: Result files `[model][seed]`.
         metric: Which metric.
-
-    Returns:
-        Counts; or the names of those of which there are per-image scores of AUPIMO only.
 
     Raises:
         BadDataError: If a file cannot be read or lacks the metric, or if models are not of the same images or groups,
@@ -82,31 +81,33 @@ def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> 
     paths = {
         f"{model}/{seed}" if seed else model: path for model, seeds in files.items() for seed, path in seeds.items()
     }
-    results = {name: _load(path) for name, path in paths.items()} if metric == "aupimo" else {}
-    scores_only = [name for name, result in results.items() if counts_of_result(result) is None]
-    if scores_only:
-        return scores_only
-    found = _of_aupimo(paths, results) if results else _of_other(paths, metric)
-    units = _common_units(found[0])
-    in_order = iter(replace(each, units=units) for each in found[0].values())
+    matched_by: MatchedBy = "path"
+    if metric == "aupimo":
+        found, matched_by, scores_only = _of_aupimo(paths)
+        if scores_only:
+            return CountsOfModels({}, matched_by, scores_only)
+    else:
+        found = _of_other(paths, metric)
+    units = _common_units(found)
+    in_order = iter(replace(each, units=units) for each in found.values())
     by_seed = {model: {seed: next(in_order) for seed in seeds} for model, seeds in files.items()}
-    return CountsOfModels(by_seed, found[1])
+    return CountsOfModels(by_seed, matched_by, [])
 
 
-def _of_aupimo(
-    paths: Mapping[str, Path], results: Mapping[str, AUPIMOResult]
-) -> tuple[dict[str, MetricCounts], MatchedBy]:
-    """Counts of AUPIMO."""
-    aligned, found = align_scores(results), {}
+def _of_aupimo(paths: Mapping[str, Path]) -> tuple[dict[str, MetricCounts], MatchedBy, list[str]]:
+    """Counts of AUPIMO, what matched the images, and the names of those of which there are none."""
+    results, found = {name: _load(path) for name, path in paths.items()}, dict[str, MetricCounts]()
+    aligned = align_scores(results)
     for name, result in results.items():
         counted = _counted(paths[name])
         counts = counts_of_result(result, None if counted is None else counted.groups)
-        found[name] = cast("MetricCounts", counts).in_order(aligned.orders[name])
-    return found, aligned.matched_by
+        if counts is not None:
+            found[name] = counts.in_order(aligned.orders[name])
+    return found, aligned.matched_by, [name for name in paths if name not in found]
 
 
-def _of_other(paths: Mapping[str, Path], metric: MetricName) -> tuple[dict[str, MetricCounts], MatchedBy]:
-    """Counts of another metric."""
+def _of_other(paths: Mapping[str, Path], metric: MetricName) -> dict[str, MetricCounts]:
+    """Counts of another metric, whose images are matched by their paths."""
     found: dict[str, MetricCounts] = {}
     (first_name, *_) = paths
     for name, path in paths.items():
@@ -124,7 +125,7 @@ def _of_other(paths: Mapping[str, Path], metric: MetricName) -> tuple[dict[str, 
             if not bool((counts.units.is_anomalous == first.units.is_anomalous).all()):
                 raise BadDataError(f"Expected the same normal images, but those of {first_name!r} and {name!r} differ.")
         found[name] = counts
-    return found, "path"
+    return found
 
 
 def _common_units(counts: Mapping[str, MetricCounts]) -> Units:

@@ -93,5 +93,5 @@ def intervals_of(categories: Sequence[Sequence[MetricCounts]]) -> tuple[list[dic
         every = torch.stack([each for each, _ in of_categories])
         values, lowest, highest = every.mean(0)
         of_mean = number_of_mean(every[:, 0].var(1).tolist(), [number for _, number in of_categories])
-        means[metric] = interval_of(values, (lowest, highest), of_mean)
+        means[metric] = interval_of(values, [lowest, highest], of_mean)
     return found, means

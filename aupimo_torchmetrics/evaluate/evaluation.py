@@ -25,7 +25,7 @@ from aupimo_torchmetrics._files.counts import COUNTS_FILE, CountedImages, write_
 from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_metric, counts_of_result, interval_note
 from aupimo_torchmetrics._settings import MetricName, PictureFormat, RowsBy, check_choice
-from aupimo_torchmetrics._tables import csv_text, json_text, metric_title, text_table
+from aupimo_torchmetrics._tables import csv_text, interval_text, json_text, metric_title, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate import output
 from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, threshold_text, unit_warning
@@ -195,7 +195,7 @@ def interval_texts(intervals: Mapping[str, Interval], names: Iterable[str]) -> l
 
     """
     shown = (intervals.get(name, (math.nan, math.nan)) for name in names)
-    return ["not known" if math.isnan(lower + upper) else f"{lower:.4f} to {upper:.4f}" for lower, upper, *_ in shown]
+    return [interval_text(lower, upper, ".4f") for lower, upper, *_ in shown]
 
 
 def _as_dicts(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:

@@ -199,11 +199,11 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             if scores is not None:
                 categories.append(scores)
                 samples.append(sample)
+    skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     if others.has_maps:
         _count(categories, samples, reader, quiet=quiet)
     if by == "defect":
         _score_defects(categories, reader, others, quiet=quiet)
-    skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
     for scores in categories:
         scores.num_skipped = skipped[scores.category]
         scores.warnings = [*found.warnings.get(scores.category, []), *scores.warnings]
@@ -275,7 +275,7 @@ def _score(  # noqa: PLR0917
         image_warnings: Looks at each map and mask.
         threshold: What it does is counted; None for no threshold.
         top_share: Share of the highest pixels of a map whose mean is the score of its image, see `check_image_score`.
-        sample: Takes some scores of each map.
+        sample: Takes some scores of each map, if metrics of all pixels are computed.
 
     """
     metric.reset()
@@ -291,7 +291,8 @@ def _score(  # noqa: PLR0917
             facts.append(_facts(each, threshold, top_share))
             sizes.add((size_of(each.stored_map), size_of(each.mask)))
             image_warnings.look_at(each)
-            sample.add(each)
+            if others.has_maps:
+                sample.add(each)
             if not bool(each.mask.any()):
                 normal_sample.add(each)
     if not scored:

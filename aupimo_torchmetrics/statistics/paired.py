@@ -34,7 +34,7 @@ from aupimo_torchmetrics._settings import (
     MetricName,
     check_choice,
 )
-from aupimo_torchmetrics._tables import metric_title, text_table
+from aupimo_torchmetrics._tables import interval_text, metric_title, text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
 from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
@@ -133,6 +133,10 @@ class ModelComparison:
         claim = f"confidence ({test}) that a row's model is {self.relation} a column's"
         return f"{what}{by_position}; {claim}; ordered by {self.ordered_by}"
 
+    def confidences_of(self, model: str) -> dict[str, float]:
+        """Return the confidence of a model against each of the others, the best first."""
+        return {other: self.confidence[model, other] for other in self.order if other != model}
+
     def rows(self) -> list[list[str]]:
         """Return the table of the models as texts.
 
@@ -154,10 +158,10 @@ class ModelComparison:
                 "-" if name == other else confidence_text(self.confidence[name, other]) for other in self.order
             ]
             ranks = [f"{self.average_ranks[name]:.2f}"] if has_ranks else []
-            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, _interval_text(*self.intervals[name])]
+            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, interval_text(*self.intervals[name])]
             if not has_ranks:
                 difference, low, high = self.differences.get((name, self.order[0]), (math.nan,) * 3)
-                interval = _interval_text(low, high, sign="+")
+                interval = interval_text(low, high, "+.3f")
                 row.append("-" if math.isnan(difference) else f"{difference:+.3f} ({interval})")
             rows.append(row)
         return rows
@@ -170,11 +174,6 @@ class ModelComparison:
     def __str__(self) -> str:
         """Table of the models, the best first, with the confidences of each against each."""
         return f"{self.title}\n{text_table(self.rows(), self.alignment)}"
-
-
-def _interval_text(low: float, high: float, sign: str = "") -> str:
-    """Write an interval."""
-    return "not known" if math.isnan(low + high) else f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
 def confidence_text(confidence: float) -> str:
