@@ -6,7 +6,8 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from aupimo_torchmetrics._warnings import batch_scores, warn
 
-__all__ = ["ListStatesMetric", "as_before_if_they_fail", "fingerprint"]
+__all__ = ["ListStatesMetric", "as_before_if_they_fail", "fingerprint", "uncompiled"]
+
+_Args = ParamSpec("_Args")
+_Value = TypeVar("_Value")
 
 
 def fingerprint(form: str, *settings: float) -> list[int]:
@@ -51,6 +55,18 @@ def as_before_if_they_fail(metrics: Iterable[Metric]) -> Iterator[None]:
         for state, items in lists:
             state[:] = items
         raise
+
+
+def uncompiled(method: Callable[_Args, _Value]) -> Callable[_Args, _Value]:
+    """Run a method as it is in a compiled step too: what a metric does is not for a graph, its steps depend on data."""
+
+    @wraps(method)
+    def run(*args: _Args.args, **kwargs: _Args.kwargs) -> _Value:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(method)(*args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
+        return method(*args, **kwargs)
+
+    return run
 
 
 class ListStatesMetric(Metric):
@@ -137,7 +153,14 @@ class ListStatesMetric(Metric):
         if isinstance(val, Sequence) and len(val) == 0:
             raise ValueError("Expected `val` to hold at least one value, but got none. Without it the own is plotted.")
 
+    def _wrap_update(self, update: Callable[..., None]) -> Callable[..., None]:
+        return uncompiled(super()._wrap_update(update))
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        return uncompiled(super()._wrap_compute(compute))
+
     @torch.jit.unused
+    @uncompiled
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
         with self._as_before_if_it_fails():  # the base class resets the metric before it updates it

@@ -103,13 +103,6 @@ class PixelScoresMetric(TellingMetric):
                 in a `BootStrapper` of torchmetrics, which draws images several times. Nothing of the batch is kept.
 
         """
-        if torch.compiler.is_compiling():  # what follows is not for a graph: its steps depend on the data
-            torch.compiler.disable(self._update)(preds, target, image_ids)  # type: ignore[no-untyped-call]
-        else:
-            self._update(preds, target, image_ids)
-
-    def _update(self, preds: Maps, target: Maps, image_ids: ImageIds | None) -> None:
-        """Add a batch, as `update` says."""
         if image_ids is not None and self._is_resampled:
             raise ValueError(
                 "Expected `image_ids` to be None in a BootStrapper, but got ids. It draws images several times, and an "

@@ -19,7 +19,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps
-from aupimo_torchmetrics._list_states import ListStatesMetric, as_before_if_they_fail
+from aupimo_torchmetrics._list_states import ListStatesMetric, as_before_if_they_fail, uncompiled
 from aupimo_torchmetrics._listening import BatchPart, telling_of_part
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT
 from aupimo_torchmetrics._warnings import of_categories, warn, without_score
@@ -184,6 +184,7 @@ class PerCategory(MetricCollection):
             for name in names:
                 self[f"{category}/{name}"] = _Value(self._all, category, name)
 
+    @uncompiled
     def update(  # type: ignore[override]
         self, preds: Maps, target: Maps, *, categories: Sequence[str] | str, image_ids: ImageIds | None = None
     ) -> None:
@@ -210,6 +211,7 @@ class PerCategory(MetricCollection):
             for metric in self._all.metrics():
                 metric._computed = None  # noqa: SLF001
 
+    @uncompiled
     def forward(
         self, preds: Maps, target: Maps, *, categories: Sequence[str] | str, image_ids: ImageIds | None = None
     ) -> dict[str, Tensor]:
@@ -218,6 +220,7 @@ class PerCategory(MetricCollection):
         with as_before_if_they_fail(self._all.metrics()):
             return self._named(self._all.forward(parts))
 
+    @uncompiled
     def compute(self) -> dict[str, Tensor]:
         """Compute the value () of each metric for each category, and their means; NaN where there is no score."""
         return self._named(self._all.compute())

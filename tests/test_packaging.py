@@ -169,8 +169,9 @@ def test_notebooks_are_stored_with_their_outputs(path: Path) -> None:
 
 
 def readme_blocks() -> list[Any]:
-    """Python blocks of the README and of `merge_state`, in order; Dask's is slow, and anomalib's run elsewhere."""
-    text = README + str(inspect.getdoc(aupimo_torchmetrics.AUPIMO.merge_state))
+    """Python blocks of the README and of two docstrings; Dask's is slow, and anomalib's run elsewhere."""
+    recipe = str(import_module("aupimo_torchmetrics.lightning").__doc__)
+    text = README + str(inspect.getdoc(aupimo_torchmetrics.AUPIMO.merge_state)) + recipe
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     blocks = [block for block in blocks if "aupimo_torchmetrics.anomalib" not in block]  # see test_anomalib_engine.py
     return [
@@ -186,11 +187,12 @@ def test_the_readme_is_short() -> None:
     assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("block", readme_blocks())
 def test_readme_block(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each Python block of the README and of `merge_state` runs, and prints what the comments behind `print` say."""
+    """Each Python block of the README and of two docstrings runs, and prints what the comments behind `print` say."""
     monkeypatch.chdir(tmp_path)
     if "dask" in block:
         pytest.importorskip("distributed")

@@ -39,8 +39,7 @@ It works with both names of Lightning, `lightning` and `pytorch_lightning` (`_pa
 - **Images of several categories?** `PerCategory(vad_metrics(), categories)` keeps a metric for each category. Log the
   whole object, `self.log_dict(self.metrics)`; figures stand beside `bottle/AUPIMO`. For a few of many categories give
   the callback a name, `AUPIMOCallback("bottle/AUPIMO")`.
-- **Two validation loaders?** Lightning gives the batches of both to one metric. Use a metric for each:
-  `self.log(f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], add_dataloader_idx=False)`.
+- **Two validation loaders?** Lightning gives the batches of both to one metric: each loader needs its own, see below.
 - **Why is `self.log("val/aupimo", self.aupimo(maps, masks))` NaN?** That is the mean of the scores of single batches,
   and a batch without normal or without anomalous images has none. Call `update`, and log the metric itself.
 - **`MetricTracker`** takes a NaN of the sanity check for the best value for ever. Set `num_sanity_val_steps=0`, or
@@ -54,6 +53,41 @@ It works with both names of Lightning, `lightning` and `pytorch_lightning` (`_pa
   `model.aupimo.reset()` before a further `Trainer.validate`, or `fit` without sanity check.
 - **EarlyStopping stops on NaN.** A validation epoch without normal or without anomalous images has no score; the
   warning before says which is missing. `EarlyStopping(..., check_finite=False)` goes on.
+
+## Two validation loaders
+
+```python
+import lightning
+import torch
+from aupimo_torchmetrics import AUPIMO
+from torch.utils.data import DataLoader, TensorDataset
+
+NAMES = ["day", "night"]
+
+
+class Detector(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.aupimos = torch.nn.ModuleList(AUPIMO() for _ in NAMES)
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        anomaly_maps, masks = batch  # in place of your detector
+        aupimo = self.aupimos[dataloader_idx]
+        aupimo.update(anomaly_maps, masks)
+        self.log(f"val/aupimo_{NAMES[dataloader_idx]}", aupimo, add_dataloader_idx=False)
+
+
+torch.manual_seed(0)
+masks = torch.zeros(8, 256, 256, dtype=torch.bool)
+masks[4:, 100:120, 100:120] = True
+loaders = [DataLoader(TensorDataset(torch.randn(8, 256, 256) + gain * masks, masks), batch_size=4) for gain in (4, 3)]
+trainer = lightning.Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False)
+day, night = trainer.validate(Detector(), loaders, verbose=False)
+print(round(day["val/aupimo_day"], 3), round(night["val/aupimo_night"], 3))  # 0.494 0.154
+```
+
+`PerCategory(AUPIMO(), NAMES)` also gives their mean: update it with `categories=NAMES[dataloader_idx]`, and log it
+once, by `self.log_dict(self.aupimo)` in `on_validation_epoch_end`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -71,8 +70,7 @@ class Epoch:
         self._module = module
         for metric in [found.metric for found in find_metrics(module).values() if id(found.metric) not in self._heard]:
             self._heard[id(metric)] = Heard(Gallery(self.num_heatmaps, self.indices))
-            # Dynamo would trace what a listener does, anew for each batch.
-            listener = torch.compiler.disable(partial(self._listen_to, metric))  # type: ignore[no-untyped-call]
+            listener = partial(self._listen_to, metric)
             metric.listeners.append(listener)
             self._listeners.append((metric, listener))
 
