@@ -187,7 +187,7 @@ def test_the_readme_is_short() -> None:
     assert all(f"notebooks/{path.name}" in README for path in NOTEBOOKS)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.*is deprecated")
 @pytest.mark.parametrize("block", readme_blocks())
 def test_readme_block(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
