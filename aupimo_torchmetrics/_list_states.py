@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
@@ -163,7 +163,7 @@ class ListStatesMetric(Metric):
     @uncompiled
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
-        with self._as_before_if_it_fails():  # the base class resets the metric before it updates it
+        with as_before_if_they_fail([self]):  # the base class resets the metric before it updates it
             self._is_scoring_batch = True
             value = super().forward(*args, **kwargs)
             self._is_scoring_batch = False
@@ -231,7 +231,7 @@ class ListStatesMetric(Metric):
             self._check_states(incoming_state, "incoming_state")
             lists = {name: _as_list(incoming_state[name]) for name in self._lists()}
             incoming_state = {**incoming_state, **lists}
-        with self._as_before_if_it_fails():
+        with as_before_if_they_fail([self]):
             super().merge_state(incoming_state)
             self._settle("incoming_state")
             self._computed = None
@@ -240,12 +240,8 @@ class ListStatesMetric(Metric):
     @contextmanager
     def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         """Gather the states of all processes, and restore those of this process afterwards, even after an error."""
-        with self._as_before_if_it_fails(), super().sync_context(*args, **kwargs):
+        with as_before_if_they_fail([self]), super().sync_context(*args, **kwargs):
             yield
-
-    def _as_before_if_it_fails(self) -> AbstractContextManager[None]:
-        """Restore every attribute if the code inside fails or is interrupted."""
-        return as_before_if_they_fail([self])
 
     def _check_states(self, states: dict[str, Any], name: str, prefix: str = "") -> None:
         """Raise unless all states are there and come from a metric with the same settings."""

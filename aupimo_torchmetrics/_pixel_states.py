@@ -14,6 +14,7 @@ from aupimo_torchmetrics._engine import histogram, ranking, regions
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._engine.pixels import Pixels, part_pixels
 from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._list_states import as_before_if_they_fail
 from aupimo_torchmetrics._ranked import RankedMetric, join_small_parts, ranks_of
 from aupimo_torchmetrics._settings import check_ignore_index, check_num_bins
 from aupimo_torchmetrics.results import PixelResult
@@ -81,7 +82,7 @@ class PixelMetric(RankedMetric):
             ModuleNotFoundError: If scipy is not installed, for the regions of AUPRO.
 
         """
-        with self._as_before_if_it_fails():
+        with as_before_if_they_fail([self]):
             parted = part_pixels(
                 preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index, dtype=self._score_dtype
             )

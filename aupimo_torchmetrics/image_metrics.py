@@ -20,6 +20,7 @@ from aupimo_torchmetrics._engine import ranking
 from aupimo_torchmetrics._engine.image_scores import score_images
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._list_states import as_before_if_they_fail
 from aupimo_torchmetrics._ranked import RankedMetric, join_small_parts
 from aupimo_torchmetrics._settings import check_ignore_index, check_image_score
 
@@ -68,7 +69,7 @@ class _ImageMetric(RankedMetric):
                 but 0 and 1. Nothing of the batch is kept.
 
         """
-        with self._as_before_if_it_fails():
+        with as_before_if_they_fail([self]):
             scored = score_images(
                 preds, target, self._share, validate_args=self.validate_args, ignore_index=self.ignore_index,
                 dtype=self._score_dtype,

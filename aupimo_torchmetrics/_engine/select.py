@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.inputs import Group, Pair, as_group, check_values, in_slices
-from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, kth_highest, required_capacity, true_indices
+from aupimo_torchmetrics._engine.kept import (
+    NO_ID,
+    SAMPLE_SIZE,
+    PixelScores,
+    kth_highest,
+    required_capacity,
+    safe_rank,
+    true_indices,
+)
 
 _BLOCK_SIZE = 128
 """Pixels of a block. Smaller blocks are slower to read; larger ones hold more that is not searched for."""
@@ -30,8 +38,6 @@ _MAX_COPIED_SHARE = 0.1
 """If more than this share of the blocks may hold something to find, none is copied, and all pixels are searched."""
 _MAX_GROUP_PIXELS = 2**30
 """Maximum number of pixels in a group of several images: torch before 2.6 cannot search 2**31 or more on CUDA."""
-_SAMPLE_SIZE = 2**15
-"""Number of pixels in the sample that suggests a floor."""
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Step of the sample, as a share of an image."""
 _WORD = torch.int64.itemsize
@@ -145,20 +151,20 @@ def _find_above_new_floor(
         be too high: it would keep fewer than `capacity` normal scores, and not all of them.
 
     """
-    sample = torch.cat([_sample(search, _SAMPLE_SIZE / num_pixels).to(floor.dtype) for search in searches])
-    expected = capacity * min(1, _SAMPLE_SIZE / num_pixels)
-    rank = math.ceil(expected + 4 * math.sqrt(expected))  # four standard deviations to be safe
+    sample = torch.cat([_sample(search, SAMPLE_SIZE / num_pixels).to(floor.dtype) for search in searches])
+    rank = safe_rank(capacity * min(1, SAMPLE_SIZE / num_pixels))
     if rank > len(sample):
         return floor, None
     new_floor = kth_highest(sample, rank)
     for search in searches:
         search.begin(new_floor)
-    found, num_kept, num_normal = [], 0, 0
+    found, num_kept = [], 0
     for search, facts in zip(searches, _to_host(searches), strict=True):
         found.append(search.find(facts))
         num_kept += len(found[-1].normal_scores)
-        num_normal += int((~search.is_anomalous * search.num_pixels()).sum())
-    if num_kept >= min(num_normal, capacity):
+    if num_kept >= capacity or num_kept == sum(
+        int(search.num_pixels()[~search.is_anomalous].sum()) for search in searches
+    ):
         return new_floor, found
     for search in searches:
         search.begin(floor)
