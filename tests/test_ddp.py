@@ -1,8 +1,8 @@
 """Over several processes the metrics give what one process gives, whatever each of the ranks has seen.
 
-Groups of up to 3 gloo processes play each scenario and each metric at least once, and in the slow part up to 4 play
-every scenario with every metric. The tests compare what each rank noted with what one process notes that is given the
-data of all ranks, rank by rank.
+Groups of 2 and 3 gloo processes play each scenario and each metric at least once, and in the slow part groups of 1 to
+4 play every scenario with every metric. The tests compare what each rank noted with what one process notes that is
+given the data of all ranks, rank by rank.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import torch
 import torch.distributed as dist
 from helpers import (
     BATCHES,
+    FUNCTIONS,
     MAX_ERROR,
     TEXTS,
     assert_same,
     by_function,
+    ignoring_uncertainty,
     join,
     make_aupimo,
     make_batch,
@@ -37,7 +39,7 @@ from helpers import (
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC
 
 Update = dict[str, Any]
 Pair = tuple[str, str]
@@ -45,6 +47,7 @@ Pair = tuple[str, str]
 
 WORLD_SIZES = (1, 2, 3, 4)
 
+pytestmark = ignoring_uncertainty
 METRICS: dict[str, Callable[[], Any]] = {
     "mean": make_aupimo,
     "each image": partial(make_aupimo, reduction="none"),
@@ -52,7 +55,14 @@ METRICS: dict[str, Callable[[], Any]] = {
     "sampled": partial(make_aupimo, 20_000, reduction="none"),
     "max": partial(make_aupimo, reduction="none", shared_fpr="max", normal_buffer=16),
     "curves": partial(PIMO, 50),
+    "regions": AUPRO,
+    "regions by bins": partial(AUPRO, num_bins=2**12),
+    "images": partial(ImageAUROC, "top_5%"),
 }
+
+
+COLLECTED = [name for name in METRICS if name not in {"curves", "regions by bins"}]
+"""Metrics that are tried in a collection."""
 
 
 def batch(classes: str, seed: int, make: Callable[..., Any] = make_batch) -> Update:
@@ -87,6 +97,9 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     ],
     "first rank without update": lambda rank, size: [batch("NANA", 0)] if rank or size == 1 else [],
     "last rank without update": lambda rank, size: [batch("NANA", rank)] if rank < size - 1 or size == 1 else [],
+    "half precision on one rank": lambda rank, _: [
+        {"preds": maps.half() if rank else maps, "target": masks} for maps, masks in [make_batch("NAN", rank)]
+    ],
     "an empty batch": lambda rank, _: [batch("", 0)] if rank == 1 else [batch("NANA", rank)],
     "only an empty batch each": lambda _, __: [batch("", 0)],
     "a rank only normal": lambda rank, _: [batch("NN", 0)] if rank == 0 else [batch("NAA", rank)],
@@ -118,6 +131,8 @@ def values_of(metric: Any) -> list[Any]:
         result = metric.result()
         values += [result.aupimos, torch.tensor([*result.threshold_bounds, result.mean], dtype=torch.float64)]
         values += [] if result.image_ids is None else [result.image_ids]
+    if isinstance(metric, AUPRO):
+        values += [metric.bounds()]
     return [tuple(value) if isinstance(value, tuple) else value for value in values]
 
 
@@ -126,6 +141,8 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
 
     After each of the first updates the metric is pickled and read back.
     """
+    if type(metric) in FUNCTIONS:  # takes no ids
+        updates, more = ([dict([*each.items()][:2]) for each in part] for part in (updates, more))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for update in updates:
@@ -161,7 +178,7 @@ def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[
     notes["false alarms"] = play(METRICS["small buffer"](), false_alarms_first(rank, world_size), [])
     note("collection")
     share = batches_of("evenly", rank, world_size)
-    collection = MetricCollection({name: make() for name, make in METRICS.items() if "curves" not in name})
+    collection = MetricCollection({name: METRICS[name]() for name in COLLECTED})
     notes["collection"] = [dict(updated(collection, share).compute()) for _ in range(2)]
     note("forward, synchronised in each step")
     metric = make_aupimo(reduction="none", dist_sync_on_step=True)
@@ -208,6 +225,35 @@ def score_with_texts(rank: int, world_size: int, note: Any) -> list[Any]:
     return answers
 
 
+SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
+    (AUPIMO, {}, {"num_thresholds": 300}, r"`num_thresholds` is 300 and None"),
+    (AUPIMO, {}, {"fpr_bounds": (1e-5, 1e-3)}, r"`fpr_bounds` is \[1e-05, 0.0001\] and \[1e-05, 0.001\]"),
+    (AUPIMO, {"normal_buffer": 16}, {"normal_buffer": None}, "`normal_buffer` is 16 and None"),
+    (AUPIMO, {}, {"reduction": "none"}, "`reduction` is mean and none"),
+    (AUPIMO, {}, {"shared_fpr": "max", "ignore_index": 9}, "`shared_fpr` is max and mean, `ignore_index` is 9"),
+    (PIMO, {}, {"num_thresholds": 9}, "`num_thresholds` is 9 and None"),
+    (AUPRO, {"fpr_limit": 0.1}, {}, "`fpr_limit` is 0.1 and 0.3"),
+    *((each, {}, {"num_bins": 64}, "`num_bins` is 64 and None") for each in [*FUNCTIONS][:4]),
+    *((each, {}, {"image_score": "mean"}, "`image_score` is max and mean") for each in [*FUNCTIONS][4:]),
+]
+
+
+def errors_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> list[str]:
+    """What each metric says to rank `rank` if the ranks have other settings; and whether it goes on."""
+    texts, once = [], [make_batch("NANANANA", 0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for metric_class, *settings, _ in SETTINGS:
+            note(f"{metric_class.__name__} of {world_size}")
+            metric = updated(metric_class(**settings[rank]), once)
+            with pytest.raises(ValueError, match="Expected") as error:
+                metric.compute()
+            texts.append(str(error.value))
+            updated(metric, once)
+        texts.append(str(float(updated(make_aupimo(), once).compute())))  # the same settings are no error
+    return texts
+
+
 UNDEFINED = ("no update at all", "only normal", "only anomalous", "only an empty batch each")
 UNEVEN = (
     "one size on each rank, uneven numbers of updates",
@@ -229,9 +275,8 @@ ASKED_FOR: list[Pair] = [*((name, "mean") for name in UNDEFINED), *((name, "each
 """Pairs in any group: NaN and why, one score for each id in the order of the ids, and a warning of other images."""
 ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
 SOME_PAIRS: dict[int, list[Pair]] = {
-    1: sorted({*ASKED_FOR, *in_turn(UNEVEN, 0)}),
     2: sorted({*ASKED_FOR, *in_turn(list(SCENARIOS), 0)}),
-    3: sorted({*ASKED_FOR, *in_turn(UNEVEN, 3)}),
+    3: in_turn(UNEVEN, 3),
 }
 """Pairs of the fast part for each size of a group: with 2 ranks each scenario and each metric, else the uneven ones."""
 
@@ -241,7 +286,8 @@ def some_notes() -> list[list[Any]]:
     """Return what each rank of each group noted: of some pairs, with texts as ids, and when its peer had left."""
     pairs = [(partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()]
     texts = [(score_with_texts, size) for size in SOME_PAIRS]
-    return run_ranks([*pairs, *texts, (test_per_category.score_on_rank, 2), (lose_a_peer, 2)])
+    others = [(test_per_category.score_on_rank, 3), (errors_of_rank, 2), (lose_a_peer, 2)]
+    return run_ranks([*pairs, *texts, *others])
 
 
 @pytest.fixture(scope="module")
@@ -250,11 +296,12 @@ def all_notes() -> list[list[Any]]:
     return run_ranks([(partial(rank_main, ALL_PAIRS), size) for size in WORLD_SIZES])
 
 
-@pytest.fixture(params=[1, 2, 3, pytest.param(4, marks=pytest.mark.slow)], ids=lambda size: f"{size}ranks")
+@pytest.fixture(params=[2, 3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 4))], ids="{}ranks".format)
 def ranks(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
     """Return what each rank of one group noted."""
-    notes: list[list[Any]] = request.getfixturevalue("some_notes" if request.param in SOME_PAIRS else "all_notes")
-    return notes[request.param - 1]
+    is_fast = request.param in SOME_PAIRS
+    notes: list[list[Any]] = request.getfixturevalue("some_notes" if is_fast else "all_notes")
+    return notes[request.param - (2 if is_fast else 1)]
 
 
 def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, kind: str) -> None:
@@ -280,7 +327,7 @@ def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, 
 )
 def test_ranks_agree_with_one_process(some_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
     """Each rank answers what one process answers, now and after further updates, and has its own states back."""
-    assert_ranks_agree_with_one_process(some_notes[size - 1], name, kind)
+    assert_ranks_agree_with_one_process(some_notes[size - 2], name, kind)
 
 
 @pytest.mark.slow
@@ -309,7 +356,7 @@ def test_texts_over_ranks(some_notes: list[list[Any]]) -> None:
     order = sorted(range(10), key=TEXTS.__getitem__)
     expected = by_function(make_aupimo(reduction="none"), preds[order], target[order])
     for size in SOME_PAIRS:
-        answers = some_notes[len(SOME_PAIRS) + size - 1]
+        answers = some_notes[len(SOME_PAIRS) + size - 2]
         for scores, paths, mask_sizes, idle, idle_paths, *mixed in answers:
             assert_same(scores, expected)
             assert_same(idle, expected)
@@ -331,15 +378,14 @@ def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -
     shares = [batches_of("evenly", rank, size) for rank in range(size)]
     everything = [each for share in shares for each in share]
     twice = [each for share in shares for each in 2 * share]
-    kinds = [kind for kind in METRICS if "curves" not in kind]
-    collections = [{kind: updated(METRICS[kind](), each).compute() for kind in kinds} for each in (everything, twice)]
+    one = [{kind: updated(METRICS[kind](), each).compute() for kind in COLLECTED} for each in (everything, twice)]
     ragged = [batches_of("ragged, uneven numbers of updates", rank, size) for rank in range(size)]
-    one = updated(make_aupimo(), [each for share in ragged for each in share])
-    curves = [tuple(one.curves()), one.compute(), tuple(one.curves())]
+    metric = updated(make_aupimo(), [each for share in ragged for each in share])
+    curves = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
     steps = [join([share[step] for share in shares]) for step in range(2)] + [join(everything)]
     forward = [by_function(make_aupimo(reduction="none"), *each) for each in steps]
     for outcomes in ranks:
-        assert_same(outcomes["collection"], collections, atol=MAX_ERROR)
+        assert_same(outcomes["collection"], one, atol=MAX_ERROR)
         assert_same(outcomes["forward"], forward, atol=MAX_ERROR)
         values, before, after = outcomes["curves"]
         assert_same(values, curves, atol=MAX_ERROR)
@@ -347,8 +393,8 @@ def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -
 
 
 def test_categories_over_ranks(some_notes: list[list[Any]]) -> None:
-    """Two ranks answer of each category what one process answers, though each lacks images of some."""
-    test_per_category.assert_ranks_are_as_one(some_notes[-2])
+    """Three ranks answer of each category what one process answers, though each lacks images of some."""
+    test_per_category.assert_ranks_are_as_one(some_notes[-3])
 
 
 def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
@@ -357,6 +403,15 @@ def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
     assert_same(after, before)
     batches = join([make_batch("NANA", 0), make_batch("NNA", 10)])
     assert_same(value, by_function(make_aupimo(reduction="none"), *batches))
+
+
+def test_ranks_with_other_settings_are_told_by_name(some_notes: list[list[Any]]) -> None:
+    """All ranks get an error that names what differs, before any state is gathered, and the metric goes on."""
+    first, second = some_notes[-2]
+    assert first == second
+    for text, (*_, expected) in zip(first, SETTINGS, strict=False):
+        assert re.match(f"Expected all processes to have the same settings, but {expected}", text)
+    assert float(first[-1]) == float(updated(make_aupimo(), 2 * [make_batch("NANANANA", 0)]).compute())
 
 
 def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:

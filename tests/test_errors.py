@@ -13,7 +13,7 @@ import torch
 from helpers import make_images, score, states_of
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, PixelAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PixelAUROC
 from aupimo_torchmetrics.functional import aupimo, pimo, pixel_auroc
 
 MAPS, MASKS = make_images(0, 2, size=(4, 6))
@@ -120,7 +120,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 SETTINGS_OF_CALLS = [
     (name, setting) for name, call in CALLS.items() for setting in signature(call).parameters if setting in BAD_SETTINGS
 ]
-METRICS: list[Any] = [AUPIMO(), PIMO(), PixelAUROC(), AUPRO(num_bins=16)]
+METRICS: list[Any] = [AUPIMO(), PIMO(), PixelAUROC(), AUPRO(num_bins=16), ImageAUROC()]
 for each in METRICS:
     each.update(MAPS, MASKS)
 RESULT = score(MAPS, MASKS, (0.05, 0.5))
