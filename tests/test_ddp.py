@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-import test_per_category
 import torch
 import torch.distributed as dist
 from helpers import (
     BATCHES,
+    FPR_BOUNDS,
     FUNCTIONS,
     MAX_ERROR,
     TEXTS,
@@ -33,13 +33,12 @@ from helpers import (
     make_batch,
     make_ragged,
     run_ranks,
-    states_of,
     updated,
 )
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PerCategory, vad_metrics
 
 Update = dict[str, Any]
 Pair = tuple[str, str]
@@ -48,6 +47,19 @@ Pair = tuple[str, str]
 WORLD_SIZES = (1, 2, 3, 4)
 
 pytestmark = ignoring_uncertainty
+
+
+class Categorised(PerCategory):
+    """Each image is of a category that its map tells."""
+
+    def __init__(self) -> None:
+        super().__init__(vad_metrics(fpr_bounds=FPR_BOUNDS), ["low", "high", "none"])
+
+    def update(self, preds: Any, target: Any) -> None:
+        """Add a batch."""
+        super().update(preds, target, categories=["high" if each[0, 0] > 0 else "low" for each in preds])
+
+
 METRICS: dict[str, Callable[[], Any]] = {
     "mean": make_aupimo,
     "each image": partial(make_aupimo, reduction="none"),
@@ -58,10 +70,11 @@ METRICS: dict[str, Callable[[], Any]] = {
     "regions": AUPRO,
     "regions by bins": partial(AUPRO, num_bins=2**12),
     "images": partial(ImageAUROC, "top_5%"),
+    "categories": Categorised,
 }
 
 
-COLLECTED = [name for name in METRICS if name not in {"curves", "regions by bins"}]
+COLLECTED = [name for name in METRICS if name not in {"curves", "regions by bins", "categories"}]
 """Metrics that are tried in a collection."""
 
 
@@ -75,6 +88,13 @@ def sampled_share(rank: int, world_size: int) -> list[Update]:
     preds, target = make_batch("NNANA", 5)
     indices = list(DistributedSampler(range(5), world_size, rank, shuffle=False))
     return [{"preds": preds[[i]], "target": target[[i]], "image_ids": torch.tensor([i])} for i in indices]
+
+
+def texts(rank: int, world_size: int) -> list[Update]:
+    """Every `world_size`-th image with a text, padded with the first as a sampler does."""
+    preds, target = join(BATCHES)
+    indices = [*DistributedSampler(range(10), world_size, rank, shuffle=False)][::-1]
+    return [{"preds": preds[[i]], "target": target[[i]], "image_ids": [TEXTS[i]]} for i in indices]
 
 
 def false_alarms_first(rank: int, world_size: int) -> list[Update]:
@@ -109,6 +129,8 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     "only anomalous": lambda rank, _: [batch("AA", rank)],
     "no update at all": lambda _, __: [],
     "sampler that fills up": sampled_share,
+    "sampler with texts": texts,
+    "texts on one rank": lambda rank, _: texts(0, 1) if rank == 0 else [],
     "one id, other content": lambda rank, _: [{**batch("NANA", rank), "image_ids": torch.arange(4)}],
 }
 
@@ -126,11 +148,15 @@ EXTRA = [batch("NA", 70), batch("AAN", 71), batch("N", 72), batch("ANN", 73)]
 
 def values_of(metric: Any) -> list[Any]:
     """Return the value of a metric, twice, and what its result holds if it has one."""
+    if isinstance(metric, PerCategory):  # one value alone asks all ranks for all
+        mean = dict(metric.items())["mean/PixelAUROC"].compute()
+        return [mean, metric.compute(), {name: result.aupimos for name, result in metric.results().items()}]
     values = [metric.compute(), metric.compute()]
     if isinstance(metric, AUPIMO):
         result = metric.result()
         values += [result.aupimos, torch.tensor([*result.threshold_bounds, result.mean], dtype=torch.float64)]
         values += [] if result.image_ids is None else [result.image_ids]
+        values += [torch.tensor([*"/".join(result.paths or ()).encode("utf-8", "surrogatepass")])]
     if isinstance(metric, AUPRO):
         values += [metric.bounds()]
     return [tuple(value) if isinstance(value, tuple) else value for value in values]
@@ -141,16 +167,16 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
 
     After each of the first updates the metric is pickled and read back.
     """
-    if type(metric) in FUNCTIONS:  # takes no ids
+    if not isinstance(metric, AUPIMO | PIMO):  # takes no ids
         updates, more = ([dict([*each.items()][:2]) for each in part] for part in (updates, more))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for update in updates:
             metric.update(**update)
             metric = pickle.loads(pickle.dumps(metric))  # noqa: S301
-        before = copy.deepcopy(states_of(metric))
+        before = copy.deepcopy(metric.metric_state)
         values = values_of(metric)
-        after = copy.deepcopy(states_of(metric))
+        after = copy.deepcopy(metric.metric_state)
         messages = {message for warning in caught if not FOREIGN.search(message := str(warning.message))}
         for update in more:
             metric.update(**update)
@@ -185,9 +211,9 @@ def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[
     notes["forward"] = [metric(*each) for each in share] + [metric.compute()]
     note("curves around the bounds")
     metric = updated(make_aupimo(), batches_of("ragged, uneven numbers of updates", rank, world_size))
-    before = copy.deepcopy(states_of(metric))
+    before = copy.deepcopy(metric.metric_state)
     values = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
-    notes["curves"] = [values, before, copy.deepcopy(states_of(metric))]
+    notes["curves"] = [values, before, copy.deepcopy(metric.metric_state)]
     return notes
 
 
@@ -197,32 +223,23 @@ def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
     metric = updated(make_aupimo(reduction="none"), [make_batch("NANA", rank), make_batch("NNA", 10 + rank)])
     if rank == 1:
         return None
-    before = copy.deepcopy(states_of(metric))
+    before = copy.deepcopy(metric.metric_state)
     with pytest.raises(RuntimeError):
         metric.compute()
-    after = copy.deepcopy(states_of(metric))
+    after = copy.deepcopy(metric.metric_state)
     metric._to_sync = False
     return before, after, metric.compute()
 
 
-def score_with_texts(rank: int, world_size: int, note: Any) -> list[Any]:
-    """What a rank answers that saw every `world_size`-th image, padded with the first as a sampler does."""
-    note("texts")
-    preds, target = join(BATCHES)
-    metric, idle, mixed = (make_aupimo(reduction="none") for _ in range(3))
-    for index in [*DistributedSampler(range(10), world_size, rank, shuffle=False)][::-1]:
-        metric.update(preds[index : index + 1], target[index : index + 1], image_ids=[TEXTS[index]])
-    answers = [metric.compute(), metric.result().paths, metric.result().mask_sizes]
-    note("a rank without images")
-    if rank == 0:
-        idle.update(preds, target, image_ids=TEXTS)
-    answers += [idle.compute(), idle.result().paths]
-    note("mixed kinds")
-    mixed.update(*make_batch("NA", rank), image_ids=["a", "b"] if rank else [0, 1])
+def score_mixed_ids(rank: int, world_size: int, note: Any) -> list[Any]:
+    """What a rank answers if one has integers as ids, and the others texts."""
+    note(f"mixed kinds of {world_size}")
+    metric = make_aupimo(reduction="none")
+    metric.update(*make_batch("NA", rank), image_ids=["a", "b"] if rank else [0, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        answers += [mixed.compute(), mixed.result().warnings, mixed.result().image_ids, mixed.result().paths]
-    return answers
+        result = metric.result()
+    return [result.aupimos, result.warnings, result.image_ids, result.paths]
 
 
 SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
@@ -270,24 +287,26 @@ def in_turn(names: Sequence[str], first: int) -> list[Pair]:
     return [(name, kinds[(first + i) % len(kinds)]) for i, name in enumerate(names)]
 
 
-IDS = ("sampler that fills up", "one id, other content")
-ASKED_FOR: list[Pair] = [*((name, "mean") for name in UNDEFINED), *((name, "each image") for name in IDS)]
-"""Pairs in any group: NaN and why, one score for each id in the order of the ids, and a warning of other images."""
+IDS = ("sampler that fills up", "sampler with texts", "texts on one rank", "one id, other content")
+ASKED_FOR: list[Pair] = [
+    *((name, "mean") for name in UNDEFINED),
+    *((name, "each image") for name in IDS),
+    *((name, "categories") for name in ("evenly", "last rank without update", "a rank only anomalous")),
+]
+"""Pairs to try: NaN and why, one score for each id in the order of the ids, with paths, and what lacks of a category."""
 ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
 SOME_PAIRS: dict[int, list[Pair]] = {
     2: sorted({*ASKED_FOR, *in_turn(list(SCENARIOS), 0)}),
-    3: in_turn(UNEVEN, 3),
+    3: [*in_turn(UNEVEN, 3), ("last rank without update", "categories"), ("sampler with texts", "each image")],
 }
 """Pairs of the fast part for each size of a group: with 2 ranks each scenario and each metric, else the uneven ones."""
 
 
 @pytest.fixture(scope="module")
 def some_notes() -> list[list[Any]]:
-    """Return what each rank of each group noted: of some pairs, with texts as ids, and when its peer had left."""
+    """Return what each rank noted: of some pairs, with other ids, with other settings, and when its peer had left."""
     pairs = [(partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()]
-    texts = [(score_with_texts, size) for size in SOME_PAIRS]
-    others = [(test_per_category.score_on_rank, 3), (errors_of_rank, 2), (lose_a_peer, 2)]
-    return run_ranks([*pairs, *texts, *others])
+    return run_ranks([*pairs, (score_mixed_ids, 3), (errors_of_rank, 2), (lose_a_peer, 2)])
 
 
 @pytest.fixture(scope="module")
@@ -350,23 +369,13 @@ def test_lower_bound_over_ranks(ranks: list[dict[Any, Any]]) -> None:
         assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
 
 
-def test_texts_over_ranks(some_notes: list[list[Any]]) -> None:
-    """Texts gather as integers do: every rank has each image once, in the order of the texts, with its path."""
-    preds, target = join(BATCHES)
-    order = sorted(range(10), key=TEXTS.__getitem__)
-    expected = by_function(make_aupimo(reduction="none"), preds[order], target[order])
-    for size in SOME_PAIRS:
-        answers = some_notes[len(SOME_PAIRS) + size - 2]
-        for scores, paths, mask_sizes, idle, idle_paths, *mixed in answers:
-            assert_same(scores, expected)
-            assert_same(idle, expected)
-            assert paths == idle_paths == sorted(TEXTS)
-            assert mask_sizes.tolist() == target[order].flatten(1).sum(1).tolist()
-            mixed_scores, texts, ids, mixed_paths = mixed
-            assert len(mixed_scores) == 2 * size
-            assert ["others texts" in text for text in texts if "few images" not in text] == [True] * (size > 1)
-            assert ids.tolist() == [0, 1, *[-1] * 2 * (size - 1)]
-            assert mixed_paths is None
+def test_mixed_kinds_of_ids_over_ranks(some_notes: list[list[Any]]) -> None:
+    """Where one rank has integers as ids and others texts, all images count, and a warning says why."""
+    for scores, warnings_of_rank, ids, paths in some_notes[-3]:
+        assert len(scores) == 6
+        assert sum("others texts" in text for text in warnings_of_rank) == 1
+        assert ids.tolist() == [0, 1, *[-1] * 4]
+        assert paths is None
 
 
 def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
@@ -390,11 +399,6 @@ def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -
         values, before, after = outcomes["curves"]
         assert_same(values, curves, atol=MAX_ERROR)
         assert_same(after, before)
-
-
-def test_categories_over_ranks(some_notes: list[list[Any]]) -> None:
-    """Three ranks answer of each category what one process answers, though each lacks images of some."""
-    test_per_category.assert_ranks_are_as_one(some_notes[-3])
 
 
 def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:

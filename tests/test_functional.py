@@ -100,32 +100,6 @@ def test_arrays_in_arrays_out(images: tuple[Tensor, Tensor], dtype: Any, mask_dt
         np.testing.assert_array_equal(part, of_tensor.numpy())
 
 
-def _array_forms(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The same images as arrays that PyTorch refuses, or takes with a warning."""
-    read_only = images.copy()
-    read_only.flags.writeable = False
-    return {
-        "read-only": read_only,
-        "negative strides": images[:, ::-1, ::-1].copy()[:, ::-1, ::-1],
-        "Fortran order": np.asfortranarray(images),
-        "other byte order": images.astype(images.dtype.newbyteorder()),
-        "transposed": images.transpose(0, 2, 1).copy().transpose(0, 2, 1),
-        "broadcast": np.broadcast_to(images, images.shape),
-        "with channel": images[:, None],
-    }
-
-
-@pytest.mark.parametrize("form", _array_forms(np.zeros((1, 1, 1))))
-def test_memory_of_arrays_does_not_matter(images: tuple[Tensor, Tensor], form: str) -> None:
-    """Read-only arrays, negative strides and other layouts give the same scores, without a warning."""
-    maps, masks = (_array_forms(part.numpy())[form] for part in images)
-    before = maps.copy(), masks.copy()
-    assert_scores(scored(maps, masks), by_reference(*images))
-    assert_scores(scored(list(maps.squeeze()), list(masks.squeeze())), by_reference(*images))
-    np.testing.assert_array_equal(maps, before[0])
-    np.testing.assert_array_equal(masks, before[1])
-
-
 @pytest.mark.parametrize("dtype", [object, "U1", "M8[s]"])
 def test_arrays_of_something_else_are_refused(dtype: Any) -> None:
     """Arrays that hold no numbers are an error that names their dtype."""

@@ -34,13 +34,20 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "subclass": lambda images: images.as_subclass(Subclass),
     "array": Tensor.numpy,
     "array with a channel": lambda images: images[:, None].numpy(),
-    "array of another layout": lambda images: np.asfortranarray(images.numpy()),
+    "array in Fortran order": lambda images: np.asfortranarray(images.numpy()),
+    "read-only array": lambda images: np.broadcast_to(images.numpy(), images.shape),
+    "array of negative strides": lambda images: images.numpy()[:, ::-1, ::-1].copy()[:, ::-1, ::-1],
+    "array of another byte order": lambda images: images.numpy().astype(images.numpy().dtype.newbyteorder()),
+    "transposed array": lambda images: images.mT.contiguous().numpy().transpose(0, 2, 1),
 }
 LISTS: dict[str, Callable[[Tensor], Any]] = {
     "list": list,
     "tuple": tuple,
     "list with a channel": lambda images: [*images[:, None]],
     "list of arrays": lambda images: [*images.numpy()],
+    "list of arrays of another byte order": lambda images: [
+        *images.numpy().astype(images.numpy().dtype.newbyteorder())
+    ],
 }
 
 
@@ -60,6 +67,7 @@ def test_forms_of_a_batch(metric: Any) -> None:
         metric.update(target=of_masks(target[:3]), preds=of_maps(preds[:3]))
         metric.update(preds[3:], target[3:])
         assert_same(metric.compute(), expected)
+    assert_same((preds, target), join(BATCHES))
 
 
 @each_metric

@@ -135,12 +135,12 @@ def test_threads_share_no_ranks() -> None:
 
     def compute(i: int) -> None:
         four = updated(make_four(), [BATCHES[i % 3]])
-        for _ in range(10):
+        for _ in range(5):
             assert_same({name: metric.compute() for name, metric in four.items()}, expected[i % 3])
             four.update(*make_batch("", 0))  # so that the next value is computed anew
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(compute, range(12)))
+        list(pool.map(compute, range(8)))
 
 
 @each_num_bins
@@ -185,12 +185,12 @@ def test_other_settings_stay_apart(settings: dict[str, Any]) -> None:
 @ignoring_uncertainty
 def test_batches_split_and_order_do_not_matter(metric_class: type[Any], num_bins: int | None) -> None:
     """Many updates of single images of different sizes, in any order, give what one update of all gives."""
-    maps, masks = make_ragged("NANANAAN" * 5, 3)
+    maps, masks = make_ragged("NANANAAN" * 2, 3)
     expected = updated(metric_class(num_bins=num_bins), [(maps, masks)]).compute()
     batches = [([maps[i]], [masks[i]]) for i in torch.randperm(len(maps)).tolist()]
     metric = updated(metric_class(num_bins=num_bins), batches)
     assert_same(metric.compute(), expected, atol=1e-7)  # order of summation
-    assert all(len(parts) < 12 for parts in states_of(metric).values())
+    assert all(len(parts) < 9 for parts in states_of(metric).values())
     if num_bins is None:
         assert_same(expected, FUNCTIONS[metric_class](maps, masks))
 
@@ -243,16 +243,3 @@ def test_bounds_tell_how_certain_a_histogram_is(metric_class: type[Any]) -> None
     assert f"{float(low):.4f}" in str(caught[0].message)
     assert low < value <= high or low <= value < high
     assert low <= updated(metric_class(), shifted).compute() <= high
-
-
-@each_metric
-@each_num_bins
-@ignoring_uncertainty
-def test_one_hot_pixel_moves_nothing(metric_class: type[Any], num_bins: int | None) -> None:
-    """A single normal pixel with a huge score changes a value by its own rank only."""
-    preds, target = join(BATCHES)
-    value = updated(metric_class(num_bins=num_bins), [(preds, target)]).compute()
-    hot = preds.clone()
-    hot[0, 0, 0] = 1e30
-    assert not target[0, 0, 0]
-    assert_same(updated(metric_class(num_bins=num_bins), [(hot, target)]).compute(), value, atol=0.03)

@@ -50,11 +50,10 @@ def _search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("_search")
-@pytest.mark.parametrize("floor", [-math.inf, -0.25, 0.0, 2.5, 1e9, math.inf])
-@pytest.mark.parametrize("decimals", [None, 0])
 @pytest.mark.parametrize(
-    "size", [(1, 1), (1, 7), (8, 16), (5, 16), (13, 11), (64, 64), (37, 41), (1, 127), (1, 129), (1, 131)]
+    ("floor", "decimals"), [(-math.inf, 0), (-0.25, None), (0.0, 0), (2.5, None), (1e9, 0), (math.inf, None)]
 )
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (8, 16), (13, 11), (32, 32), (37, 41), (1, 127), (1, 129)])
 def test_keeps_mask_pixels_and_normal_pixels_above(size: tuple[int, int], decimals: Any, floor: float) -> None:
     """Of those at or above the floor none is lost, and nothing else is kept, whatever the blocks of the search are."""
     pixel_by_pixel = torch.arange(24 * 24.0).view(24, 4, 6), torch.eye(24, dtype=torch.bool).view(24, 4, 6)
