@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from helpers import (
     BATCHES,
-    FPR_BOUNDS,
     FUNCTIONS,
     MAX_ERROR,
     TEXTS,
@@ -38,13 +37,11 @@ from helpers import (
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PerCategory, vad_metrics
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PerCategory, PixelAUROC
 
 Update = dict[str, Any]
 Pair = tuple[str, str]
 """Names of a scenario and of a metric."""
-
-WORLD_SIZES = (1, 2, 3, 4)
 
 pytestmark = ignoring_uncertainty
 
@@ -53,7 +50,7 @@ class Categorised(PerCategory):
     """Each image is of a category that its map tells."""
 
     def __init__(self) -> None:
-        super().__init__(vad_metrics(fpr_bounds=FPR_BOUNDS), ["low", "high", "none"])
+        super().__init__(MetricCollection([make_aupimo(), PixelAUROC(), ImageAUROC()]), ["low", "high", "none"])
 
     def update(self, preds: Any, target: Any) -> None:
         """Add a batch."""
@@ -72,8 +69,6 @@ METRICS: dict[str, Callable[[], Any]] = {
     "images": partial(ImageAUROC, "top_5%"),
     "categories": Categorised,
 }
-
-
 COLLECTED = [name for name in METRICS if name not in {"curves", "regions by bins", "categories"}]
 """Metrics that are tried in a collection."""
 
@@ -271,56 +266,34 @@ def errors_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> li
     return texts
 
 
-UNDEFINED = ("no update at all", "only normal", "only anomalous", "only an empty batch each")
 UNEVEN = (
     "one size on each rank, uneven numbers of updates",
     "ragged, uneven numbers of updates",
     "first rank without update",
     "last rank without update",
     "sampler that fills up",
+    "sampler with texts",
 )
-
-
-def in_turn(names: Sequence[str], first: int) -> list[Pair]:
-    """Pair each scenario with one metric: the first scenario with the metric at index `first`, and so on in turn."""
-    kinds = list(METRICS)
-    return [(name, kinds[(first + i) % len(kinds)]) for i, name in enumerate(names)]
-
-
-IDS = ("sampler that fills up", "sampler with texts", "texts on one rank", "one id, other content")
-ASKED_FOR: list[Pair] = [
-    *((name, "mean") for name in UNDEFINED),
-    *((name, "each image") for name in IDS),
-    *((name, "categories") for name in ("evenly", "last rank without update", "a rank only anomalous")),
-]
-"""Pairs to try: NaN and why, one score for each id in the order of the ids, with paths, and what lacks of a category."""
-ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
+KINDS = [*METRICS]
 SOME_PAIRS: dict[int, list[Pair]] = {
-    2: sorted({*ASKED_FOR, *in_turn(list(SCENARIOS), 0)}),
-    3: [*in_turn(UNEVEN, 3), ("last rank without update", "categories"), ("sampler with texts", "each image")],
+    2: [*((name, KINDS[i % len(KINDS)]) for i, name in enumerate(SCENARIOS)), ("a rank only anomalous", "categories")],
+    3: [*((name, KINDS[i]) for i, name in enumerate(UNEVEN)), ("last rank without update", "categories")],
 }
-"""Pairs of the fast part for each size of a group: with 2 ranks each scenario and each metric, else the uneven ones."""
+"""Pairs for each size of a group: each scenario and each metric with 2 ranks, and those that are uneven with 3."""
+ALL_PAIRS = {size: [(name, kind) for name in SCENARIOS for kind in KINDS] for size in (1, 2, 3, 4)}
+
+
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def groups(request: pytest.FixtureRequest) -> list[list[dict[Any, Any]]]:
+    """Return what each rank of each group noted of some or of all pairs."""
+    pairs_of = SOME_PAIRS if request.param == "some" else ALL_PAIRS
+    return run_ranks([(partial(rank_main, pairs), size) for size, pairs in pairs_of.items()])
 
 
 @pytest.fixture(scope="module")
-def some_notes() -> list[list[Any]]:
-    """Return what each rank noted: of some pairs, with other ids, with other settings, and when its peer had left."""
-    pairs = [(partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()]
-    return run_ranks([*pairs, (score_mixed_ids, 3), (errors_of_rank, 2), (lose_a_peer, 2)])
-
-
-@pytest.fixture(scope="module")
-def all_notes() -> list[list[Any]]:
-    """Return what each rank of each group noted of all pairs."""
-    return run_ranks([(partial(rank_main, ALL_PAIRS), size) for size in WORLD_SIZES])
-
-
-@pytest.fixture(params=[2, 3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 4))], ids="{}ranks".format)
-def ranks(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
-    """Return what each rank of one group noted."""
-    is_fast = request.param in SOME_PAIRS
-    notes: list[list[Any]] = request.getfixturevalue("some_notes" if is_fast else "all_notes")
-    return notes[request.param - (2 if is_fast else 1)]
+def others() -> list[list[Any]]:
+    """Return what each rank noted with ids of other kinds, with other settings, and when its peer had left."""
+    return run_ranks([(score_mixed_ids, 3), (errors_of_rank, 2), (lose_a_peer, 2)])
 
 
 def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, kind: str) -> None:
@@ -341,48 +314,43 @@ def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, 
         assert outcome["messages"] == expected["messages"]
 
 
-@pytest.mark.parametrize(
-    ("size", "name", "kind"), [(size, *pair) for size, some in SOME_PAIRS.items() for pair in some]
-)
-def test_ranks_agree_with_one_process(some_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
-    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
-    assert_ranks_agree_with_one_process(some_notes[size - 2], name, kind)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", METRICS)
 @pytest.mark.parametrize("name", SCENARIOS)
-@pytest.mark.parametrize("size", WORLD_SIZES)
-def test_ranks_agree_in_every_scenario(all_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
-    """The same for every scenario with every metric, up to 4 ranks."""
-    assert_ranks_agree_with_one_process(all_notes[size - 1], name, kind)
+def test_ranks_agree_with_one_process(groups: list[list[dict[Any, Any]]], name: str) -> None:
+    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
+    for ranks in groups:
+        for kind in METRICS:
+            if (name, kind) in ranks[0]:
+                assert_ranks_agree_with_one_process(ranks, name, kind)
 
 
-def test_lower_bound_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+def test_lower_bound_over_ranks(groups: list[list[dict[Any, Any]]]) -> None:
     """If one rank has dropped scores that matter, all ranks give lower bounds, and say so."""
-    updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
-    batches = join([tuple(update.values()) for update in updates])
-    exact = by_function(make_aupimo(reduction="none"), *batches)[-2:]
-    for outcomes in ranks:
-        scores = outcomes["false alarms"]["values"][0][-2:]
-        assert (scores < exact).all()
-        assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
+    for ranks in groups:
+        updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
+        batches = join([tuple(update.values()) for update in updates])
+        exact = by_function(make_aupimo(reduction="none"), *batches)[-2:]
+        for outcomes in ranks:
+            scores = outcomes["false alarms"]["values"][0][-2:]
+            assert (scores < exact).all()
+            assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
 
 
-def test_mixed_kinds_of_ids_over_ranks(some_notes: list[list[Any]]) -> None:
+def test_mixed_kinds_of_ids_over_ranks(others: list[list[Any]]) -> None:
     """Where one rank has integers as ids and others texts, all images count, and a warning says why."""
-    for scores, warnings_of_rank, ids, paths in some_notes[-3]:
+    for scores, warnings_of_rank, ids, paths in others[0]:
         assert len(scores) == 6
         assert sum("others texts" in text for text in warnings_of_rank) == 1
         assert ids.tolist() == [0, 1, *[-1] * 4]
         assert paths is None
 
 
-def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+@pytest.mark.parametrize("group", [0, 1])
+def test_collection_forward_and_curves_over_ranks(groups: list[list[dict[Any, Any]]], group: int) -> None:
     """Metrics in a collection, `forward` with `dist_sync_on_step`, and `AUPIMO.curves` are of the images of all ranks.
 
     They are so after a computation in between too, and each rank has its own states back.
     """
+    ranks = groups[group]
     size = len(ranks)
     shares = [batches_of("evenly", rank, size) for rank in range(size)]
     everything = [each for share in shares for each in share]
@@ -401,17 +369,17 @@ def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -
         assert_same(after, before)
 
 
-def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
+def test_failed_peer_leaves_the_states(others: list[list[Any]]) -> None:
     """If another process has left when states are gathered, a rank has its own states as before, and can score them."""
-    before, after, value = some_notes[-1][0]
+    before, after, value = others[2][0]
     assert_same(after, before)
     batches = join([make_batch("NANA", 0), make_batch("NNA", 10)])
     assert_same(value, by_function(make_aupimo(reduction="none"), *batches))
 
 
-def test_ranks_with_other_settings_are_told_by_name(some_notes: list[list[Any]]) -> None:
+def test_ranks_with_other_settings_are_told_by_name(others: list[list[Any]]) -> None:
     """All ranks get an error that names what differs, before any state is gathered, and the metric goes on."""
-    first, second = some_notes[-2]
+    first, second = others[1]
     assert first == second
     for text, (*_, expected) in zip(first, SETTINGS, strict=False):
         assert re.match(f"Expected all processes to have the same settings, but {expected}", text)

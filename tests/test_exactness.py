@@ -61,9 +61,8 @@ def test_the_ends_of_a_score_are_exact(
     noise, flat = [torch.rand(size, generator=generator) for size in sizes], [torch.full(size, level) for size in sizes]
     for maps, contrast in ((noise, 2), (noise, -2), (flat, 0)):
         metric = AUPIMO(fpr_bounds=bounds, shared_fpr=shared_fpr)
-        metric.update(
-            [each + contrast * mask if contrast else each for each, mask in zip(maps, masks, strict=True)], masks
-        )
+        pairs = zip(maps, masks, strict=True)
+        metric.update([each.where(~mask, each + contrast) for each, mask in pairs], masks)
         result = metric.result()
         expected = {0: min(1.0, result.chance), -2: 0.0, 2: 1.0}[contrast]
         assert result.aupimos[-1] == result.mean == expected

@@ -278,15 +278,15 @@ def filled_by_assignment() -> nn.ModuleList:
     return model.to("cpu")
 
 
-FILLED_LATER: dict[str, Callable[[], nn.ModuleList]] = {
-    "built on meta, moved empty": lambda: new_model("meta").to_empty(device="cpu"),
-    "built on meta, assigned and moved": filled_by_assignment,
-    "moved empty": lambda: new_model().to_empty(device="cpu"),
-    "cast and moved empty": lambda: new_model().half().to_empty(device="cpu"),
-}
-
-
-@pytest.mark.parametrize("build", FILLED_LATER.values(), ids=FILLED_LATER.keys())
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: new_model("meta").to_empty(device="cpu"),
+        filled_by_assignment,
+        lambda: new_model().to_empty(device="cpu"),
+        lambda: new_model().half().to_empty(device="cpu"),
+    ],
+)
 def test_models_that_are_filled_later(build: Callable[[], nn.ModuleList]) -> None:
     """A metric in a model that was built without memory, or that gets new memory, starts without images."""
     metric: Any = build()[1]

@@ -45,9 +45,7 @@ LISTS: dict[str, Callable[[Tensor], Any]] = {
     "tuple": tuple,
     "list with a channel": lambda images: [*images[:, None]],
     "list of arrays": lambda images: [*images.numpy()],
-    "list of arrays of another byte order": lambda images: [
-        *images.numpy().astype(images.numpy().dtype.newbyteorder())
-    ],
+    "list of arrays of another byte order": lambda images: [*FORMS["array of another byte order"](images)],
 }
 
 
