@@ -145,6 +145,11 @@ def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
 
 
+def assert_close(actual: Tensor, expected: object, atol: float) -> None:
+    """Compare numbers of at most 1 by their absolute difference, in the dtype of the first; NaN equals NaN."""
+    assert_same(actual, torch.as_tensor(expected, dtype=actual.dtype), atol)
+
+
 make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
 BATCHES = [make_batch("NANA", 0), make_batch("NNAA", 1), make_batch("AN", 2)]
 TEXTS = ["b/000.png", "a/1.png", "a/10.png", "a/2.png", "ä.png", "Z.png", "z.png", "\udc80.png", "日本.png", "c"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -148,36 +147,30 @@ def test_threads_share_no_ranks() -> None:
 def test_limits_of_aupro_share_states(num_bins: int | None) -> None:
     """Each limit has its own value, that of the function, of the same states."""
     limits = {"low": 0.05, "usual": 0.3, "all": 1}
-    metrics = {name: AUPRO(limit, num_bins=num_bins) for name, limit in limits.items()}
-    collection = updated(MetricCollection(metrics), BATCHES)
+    collection = MetricCollection({name: AUPRO(limit, num_bins=num_bins) for name, limit in limits.items()})
+    updated(collection, BATCHES)
     assert len(collection.compute_groups) == 1
     expected = {name: functional.aupro(*join(BATCHES), limit) for name, limit in limits.items()}
     assert_same(dict(collection.compute()), expected, atol=0.0 if num_bins is None else 1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:AUPIMO is")
 @ignoring_uncertainty
-def test_histograms_of_three_are_one() -> None:
+def test_histograms_of_three_are_one_apart_from_what_keeps_other_scores() -> None:
     """As histograms, AUROC, AP and F1-max are one group; AUPRO adds up regions and is another; all are right."""
-    collection = updated(make_four(num_bins=NUM_BINS), BATCHES)
+    others = {"exact": PixelAUROC(), "few": PixelAUROC(num_bins=64), "marked": PixelAUROC(ignore_index=255)}
+    collection = make_four(num_bins=NUM_BINS)
+    collection.add_metrics({**others, "score": AUPIMO()})
+    updated(collection, BATCHES)
     groups = sorted(sorted(each) for each in collection.compute_groups.values())
-    assert groups == [["AUPRO"], ["PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]]
+    three = ["PixelAUROC", "PixelAveragePrecision", "PixelF1Max"]
+    assert groups == [["AUPRO"], three, *[[name] for name in (*others, "score")]]
     for name, exact in expected_four(BATCHES).items():
         low, high = collection[name].bounds()
         assert low <= exact <= high
         assert low <= collection[name].compute() <= high
-    leaders = [collection[each[0]] for each in groups]
+    leaders = [collection[each[0]] for each in groups[:2]]
     assert sum(state.nbytes for metric in leaders for state in metric.metric_state.values()) < 16e6
-
-
-@pytest.mark.parametrize("settings", [{"ignore_index": 255}, {"num_bins": 2**10}])
-@ignoring_uncertainty
-def test_other_settings_stay_apart(settings: dict[str, Any]) -> None:
-    """Metrics that keep other scores share no states, and AUPIMO beside them neither."""
-    collection = MetricCollection({"a": PixelAUROC(), "b": PixelAUROC(**settings), "c": AUPIMO()})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        updated(collection, [make_batch("NN", 1), *BATCHES]).compute()
-    assert len(collection.compute_groups) == 3
 
 
 @each_metric

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import as_arrays, assert_same, make_image_list, make_images, score
+from helpers import as_arrays, assert_close, assert_same, make_image_list, make_images, score
 from torch import Tensor
 
 from aupimo_torchmetrics.functional import pimo
@@ -92,12 +92,6 @@ def in_float32(images: Case) -> tuple[Images, Any]:
     maps, masks = images()
     maps = [each.float() for each in maps]
     return (maps, masks), (as_arrays(maps), as_arrays(masks))
-
-
-def assert_close(actual: Tensor, expected: object, atol: float) -> None:
-    """Compare numbers of at most 1 by their absolute difference; NaN equals NaN."""
-    expected = torch.as_tensor(expected, dtype=actual.dtype)
-    torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
 
 
 @mean_and_max
