@@ -225,18 +225,6 @@ def test_a_batch_without_any_other_pixel(ids: Any, method: str) -> None:
     assert_same(metric.compute(), expected_of(metric, BATCHES[:1]))
 
 
-@pytest.mark.parametrize("other", [None, 254, -1, 255 + 2**16, 255 + 2**32])
-def test_states_of_another_value_are_refused(other: int | None) -> None:
-    """Metrics that ignored other pixels are not merged, and their saved states are not loaded."""
-    metric, source = updated(make_metric(), BATCHES), make_metric(ignore_index=other)
-    source.persistent(True)
-    before = copy.deepcopy(metric.metric_state)
-    for call, states in ((metric.merge_state, source), (metric.load_state_dict, source.state_dict())):
-        with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
-            call(states)
-    assert_same(metric.metric_state, before)
-
-
 def test_ignored_pixels_part_regions() -> None:
     """An ignored column parts a region of AUPRO in two, each with its own score, and counts in neither."""
     target = torch.zeros(1, 4, 9, dtype=torch.int32)

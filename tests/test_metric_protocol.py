@@ -99,11 +99,11 @@ def test_saved_states_can_be_loaded(make_metric: MakeMetric) -> None:
     expected = [by_function(source, *join(each)) for each in (BATCHES, [*BATCHES, EXTRA])]
     assert source.state_dict() == {}
     source.persistent(mode=True)
-    saved = source.state_dict()
-    loaded = make_metric()
+    saved, loaded = source.state_dict(), make_metric()
+    before = copy.deepcopy(saved)
     loaded.load_state_dict(saved)
-    for before, is_computed in (([], False), (BATCHES[:1], False), (BATCHES[:1], True)):
-        metric = updated(make_metric(), before)
+    for own, is_computed in (([], False), (BATCHES[:1], False), (BATCHES[:1], True)):
+        metric = updated(make_metric(), own)
         if is_computed:
             metric.compute()
         metric.load_state_dict(pickle.loads(pickle.dumps(saved)))  # noqa: S301
@@ -115,6 +115,7 @@ def test_saved_states_can_be_loaded(make_metric: MakeMetric) -> None:
         loaded.load_state_dict(saved)
         assert_same(source.compute(), expected[0])
         source._computed = None
+    assert_same(saved, before)
 
 
 def as_of_an_earlier_version(saved: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +148,9 @@ def test_reset_forgets_everything(make_metric: MakeMetric) -> None:
     """After a reset a metric is as new: no data, no value, and the next epoch is right."""
     metric = updated(make_metric())
     metric.compute()
+    held, before = metric.metric_state, copy.deepcopy(metric.metric_state)
     metric.reset()
+    assert_same(held, before)  # by whoever asked for it
     assert_same(metric.metric_state, make_metric().metric_state)
     assert metric.update_count == 0
     assert getattr(metric, "_result", None) is None  # it holds memory
@@ -190,6 +193,8 @@ OTHERS: list[tuple[Any, Any, str]] = [
     (make_aupimo(), make_aupimo(normal_buffer=2**16 + 1), "the same `normal_buffer`, upper FPR bound"),
     (make_aupimo(), AUPIMO(fpr_bounds=(FPR_BOUNDS[0], FPR_BOUNDS[1] * (1 + 1e-12))), "upper FPR bound"),
     (make_aupimo(), PIMO(), "Expected"),
+    (make_aupimo(ignore_index=255), make_aupimo(), "upper FPR bound and `ignore_index`"),
+    (make_aupimo(ignore_index=255), make_aupimo(ignore_index=255 + 2**32), "upper FPR bound and `ignore_index`"),
     (AUPRO(), AUPRO(ignore_index=9), "the same `num_bins` and `ignore_index`"),
     (AUPRO(), AUPRO(num_bins=256), "lacks aupimo_pixel_normal_scores"),
     (AUPRO(num_bins=16), AUPRO(num_bins=256), "the same `num_bins` and `ignore_index`"),
