@@ -287,7 +287,7 @@ ALL_PAIRS = {size: [(name, kind) for name in SCENARIOS for kind in KINDS] for si
 def groups(request: pytest.FixtureRequest) -> list[list[dict[Any, Any]]]:
     """Return what each rank of each group noted of some or of all pairs."""
     pairs_of = SOME_PAIRS if request.param == "some" else ALL_PAIRS
-    return run_ranks([(partial(rank_main, pairs), size) for size, pairs in pairs_of.items()])
+    return run_ranks([(partial(rank_main, pairs), size) for size, pairs in pairs_of.items()], timeout=900)
 
 
 @pytest.fixture(scope="module")

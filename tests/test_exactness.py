@@ -11,7 +11,7 @@ import pytest
 import reference
 import torch
 from helpers import make_image_list, score, updated
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aupimo_torchmetrics import AUPIMO
@@ -31,6 +31,7 @@ def make_scene(num_normal: int, size: tuple[int, int], seed: int) -> tuple[torch
     return torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed)), masks
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     sizes=st.one_of(
         st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30)), min_size=2, max_size=12),

@@ -41,7 +41,7 @@ def expected(preds: Any, target: Any, image_score: str, ignore_index: int = -1) 
     return {each: function(*arrays) for each, function in zip(THREE, functions, strict=True)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(seed=st.integers(0, 2**31), classes=st.text("NA", max_size=9), image_score=st.sampled_from([*SHARES]))
 def test_values_are_those_of_the_definition(seed: int, classes: str, image_score: str) -> None:
     """Of images of any sizes, with ties and ignored pixels, the values are those of slow loops, in any batches."""

@@ -129,7 +129,7 @@ def test_vad_metrics_keep_states_once_from_the_first_update() -> None:
         vad_metrics(limit=0.3)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(
     kinds=st.lists(st.tuples(st.sampled_from("NA"), st.sampled_from("bcM")), min_size=1, max_size=10),
     cut=st.integers(0, 10),
