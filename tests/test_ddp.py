@@ -37,7 +37,7 @@ from helpers import (
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PerCategory, PixelAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PerCategory, PixelAUROC, PixelF1Max
 
 Update = dict[str, Any]
 Pair = tuple[str, str]
@@ -65,11 +65,12 @@ METRICS: dict[str, Callable[[], Any]] = {
     "max": partial(make_aupimo, reduction="none", shared_fpr="max", normal_buffer=16),
     "curves": partial(PIMO, 50),
     "regions": AUPRO,
-    "regions by bins": partial(AUPRO, num_bins=2**12),
-    "images": partial(ImageAUROC, "top_5%"),
     "categories": Categorised,
+    "regions by bins": partial(AUPRO, num_bins=2**12),
+    "pixels by bins": partial(PixelF1Max, num_bins=2**12),
+    "images": partial(ImageAUROC, "top_5%"),
 }
-COLLECTED = [name for name in METRICS if name not in {"curves", "regions by bins", "categories"}]
+COLLECTED = [name for name in METRICS if name not in {"curves", "categories"} and "bins" not in name]
 """Metrics that are tried in a collection."""
 
 
