@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import multiprocessing
 import pickle
 import tempfile
 import time
@@ -23,7 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from aupimo_torchmetrics import AUPIMO, PIMO, AUPIMOResult, functional
+from aupimo_torchmetrics import (
+    AUPIMO,
+    AUPRO,
+    PIMO,
+    AUPIMOResult,
+    ImageAUROC,
+    ImageAveragePrecision,
+    ImageF1Max,
+    PixelAUROC,
+    PixelAveragePrecision,
+    PixelF1Max,
+    functional,
+)
 
 torch.set_num_threads(1)  # tensors are small in these tests: more threads cost up to a hundred times the work
 
@@ -132,6 +145,11 @@ def assert_same(actual: Any, expected: Any, atol: float = 0.0) -> None:
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol, equal_nan=True)
 
 
+def assert_close(actual: Tensor, expected: object, atol: float) -> None:
+    """Compare numbers of at most 1 by their absolute difference, in the dtype of the first; NaN equals NaN."""
+    assert_same(actual, torch.as_tensor(expected, dtype=actual.dtype), atol)
+
+
 make_aupimo = partial(AUPIMO, fpr_bounds=FPR_BOUNDS)
 BATCHES = [make_batch("NANA", 0), make_batch("NNAA", 1), make_batch("AN", 2)]
 TEXTS = ["b/000.png", "a/1.png", "a/10.png", "a/2.png", "ä.png", "Z.png", "z.png", "\udc80.png", "日本.png", "c"]
@@ -146,6 +164,23 @@ VARIANTS = {
     "pimo-sampled": partial(PIMO, 50),
     "pimo-max": partial(PIMO, shared_fpr="max"),
 }
+FUNCTIONS: dict[type[Any], Callable[..., Any]] = {
+    AUPRO: functional.aupro,
+    PixelAUROC: functional.pixel_auroc,
+    PixelAveragePrecision: functional.pixel_average_precision,
+    PixelF1Max: functional.pixel_f1_max,
+    ImageAUROC: functional.image_auroc,
+    ImageAveragePrecision: functional.image_average_precision,
+    ImageF1Max: functional.image_f1_max,
+}
+"""The function of each metric beside AUPIMO and PIMO."""
+RANKED: dict[str, Callable[..., Any]] = {
+    **{metric_class.__name__: metric_class for metric_class in FUNCTIONS},
+    "AUPRO by bins": partial(AUPRO, num_bins=2**18),
+    "PixelF1Max by bins": partial(PixelF1Max, num_bins=2**18),
+    "ImageAUROC of 5%": partial(ImageAUROC, "top_5%"),
+}
+METRICS = VARIANTS | RANKED
 STATE_DTYPES = {
     "aupimo_normal_scores": torch.float32,
     "aupimo_max_scores": torch.float32,
@@ -180,6 +215,9 @@ RankFunction = Callable[[int, int, Callable[[str], Any]], Any]
 """What a rank of a group runs: a function of its rank, the size of the group, and a function that takes notes."""
 
 each_variant = pytest.mark.parametrize("make_metric", VARIANTS.values(), ids=VARIANTS.keys())
+each_metric = pytest.mark.parametrize("make_metric", METRICS.values(), ids=METRICS.keys())
+ignoring_uncertainty = pytest.mark.filterwarnings("ignore:.* is uncertain:UserWarning")
+"""A few thousand pixels with two of them in a bin leave a metric uncertain by more than 1e-3."""
 
 
 class Subclass(Tensor):
@@ -193,8 +231,13 @@ def updated(metric: Any, batches: list[Any] = BATCHES) -> Any:
     return metric
 
 
-def by_function(metric: AUPIMO | PIMO, preds: Any, target: Any) -> Any:
-    """Return what the stateless function answers with the settings of the metric."""
+def by_function(metric: Any, preds: Any, target: Any) -> Any:
+    """Return what the stateless function answers with the settings of the metric; by bins, what one update gives."""
+    if getattr(metric, "num_bins", None) is not None:
+        return updated(type(metric)(num_bins=metric.num_bins), [(preds, target)]).compute()
+    if type(metric) in FUNCTIONS:
+        image_score = [metric.image_score] if hasattr(metric, "image_score") else []
+        return FUNCTIONS[type(metric)](preds, target, *image_score)
     shared_fpr = metric.shared_fpr
     if isinstance(metric, PIMO):
         return functional.pimo(preds, target, metric.num_thresholds, shared_fpr=shared_fpr)
@@ -219,12 +262,13 @@ def run_ranks(jobs: Sequence[tuple[RankFunction, int]], timeout: float = 240.0) 
 
     A rank calls `function(rank, world_size, note)`. It calls `note(text)` to say what it is at, which a failure then
     quotes. An error, an abort or a hang of a rank fails the test. All jobs are done by the same processes, one after
-    the other, as the start of a process takes longer than most work.
+    the other, which are forks of one that has imported what takes longer than most work, and runs till the tests end.
     """
     with tempfile.TemporaryDirectory() as folder:
         num_processes = max(world_size for _, world_size in jobs)
+        multiprocessing.set_forkserver_preload(["torchmetrics", "aupimo_torchmetrics", "pytest"])
         args = (jobs, folder, timeout)
-        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="spawn")
+        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="forkserver")
         deadline = time.monotonic() + timeout
         try:
             while not ranks.join(timeout=max(0.1, deadline - time.monotonic())):

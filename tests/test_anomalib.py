@@ -12,11 +12,11 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 import torch
-from helpers import COPIES, FPR_BOUNDS, MAX_ERROR, assert_same, make_batch, run_ranks
+from helpers import COPIES, FPR_BOUNDS, FUNCTIONS, MAX_ERROR, assert_same, make_batch, run_ranks
 from torch import Tensor
 
 import aupimo_torchmetrics
-from aupimo_torchmetrics import functional, vad_metrics
+from aupimo_torchmetrics import vad_metrics
 
 if find_spec("anomalib") is None:
     pytest.skip("needs anomalib", allow_module_level=True)
@@ -65,15 +65,7 @@ def expected(**settings: Any) -> aupimo_torchmetrics.AUPIMO:
     return metric
 
 
-FUNCTIONS = {
-    "AUPRO": functional.aupro,
-    "PixelAUROC": functional.pixel_auroc,
-    "PixelAveragePrecision": functional.pixel_average_precision,
-    "PixelF1Max": functional.pixel_f1_max,
-    "ImageAUROC": functional.image_auroc,
-    "ImageAveragePrecision": functional.image_average_precision,
-    "ImageF1Max": functional.image_f1_max,
-}
+OTHERS = {metric_class.__name__: function for metric_class, function in FUNCTIONS.items()}
 """Metrics beside AUPIMO."""
 
 SETTINGS = [{}, {"num_thresholds": 20_000}, {"shared_fpr": "max"}, {"reduction": "none"}, {"normal_buffer": None}]
@@ -189,16 +181,12 @@ def test_return_average_is_the_reduction() -> None:
             AUPIMO(return_average=average, reduction=reduction)
 
 
-@pytest.mark.parametrize("force", [True, False])
-def test_force_changes_nothing(force: bool) -> None:
-    """`force` has no effect, and a warning says so."""
-    with pytest.warns(UserWarning, match="AUPIMO: `force` changes nothing"):
-        metric = AUPIMO(fpr_bounds=FPR_BOUNDS, force=force)
-    assert_same(updated(metric).compute(), expected().compute())
-
-
-def test_force_is_told_once() -> None:
-    """With Python's usual filter, several metrics say it once."""
+def test_force_changes_nothing_and_is_told_once() -> None:
+    """`force` has no effect, and a warning says so; with Python's usual filter, several metrics say it once."""
+    for force in (True, False):
+        with pytest.warns(UserWarning, match="AUPIMO: `force` changes nothing"):
+            metric = AUPIMO(fpr_bounds=FPR_BOUNDS, force=force)
+        assert_same(updated(metric).compute(), expected().compute())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for prefix in ("a_", "b_", "c_"):
@@ -317,7 +305,7 @@ def test_examples_and_public_names() -> None:
     """The examples of the docstrings hold, and the module names what it gives."""
     assert doctest.testmod(aupimo_torchmetrics.anomalib).failed == 0
     assert doctest.testmod(aupimo_torchmetrics.anomalib).attempted > 5
-    names = {"AUPIMO", "Evaluator", "PerCategory", *FUNCTIONS}
+    names = {"AUPIMO", "Evaluator", "PerCategory", *OTHERS}
     assert {*aupimo_torchmetrics.anomalib.__all__} == names
 
 
@@ -354,13 +342,13 @@ def test_several_processes_agree_with_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric .* was called before:UserWarning")
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_metrics_beside_aupimo_take_batches(name: str) -> None:
     """The metrics beside AUPIMO are named as anomalib's are, score batches, and may pass over some without masks."""
     make = getattr(aupimo_torchmetrics.anomalib, name)
     metric = updated(make(prefix="test_"))
     assert metric.name == f"test_{name}"
-    assert torch.equal(metric.compute(), FUNCTIONS[name](MAPS, MASKS))
+    assert torch.equal(metric.compute(), OTHERS[name](MAPS, MASKS))
     assert updated(make(strict=False), batch_of(masks=None)).compute() is None
 
 

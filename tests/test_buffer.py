@@ -18,9 +18,8 @@ STREAM += [make_batch("N", 51 + i) for i in range(24)]
 DEFECTS = make_batch("AAA", 80)
 
 
-@pytest.mark.parametrize("normal_buffer", [1, 16, 100, 1000])
-@pytest.mark.parametrize("false_alarms_at", [0, 12, 24])
-@pytest.mark.parametrize("images_per_batch", [1, 5])
+@pytest.mark.parametrize(("normal_buffer", "images_per_batch"), [(1, 5), (16, 1), (100, 5), (1000, 1)])
+@pytest.mark.parametrize("false_alarms_at", [0, 24])
 @pytest.mark.parametrize("shared_fpr", ["mean", "max"])
 def test_buffer_is_exact_or_says_so(
     normal_buffer: int, false_alarms_at: int, images_per_batch: int, shared_fpr: str
@@ -71,36 +70,35 @@ def with_a_floor(floor_by: str, **settings: Any) -> AUPIMO:
     return metric
 
 
-@pytest.mark.parametrize("num_thresholds", [None, 20_000])
-@pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
-def test_lower_bound_occurs_and_its_warning_bounds_the_error(floor_by: str, num_thresholds: int | None) -> None:
-    """The worst order of the data does lose scores, none is overstated, and the warning says by how much at most."""
-    metric = with_a_floor(floor_by, num_thresholds=num_thresholds)
-    with pytest.warns(UserWarning, match="AUPIMO is a lower bound.*A score may be up to") as caught:
-        scores = metric.result().aupimos
-    scores = scores[~scores.isnan()]
-    missing = float(str(caught[0].message).split("may be up to ")[1].split(" ")[0])
-    exact = make_aupimo(num_thresholds, normal_buffer=None)
-    expected = updated(exact, worst_order()).result().aupimos[-3:]
-    assert (scores <= expected).all()
-    assert (scores < expected - 0.01).any()
-    # the number in the warning has three digits
-    assert (expected - scores <= missing * 1.005).all()
+@pytest.mark.parametrize(
+    ("floor_by", "num_thresholds"),
+    [("first batch", None), ("first batch", 20_000), ("pruning", 20_000), ("merge", None)],
+)
+def test_the_worst_order_gives_a_lower_bound_and_an_exact_maximum(floor_by: str, num_thresholds: int | None) -> None:
+    """The worst order of the data does lose scores, none is overstated, and the warning says by how much at most.
 
-
-@pytest.mark.parametrize("num_thresholds", [None, 20_000])
-@pytest.mark.parametrize("floor_by", ["first batch", "pruning", "merge"])
-def test_maximum_is_exact_in_the_worst_order(floor_by: str, num_thresholds: int | None) -> None:
-    """Images that follow never lower the largest FPR, so the smallest buffer loses nothing of it."""
-    settings = {"num_thresholds": num_thresholds, "reduction": "none", "shared_fpr": "max"}
-    metric = with_a_floor(floor_by, **settings)
-    assert metric.aupimo_floor > -torch.inf
-    exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()
-    result = metric.result()
-    scores, expected = (aupimos[~aupimos.isnan()] for aupimos in (result.aupimos, exact.aupimos))
-    assert_same(scores, expected)
-    assert result.threshold_bounds == exact.threshold_bounds
-    assert (scores < 0.99).any()
+    Images that follow never lower the largest FPR, so the smallest buffer loses nothing of the maximum.
+    """
+    for shared_fpr in ("mean", "max"):
+        settings: dict[str, Any] = {"num_thresholds": num_thresholds, "shared_fpr": shared_fpr}
+        metric = with_a_floor(floor_by, **settings)
+        assert metric.aupimo_floor > -torch.inf
+        exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()
+        expected = exact.aupimos[-3:]
+        if shared_fpr == "max":
+            result = metric.result()
+            assert_same(result.aupimos[~result.aupimos.isnan()], expected)
+            assert result.threshold_bounds == exact.threshold_bounds
+            assert (expected < 0.99).any()
+            continue
+        with pytest.warns(UserWarning, match="AUPIMO is a lower bound.*A score may be up to") as caught:
+            scores = metric.result().aupimos
+        scores = scores[~scores.isnan()]
+        missing = float(str(caught[0].message).split("may be up to ")[1].split(" ")[0])
+        assert (scores <= expected).all()
+        assert (scores < expected - 0.01).any()
+        # the number in the warning has three digits
+        assert (expected - scores <= missing * 1.005).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -126,18 +124,6 @@ def test_state_stays_small() -> None:
     assert len(torch.cat(metric.aupimo_num_pixels)) == 60
 
 
-@pytest.mark.parametrize("method", ["update", "forward"])
-@pytest.mark.parametrize("num_thresholds", [None, 5000])
-def test_pruned_stream_is_as_good_as_all(method: str, num_thresholds: int | None) -> None:
-    """A stream that is pruned many times scores as all of its maps at once, and little of it is kept."""
-    stream = [make_batch("NANN", seed) for seed in range(20)]
-    metric = make_aupimo(num_thresholds, reduction="none", normal_buffer=16)
-    for preds, target in stream:
-        getattr(metric, method)(preds, target)
-    assert sum(map(len, metric.aupimo_normal_scores)) < 30_000  # of 60,000 normal pixels
-    assert_same(metric.compute(), by_function(metric, *join(stream)), atol=1e-7)  # order of summation
-
-
 def test_mask_scores_below_the_floor_are_counted_and_not_kept() -> None:
     """What cannot add to a score any more is dropped in `update` and in pruning; scores and mask sizes stay."""
     stream = [make_batch("NANN", seed) for seed in range(20)]
@@ -160,7 +146,7 @@ def test_many_updates_leave_few_parts(normal_buffer: int | None) -> None:
     """However many updates there are, an update walks a list of a few hundred parts at most."""
     metric = make_aupimo(reduction="none", normal_buffer=normal_buffer)
     batches = [make_batch("N" if seed % 5 else "A", seed, (12, 9)) for seed in range(60)]
-    for index in range(2000):
+    for index in range(600):
         metric.update(*batches[index % 60], image_ids=[index % 60])
         assert len(metric.aupimo_num_kept) <= 257
     maps, masks = (list(each) for each in zip(*((maps[0], masks[0]) for maps, masks in batches), strict=True))
@@ -181,9 +167,8 @@ def test_a_score_that_is_nan_has_its_reason() -> None:
     assert metric.result().warnings == texts
 
 
-@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
-@pytest.mark.parametrize("num_thresholds", [None, 20_000])
-def test_an_unknown_threshold_is_nan_everywhere(shared_fpr: str, num_thresholds: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_thresholds", "shared_fpr"), [(None, "mean"), (20_000, "mean"), (None, "max")])
+def test_an_unknown_threshold_is_nan_everywhere(num_thresholds: Any, shared_fpr: str, tmp_path: Path) -> None:
     """Thresholds are those of all scores, or NaN with a reason, in a result, its table and its files."""
     settings = {"num_thresholds": num_thresholds, "shared_fpr": shared_fpr}
     exact = updated(make_aupimo(normal_buffer=None, **settings), worst_order()).result()

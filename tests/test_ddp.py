@@ -1,8 +1,8 @@
 """Over several processes the metrics give what one process gives, whatever each of the ranks has seen.
 
-Groups of up to 3 gloo processes play each scenario and each metric at least once, and in the slow part up to 4 play
-every scenario with every metric. The tests compare what each rank noted with what one process notes that is given the
-data of all ranks, rank by rank.
+Groups of 2 and 3 gloo processes play each scenario and each metric at least once, and in the slow part groups of 1 to
+4 play every scenario with every metric. The tests compare what each rank noted with what one process notes that is
+given the data of all ranks, rank by rank.
 """
 
 from __future__ import annotations
@@ -17,33 +17,45 @@ from functools import partial
 from typing import Any
 
 import pytest
-import test_per_category
 import torch
 import torch.distributed as dist
 from helpers import (
     BATCHES,
+    FUNCTIONS,
     MAX_ERROR,
     TEXTS,
     assert_same,
     by_function,
+    ignoring_uncertainty,
     join,
     make_aupimo,
     make_batch,
     make_ragged,
     run_ranks,
-    states_of,
     updated,
 )
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PerCategory, PixelAUROC, PixelF1Max
 
 Update = dict[str, Any]
 Pair = tuple[str, str]
 """Names of a scenario and of a metric."""
 
-WORLD_SIZES = (1, 2, 3, 4)
+pytestmark = ignoring_uncertainty
+
+
+class Categorised(PerCategory):
+    """Each image is of a category that its map tells."""
+
+    def __init__(self) -> None:
+        super().__init__(MetricCollection([make_aupimo(), PixelAUROC(), ImageAUROC()]), ["low", "high", "none"])
+
+    def update(self, preds: Any, target: Any) -> None:
+        """Add a batch."""
+        super().update(preds, target, categories=["high" if each[0, 0] > 0 else "low" for each in preds])
+
 
 METRICS: dict[str, Callable[[], Any]] = {
     "mean": make_aupimo,
@@ -52,7 +64,14 @@ METRICS: dict[str, Callable[[], Any]] = {
     "sampled": partial(make_aupimo, 20_000, reduction="none"),
     "max": partial(make_aupimo, reduction="none", shared_fpr="max", normal_buffer=16),
     "curves": partial(PIMO, 50),
+    "regions": AUPRO,
+    "categories": Categorised,
+    "regions by bins": partial(AUPRO, num_bins=2**12),
+    "pixels by bins": partial(PixelF1Max, num_bins=2**12),
+    "images": partial(ImageAUROC, "top_5%"),
 }
+COLLECTED = [name for name in METRICS if name not in {"curves", "categories"} and "bins" not in name]
+"""Metrics that are tried in a collection."""
 
 
 def batch(classes: str, seed: int, make: Callable[..., Any] = make_batch) -> Update:
@@ -65,6 +84,13 @@ def sampled_share(rank: int, world_size: int) -> list[Update]:
     preds, target = make_batch("NNANA", 5)
     indices = list(DistributedSampler(range(5), world_size, rank, shuffle=False))
     return [{"preds": preds[[i]], "target": target[[i]], "image_ids": torch.tensor([i])} for i in indices]
+
+
+def texts(rank: int, world_size: int) -> list[Update]:
+    """Every `world_size`-th image with a text, padded with the first as a sampler does."""
+    preds, target = join(BATCHES)
+    indices = [*DistributedSampler(range(10), world_size, rank, shuffle=False)][::-1]
+    return [{"preds": preds[[i]], "target": target[[i]], "image_ids": [TEXTS[i]]} for i in indices]
 
 
 def false_alarms_first(rank: int, world_size: int) -> list[Update]:
@@ -87,6 +113,9 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     ],
     "first rank without update": lambda rank, size: [batch("NANA", 0)] if rank or size == 1 else [],
     "last rank without update": lambda rank, size: [batch("NANA", rank)] if rank < size - 1 or size == 1 else [],
+    "half precision on one rank": lambda rank, _: [
+        {"preds": maps.half() if rank else maps, "target": masks} for maps, masks in [make_batch("NAN", rank)]
+    ],
     "an empty batch": lambda rank, _: [batch("", 0)] if rank == 1 else [batch("NANA", rank)],
     "only an empty batch each": lambda _, __: [batch("", 0)],
     "a rank only normal": lambda rank, _: [batch("NN", 0)] if rank == 0 else [batch("NAA", rank)],
@@ -96,6 +125,8 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     "only anomalous": lambda rank, _: [batch("AA", rank)],
     "no update at all": lambda _, __: [],
     "sampler that fills up": sampled_share,
+    "sampler with texts": texts,
+    "texts on one rank": lambda rank, _: texts(0, 1) if rank == 0 else [],
     "one id, other content": lambda rank, _: [{**batch("NANA", rank), "image_ids": torch.arange(4)}],
 }
 
@@ -113,11 +144,17 @@ EXTRA = [batch("NA", 70), batch("AAN", 71), batch("N", 72), batch("ANN", 73)]
 
 def values_of(metric: Any) -> list[Any]:
     """Return the value of a metric, twice, and what its result holds if it has one."""
+    if isinstance(metric, PerCategory):  # one value alone asks all ranks for all
+        mean = dict(metric.items())["mean/PixelAUROC"].compute()
+        return [mean, metric.compute(), {name: result.aupimos for name, result in metric.results().items()}]
     values = [metric.compute(), metric.compute()]
     if isinstance(metric, AUPIMO):
         result = metric.result()
         values += [result.aupimos, torch.tensor([*result.threshold_bounds, result.mean], dtype=torch.float64)]
         values += [] if result.image_ids is None else [result.image_ids]
+        values += [torch.tensor([*"/".join(result.paths or ()).encode("utf-8", "surrogatepass")])]
+    if isinstance(metric, AUPRO):
+        values += [metric.bounds()]
     return [tuple(value) if isinstance(value, tuple) else value for value in values]
 
 
@@ -126,14 +163,16 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
 
     After each of the first updates the metric is pickled and read back.
     """
+    if not isinstance(metric, AUPIMO | PIMO):  # takes no ids
+        updates, more = ([dict([*each.items()][:2]) for each in part] for part in (updates, more))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for update in updates:
             metric.update(**update)
             metric = pickle.loads(pickle.dumps(metric))  # noqa: S301
-        before = copy.deepcopy(states_of(metric))
+        before = copy.deepcopy(metric.metric_state)
         values = values_of(metric)
-        after = copy.deepcopy(states_of(metric))
+        after = copy.deepcopy(metric.metric_state)
         messages = {message for warning in caught if not FOREIGN.search(message := str(warning.message))}
         for update in more:
             metric.update(**update)
@@ -161,16 +200,16 @@ def rank_main(pairs: Sequence[Pair], rank: int, world_size: int, note: Callable[
     notes["false alarms"] = play(METRICS["small buffer"](), false_alarms_first(rank, world_size), [])
     note("collection")
     share = batches_of("evenly", rank, world_size)
-    collection = MetricCollection({name: make() for name, make in METRICS.items() if "curves" not in name})
+    collection = MetricCollection({name: METRICS[name]() for name in COLLECTED})
     notes["collection"] = [dict(updated(collection, share).compute()) for _ in range(2)]
     note("forward, synchronised in each step")
     metric = make_aupimo(reduction="none", dist_sync_on_step=True)
     notes["forward"] = [metric(*each) for each in share] + [metric.compute()]
     note("curves around the bounds")
     metric = updated(make_aupimo(), batches_of("ragged, uneven numbers of updates", rank, world_size))
-    before = copy.deepcopy(states_of(metric))
+    before = copy.deepcopy(metric.metric_state)
     values = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
-    notes["curves"] = [values, before, copy.deepcopy(states_of(metric))]
+    notes["curves"] = [values, before, copy.deepcopy(metric.metric_state)]
     return notes
 
 
@@ -180,81 +219,86 @@ def lose_a_peer(rank: int, world_size: int, note: Callable[[str], Any]) -> Any:
     metric = updated(make_aupimo(reduction="none"), [make_batch("NANA", rank), make_batch("NNA", 10 + rank)])
     if rank == 1:
         return None
-    before = copy.deepcopy(states_of(metric))
+    before = copy.deepcopy(metric.metric_state)
     with pytest.raises(RuntimeError):
         metric.compute()
-    after = copy.deepcopy(states_of(metric))
+    after = copy.deepcopy(metric.metric_state)
     metric._to_sync = False
     return before, after, metric.compute()
 
 
-def score_with_texts(rank: int, world_size: int, note: Any) -> list[Any]:
-    """What a rank answers that saw every `world_size`-th image, padded with the first as a sampler does."""
-    note("texts")
-    preds, target = join(BATCHES)
-    metric, idle, mixed = (make_aupimo(reduction="none") for _ in range(3))
-    for index in [*DistributedSampler(range(10), world_size, rank, shuffle=False)][::-1]:
-        metric.update(preds[index : index + 1], target[index : index + 1], image_ids=[TEXTS[index]])
-    answers = [metric.compute(), metric.result().paths, metric.result().mask_sizes]
-    note("a rank without images")
-    if rank == 0:
-        idle.update(preds, target, image_ids=TEXTS)
-    answers += [idle.compute(), idle.result().paths]
-    note("mixed kinds")
-    mixed.update(*make_batch("NA", rank), image_ids=["a", "b"] if rank else [0, 1])
+def score_mixed_ids(rank: int, world_size: int, note: Any) -> list[Any]:
+    """What a rank answers if one has integers as ids, and the others texts."""
+    note(f"mixed kinds of {world_size}")
+    metric = make_aupimo(reduction="none")
+    metric.update(*make_batch("NA", rank), image_ids=["a", "b"] if rank else [0, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        answers += [mixed.compute(), mixed.result().warnings, mixed.result().image_ids, mixed.result().paths]
-    return answers
+        result = metric.result()
+    return [result.aupimos, result.warnings, result.image_ids, result.paths]
 
 
-UNDEFINED = ("no update at all", "only normal", "only anomalous", "only an empty batch each")
+SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
+    (AUPIMO, {}, {"num_thresholds": 300}, r"`num_thresholds` is 300 and None"),
+    (AUPIMO, {}, {"fpr_bounds": (1e-5, 1e-3)}, r"`fpr_bounds` is \[1e-05, 0.0001\] and \[1e-05, 0.001\]"),
+    (AUPIMO, {"normal_buffer": 16}, {"normal_buffer": None}, "`normal_buffer` is 16 and None"),
+    (AUPIMO, {}, {"reduction": "none"}, "`reduction` is mean and none"),
+    (AUPIMO, {}, {"shared_fpr": "max", "ignore_index": 9}, "`shared_fpr` is max and mean, `ignore_index` is 9"),
+    (PIMO, {}, {"num_thresholds": 9}, "`num_thresholds` is 9 and None"),
+    (AUPRO, {"fpr_limit": 0.1}, {}, "`fpr_limit` is 0.1 and 0.3"),
+    *((each, {}, {"num_bins": 64}, "`num_bins` is 64 and None") for each in [*FUNCTIONS][:4]),
+    *((each, {}, {"image_score": "mean"}, "`image_score` is max and mean") for each in [*FUNCTIONS][4:]),
+]
+
+
+def errors_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> list[str]:
+    """What each metric says to rank `rank` if the ranks have other settings; and whether it goes on."""
+    texts, once = [], [make_batch("NANANANA", 0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for metric_class, *settings, _ in SETTINGS:
+            note(f"{metric_class.__name__} of {world_size}")
+            metric = updated(metric_class(**settings[rank]), once)
+            with pytest.raises(ValueError, match="Expected") as error:
+                metric.compute()
+            texts.append(str(error.value))
+            updated(metric, once)
+        texts.append(str(float(updated(make_aupimo(), once).compute())))  # the same settings are no error
+    return texts
+
+
 UNEVEN = (
     "one size on each rank, uneven numbers of updates",
     "ragged, uneven numbers of updates",
     "first rank without update",
     "last rank without update",
     "sampler that fills up",
+    "sampler with texts",
 )
-
-
-def in_turn(names: Sequence[str], first: int) -> list[Pair]:
-    """Pair each scenario with one metric: the first scenario with the metric at index `first`, and so on in turn."""
-    kinds = list(METRICS)
-    return [(name, kinds[(first + i) % len(kinds)]) for i, name in enumerate(names)]
-
-
-IDS = ("sampler that fills up", "one id, other content")
-ASKED_FOR: list[Pair] = [*((name, "mean") for name in UNDEFINED), *((name, "each image") for name in IDS)]
-"""Pairs in any group: NaN and why, one score for each id in the order of the ids, and a warning of other images."""
-ALL_PAIRS: list[Pair] = [(name, kind) for name in SCENARIOS for kind in METRICS]
+KINDS = [*METRICS]
 SOME_PAIRS: dict[int, list[Pair]] = {
-    1: sorted({*ASKED_FOR, *in_turn(UNEVEN, 0)}),
-    2: sorted({*ASKED_FOR, *in_turn(list(SCENARIOS), 0)}),
-    3: sorted({*ASKED_FOR, *in_turn(UNEVEN, 3)}),
+    2: [*((name, KINDS[i % len(KINDS)]) for i, name in enumerate(SCENARIOS)), ("a rank only anomalous", "categories")],
+    3: [*((name, KINDS[i]) for i, name in enumerate(UNEVEN)), ("last rank without update", "categories")],
 }
-"""Pairs of the fast part for each size of a group: with 2 ranks each scenario and each metric, else the uneven ones."""
+"""Pairs for each size of a group: each scenario and each metric with 2 ranks, and those that are uneven with 3."""
+ALL_PAIRS = {
+    size: [(name, kind) for name in SCENARIOS for kind in KINDS if kind != "categories" or size == 3]
+    for size in (1, 2, 3, 4)
+}
+"""All pairs for each size of a group; those of categories, which gather most, with 3 ranks."""
+
+
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def groups(request: pytest.FixtureRequest) -> list[list[dict[Any, Any]]]:
+    """Return what each rank of each group noted of some or of all pairs."""
+    pairs_of = SOME_PAIRS if request.param == "some" else ALL_PAIRS
+    return run_ranks([(partial(rank_main, pairs), size) for size, pairs in pairs_of.items()], timeout=900)
 
 
 @pytest.fixture(scope="module")
-def some_notes() -> list[list[Any]]:
-    """Return what each rank of each group noted: of some pairs, with texts as ids, and when its peer had left."""
-    pairs = [(partial(rank_main, pairs), size) for size, pairs in SOME_PAIRS.items()]
-    texts = [(score_with_texts, size) for size in SOME_PAIRS]
-    return run_ranks([*pairs, *texts, (test_per_category.score_on_rank, 2), (lose_a_peer, 2)])
-
-
-@pytest.fixture(scope="module")
-def all_notes() -> list[list[Any]]:
-    """Return what each rank of each group noted of all pairs."""
-    return run_ranks([(partial(rank_main, ALL_PAIRS), size) for size in WORLD_SIZES])
-
-
-@pytest.fixture(params=[1, 2, 3, pytest.param(4, marks=pytest.mark.slow)], ids=lambda size: f"{size}ranks")
-def ranks(request: pytest.FixtureRequest) -> list[dict[Any, Any]]:
-    """Return what each rank of one group noted."""
-    notes: list[list[Any]] = request.getfixturevalue("some_notes" if request.param in SOME_PAIRS else "all_notes")
-    return notes[request.param - 1]
+def others() -> list[list[Any]]:
+    """Return what each rank noted with ids of other kinds, with other settings, and when its peer had left."""
+    return run_ranks([(score_mixed_ids, 3), (errors_of_rank, 2), (lose_a_peer, 2)])
 
 
 def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, kind: str) -> None:
@@ -275,88 +319,76 @@ def assert_ranks_agree_with_one_process(ranks: list[dict[Any, Any]], name: str, 
         assert outcome["messages"] == expected["messages"]
 
 
-@pytest.mark.parametrize(
-    ("size", "name", "kind"), [(size, *pair) for size, some in SOME_PAIRS.items() for pair in some]
-)
-def test_ranks_agree_with_one_process(some_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
-    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
-    assert_ranks_agree_with_one_process(some_notes[size - 1], name, kind)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", METRICS)
 @pytest.mark.parametrize("name", SCENARIOS)
-@pytest.mark.parametrize("size", WORLD_SIZES)
-def test_ranks_agree_in_every_scenario(all_notes: list[list[Any]], size: int, name: str, kind: str) -> None:
-    """The same for every scenario with every metric, up to 4 ranks."""
-    assert_ranks_agree_with_one_process(all_notes[size - 1], name, kind)
+def test_ranks_agree_with_one_process(groups: list[list[dict[Any, Any]]], name: str) -> None:
+    """Each rank answers what one process answers, now and after further updates, and has its own states back."""
+    for ranks in groups:
+        for kind in METRICS:
+            if (name, kind) in ranks[0]:
+                assert_ranks_agree_with_one_process(ranks, name, kind)
 
 
-def test_lower_bound_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+def test_lower_bound_over_ranks(groups: list[list[dict[Any, Any]]]) -> None:
     """If one rank has dropped scores that matter, all ranks give lower bounds, and say so."""
-    updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
-    batches = join([tuple(update.values()) for update in updates])
-    exact = by_function(make_aupimo(reduction="none"), *batches)[-2:]
-    for outcomes in ranks:
-        scores = outcomes["false alarms"]["values"][0][-2:]
-        assert (scores < exact).all()
-        assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
+    for ranks in groups:
+        updates = [update for rank in range(len(ranks)) for update in false_alarms_first(rank, len(ranks))]
+        batches = join([tuple(update.values()) for update in updates])
+        exact = by_function(make_aupimo(reduction="none"), *batches)[-2:]
+        for outcomes in ranks:
+            scores = outcomes["false alarms"]["values"][0][-2:]
+            assert (scores < exact).all()
+            assert ["is a lower bound" in message for message in outcomes["false alarms"]["messages"]] == [True]
 
 
-def test_texts_over_ranks(some_notes: list[list[Any]]) -> None:
-    """Texts gather as integers do: every rank has each image once, in the order of the texts, with its path."""
-    preds, target = join(BATCHES)
-    order = sorted(range(10), key=TEXTS.__getitem__)
-    expected = by_function(make_aupimo(reduction="none"), preds[order], target[order])
-    for size in SOME_PAIRS:
-        answers = some_notes[len(SOME_PAIRS) + size - 1]
-        for scores, paths, mask_sizes, idle, idle_paths, *mixed in answers:
-            assert_same(scores, expected)
-            assert_same(idle, expected)
-            assert paths == idle_paths == sorted(TEXTS)
-            assert mask_sizes.tolist() == target[order].flatten(1).sum(1).tolist()
-            mixed_scores, texts, ids, mixed_paths = mixed
-            assert len(mixed_scores) == 2 * size
-            assert ["others texts" in text for text in texts if "few images" not in text] == [True] * (size > 1)
-            assert ids.tolist() == [0, 1, *[-1] * 2 * (size - 1)]
-            assert mixed_paths is None
+def test_mixed_kinds_of_ids_over_ranks(others: list[list[Any]]) -> None:
+    """Where one rank has integers as ids and others texts, all images count, and a warning says why."""
+    for scores, warnings_of_rank, ids, paths in others[0]:
+        assert len(scores) == 6
+        assert sum("others texts" in text for text in warnings_of_rank) == 1
+        assert ids.tolist() == [0, 1, *[-1] * 4]
+        assert paths is None
 
 
-def test_collection_forward_and_curves_over_ranks(ranks: list[dict[Any, Any]]) -> None:
+@pytest.mark.parametrize("group", [0, 1])
+def test_collection_forward_and_curves_over_ranks(groups: list[list[dict[Any, Any]]], group: int) -> None:
     """Metrics in a collection, `forward` with `dist_sync_on_step`, and `AUPIMO.curves` are of the images of all ranks.
 
     They are so after a computation in between too, and each rank has its own states back.
     """
+    ranks = groups[group]
     size = len(ranks)
     shares = [batches_of("evenly", rank, size) for rank in range(size)]
     everything = [each for share in shares for each in share]
     twice = [each for share in shares for each in 2 * share]
-    kinds = [kind for kind in METRICS if "curves" not in kind]
-    collections = [{kind: updated(METRICS[kind](), each).compute() for kind in kinds} for each in (everything, twice)]
+    one = [{kind: updated(METRICS[kind](), each).compute() for kind in COLLECTED} for each in (everything, twice)]
     ragged = [batches_of("ragged, uneven numbers of updates", rank, size) for rank in range(size)]
-    one = updated(make_aupimo(), [each for share in ragged for each in share])
-    curves = [tuple(one.curves()), one.compute(), tuple(one.curves())]
+    metric = updated(make_aupimo(), [each for share in ragged for each in share])
+    curves = [tuple(metric.curves()), metric.compute(), tuple(metric.curves())]
     steps = [join([share[step] for share in shares]) for step in range(2)] + [join(everything)]
     forward = [by_function(make_aupimo(reduction="none"), *each) for each in steps]
     for outcomes in ranks:
-        assert_same(outcomes["collection"], collections, atol=MAX_ERROR)
+        assert_same(outcomes["collection"], one, atol=MAX_ERROR)
         assert_same(outcomes["forward"], forward, atol=MAX_ERROR)
         values, before, after = outcomes["curves"]
         assert_same(values, curves, atol=MAX_ERROR)
         assert_same(after, before)
 
 
-def test_categories_over_ranks(some_notes: list[list[Any]]) -> None:
-    """Two ranks answer of each category what one process answers, though each lacks images of some."""
-    test_per_category.assert_ranks_are_as_one(some_notes[-2])
-
-
-def test_failed_peer_leaves_the_states(some_notes: list[list[Any]]) -> None:
+def test_failed_peer_leaves_the_states(others: list[list[Any]]) -> None:
     """If another process has left when states are gathered, a rank has its own states as before, and can score them."""
-    before, after, value = some_notes[-1][0]
+    before, after, value = others[2][0]
     assert_same(after, before)
     batches = join([make_batch("NANA", 0), make_batch("NNA", 10)])
     assert_same(value, by_function(make_aupimo(reduction="none"), *batches))
+
+
+def test_ranks_with_other_settings_are_told_by_name(others: list[list[Any]]) -> None:
+    """All ranks get an error that names what differs, before any state is gathered, and the metric goes on."""
+    first, second = others[1]
+    assert first == second
+    for text, (*_, expected) in zip(first, SETTINGS, strict=False):
+        assert re.match(f"Expected all processes to have the same settings, but {expected}", text)
+    assert float(first[-1]) == float(updated(make_aupimo(), 2 * [make_batch("NANANANA", 0)]).compute())
 
 
 def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:

@@ -13,7 +13,7 @@ import torch
 from helpers import make_images, score, states_of
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, PixelAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PixelAUROC
 from aupimo_torchmetrics.functional import aupimo, pimo, pixel_auroc
 
 MAPS, MASKS = make_images(0, 2, size=(4, 6))
@@ -25,20 +25,14 @@ Rejected = dict[str, tuple[Any, Any, type[Exception], str]]
 BAD_TENSORS: Rejected = {
     "integer maps": (MASKS.long(), MASKS, TypeError, r"`preds` to be .*scores of dtype float16.*got torch\.int64"),
     "swapped arguments": (MASKS, MAPS, TypeError, r"got torch\.bool.*arguments are swapped"),
-    "complex maps": (MAPS.cfloat(), MASKS, TypeError, r"`preds` to be .*got torch\.complex64"),
     "complex masks": (MAPS, MASKS.cfloat(), TypeError, r"`target` to be bool, integer or floating.*complex64"),
     "one image without batch axis": (MAPS[0], MASKS[0], ValueError, r"\(N, H, W\).*got \(4, 6\).*`preds\[None\]`"),
-    "five axes": (MAPS[None, None], MASKS[None, None], ValueError, r"but got \(1, 1, 2, 4, 6\)"),
     "two channels": (MAPS[None], MASKS[None], ValueError, r"\(N, 1, H, W\), but got \(1, 2, 4, 6\).*amax"),
-    "no channel": (MAPS[:, None][:, :0], MASKS[:, None][:, :0], ValueError, r"\(N, 1, H, W\), but got \(2, 0, 4"),
     "other size": (MAPS, MASKS[:, :3], ValueError, r"the same shape, but got \(2, 4, 6\) and \(2, 3, 6\)"),
-    "other number of images": (MAPS, MASKS[:1], ValueError, r"the same shape, but got \(2, 4, 6\) and \(1, 4, 6\)"),
     "labels of images": (MAPS, torch.tensor([0, 1]), ValueError, r"`target` to be masks.*shape \(2,\)\. Labels"),
-    "labels in a column": (MAPS, torch.tensor([[0], [1]]), ValueError, r"`target` to be masks.*got shape \(2, 1\)"),
     "no rows": (MAPS[:, :0], MASKS[:, :0], ValueError, r"maps with pixels in them, but got shape \(2, 0, 6\)"),
     "NaN in a map": (WITH_NAN, MASKS, ValueError, r"hold no NaN, but got NaN in 1 of the maps.*nan_to_num"),
     "masks of 255": (MAPS, MASKS.byte() * 255, ValueError, r"values: 255\. .*`target > 0`.*`ignore_index`"),
-    "negative mask": (MAPS, -MASKS.long(), ValueError, r"only 0 and 1"),
     "NaN in a mask": (MAPS, WITH_NAN * 0, ValueError, r"only 0 and 1"),
     "other value in one pixel": (MAPS, MASKS.byte().index_fill(2, torch.tensor([5]), 2), ValueError, r"only 0 and 1"),
 }
@@ -51,9 +45,7 @@ BAD_LAYOUTS: Rejected = {
 }
 BAD_LISTS: Rejected = {
     "tensor and list": (MAPS, LIST_OF_MASKS, TypeError, r"both tensors or both lists.*got Tensor and list"),
-    "list and tensor": (LIST_OF_MAPS, MASKS, TypeError, r"both tensors or both lists.*got list and Tensor"),
     "nothing": (None, None, TypeError, r"`preds` to be a tensor or a list of tensors, but got NoneType"),
-    "no maps": (None, MASKS, TypeError, r"got NoneType and Tensor"),
     "a name": ("maps.png", LIST_OF_MASKS, TypeError, r"`preds` to be a tensor or a list of tensors, but got str"),
     "an iterator": (iter(LIST_OF_MAPS), LIST_OF_MASKS, TypeError, r"`preds` to be a tensor or a list of tensors, but"),
     "lists of numbers": ([1.0, 2.0], [0, 1], TypeError, r"hold tensors, but got float and int"),
@@ -62,14 +54,11 @@ BAD_LISTS: Rejected = {
     "other size in a list": (LIST_OF_MAPS, [MASKS[0], MASKS[1, :3]], ValueError, r"got \(4, 6\) and \(3, 6\)"),
     "integers in a list": ([MAPS[0], MAPS[1].int()], LIST_OF_MASKS, TypeError, r"got torch\.int32"),
     "no pixels in a list": ([MAPS[0], MAPS[1, :0]], [MASKS[0], MASKS[1, :0]], ValueError, r"pixels in them.*\(0, 6\)"),
-    "NaN in a list": (list(WITH_NAN), LIST_OF_MASKS, ValueError, r"hold no NaN, but got NaN in 1 of the maps"),
-    "other values in a list": (LIST_OF_MAPS, [MASKS[0], MASKS[1].int() * 3], ValueError, r"only 0 and 1"),
 }
 BAD_IMAGES = BAD_TENSORS | BAD_LAYOUTS | BAD_LISTS
 
 BAD_IDS: dict[str, tuple[Any, type[Exception], str]] = {
     "too few": ([1], ValueError, r"one id for each of .*2 images, but got shape \(1,\)"),
-    "too many": ([1, 2, 3], ValueError, r"one id for each of .*2 images, but got shape \(3,\)"),
     "two axes": (torch.tensor([[1], [2]]), ValueError, r"one id for each of .*2 images, but got shape \(2, 1\)"),
     "one text": ("ab", TypeError, r"`image_ids` to be a list .*, but got the single text 'ab'"),
     "empty text": (["a.png", ""], ValueError, r"`image_ids` to be texts that are not empty"),
@@ -78,20 +67,16 @@ BAD_IDS: dict[str, tuple[Any, type[Exception], str]] = {
     "negative": ([3, -1], ValueError, r"`image_ids` to be 0 or larger"),
     "floating": ([1.0, 2.0], TypeError, r"`image_ids` to be integers, but got torch\.float32"),
     "bool": ([True, False], TypeError, r"`image_ids` to be integers, but got torch\.bool"),
-    "complex": (torch.tensor([1j, 2j]), TypeError, r"`image_ids` to be integers, but got torch\.complex64"),
 }
 
 BAD_SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "fpr_bounds": [
         (0.1, TypeError, r"to be a pair of numbers \(lower, upper\), but got float"),
-        (None, TypeError, r"to be a pair of numbers .*but got NoneType"),
         ("ab", TypeError, r"to be a pair of numbers .*but got str"),
         ({1e-5, 1e-4}, TypeError, r"to be a pair of numbers .*but got set"),
-        ((), ValueError, r"to be a pair .*but got 0 values"),
         ((1e-5, 1e-4, 1e-3), ValueError, r"to be a pair .*but got 3 values"),
         (("1e-5", "1e-4"), TypeError, r"to hold two numbers, but got a str"),
         ((False, True), TypeError, r"to hold two numbers, but got a bool"),
-        ((1e-5j, 1e-4), TypeError, r"to hold two numbers, but got a complex"),
         ((1e-4, 1e-5), ValueError, r"0 < lower < upper <= 1, but got \(0\.0001, 1e-05\); they are in reverse order"),
         ((1e-4, 1e-4), ValueError, r"0 < lower < upper <= 1, but got \(0\.0001, 0\.0001\)\. The paper"),
         *((bad, ValueError, r"0 < lower < upper <= 1") for bad in ((0.0, 1e-4), (1e-5, 1.0000001), (math.nan, 1e-4))),
@@ -120,7 +105,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 SETTINGS_OF_CALLS = [
     (name, setting) for name, call in CALLS.items() for setting in signature(call).parameters if setting in BAD_SETTINGS
 ]
-METRICS: list[Any] = [AUPIMO(), PIMO(), PixelAUROC(), AUPRO(num_bins=16)]
+METRICS: list[Any] = [AUPIMO(), PIMO(), PixelAUROC(), AUPRO(num_bins=16), ImageAUROC()]
 for each in METRICS:
     each.update(MAPS, MASKS)
 RESULT = score(MAPS, MASKS, (0.05, 0.5))
@@ -147,12 +132,12 @@ def test_images_are_rejected(preds: Any, target: Any, error: type[Exception], me
 
 
 @pytest.mark.parametrize(("image_ids", "error", "message"), BAD_IDS.values(), ids=BAD_IDS.keys())
-@pytest.mark.parametrize("images", [(MAPS, MASKS), (LIST_OF_MAPS, LIST_OF_MASKS)], ids=["tensor", "list"])
-def test_metrics_reject_image_ids(images: Any, image_ids: Any, error: type[Exception], message: str) -> None:
+def test_metrics_reject_image_ids(image_ids: Any, error: type[Exception], message: str) -> None:
     """Ids are one integer of at least 0 for each image; a batch with wrong ids is not half taken."""
     metric = AUPIMO()
-    with pytest.raises(error, match=f"^Expected .*{message}"):
-        metric.update(*images, image_ids)
+    for images in ((MAPS, MASKS), (LIST_OF_MAPS, LIST_OF_MASKS)):
+        with pytest.raises(error, match=f"^Expected .*{message}"):
+            metric.update(*images, image_ids)
     assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 9
     assert float(metric.aupimo_floor) == -math.inf
 
@@ -172,30 +157,21 @@ def test_unknown_keywords_are_rejected(call: Callable[..., Any]) -> None:
         call(num_threshs=3)
 
 
-@pytest.mark.parametrize("setting", ["reduction", "shared_fpr", "normal_buffer", "ignore_index", "validate_args"])
-def test_settings_after_the_bounds_are_by_keyword_only(setting: str) -> None:
+def test_settings_after_the_bounds_are_by_keyword_only() -> None:
     """A third positional setting is an error, so that none is mistaken for another."""
-    assert setting in (AUPIMO.__init__.__kwdefaults__ or {})
     with pytest.raises(TypeError, match="positional argument"):
         AUPIMO(None, (1e-5, 1e-4), "mean")
 
 
-@pytest.mark.parametrize("fpr", [0.0, -0.1, 0.51, math.nan])
-def test_threshold_at_rejects_an_fpr_that_is_not_known(fpr: float) -> None:
-    """Thresholds are known for shared FPRs above 0 up to the upper bound."""
-    with pytest.raises(ValueError, match=r"^Expected `fpr` to be in \(0, 0\.5\], but got"):
-        RESULT.threshold_at(fpr)
-
-
-BAD_MAPS: list[tuple[Any, type[Exception], str]] = [
-    (MASKS[0], TypeError, r"`anomaly_map` to be a floating point tensor, but got torch\.bool"),
-    (MAPS[0].numpy(), TypeError, "`anomaly_map` to be a floating point tensor, but got ndarray"),
-    (WITH_NAN[1], ValueError, "`anomaly_map` to hold no NaN"),
-]
-
-
-@pytest.mark.parametrize(("anomaly_map", "error", "message"), BAD_MAPS)
-def test_pixel_aupimo_rejects_maps(anomaly_map: Any, error: type[Exception], message: str) -> None:
-    """A map of contributions needs a floating map without NaN."""
-    with pytest.raises(error, match=f"^Expected {message}"):
-        RESULT.pixel_aupimo(anomaly_map)
+def test_results_reject_what_is_not_known_or_no_map() -> None:
+    """Thresholds are known for FPRs above 0 up to the upper bound; a map of contributions needs a floating map."""
+    for fpr in (0.0, -0.1, 0.51, math.nan):
+        with pytest.raises(ValueError, match=r"^Expected `fpr` to be in \(0, 0\.5\], but got"):
+            RESULT.threshold_at(fpr)
+    for anomaly_map, error, message in (
+        (MASKS[0], TypeError, r"to be a floating point tensor, but got torch\.bool"),
+        (MAPS[0].numpy(), TypeError, "to be a floating point tensor, but got ndarray"),
+        (WITH_NAN[1], ValueError, "to hold no NaN"),
+    ):
+        with pytest.raises(error, match=f"^Expected `anomaly_map` {message}"):
+            RESULT.pixel_aupimo(anomaly_map)

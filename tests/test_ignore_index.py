@@ -18,17 +18,19 @@ import torch
 from helpers import (
     AS_TWO,
     MAX_ERROR,
-    VARIANTS,
+    METRICS,
+    RANKED,
     Batch,
     assert_same,
     by_function,
+    ignoring_uncertainty,
     make_batch,
     make_ragged,
     updated,
 )
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.functional import aupimo, aupro, pimo
 
 IGNORED = 255
@@ -36,7 +38,6 @@ WIDE_BOUNDS = (2e-3, 1e-2)
 """Bounds that one normal image of 1000 pixels resolves even if a third of its pixels is ignored."""
 
 make_metric = partial(AUPIMO, fpr_bounds=WIDE_BOUNDS, reduction="none", ignore_index=IGNORED)
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 ignore_few_pixels = pytest.mark.filterwarnings("ignore:AUPIMO is uncertain", "ignore:AUPIMO may be inaccurate")
 
 
@@ -74,17 +75,31 @@ def expected_of(metric: Any, batches: list[Any] = BATCHES) -> Any:
     return by_function(metric, [m for maps, _ in parts for m in maps], [k for _, masks in parts for k in masks])
 
 
-@each_variant
-@pytest.mark.parametrize("batches", [BATCHES, RAGGED], ids=["one size", "lists of several sizes"])
+@pytest.mark.parametrize("kind", [kind for kind in METRICS if "AUPRO" not in kind])  # of which regions would change
 @ignore_few_pixels
-def test_scores_are_those_of_the_other_pixels(variant: Any, batches: list[Any]) -> None:
+@ignoring_uncertainty
+def test_scores_are_those_of_the_other_pixels(kind: str) -> None:
     """Whatever the metric, its settings and the sizes of images, it answers as if ignored pixels were not there."""
-    metric = updated(variant(ignore_index=IGNORED), batches)
-    assert_same(metric.compute(), expected_of(metric, batches), atol=MAX_ERROR)
+    for batches in (BATCHES, RAGGED):
+        metric = updated(METRICS[kind](ignore_index=IGNORED), batches)
+        assert_same(metric.compute(), expected_of(metric, batches), atol=MAX_ERROR)
 
 
-@pytest.mark.parametrize("num_thresholds", [None, 20_000])
-@pytest.mark.parametrize("shared_fpr", ["mean", "max"])
+@pytest.mark.parametrize("kind", RANKED)
+@ignoring_uncertainty
+def test_ranked_metrics_skip_an_image_without_any_other_pixel(kind: str) -> None:
+    """One warning says how many and why, and the value stays; rows of ignored pixels count in no region."""
+    (maps, target), metric = BATCHES[0], RANKED[kind](ignore_index=IGNORED)
+    marked = (target == 1).long().index_fill(1, torch.arange(5), IGNORED)
+    metric.update(maps, marked)
+    expected = by_function(metric, maps[:, 5:], target[:, 5:] == 1)
+    assert_same(metric.compute(), expected)
+    with pytest.warns(UserWarning, match=f"^{type(metric).__name__} does not count every image. 1 of the images"):
+        metric.update(maps[:1], torch.full_like(target[:1], IGNORED))
+    assert_same(metric.compute(), expected)
+
+
+@pytest.mark.parametrize(("num_thresholds", "shared_fpr"), [(None, "max"), (20_000, "mean")])
 @ignore_few_pixels
 def test_functions_agree_with_the_metrics(num_thresholds: int | None, shared_fpr: str) -> None:
     """The functions ignore the same pixels, in tensors and in arrays."""
@@ -104,15 +119,14 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("value", "dtype"), VALUES, ids=str)
 @pytest.mark.parametrize("of_maps", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(("value", "dtype"), VALUES, ids=str)
 @ignore_few_pixels
-def test_values_and_dtypes(value: int, dtype: torch.dtype, of_maps: torch.dtype, as_list: bool) -> None:
+def test_values_and_dtypes(value: int, dtype: torch.dtype, of_maps: torch.dtype) -> None:
     """Any integer but 0 and 1 may be ignored, in targets of any dtype that holds it, of maps in any precision."""
     maps, target = with_ignored(make_batch("NANA", 0), 0, value, dtype)
     batch = maps.to(of_maps), target
-    for normal_buffer in (16, None):
+    for normal_buffer, as_list in ((16, of_maps.itemsize == 2), (None, of_maps.itemsize > 2)):
         metric = make_metric(ignore_index=np.int64(value), normal_buffer=normal_buffer)
         metric.update(*map(list, batch)) if as_list else metric.update(*batch)
         expected = by_function(metric, *without_ignored(batch, value)).float()
@@ -137,9 +151,9 @@ def test_infinite_scores_may_be_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "batch_size", "upper", "share"), [((25, 40), 8, 1e-2, 0.5), ((128, 128), 32, 1e-3, 0.05)]
+    ("size", "batch_size", "upper", "share", "normal_buffer"),
+    [((25, 40), 8, 1e-2, 0.5, 64), ((128, 128), 32, 1e-3, 0.05, 1)],
 )
-@pytest.mark.parametrize("normal_buffer", [1, 64])
 def test_few_scores_are_kept(
     size: tuple[int, int], batch_size: int, upper: float, share: float, normal_buffer: int
 ) -> None:
@@ -170,8 +184,9 @@ def test_a_mask_of_which_every_pixel_is_ignored_is_no_mask() -> None:
 
 
 @pytest.mark.parametrize("several", [{}, AS_TWO], ids=["one process", "as two"])
-@pytest.mark.parametrize("as_list", [False, True])
-@pytest.mark.parametrize("ids", [None, [7, 3, 9, 1], torch.tensor([7, 3, 9, 1]), ["d", "b", "a", "c"]], ids=str)
+@pytest.mark.parametrize(
+    ("ids", "as_list"), [(None, True), ([7, 3, 9, 1], False), (torch.tensor([7, 3, 9, 1]), True), ([*"dbac"], False)]
+)
 def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool, several: dict[str, Any]) -> None:
     """One warning says how many and why; the ids of the others stay with their images, also if states are gathered."""
     maps, target = (each.clone() for each in BATCHES[0])
@@ -194,8 +209,7 @@ def test_an_image_without_any_other_pixel_is_skipped(ids: Any, as_list: bool, se
         assert len(pimo(*arguments, 5, image_ids=ids, ignore_index=IGNORED).per_image_tprs) == 2
 
 
-@pytest.mark.parametrize("ids", [None, [1, 2, 3, 4], ["a", "b", "c", "d"]], ids=str)
-@pytest.mark.parametrize("method", ["update", "forward"])
+@pytest.mark.parametrize(("method", "ids"), [("update", None), ("forward", range(4)), ("update", [*"abcd"])])
 def test_a_batch_without_any_other_pixel(ids: Any, method: str) -> None:
     """It adds nothing, and what came before and comes after counts, with ids of either kind."""
     maps, target = BATCHES[0]
@@ -209,18 +223,6 @@ def test_a_batch_without_any_other_pixel(ids: Any, method: str) -> None:
         copy.deepcopy(metric).compute()
     metric.update(maps, target, [5, 6, 7, 8])
     assert_same(metric.compute(), expected_of(metric, BATCHES[:1]))
-
-
-@pytest.mark.parametrize("other", [None, 254, -1, 255 + 2**16, 255 + 2**32])
-def test_states_of_another_value_are_refused(other: int | None) -> None:
-    """Metrics that ignored other pixels are not merged, and their saved states are not loaded."""
-    metric, source = updated(make_metric(), BATCHES), make_metric(ignore_index=other)
-    source.persistent(True)
-    before = copy.deepcopy(metric.metric_state)
-    for call, states in ((metric.merge_state, source), (metric.load_state_dict, source.state_dict())):
-        with pytest.raises(ValueError, match="the same `normal_buffer`, upper FPR bound and `ignore_index`"):
-            call(states)
-    assert_same(metric.metric_state, before)
 
 
 def test_ignored_pixels_part_regions() -> None:
@@ -256,9 +258,9 @@ BAD_VALUES = [
 ]
 
 
-@pytest.mark.parametrize("call", [AUPIMO, PIMO, *(partial(each, *BATCHES[0]) for each in (aupimo, pimo, aupro))])
-@pytest.mark.parametrize(("value", "error", "message"), BAD_VALUES)
-def test_setting_is_checked(call: Any, value: Any, error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize("call", [*METRICS.values(), *(partial(each, *BATCHES[0]) for each in (aupimo, pimo, aupro))])
+def test_setting_is_checked(call: Any) -> None:
     """A value that cannot be ignored is refused by every metric and function."""
-    with pytest.raises(error, match=f"^Expected `ignore_index` to be .*{message}"):
-        call(ignore_index=value)
+    for value, error, message in BAD_VALUES:
+        with pytest.raises(error, match=f"^Expected `ignore_index` to be .*{message}"):
+            call(ignore_index=value)

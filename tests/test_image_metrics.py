@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
 import torch
-from helpers import BATCHES, COPIES, Batch, assert_same, join, make_batch, make_ragged, states_of, updated
+from helpers import BATCHES, FUNCTIONS, assert_same, join, make_batch, make_ragged, states_of, updated
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import ImageAUROC, ImageAveragePrecision, ImageF1Max, functional
 
-FUNCTIONS: dict[type[Any], Callable[..., Any]] = {
-    ImageAUROC: functional.image_auroc,
-    ImageAveragePrecision: functional.image_average_precision,
-    ImageF1Max: functional.image_f1_max,
-}
+THREE = [ImageAUROC, ImageAveragePrecision, ImageF1Max]
 SHARES = {"max": 0.0, "mean": 1.0, "top_5%": 0.05}
-each_metric = pytest.mark.parametrize("metric_class", FUNCTIONS)
-each_score = pytest.mark.parametrize("image_score", SHARES)
+each_metric = pytest.mark.parametrize("metric_class", THREE)
 
 
 def score_of(scores: Any, image_score: str) -> float:
@@ -46,10 +38,10 @@ def expected(preds: Any, target: Any, image_score: str, ignore_index: int = -1) 
             are_anomalous.append(bool((np.asarray(mask)[is_counted] == 1).any()))
     arrays = np.array(scores), np.array(are_anomalous)
     functions = (reference.auroc, reference.average_precision, lambda *of: reference.f1_max(*of)[0])
-    return {each: function(*arrays) for each, function in zip(FUNCTIONS, functions, strict=True)}
+    return {each: function(*arrays) for each, function in zip(THREE, functions, strict=True)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(seed=st.integers(0, 2**31), classes=st.text("NA", max_size=9), image_score=st.sampled_from([*SHARES]))
 def test_values_are_those_of_the_definition(seed: int, classes: str, image_score: str) -> None:
     """Of images of any sizes, with ties and ignored pixels, the values are those of slow loops, in any batches."""
@@ -58,15 +50,15 @@ def test_values_are_those_of_the_definition(seed: int, classes: str, image_score
     maps = [each.mul(2).round() if seed % 2 else each.half() for each in maps]
     marked = [torch.where(torch.rand(mask.shape, generator=random) < 0.2, 255, mask.long()) for mask in masks]
     wanted = expected(maps, marked, image_score, 255)
-    for metric_class, function in FUNCTIONS.items():
+    for metric_class in THREE:
         metric = metric_class(image_score, ignore_index=255)
         cut = seed % (len(maps) + 1)
         updated(metric, [(maps[:cut], marked[:cut]), (maps[cut:], marked[cut:])])
         assert float(metric.compute()) == pytest.approx(wanted[metric_class], abs=1e-7)
-        assert_same(metric.compute(), function(maps, marked, image_score, ignore_index=255))
+        assert_same(metric.compute(), FUNCTIONS[metric_class](maps, marked, image_score, ignore_index=255))
 
 
-@each_score
+@pytest.mark.parametrize("image_score", SHARES)
 def test_values_are_those_of_scikit_learn(image_score: str) -> None:
     """AUROC and average precision equal scikit-learn's, if it is installed."""
     sklearn = pytest.importorskip("sklearn.metrics")
@@ -76,22 +68,6 @@ def test_values_are_those_of_scikit_learn(image_score: str) -> None:
     values = sklearn.roc_auc_score(labels, scores), sklearn.average_precision_score(labels, scores)
     assert functional.image_auroc(preds, target, image_score) == pytest.approx(values[0], abs=1e-7)
     assert functional.image_average_precision(preds, target, image_score) == pytest.approx(values[1], abs=1e-7)
-
-
-@each_metric
-@each_score
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_metrics_are_the_functions(metric_class: type[Any], image_score: str, dtype: torch.dtype) -> None:
-    """A metric gives the value of the function for all batches at once, as tensors, lists and arrays."""
-    batches: list[Batch] = [(preds.to(dtype), target) for preds, target in [*BATCHES, make_batch("", 3)]]
-    value = updated(metric_class(image_score), batches).compute()
-    preds, target = join(batches)
-    assert value.dtype == torch.float32
-    assert_same(value, FUNCTIONS[metric_class](preds, target, image_score))
-    arrays = FUNCTIONS[metric_class](preds.float().numpy(), target.numpy(), image_score)
-    assert arrays.dtype == np.float32
-    assert_same(torch.from_numpy(arrays), value)
-    assert_same(FUNCTIONS[metric_class](list(preds[:, None]), list(target), image_score), value)
 
 
 @each_metric
@@ -109,36 +85,26 @@ def test_undefined_values_are_nan(metric_class: type[Any]) -> None:
 
 
 @each_metric
-def test_wrong_settings_and_batches_are_errors(metric_class: type[Any]) -> None:
-    """A wrong setting is named; of a batch with a wrong value nothing is kept, and ignored images are told."""
+def test_wrong_settings_are_errors(metric_class: type[Any]) -> None:
+    """A wrong setting is named."""
     for wrong in ("median", "top_101%", "top_%"):
         with pytest.raises(ValueError, match="`image_score` to be 'max', 'mean' or a share as 'top_1%', but got"):
             metric_class(wrong)
     with pytest.raises(ValueError, match="Unexpected keyword arguments"):
         metric_class(top=1)
-    metric = updated(metric_class(ignore_index=255))
-    value = metric.compute()
-    preds, target = make_batch("NA", 9)
-    for maps, masks in ((preds.index_fill(1, torch.tensor(3), math.nan), target), (preds, target.long() + 1)):
-        with pytest.raises(ValueError, match=r"Expected `(preds|target)` to hold"):
-            metric.update(maps, masks)
-        assert_same(metric.compute(), value)
-    with pytest.warns(UserWarning, match=f"{metric_class.__name__} does not count every image. 1 of the images"):
-        metric.update(preds[:1], torch.full_like(target[:1], 255, dtype=torch.long))
-    assert_same(metric.compute(), value)
 
 
 def test_three_keep_their_states_once() -> None:
     """Together they are one group, apart from those of another score of an image; five bytes are kept of an image."""
-    collection = MetricCollection([each() for each in FUNCTIONS])
+    collection = MetricCollection([each() for each in THREE])
     collection.add_metrics({"mean": ImageAUROC("mean"), "ignoring": ImageAUROC(ignore_index=9)})
     updated(collection, BATCHES)
     groups = sorted(sorted(each) for each in collection.compute_groups.values())
-    assert groups == [sorted(each.__name__ for each in FUNCTIONS), ["ignoring"], ["mean"]]
+    assert groups == [sorted(each.__name__ for each in THREE), ["ignoring"], ["mean"]]
     preds, target = join(BATCHES)
     values = collection.compute()
-    for metric_class, function in FUNCTIONS.items():
-        assert_same(values[metric_class.__name__], function(preds, target))
+    for metric_class in THREE:
+        assert_same(values[metric_class.__name__], FUNCTIONS[metric_class](preds, target))
     assert_same(values["mean"], functional.image_auroc(preds, target, "mean"))
     states = states_of(collection["ImageAUROC"])
     assert sum(part.nbytes for name in states if "image" in name for part in states[name]) == 5 * len(preds)
@@ -153,48 +119,3 @@ def test_the_threshold_reaches_the_highest_f1() -> None:
     assert (result.value, result.threshold) == (pytest.approx(wanted[0]), wanted[1])
     value, threshold = functional.image_f1_max(preds, target, return_threshold=True)
     assert (float(value), float(threshold)) == (pytest.approx(wanted[0]), wanted[1])
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torchmetrics still tests it
-@pytest.mark.filterwarnings("ignore:This property will be removed in 2.0.0:DeprecationWarning")  # one of torchmetrics
-@each_metric
-def test_life_of_a_metric(metric_class: type[Any]) -> None:
-    """Copies, saved states, merged states, casts, scripting and forward give the value of all batches."""
-    metric = updated(metric_class())
-    value = metric.compute()
-    for copied in COPIES.values():
-        assert_same(copied(metric).compute(), value)
-    assert metric.state_dict() == {}
-    loaded = metric_class()
-    for each in (metric, loaded):
-        each.persistent(mode=True)
-    loaded.load_state_dict(pickle.loads(pickle.dumps(metric.state_dict())))  # noqa: S301
-    merged = updated(metric_class(), BATCHES[1:])
-    merged.merge_state(updated(metric_class(), BATCHES[:1]))
-    with pytest.raises(ValueError, match="the same `image_score` and `ignore_index`"):
-        merged.merge_state(metric_class("mean"))
-    forward = metric_class()
-    of_batches = [forward(*batch) for batch in BATCHES]
-    assert_same(of_batches, [updated(metric_class(), [batch]).compute() for batch in BATCHES])
-    for each in (loaded, merged, forward, updated(metric_class(compute_on_cpu=True)), metric.half(), metric.double()):
-        assert_same(each.compute(), value)
-    torch.jit.script(metric_class())
-    with pytest.raises(RuntimeError, match="Can't change const"):
-        metric.higher_is_better = False
-    assert metric.plot(value)[0] is not None
-    metric.reset()
-    updated(metric, BATCHES[:1])
-    assert_same(metric.compute(), of_batches[0])
-    with torch.inference_mode():
-        inferred = updated(metric_class())
-    assert_same(updated(inferred, BATCHES[:1]).compute(), updated(metric_class(), [*BATCHES, BATCHES[0]]).compute())
-
-
-def test_plain_tensors_are_kept() -> None:
-    """What is kept holds neither the maps nor their gradient."""
-    preds, target = make_batch("NANA", 0)
-    metric = updated(ImageAUROC(), [(preds.clone().requires_grad_(), target)])
-    assert not metric(preds.requires_grad_(), target).requires_grad
-    assert all(
-        type(part) is Tensor and not part.requires_grad for parts in states_of(metric).values() for part in parts
-    )

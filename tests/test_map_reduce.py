@@ -1,14 +1,17 @@
 """Shards of a data set, scored by workers and merged, give what one pass over all of it gives.
 
 What a worker returns, the states or the metric itself, is pickled or taken apart in transport, so any engine that maps
-will do. Tried are `multiprocessing` and, in the slow part and where it is installed, Dask.
+will do. Tried are the pickles of `multiprocessing`, in the slow part two of its processes, and Dask where it is
+installed.
 """
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -59,6 +62,16 @@ def merge(kind: str, parts: Sequence[Any]) -> Any:
     return metric
 
 
+@pytest.fixture
+def pickles() -> Map:
+    """Map here, and send work and answers as `multiprocessing` does."""
+
+    def sent(item: Any) -> Any:
+        return pickle.loads(ForkingPickler.dumps(item))  # noqa: S301
+
+    return lambda work, items: [sent(sent(work)(sent(item))) for item in items]
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Map]:
     """Map in two processes of `multiprocessing`."""
@@ -74,16 +87,14 @@ def dask() -> Iterator[Map]:
         yield lambda work, items: client.gather(client.map(work, items, pure=False))
 
 
-@pytest.fixture(params=["processes", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.fixture(params=["pickles", *(pytest.param(name, marks=pytest.mark.slow) for name in ("processes", "dask"))])
 def map_shards(request: pytest.FixtureRequest) -> Map:
     """Return the way to map of each engine."""
-    engine: Map = request.getfixturevalue(request.param)
-    return engine
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")  # of the sampled variant
-@pytest.mark.parametrize("with_ids", [False, True], ids=["in order", "by ids"])
-@pytest.mark.parametrize("form", ["states", "metric"])
+@pytest.mark.parametrize(("form", "with_ids"), [("states", True), ("metric", False)], ids=["states", "metric"])
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_merged_shards_score_as_one_pass(map_shards: Map, kind: str, form: str, with_ids: bool) -> None:
     """Shards, updated in other processes and merged, give scores and curves of all images once, in their order."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,9 @@ from helpers import (
     assert_dtypes,
     assert_same,
     by_function,
+    each_metric,
     each_variant,
+    ignoring_uncertainty,
     join,
     make_aupimo,
     make_batch,
@@ -26,7 +26,7 @@ from helpers import (
 )
 from torch import Tensor
 
-from aupimo_torchmetrics import PixelAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC
 
 FORMS: dict[str, Callable[[Tensor], Any]] = {
     "tensor": Tensor.clone,
@@ -34,29 +34,41 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "subclass": lambda images: images.as_subclass(Subclass),
     "array": Tensor.numpy,
     "array with a channel": lambda images: images[:, None].numpy(),
-    "array of another layout": lambda images: np.asfortranarray(images.numpy()),
+    "array in Fortran order": lambda images: np.asfortranarray(images.numpy()),
+    "read-only array": lambda images: np.broadcast_to(images.numpy(), images.shape),
+    "array of negative strides": lambda images: images.numpy()[:, ::-1, ::-1].copy()[:, ::-1, ::-1],
+    "array of another byte order": lambda images: images.numpy().astype(images.numpy().dtype.newbyteorder()),
+    "transposed array": lambda images: images.mT.contiguous().numpy().transpose(0, 2, 1),
 }
 LISTS: dict[str, Callable[[Tensor], Any]] = {
     "list": list,
     "tuple": tuple,
     "list with a channel": lambda images: [*images[:, None]],
     "list of arrays": lambda images: [*images.numpy()],
+    "list of arrays of another byte order": lambda images: [*FORMS["array of another byte order"](images)],
 }
 
 
-@pytest.mark.parametrize(("of_maps", "of_masks"), [*product(FORMS, FORMS), *product(LISTS, LISTS)])
-def test_forms_of_a_batch(of_maps: str, of_masks: str) -> None:
+def pairs_of(forms: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Each form for maps with the same for masks, and with the next one."""
+    found = [*forms.values()]
+    return [*zip(found, found, strict=True), *zip(found, [*found[1:], found[0]], strict=True)]
+
+
+@pytest.mark.parametrize("metric", [make_aupimo(reduction="none"), AUPRO(), ImageAUROC()])
+def test_forms_of_a_batch(metric: Any) -> None:
     """Tensors and arrays, with an axis of one channel or without, and lists of these mean the same batch."""
-    (preds, target), forms = join(BATCHES), FORMS | LISTS
-    for metric in (make_aupimo(reduction="none"), PixelAUROC()):
-        expected = copy.deepcopy(metric)
-        expected.update(preds, target)
-        metric.update(target=forms[of_masks](target[:3]), preds=forms[of_maps](preds[:3]))
+    preds, target = join(BATCHES)
+    expected = by_function(metric, preds, target)
+    for of_maps, of_masks in (*pairs_of(FORMS), *pairs_of(LISTS)):
+        metric.reset()
+        metric.update(target=of_masks(target[:3]), preds=of_maps(preds[:3]))
         metric.update(preds[3:], target[3:])
-        assert_same(metric.compute(), expected.compute())
+        assert_same(metric.compute(), expected)
+    assert_same((preds, target), join(BATCHES))
 
 
-@each_variant
+@each_metric
 @pytest.mark.parametrize(
     ("method", "form", "preds_dtype", "target_dtype"),
     [
@@ -66,28 +78,35 @@ def test_forms_of_a_batch(of_maps: str, of_masks: str) -> None:
         ("forward", list, torch.float64, torch.float32),
     ],
 )
+@ignoring_uncertainty
 @pytest.mark.filterwarnings("ignore:AUPIMO may be inaccurate")  # of many equal scores
 def test_states_are_plain_tensors_of_their_own(
     make_metric: MakeMetric, method: str, form: Any, preds_dtype: torch.dtype, target_dtype: torch.dtype
 ) -> None:
-    """Of any dtype and class, with gradient, overwritten later: states are plain, of fixed dtypes, and none of it."""
+    """Of any dtype and class, with gradient, overwritten later: states are plain, of fixed dtypes, and none of it.
+
+    The value is that of the function for the maps in that precision, and float32.
+    """
     maps, masks = (each.flip(0) for each in join(BATCHES))
     preds, target, ids = maps.to(preds_dtype), masks.to(target_dtype), torch.arange(len(maps)).flip(0)
     metric = make_metric()
-    expected = by_function(metric, preds.float().flip(0), masks.flip(0))
+    has_ids = isinstance(metric, AUPIMO | PIMO)
+    expected = by_function(metric, *(each.flip(0) if has_ids else each for each in (preds.float(), masks)))
     given = (preds.clone().requires_grad_() * 1.0).as_subclass(Subclass), target.as_subclass(Subclass)
-    returned = getattr(metric, method)(*map(form, given), image_ids=ids.as_subclass(Subclass))
+    options = {"image_ids": ids.as_subclass(Subclass)} if has_ids else {}
+    returned = getattr(metric, method)(*map(form, given), **options)
     with torch.no_grad():
         given[0].fill_(7.0), given[1].fill_(1), ids.fill_(3)
-    assert_dtypes(metric)
     for name, parts in states_of(metric).items():
         assert all(type(part) is Tensor and not part.requires_grad for part in parts)
-        assert all(part.ndim == 1 for part in parts) == (name not in {"aupimo_floor", "aupimo_normal_min"})
+        assert not has_ids or all(part.ndim == (name not in {"aupimo_floor", "aupimo_normal_min"}) for part in parts)
+    if has_ids:
+        assert_dtypes(metric)
     value = metric.compute()
     assert_same(value, expected)
     for output in (value, returned):
         for part in output if isinstance(output, tuple) else [output]:
-            assert part is None or (type(part) is Tensor and not part.requires_grad)
+            assert part is None or (type(part) is Tensor and not part.requires_grad and part.dtype == torch.float32)
 
 
 @each_variant

@@ -20,12 +20,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXTRAS = ("matplotlib", "lightning", "pytorch_lightning", "scipy", "skimage", "tensorboard", "pytest", "anomalib")
 
-HIDE_EXTRAS = f"""
+WITHOUT_EXTRAS = f"""
 import importlib.metadata, sys
+asked_for = []
 
 class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {EXTRAS}:
+            asked_for.append(name)
             raise ModuleNotFoundError(name)
 
 find_distribution = importlib.metadata.Distribution.from_name
@@ -37,6 +39,11 @@ def find_visible_distribution(name):
 
 importlib.metadata.Distribution.from_name = find_visible_distribution
 sys.meta_path.insert(0, Hidden())
+import torchmetrics  # which asks for some of them
+asked_for.clear()
+before = {{*sys.modules}}
+import aupimo_torchmetrics
+print(*{{*sys.modules}} - before, *asked_for)
 """
 
 SCORE = """
@@ -49,45 +56,52 @@ metric = AUPIMO(fpr_bounds=(0.1, 0.5))
 metric.update(maps, masks)
 print(metric.compute().item(), aupimo(maps, masks, fpr_bounds=(0.1, 0.5)).item())
 """
+OTHERS = """
+from aupimo_torchmetrics import AUPRO, PixelAUROC
+from aupimo_torchmetrics.functional import aupro, pixel_f1_max
+masks = maps > 27
+metric = PixelAUROC()
+metric.update(maps, masks)
+print(metric.compute().item(), pixel_f1_max(maps, masks).item())
+for call in (AUPRO().update, aupro, lambda *_: __import__("aupimo_torchmetrics.anomalib")):
+    try:
+        call(maps, masks)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
 
 
-def run_python(code: str, *options: str) -> str:
-    """Run code in a new interpreter, outside the tree, and return what it printed."""
+def run_python(code: str, *options: str) -> list[str]:
+    """Run code in a new interpreter, outside the tree, and return the lines that it printed."""
     command = [sys.executable, "-W", "error", *options, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")  # noqa: S603
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.splitlines()
 
 
-def test_metric_and_function_work_without_any_extra() -> None:
-    """Metric and function work where none of the extras is installed, and import none that is."""
-    assert run_python(HIDE_EXTRAS + SCORE).split() == ["1.0", "1.0"]
+def test_the_package_without_any_extra() -> None:
+    """Where no extra is installed, metrics and functions work, but AUPRO and those of anomalib say what they need.
 
-
-def test_the_metric_for_anomalib_says_how_to_install_it() -> None:
-    """Without anomalib its module says what is missing, and how to install it."""
-    code = "try:\n    import aupimo_torchmetrics.anomalib\nexcept ModuleNotFoundError as error:\n    print(error)"
-    told = run_python(HIDE_EXTRAS + code)
-    assert told.startswith("aupimo_torchmetrics.anomalib expects `anomalib` to be installed.")
-    assert 'pip install "aupimo-torchmetrics[anomalib]"' in told
-
-
-def test_importing_the_package_loads_little() -> None:
-    """The package loads what its metrics need: no part that has an extra, no library of an extra."""
-    # torchmetrics itself loads scipy and matplotlib where they are installed
-    code = "import sys, torchmetrics\nbefore = {*sys.modules}\nimport aupimo_torchmetrics\n"
-    code += "print(*{*sys.modules} - before)"
-    loaded = run_python(code).split()
+    To import the package loads what its metrics need: no part that has an extra, and no library of an extra, as it asks
+    for none.
+    """
+    modules, score, others, *told = run_python(WITHOUT_EXTRAS + SCORE + OTHERS)
+    loaded = modules.split()
     assert "aupimo_torchmetrics.metrics" in loaded
     parts = ("plotting", "statistics", "evaluate", "lightning", "anomalib", "demo", "cli")
     assert not {f"aupimo_torchmetrics.{part}" for part in parts} & {*loaded}
     assert not [name for name in loaded if name.split(".")[0] in {*EXTRAS, "PIL", "pandas", "tifffile", "tqdm"}]
+    assert (score, others) == ("1.0 1.0", "1.0 1.0")
+    expected = [("AUPRO", "scipy", "stats")] * 2 + [("aupimo_torchmetrics.anomalib", "anomalib", "anomalib")]
+    for text, (name, library, extra) in zip(told, expected, strict=True):
+        assert text.startswith(f"{name} expects `{library}` to be installed.")
+        assert f'pip install "aupimo-torchmetrics[{extra}]"' in text
 
 
 @pytest.mark.slow  # all of torch is compiled anew
 def test_docstrings_are_not_needed() -> None:
     """The package works with docstrings and assertions stripped."""
-    assert run_python(SCORE, "-OO").split() == ["1.0", "1.0"]
+    assert run_python(SCORE, "-OO") == ["1.0 1.0"]
 
 
 PACKAGE = "aupimo_torchmetrics"

@@ -11,7 +11,7 @@ import pytest
 import reference
 import torch
 from helpers import make_images
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -221,6 +221,7 @@ scores_of_few_bits = st.one_of(
 )
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     normal=st.lists(scores_of_few_bits, min_size=1, max_size=30),
     mask=st.lists(scores_of_few_bits, min_size=1, max_size=30),

@@ -50,11 +50,10 @@ def _search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("_search")
-@pytest.mark.parametrize("floor", [-math.inf, -0.25, 0.0, 2.5, 1e9, math.inf])
-@pytest.mark.parametrize("decimals", [None, 0])
 @pytest.mark.parametrize(
-    "size", [(1, 1), (1, 7), (8, 16), (5, 16), (13, 11), (64, 64), (37, 41), (1, 127), (1, 129), (1, 131)]
+    ("floor", "decimals"), [(-math.inf, 0), (-0.25, None), (0.0, 0), (2.5, None), (1e9, 0), (math.inf, None)]
 )
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (8, 16), (13, 11), (32, 32), (37, 41), (1, 127), (1, 129)])
 def test_keeps_mask_pixels_and_normal_pixels_above(size: tuple[int, int], decimals: Any, floor: float) -> None:
     """Of those at or above the floor none is lost, and nothing else is kept, whatever the blocks of the search are."""
     pixel_by_pixel = torch.arange(24 * 24.0).view(24, 4, 6), torch.eye(24, dtype=torch.bool).view(24, 4, 6)
@@ -196,11 +195,13 @@ def test_new_floor_keeps_enough_of_a_large_batch(normal_buffer: int, upper_fpr: 
 
 
 @pytest.mark.parametrize("normal_buffer", [200, 12_000])
-@pytest.mark.parametrize("first", [0, 1])
-def test_misleading_sample_sets_no_wrong_floor(normal_buffer: int, first: int) -> None:
+@pytest.mark.parametrize("is_bright", [False, True])
+def test_misleading_sample_sets_no_wrong_floor(normal_buffer: int, is_bright: bool) -> None:
     """Whether the sampled pixels happen to be the bright ones or the dark ones, what the buffer promises is kept."""
     maps = torch.rand(4, *LARGE, generator=torch.Generator().manual_seed(10))
-    maps.view(4, -1)[:, first :: maps.numel() // 2**15 | 1] += 10.0
+    num_pixels = LARGE[0] * LARGE[1]
+    sampled = select.spread_places(num_pixels, round(num_pixels * 2**15 / maps.numel()))
+    maps.view(4, -1)[:, sampled] += 10.0 if is_bright else -10.0
     metric = keep(maps, torch.zeros_like(maps), normal_buffer=normal_buffer, fpr_bounds=(1e-7, 1e-6))
     assert len(joined(metric)["aupimo_normal_scores"]) >= normal_buffer
     assert_keeps_exactly(metric, maps, torch.zeros_like(maps))
