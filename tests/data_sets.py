@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import torch
@@ -57,6 +58,23 @@ def write_set(
             scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
             write_map(maps / f"{category}/test/{defect}/{number:03}{suffix}", scores.astype(np.float32))
     return maps, data
+
+
+def write_rows(folder: Path, maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], **columns: Any) -> Path:
+    """Write images as rows of a table, with maps, masks of those that are not empty, and other columns."""
+    folder.mkdir(exist_ok=True)
+    numbers = range(len(maps))
+    for number, scores, mask in zip(numbers, maps, masks, strict=True):
+        write_map(folder / f"{number}.tiff", scores)
+        if mask.any():
+            write_image(folder / f"{number}.png", mask)
+    rows = {
+        "image": [f"{number}.jpg" for number in numbers],
+        "mask": [f"{number}.png" if masks[number].any() else "" for number in numbers],
+        "map": [f"{number}.tiff" for number in numbers],
+    }
+    pd.DataFrame({**rows, **columns}).to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
 
 
 def write_result(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-import tifffile
 import torch
-from data_sets import write_image, write_map
+from data_sets import write_image, write_map, write_rows
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,20 +30,14 @@ Arrays = list[NDArray[Any]]
 def make_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
     """Write a table of images with maps and masks, among them ties and large offsets; return maps and masks."""
     random = np.random.default_rng(0)
-    maps, masks, rows = [], [], []
+    maps, masks = [], []
     for number in range(num_normal + num_anomalous):
         mask = np.zeros((14, 17), dtype=bool)
         if number >= num_normal:
             mask[2 : 4 + number, 3:9] = mask[-1, -2:] = True
-        scores = (100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32)
-        tifffile.imwrite(folder / f"{number}.tiff", scores)
-        if mask.any():
-            Image.fromarray(mask).save(folder / f"{number}.png")
-        rows.append([f"{number}.jpg", f"{number}.png" if mask.any() else "", f"{number}.tiff", str(random.normal())])
-        maps.append(scores)
+        maps.append((100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32))
         masks.append(mask)
-    with (folder / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "mask", "map", "own"], *rows])
+    write_rows(folder, maps, masks, own=random.normal(size=len(maps)))
     return maps, masks
 
 
@@ -137,20 +129,18 @@ def test_masks_that_vanish_in_one_size_are_bad_files(tmp_path: Path) -> None:
         evaluated(tmp_path, size=3)
 
 
-@pytest.mark.parametrize(
-    ("settings", "fault"),
-    [
-        ({"size": 0}, "one or two whole numbers"),
-        ({"size": (8, 8, 8)}, "one or two whole numbers"),
-        ({"size": 8, "resize": False}, "`size` or `resize=False`"),
-        ({"image_score": "median"}, "'top_1%', but got 'median'"),
-        ({"image_score": "top_101%"}, "'top_1%', but got 'top_101%'"),
-    ],
-)
-def test_wrong_sizes_and_scores_of_images(tmp_path: Path, settings: dict[str, Any], fault: str) -> None:
+def test_wrong_sizes_and_scores_of_images(tmp_path: Path) -> None:
     """What is out of range is named before any map is read."""
-    with pytest.raises(ValueError, match=fault):
-        evaluated(tmp_path, **settings)
+    wrong: dict[str, dict[str, Any]] = {
+        "one or two whole numbers .* but got 0": {"size": 0},
+        r"one or two whole numbers .* but got \(8, 8, 8\)": {"size": (8, 8, 8)},
+        "`size` or `resize=False`": {"size": 8, "resize": False},
+        "'top_1%', but got 'median'": {"image_score": "median"},
+        "'top_1%', but got 'top_101%'": {"image_score": "top_101%"},
+    }
+    for fault, settings in wrong.items():
+        with pytest.raises(ValueError, match=fault):
+            evaluated(tmp_path, **settings)
 
 
 def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,12 +259,17 @@ def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, conten
         evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"], size=8)
 
 
-@pytest.mark.parametrize("num_bins", [None, 2**10])
-def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None) -> None:
-    """A metric that is asked for alone has the same value as beside the others, exactly and in bins."""
-    make_data(tmp_path)
-    alone = {name: values_of(tmp_path, metrics=[name], num_bins=num_bins)[name] for name in ALL}
-    assert alone == values_of(tmp_path, metrics=ALL, num_bins=num_bins)
+@pytest.mark.parametrize(("num_bins", "intervals"), [(None, True), (2**10, False)])
+def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None, intervals: bool) -> None:
+    """A metric that is asked for alone has the same value and interval as beside the others, exactly and in bins."""
+    make_data(tmp_path, 5, 5)
+    settings = {"num_bins": num_bins, "intervals": intervals}
+    together = evaluated(tmp_path, metrics=ALL, **settings).categories[0]
+    for name in ALL:
+        alone = evaluated(tmp_path, metrics=[name], **settings).categories[0]
+        assert alone.values()[name] == together.values()[name]
+        assert alone.intervals.get(name) == together.intervals.get(name)
+    assert bool(together.intervals) == intervals
 
 
 def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
