@@ -180,7 +180,7 @@ def test_forms_of_data_sets(tmp_path: Path, tree: Any) -> None:
     The table that is written of it says the same, and any map finds its image by either.
     """
     root, expected = make_tree(tmp_path / "data", MORE_TREES.get(tree, tree))
-    images = find_test_images(root)
+    images = find_test_images(str(root))
     assert described(root, images) == expected
     assert not problems(images)
     assert all(image.path is not None and image.path.is_file() for image in images)
