@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,20 @@ from aupimo_torchmetrics.cli import main
 SIZE = (20, 24)
 TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scratch": 2}}
 """Two categories, and how many images there are of each type of defect, or of `good`."""
+
+
+Write = Callable[[Path], Any]
+"""Writes a file."""
+
+
+def tiff(values: Any, **options: Any) -> Write:
+    """Write a TIFF file of tifffile."""
+    return lambda path: tifffile.imwrite(path, values, **options)
+
+
+def array(values: Any) -> Write:
+    """Write a NumPy file."""
+    return lambda path: np.save(path, values)
 
 
 def write_image(path: Path, pixels: NDArray[Any]) -> None:

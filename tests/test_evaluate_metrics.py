@@ -41,20 +41,6 @@ def make_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tupl
     return maps, masks
 
 
-def expected(maps: Arrays, masks: Arrays, image_scores: list[float] | None = None) -> dict[str, float]:
-    """Every metric by the definitions."""
-    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
-    maxima = [float(each.max()) for each in maps] if image_scores is None else image_scores
-    images = np.array(maxima), np.array([each.any() for each in masks])
-    regions = reference.aupro(maps, masks, 0.3)
-    found = {"aupro": sum(regions) / len(regions)}
-    for prefix, both in (("", pixels), ("image_", images)):
-        found[f"{prefix}auroc"] = reference.auroc(*both)
-        found[f"{prefix}aupr"] = reference.average_precision(*both)
-        found[f"{prefix}f1_max"] = reference.f1_max(*both)[0]
-    return found
-
-
 def values_of(folder: Path, **settings: Any) -> dict[str, float]:
     """Metrics beside AUPIMO of the only category of a table."""
     (scores,) = evaluated(folder, **settings).categories
@@ -70,7 +56,8 @@ def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
     maps, masks = make_data(tmp_path)
     head, *rows = (tmp_path / "table.csv").read_text().replace("own", "score").splitlines()
-    wanted = expected(maps, masks, [float(row.split(",")[-1]) for row in rows])
+    own_scores = [float(row.split(",")[-1]) for row in rows]
+    wanted = reference.all_metrics(maps, masks, image_scores=own_scores)
     (tmp_path / "table.csv").write_text("\n".join([head, *rows]))
     names = ("image_auroc", "image_aupr", "image_f1_max")
     found = values_of(tmp_path, metrics=names)
@@ -111,7 +98,7 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
     scores = [float(np.sort(each, axis=None)[-number:].astype(np.float64).mean()) for each in small]
     evaluation = evaluated(tmp_path, metrics=ALL, size=size, image_score=image_score)
     (of_category,) = evaluation.categories
-    wanted = expected(small, small_masks, scores)
+    wanted = reference.all_metrics(small, small_masks, image_scores=scores)
     assert {name: of_category.values()[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     by_path = {image["path"]: image["image_score"] for image in of_category.images}
     assert [by_path[f"{index}.jpg"] for index in range(len(maps))] == pytest.approx(scores, abs=ROUNDING)
@@ -173,7 +160,7 @@ def test_types_of_defects_have_every_metric(tmp_path: Path) -> None:
     rows_of_types = evaluation.categories[0].defects()
     for row, kind in zip(rows_of_types, ("a", "b"), strict=True):
         chosen = [index for index, defect in enumerate(defects) if defect in {"good", kind}]
-        wanted = expected([maps[index] for index in chosen], [masks[index] for index in chosen])
+        wanted = reference.all_metrics([maps[index] for index in chosen], [masks[index] for index in chosen])
         assert {name: row[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
         assert (row["defect"], row["num_normal"], row["num_anomalous"]) == (kind, 4, len(chosen) - 4)
         assert all(f"{row[name]:.4f}" in evaluation.summary() for name in ALL)
@@ -278,8 +265,7 @@ def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pyte
     AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there.
     """
     maps, masks = make_data(tmp_path)
-    wanted, regions = expected(maps, masks), reference.aupro(maps, masks, 0.05)
-    wanted["aupro"] = sum(regions) / len(regions)
+    wanted = reference.all_metrics(maps, masks, 0.05)
     arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
     arguments += ["--metrics", *ALL[::-1], "--fpr-limit", "0.05"]
     assert main([*arguments, "--json"]) == 0

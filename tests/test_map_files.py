@@ -6,7 +6,6 @@ import argparse
 import io
 import logging
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from data_sets import Write, array, tiff
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,8 +24,6 @@ PATHS = ["bottle/test/good/000.png", "bottle/test/dirt/001.png", "bottle/test/di
 SCORES = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
 TENSORS = torch.from_numpy(SCORES)
 MASK = np.zeros((5, 7), np.uint8)
-
-Write = Callable[[Path], Any]
 
 
 def tensors(content: Any) -> Write:
@@ -41,16 +39,6 @@ def archive(**arrays: Any) -> Write:
             np.savez_compressed(file, **arrays)
 
     return write
-
-
-def array(values: Any) -> Write:
-    """Write a NumPy file."""
-    return lambda path: np.save(path, values)
-
-
-def tiff(values: Any, **options: Any) -> Write:
-    """Write a TIFF file."""
-    return lambda path: tifffile.imwrite(path, values, **options)
 
 
 def read_all(path: Path, **settings: Any) -> dict[str, NDArray[Any]]:
@@ -133,7 +121,6 @@ UNCLEAR: dict[str, tuple[str, Write, str]] = {
     "no archive": ("m.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
     "bool": ("m.pt", tensors({"asmaps": TENSORS > 0, "paths": PATHS}), r"dtype torch\.bool"),
     "sparse": ("m.pt", tensors({"asmaps": TENSORS.to_sparse(), "paths": PATHS}), "sparse|broken"),
-    "without memory": ("m.pt", tensors({"asmaps": TENSORS.to("meta"), "paths": PATHS}), "meta"),
 }  # fmt: skip
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from data_sets import Write, array, tiff
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,8 +23,6 @@ BYTES = DEFECT.astype(np.uint8)
 GREY = 255 * BYTES
 COLOUR = np.dstack([GREY, GREY, GREY])
 RED = np.dstack([GREY, 0 * GREY, 0 * GREY])
-
-Write = Callable[[Path], Any]
 
 
 def read(*paths: Path, has_classes: bool = False, **rule: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -41,16 +40,6 @@ def wide_pgm(pixels: NDArray[Any]) -> Write:
 def picture(pixels: NDArray[Any], **options: Any) -> Write:
     """Write an image of Pillow."""
     return lambda path: Image.fromarray(pixels).save(path, **options)
-
-
-def tiff(pixels: NDArray[Any], **options: Any) -> Write:
-    """Write a TIFF of tifffile."""
-    return lambda path: tifffile.imwrite(path, pixels, **options)
-
-
-def array(pixels: Any) -> Write:
-    """Write a NumPy file."""
-    return lambda path: np.save(path, pixels)
 
 
 def read_written(folder: Path, written: Sequence[Write], **rule: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -287,7 +276,6 @@ def test_union_of_masks(tmp_path: Path) -> None:
     rows = [255, 255, 9, 0, 0, 0], [0, 9, 9, 255, 0, 0]
     mask, ignored = read_written(tmp_path, [picture(np.uint8([row])) for row in rows], ignore_index=9)
     assert mask.tolist() == [[True, True, False, True, False, False]]
-    assert ignored is not None
     assert ignored.tolist() == [[False, False, True, False, False, False]]
 
 

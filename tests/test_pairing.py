@@ -213,16 +213,10 @@ def test_no_images_and_no_maps() -> None:
     assert pair(["a.png"], []) == ({}, {"a.png": NO_IMAGE})
 
 
-@pytest.mark.parametrize(
-    ("way", "num_each"),
-    [*(pytest.param(way, 750, marks=pytest.mark.slow) for way in ("absolute", "_map")), ("none", 250)],
-)
-def test_many_maps(way: str, num_each: int) -> None:
-    """Ten or thirty thousand maps are matched in the time of a few passes over them, even where none fits."""
+def test_many_maps() -> None:
+    """Ten thousand maps are matched in the time of a few passes over them, even where none fits."""
     folders = [f"c{category}/test/{defect}" for category in range(20) for defect in ("crack", "good")]
-    images = [image(f"{folder}/{number:05}.png") for folder in folders for number in range(num_each)]
-    names = [WAYS.get(way, lambda key: f"x{key}.tiff")(each.key) for each in images]
+    images = [image(f"{folder}/{number:05}.png") for folder in folders for number in range(250)]
     start = time.process_time()
-    pairs, _ = pair(names, images)
-    assert len(pairs) == (0 if way == "none" else len(images))
-    assert time.process_time() - start < 20  # about a second; a quadratic loop would take many minutes
+    assert pair([f"x{each.key}.tiff" for each in images], images)[0] == {}
+    assert time.process_time() - start < 10  # less than a second; a quadratic loop would take minutes

@@ -263,11 +263,3 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     write_table(find_test_images(root), tmp_path / "t.csv")
     ((_, reason),) = open_table(tmp_path / "t.csv", open_maps(make(tmp_path / "maps", "la/0.npy", "b/0.npy"))).bad_files
     assert reason.endswith("la/0_mask.png is missing")
-
-
-@pytest.mark.slow
-def test_large_tables(tmp_path: Path) -> None:
-    """A table of many rows is read in passes over it."""
-    rows = "\n".join(f"x/{number}.png,b_mask.png" for number in range(20_000))
-    path = table_of(tmp_path, f"image,mask\n{rows}")
-    assert len(open_table(path, open_maps(make(tmp_path / "maps", "x/7.npy"))).images) == 20_000
