@@ -22,6 +22,7 @@ TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scrat
 """Two categories, and how many images there are of each type of defect, or of `good`."""
 
 
+Size = tuple[int, int]
 Write = Callable[[Path], Any]
 """Writes a file."""
 
@@ -53,25 +54,34 @@ def write_map(path: Path, scores: NDArray[Any]) -> None:
         Image.fromarray(scores).save(path)
 
 
+def write_example(
+    folder: Path, key: str, scores: NDArray[Any], mask: NDArray[Any], *, suffix: str = ".tiff", size: Size | None = None
+) -> None:
+    """Write a map to `maps`, and to `data` its mask if it is not empty, and an image as large or of another size."""
+    write_map(folder / f"maps/{key}{suffix}", scores)
+    write_image(folder / f"data/{key}.png", np.full((*(size or mask.shape), 3), 90, dtype=np.uint8))
+    if mask.any():
+        write_image(folder / f"data/{key.replace('test/', 'ground_truth/')}_mask.png", mask)
+
+
 def write_set(
     folder: Path,
     categories: Mapping[str, Mapping[str, int]] = TWO,
     suffix: str = ".tiff",
-    size: tuple[int, int] = SIZE,
+    size: Size = SIZE,
 ) -> tuple[Path, Path]:
     """Write a data set in the layout of MVTec AD and a map for each image; return the folders of maps and of data."""
     random = np.random.default_rng(0)
-    maps, data = folder / "maps", folder / "data"
     for category, types in categories.items():
         for defect, number in [(defect, number) for defect, count in types.items() for number in range(count)]:
             mask = np.zeros(size, dtype=np.uint8)
             if defect != "good":
                 mask[4 : 9 + number, 5:12] = 255
-                write_image(data / f"{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
-            write_image(data / f"{category}/test/{defect}/{number:03}.png", np.full((*size, 3), 90, dtype=np.uint8))
             scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
-            write_map(maps / f"{category}/test/{defect}/{number:03}{suffix}", scores.astype(np.float32))
-    return maps, data
+            write_example(
+                folder, f"{category}/test/{defect}/{number:03}", scores.astype(np.float32), mask, suffix=suffix
+            )
+    return folder / "maps", folder / "data"
 
 
 def write_rows(folder: Path, maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], **columns: Any) -> Path:

@@ -83,8 +83,8 @@ def test_categories_that_a_model_or_seed_lacks_are_skipped(capsys: pytest.Captur
 
 GIVE_TWO = "Give the folders of two models or more"
 REFUSED = {
-    "categories of one model": ("tile wood", GIVE_TWO),
-    "seeds of one model": ("seed0/tile seed1/tile", GIVE_TWO),
+    "categories of one model": ("wood tile", GIVE_TWO),
+    "seeds of one model": ("seed1/tile seed0/tile", GIVE_TWO),
     "a single category": (".", GIVE_TWO),
     "a model without a category": ("a/tile b/tile c", GIVE_TWO),
     "results with and without a seed": ("b/tile a/seed0/tile a/tile", "clear what"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import write_image, write_map
+from data_sets import write_example, write_image, write_map
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -66,7 +66,7 @@ def expected_values(data: Data, category: str) -> dict[str, Any]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Write the data set and its maps."""
     folder = tmp_path_factory.mktemp("evaluate")
-    random, root = np.random.default_rng(0), folder / "data"
+    random = np.random.default_rng(0)
     maps, masks = {}, {}
     for category, defects in DEFECTS.items():
         for defect, number in itertools.product(("good", *defects), range(3)):
@@ -75,13 +75,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
             if defect != "good":
                 mask[5 : 9 + number, 4:10] = True
                 mask[-2:, -3:] = True  # a second region
-                path = root / f"{category}/ground_truth/{defect}/{number:03}_mask.png"
-                write_image(path, mask.astype(np.uint8) * 255)
-            write_image(root / f"{key}.png", random.integers(0, 255, (*mask.shape, 3), dtype=np.uint8))
             small = mask[::2, ::2]
             maps[key] = (random.normal(size=small.shape) + 1.5 * small).astype(np.float32)
             masks[key] = mask
-    return Data(root, write_tree(folder / "maps", maps), maps, masks)
+            write_example(folder, key, maps[key], mask)
+    return Data(folder / "data", folder / "maps", maps, masks)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sets import write_image, write_map
+from data_sets import write_example
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,16 +36,16 @@ def write(
     category: str = ".",
 ) -> None:
     """Write normal and anomalous images with masks and maps."""
-    random, data = np.random.default_rng(0), folder / "data" / category
+    random = np.random.default_rng(0)
     for defect, number_of in zip(("good", "crack"), num_images, strict=True):
         for number in range(number_of):
             mask = np.zeros(SIZE, dtype=np.uint8)
-            mask[10:20, 10:20] = 255 if defect == "crack" else 0
+            mask[10:20, 10:20] = 255 * (defect == "crack")
             scores = random.normal(size=SIZE) + 2.5 * (mask > 0)
-            write_map(folder / f"maps/{category}/test/{defect}/{number}.npy", change(scores))
-            write_image(data / f"test/{defect}/{number}.png", np.zeros(image_size, np.uint8))
-            if defect == "crack":
-                write_image(data / f"ground_truth/{defect}/{number}_mask.png", change_mask(number, mask))
+            mask = change_mask(number, mask) if defect == "crack" else mask
+            write_example(
+                folder, f"{category}/test/{defect}/{number}", change(scores), mask, suffix=".npy", size=image_size
+            )
 
 
 def score(folder: Path, **settings: Any) -> CategoryScores:

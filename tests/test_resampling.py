@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import compare, write_image, write_map, write_rows
+from data_sets import compare, write_rows
 from numpy.typing import NDArray
 from safetensors.torch import safe_open, save_file
 from scipy import stats
@@ -282,17 +282,14 @@ def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.Cap
 
 def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
     """It is narrower than those of the categories, which vary by themselves; a category without a score has none."""
-    for category in ("a", "b", "c"):
-        maps, masks = make_data(8, 6, seed=ord(category))
-        for number, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
-            kind = "crack" if mask.any() else "good"
-            if (category, kind) == ("c", "good"):
-                continue
-            write_map(tmp_path / f"maps/{category}/test/{kind}/{number:03}.tiff", scores)
-            write_image(tmp_path / f"data/{category}/test/{kind}/{number:03}.png", mask)
-            if mask.any():
-                write_image(tmp_path / f"data/{category}/ground_truth/crack/{number:03}_mask.png", mask)
-    evaluation = evaluate(tmp_path / "maps", tmp_path / "data", fpr_bounds=BOUNDS, intervals=True)
+    data: list[tuple[Any, Any, str]] = []
+    for category in "abc":
+        images = zip(*make_data(8, 6, seed=ord(category)), [category] * 16, strict=True)
+        data += [image for image in images if category != "c" or image[1].any()]
+    maps, masks, categories = zip(*data, strict=True)
+    evaluation = evaluate(
+        table=write_rows(tmp_path / "in", maps, masks, category=categories), fpr_bounds=BOUNDS, intervals=True
+    )
     widths = [scores.intervals["aupimo"].upper - scores.intervals["aupimo"].lower for scores in evaluation.categories]
     mean = evaluation.mean_intervals["aupimo"]
     assert mean.upper - mean.lower < min(widths[:2])

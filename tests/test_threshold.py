@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import tifffile
-from data_sets import TWO, write_image, write_map, write_set
+from data_sets import TWO, write_example, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -53,10 +53,8 @@ def write_tied(folder: Path, dtype: str = "float32", *, ignored: int = 0) -> tup
             if defect != "good":
                 mask[3 : 9 + number, 4:12] = 255
                 mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
-                write_image(folder / f"data/{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
-            write_image(folder / f"data/{path}.png", np.full((*size, 3), 90, dtype=np.uint8))
             scores = (random.integers(0, 30, size) + 8 * (mask == 255)) / (1 if "int" in dtype else 7)
-            write_map(folder / f"maps/{path}.tiff", scores.astype(dtype))
+            write_example(folder, path, scores.astype(dtype), mask)
             known.append(Known(category, f"{path}.png", scores.astype(dtype).astype(np.float32), mask))
     return folder / "maps", folder / "data", known
 
