@@ -435,6 +435,7 @@ BROKEN: dict[str, Callable[[dict[str, Any], dict[str, str]], Any]] = {
     "too few paths": lambda _, texts: texts.update(paths='["a"]'),
     "another format": lambda _, texts: texts.update(format="aupimo-torchmetrics counts 9"),
     "no paths": lambda _, texts: texts.pop("paths"),
+    "paths that are null": lambda _, texts: texts.update(paths="null"),
 }
 
 
