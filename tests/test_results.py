@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import assert_same
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -53,16 +54,6 @@ def saved_and_loaded(result: AUPIMOResult, folder: Path) -> AUPIMOResult:
     """Save a result, and load it again."""
     result.save(folder / "aupimos.json")
     return AUPIMOResult.load(folder / "aupimos.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def assert_equal(actual: Any, expected: Any) -> None:
-    """Assert that two numbers, tensors or tuples of them are the same to the last bit."""
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(("ids", "paths"), [(torch.arange(8, 0, -1), [*"abcdefgh"]), (None, None)])
@@ -106,8 +97,8 @@ def test_all_published_files_load() -> None:
     assert len(files) == 13 * 15
     for file in files:
         result = AUPIMOResult.load(file)
-        content = read_json(file)
-        assert_equal(result.aupimos, torch.tensor(content["aupimos"], dtype=torch.float64))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        assert_same(result.aupimos, torch.tensor(content["aupimos"], dtype=torch.float64))
         assert result.fpr_bounds == (1e-5, 1e-4)
         assert result.threshold_bounds == (content["thresh_lower_bound"], content["thresh_upper_bound"])
         assert result.num_thresholds == "unknown"
@@ -153,7 +144,7 @@ def make_awkward_results() -> dict[str, AUPIMOResult]:
 def assert_same_result(actual: AUPIMOResult, expected: AUPIMOResult) -> None:
     """Assert that every member of two results answers the same, to the last bit."""
     for name in ("aupimos", "image_classes", "image_ids", "mask_sizes", "mean", "threshold_bounds"):
-        assert_equal(getattr(actual, name), getattr(expected, name))
+        assert_same(getattr(actual, name), getattr(expected, name))
     for name in ("fpr_bounds", "num_thresholds", "num_points", "shared_fpr", "paths", "version", "warnings"):
         assert getattr(actual, name) == getattr(expected, name), name
     lower, upper = actual.fpr_bounds
@@ -165,12 +156,12 @@ def assert_same_result(actual: AUPIMOResult, expected: AUPIMOResult) -> None:
         lambda result: tuple(result.curves()),
         lambda result: tuple(result.threshold_at(fpr) for fpr in fprs),
     ):
-        assert_equal(ask(actual), ask(expected))
+        assert_same(ask(actual), ask(expected))
     for asked in (*({"fpr": fpr} for fpr in fprs), {"threshold": 5.0}):
         (*numbers, warnings), (*expected_numbers, expected_warnings) = (
             each.operating_point(**asked) for each in (actual, expected)
         )
-        assert_equal(numbers, expected_numbers)
+        assert_same(numbers, expected_numbers)
         assert warnings == expected_warnings
 
 
@@ -186,7 +177,7 @@ def test_every_member_comes_back(tmp_path: Path, name: str) -> None:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["aupimos.json", "aupimos.safetensors"]
         loaded = AUPIMOResult.load(kind(tmp_path / f"aupimos.{suffix}"))
         assert_same_result(loaded, result)
-    content = read_json(tmp_path / "aupimos.json")
+    content = json.loads((tmp_path / "aupimos.json").read_text(encoding="utf-8"))
     assert set(content) - {"paths"} == set(OFFICIAL)
     assert content["shared_fpr_metric"] == f"{result.shared_fpr}-per-image-fpr"
     are_null = [content[f"thresh_{end}_bound"] is None for end in ("lower", "upper")]
@@ -248,7 +239,7 @@ def test_a_result_that_knows_scores_only_comes_back(tmp_path: Path, suffix: str)
         result.save(tmp_path / "aupimos.json")
         loaded = AUPIMOResult.load(tmp_path / f"aupimos.{suffix}")
         for name in ("aupimos", "image_ids", "image_classes", "mask_sizes", "threshold_bounds"):
-            assert_equal(getattr(loaded, name), getattr(result, name))
+            assert_same(getattr(loaded, name), getattr(result, name))
         for name in ("protocol", "warnings", "paths", "num_thresholds", "num_points"):
             assert getattr(loaded, name) == getattr(result, name), name
         with pytest.raises(ValueError, match="loaded from a file"):
@@ -274,7 +265,7 @@ def test_damaged_details_are_refused_and_the_scores_can_be_read_without_them(tmp
             with pytest.raises(ValueError, match=r"aupimos\.safetensors to hold the details of .* remove it"):
                 AUPIMOResult.load(each)
     details.unlink()
-    assert_equal(AUPIMOResult.load(path).aupimos, result.aupimos)
+    assert_same(AUPIMOResult.load(path).aupimos, result.aupimos)
     with pytest.raises(FileNotFoundError):
         AUPIMOResult.load(details)
 
@@ -575,5 +566,5 @@ def test_a_changed_bit_in_curves_is_noticed(tmp_path: Path) -> None:
             assert "curves.pt" in str(error)  # noqa: PT017
         else:
             assert content not in refused
-            assert_equal(tuple(loaded), tuple(curves))
+            assert_same(tuple(loaded), tuple(curves))
     assert num_refused > 50
