@@ -168,7 +168,9 @@ def test_the_tables_say_what_they_are_of(files: list[Path], benchmark: Path, tmp
     """Order is by average rank for the Wilcoxon test and over categories, else by mean; a strict FPR is not hidden."""
     for test, order in (("wilcoxon", "average rank"), ("ttest", "mean")):
         assert compare_paths(files, test=test).summary().splitlines()[1].endswith(f"; ordered by {order}")
-        lines = compare_paths(benchmark, test=test).summary().splitlines()
+        of_several = compare_paths(benchmark, test=test)
+        assert of_several.to_dict()["ordered_by"] == "average rank"
+        lines = of_several.summary().splitlines()
         assert lines[0].endswith("; ordered by average rank over 2 categories")
         assert [line for line in lines if line.startswith("2 data sets") and line.endswith("; ordered by average rank")]
     strict = [save(tmp_path / f"{name}.json", SCORES[name], shared_fpr="max") for name in ("old", "new")]

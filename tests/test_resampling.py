@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,14 +232,15 @@ def test_models_that_are_equal_are_not_told_apart() -> None:
 def test_the_order_of_images_does_not_matter() -> None:
     """Images of the second model are put in the order of the first, by their names."""
     maps, masks = make_data(8, 6)
-    names = [f"{index}.png" for index in range(16)]
     others, order = [each + np.float32(0.2) * each**2 for each in maps], np.random.default_rng(0).permutation(16)
-    first, second, shuffled = (AUPIMO(fpr_bounds=BOUNDS) for _ in range(3))
-    for metric, scores, places in ((first, maps, range(16)), (second, others, range(16)), (shuffled, others, order)):
-        for index in places:
-            batch = torch.from_numpy(scores[index])[None], torch.from_numpy(masks[index])[None]
-            metric.update(*batch, image_ids=[names[index]])
-    pairs = [{"a": first.result(), "b": other.result()} for other in (second, shuffled)]
+    first, second, shuffled = (
+        replace(
+            metric_of([scores[index] for index in places], [masks[index] for index in places]).result(),
+            paths=[f"{index}.png" for index in places],
+        )
+        for scores, places in ((maps, range(16)), (others, range(16)), (others, order))
+    )
+    pairs = [{"a": first, "b": other} for other in (second, shuffled)]
     assert len({str(compare_models(pair, "resampled")) for pair in pairs}) == 1
 
 
