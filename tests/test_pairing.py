@@ -210,6 +210,8 @@ def test_images_with_problems() -> None:
     pairs, bad_files = pair([f"{each.key}.tiff" for each in images], images)
     assert list(pairs) == [NAMES[2]]
     assert bad_files == {NAMES[0]: "several masks", "t.csv, line 7": f"{NAMES[1]}: no mask"}
+    alike = dict.fromkeys(("p/test/crack/000.jpg", NAMES[0]), "one of several")
+    assert pair(["p/test/crack/000.tiff"], [image(name)._replace(problem=alike[name]) for name in alike]) == ({}, alike)
 
 
 def test_no_images_and_no_maps() -> None:
