@@ -109,11 +109,15 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
 
 
 def test_masks_that_vanish_in_one_size_are_bad_files(tmp_path: Path) -> None:
-    """An image with a defect is not taken for a normal one, because its mask is small."""
+    """An image with a defect is not taken for a normal one, because its mask is small; nor one without a pixel left."""
     make_data(tmp_path)
-    Image.fromarray(np.arange(14 * 17).reshape(14, 17) == 20).save(tmp_path / "5.png")
+    one_pixel = np.arange(14 * 17).reshape(14, 17) == 20
+    Image.fromarray(one_pixel).save(tmp_path / "5.png")
     with pytest.raises(BadFilesError, match=r"no pixel of its mask .*5\.png is left at 3 x 3"):
         evaluated(tmp_path, size=3)
+    Image.fromarray(np.where(one_pixel, 0, 7).astype(np.uint8)).save(tmp_path / "5.png")
+    with pytest.raises(BadFilesError, match="every pixel of the mask is ignored"):
+        evaluated(tmp_path, size=3, ignore_index=7)
 
 
 def test_wrong_sizes_and_scores_of_images(tmp_path: Path) -> None:
