@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import torch
@@ -19,6 +20,21 @@ from aupimo_torchmetrics.cli import main
 SIZE = (20, 24)
 TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scratch": 2}}
 """Two categories, and how many images there are of each type of defect, or of `good`."""
+
+
+Size = tuple[int, int]
+Write = Callable[[Path], Any]
+"""Writes a file."""
+
+
+def tiff(values: Any, **options: Any) -> Write:
+    """Write a TIFF file of tifffile."""
+    return lambda path: tifffile.imwrite(path, values, **options)
+
+
+def array(values: Any) -> Write:
+    """Write a NumPy file."""
+    return lambda path: np.save(path, values)
 
 
 def write_image(path: Path, pixels: NDArray[Any]) -> None:
@@ -38,25 +54,51 @@ def write_map(path: Path, scores: NDArray[Any]) -> None:
         Image.fromarray(scores).save(path)
 
 
+def write_example(
+    folder: Path, key: str, scores: NDArray[Any], mask: NDArray[Any], *, suffix: str = ".tiff", size: Size | None = None
+) -> None:
+    """Write a map to `maps`, and to `data` its mask if it is not empty, and an image as large or of another size."""
+    write_map(folder / f"maps/{key}{suffix}", scores)
+    write_image(folder / f"data/{key}.png", np.full((*(size or mask.shape), 3), 90, dtype=np.uint8))
+    if mask.any():
+        write_image(folder / f"data/{key.replace('test/', 'ground_truth/')}_mask.png", mask)
+
+
 def write_set(
     folder: Path,
     categories: Mapping[str, Mapping[str, int]] = TWO,
     suffix: str = ".tiff",
-    size: tuple[int, int] = SIZE,
+    size: Size = SIZE,
 ) -> tuple[Path, Path]:
     """Write a data set in the layout of MVTec AD and a map for each image; return the folders of maps and of data."""
     random = np.random.default_rng(0)
-    maps, data = folder / "maps", folder / "data"
     for category, types in categories.items():
         for defect, number in [(defect, number) for defect, count in types.items() for number in range(count)]:
             mask = np.zeros(size, dtype=np.uint8)
             if defect != "good":
                 mask[4 : 9 + number, 5:12] = 255
-                write_image(data / f"{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
-            write_image(data / f"{category}/test/{defect}/{number:03}.png", np.full((*size, 3), 90, dtype=np.uint8))
             scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
-            write_map(maps / f"{category}/test/{defect}/{number:03}{suffix}", scores.astype(np.float32))
-    return maps, data
+            write_example(
+                folder, f"{category}/test/{defect}/{number:03}", scores.astype(np.float32), mask, suffix=suffix
+            )
+    return folder / "maps", folder / "data"
+
+
+def write_rows(folder: Path, maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], **columns: Any) -> Path:
+    """Write images as rows of a table, with maps, masks of those that are not empty, and other columns."""
+    folder.mkdir(exist_ok=True)
+    numbers = range(len(maps))
+    for number, scores, mask in zip(numbers, maps, masks, strict=True):
+        write_map(folder / f"{number}.tiff", scores)
+        if mask.any():
+            write_image(folder / f"{number}.png", mask)
+    rows = {
+        "image": [f"{number}.jpg" for number in numbers],
+        "mask": [f"{number}.png" if masks[number].any() else "" for number in numbers],
+        "map": [f"{number}.tiff" for number in numbers],
+    }
+    pd.DataFrame({**rows, **columns}).to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
 
 
 def write_result(

@@ -217,3 +217,17 @@ def resize(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
         below = image[bottom, left] * (1 - (x - left)) + image[bottom, right] * (x - left)
         resized[row, column] = above * (1 - (y - top)) + below * (y - top)
     return resized
+
+
+def all_metrics(
+    maps: Images, masks: Images, fpr_limit: float = 0.3, image_scores: list[float] | None = None
+) -> dict[str, float]:
+    """Each metric of pixels and of images by its name; the score of an image is its highest, unless it is given."""
+    found = {"aupro": sum(regions := aupro(maps, masks, fpr_limit)) / len(regions)}
+    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
+    highest = [each.max() for each in maps] if image_scores is None else image_scores
+    for prefix, both in (("", pixels), ("image_", (np.array(highest), np.array([each.any() for each in masks])))):
+        found[f"{prefix}auroc"] = auroc(*both)
+        found[f"{prefix}aupr"] = average_precision(*both)
+        found[f"{prefix}f1_max"] = f1_max(*both)[0]
+    return found

@@ -81,20 +81,31 @@ def test_categories_that_a_model_or_seed_lacks_are_skipped(capsys: pytest.Captur
         compare_paths([c, b])
 
 
-NO_BENCHMARKS = {
-    "categories of one model": ["tile", "wood"],
-    "seeds of one model": ["seed0/tile", "seed1/tile"],
-    "a single category": ["."],
-    "a model without a category": ["c", "a/tile", "b/tile"],
+GIVE_TWO = "Give the folders of two models or more"
+REFUSED = {
+    "categories of one model": ("wood tile", GIVE_TWO),
+    "seeds of one model": ("seed1/tile seed0/tile", GIVE_TWO),
+    "a single category": (".", GIVE_TWO),
+    "a model without a category": ("a/tile b/tile c", GIVE_TWO),
+    "results with and without a seed": ("b/tile a/seed0/tile a/tile", "clear what"),
+    "a seed twice": ("b/tile a/seed1/tile a/seed_01/tile", "clear what"),
+    "a seed above and below its category": ("b/tile a/seed1/tile a/tile/seed1", "clear what"),
+    "with and without a category": ("b/tile a a/tile", "clear what"),
 }
+"""Where results lie, of which the error names the last, and what it says."""
 
 
-@pytest.mark.parametrize("case", NO_BENCHMARKS)
-def test_a_folder_of_one_model_is_no_benchmark(tmp_path: Path, case: str) -> None:
-    """Categories and seeds of one model are not compared with each other; the error says what to give."""
-    file, *_ = [save(tmp_path / folder, A) for folder in NO_BENCHMARKS[case]]
-    with pytest.raises(BadDataError, match=f"but got {file}, as of .* Give the folders of two models or more"):
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_benchmark_is_refused(tmp_path: Path, case: str) -> None:
+    """Categories and seeds of one model are not compared with each other, nor is a file of which it is not clear what.
+
+    The error names a file and says what to give.
+    """
+    folders, message = REFUSED[case]
+    *_, file = [save(tmp_path / folder, A) for folder in folders.split()]
+    with pytest.raises(BadDataError, match=message) as caught:
         compare_paths(tmp_path)
+    assert str(file) in str(caught.value)
 
 
 def test_folders_without_a_result_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -172,23 +183,6 @@ def test_tables_show_seeds(capsys: pytest.CaptureFixture[str], seeds: Path, tmp_
     assert models["padim"]["std"] == pytest.approx(0.02)
     assert models["padim"]["seeds"] == pytest.approx({"seed0": 0.3, "seed1": 0.32, "seed10": 0.34})
     assert (models["uflow"]["std"], models["stfpm"]["std"], models["stfpm"]["seeds"]) == (None, None, {})
-
-
-UNCLEAR_SEEDS = {
-    "results with and without a seed": ["a/seed0/tile", "a/tile"],
-    "a seed twice": ["a/seed1/tile", "a/seed_01/tile"],
-    "a seed above and below its category": ["a/seed1/tile", "a/tile/seed1"],
-    "with and without a category": ["a", "a/tile"],
-}
-
-
-@pytest.mark.parametrize("case", UNCLEAR_SEEDS)
-def test_unclear_seeds_are_refused(tmp_path: Path, case: str) -> None:
-    """Where it is not clear which seed a file is of, the error names it."""
-    *_, unclear = [save(tmp_path / folder, A) for folder in ["b/tile", *UNCLEAR_SEEDS[case]]]
-    with pytest.raises(BadDataError, match="clear what") as caught:
-        compare_paths(tmp_path)
-    assert str(unclear) in str(caught.value)
 
 
 def test_seeds_of_other_images_are_refused(tmp_path: Path) -> None:

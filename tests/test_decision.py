@@ -43,9 +43,10 @@ def highest_by_loop(maps: list[Tensor], targets: list[Tensor], ignore_index: int
     return highest
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("ignore_index", [None, 255])
-@pytest.mark.parametrize("normal_buffer", [None, 1])
+KEPT = [(torch.float16, 255, 1), (torch.bfloat16, None, 1), (torch.float32, None, None), (torch.float64, 255, None)]
+
+
+@pytest.mark.parametrize(("dtype", "ignore_index", "normal_buffer"), KEPT)
 def test_highest_scores_are_those_of_a_loop(dtype: torch.dtype, ignore_index: Any, normal_buffer: Any) -> None:
     """Of images of any sizes and classes, in any batches, and whatever else was kept of them."""
     sizes = [*SIZES, *SIZES, (64, 64), (64, 64), (16, 8), (16, 8)]
@@ -57,7 +58,6 @@ def test_highest_scores_are_those_of_a_loop(dtype: torch.dtype, ignore_index: An
     metric.update(torch.stack(maps[10:12]), torch.stack(targets[10:12]))
     metric.update(torch.stack(maps[12:]), torch.stack(targets[12:]))
     highest = metric.result().max_scores
-    assert highest is not None
     assert highest.tolist() == highest_by_loop(maps, targets, ignore_index)
 
 
@@ -74,7 +74,6 @@ def test_highest_scores_follow_the_images(tmp_path: Path) -> None:
     result.save(tmp_path / "aupimos.json")
     loaded = AUPIMOResult.load(tmp_path / "aupimos.json")
     for each in (result, loaded):
-        assert each.max_scores is not None
         assert each.max_scores.tolist() == [expected[index] for index in (2, 1, 0, 3, 4)]
     assert loaded.alarm_threshold(0.5) == result.alarm_threshold(0.5)
     assert repr(loaded.operating_point(threshold=1.0)) == repr(result.operating_point(threshold=1.0))
@@ -104,7 +103,7 @@ def test_alarms_are_known_at_any_threshold(threshold: float) -> None:
         assert known.per_image_tprs.tolist() == pytest.approx(complete.per_image_tprs.tolist(), abs=0, nan_ok=True)
 
 
-@pytest.mark.parametrize(("num_high", "is_told"), [(1, True), (6, True), (19, True), (20, False), (40, False)])
+@pytest.mark.parametrize(("num_high", "is_told"), [(1, True), (19, True), (20, False)])
 def test_few_images_that_carry_the_fpr_are_told(num_high: int, is_told: bool) -> None:
     """Where fewer than 20 of the normal images have all false positives, result and operating point say how many."""
     maps = torch.zeros(41, 10, 10)
@@ -125,22 +124,24 @@ def test_few_images_that_carry_the_fpr_are_told(num_high: int, is_told: bool) ->
     assert not any("few images" in text for text in strict.result().warnings)
 
 
-@pytest.mark.parametrize(("share", "has_ties"), [pytest.param(0.05, False, marks=pytest.mark.slow), (0.29, True)])
-def test_the_promise_of_alarms_holds_for_new_images(share: float, has_ties: bool) -> None:
-    """Over 2,000 choices from 40 images, a fresh image raises an alarm no more often than promised."""
+@pytest.mark.parametrize(
+    ("share", "has_ties", "num_choices"), [pytest.param(0.05, False, 2000, marks=pytest.mark.slow), (0.29, True, 500)]
+)
+def test_the_promise_of_alarms_holds_for_new_images(share: float, has_ties: bool, num_choices: int) -> None:
+    """Over many choices from 40 images, a fresh image raises an alarm no more often than promised."""
     generator = np.random.default_rng(0)
     alarms, metric = 0, AUPIMO(fpr_bounds=BOUNDS, validate_args=False)
-    for _ in range(2000):
+    for _ in range(num_choices):
         scores = generator.normal(size=41)
         scores = np.round(scores) if has_ties else scores
         maps = torch.tensor(scores[:40], dtype=torch.float32).view(-1, 1, 1)
         metric.reset()
         metric.update(maps, torch.zeros_like(maps, dtype=torch.bool))
         alarms += bool(np.float32(scores[40]) >= metric.result().alarm_threshold(share))
-    error = 3 * math.sqrt(share * (1 - share) / 2000)  # three standard deviations of the share
-    assert alarms / 2000 <= share + error
+    error = 3 * math.sqrt(share * (1 - share) / num_choices)  # three standard deviations of the share
+    assert alarms / num_choices <= share + error
     if not has_ties:  # nor is it far too careful: one image of 41 is the step
-        assert alarms / 2000 >= share - 1 / 41 - error
+        assert alarms / num_choices >= share - 1 / 41 - error
 
 
 def test_alarm_thresholds_need_enough_images() -> None:
@@ -168,7 +169,7 @@ def test_the_interval_is_that_of_resampled_images() -> None:
     assert point.shared_fpr_interval == metric.result().operating_point(threshold=2.0).shared_fpr_interval
     shares = (stack >= 2.0).double().mean((1, 2)).numpy()
     generator = np.random.default_rng(1)
-    means = generator.choice(shares, size=(100_000, 60)).mean(1)
+    means = generator.choice(shares, size=(20_000, 60)).mean(1)
     tail = 0.0219  # Phi(sqrt(60 / 59) * t) with t the 2.5 % quantile of Student's t with 59 degrees
     low, high = np.quantile(means, [tail, 1 - tail])
     assert point.shared_fpr_interval == pytest.approx((low, high), abs=0.25 * means.std())

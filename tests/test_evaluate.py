@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import write_image, write_map
+from data_sets import write_example, write_image, write_map
 from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult
 from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import BadFilesError, evaluate, find_test_images, open_maps
+from aupimo_torchmetrics.evaluate import BadFilesError, evaluate
 
 BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
@@ -55,21 +55,18 @@ def expected_values(data: Data, category: str) -> dict[str, Any]:
     keys = sorted(key for key in data.maps if key.startswith(category))
     masks = [data.masks[key] for key in keys]
     resized = [reference.resize(data.maps[key].astype(np.float64), *data.masks[key].shape) for key in keys]
-    scores, targets = (np.concatenate([image.ravel() for image in images]) for images in (resized, masks))
-    regions = reference.aupro(resized, masks, 0.3)
     return {
         "paths": [f"{key}.png" for key in keys],
         "aupimos": pytest.approx(reference.aupimo(resized, masks, BOUNDS), abs=FLOAT32, nan_ok=True),
-        "auroc": reference.auroc(scores, targets),
-        "aupr": reference.average_precision(scores, targets),
-        "aupro": sum(regions) / len(regions),
+        **reference.all_metrics(resized, masks),
     }
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Data:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Write the data set and its maps."""
-    random, root = np.random.default_rng(0), tmp_path / "data"
+    folder = tmp_path_factory.mktemp("evaluate")
+    random = np.random.default_rng(0)
     maps, masks = {}, {}
     for category, defects in DEFECTS.items():
         for defect, number in itertools.product(("good", *defects), range(3)):
@@ -78,13 +75,18 @@ def data(tmp_path: Path) -> Data:
             if defect != "good":
                 mask[5 : 9 + number, 4:10] = True
                 mask[-2:, -3:] = True  # a second region
-                path = root / f"{category}/ground_truth/{defect}/{number:03}_mask.png"
-                write_image(path, mask.astype(np.uint8) * 255)
-            write_image(root / f"{key}.png", random.integers(0, 255, (*mask.shape, 3), dtype=np.uint8))
             small = mask[::2, ::2]
             maps[key] = (random.normal(size=small.shape) + 1.5 * small).astype(np.float32)
             masks[key] = mask
-    return Data(root, write_tree(tmp_path / "maps", maps), maps, masks)
+            write_example(folder, key, maps[key], mask)
+    return Data(folder / "data", folder / "maps", maps, masks)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, data: Data) -> Data:
+    """A copy of the data set and its maps, which may be changed."""
+    root, tree = (shutil.copytree(folder, tmp_path / folder.name) for folder in (data.root, data.tree))
+    return data._replace(root=root, tree=tree)
 
 
 def command(maps: Path, root: Path, *more: object) -> int:
@@ -95,7 +97,7 @@ def command(maps: Path, root: Path, *more: object) -> int:
 def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str]) -> None:
     """A tree of maps of half the masks' size scores as slow loops say, in all four metrics and in every file."""
     out, names = tmp_path / "out", ("auroc", "aupr", "aupro")
-    assert command(data.tree, data.root, "--out", out, "--metrics", "aupimo", *names, "--heatmaps") == 0
+    assert command(data.tree, data.root, "--out", out, "--metrics", "aupimo", *names) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["category", "normal", "defect", "AUPIMO", "AUROC", "AUPR", "AUPRO"]
     rows = []
@@ -113,7 +115,7 @@ def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, capsys: pytes
         assert [float(value) for value in row[3:]] == pytest.approx(values, abs=1e-4)
         rows.append(values)
         assert PIMOResult.load(folder / "curves.pt").per_image_tprs.shape[0] == len(expected["paths"])
-        for picture in ("distribution", "curves", "heatmaps"):
+        for picture in ("distribution", "curves"):
             with Image.open(folder / f"{picture}.png") as image:
                 assert image.width > 300
     assert [float(value) for value in table[3].split()[1:]] == pytest.approx(np.mean(rows, axis=0), abs=1e-4)
@@ -122,7 +124,10 @@ def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, capsys: pytes
 
 
 def test_official_maps_are_scored_beside_them(tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str]) -> None:
-    """`asmaps.pt` in any order, with paths that begin with the collection, leaves `aupimo/aupimos.json` beside it."""
+    """`asmaps.pt` in any order, with paths that begin with the collection, leaves `aupimo/aupimos.json` beside it.
+
+    AUPIMO alone needs no counts beside what it keeps.
+    """
     keys = [key for key in data.maps if key.startswith("bottle")]
     np.random.default_rng(1).shuffle(keys)
     asmaps = torch.from_numpy(np.stack([data.maps[key] for key in keys]))
@@ -136,6 +141,7 @@ def test_official_maps_are_scored_beside_them(tmp_path: Path, data: Data, capsys
     assert "AUPIMO, exact" in printed
     assert "not evaluated, as there is no map: screw\n" in printed
     assert not (tmp_path / "model" / "screw").exists()
+    assert not (tmp_path / "model/aupimo/counts.safetensors").exists()
 
 
 def test_sampled_thresholds_and_the_category_alone(data: Data) -> None:
@@ -204,14 +210,14 @@ def spoil(root: Path, tree: Path) -> tuple[dict[str, str], dict[str, str]]:
     return named, read
 
 
-def test_bad_files_are_listed_all_at_once(tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_files_are_listed_all_at_once(tmp_path: Path, copied: Data, capsys: pytest.CaptureFixture[str]) -> None:
     """Bad files are named with their reasons, all that are seen from names before any is read; `--skip-bad` goes on."""
-    named, read = spoil(data.root, data.tree)
-    assert command(data.tree, data.root, "--out", tmp_path / "out") == 1
+    named, read = spoil(copied.root, copied.tree)
+    assert command(copied.tree, copied.root, "--out", tmp_path / "out") == 1
     head, *lines = capsys.readouterr().err.splitlines()
     assert f"aupimo evaluate: {len(named)} files cannot be evaluated (`--skip-bad` goes on without them, " in head
     assert not (tmp_path / "out").exists()
-    assert command(data.tree, data.root, "--skip-bad") == 0
+    assert command(copied.tree, copied.root, "--skip-bad") == 0
     skipped = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
     for found, expected in ((lines, named), (skipped, named | read)):
         assert len(found) == len(expected)
@@ -222,7 +228,7 @@ def test_bad_files_are_listed_all_at_once(tmp_path: Path, data: Data, capsys: py
 ERRORS = {
     "nowhere.pt --data data": (2, "`MAPS` to be a file `asmaps.pt` or a folder of maps, but"),
     "maps --data nowhere": (2, "`--data` to be a folder, but there is no folder nowhere"),
-    "data/split --data data": (1, "data/split to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth)"),
+    "empty --data data": (1, "empty to hold maps (.tiff, .tif, .png, .npy, .npz, .pt, .pth)"),
     "maps --data data/bottle/ground_truth": (1, "in one layout, but it fits none. Give another folder"),
     "maps --data data --layout folder": (1, "in the layout 'folder', but it fits `--layout mvtec`"),
     "maps --data data --fpr-bounds 0.1 0.01": (2, "`--fpr-bounds` to satisfy 0 < lower < upper <= 1, but got (0.1, "),
@@ -239,23 +245,20 @@ ERRORS = {
     "maps --table t.csv": (2, "`--table` to be a file, but there is no file t.csv"),
     "maps --table t.csv --normal-folder ok": (2, "`--layout` and `--normal-folder` with `--data` only, but got"),
     "--table t.csv --map-suffix .npy": (2, "`--map-suffix` with `MAPS` only"),
-    "maps --data data --fpr-bounds nan 1": (2, "but got (nan, 1)"),
     "maps --data data --mask-threshold inf": (2, "`--mask-threshold` to be None or a finite number, but got inf"),
     "maps --data data --device cuda:99": (2, "`--device` to be a device of this machine, but got 'cuda:99'"),
-    "maps --data data --device meta": (2, "`--device` to be a device of this machine, but got 'meta'"),
     "maps --data data --out maps/bottle/test/good/000.tiff": (1, "000.tiff"),
 }
 """Arguments, the exit code, and a part of the line on standard error."""
 
 
 @pytest.mark.parametrize("arguments", ERRORS)
-@pytest.mark.usefixtures("data")
 def test_errors_are_one_line_and_the_code_of_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
+    data: Data, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
 ) -> None:
     """A wrong command ends with code 2, unfit data with code 1, and one line says why in the words of the command."""
-    (tmp_path / "data/split").mkdir()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(data.root.parent)
+    Path("empty").mkdir(exist_ok=True)
     try:
         code = main(["evaluate", *arguments.split()])
     except SystemExit as error:
@@ -282,37 +285,30 @@ def test_errors_of_the_library_name_its_parameters(data: Data) -> None:
             evaluate(**{"maps": data.tree, "data": data.root, **settings})
 
 
-def test_advice_can_be_followed_to_the_letter(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_can_be_followed_to_the_letter(copied: Data, capsys: pytest.CaptureFixture[str]) -> None:
     """What an error advises is an option of the command, and helps."""
-    assert command(data.tree, data.root, "--no-resize") == 1
+    assert command(copied.tree, copied.root, "--no-resize") == 1
     assert "`--no-resize`" in capsys.readouterr().err
-    assert command(data.tree, data.root, "--num-thresholds", "None") == 0
-    (data.tree / "screw/test/scratch/000.tiff").write_bytes(b"no image")
-    assert command(data.tree, data.root) == 1
+    assert command(copied.tree, copied.root, "--num-thresholds", "None") == 0
+    (copied.tree / "screw/test/scratch/000.tiff").write_bytes(b"no image")
+    assert command(copied.tree, copied.root) == 1
     assert "`--skip-bad`" in capsys.readouterr().err
-    assert command(data.tree, data.root, "--skip-bad") == 0
-
-
-def test_paths_may_be_texts(tmp_path: Path, data: Data) -> None:
-    """Whatever takes a path takes it as a text, too."""
-    evaluate(str(data.tree), str(data.root), fpr_bounds=BOUNDS).save(str(tmp_path / "out"), heatmaps=True)
-    assert (tmp_path / "out/bottle/aupimo/heatmaps.png").is_file()
-    assert find_test_images(str(data.root)) == find_test_images(data.root)
-    assert open_maps(str(data.tree)).names == open_maps(data.tree).names
+    assert command(copied.tree, copied.root, "--skip-bad") == 0
 
 
 @pytest.mark.parametrize("categories", [("screw",), ("bottle", "screw")])
 def test_no_score_at_all_is_code_1(
-    tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str], categories: tuple[str, ...]
+    tmp_path: Path, copied: Data, capsys: pytest.CaptureFixture[str], categories: tuple[str, ...]
 ) -> None:
     """A category without normal images is NaN, with the reason and without pictures; if all are, the code is 1."""
-    for folder in [root / category / "test/good" for category in categories for root in (data.root, data.tree)]:
+    for folder in [root / category / "test/good" for category in categories for root in (copied.root, copied.tree)]:
         shutil.rmtree(folder)
     is_undefined = len(categories) == 2
-    assert command(data.tree, data.root, "--out", tmp_path / "out") == int(is_undefined)
+    assert command(copied.tree, copied.root, "--out", tmp_path / "out", "--heatmaps") == int(is_undefined)
     printed, error = capsys.readouterr()
     assert f"{categories[0]}: AUPIMO is undefined (NaN): none of the" in printed
     assert AUPIMOResult.load(tmp_path / "out/screw/aupimo/aupimos.json").aupimos.isnan().all()
-    assert not list((tmp_path / "out/screw").rglob("*.png"))
+    pictures = {path.relative_to(tmp_path / "out/bottle/aupimo").stem for path in (tmp_path / "out").rglob("*.png")}
+    assert pictures == (set() if is_undefined else {"distribution", "curves", "heatmaps"})
     assert error.count("\n") == int(is_undefined)
     assert error.startswith("aupimo evaluate: no score came out" if is_undefined else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-import tifffile
 import torch
-from data_sets import write_image, write_map
+from data_sets import write_image, write_map, write_rows
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,35 +30,15 @@ Arrays = list[NDArray[Any]]
 def make_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
     """Write a table of images with maps and masks, among them ties and large offsets; return maps and masks."""
     random = np.random.default_rng(0)
-    maps, masks, rows = [], [], []
+    maps, masks = [], []
     for number in range(num_normal + num_anomalous):
         mask = np.zeros((14, 17), dtype=bool)
         if number >= num_normal:
             mask[2 : 4 + number, 3:9] = mask[-1, -2:] = True
-        scores = (100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32)
-        tifffile.imwrite(folder / f"{number}.tiff", scores)
-        if mask.any():
-            Image.fromarray(mask).save(folder / f"{number}.png")
-        rows.append([f"{number}.jpg", f"{number}.png" if mask.any() else "", f"{number}.tiff", str(random.normal())])
-        maps.append(scores)
+        maps.append((100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32))
         masks.append(mask)
-    with (folder / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "mask", "map", "own"], *rows])
+    write_rows(folder, maps, masks, own=random.normal(size=len(maps)))
     return maps, masks
-
-
-def expected(maps: Arrays, masks: Arrays, image_scores: list[float] | None = None) -> dict[str, float]:
-    """Every metric by the definitions."""
-    pixels = np.concatenate([each.ravel() for each in maps]), np.concatenate([each.ravel() for each in masks])
-    maxima = [float(each.max()) for each in maps] if image_scores is None else image_scores
-    images = np.array(maxima), np.array([each.any() for each in masks])
-    regions = reference.aupro(maps, masks, 0.3)
-    found = {"aupro": sum(regions) / len(regions)}
-    for prefix, both in (("", pixels), ("image_", images)):
-        found[f"{prefix}auroc"] = reference.auroc(*both)
-        found[f"{prefix}aupr"] = reference.average_precision(*both)
-        found[f"{prefix}f1_max"] = reference.f1_max(*both)[0]
-    return found
 
 
 def values_of(folder: Path, **settings: Any) -> dict[str, float]:
@@ -78,7 +56,8 @@ def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
     maps, masks = make_data(tmp_path)
     head, *rows = (tmp_path / "table.csv").read_text().replace("own", "score").splitlines()
-    wanted = expected(maps, masks, [float(row.split(",")[-1]) for row in rows])
+    own_scores = [float(row.split(",")[-1]) for row in rows]
+    wanted = reference.all_metrics(maps, masks, image_scores=own_scores)
     (tmp_path / "table.csv").write_text("\n".join([head, *rows]))
     names = ("image_auroc", "image_aupr", "image_f1_max")
     found = values_of(tmp_path, metrics=names)
@@ -119,7 +98,7 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
     scores = [float(np.sort(each, axis=None)[-number:].astype(np.float64).mean()) for each in small]
     evaluation = evaluated(tmp_path, metrics=ALL, size=size, image_score=image_score)
     (of_category,) = evaluation.categories
-    wanted = expected(small, small_masks, scores)
+    wanted = reference.all_metrics(small, small_masks, image_scores=scores)
     assert {name: of_category.values()[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     by_path = {image["path"]: image["image_score"] for image in of_category.images}
     assert [by_path[f"{index}.jpg"] for index in range(len(maps))] == pytest.approx(scores, abs=ROUNDING)
@@ -130,27 +109,29 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
 
 
 def test_masks_that_vanish_in_one_size_are_bad_files(tmp_path: Path) -> None:
-    """An image with a defect is not taken for a normal one, because its mask is small."""
+    """An image with a defect is not taken for a normal one, because its mask is small; nor one without a pixel left."""
     make_data(tmp_path)
-    Image.fromarray(np.arange(14 * 17).reshape(14, 17) == 20).save(tmp_path / "5.png")
+    one_pixel = np.arange(14 * 17).reshape(14, 17) == 20
+    Image.fromarray(one_pixel).save(tmp_path / "5.png")
     with pytest.raises(BadFilesError, match=r"no pixel of its mask .*5\.png is left at 3 x 3"):
         evaluated(tmp_path, size=3)
+    Image.fromarray(np.where(one_pixel, 0, 7).astype(np.uint8)).save(tmp_path / "5.png")
+    with pytest.raises(BadFilesError, match="every pixel of the mask is ignored"):
+        evaluated(tmp_path, size=3, ignore_index=7)
 
 
-@pytest.mark.parametrize(
-    ("settings", "fault"),
-    [
-        ({"size": 0}, "one or two whole numbers"),
-        ({"size": (8, 8, 8)}, "one or two whole numbers"),
-        ({"size": 8, "resize": False}, "`size` or `resize=False`"),
-        ({"image_score": "median"}, "'top_1%', but got 'median'"),
-        ({"image_score": "top_101%"}, "'top_1%', but got 'top_101%'"),
-    ],
-)
-def test_wrong_sizes_and_scores_of_images(tmp_path: Path, settings: dict[str, Any], fault: str) -> None:
+def test_wrong_sizes_and_scores_of_images(tmp_path: Path) -> None:
     """What is out of range is named before any map is read."""
-    with pytest.raises(ValueError, match=fault):
-        evaluated(tmp_path, **settings)
+    wrong: dict[str, dict[str, Any]] = {
+        "one or two whole numbers .* but got 0": {"size": 0},
+        r"one or two whole numbers .* but got \(8, 8, 8\)": {"size": (8, 8, 8)},
+        "`size` or `resize=False`": {"size": 8, "resize": False},
+        "'top_1%', but got 'median'": {"image_score": "median"},
+        "'top_1%', but got 'top_101%'": {"image_score": "top_101%"},
+    }
+    for fault, settings in wrong.items():
+        with pytest.raises(ValueError, match=fault):
+            evaluated(tmp_path, **settings)
 
 
 def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +164,7 @@ def test_types_of_defects_have_every_metric(tmp_path: Path) -> None:
     rows_of_types = evaluation.categories[0].defects()
     for row, kind in zip(rows_of_types, ("a", "b"), strict=True):
         chosen = [index for index, defect in enumerate(defects) if defect in {"good", kind}]
-        wanted = expected([maps[index] for index in chosen], [masks[index] for index in chosen])
+        wanted = reference.all_metrics([maps[index] for index in chosen], [masks[index] for index in chosen])
         assert {name: row[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
         assert (row["defect"], row["num_normal"], row["num_anomalous"]) == (kind, 4, len(chosen) - 4)
         assert all(f"{row[name]:.4f}" in evaluation.summary() for name in ALL)
@@ -269,12 +250,17 @@ def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, conten
         evaluate(maps, data, "loco", BOUNDS, metrics=["au_spro"], size=8)
 
 
-@pytest.mark.parametrize("num_bins", [None, 2**10])
-def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None) -> None:
-    """A metric that is asked for alone has the same value as beside the others, exactly and in bins."""
-    make_data(tmp_path)
-    alone = {name: values_of(tmp_path, metrics=[name], num_bins=num_bins)[name] for name in ALL}
-    assert alone == values_of(tmp_path, metrics=ALL, num_bins=num_bins)
+@pytest.mark.parametrize(("num_bins", "intervals"), [(None, True), (2**10, False)])
+def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None, intervals: bool) -> None:
+    """A metric that is asked for alone has the same value and interval as beside the others, exactly and in bins."""
+    make_data(tmp_path, 5, 5)
+    settings = {"num_bins": num_bins, "intervals": intervals}
+    together = evaluated(tmp_path, metrics=ALL, **settings).categories[0]
+    for name in ALL:
+        alone = evaluated(tmp_path, metrics=[name], **settings).categories[0]
+        assert alone.values()[name] == together.values()[name]
+        assert alone.intervals.get(name) == together.intervals.get(name)
+    assert bool(together.intervals) == intervals
 
 
 def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,8 +269,7 @@ def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pyte
     AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there.
     """
     maps, masks = make_data(tmp_path)
-    wanted, regions = expected(maps, masks), reference.aupro(maps, masks, 0.05)
-    wanted["aupro"] = sum(regions) / len(regions)
+    wanted = reference.all_metrics(maps, masks, 0.05)
     arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
     arguments += ["--metrics", *ALL[::-1], "--fpr-limit", "0.05"]
     assert main([*arguments, "--json"]) == 0

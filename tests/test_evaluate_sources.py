@@ -33,10 +33,8 @@ def sources(tmp_path: Path) -> tuple[Path, Path]:
     return maps, data
 
 
-def write_csv(path: Path, data: Path) -> pd.DataFrame:
-    """Write the table of the images, and return it with a column of maps."""
-    write_table(find_test_images(data, normal_folder="fine"), path)
-    table = pd.read_csv(path, keep_default_na=False)
+def with_maps(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of the images with a column of maps."""
     return table.assign(map="maps/" + table["name"].str.replace(".png", ".tiff"))
 
 
@@ -92,14 +90,13 @@ def test_the_summary_says_which_map_was_taken_for_which_image(sources: Sources, 
     assert not any(" lie in " in text for text in evaluation.categories[0].warnings)
 
 
-@pytest.mark.parametrize("place", ["{}", "runs/{}"])
 @pytest.mark.parametrize("kind", ["in the maps", "given", "its test", "in a set", "beside a set"])
-def test_maps_of_another_category(sources: Sources, kind: str, place: str) -> None:
+def test_maps_of_another_category(sources: Sources, kind: str) -> None:
     """They are refused, or where their own paths do not say the category, there is a warning that names both."""
     maps, data = sources
-    folder = maps / place.format("gear")
+    folder = maps / "runs/gear"
     (data / "gear").mkdir()
-    folder.parent.mkdir(exist_ok=True)
+    (maps / "runs").mkdir()
     (maps / "part").rename(folder)
     given = {"in the maps": folder.parent, "given": folder, "its test": folder / "test"}.get(kind, folder / "asmaps.pt")
     if "set" in kind:
@@ -116,14 +113,23 @@ def test_maps_of_another_category(sources: Sources, kind: str, place: str) -> No
 
 
 def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: Sources) -> None:
-    """A folder of maps, a table that names each map, and one that names the paths of a set give the same score."""
+    """A folder of maps, a table that names each map, and one that names the paths of a set give the same score.
+
+    So does the folder of one seed, where that of all seeds was given.
+    """
     maps, data = sources
     expected, path = mean_of(maps, data), tmp_path / "table.csv"
+    for seed in ("seed0", "seed1"):
+        shutil.copytree(maps / "part", tmp_path / "runs" / seed / "part")
+    with pytest.raises(BadFilesError, match=r"as seed0/part/.* and seed1/part/.*; the folder of one of them as `maps`"):
+        scores_of(tmp_path / "runs", data)
+    assert mean_of(tmp_path / "runs/seed1", data) == expected
     (maps / "part").rename(maps / "engine")
     with pytest.raises(BadFilesError, match="give as `maps` the folder below which the paths agree, or a `table`"):
         scores_of(maps, data)
     assert mean_of(maps / "engine", data / "part") == expected
-    table = write_csv(path, data)
+    write_table(find_test_images(data, normal_folder="fine"), path)
+    table = with_maps(pd.read_csv(path, keep_default_na=False))
     files = table["map"].str.replace("part", "engine")
     table.assign(map=files).to_csv(path, index=False)
     assert mean_of(None, None, table=path) == expected
@@ -131,18 +137,6 @@ def test_what_is_advised_where_no_path_fits_is_right(tmp_path: Path, sources: So
     asmaps = as_set(tmp_path / "asmaps.pt", [tmp_path / file for file in files], names)
     table.assign(name=names).to_csv(path, index=False)
     assert mean_of(asmaps, None, table=path) == expected
-
-
-def test_seeds_in_one_folder_of_maps(sources: Sources) -> None:
-    """Who gives the folder of all seeds is told to give that of one, and that is right."""
-    maps, data = sources
-    expected = mean_of(maps, data)
-    shutil.copytree(maps / "part", maps / "seed0/part")
-    (maps / "seed1").mkdir()
-    (maps / "part").rename(maps / "seed1/part")
-    with pytest.raises(BadFilesError, match=r"as seed0/part/.* and seed1/part/.*; the folder of one of them as `maps`"):
-        scores_of(maps, data)
-    assert mean_of(maps / "seed1", data) == expected
 
 
 @pytest.mark.parametrize("suffix", [".tiff", ".npy", "set"])
@@ -171,36 +165,33 @@ def test_advice_on_folders_of_normal_images_is_right(sources: Sources, capsys: p
 
 
 @pytest.mark.parametrize("has_maps", [True, False])
-@pytest.mark.parametrize("kind", ["file", "data frame"])
 def test_a_table_gives_the_scores_of_the_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Sources, has_maps: bool, kind: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sources: Sources,
+    has_maps: bool,
 ) -> None:
-    """A table names images, masks and maps, or goes with a folder of maps, and scores as the folders do."""
-    maps, data = sources
-    expected = evaluate(maps, data, fpr_bounds=BOUNDS, normal_folder=["fine"]).categories[0].result
-    frame, path = write_csv(tmp_path / "table.csv", data), tmp_path / "table.csv"
-    frame = frame.drop(columns="map") if has_maps else frame
-    frame.to_csv(path, index=False)
-    if kind == "data frame":  # relative paths of a table in memory begin where the program runs
-        monkeypatch.chdir(tmp_path)
-    evaluation = scores_of(maps if has_maps else None, None, table=path if kind == "file" else frame)
-    (scores,) = evaluation.categories
-    assert scores.result.paths == expected.paths
-    assert scores.result.aupimos.nan_to_num(-1).equal(expected.aupimos.nan_to_num(-1))
-    assert evaluation.to_dict()["settings"]["table"] == (str(path) if kind == "file" else "DataFrame")
+    """A table names images, masks and maps, or goes with a folder of maps, and scores as the folders do.
 
-
-def test_the_table_of_a_data_set_can_be_written_and_used(
-    tmp_path: Path, sources: Sources, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`--write-table` writes what `--table` reads, with and without an evaluation."""
+    It may be a file, in Python and in the shell, which writes one with `--write-table`, or a DataFrame.
+    """
     maps, data = sources
-    table = tmp_path / "written.csv"
-    layout = ["--data", str(data), "--normal-folder", "fine", "--write-table", str(table)]
+    expected, path = scores_of(maps, data).categories[0].result, tmp_path / "table.csv"
+    layout = ["--data", str(data), "--normal-folder", "fine", "--write-table", str(path)]
     assert main(["evaluate", *layout]) == 0
-    assert capsys.readouterr().out == f"Table of 5 images: {table}\n"
-    table.unlink()
-    assert run(capsys, maps, *layout)["mean"] == run(capsys, maps, "--table", table)["mean"]
+    assert capsys.readouterr().out == f"Table of 5 images: {path}\n"
+    if not has_maps:
+        with_maps(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
+    monkeypatch.chdir(tmp_path)  # relative paths of a table in memory begin where the program runs
+    for table, said in ((path, str(path)), (pd.read_csv(path, keep_default_na=False), "DataFrame")):
+        evaluation = scores_of(maps if has_maps else None, None, table=table)
+        (scores,) = evaluation.categories
+        assert scores.result.paths == expected.paths
+        assert scores.result.aupimos.nan_to_num(-1).equal(expected.aupimos.nan_to_num(-1))
+        assert evaluation.to_dict()["settings"]["table"] == said
+    if has_maps:
+        assert run(capsys, maps, *layout)["mean"] == run(capsys, maps, "--table", path)["mean"]
 
 
 def test_what_the_values_of_masks_mean_is_passed_on(sources: Sources, capsys: pytest.CaptureFixture[str]) -> None:

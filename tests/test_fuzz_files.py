@@ -31,7 +31,7 @@ from aupimo_torchmetrics.evaluate import evaluate, find_test_images, open_maps
 
 MAX_PIXELS = 2**20
 """Pixels of the largest file that is read here."""
-NUM_FILES = 60
+NUM_FILES = 30
 NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 32767, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 
 

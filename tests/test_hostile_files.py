@@ -101,7 +101,7 @@ def test_code_in_arrays(tmp_path: Path, name: str) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
-VERSIONS = {"2.4.0": False, "2.5.1+cu121": False, "2.6.0a0+git1234": False, "2.6.0+cu124": True, "2.10.1": True}
+VERSIONS = {"2.5.1+cu121": False, "2.6.0a0+git1234": False, "2.6.0+cu124": True, "2.10.1": True}
 """Versions of torch, and whether they read tensors without running code."""
 
 
@@ -135,12 +135,12 @@ def test_a_data_set_with_a_mask_elsewhere(tmp_path: Path) -> None:
         find_test_images(root)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_formats_that_run_other_programs(tmp_path: Path, suffix: str) -> None:
+def test_formats_that_run_other_programs(tmp_path: Path) -> None:
     """A file is read by the decoders of images only, whatever its name says: not as EPS, which runs Ghostscript."""
-    (tmp_path / f"000{suffix}").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n%%EOF\n")
-    with pytest.raises(BadDataError, match=r"cannot identify image file|not a TIFF file"):
-        open_maps(tmp_path).read(0)
+    for index, name in enumerate(("000.png", "001.tif")):
+        (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n%%EOF\n")
+        with pytest.raises(BadDataError, match=r"cannot identify image file|not a TIFF file"):
+            open_maps(tmp_path).read(index)
 
 
 def test_maps_that_name_other_files(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_links_that_lead_to_each_other(tmp_path: Path) -> None:
     assert open_maps(maps, follow_links=True).names == ["a/000.png", "a/link/000.png", "b/000.png"]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_masks_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     """A mask that declares too many pixels is named, and its pixels are not read."""
     mask, scores = tmp_path / f"mask{suffix}", tmp_path / "map.npy"
@@ -208,8 +208,7 @@ def test_masks_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         evaluate(table=pd.DataFrame({"image": ["0.png"], "map": [str(scores)], "mask": [str(mask)]}))
 
 
-@pytest.mark.parametrize("key", ["num_threshs", "aupimos", "paths", ""])
-@pytest.mark.parametrize("value", [{"a": 5}, "[" * 100_000])
+@pytest.mark.parametrize(("key", "value"), [("num_threshs", {"a": 5}), ("aupimos", {"a": 5}), ("", "[" * 100_000)])
 def test_scores_of_other_types(tmp_path: Path, key: str, value: Any) -> None:
     """What is no number, score or path, or nested without end, is not taken for one, and not quoted at length."""
     path = tmp_path / "aupimos.json"
@@ -222,9 +221,7 @@ def test_scores_of_other_types(tmp_path: Path, key: str, value: Any) -> None:
 
 
 TABLES = {
-    "other columns": (b"object,set,path\ncandle,test,candle/a.JPG\n", "could not read it: KeyError"),
     "empty": (b"", "could not read it: EmptyDataError"),
-    "short row": (b"object,split,label,image,mask\ncandle,test\n", "could not read it"),
     "no text": (b"object,split,label,image,mask\n\xff\xfe", "could not read it"),
     "open quote": (b'object,split,label,image,mask\ncandle,test,normal,"candle/a', "could not read it: ParserError"),
     "endless field": (b"object,split,label,image,mask\n" + b"x" * 200_000, "the layout 'visa', but it fits none"),

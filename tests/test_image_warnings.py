@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sets import write_image, write_map
+from data_sets import write_example
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,16 +36,16 @@ def write(
     category: str = ".",
 ) -> None:
     """Write normal and anomalous images with masks and maps."""
-    random, data = np.random.default_rng(0), folder / "data" / category
+    random = np.random.default_rng(0)
     for defect, number_of in zip(("good", "crack"), num_images, strict=True):
         for number in range(number_of):
             mask = np.zeros(SIZE, dtype=np.uint8)
-            mask[10:20, 10:20] = 255 if defect == "crack" else 0
+            mask[10:20, 10:20] = 255 * (defect == "crack")
             scores = random.normal(size=SIZE) + 2.5 * (mask > 0)
-            write_map(folder / f"maps/{category}/test/{defect}/{number}.npy", change(scores))
-            write_image(data / f"test/{defect}/{number}.png", np.zeros(image_size, np.uint8))
-            if defect == "crack":
-                write_image(data / f"ground_truth/{defect}/{number}_mask.png", change_mask(number, mask))
+            mask = change_mask(number, mask) if defect == "crack" else mask
+            write_example(
+                folder, f"{category}/test/{defect}/{number}", change(scores), mask, suffix=".npy", size=image_size
+            )
 
 
 def score(folder: Path, **settings: Any) -> CategoryScores:
@@ -59,28 +59,22 @@ def warned(scores: CategoryScores, part: str) -> list[str]:
     return [text for text in scores.warnings if part in text]
 
 
-MERGING: dict[str, Change] = {
-    "offset": lambda scores: scores + 1e7,
-    "integers": lambda scores: (10 * scores + 1e8).astype(np.int64),
-    "sigmoid": lambda scores: 1 / (1 + np.exp(-scores - 14)),
+MERGED: dict[str, tuple[Change, bool]] = {
+    "offset": (lambda scores: scores + 1e7, True),
+    "integers": (lambda scores: (10 * scores + 1e8).astype(np.int64), True),
+    "sigmoid": (lambda scores: 1 / (1 + np.exp(-scores - 14)), True),
+    "plain": (unchanged, False),
+    "float32 with ties": (lambda scores: (scores + 1e7).astype(np.float32), False),
 }
 
 
-KEEPING: dict[str, Change] = {
-    "plain": unchanged,
-    "small": lambda scores: 1e-30 * scores,
-    "sigmoid of small scores": lambda scores: 1 / (1 + np.exp(-scores)),
-    "few integers": lambda scores: np.round(scores).astype(np.int64) + 10**6,
-    "float32 with ties": lambda scores: (scores + 1e7).astype(np.float32),
-}
-
-
-@pytest.mark.parametrize("kind", [*MERGING, *KEEPING])
+@pytest.mark.parametrize("kind", MERGED)
 def test_scores_that_rounding_makes_equal(tmp_path: Path, kind: str) -> None:
     """Maps of float64 or of integers whose scores are tied in float32, and not in their files, are named."""
-    write(tmp_path, {**MERGING, **KEEPING}[kind])
+    change, is_told = MERGED[kind]
+    write(tmp_path, change)
     texts = warned(score(tmp_path), "cannot tell apart")
-    assert len(texts) == (kind in MERGING)
+    assert len(texts) == is_told
     assert all(text.startswith("8 maps, such as test/crack/0.npy, hold scores that float32") for text in texts)
 
 
@@ -104,32 +98,24 @@ def scaled(scores: Scores, offset: float = 0.0) -> Scores:
     return (scores - scores.min()) / (scores.max() - scores.min() + offset)
 
 
-SCALED: dict[str, tuple[Change, str]] = {
+RANGES: dict[str, tuple[Change, str]] = {
     "as many do it": (lambda scores: scaled(scores, 1e-8), "from 0 to 1:"),
-    "8 bits": (lambda scores: np.round(255 * scaled(scores)).astype(np.uint8), "from 0 to 255:"),
     "from -1": (lambda scores: 2 * scaled(scores) - 1, "from -1 to 1:"),
-    "binary": (lambda scores: (scores > 1).astype(np.uint8), "from 0 to 1:"),
+    "8 bits": (lambda scores: np.round(255 * scaled(scores)).astype(np.uint8), "from 0 to 255:"),
+    "sigmoid": (lambda scores: 1 / (1 + np.exp(-scores)), ""),
+    "clamped at one end": (lambda scores: scores.clip(0, None), ""),
+    "constant": (lambda scores: 0 * scores, ""),
 }
+"""Maps, and what is said of their range."""
 
 
-UNSCALED: dict[str, Change] = {
-    "sigmoid": lambda scores: 1 / (1 + np.exp(-scores)),
-    "8 bits, all alike": lambda scores: np.round(20 * scores + 100).astype(np.uint8),
-    "clamped at one end": lambda scores: scores.clip(0, None),
-    "clamped, reached by some": lambda scores: scores.clip(-1, 4),
-    "constant": lambda scores: 0 * scores,
-    "constant or scaled": lambda scores: scaled(scores) * (scores.max() > 4),
-    "one of another range": lambda scores: scaled(scores) * (1 + (scores.max() > 5)),
-}
-
-
-@pytest.mark.parametrize("kind", [*SCALED, *UNSCALED])
+@pytest.mark.parametrize("kind", RANGES)
 def test_maps_of_one_range(tmp_path: Path, kind: str) -> None:
     """If each of several maps has the same lowest and the same highest score, a warning says so."""
-    change, ends = SCALED.get(kind, (UNSCALED.get(kind), ""))
+    change, ends = RANGES[kind]
     write(tmp_path, lambda scores: change(scores[:32, :32]))
     texts = warned(score(tmp_path), "reach exactly")
-    assert len(texts) == (kind in SCALED)
+    assert len(texts) == bool(ends)
     assert all(text.startswith(f"All 8 maps reach exactly {ends}") for text in texts)
 
 

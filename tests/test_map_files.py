@@ -6,7 +6,6 @@ import argparse
 import io
 import logging
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from data_sets import Write, array, tiff
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,8 +24,6 @@ PATHS = ["bottle/test/good/000.png", "bottle/test/dirt/001.png", "bottle/test/di
 SCORES = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
 TENSORS = torch.from_numpy(SCORES)
 MASK = np.zeros((5, 7), np.uint8)
-
-Write = Callable[[Path], Any]
 
 
 def tensors(content: Any) -> Write:
@@ -43,16 +41,6 @@ def archive(**arrays: Any) -> Write:
     return write
 
 
-def array(values: Any) -> Write:
-    """Write a NumPy file."""
-    return lambda path: np.save(path, values)
-
-
-def tiff(values: Any, **options: Any) -> Write:
-    """Write a TIFF file."""
-    return lambda path: tifffile.imwrite(path, values, **options)
-
-
 def read_all(path: Path, **settings: Any) -> dict[str, NDArray[Any]]:
     """Read all maps by their names, the last one first."""
     maps = open_maps(path, **settings)
@@ -64,7 +52,6 @@ SETS: dict[str, tuple[str, Write]] = {
     "official": ("asmaps.pt", tensors({"asmaps": TENSORS, "paths": PATHS})),
     "with a channel": ("asmaps.pt", tensors({"asmaps": TENSORS[:, None], "paths": tuple(PATHS)})),
     "other names": ("m.pth", tensors({"anomaly_maps": TENSORS, "image_paths": PATHS, "masks": TENSORS})),
-    "any name": ("m.pt", tensors({"heat": TENSORS, "paths": PATHS, "masks": TENSORS, "label": torch.zeros(3)})),
     "by path": ("m.pt", tensors({**dict(zip(PATHS, TENSORS, strict=True)), "threshold": torch.tensor(0.5)})),
     "by path, gradients": ("m.pt", tensors({name: each[None].requires_grad_() for name, each in zip(PATHS, TENSORS)})),  # noqa: B905
     "archive": ("m.npz", archive(maps=SCORES, paths=PATHS)),
@@ -93,7 +80,6 @@ def test_maps_by_path_may_differ_in_size(tmp_path: Path) -> None:
 
 
 SINGLE: dict[str, tuple[str, Write]] = {
-    "one axis more": ("0.npy", array(SCORES[:1])),
     "channel last": ("0.npy", array(SCORES[0][..., None])),
     "two axes more": ("0.pt", tensors(TENSORS[:1, None])),
     "big-endian": ("0.npy", array(SCORES[0].astype(">f4"))),
@@ -123,22 +109,18 @@ UNCLEAR: dict[str, tuple[str, Write, str]] = {
     "two maps": ("m.pt", tensors({"heat": TENSORS[0], "more": TENSORS[1]}), r"heat \(5, 7\), more .* by the path of"),
     "two names": ("m.npz", archive(map=SCORES[0], anomaly_map=SCORES[0]), "please call the maps `asmaps`"),
     "numbers as keys": ("m.pt", tensors(dict(enumerate(TENSORS))), r"holds 0 \(5, 7\), 1"),
-    "colours by path": ("m.npz", archive(**{"a/0.png": SCORES}), r"\(3, 5, 7\) is no map"),
     "only a mask": ("m.pt", tensors({"mask": TENSORS[0], "label": 1}), r"holds mask \(5, 7\), label int"),
-    "only weights": ("m.pt", tensors({"fc.weight": TENSORS[0]}), r"holds fc\.weight"),
     "checkpoint": ("m.pt", tensors({"state_dict": {"weight": TENSORS[0]}, "epoch": 3}), "holds state_dict dict"),
     "arguments": ("m.pth", tensors({"arguments": argparse.Namespace(lr=1)}), r"it holds `argparse\.Namespace`"),
     "broken": ("m.pt", lambda path: path.write_bytes(b"no tensors"), "broken"),
     "objects": ("m.npz", archive(a=np.array([[None]])), "objects of Python"),
     "paths that are objects": ("m.npz", archive(maps=SCORES, paths=np.array(PATHS, object)), "objects of Python"),
     "paths that are numbers": ("m.npz", archive(maps=SCORES, paths=np.arange(3)), "`paths` is not a list of texts"),
-    "three channels": ("m.npz", archive(maps=np.zeros((3, 3, 5, 7)), paths=PATHS), "is no map"),
     "list of maps": ("m.pt", tensors({"asmaps": list(TENSORS), "paths": PATHS}), "holds asmaps list, paths list"),
     "NumPy in torch": ("m.pt", tensors({PATHS[0]: SCORES[0]}), "it holds `numpy"),
     "no archive": ("m.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
     "bool": ("m.pt", tensors({"asmaps": TENSORS > 0, "paths": PATHS}), r"dtype torch\.bool"),
     "sparse": ("m.pt", tensors({"asmaps": TENSORS.to_sparse(), "paths": PATHS}), "sparse|broken"),
-    "without memory": ("m.pt", tensors({"asmaps": TENSORS.to("meta"), "paths": PATHS}), "meta"),
 }  # fmt: skip
 
 

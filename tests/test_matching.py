@@ -23,12 +23,9 @@ def windows(path: str) -> str:
 
 
 SAME_IMAGES: dict[str, Callable[[str], str]] = {
-    "maps in another format": lambda name: name.replace(".png", ".tiff"),
-    "a folder more": lambda name: f"MVTec/{name}",
     "only the folders of defects": lambda name: name.removeprefix("part/test/"),
     "paths of Windows": windows,
     "an addition": lambda name: name.replace(".png", "_map.png"),
-    "an addition behind the suffix": lambda name: f"{name}_heat.npy",
     "an addition, joined": lambda name: name.replace(".png", "_map.png").replace("/", "_"),
 }
 
@@ -86,10 +83,7 @@ def test_images_without_one_partner_are_refused(paths: list[str], others: list[s
 
 OTHER_IMAGES = [
     (["good/000.png"], ["crack/000.png"]),
-    (["/a/test/good/000.png"], ["C:\\b\\test\\crack\\000.png"]),
     (["/home/anna/test/crack/1.png"], [r"D:\sets\test\crack\1.png"]),  # the only folders are the categories
-    (["/x/mvtec/tile/test/good/0.png"], ["/y/MVTec/wood/test/good/0.png"]),
-    (["can/test_public/bad/000.png"], ["vial/test_public/bad/000.png"]),
     (["candle/Data/Images/Anomaly/000.JPG"], ["cashew/Data/Images/Anomaly/000.JPG"]),
     (["line1/crack/000.png", "line2/crack/001.png"], ["line3/crack/000.png", "line2/crack/001.png"]),
     (["crack/.png"], ["crack/.npy"]),

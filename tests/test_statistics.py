@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +66,11 @@ def our_name(name: str) -> str:
 SMALL_SETS = [(np.random.default_rng(seed).integers(0, 5, size=4 + seed % 7) / 4).tolist() for seed in range(40)]
 """Few scores with ties."""
 
-BOX_PLOTS = [
-    (category, model, policy) for category in EXPECTED for model in EXPECTED[category]["boxplot"] for policy in OUTLIERS
-]
+BOX_PLOTS = [(category, model) for category in EXPECTED for model in EXPECTED[category]["boxplot"]]
 
 
-@pytest.mark.parametrize(("category", "model", "policy"), BOX_PLOTS)
+@pytest.mark.parametrize("policy", OUTLIERS)
+@pytest.mark.parametrize(("category", "model"), BOX_PLOTS)
 def test_representative_images_are_the_official_ones(category: str, model: str, policy: str) -> None:
     """Statistics have the official values, and the images that stand for them are as near to these.
 
@@ -133,9 +130,12 @@ TESTS = ("wilcoxon", "ttest")
 ALTERNATIVES = ("less", "greater", "two-sided")
 
 
-@pytest.mark.parametrize("alternative", ALTERNATIVES)
-@pytest.mark.parametrize("test", TESTS)
-@pytest.mark.parametrize("category", EXPECTED)
+PAIRS = [("bottle", "wilcoxon", "greater"), ("metal_nut", "wilcoxon", "two-sided"), ("zipper", "wilcoxon", "less")]
+PAIRS += [("bottle", "ttest", "two-sided"), ("metal_nut", "ttest", "less"), ("zipper", "ttest", "greater")]
+"""Each category, and each alternative, with each test."""
+
+
+@pytest.mark.parametrize(("category", "test", "alternative"), PAIRS)
 def test_comparisons_are_the_official_ones(category: str, test: str, alternative: str) -> None:
     """Order, ranks, means and the confidence for each ordered pair of 13 models are those of the official package.
 
@@ -194,28 +194,6 @@ def test_intervals_of_few_scores_or_draws() -> None:
     assert per_image_statistics(make_result([math.nan, math.nan])) == []
 
 
-MEMORY = """
-import resource, torch
-from aupimo_torchmetrics import AUPIMOResult
-from aupimo_torchmetrics.statistics import bootstrap_interval
-
-few, many = (AUPIMOResult(torch.rand(number), (1e-5, 1e-4), (0, 1)) for number in (5, 100_000))
-bootstrap_interval(few)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-low, high = bootstrap_interval(many, num_resamples=500)
-assert low < many.mean < high
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured in other units elsewhere")
-def test_bootstrap_interval_of_many_images_fits_in_memory() -> None:
-    """Memory does not grow with images times resamples: 100,000 images need 65 MiB here, and all draws at once 800."""
-    process = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)  # noqa: S603
-    assert int(process.stdout) < 200 * 2**10
-
-
 @pytest.mark.parametrize(("num_images", "confidence"), [(7, 0.95), (113, 0.99), (500, 0.8)])
 def test_interval_of_scores_is_that_of_another_bootstrap(num_images: int, confidence: float) -> None:
     """It is the percentile bootstrap of scipy at expanded quantiles, up to the chance of other draws."""
@@ -230,7 +208,6 @@ def test_interval_of_scores_is_that_of_another_bootstrap(num_images: int, confid
 
 AWKWARD = {
     "two images": [[0.1, 0.9], [0.3, 0.2], [0.3, 0.2]],
-    "two images, each the same difference": [[0.1, 0.9], [0.2, 1.0], [0.0, 0.0]],
     "all zero": [[0.0] * 5, [0.0] * 5],
     "all one": [[1.0] * 60, [1.0] * 60],
     "equal but for rounding": [[0.1 + 0.2, 1.0, 0.5], [0.3, 1 - 2**-53, 0.5]],
@@ -246,13 +223,11 @@ AWKWARD = {
 }
 
 
-@pytest.mark.parametrize("test", TESTS)
-@pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("case", AWKWARD)
-def test_awkward_scores_are_compared_without_a_warning(case: str, alternative: str, test: str) -> None:
+def test_awkward_scores_are_compared_without_a_warning(case: str) -> None:
     """Warnings are errors here; each confidence is a number in [0, 1] whatever the scores are."""
     results = make_results(*AWKWARD[case])
-    for atol in (0.0, 1e-3):
+    for test, alternative, atol in itertools.product(TESTS, ALTERNATIVES, (0.0, 1e-3)):
         comparison = compare_models(results, test, alternative, atol)
         assert all(0 <= confidence <= 1 for confidence in comparison.confidence.values())
     rank_models({"x": results, "y": results})
@@ -270,19 +245,17 @@ def signed_rank_p_values(differences: Scores) -> dict[str, float]:
     return {"greater": greater, "less": less, "two-sided": min(1, 2 * min(greater, less))}
 
 
-@pytest.mark.parametrize("alternative", ALTERNATIVES)
-@pytest.mark.parametrize("num_images", [2, 13, 14, 40, 120])
-@pytest.mark.parametrize("num_levels", [1, 2, 5, 1000])
-def test_few_differences_are_compared_exactly(num_images: int, num_levels: int, alternative: Any) -> None:
+@pytest.mark.parametrize(("num_images", "num_levels"), [(2, 1000), (13, 5), (14, 2), (40, 1), (120, 1000)])
+def test_few_differences_are_compared_exactly(num_images: int, num_levels: int) -> None:
     """What decides is how many differences are not zero, not how many images there are, with ties and without."""
     random = np.random.default_rng(num_images + num_levels)
-    for num_different in range(min(num_images, 12) + 1):
+    for num_different in (*range(min(num_images, 9)), min(num_images, 12)):
         a = np.zeros(num_images)
         a[:num_different] = random.choice([-1, 1], num_different) * random.integers(1, num_levels + 1, num_different)
         scores = np.stack([0.5 + a / num_levels / 2, np.full(num_images, 0.5)])
-        actual = compare_models(make_results(*scores), "wilcoxon", alternative, atol=0).confidence["a", "b"]
-        expected = signed_rank_p_values(scores[0] - scores[1])[alternative]
-        assert actual == pytest.approx(1 - expected, abs=ROUNDING)
+        for alternative, expected in signed_rank_p_values(scores[0] - scores[1]).items():
+            actual = compare_models(make_results(*scores), "wilcoxon", alternative, atol=0).confidence["a", "b"]
+            assert actual == pytest.approx(1 - expected, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("test", TESTS)
@@ -428,7 +401,6 @@ WRONG: dict[str, Any] = {
     "`tolerance` to be at least 0, but got -1": lambda: per_image_statistics(A, tolerance=-1),
     "`confidence` to be between 0 and 1, but got 95": lambda: bootstrap_interval(A, confidence=95),
     "`num_resamples` to be at least 1, but got 0": lambda: bootstrap_interval(A, num_resamples=0),
-    "`alpha` to be between 0 and 1, but got 0": lambda: rank_models({"0": BOTH}, alpha=0),
     "`alpha` to be between 0 and 1, but got 1": lambda: rank_models({"0": BOTH}, alpha=1),
     "`alpha` to be between 0 and 1, but got nan": lambda: rank_models({"0": BOTH}, alpha=math.nan),
     "same `shared_fpr`, but got 'mean' on '0' and 'max' for 'b' on '1'": lambda: rank_models(
@@ -440,7 +412,6 @@ WRONG: dict[str, Any] = {
     "one data set or more, but got none": lambda: rank_models({}),
     "two models or more, but got 1": lambda: rank_models({"0": {"a": A}}),
     "'b' is missing on '1'": lambda: rank_models({"0": BOTH, "1": {"a": A}}),
-    "'c' is missing on '0'": lambda: rank_models({"0": BOTH, "1": {**BOTH, "c": B}}),
     "mean of 'b' on '1' is undefined": lambda: rank_models({"0": BOTH, "1": {"a": A, "b": UNDEFINED}}),
 }
 

@@ -64,7 +64,6 @@ SPELLINGS = {
     "empty rows": "\n" + ROWS.replace("\n", "\n\n") + ",,\n",
     "order of columns": "map,ground truth,image,mask\na.npy,1,a.png,\nb.npy,2,b.png,b_mask.png",
     "paths of Windows": ROWS.replace("b.png,b_mask", ".\\\\b.png,.\\\\b_mask"),
-    "paths with a dot": ROWS.replace("b.png,b_mask.png", "./b.png,./b_mask.png"),
 }
 
 
@@ -119,8 +118,7 @@ def test_what_says_the_class(tmp_path: Path, cells: str) -> None:
     assert [image.has_defect for image in paired.images] == [CLASSES[cells]]
 
 
-@pytest.mark.parametrize(("word", "other"), [("test", "train"), ("Test", "val"), (" TEST ", "")])
-@pytest.mark.parametrize("has_maps", [True, False])
+@pytest.mark.parametrize(("word", "other", "has_maps"), [("test", "train", True), (" TEST ", "", False)])
 def test_rows_of_other_splits(tmp_path: Path, word: str, other: str, has_maps: bool) -> None:
     """Only rows of the split test count, the others are counted, and their maps are no maps without an image."""
     make(tmp_path / "maps", "a.npy", "b.npy")
@@ -154,7 +152,6 @@ BAD_ROWS = {
     "image,mask,map\na.png,,gone.npy": {2: "its map .*gone.npy is missing"},
     "image,mask,map\nb.png,b_mask.png;gone.png,a.npy": {2: "its mask .*gone.png is missing"},
     "image,mask,map,category\na.png,,a.npy,../up": {2: "'../up' cannot be a folder"},
-    "image,mask,map,defect\na.png,,a.npy,crack": {2: NO_MASK},
     "image,mask,map,label\na.png,,a.npy,mask": {2: NO_MASK},
     "image,mask,map,mask_classes\na.png,,a.npy,x": {2: "mask_classes is 'x'"},
     'image,mask,map,x\na.png,,a.npy,"one\ntwo"\nb.png,,,': {4: "b.png: no map"},
@@ -193,15 +190,12 @@ NO_TABLES = {
     "no rows": ("image,mask,map\n", "rows of the split test, but found none"),
     "empty": ("", "but its columns are none"),
     "too few cells": ("image,mask,map\na.png", "an image and 3 cells, but .*line 2 has 'a.png'"),
-    "too many cells": ("image,mask,map\na,b.png,,a.npy", "an image and 3 cells, but .*line 2 has 'a, b.png, , a.npy'"),
     "no image": ("image,mask,map\n,,a.npy", "an image and 3 cells, but .*line 2"),
     "open quote": ('image,mask,map\n"a,,b\n', "could not read line 2"),
     "endless cell": ("image,mask,map\n" + "x" * 200_000, "could not read line 2"),
-    "bytes": ("PK\x03\x04\0\0image,mask,map", "but its columns are pk"),
     "UTF-16": (ROWS.encode("utf-16"), "to be a text in UTF-8, but it is in UTF-16"),
     "no test rows": ("image,mask,map,split\na,,b,train\nc,,d,val\ne,,f,val\n", r"found train \(1\), val \(2\)"),
     "JSON lines": ('{"image": "a", "mask": ""}\n{"image": "b", "mask": ""}\n', "but it is JSON"),
-    "JSON": ('\n[{"image": "a", "mask": ""}]', "but it is JSON"),
 }
 """What is no table, and a part of the message."""
 
@@ -236,8 +230,10 @@ QUOTED = {
 """Files of data sets with names that a table has to quote."""
 
 
-@pytest.mark.parametrize("layout", QUOTED)
-@pytest.mark.parametrize("place", ["data/t.csv", "data/x/t.csv", "t.csv", "tables/deep/t.csv"])
+PLACES = [("mvtec", "data/t.csv"), ("mvtec", "data/x/t.csv"), ("loco", "t.csv"), ("folder", "tables/deep/t.csv")]
+
+
+@pytest.mark.parametrize(("layout", "place"), PLACES)
 def test_a_written_table_says_what_the_layout_says(tmp_path: Path, layout: Any, place: str) -> None:
     """Wherever the table of a data set is written, reading it gives the same images, and still does so elsewhere."""
     images = find_test_images(make(tmp_path / "before/data", *QUOTED[layout]), layout)
@@ -267,11 +263,3 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     write_table(find_test_images(root), tmp_path / "t.csv")
     ((_, reason),) = open_table(tmp_path / "t.csv", open_maps(make(tmp_path / "maps", "la/0.npy", "b/0.npy"))).bad_files
     assert reason.endswith("la/0_mask.png is missing")
-
-
-@pytest.mark.slow
-def test_large_tables(tmp_path: Path) -> None:
-    """A table of many rows is read in passes over it."""
-    rows = "\n".join(f"x/{number}.png,b_mask.png" for number in range(20_000))
-    path = table_of(tmp_path, f"image,mask\n{rows}")
-    assert len(open_table(path, open_maps(make(tmp_path / "maps", "x/7.npy"))).images) == 20_000

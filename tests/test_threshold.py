@@ -6,14 +6,13 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import tifffile
-from data_sets import TWO, write_image, write_map, write_set
+from data_sets import TWO, write_example, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,6 +29,7 @@ from aupimo_torchmetrics.evaluate import (
 
 BOUNDS = (1e-2, 1e-1)
 COMMAND = ["evaluate", "--fpr-bounds", "1e-2", "1e-1"]
+Found = tuple[Path, Path, Path]
 SIZES = {"bottle": (20, 24), "screw": (31, 17)}
 
 
@@ -53,10 +53,8 @@ def write_tied(folder: Path, dtype: str = "float32", *, ignored: int = 0) -> tup
             if defect != "good":
                 mask[3 : 9 + number, 4:12] = 255
                 mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
-                write_image(folder / f"data/{category}/ground_truth/{defect}/{number:03}_mask.png", mask)
-            write_image(folder / f"data/{path}.png", np.full((*size, 3), 90, dtype=np.uint8))
             scores = (random.integers(0, 30, size) + 8 * (mask == 255)) / (1 if "int" in dtype else 7)
-            write_map(folder / f"maps/{path}.tiff", scores.astype(dtype))
+            write_example(folder, path, scores.astype(dtype), mask)
             known.append(Known(category, f"{path}.png", scores.astype(dtype).astype(np.float32), mask))
     return folder / "maps", folder / "data", known
 
@@ -101,7 +99,7 @@ def counted(known: list[Known], threshold: float) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32"])
+@pytest.mark.parametrize("dtype", ["float16", "float64", "uint8"])
 def test_threshold_of_an_fpr_is_that_of_a_loop(tmp_path: Path, dtype: str) -> None:
     """It is the lowest score that at most this share of the normal pixels reach, in each category, whoever names it."""
     maps, data, known = write_tied(tmp_path, dtype)
@@ -155,25 +153,20 @@ def test_tied_scores_are_warned_of(tmp_path: Path) -> None:
     assert any("20 of them share the highest score" in text for text in chosen.warnings)
 
 
-@pytest.mark.parametrize(
-    ("paths", "fault"),
-    [
-        (["good/0.npy", "crack/0.npy"], "crack and good"),
-        (["0.npy", "bottle/0.npy"], "folders that are categories"),
-        (["validation/0.npy", "test/0.npy"], "test and validation"),
-        (
-            ["can/validation/0.npy", "can/test_public/0.npy", "rice/validation/0.npy"],
-            "can/test_public and can/validation",
-        ),
-    ],
-)
-def test_maps_of_which_nothing_says_that_they_are_normal_are_refused(
-    tmp_path: Path, paths: list[str], fault: str
-) -> None:
+NOT_KNOWN_AS_NORMAL = {
+    "good/0.npy crack/0.npy": "crack and good",
+    "0.npy bottle/0.npy": "folders that are categories",
+    "validation/0.npy test/0.npy": "test and validation",
+    "can/validation/0.npy can/test_public/0.npy rice/validation/0.npy": "can/test_public and can/validation",
+}
+
+
+@pytest.mark.parametrize("paths", NOT_KNOWN_AS_NORMAL)
+def test_maps_of_which_nothing_says_that_they_are_normal_are_refused(tmp_path: Path, paths: str) -> None:
     """Maps alone lie in one folder, or in one folder for each category; folders of kinds and splits are none."""
-    for path in paths:
+    for path in paths.split():
         write_map(tmp_path / path, np.eye(4))
-    with pytest.raises(BadDataError, match=fault):
+    with pytest.raises(BadDataError, match=NOT_KNOWN_AS_NORMAL[paths]):
         choose_thresholds(tmp_path, fpr=0.1)
 
 
@@ -212,8 +205,10 @@ def test_submission_to_mvtec_ad_2(tmp_path: Path) -> None:
         assert np.array_equal(mask == 255, scores >= np.float32(Thresholds.load(file).of(each.split("/")[0])))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32"])
-@pytest.mark.parametrize("threshold", [-1.0, 2.0, 29 / 7, 31.5])
+AT = [("float32", -1.0), ("float16", 29 / 7), ("float64", 2.0), ("float32", 31.5), ("uint8", 2.0), ("int32", 31.5)]
+
+
+@pytest.mark.parametrize(("dtype", "threshold"), AT)
 def test_counts_are_those_of_a_loop(tmp_path: Path, dtype: str, threshold: float) -> None:
     """Rates of each category and of each image, and binary masks, are those of single comparisons, pixel by pixel."""
     ignored = 40 if dtype == "float32" else 0
@@ -238,17 +233,18 @@ def test_counts_are_those_of_a_loop(tmp_path: Path, dtype: str, threshold: float
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Path]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Maps and data of two categories, and the maps of the normal images alone."""
     folder = tmp_path_factory.mktemp("two")
     maps, data = write_set(folder, TWO, size=(40, 48))
-    return (yield maps, data, normal_maps(maps, folder / "validation"))
+    return maps, data, normal_maps(maps, folder / "validation")
 
 
-def test_three_commands_in_a_row(
-    found: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A threshold is chosen, evaluated and applied in the shell; text, JSON and files say what Python says."""
+def test_three_commands_in_a_row(found: Found, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A threshold is chosen, evaluated and applied in the shell; text, JSON and files say what Python says.
+
+    It may be chosen and applied at once. Maps get masks, and TIFF of float16, under their own paths.
+    """
     maps, data, validation = found
     file, out = tmp_path / "thresholds.json", tmp_path / "out"
     assert main(["threshold", str(validation), "--fpr", "0.02", "--out", str(file)]) == 0
@@ -280,28 +276,15 @@ def test_three_commands_in_a_row(
     )
     assert len([*(tmp_path / "masks").rglob("*.png")]) == len(rows)
 
-    applied = ["threshold", "--threshold", str(file), "--apply", str(maps), "--write-masks", str(tmp_path / "applied")]
-    assert main(applied) == 0
-    for path in (tmp_path / "masks").rglob("*.png"):
-        other = tmp_path / "applied" / path.relative_to(tmp_path / "masks")
-        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(other)))
-
-
-def test_chosen_and_applied_in_one_command(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    """Maps without masks get masks, and TIFF of float16, under their own paths."""
-    maps, _, validation = found
-    arguments = ["threshold", str(validation), "--fpr", "0.02", "--apply", str(maps)]
-    arguments += ["--write-masks", str(tmp_path / "masks"), "--write-maps", str(tmp_path / "half")]
-    assert main(arguments) == 0
-    thresholds = choose_thresholds(validation, fpr=0.02)
-    files = sorted(path.relative_to(maps) for path in maps.rglob("*.tiff"))
-    assert files == sorted(path.relative_to(tmp_path / "half") for path in (tmp_path / "half").rglob("*.tiff"))
-    for path in files:
-        scores, half = tifffile.imread(maps / path), tifffile.imread(tmp_path / "half" / path)
+    applied = ["threshold", str(validation), "--fpr", "0.02", "--apply", str(maps)]
+    assert main([*applied, "--write-masks", str(tmp_path / "applied"), "--write-maps", str(tmp_path / "half")]) == 0
+    for name in [path.relative_to(maps).with_suffix("") for path in maps.rglob("*.tiff")]:
+        masks = [Image.open(tmp_path / folder / f"{name}.png") for folder in ("masks", "applied")]
+        scores, half = (tifffile.imread(folder / f"{name}.tiff") for folder in (maps, tmp_path / "half"))
+        expected = np.where(scores >= np.float32(thresholds.of(name.parts[0])), 255, 0)
+        assert all(np.array_equal(mask, expected) for mask in masks)
         assert half.dtype == np.float16
         assert np.array_equal(half, scores.astype(np.float16))
-        mask = np.asarray(Image.open(tmp_path / "masks" / path.with_suffix(".png")))
-        assert np.array_equal(mask, np.where(scores >= thresholds.of(path.parts[0]), 255, 0))
 
 
 def test_float16_that_moves_scores_is_warned_of(tmp_path: Path) -> None:
@@ -316,7 +299,7 @@ def test_float16_that_moves_scores_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("threshold", "text"), [(1e6, "No pixel reaches"), (-1e6, "Every pixel reaches")])
-def test_threshold_of_another_unit_is_warned_of(found: tuple[Path, Path, Path], threshold: float, text: str) -> None:
+def test_threshold_of_another_unit_is_warned_of(found: Found, threshold: float, text: str) -> None:
     """No pixel reaches it, or every pixel does: evaluation and application say so, for each category."""
     maps, data, _ = found
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=threshold)
@@ -324,20 +307,12 @@ def test_threshold_of_another_unit_is_warned_of(found: tuple[Path, Path, Path], 
     assert f"warning: (all): {text}" in apply_thresholds(maps, threshold).summary()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{}",
-        "[]",
-        "nonsense",
-        '{"thresholds": {}}',
-        '{"thresholds": {"a": "0.5"}}',
-        '{"thresholds": {"a": NaN}}',
-        '{"thresholds": {"a": true}}',
-        '{"thresholds": {"a": 1e400}}',
-        f'{{"thresholds": {{"a": {"9" * 400}}}}}',
-    ],
-)
+NUMBERS = ('"0.5"', "NaN", "true", "1e400", "9" * 400)
+NO_THRESHOLDS = ["{}", "[]", "nonsense", '{"thresholds": {}}']
+NO_THRESHOLDS += [f'{{"thresholds": {{"a": {number}}}}}' for number in NUMBERS]
+
+
+@pytest.mark.parametrize("content", NO_THRESHOLDS)
 def test_file_without_thresholds_is_refused(tmp_path: Path, content: str) -> None:
     """What does not hold a number for each category is no file of thresholds."""
     (tmp_path / "thresholds.json").write_text(content)
@@ -345,9 +320,7 @@ def test_file_without_thresholds_is_refused(tmp_path: Path, content: str) -> Non
         Thresholds.load(tmp_path / "thresholds.json")
 
 
-def test_category_without_threshold_is_refused_before_maps_are_read(
-    found: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_category_without_threshold_is_refused_before_maps_are_read(found: Found, tmp_path: Path) -> None:
     """A file by hand will do, but it has to name each category that is evaluated, or a folder of each map."""
     maps, data, _ = found
     file = tmp_path / "thresholds.json"
@@ -359,30 +332,28 @@ def test_category_without_threshold_is_refused_before_maps_are_read(
     assert [each.category for each in apply_thresholds(maps / "bottle", file).categories] == ["bottle"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "fault"),
-    [
-        (["MAPS"], "one of `--fpr` and `--alarms` to choose a threshold, or a `--threshold`"),
-        (["MAPS", "--fpr", "0.1", "--ignore-index", "7"], "`--ignore-index` with `--data` or `--table` only"),
-        (["--threshold", "5", "--apply", "MAPS", "--data", "x"], "but got it and `--data`"),
-        (["nowhere", "--fpr", "0.1"], "`MAPS` to be a file or folder of maps, but there is no nowhere"),
-        (["MAPS", "--fpr", "0.1", "--apply", "MAPS", "--write-masks", "MAPS/masks"], "apart from"),
-        (["--threshold", "5", "--apply", "nowhere"], "`--apply` to be a file or folder of maps"),
-        (["MAPS", "--fpr", "1e-3", "--alarms", "0.1"], "exactly one of `--fpr` and `--alarms`"),
-        (["MAPS", "--fpr", "1.5"], "`--fpr` to be in (0, 1), but got 1.5"),
-        (["--fpr", "0.1"], "Expected `MAPS`"),
-        (["MAPS", "--fpr", "0.1", "--write-masks", "out"], "Expected `--apply`"),
-        (["MAPS", "--threshold", "0.5", "--apply", "MAPS"], "but got it and `MAPS`"),
-        (["MAPS", "--fpr", "0.1", "--split", "x", "--apply", "MAPS"], "`--split` where"),
-        (["--threshold", "nowhere.json", "--apply", "MAPS"], "no file nowhere.json"),
-    ],
-)
-def test_wrong_commands_end_with_code_2(
-    found: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
-) -> None:
+WRONG = {
+    "MAPS": "one of `--fpr` and `--alarms` to choose a threshold, or a `--threshold`",
+    "MAPS --fpr 0.1 --ignore-index 7": "`--ignore-index` with `--data` or `--table` only",
+    "--threshold 5 --apply MAPS --data x": "but got it and `--data`",
+    "nowhere --fpr 0.1": "`MAPS` to be a file or folder of maps, but there is no nowhere",
+    "MAPS --fpr 0.1 --apply MAPS --write-masks MAPS/masks": "apart from",
+    "--threshold 5 --apply nowhere": "`--apply` to be a file or folder of maps",
+    "MAPS --fpr 1e-3 --alarms 0.1": "exactly one of `--fpr` and `--alarms`",
+    "MAPS --fpr 1.5": "`--fpr` to be in (0, 1), but got 1.5",
+    "--fpr 0.1": "Expected `MAPS`",
+    "MAPS --fpr 0.1 --write-masks out": "Expected `--apply`",
+    "MAPS --threshold 0.5 --apply MAPS": "but got it and `MAPS`",
+    "MAPS --fpr 0.1 --split x --apply MAPS": "`--split` where",
+    "--threshold nowhere.json --apply MAPS": "no file nowhere.json",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_commands_end_with_code_2(found: Found, capsys: pytest.CaptureFixture[str], arguments: str) -> None:
     """Settings that do not go together are named by their options."""
-    assert main(["threshold", *(each.replace("MAPS", str(found[2])) for each in arguments)]) == 2
-    assert fault in capsys.readouterr().err
+    assert main(["threshold", *(each.replace("MAPS", str(found[2])) for each in arguments.split())]) == 2
+    assert WRONG[arguments] in capsys.readouterr().err
 
 
 def test_masks_stay_in_their_folder_and_are_one_for_each_image(tmp_path: Path) -> None:
@@ -397,7 +368,7 @@ def test_masks_stay_in_their_folder_and_are_one_for_each_image(tmp_path: Path) -
         apply_thresholds(tmp_path / "two", 0.5, tmp_path / "out")
 
 
-def test_no_masks_without_a_threshold(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_no_masks_without_a_threshold(found: Found, tmp_path: Path) -> None:
     """Binary masks are of a threshold."""
     evaluation: Evaluation = evaluate(*found[:2], fpr_bounds=BOUNDS)
     with pytest.raises(ValueError, match="Expected a `threshold`"):
@@ -418,7 +389,7 @@ def test_a_threshold_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureF
     assert "No pixel reaches the threshold 3.0000002; the highest score is 3." in applied["warnings"][0]
 
 
-def test_nothing_that_is_read_is_replaced(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_nothing_that_is_read_is_replaced(found: Found, tmp_path: Path) -> None:
     """Masks and maps are not written into folders of maps or data, nor over the images of a table."""
     maps, data, _ = found
     for folder in (maps, maps / "masks"):
@@ -440,7 +411,7 @@ def test_nothing_that_is_read_is_replaced(found: tuple[Path, Path, Path], tmp_pa
 
 
 def test_scores_are_printed_whatever_becomes_of_the_masks(
-    found: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    found: Found, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A place where nothing can be written is told before any map is read; what fails later costs the masks only."""
     maps, data, validation = found
@@ -456,7 +427,7 @@ def test_scores_are_printed_whatever_becomes_of_the_masks(
     assert "CLASS F1" in capsys.readouterr().out
 
 
-def test_all_bad_maps_are_named_and_nothing_is_written(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_all_bad_maps_are_named_and_nothing_is_written(found: Found, tmp_path: Path) -> None:
     """A map that cannot be read and one with NaN are named together, whether a threshold is chosen or applied."""
     shutil.copytree(found[2], tmp_path / "maps")
     (tmp_path / "maps/bottle/000.tiff").write_bytes(b"junk")
@@ -471,7 +442,7 @@ def test_all_bad_maps_are_named_and_nothing_is_written(found: tuple[Path, Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_one_split_of_a_tree_is_evaluated(found: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_one_split_of_a_tree_is_evaluated(found: Found, tmp_path: Path) -> None:
     """Maps of other splits in the same tree are left out by name, in all commands."""
     maps, data, validation = found
     shutil.copytree(maps, tmp_path / "maps")
@@ -486,11 +457,7 @@ def test_one_split_of_a_tree_is_evaluated(found: tuple[Path, Path, Path], tmp_pa
 
 
 def test_numbers_of_numpy_are_thresholds(tmp_path: Path) -> None:
-    """They become Python's numbers, which can be written; what is no number is refused."""
+    """They become Python's numbers, which can be written."""
     Thresholds({"a": np.float32(0.5)}).save(tmp_path / "thresholds.json")
     (tmp_path / "thresholds.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "thresholds.json").read_bytes())
     assert Thresholds.load(tmp_path / "thresholds.json").values == {"a": 0.5}
-    wrong: list[Any] = [{}, {"a": math.nan}, {"a": True}, {"a": "1"}]
-    for values in wrong:
-        with pytest.raises(ValueError, match="Expected a"):
-            Thresholds(values)
