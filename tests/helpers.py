@@ -224,7 +224,9 @@ def run_ranks(jobs: Sequence[tuple[RankFunction, int]], timeout: float = 240.0) 
     with tempfile.TemporaryDirectory() as folder:
         num_processes = max(world_size for _, world_size in jobs)
         args = (jobs, folder, timeout)
-        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="spawn")
+        # each process is a copy of one that has imported what takes seconds
+        mp.get_context("forkserver").set_forkserver_preload(["torchmetrics", "lightning.pytorch", "matplotlib.pyplot"])
+        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="forkserver")
         deadline = time.monotonic() + timeout
         try:
             while not ranks.join(timeout=max(0.1, deadline - time.monotonic())):

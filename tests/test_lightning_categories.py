@@ -8,32 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import loops
 import pytest
 import torch
 from helpers import FPR_BOUNDS, run_ranks
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from loops import (
-    MAPS,
-    MASKS,
-    Batch,
-    Detector,
-    FigureLogger,
-    advice_of_lightning,
-    check_heat_maps,
-    fit,
-    in_epochs,
-    join_processes,
-    loader,
-    make_trainer,
-    maps_of_epoch,
-    validate,
-)
+from loops import MAPS, MASKS, Batch, Detector, FigureLogger, check_heat_maps, fit, in_epochs, loader, validate
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, PerCategory, PixelAUROC, vad_metrics
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
+pytestmark = [*loops.advice_of_lightning, pytest.mark.usefixtures("only_heat_maps")]
 
 CATEGORIES = ("bottle", "cable", "wood")
 OF = [CATEGORIES[index // 2 % 3] for index in range(len(MAPS))]
@@ -116,7 +102,7 @@ def test_each_epoch_has_its_own_values(tmp_path: Path, way: str) -> None:
     texts = [str(each.message) for each in caught if "(NaN)" in str(each.message)]
     assert [text.partition(";")[0] for text in texts] == ["PerCategory has no score (NaN) for cable, wood"]
     for epoch, values in enumerate(noting.values):
-        wanted = expected(model.metrics, maps_of_epoch(MAPS, epoch))
+        wanted = expected(model.metrics, loops.maps_of_epoch(MAPS, epoch))
         if way == "means only":
             wanted = {f"val/{name}": value for name, value in wanted.items() if name.startswith("mean/")}
         assert values == pytest.approx(wanted, abs=1e-6)
@@ -162,11 +148,11 @@ def test_the_callback_tags_by_category(tmp_path: Path, way: str) -> None:
 
 def score_on_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> list[dict[str, float]]:
     """Values of two epochs on a rank, which sees images of some categories only."""
-    settings = join_processes(rank, world_size, note)
+    settings = loops.join_processes(rank, world_size, note)
     noting, model = Noting(), Detector(in_epochs(update_and_log), metrics=new_metrics())
     indices = [index for index, each in enumerate(OF) if (each == "wood") == bool(rank)]
     logger = False
-    trainer = make_trainer(
+    trainer = loops.make_trainer(
         Path(), noting, AUPIMOCallback(num_heatmaps=0), logger=logger, use_distributed_sampler=False, **settings
     )
     trainer.fit(model, loader(), loader(indices, batch_size=3 if rank == 0 else 1))
@@ -180,7 +166,7 @@ def test_two_processes_log_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (ranks,) = run_ranks([(score_on_rank, 2)])
     for values in ranks:
         for epoch, of_epoch in enumerate(values):
-            wanted = expected(new_metrics(), maps_of_epoch(MAPS, epoch))
+            wanted = expected(new_metrics(), loops.maps_of_epoch(MAPS, epoch))
             assert {name: of_epoch[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
 
 

@@ -13,38 +13,21 @@ from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
+import loops
 import numpy as np
 import pytest
 import torch
-from helpers import make_batch
+from helpers import MAX_ERROR, assert_same, make_batch
 from lightning.pytorch.callbacks import LambdaCallback
-from loops import (
-    MAPS,
-    MASKS,
-    Batch,
-    Detector,
-    FigureLogger,
-    advice_of_lightning,
-    as_it_is,
-    check_heat_maps,
-    fit,
-    heat_maps,
-    loader,
-    make_trainer,
-    new_metric,
-    scoring,
-    unlogged,
-    update_and_log,
-    validate,
-)
+from loops import MAPS, MASKS, Batch, Detector, FigureLogger, check_heat_maps, heat_maps, loader, new_metric, scoring
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics import AUPIMO, PIMO, functional
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = advice_of_lightning
+pytestmark = [*loops.advice_of_lightning, pytest.mark.usefixtures("only_heat_maps")]
 
 TAG = "val/aupimo/heatmaps"
 NO_PHOTOGRAPHS = "AUPIMOCallback draws no heat maps where it finds no photographs"
@@ -55,7 +38,7 @@ def run(
 ) -> tuple[FigureLogger, AUPIMOCallback]:
     """Validate, with a callback of these settings and others behind it."""
     logger, callback = FigureLogger(), AUPIMOCallback(**settings)
-    validate(folder, model, callback, *others, loaders=loaders, logger=logger, inference_mode=False)
+    loops.validate(folder, model, callback, *others, loaders=loaders, logger=logger, inference_mode=False)
     return logger, callback
 
 
@@ -86,9 +69,17 @@ class UpdatesLate(Detector):
         scoring(lambda _: (outputs["anomaly_map"], batch["truth"]))(self, batch, 0)
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("how", ["in place", "replaced"])
-@pytest.mark.parametrize("scored", ["in the step", "by the callback", "by the model afterwards"])
+@pytest.mark.parametrize(
+    ("scored", "how", "is_first"),
+    [
+        ("in the step", "in place", True),
+        ("in the step", "replaced", False),
+        ("by the callback", "in place", False),
+        ("by the callback", "replaced", True),
+        ("by the model afterwards", "in place", True),
+        ("by the model afterwards", "replaced", False),
+    ],
+)
 def test_heat_maps_are_of_the_scored_maps(tmp_path: Path, scored: str, how: str, is_first: bool) -> None:
     """A heat map is of the map that was scored, wherever a callback changes it and whoever scores it."""
 
@@ -108,7 +99,7 @@ def test_heat_maps_are_of_the_scored_maps(tmp_path: Path, scored: str, how: str,
     changes = LambdaCallback(on_validation_batch_end=change, on_validation_epoch_end=log)
     model = (UpdatesLate if "model" in scored else Detector)(update_and_return if "step" in scored else return_maps)
     callback, logger = AUPIMOCallback(), FigureLogger()
-    validate(tmp_path, model, *((callback, changes) if is_first else (changes, callback)), logger=logger)
+    loops.validate(tmp_path, model, *((callback, changes) if is_first else (changes, callback)), logger=logger)
     scored_maps = MAPS if scored == "in the step" else MAPS.roll(2, -1) + 0.3 * MASKS
     check((logger, callback), (1, 3, 7, 9), scored_maps)
 
@@ -121,10 +112,8 @@ class AsTuple(NamedTuple):
 
 
 PLACES: dict[str, tuple[Callable[[Tensor], Any], Any]] = {
-    "image": (lambda images: {"image": images}, None),
     "images": (lambda images: {"images": images, "image": None}, None),
     "attribute": (lambda images: SimpleNamespace(image=images), None),
-    "tuple": (lambda images: (images, torch.zeros(len(images))), None),
     "behind labels": (lambda images: [torch.zeros(len(images)), images], None),
     "tuple with names": (lambda images: AsTuple(torch.zeros(len(images)), images), None),
     "tensor": (lambda images: images, None),
@@ -142,7 +131,7 @@ class Replaces(Detector):
     """A model whose batch is another object than that of the loader: what is made of its photographs."""
 
     def __init__(self, make_batch: Callable[[Tensor], Any]) -> None:
-        super().__init__(lambda model, _, loader: update_and_log(model, model.held, loader))
+        super().__init__(lambda model, _, loader: loops.update_and_log(model, model.held, loader))
         self.make_batch = make_batch
 
     def on_after_batch_transfer(self, batch: Batch, _: int) -> Any:
@@ -181,27 +170,32 @@ def in_parts(batch: Batch, parts: list[Any]) -> list[tuple[Tensor, Tensor, list[
     return [(batch["scores"][p], batch["truth"][p], [f"{i}.png" for i in batch["index"][p].tolist()]) for p in parts]
 
 
-STEPS: dict[str, list[Any]] = {"reordered": [[1, 0]], "one by one": [[0], [1]], "backwards": [[1], [0]]}
-
-
-@pytest.mark.parametrize("how", STEPS)
-@pytest.mark.parametrize("call", ["update", "forward"])
-def test_images_by_id(tmp_path: Path, how: str, call: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("parts", "call"),
+    [
+        ([[1, 0]], "update"),
+        ([[0], [1]], "update"),
+        ([[1], [0]], "update"),
+        ([[1, 0]], "forward"),
+        ([[1], [0]], "forward"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*single batch")
+def test_images_by_id(tmp_path: Path, parts: list[Any], call: str, caplog: pytest.LogCaptureFixture) -> None:
     """A step that reorders its batch or scores image by image is right with photographs by id, skipped without ids."""
 
     def step(model: Detector, batch: Batch, _: int) -> None:
-        for maps, masks, ids in in_parts(batch, STEPS[how]):
+        for maps, masks, ids in in_parts(batch, parts):
             getattr(model.aupimo, call)(maps, masks, ids)
         model.log("val/aupimo", model.aupimo)
 
-    with pytest.warns(UserWarning, match="single batch") if call == "forward" and how != "reordered" else nullcontext():
-        assert check(run(tmp_path / "by id", Detector(step), images=by_id), (1, 3, 7, 9))[0].startswith("1 · ")
-    for images in (None, "image") if how != "reordered" and call == "update" else ():
+    assert check(run(tmp_path, Detector(step), images=by_id), (1, 3, 7, 9))[0].startswith("1 · ")
+    for images in (None, "image") if len(parts) == 2 else ():
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            logger, callback = run(tmp_path / str(images), Detector(step), images=images)
+            logger, callback = run(tmp_path, Detector(step), images=images)
         assert TAG not in logger.figures
-        assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+        assert caplog.text.count(NO_PHOTOGRAPHS) == 1
         assert "got 2 for 1 maps" in caplog.text
         assert len(callback.results["val/aupimo"].paths or ()) == 10
 
@@ -212,7 +206,7 @@ def test_a_part_of_a_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.INFO):
         logger, _ = run(tmp_path, Detector(step), num_heatmaps=9)
     assert [each.title[:2] for each in heat_maps(logger.figures[TAG][0])] == ["1 ", "5 ", "7 ", "9 "]
-    assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+    assert caplog.text.count(NO_PHOTOGRAPHS) == 1
     check(run(tmp_path, Detector(step), num_heatmaps=9, images=by_id), (1, 3, 5, 7, 9))
 
 
@@ -287,7 +281,7 @@ def test_given_photographs_must_be_there(tmp_path: Path, case: str, settings: di
     """Wrong `images` are an error in the sanity check or in the first validation, drawn or not, outside of the step."""
     images, error, message = WRONG[case]
     model = Detector()
-    trainer = make_trainer(tmp_path, AUPIMOCallback(images=images, every_n_epochs=2), logger=False, **settings)
+    trainer = loops.make_trainer(tmp_path, AUPIMOCallback(images=images, every_n_epochs=2), logger=False, **settings)
     with pytest.raises(error, match=message) as raised:
         trainer.fit(model, loader(), loader())
     assert (trainer.global_step == 0) == (not settings)
@@ -301,19 +295,21 @@ def test_no_heat_maps_need_no_photographs(tmp_path: Path) -> None:
     assert TAG not in logger.figures
 
 
-@pytest.mark.parametrize("order", [range(9, -1, -1), [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]])
-@pytest.mark.parametrize("kind", ["paths", "integers", "none"])
-def test_heat_maps_are_titled_by_their_image(tmp_path: Path, kind: str, order: Any) -> None:
+MAKE_IDS: dict[str, Any] = {
+    "paths": lambda indices: [f"{9 - i}.png" for i in indices.tolist()],
+    "integers": lambda indices: indices,
+    "none": lambda _: None,
+}
+
+
+@pytest.mark.parametrize("kind", MAKE_IDS)
+def test_heat_maps_are_titled_by_their_image(tmp_path: Path, kind: str) -> None:
     """The title of a heat map is that of its image in the result, whatever the order of the data, by path or by id."""
-    make_ids: dict[str, Any] = {
-        "paths": lambda indices: [f"{9 - i}.png" for i in indices.tolist()],
-        "integers": lambda indices: indices,
-        "none": lambda _: None,
-    }
-    step = scoring(lambda batch: (batch["scores"], batch["truth"], make_ids[kind](batch["index"])))
+    order = [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]
+    step = scoring(lambda batch: (batch["scores"], batch["truth"], MAKE_IDS[kind](batch["index"])))
     ran = run(tmp_path, Detector(step), loaders=loader(order), num_heatmaps=5)
     result, anomalous = ran[1].results["val/aupimo"], [index for index in order if MASKS[index].any()]
-    place = {"paths": lambda index: 9 - index, "integers": lambda index: index, "none": list(order).index}[kind]
+    place = {"paths": lambda index: 9 - index, "integers": lambda index: index, "none": order.index}[kind]
     for title, index in zip(check(ran, anomalous), anomalous, strict=True):
         assert title.startswith(f"{9 - index} " if kind == "paths" else f"image {place(index)} ")
         assert title.endswith(f"{float(result.aupimos[place(index)]):.2f}")
@@ -329,7 +325,7 @@ class CollectsAll(Detector):
     def on_validation_epoch_end(self) -> None:
         """Update with all."""
         while self.batches:
-            update_and_log(self, self.batches.pop(), 0)
+            loops.update_and_log(self, self.batches.pop(), 0)
 
 
 @pytest.mark.parametrize("is_before", [True, False])
@@ -340,7 +336,7 @@ def test_updates_outside_of_a_batch_have_no_photographs(
     others = [LambdaCallback(on_validation_epoch_end=lambda _, model: model.on_validation_epoch_end())] * is_before
     callback, logger = AUPIMOCallback(), FigureLogger()
     with caplog.at_level(logging.INFO):
-        validate(tmp_path, CollectsAll(), *others, callback, logger=logger)
+        loops.validate(tmp_path, CollectsAll(), *others, callback, logger=logger)
     assert len(callback.results["val/aupimo"].aupimos) == 10
     assert {tag.rpartition("/")[2] for tag in logger.figures} == {"distribution", "curves"}
     assert caplog.text.count("updated outside of a batch") == 1
@@ -361,25 +357,39 @@ def test_each_metric_has_its_own_heat_maps(tmp_path: Path) -> None:
         check_heat_maps(figure, result, indices, MAPS + factor * MASKS)
 
 
-@pytest.mark.parametrize("first", ["PIMO", "AUPIMO"])
-@pytest.mark.parametrize("compute_groups", [True, False, [["a", "b", "c"]]])
-@pytest.mark.parametrize("call", ["update", "forward"])
+@pytest.mark.parametrize(
+    ("names", "chosen", "compute_groups", "call"),
+    [
+        ("bc", None, True, "update"),
+        ("bc", None, False, "forward"),
+        ("bc", None, [["a", "b", "c"]], "forward"),
+        ("abc", None, True, "forward"),
+        ("abc", None, [["a", "b", "c"]], "update"),
+        ("b", "metrics.b", False, "update"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*single batch")
-def test_in_a_collection(tmp_path: Path, first: str, compute_groups: Any, call: str) -> None:
-    """Each AUPIMO of a group is drawn, though torchmetrics updates only the first of the group, which may be a PIMO."""
+def test_in_a_collection(tmp_path: Path, names: str, chosen: str | None, compute_groups: Any, call: str) -> None:
+    """Each AUPIMO of a group, or a chosen one, is drawn with its own scores of the states that they share.
+
+    torchmetrics updates only the first of the group, which may be a PIMO.
+    """
 
     def step(model: Detector, batch: Batch, _: int) -> None:
         getattr(model.metrics, call)(batch["scores"], batch["truth"])
 
-    a, b, c = (AUPIMO(fpr_bounds=(1e-2, 1.0), normal_buffer=None) for _ in range(3))
-    metrics = {"a": PIMO() if first == "PIMO" else a, "b": b, "c": c}
+    bounds = {"a": (2e-2, 1.0), "b": (1e-2, 1.0), "c": (1e-3, 1.0)}
+    metrics: dict[str, Any] = {name: AUPIMO(fpr_bounds=bounds[name], normal_buffer=None) for name in bounds}
+    if names == "bc":
+        metrics["a"] = PIMO()
     model = Detector(step, metrics=MetricCollection(metrics, prefix="val_", compute_groups=compute_groups))
-    logger, callback = run(tmp_path, model)
-    names = {"val_b", "val_c"} if first == "PIMO" else {"val_a", "val_b", "val_c"}
-    assert set(callback.results) == names
+    logger, callback = run(tmp_path, model, metric=chosen)
+    assert list(callback.results) == [f"val_{name}" for name in names]
     for name in names:
-        for figure in logger.figures[f"{name}/heatmaps"]:
-            check_heat_maps(figure, callback.results[name], (1, 3, 7, 9))
+        (figure,), result = logger.figures[f"val_{name}/heatmaps"], callback.results[f"val_{name}"]
+        expected = functional.aupimo(MAPS, MASKS, fpr_bounds=bounds[name], reduction="none")
+        assert_same(result.aupimos.float(), expected, MAX_ERROR)
+        check_heat_maps(figure, result, (1, 3, 7, 9))
 
 
 IS_LAST_ROW = torch.arange(MASKS.shape[1])[:, None] == MASKS.shape[1] - 1
@@ -458,16 +468,16 @@ def test_metrics_that_are_made_when_the_epoch_starts(tmp_path: Path) -> None:
 
     def step(model: Detector, batch: Batch, _: int) -> None:
         model.aupimo.update(batch["scores"], batch["truth"])
-        scoring(as_it_is, "val/{}", "late")(model, batch, 0)
+        scoring(loops.as_it_is, "val/{}", "late")(model, batch, 0)
 
     callback, logger = AUPIMOCallback(), FigureLogger()
-    fit(tmp_path, Detector(step), callback, LambdaCallback(on_validation_epoch_start=make), logger=logger)
+    loops.fit(tmp_path, Detector(step), callback, LambdaCallback(on_validation_epoch_start=make), logger=logger)
     for name in ("val/aupimo", "val/late"):
         assert len(logger.figures[f"{name}/heatmaps"]) == 2
         check_heat_maps(logger.figures[f"{name}/heatmaps"][0], callback.results[name], (1, 3, 7, 9))
 
 
-@unlogged
+@loops.unlogged
 def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> None:
     """A metric that is made or reset within an epoch is drawn as far as possible, and is no error."""
 
@@ -480,7 +490,7 @@ def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> No
         model.aupimo.update(batch["scores"], batch["truth"])
 
     callback, logger = AUPIMOCallback(), FigureLogger()
-    fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
+    loops.fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
     assert {name: len(result.aupimos) for name, result in callback.results.items()} == {"val/aupimo": 4, "val/late": 20}
     check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (7, 9))
 
@@ -491,7 +501,7 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
     numbers: list[int] = []
 
     def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        update_and_log(model, batch, dataloader_idx)
+        loops.update_and_log(model, batch, dataloader_idx)
         numbers.append(len(model.aupimo.listeners))
         if len(numbers) == 4 and how in {"error", "interrupt"}:
             raise KeyError("out of luck") if how == "error" else KeyboardInterrupt
@@ -509,7 +519,7 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
 
     model, callback = Trains(step), AUPIMOCallback(num_heatmaps=0)
     model.aupimo.listeners.append(mine)  # those of others stay
-    trainer = make_trainer(tmp_path, callback, LambdaCallback(on_validation_epoch_end=fail_at_end), logger=False)
+    trainer = loops.make_trainer(tmp_path, callback, LambdaCallback(on_validation_epoch_end=fail_at_end), logger=False)
     is_error = how not in {"fit", "validate", "test"}
     with pytest.raises(SystemExit if how == "interrupt" else KeyError) if is_error else nullcontext():
         getattr(trainer, "fit" if is_error else how)(model, *[loader()] * (1 if how in {"validate", "test"} else 2))
@@ -518,8 +528,7 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO of `self.aupimo` is that of the images of 2 dataloaders")
-@pytest.mark.parametrize("loaders", [2, 1])
-@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize(("late", "loaders"), [(True, 2), (False, 1)])
 @pytest.mark.slow
 def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> None:
     """Of all batches at most one is held, and nothing after the epoch or an error."""
@@ -540,7 +549,7 @@ def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> 
     callback = AUPIMOCallback(num_heatmaps=1, heatmap_images=[1])
     parts = [loader(range(4)), loader(range(4, 10))] if loaders == 2 else loader()
     with pytest.raises(KeyError, match="out of luck"):
-        fit(tmp_path, model, callback, loaders=parts, logger=False)
+        loops.fit(tmp_path, model, callback, loaders=parts, logger=False)
     assert most <= 3  # what Lightning holds of the step before and fetches ahead, and the present one
     del model
     gc.collect()
@@ -553,7 +562,7 @@ def test_metrics_are_looked_for_once_an_epoch(tmp_path: Path) -> None:
     for batch_size in (10, 1):
         model = Detector()
         model.named_modules = Mock(wraps=model.named_modules)  # type: ignore[method-assign]
-        validate(tmp_path, model, AUPIMOCallback(), loaders=loader(batch_size=batch_size), logger=False)
+        loops.validate(tmp_path, model, AUPIMOCallback(), loaders=loader(batch_size=batch_size), logger=False)
         walks.append(model.named_modules.call_count)
     assert walks[0] == walks[1] > 0
 
@@ -580,30 +589,7 @@ def test_a_compiled_update_is_traced_no_further(tmp_path: Path) -> None:
 
         model.step = step
         loaders, logger = loader(range(6)), FigureLogger()
-        validate(tmp_path, model, *callbacks, loaders=loaders, logger=logger, inference_mode=False)
+        loops.validate(tmp_path, model, *callbacks, loaders=loaders, logger=logger, inference_mode=False)
         numbers.append(len(graphs))
     assert 0 < numbers[1] <= numbers[0] + 1
     assert len(logger.figures[TAG]) == 1
-
-
-@pytest.mark.parametrize("stage", ["validate", "test"])
-def test_a_metric_that_training_updates_too(tmp_path: Path, stage: str) -> None:
-    """A warning says that images of training steps are in the result, and that the training needs its own metric."""
-
-    class Trains(Detector):
-        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-            self.aupimo.update(batch["scores"], batch["truth"])
-            if stage == "validate":
-                self.log("train/aupimo", self.aupimo, on_step=False, on_epoch=True)
-            return super().training_step(batch, batch_idx)
-
-    model, callback = Trains(), AUPIMOCallback(num_heatmaps=0)
-    trainer = make_trainer(tmp_path, callback, logger=False, max_epochs=1, num_sanity_val_steps=0)
-    with pytest.warns(UserWarning) as caught:  # noqa: PT030, PT031  also Lightning's
-        trainer.fit(model, loader(), loader() if stage == "validate" else None)
-        if stage == "test":
-            trainer.test(model, loader(), verbose=False)
-    (text,) = [str(each.message) for each in caught if "is not that of this epoch alone" in str(each.message)]
-    assert "held 10 images of training steps" in text
-    assert "Training needs a metric of its own" in text
-    assert [len(result.aupimos) for result in callback.results.values()] == [20]
