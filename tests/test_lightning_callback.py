@@ -256,6 +256,8 @@ def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
 def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
     """The remedies of the warning, or a reset in the first step: each epoch has its own result, and nothing warns."""
     callback = AUPIMOCallback(num_heatmaps=0)
+    fit(tmp_path, model, callback, max_epochs=0, limit_val_batches=2, logger=False)
+    assert callback.results == {}  # of the sanity check
     fit(tmp_path, model, callback, max_epochs=3, logger=False)
     assert len(callback.results["val/aupimo"].aupimos) == 10
     assert not [each for each in recwarn if "AUPIMO" in str(each.message)]
@@ -268,13 +270,6 @@ def test_a_metric_of_the_training_is_none_of_the_validation(tmp_path: Path) -> N
     assert set(callback.results) == {"val/aupimo"}
     shares = {name for name in trainer.callback_metrics if "share" in name}
     assert shares == {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
-
-
-def test_the_sanity_check_has_no_result(tmp_path: Path) -> None:
-    """What the sanity check sees is no result."""
-    callback = AUPIMOCallback()
-    fit(tmp_path, Detector(), callback, limit_val_batches=2, max_epochs=0)
-    assert callback.results == {}
 
 
 @blank
@@ -308,19 +303,18 @@ def test_the_last_and_the_best_epoch_are_saved(tmp_path: Path) -> None:
 @blank
 def test_the_best_of_another_training_is_forgotten(tmp_path: Path) -> None:
     """A callback that is used again saves the best of the new training, though the old one was better."""
-    callback, offset = AUPIMOCallback(save_to=tmp_path, save="best", num_heatmaps=0), 1.0
-    step = scoring(lambda batch: (batch["scores"] - offset * batch["truth"], batch["truth"]))
-    fit(tmp_path, Detector(), callback, logger=False)
-    better = callback.results["val/aupimo"].mean
-    trainer = fit(tmp_path, Detector(step), callback, logger=False)
-    saved = AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean
-    assert saved == callback.results["val/aupimo"].mean < better
-    offset = 2.0
-    trainer.fit_loop.max_epochs = 3  # the same training goes on, and gets worse
-    trainer.fit(trainer.lightning_module, loader(), loader())
-    assert trainer.current_epoch == 3
-    assert callback.results["val/aupimo"].mean < saved
-    assert AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean == saved
+    callback, offset = AUPIMOCallback(save_to=tmp_path, save="best", num_heatmaps=0), 0.0
+    model = Detector(scoring(lambda batch: (batch["scores"] - offset * batch["truth"], batch["truth"])))
+    means, saved = [], []
+    for offset in (0.0, 1.0, 2.0):
+        if offset < 2:
+            trainer = make_trainer(tmp_path, callback, logger=False)
+        trainer.fit_loop.max_epochs = 2 + (offset == 2)  # at last the same training goes on, and gets worse
+        trainer.fit(model, loader(), loader())
+        means.append(callback.results["val/aupimo"].mean)
+        saved.append(AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean)
+    assert means[0] > means[1] > means[2]
+    assert saved == [means[0], means[1], means[1]]
 
 
 def test_files_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,22 +404,15 @@ def test_comet_gets_figures(tmp_path: Path) -> None:
 
 @blank
 def test_a_logger_without_figures_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One message says that a logger takes no figures, unless they are saved, and scalars are logged all the same."""
-    for save_to, num_messages in ((None, 1), (tmp_path / "saved", 0)):
-        caplog.clear()
-        rows = CSVLogger(tmp_path)
-        with caplog.at_level(logging.INFO):
-            fit(tmp_path, Detector(), AUPIMOCallback(save_to=save_to), logger=rows)
-        assert caplog.text.count("AUPIMOCallback draws figures, but CSVLogger cannot take any") == num_messages
-        assert "val/aupimo/share_at_0" in Path(rows.log_dir, "metrics.csv").read_text()
-
-
-def test_fast_dev_run_and_no_logger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that tries one batch, and one without logger, end well and are told nothing of figures."""
+    """One message says that a logger takes no figures, unless they are saved or none is there; scalars are logged."""
     with caplog.at_level(logging.INFO):
         fit(tmp_path, Detector(), AUPIMOCallback(), fast_dev_run=True)
         fit(tmp_path, Detector(), AUPIMOCallback(), logger=False)
-    assert "figures" not in caplog.text
+        fit(tmp_path, Detector(), AUPIMOCallback(save_to=tmp_path / "saved"), logger=CSVLogger(tmp_path))
+        assert "figures" not in caplog.text
+        fit(tmp_path, Detector(), AUPIMOCallback(), logger=(rows := CSVLogger(tmp_path)))
+    assert caplog.text.count("AUPIMOCallback draws figures, but CSVLogger cannot take any") == 1
+    assert "val/aupimo/share_at_0" in Path(rows.log_dir, "metrics.csv").read_text()
 
 
 def test_text_is_legible_in_a_small_card(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,19 +34,6 @@ MAX_WAITS = 2
 TOLERANCE = 1e-6
 """Scores are float32, and the device adds up in another order."""
 CHECKED = Workload("float32", 8, 24, CHECKED_SIZES[:1])
-
-
-class Times(NamedTuple):
-    """Milliseconds of one run."""
-
-    copy: float
-    update: float
-    compute: float
-
-    @property
-    def copies(self) -> float:
-        """Update and compute in units of one copy."""
-        return (self.update + self.compute) / self.copy
 
 
 def make_batches(workload: Workload, batch_size: int, device: torch.device) -> list[Batch]:
@@ -124,18 +110,6 @@ def check_scores(device: torch.device) -> bool:
     return all(are_met)
 
 
-def copy(batches: list[tuple[Tensor, Tensor]]) -> None:
-    """Copy every map once."""
-    for maps, _ in batches:
-        maps.clone()
-
-
-def update(batches: list[tuple[Tensor, Tensor]], metric: AUPIMO) -> None:
-    """Feed every batch to a metric."""
-    for maps, masks in batches:
-        metric.update(maps, masks)
-
-
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     """Time one call, by the clock of the device if it has one."""
     if device.type != "cuda":
@@ -150,26 +124,20 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     return float(start.elapsed_time(end))
 
 
-def time_run(batches: list[tuple[Tensor, Tensor]], device: torch.device) -> Times:
-    """Time a copy, all updates and the score of a new metric."""
-    metric = AUPIMO().to(device)
-    calls = (partial(copy, batches), partial(update, batches, metric), metric.compute)
-    return Times(*(milliseconds(call, device) for call in calls))
-
-
-def median_and_spread(values: list[float], digits: int) -> str:
-    """Median (lowest to highest)."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
 def print_times(num_images: int, num_runs: int, device: torch.device) -> None:
     """Time several runs after one that warms up, and print the times and their ratio to a copy."""
     batches = make_batches(Workload("", num_images // 4, num_images - num_images // 4, (SIZE,)), BATCH_SIZE, device)
-    runs = [time_run(batches, device) for _ in range(num_runs + 1)][1:]
-    print(f"\n{num_images} float32 maps of {SIZE[0]} x {SIZE[1]} in batches of {BATCH_SIZE}; median of {num_runs} runs")
-    for name in Times._fields:
-        print(f"{name:8}{median_and_spread([getattr(run, name) for run in runs], 2)} ms")
-    print(f"update + compute: {median_and_spread([run.copies for run in runs], 2)} copies")
+    times: dict[str, list[float]] = {"copy": [], "update": [], "compute": [], "update + compute, in copies": []}
+    for _ in range(num_runs + 1):
+        metric = AUPIMO().to(device)
+        copy = milliseconds(lambda: [maps.clone() for maps, _ in batches], device)
+        update = milliseconds(lambda metric=metric: [metric.update(*batch) for batch in batches], device)
+        compute = milliseconds(metric.compute, device)
+        for each, time_of_run in zip(times.values(), (copy, update, compute, (update + compute) / copy), strict=True):
+            each.append(time_of_run)
+    print(f"\n{num_images} maps of {SIZE[0]} x {SIZE[1]} by {BATCH_SIZE}; median of {num_runs} runs, ms")
+    for name, (_, *runs) in times.items():
+        print(f"{name:28}{statistics.median(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})")
 
 
 def main() -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,33 +40,21 @@ def all_four(batches: Batches, num_bins: int | None = None) -> Values:
     return {name: float(value) for name, value in collection.compute().items()}
 
 
-def all_four_binned(batches: Batches) -> Values:
-    """The same as histograms."""
-    return all_four(batches, 2**18)
-
-
-def torchmetrics_auroc(batches: Batches) -> Values:
-    """Exact AUROC by torchmetrics, of the scores as they are."""
-    metric = BinaryAUROC(validate_args=False)
+def torchmetrics_auroc(batches: Batches, thresholds: int | None = None) -> Values:
+    """AUROC by torchmetrics, of the scores as they are, or at thresholds between the lowest and the highest score."""
+    metric = BinaryAUROC(thresholds=thresholds, validate_args=False)
+    if thresholds is not None:
+        low, high = min(float(maps.amin()) for maps, _ in batches), max(float(maps.amax()) for maps, _ in batches)
     for maps, masks in batches:
-        metric.update(maps, masks.long())
-    return {"PixelAUROC": float(metric.compute())}
-
-
-def torchmetrics_binned_auroc(batches: Batches) -> Values:
-    """AUROC by torchmetrics at 50 thresholds between the lowest and the highest score."""
-    metric = BinaryAUROC(thresholds=50, validate_args=False)
-    low, high = min(float(maps.amin()) for maps, _ in batches), max(float(maps.amax()) for maps, _ in batches)
-    for maps, masks in batches:
-        metric.update((maps - low) / (high - low), masks.long())
+        metric.update(maps if thresholds is None else (maps - low) / (high - low), masks.long())
     return {"PixelAUROC": float(metric.compute())}
 
 
 WAYS: dict[str, Callable[[Batches], Values]] = {
     "all four, exact": all_four,
-    "all four, 2**18 bins": all_four_binned,
+    "all four, 2**18 bins": partial(all_four, num_bins=2**18),
     "torchmetrics AUROC, exact": torchmetrics_auroc,
-    "torchmetrics AUROC, 50 bins": torchmetrics_binned_auroc,
+    "torchmetrics AUROC, 50 bins": partial(torchmetrics_auroc, thresholds=50),
 }
 
 
@@ -83,18 +70,9 @@ class Found(NamedTuple):
 
 
 def _peak_bytes() -> int:
-    """Peak resident memory of this process since it was last reset, or since its start where it cannot be."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    """Peak resident memory of this process since it was last reset. Linux tells it."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
-
-
-def _reset_peak() -> None:
-    """Forget the peak so far, where the system can."""
-    if Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def measure(name: str, workload: Workload, batch_size: int, runs: int) -> Found:
@@ -104,10 +82,8 @@ def measure(name: str, workload: Workload, batch_size: int, runs: int) -> Found:
     way, batches = WAYS[name], list(workload.batches(batch_size))
     way([(maps[:, :64, :64], masks[:, :64, :64] | (torch.arange(64) < 5)) for maps, masks in batches])  # imports
     num_pixels = sum(maps.numel() for maps, _ in batches)
-    _reset_peak()
-    before = _peak_bytes()
-    times = []
-    peak = 0
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+    before, peak, times = _peak_bytes(), 0, []
     for _ in range(runs):
         start = time.process_time()
         values = way(batches)
