@@ -266,6 +266,7 @@ def test_page_needs_nothing_else_and_runs_no_name(folder: Path, name: str) -> No
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in str(policy)
     assert "<script>document" not in page.source
+    assert len(page.of_class("drawing")) == 3  # distribution and curves, or ranks and confidences
     assert any(str(card["data-name"]).endswith(HOSTILE) for card in page.cards())
 
 
