@@ -7,7 +7,6 @@ against a copy of the same maps on the device, `maps.clone()`. A failed check gi
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
@@ -25,6 +24,7 @@ from aupimo_torchmetrics.functional import aupimo
 
 SIZE = (1024, 1024)
 BATCH_SIZE = 32
+NUM_RUNS = 9
 
 CHECKED_SIZES = ((256, 256), (192, 256), (225, 175))
 CHECKED_BOUNDS = (1e-3, 1e-2)
@@ -124,18 +124,18 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     return float(start.elapsed_time(end))
 
 
-def print_times(num_images: int, num_runs: int, device: torch.device) -> None:
+def print_times(num_images: int, device: torch.device) -> None:
     """Time several runs after one that warms up, and print the times and their ratio to a copy."""
     batches = make_batches(Workload("", num_images // 4, num_images - num_images // 4, (SIZE,)), BATCH_SIZE, device)
     times: dict[str, list[float]] = {"copy": [], "update": [], "compute": [], "update + compute, in copies": []}
-    for _ in range(num_runs + 1):
+    for _ in range(NUM_RUNS + 1):
         metric = AUPIMO().to(device)
         copy = milliseconds(lambda: [maps.clone() for maps, _ in batches], device)
         update = milliseconds(lambda metric=metric: [metric.update(*batch) for batch in batches], device)
         compute = milliseconds(metric.compute, device)
         for each, time_of_run in zip(times.values(), (copy, update, compute, (update + compute) / copy), strict=True):
             each.append(time_of_run)
-    print(f"\n{num_images} maps of {SIZE[0]} x {SIZE[1]} by {BATCH_SIZE}; median of {num_runs} runs, ms")
+    print(f"\n{num_images} maps of {SIZE[0]} x {SIZE[1]} by {BATCH_SIZE}; median of {NUM_RUNS} runs, ms")
     for name, (_, *runs) in times.items():
         print(f"{name:28}{statistics.median(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})")
 
@@ -143,18 +143,13 @@ def print_times(num_images: int, num_runs: int, device: torch.device) -> None:
 def main() -> None:
     """Check, then time."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-images", type=int, default=160 if device.type == "cuda" else 32, help="images to time")
-    parser.add_argument("--runs", type=int, default=9, help="timed runs")
-    arguments = parser.parse_args()
-
     is_cuda = device.type == "cuda"
     name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}" if is_cuda else "the CPU, without CUDA"
     print(f"{versions()}; on {name}")
     are_met = [check_devices(device), check_scores(device)]
     if is_cuda:
         are_met.append(check_waits(device))
-    print_times(arguments.num_images, arguments.runs, device)
+    print_times(160 if is_cuda else 32, device)
     sys.exit(not all(are_met))
 
 

@@ -1,13 +1,12 @@
 """Time and weigh the pixel metrics against their peers: `python tests/benchmarks/pixel_metrics.py`.
 
-Each way to compute them runs in a process of its own, several times, on 30 maps of 512 x 512 in batches of 8 (change it
-by `--images`, `--size` and `--batch-size`), and once more with one hot pixel, a normal one with a score of 1000. What
-counts is the lowest CPU time, for each pixel, and the highest resident memory beside the data, for each pixel.
+Each way to compute them runs in a process of its own, three times, on 30 maps of 512 x 512 in batches of 8, and once
+more with one hot pixel, a normal one with a score of 1000. What counts is the lowest CPU time, for each pixel, and the
+highest resident memory beside the data, for each pixel.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import time
 import warnings
@@ -25,6 +24,7 @@ from workloads import Workload
 from aupimo_torchmetrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
 HOT_SCORE = 1000.0
+WORKLOAD = Workload("", 10, 20, ((512, 512),))
 METRICS = (AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max)
 NAMES = tuple(each.__name__ for each in METRICS)
 
@@ -75,16 +75,16 @@ def _peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(name: str, workload: Workload, batch_size: int, runs: int) -> Found:
+def measure(name: str) -> Found:
     """Measure one way in this process: memory in the first run, time in all."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    way, batches = WAYS[name], list(workload.batches(batch_size))
+    way, batches = WAYS[name], list(WORKLOAD.batches(8))
     way([(maps[:, :64, :64], masks[:, :64, :64] | (torch.arange(64) < 5)) for maps, masks in batches])  # imports
     num_pixels = sum(maps.numel() for maps, _ in batches)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
     before, peak, times = _peak_bytes(), 0, []
-    for _ in range(runs):
+    for _ in range(3):
         start = time.process_time()
         values = way(batches)
         times.append(time.process_time() - start)
@@ -104,19 +104,10 @@ def row(name: str, found: Found) -> str:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=30)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
-    arguments = parser.parse_args()
     print(f"{'':<28} {'ns/pixel':>8} {'B/pixel':>8}  values of {', '.join(NAMES)}; the same with one hot pixel")
-    num_normal = arguments.images // 3
-    workload = Workload("", num_normal, arguments.images - num_normal, ((arguments.size, arguments.size),))
-    for name in arguments.ways:
+    for name in WAYS:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(measure, (name, workload, arguments.batch_size, arguments.runs))
+            found = pool.apply(measure, (name,))
         print(row(name, found), flush=True)
 
 
