@@ -152,7 +152,7 @@ def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: Scored) -> None:
     assert plt.get_fignums() == [fig.number]
 
 
-RANGES = [(0.2, 0.7, "float32", (0, 1)), (-2.0, 2.5, "float64", (-2.0, 2.5))]
+RANGES = [(0.2, 0.7, "float32", (0, 1)), (-2.0, 0.5, "float64", (-2.0, 0.5))]
 RANGES += [(256, 4095, "uint16", (256, 4095)), (-5, 60000, "int32", (-5, 60000))]
 
 
