@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torchvision_operators  # noqa: F401  before anything imports torchvision
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 settings.register_profile("long", max_examples=3000, deadline=None)
 settings.register_profile("short", max_examples=60, deadline=None, derandomize=True)
@@ -19,7 +20,26 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a package that is not installed"))
 
 
+def leave_blank(monkeypatch: pytest.MonkeyPatch, *functions: str) -> None:
+    """Let functions of the package return an empty figure."""
+    for function in functions:
+        monkeypatch.setattr(f"aupimo_torchmetrics.{function}", lambda *_: Figure((1, 1)))
+
+
 @pytest.fixture
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make and log figures without drawing on them, which takes longer than all else in a small training."""
-    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
+def only_heat_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the callback draw nothing but heat maps: figures take longer than all else in a small training."""
+    leave_blank(monkeypatch, "lightning._loggers.draw_distribution", "lightning._loggers.draw_curves")
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch, only_heat_maps: None) -> None:  # noqa: ARG001
+    """Let the callback log figures on which nothing is drawn."""
+    leave_blank(monkeypatch, "lightning._loggers.draw_heatmaps")
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands write pictures on which nothing is drawn, but for heat maps."""
+    modules = ("plotting._figures", "evaluate.page", "compare.comparison")
+    leave_blank(monkeypatch, *(f"{module}.drawn_off_screen" for module in modules))

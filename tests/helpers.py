@@ -266,7 +266,9 @@ def run_ranks(jobs: Sequence[tuple[RankFunction, int]], timeout: float = 240.0) 
     """
     with tempfile.TemporaryDirectory() as folder:
         num_processes = max(world_size for _, world_size in jobs)
-        multiprocessing.set_forkserver_preload(["torchmetrics", "aupimo_torchmetrics", "pytest"])
+        multiprocessing.set_forkserver_preload(
+            ["aupimo_torchmetrics", "lightning.pytorch", "matplotlib.pyplot", "pytest"]
+        )
         args = (jobs, folder, timeout)
         ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="forkserver")
         deadline = time.monotonic() + timeout

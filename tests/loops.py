@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from aupimo_torchmetrics import AUPIMO, functional
 
@@ -46,25 +46,10 @@ Batch = dict[str, Any]
 Step = Callable[["Detector", Batch, int], Any]
 
 
-class Images(Dataset[Batch]):
-    """Images as dictionaries."""
-
-    def __init__(self, indices: Sequence[int]) -> None:
-        self.indices = indices
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Batch:
-        """Return an image with its map and mask."""
-        i = self.indices[place]
-        return {"image": IMAGES[i], "scores": MAPS[i], "truth": MASKS[i], "index": i, "label": int(i % 2)}
-
-
 def loader(indices: Sequence[int] = range(len(MAPS)), batch_size: int = 2) -> DataLoader[Batch]:
-    """Return a loader of some of the images."""
-    return DataLoader(Images(indices), batch_size)
+    """Return a loader of some of the images, as dictionaries."""
+    images = ({"image": IMAGES[i], "scores": MAPS[i], "truth": MASKS[i], "index": i, "label": i % 2} for i in indices)
+    return DataLoader([*images], batch_size)  # type: ignore[arg-type]  a list will do
 
 
 def as_it_is(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -141,6 +126,29 @@ class Detector(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
+class Notes(Detector):
+    """A model that notes what is logged in each epoch, and what its metric says before Lightning resets it."""
+
+    def __init__(self, step: Step = update_and_log, **metrics: Any) -> None:
+        super().__init__(in_epochs(step), **metrics)
+        self.logged: list[Any] = []
+        self.results: list[Any] = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Ask for the full result."""
+        if hasattr(self, "aupimo") and not self.trainer.sanity_checking:
+            self.results.append(self.aupimo.result())
+
+    def on_train_epoch_end(self) -> None:
+        """Note what was logged."""
+        self.logged.append({**self.trainer.callback_metrics})
+
+    @property
+    def logged_scores(self) -> list[float]:
+        """The score of each epoch."""
+        return [float(each["val/aupimo"]) for each in self.logged]
+
+
 def new_metric(**settings: Any) -> AUPIMO:
     """Return a metric with bounds that fit the data."""
     return AUPIMO(**{"fpr_bounds": FPR_BOUNDS, **settings})
@@ -165,16 +173,14 @@ def make_trainer(folder: Path, *callbacks: Any, **settings: Any) -> pl.Trainer:
 def fit(folder: Path, model: pl.LightningModule, *callbacks: Any, loaders: Any = None, **settings: Any) -> pl.Trainer:
     """Train for two epochs of five steps."""
     trainer = make_trainer(folder, *callbacks, **settings)
-    trainer.fit(model, loader(), loader() if loaders is None else loaders)
+    trainer.fit(model, loader(), loaders or loader())
     return trainer
 
 
-def validate(
-    folder: Path, model: pl.LightningModule, *callbacks: Any, loaders: Any = None, **settings: Any
-) -> pl.Trainer:
-    """Validate once."""
+def validate(folder: Path, model: pl.LightningModule, *callbacks: Any, loaders: Any = None, **settings: Any) -> Any:
+    """Validate once, and return the trainer."""
     trainer = make_trainer(folder, *callbacks, **settings)
-    trainer.validate(model, loader() if loaders is None else loaders, verbose=False)
+    trainer.validate(model, loaders or loader(), verbose=False)
     return trainer
 
 
@@ -194,29 +200,38 @@ def read_events(folder: Path) -> EventAccumulator:
 class FigureLogger(Logger):
     """A logger that takes figures as TensorBoard does, and keeps all that it gets."""
 
+    name = "figures"
+    version = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.scalars: dict[str, float] = {}
         self.figures: dict[str, list[Any]] = {}
-
-    name = "figures"
-    version = 0
+        self.steps: dict[str, list[int | None]] = {}
+        """At which steps each name was logged."""
 
     @property
     def experiment(self) -> Any:
         """What takes the figures."""
         return self
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # noqa: ARG002
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Keep the latest values."""
         self.scalars.update(metrics)
+        for name in metrics:
+            self.steps.setdefault(name, []).append(step)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Keep nothing."""
 
-    def add_figure(self, tag: str, figure: Any, step: int) -> None:  # noqa: ARG002
+    def add_figure(self, tag: str, figure: Any, step: int) -> None:
         """Keep a figure."""
         self.figures.setdefault(tag, []).append(figure)
+        self.steps.setdefault(tag, []).append(step)
+
+    def add_histogram(self, tag: str, _: Any, step: int) -> None:
+        """Keep the step of a histogram."""
+        self.steps.setdefault(tag, []).append(step)
 
 
 class HeatMap(NamedTuple):

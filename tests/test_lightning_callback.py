@@ -10,48 +10,29 @@ import pickle
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY, Mock, call
 
+import loops
 import numpy as np
 import pytest
 import torch
 from helpers import FPR_BOUNDS, run_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from loops import (
-    FEW_MASKS,
-    MAPS,
-    MASKS,
-    Batch,
-    Detector,
-    FigureLogger,
-    advice_of_lightning,
-    fit,
-    in_epochs,
-    join_processes,
-    loader,
-    log_by_stage,
-    log_collection,
-    make_trainer,
-    maps_of_epoch,
-    new_metric,
-    read_events,
-    scoring,
-    update_and_log,
-    validate,
-)
+from loops import FEW_MASKS, MAPS, Batch, Detector, FigureLogger, Notes, fit, loader, make_trainer, scoring, validate
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import AUPIMOResult, functional
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = advice_of_lightning
+pytestmark = loops.advice_of_lightning
+
+blank = pytest.mark.usefixtures("blank_figures")
 
 NAMES = [f"val/aupimo/{name}" for name in ("distribution", "curves", "heatmaps")]
 FIGURES = set(NAMES)
@@ -60,7 +41,11 @@ SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
 STEPS = [4, 9]
 """Lightning logs the scalars of a validation at the step before the one that is next: here after 5 and 10 steps."""
 
-others_each_epoch = in_epochs(scoring(lambda batch: (batch["scores"], FEW_MASKS[batch["index"]], batch["index"])))
+
+def with_few_masks(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+    """Update with `FEW_MASKS` and names of the images."""
+    names = [f"{i}.png" for i in batch["index"].tolist()]
+    scoring(lambda batch: (batch["scores"], FEW_MASKS[batch["index"]], names))(model, batch, dataloader_idx)
 
 
 def pictures(events: Any, tag: str) -> list[Any]:
@@ -71,12 +56,12 @@ def pictures(events: Any, tag: str) -> list[Any]:
 def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
     """Scalars, histogram and figures of two epochs are those of a direct computation; nothing is left open."""
     plt.close("all")
-    fit(tmp_path, Detector(others_each_epoch, aupimo=new_metric(), unused=new_metric()), AUPIMOCallback())
-    events = read_events(tmp_path)
+    fit(tmp_path, Notes(with_few_masks, aupimo=loops.new_metric(), unused=loops.new_metric()), AUPIMOCallback())
+    events = loops.read_events(tmp_path)
     assert events.Tags()["histograms"] == ["val/aupimo/scores"]
     assert set(events.Tags()["images"]) == FIGURES
     for epoch in range(2):
-        scores = functional.aupimo(maps_of_epoch(MAPS, epoch), FEW_MASKS, fpr_bounds=FPR_BOUNDS, reduction="none")
+        scores = functional.aupimo(loops.maps_of_epoch(MAPS, epoch), FEW_MASKS, fpr_bounds=FPR_BOUNDS, reduction="none")
         scores = scores[~scores.isnan()]
         for tag, expected in (
             ("val/aupimo", scores.mean()),
@@ -99,51 +84,22 @@ def test_event_file_holds_what_the_metric_says(tmp_path: Path) -> None:
     assert plt.get_fignums() == []
 
 
+@blank
 @pytest.mark.parametrize("every", [2, 3])
 def test_every_n_epochs(tmp_path: Path, every: int) -> None:
-    """Of two epochs the second is drawn or none, and nothing of a sanity check that sees all of the data."""
-    logger = FigureLogger()
-    trainer = fit(tmp_path, Detector(), AUPIMOCallback(every_n_epochs=every), logger=logger, num_sanity_val_steps=-1)
+    """Of two epochs the second is drawn or none, and nothing of a sanity check that sees all of the data.
+
+    A test of its own is always drawn, under its own names.
+    """
+    logger, model = FigureLogger(), Detector(loops.log_by_stage)
+    trainer = fit(tmp_path, model, AUPIMOCallback(every_n_epochs=every), logger=logger, num_sanity_val_steps=-1)
     numbers = {tag: len(figures) for tag, figures in logger.figures.items()}
     assert numbers == dict.fromkeys(FIGURES if every == 2 else (), 1)
     assert set(trainer.callback_metrics) >= SHARES
-
-
-@pytest.mark.usefixtures("blank_figures")
-def test_runs_of_their_own_are_always_logged(tmp_path: Path) -> None:
-    """`Trainer.validate` and `Trainer.test` log under their own names."""
-    trainer = make_trainer(tmp_path, AUPIMOCallback(every_n_epochs=100))
-    trainer.validate(Detector(log_by_stage), loader(), verbose=False)
-    assert set(read_events(tmp_path).Tags()["images"]) == FIGURES
-    (values,) = trainer.test(Detector(log_by_stage), loader(), verbose=False)
+    logger.figures.clear()
+    (values,) = trainer.test(model, loader(), verbose=False)
     assert "test/aupimo/share_at_0" in values
-    assert {tag.replace("val", "test") for tag in FIGURES} < set(read_events(tmp_path).Tags()["images"])
-
-
-@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain", "ignore:.*The FPR bounds")
-@pytest.mark.parametrize(("metric", "names"), [(None, ("strict", "wide")), ("metrics.strict", ("strict",))])
-def test_members_of_a_collection(tmp_path: Path, metric: Any, names: tuple[str, ...]) -> None:
-    """Each metric of a collection, or one of them, is logged under its name, with its own scores of shared states."""
-    lower = {"strict": FPR_BOUNDS[0], "wide": 1e-4}
-    members = {name: new_metric(fpr_bounds=(lower[name], FPR_BOUNDS[1])) for name in lower}
-    model = Detector(log_collection, metrics=MetricCollection(members, prefix="val/"))
-    fit(tmp_path, model, AUPIMOCallback(metric, num_heatmaps=0))
-    events = read_events(tmp_path)
-    assert set(events.Tags()["histograms"]) == {f"val/{name}/scores" for name in names}
-    for name in names:
-        scores = functional.aupimo(MAPS, MASKS, fpr_bounds=(lower[name], FPR_BOUNDS[1]), reduction="none")
-        logged = events.Histograms(f"val/{name}/scores")[0].histogram_value
-        assert logged.sum == pytest.approx(float(scores.nansum()))
-
-
-def test_missing_metrics_are_named_before_training(tmp_path: Path) -> None:
-    """A module without the metric is a ValueError that lists those that it has."""
-    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'pimo', but got aupimo"):
-        fit(tmp_path, Detector(), AUPIMOCallback("pimo"))
-    model = Detector()
-    del model.aupimo
-    with pytest.raises(ValueError, match="Expected Detector to hold an AUPIMO metric, but got none"):
-        fit(tmp_path, model, AUPIMOCallback())
+    assert set(logger.figures) == {tag.replace("val", "test") for tag in FIGURES}
 
 
 def test_undefined_scores_are_logged_as_nan(tmp_path: Path) -> None:
@@ -204,8 +160,12 @@ def test_settings_out_of_range(settings: Any, error: Any, message: str) -> None:
         AUPIMOCallback(**settings)
 
 
-def test_construction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images may be an array; settings survive a copy; a missing matplotlib is an error at once."""
+def test_construction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Images may be an array; settings survive a copy; a missing matplotlib is an error, and so is a missing metric."""
+    model = Detector()
+    del model.aupimo
+    with pytest.raises(ValueError, match="Expected Detector to hold an AUPIMO metric, but got none"):
+        fit(tmp_path, model, AUPIMOCallback())
     assert AUPIMOCallback(heatmap_images=np.array([2, 1])).heatmap_images == [2, 1]
     callback = AUPIMOCallback("aupimo", images="photo", save_to="x", save="best")
     for copied in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):  # noqa: S301
@@ -216,60 +176,10 @@ def test_construction(monkeypatch: pytest.MonkeyPatch) -> None:
         AUPIMOCallback()
 
 
-def fit_in(folder: Path, **settings: Any) -> None:
-    """Train with nine images, so that two processes have one twice."""
-    fit(folder, Detector(others_each_epoch), AUPIMOCallback(), loaders=loader(range(1, 10)), **settings)
-
-
-def fit_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> None:
-    """Train as one of several processes."""
-    fit_in(folder, num_sanity_val_steps=0, **join_processes(rank, world_size, note))
-
-
-@pytest.mark.slow  # test_lightning.py has two processes in the default part
-def test_two_processes_log_what_one_logs(tmp_path: Path) -> None:
-    """Under DDP rank 0 logs the scores of all ranks, one image of which is dealt out twice, as one process does."""
-    fit_in(tmp_path / "one", num_sanity_val_steps=0)
-    run_ranks([(partial(fit_on_rank, tmp_path / "two"), 2)])
-    one, two = read_events(tmp_path / "one"), read_events(tmp_path / "two")
-    assert set(one.Tags()["images"]) == set(two.Tags()["images"]) == FIGURES
-    for tag in ("val/aupimo", *SHARES):
-        values = [[event.value for event in events.Scalars(tag)] for events in (one, two)]
-        assert values[1] == pytest.approx(values[0], abs=1e-7)
-    for of_one, of_two in zip(one.Histograms("val/aupimo/scores"), two.Histograms("val/aupimo/scores"), strict=True):
-        assert of_two.histogram_value == of_one.histogram_value
-    for tag in FIGURES - {"val/aupimo/heatmaps"}:  # heat maps are of the images of rank 0
-        for of_one, of_two in zip(pictures(one, tag), pictures(two, tag), strict=True):
-            assert np.array_equal(of_one, of_two)
-
-
 def worse_each_epoch(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
     """Update with maps in which less of the defects is found in each epoch, and not in the first one only."""
-    factor = (1.0, 1.5, 0.0)[model.current_epoch]
-    update_and_log(model, {**batch, "scores": batch["scores"] + factor * batch["truth"]}, dataloader_idx)
-
-
-class Notes(Detector):
-    """A model that notes the score of each epoch."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.means: list[float] = []
-
-    def on_validation_end(self) -> None:
-        """Note the result, which is there until Lightning resets the metric."""
-        if not self.trainer.sanity_checking:
-            self.means.append(self.aupimo.result().mean)
-
-
-def test_results_hold_the_last_epoch(tmp_path: Path) -> None:
-    """The callback has the last result of each metric when Lightning has reset the metric, drawn or not."""
-    model, callback = Notes(worse_each_epoch), AUPIMOCallback(every_n_epochs=2)
-    fit(tmp_path, model, callback, max_epochs=3, logger=False)
-    assert not model.aupimo.update_called
-    assert list(callback.results) == ["val/aupimo"]
-    assert callback.results["val/aupimo"].mean == model.means[2]
-    assert len(callback.results["val/aupimo"].curves().per_image_tprs) == 10
+    factor = (1.0, 2.5, 0.0)[model.current_epoch]
+    loops.update_and_log(model, {**batch, "scores": batch["scores"] + factor * batch["truth"]}, dataloader_idx)
 
 
 def log_value_of_forward(model: Detector, batch: Batch, _: int) -> None:
@@ -300,16 +210,36 @@ class ComputesItself(Detector):
         self.log("val/aupimo", self.aupimo.compute())
 
 
-@pytest.mark.parametrize("model", [Detector(log_value_of_forward), ComputesItself("nowhere")])
-def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector) -> None:
-    """A warning says once that a result holds earlier images, and what to do about it."""
+class Trains(Detector):
+    """A model whose training updates a metric: that of the validation, or one that is logged where its epoch ends."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(**{each: loops.new_metric() for each in ("aupimo", name)})
+        self.name = name
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Update the metric of the training."""
+        getattr(self, self.name).update(batch["scores"], batch["truth"])
+        if self.name != "aupimo":
+            self.log("train/aupimo", getattr(self, self.name), on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    ("model", "num_held", "num_images"),
+    [(Detector(log_value_of_forward), 4, 34), (ComputesItself("nowhere"), 4, 34), (Trains("aupimo"), 10, 20)],
+)
+def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector, num_held: int, num_images: int) -> None:
+    """A warning says once that a result holds images of a sanity check or of a training, and what to do about it."""
     callback = AUPIMOCallback(num_heatmaps=0)
     with pytest.warns(UserWarning, match="AUPIMO of `self.aupimo` is not that of this epoch alone") as caught:
         fit(tmp_path, model, callback, max_epochs=3, logger=False)
     (advice,) = [str(each.message) for each in caught if "this epoch alone" in str(each.message)]
+    assert f"held {num_held} images of training steps" in advice
+    assert "Training needs a metric of its own" in advice
     assert '`self.log("val/aupimo", self.aupimo)`' in advice
     assert "in `on_validation_epoch_start`, `self.aupimo.reset()`" in advice
-    assert len(callback.results.popitem()[1].aupimos) == 4 + 3 * 10
+    assert [len(result.aupimos) for result in callback.results.values()] == [num_images]
 
 
 def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
@@ -326,87 +256,65 @@ def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
 def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
     """The remedies of the warning, or a reset in the first step: each epoch has its own result, and nothing warns."""
     callback = AUPIMOCallback(num_heatmaps=0)
+    fit(tmp_path, model, callback, max_epochs=0, limit_val_batches=2, logger=False)
+    assert callback.results == {}  # of the sanity check
     fit(tmp_path, model, callback, max_epochs=3, logger=False)
     assert len(callback.results["val/aupimo"].aupimos) == 10
     assert not [each for each in recwarn if "AUPIMO" in str(each.message)]
 
 
-class Trains(Detector):
-    """A model with a metric of its training, which is logged where the training epoch ends."""
-
-    def __init__(self) -> None:
-        super().__init__(aupimo=new_metric(), train_aupimo=new_metric())
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        """Update the metric of the training."""
-        self.train_aupimo.update(batch["scores"], batch["truth"])
-        self.log("train/aupimo", self.train_aupimo, on_step=False, on_epoch=True)
-        return super().training_step(batch, batch_idx)
-
-
 def test_a_metric_of_the_training_is_none_of_the_validation(tmp_path: Path) -> None:
     """A metric that was updated before a validation, and not in it, has no result, also between training steps."""
     callback = AUPIMOCallback(num_heatmaps=0)
-    trainer = fit(tmp_path, Trains(), callback, val_check_interval=2)
+    trainer = fit(tmp_path, Trains("train_aupimo"), callback, val_check_interval=2, logger=False)
     assert set(callback.results) == {"val/aupimo"}
     shares = {name for name in trainer.callback_metrics if "share" in name}
     assert shares == {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
 
 
-def test_the_sanity_check_has_no_result(tmp_path: Path) -> None:
-    """What the sanity check sees is no result."""
-    callback = AUPIMOCallback()
-    fit(tmp_path, Detector(), callback, limit_val_batches=2, max_epochs=0)
-    assert callback.results == {}
+@blank
+def test_the_last_and_the_best_epoch_are_saved(tmp_path: Path) -> None:
+    """A callback saves the last result, another the best, in a folder named like the score; both have the last one.
+
+    Training that goes on from a checkpoint does not replace a better result by a worse one.
+    """
+
+    def train(**settings: Any) -> list[float]:
+        callbacks = [AUPIMOCallback(save_to=tmp_path / save, save=save) for save in ("last", "best")]
+        model, checkpoint = Notes(worse_each_epoch), ModelCheckpoint(tmp_path, save_last=True)
+        trainer = make_trainer(tmp_path, *callbacks, checkpoint, enable_checkpointing=True, logger=False, **settings)
+        trainer.fit(model, loader(), loader(), ckpt_path=tmp_path / "last.ckpt" if settings else None)
+        assert not model.aupimo.update_called
+        for callback in callbacks:
+            assert list(callback.results) == ["val/aupimo"]
+            assert callback.results["val/aupimo"].mean == model.results[-1].mean
+            assert len(callback.results["val/aupimo"].curves().per_image_tprs) == 10
+        return [result.mean for result in model.results]
+
+    means = train()
+    with pytest.warns(UserWarning, match="Checkpoint directory .* exists and is not empty"):
+        means += train(max_epochs=3)
+    assert max(means) == means[1]
+    for save, mean in (("last", means[2]), ("best", means[1])):
+        assert {path.name for path in (tmp_path / save / "val/aupimo").iterdir()} == FILES
+        assert AUPIMOResult.load(tmp_path / save / "val/aupimo/aupimos.json").mean == mean
 
 
-@pytest.mark.parametrize(("save", "epoch"), [("last", 2), ("best", 1)])
-def test_an_epoch_is_saved_with_pictures(tmp_path: Path, save: Any, epoch: int) -> None:
-    """The last or the best result is saved in a folder named like the score, with its pictures, and nothing else."""
-    model, callback = Notes(worse_each_epoch), AUPIMOCallback(save_to=tmp_path / "saved", save=save)
-    fit(tmp_path, model, callback, max_epochs=3, logger=False)
-    folder = tmp_path / "saved/val/aupimo"
-    assert {path.name for path in folder.iterdir()} == FILES
-    assert AUPIMOResult.load(folder / "aupimos.json").mean == model.means[epoch]
-    for path in folder.glob("*.png"):
-        assert len(np.unique(np.asarray(Image.open(path)))) > 10
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_the_best_is_remembered_in_a_checkpoint(tmp_path: Path) -> None:
-    """Training that goes on from a checkpoint does not replace a better result by a worse one."""
-    make_callback = partial(AUPIMOCallback, save_to=tmp_path / "saved", save="best")
-    model, checkpoint = Notes(worse_each_epoch), ModelCheckpoint(tmp_path / "checkpoints", save_last=True)
-    fit(tmp_path, model, make_callback(), checkpoint, enable_checkpointing=True, logger=False)
-    callbacks = [make_callback(), ModelCheckpoint(tmp_path / "checkpoints")]
-    trainer = make_trainer(tmp_path, *callbacks, max_epochs=3, logger=False, enable_checkpointing=True)
-    trainer.fit(Notes(worse_each_epoch), loader(), loader(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
-    assert trainer.current_epoch == 3
-    assert AUPIMOResult.load(tmp_path / "saved/val/aupimo/aupimos.json").mean == model.means[1]
-
-
+@blank
 def test_the_best_of_another_training_is_forgotten(tmp_path: Path) -> None:
     """A callback that is used again saves the best of the new training, though the old one was better."""
-    callback, offset = AUPIMOCallback(save_to=tmp_path, save="best", num_heatmaps=0), 1.0
-    step = scoring(lambda batch: (batch["scores"] - offset * batch["truth"], batch["truth"]))
-    fit(tmp_path, Detector(), callback, logger=False)
-    better = callback.results["val/aupimo"].mean
-    trainer = fit(tmp_path, Detector(step), callback, logger=False)
-    saved = AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean
-    assert saved == callback.results["val/aupimo"].mean < better
-    offset = 2.0
-    trainer.fit_loop.max_epochs = 3  # the same training goes on, and gets worse
-    trainer.fit(trainer.lightning_module, loader(), loader())
-    assert trainer.current_epoch == 3
-    assert callback.results["val/aupimo"].mean < saved
-    assert AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean == saved
-
-
-def test_two_callbacks_in_a_trainer(tmp_path: Path) -> None:
-    """Callbacks that save different things stand side by side, and a checkpoint has both."""
-    callbacks = [AUPIMOCallback(save_to=tmp_path / save, save=save, num_heatmaps=0) for save in ("last", "best")]
-    fit(tmp_path, Detector(), *callbacks, ModelCheckpoint(tmp_path), enable_checkpointing=True, logger=False)
-    assert all((tmp_path / save / "val/aupimo/aupimos.json").is_file() for save in ("last", "best"))
+    callback, offset = AUPIMOCallback(save_to=tmp_path, save="best", num_heatmaps=0), 0.0
+    model = Detector(scoring(lambda batch: (batch["scores"] - offset * batch["truth"], batch["truth"])))
+    means, saved = [], []
+    for offset in (0.0, 1.0, 2.0):
+        if offset < 2:
+            trainer = make_trainer(tmp_path, callback, logger=False)
+        trainer.fit_loop.max_epochs = 2 + (offset == 2)  # at last the same training goes on, and gets worse
+        trainer.fit(model, loader(), loader())
+        means.append(callback.results["val/aupimo"].mean)
+        saved.append(AUPIMOResult.load(tmp_path / "val/aupimo/aupimos.json").mean)
+    assert means[0] > means[1] > means[2]
+    assert saved == [means[0], means[1], means[1]]
 
 
 def test_files_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,6 +330,7 @@ def test_files_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError("disk full")
 
     assert draw(num_heatmaps=1) == FILES
+    assert all(len(np.unique(np.asarray(Image.open(path)))) > 10 for path in folder.glob("*.png"))
     before = (folder / "curves.png").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", fail)
@@ -432,96 +341,78 @@ def test_files_are_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
     assert draw(num_heatmaps=0) == FILES - {"heatmaps.png"}
 
 
-@pytest.mark.parametrize(
-    ("tag", "folder"),
-    [
-        ("val/aupimo", "val/aupimo"),
-        ("AUPIMO", "AUPIMO"),
-        ("../../etc", "%2E%2E/%2E%2E/etc"),
-        ("a b: c*?", "a b%3A c%2A%3F"),
-        ("mäßig/日本", "mäßig/日本"),
-        ("/root", "root"),
-        ("back\\slash", "back%5Cslash"),
-        ("50%", "50%25"),
-    ],
-)
-@pytest.mark.usefixtures("blank_figures")
-def test_folders_are_named_by_tags(tmp_path: Path, tag: str, folder: str) -> None:
+TAGS = {
+    "val/aupimo": "val/aupimo",
+    "../../etc": "%2E%2E/%2E%2E/etc",
+    "a b: c*?": "a b%3A c%2A%3F",
+    "mäßig/日本": "mäßig/日本",
+    "/root": "root",
+    "back\\slash": "back%5Cslash",
+    "50%": "50%25",
+}
+
+
+@blank
+def test_folders_are_named_by_tags(tmp_path: Path) -> None:
     """A name of a score is a path within the folder, whatever it holds."""
-    callback = AUPIMOCallback(save_to=tmp_path / "a/b/c", num_heatmaps=0)
-    validate(tmp_path, Detector(scoring(tag=tag)), callback, logger=False)
-    assert (tmp_path / "a/b/c" / folder / "aupimos.json").is_file()
+    metrics = {f"metric_{index}": loops.new_metric() for index in range(len(TAGS))}
+
+    def step(model: Detector, batch: Batch, _: int) -> None:
+        for name, tag in zip(metrics, TAGS, strict=True):
+            scoring(loops.as_it_is, tag, name)(model, batch, 0)
+
+    validate(tmp_path, Detector(step, **metrics), AUPIMOCallback(save_to=tmp_path / "a/b/c"), logger=False)
+    written = tmp_path.rglob("aupimos.json")
+    assert {path.parent.relative_to(tmp_path / "a/b/c").as_posix() for path in written} == {*TAGS.values()}
 
 
 class OtherLogger(FigureLogger):
-    """A logger whose experiment takes figures in another way: what those of MLflow and Comet take alike."""
+    """A logger whose experiment takes figures in another way."""
 
-    def __init__(self, **attributes: Any) -> None:
+    experiment = None
+
+    def __init__(self, experiment: Any, **attributes: Any) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, ...]] = []
-        vars(self).update(attributes)
-
-    @property
-    def experiment(self) -> Any:
-        """What takes the figures."""
-        return SimpleNamespace(log_figure=self.log_figure, **self.of_experiment)
+        vars(self).update(attributes, experiment=experiment)
 
 
-class MLflow(OtherLogger):
-    """A logger whose experiment takes what the client of MLflow takes."""
-
-    def log_figure(self, run_id: str, figure: Any, artifact_file: str, *, save_kwargs: Any = None) -> None:  # noqa: ARG002
-        """Remember a figure."""
-        self.calls.append((run_id, type(figure), artifact_file))
-
-
-class Comet(OtherLogger):
-    """A logger whose experiment takes what that of Comet takes."""
-
-    def log_figure(
-        self, figure_name: str | None = None, figure: Any = None, overwrite: bool = False, step: int | None = None
-    ) -> None:
-        """Remember a figure."""
-        self.calls.append((figure_name, type(figure), overwrite, step))
-
-
+@blank
 @pytest.mark.parametrize(
     ("uri", "separator"),
     [("https://host/x", "/"), ("sqlite:///x.db", "/"), ("databricks", "/"), ("file:/tmp/runs", "_"), ("./runs", "_")],
 )
 def test_mlflow_gets_figures(tmp_path: Path, uri: str, separator: str) -> None:
     """MLflow gets each figure as a file of its run and step; its file store has no names below that of the score."""
-    logger = MLflow(run_id="abc", of_experiment={"tracking_uri": uri})
+    client = Mock(spec=["log_figure", "tracking_uri"], tracking_uri=uri)
+    logger = OtherLogger(client, run_id="abc")
     fit(tmp_path, Detector(), AUPIMOCallback(), logger=logger)
-    files = [f"{name}/step_{step:08d}.png" for step in (4, 9) for name in NAMES]
-    assert logger.calls == [("abc", Figure, file) for file in files]
+    files = [f"{name}/step_{step:08d}.png" for step in STEPS for name in NAMES]
+    assert client.log_figure.mock_calls == [call("abc", ANY, file) for file in files]
+    assert isinstance(client.log_figure.call_args.args[1], Figure)
     assert {f"val/aupimo{separator}share_at_0", f"val/aupimo{separator}share_at_1"} < set(logger.scalars)
 
 
+@blank
 def test_comet_gets_figures(tmp_path: Path) -> None:
     """Comet gets each figure with its name and step."""
-    logger = Comet(of_experiment={})
-    fit(tmp_path, Detector(), AUPIMOCallback(), logger=logger)
-    assert logger.calls == [(name, Figure, False, step) for step in (4, 9) for name in NAMES]
+    experiment = Mock(spec=["log_figure"])
+    fit(tmp_path, Detector(), AUPIMOCallback(), logger=OtherLogger(experiment))
+    expected = [call(figure_name=name, figure=ANY, step=step) for step in STEPS for name in NAMES]
+    assert experiment.log_figure.mock_calls == expected
+    assert isinstance(experiment.log_figure.call_args.kwargs["figure"], Figure)
 
 
+@blank
 def test_a_logger_without_figures_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One message says that a logger takes no figures, unless they are saved, and scalars are logged all the same."""
-    for save_to, num_messages in ((None, 1), (tmp_path / "saved", 0)):
-        caplog.clear()
-        rows = CSVLogger(tmp_path)
-        with caplog.at_level(logging.INFO):
-            fit(tmp_path, Detector(), AUPIMOCallback(save_to=save_to), logger=rows)
-        assert caplog.text.count("AUPIMOCallback draws figures, but CSVLogger cannot take any") == num_messages
-        assert "val/aupimo/share_at_0" in Path(rows.log_dir, "metrics.csv").read_text()
-
-
-def test_fast_dev_run_and_no_logger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that tries one batch, and one without logger, end well and are told nothing of figures."""
+    """One message says that a logger takes no figures, unless they are saved or none is there; scalars are logged."""
     with caplog.at_level(logging.INFO):
         fit(tmp_path, Detector(), AUPIMOCallback(), fast_dev_run=True)
         fit(tmp_path, Detector(), AUPIMOCallback(), logger=False)
-    assert "figures" not in caplog.text
+        fit(tmp_path, Detector(), AUPIMOCallback(save_to=tmp_path / "saved"), logger=CSVLogger(tmp_path))
+        assert "figures" not in caplog.text
+        fit(tmp_path, Detector(), AUPIMOCallback(), logger=(rows := CSVLogger(tmp_path)))
+    assert caplog.text.count("AUPIMOCallback draws figures, but CSVLogger cannot take any") == 1
+    assert "val/aupimo/share_at_0" in Path(rows.log_dir, "metrics.csv").read_text()
 
 
 def test_text_is_legible_in_a_small_card(tmp_path: Path) -> None:
@@ -543,22 +434,35 @@ def test_text_is_legible_in_a_small_card(tmp_path: Path) -> None:
             assert -slack <= box.y0 <= box.y1 <= height + slack, axis
 
 
-def save_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> Any:
-    """Train as one of several processes."""
-    settings = join_processes(rank, world_size, note)
-    step = scoring(lambda batch: (batch["scores"], batch["truth"], [f"{i}.png" for i in batch["index"].tolist()]))
-    callback = AUPIMOCallback(save_to=folder / "saved", save="best")
-    order = [0, 1, 3, 2, 4, 5, 7, 6, 8]  # images of both classes on each rank
-    fit(folder, Detector(step), callback, loaders=loader(order), **settings)
+def train_with_files(folder: Path, **settings: Any) -> Any:
+    """Train with nine images, so that two processes have one twice, and images of both classes."""
+    callback, order = AUPIMOCallback(save_to=folder / "saved", save="best"), [0, 1, 3, 2, 4, 5, 7, 6, 9]
+    fit(folder, Notes(with_few_masks), callback, loaders=loader(order), num_sanity_val_steps=0, **settings)
     return {tag: [result.mean, result.paths] for tag, result in callback.results.items()}
 
 
-@pytest.mark.slow
-def test_two_processes_have_one_result(tmp_path: Path) -> None:
-    """Under DDP every rank has the result of all images, and rank 0 alone saves and logs."""
-    first, second = run_ranks([(partial(save_on_rank, tmp_path), 2)])[0]
-    assert first == second
-    assert first["val/aupimo"][1] == [f"{i}.png" for i in range(9)]
-    assert {path.name for path in (tmp_path / "saved/val/aupimo").iterdir()} == FILES
-    assert AUPIMOResult.load(tmp_path / "saved/val/aupimo/aupimos.json").mean == first["val/aupimo"][0]
-    assert len(read_events(tmp_path).Images("val/aupimo/heatmaps")) == 2
+def train_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> Any:
+    """Train as one of several processes."""
+    return train_with_files(folder, **loops.join_processes(rank, world_size, note))
+
+
+@pytest.mark.slow  # test_lightning.py has two processes in the default part
+def test_two_processes_log_and_save_what_one_does(tmp_path: Path) -> None:
+    """Under DDP every rank has the result of all images, and rank 0 alone logs and saves it, as one process does."""
+    expected = train_with_files(tmp_path / "one")
+    assert run_ranks([(partial(train_on_rank, tmp_path / "two"), 2)])[0] == [expected] * 2
+    assert expected["val/aupimo"][1] == [f"{i}.png" for i in (*range(8), 9)]
+    one, two = loops.read_events(tmp_path / "one"), loops.read_events(tmp_path / "two")
+    assert set(one.Tags()["images"]) == set(two.Tags()["images"]) == FIGURES
+    for tag in ("val/aupimo", *SHARES):
+        values = [[event.value for event in events.Scalars(tag)] for events in (one, two)]
+        assert values[1] == pytest.approx(values[0], abs=1e-7)
+    for of_one, of_two in zip(one.Histograms("val/aupimo/scores"), two.Histograms("val/aupimo/scores"), strict=True):
+        assert of_two.histogram_value == of_one.histogram_value
+    for tag in FIGURES:
+        for of_one, of_two in zip(pictures(one, tag), pictures(two, tag), strict=True):
+            # heat maps are of the images of rank 0
+            assert np.array_equal(of_one, of_two) == (tag != "val/aupimo/heatmaps")
+    assert {path.name for path in (tmp_path / "two/saved/val/aupimo").iterdir()} == FILES
+    saved = [AUPIMOResult.load(tmp_path / name / "saved/val/aupimo/aupimos.json").mean for name in ("one", "two")]
+    assert saved[0] == saved[1] > expected["val/aupimo"][0]  # the better epoch, which is the first

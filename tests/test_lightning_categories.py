@@ -7,33 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
+import loops
 import pytest
 import torch
 from helpers import FPR_BOUNDS, run_ranks
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from loops import (
-    MAPS,
-    MASKS,
-    Batch,
-    Detector,
-    FigureLogger,
-    advice_of_lightning,
-    check_heat_maps,
-    fit,
-    in_epochs,
-    join_processes,
-    loader,
-    make_trainer,
-    maps_of_epoch,
-    validate,
-)
+from loops import MAPS, MASKS, Batch, Detector, FigureLogger, Notes, check_heat_maps, fit, loader, validate
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, PerCategory, PixelAUROC, vad_metrics
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
+pytestmark = [*loops.advice_of_lightning, pytest.mark.usefixtures("only_heat_maps")]
 
 CATEGORIES = ("bottle", "cable", "wood")
 OF = [CATEGORIES[index // 2 % 3] for index in range(len(MAPS))]
@@ -70,7 +55,7 @@ def log_means(model: Detector, batch: Batch, _: int) -> None:
     model.log_dict({f"val/{name}": each for name, each in model.metrics.items() if name.startswith("mean/")})
 
 
-class Values(Detector):
+class Values(Notes):
     """A model that logs values when the epoch ends, and resets the metrics itself."""
 
     def on_validation_epoch_end(self) -> None:
@@ -79,7 +64,7 @@ class Values(Detector):
         self.metrics.reset()
 
 
-class AtEpochEnd(Detector):
+class AtEpochEnd(Notes):
     """A model that logs the objects when the epoch ends."""
 
     def on_validation_epoch_end(self) -> None:
@@ -87,47 +72,40 @@ class AtEpochEnd(Detector):
         self.log_dict(self.metrics)
 
 
-WAYS: dict[str, Callable[[], Detector]] = {
-    "in the step": lambda: Detector(in_epochs(update_and_log), metrics=new_metrics(prefix="val/")),
-    "objects when the epoch ends": lambda: AtEpochEnd(in_epochs(update), metrics=new_metrics(prefix="val/")),
-    "values when the epoch ends": lambda: Values(in_epochs(update), metrics=new_metrics(prefix="val/")),
-    "means only": lambda: Detector(in_epochs(log_means), metrics=new_metrics()),
+WAYS: dict[str, Callable[[], Notes]] = {
+    "in the step": lambda: Notes(update_and_log, metrics=new_metrics(prefix="val/")),
+    "objects when the epoch ends": lambda: AtEpochEnd(update, metrics=new_metrics(prefix="val/")),
+    "values when the epoch ends": lambda: Values(update, metrics=new_metrics(prefix="val/")),
+    "means only": lambda: Notes(log_means, metrics=new_metrics()),
 }
 
 
-class Noting(pl.Callback):
-    """Notes the values of each epoch."""
-
-    def __init__(self) -> None:
-        self.values: list[dict[str, float]] = []
-
-    def on_validation_end(self, trainer: Any, _: Any) -> None:
-        """Note what was logged."""
-        if not trainer.sanity_checking:
-            self.values.append({name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name})
+def values_of(model: Notes) -> list[dict[str, float]]:
+    """Values of each epoch."""
+    return [{name: float(value) for name, value in each.items() if "/" in name} for each in model.logged]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_epoch_has_its_own_values(tmp_path: Path, way: str) -> None:
     """However it is logged, each epoch has its own values; the sanity check says once what is missing."""
-    model, noting = WAYS[way](), Noting()
+    model = WAYS[way]()
     with pytest.warns(UserWarning, match="PerCategory has no score") as caught:
-        trainer = fit(tmp_path, model, noting, loaders=loader(batch_size=3), num_sanity_val_steps=1)
+        trainer = fit(tmp_path, model, loaders=loader(batch_size=3), num_sanity_val_steps=1)
     texts = [str(each.message) for each in caught if "(NaN)" in str(each.message)]
     assert [text.partition(";")[0] for text in texts] == ["PerCategory has no score (NaN) for cable, wood"]
-    for epoch, values in enumerate(noting.values):
-        wanted = expected(model.metrics, maps_of_epoch(MAPS, epoch))
+    for epoch, values in enumerate(values_of(model)):
+        wanted = expected(model.metrics, loops.maps_of_epoch(MAPS, epoch))
         if way == "means only":
             wanted = {f"val/{name}": value for name, value in wanted.items() if name.startswith("mean/")}
         assert values == pytest.approx(wanted, abs=1e-6)
-    assert len(noting.values) == trainer.max_epochs == 2
+    assert len(model.logged) == trainer.max_epochs == 2
 
 
 def test_a_mean_is_monitored(tmp_path: Path) -> None:
     """Checkpoints and early stopping go by a mean."""
     best = ModelCheckpoint(tmp_path / "best", monitor="mean/AUPIMO", mode="max")
     stop = EarlyStopping("mean/AUPIMO", mode="max", patience=1)
-    model = Detector(in_epochs(update_and_log), metrics=new_metrics())
+    model = Notes(update_and_log, metrics=new_metrics())
     fit(tmp_path, model, best, stop, max_epochs=3, enable_checkpointing=True, num_sanity_val_steps=0)
     assert float(best.best_model_score) == pytest.approx(expected(model.metrics)["mean/AUPIMO"])
     assert float(stop.best_score) == pytest.approx(expected(model.metrics)["mean/AUPIMO"])
@@ -162,15 +140,11 @@ def test_the_callback_tags_by_category(tmp_path: Path, way: str) -> None:
 
 def score_on_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> list[dict[str, float]]:
     """Values of two epochs on a rank, which sees images of some categories only."""
-    settings = join_processes(rank, world_size, note)
-    noting, model = Noting(), Detector(in_epochs(update_and_log), metrics=new_metrics())
+    settings = {**loops.join_processes(rank, world_size, note), "use_distributed_sampler": False, "logger": False}
+    model, callback = Notes(update_and_log, metrics=new_metrics()), AUPIMOCallback(num_heatmaps=0)
     indices = [index for index, each in enumerate(OF) if (each == "wood") == bool(rank)]
-    logger = False
-    trainer = make_trainer(
-        Path(), noting, AUPIMOCallback(num_heatmaps=0), logger=logger, use_distributed_sampler=False, **settings
-    )
-    trainer.fit(model, loader(), loader(indices, batch_size=3 if rank == 0 else 1))
-    return noting.values
+    fit(Path(), model, callback, loaders=loader(indices, batch_size=3 if rank == 0 else 1), **settings)
+    return values_of(model)
 
 
 @pytest.mark.slow
@@ -180,7 +154,7 @@ def test_two_processes_log_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (ranks,) = run_ranks([(score_on_rank, 2)])
     for values in ranks:
         for epoch, of_epoch in enumerate(values):
-            wanted = expected(new_metrics(), maps_of_epoch(MAPS, epoch))
+            wanted = expected(new_metrics(), loops.maps_of_epoch(MAPS, epoch))
             assert {name: of_epoch[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
 
 

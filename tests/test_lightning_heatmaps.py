@@ -13,38 +13,22 @@ from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
+import loops
 import numpy as np
 import pytest
 import torch
-from helpers import make_batch
+from helpers import MAX_ERROR, assert_same, make_batch
 from lightning.pytorch.callbacks import LambdaCallback
-from loops import (
-    MAPS,
-    MASKS,
-    Batch,
-    Detector,
-    FigureLogger,
-    advice_of_lightning,
-    as_it_is,
-    check_heat_maps,
-    fit,
-    heat_maps,
-    loader,
-    make_trainer,
-    new_metric,
-    scoring,
-    unlogged,
-    update_and_log,
-    validate,
-)
+from loops import MAPS, MASKS, Batch, Detector, FigureLogger, check_heat_maps, heat_maps, loader, new_metric, scoring
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics import AUPIMO, PIMO, functional
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = advice_of_lightning
+pytestmark = [*loops.advice_of_lightning, pytest.mark.usefixtures("only_heat_maps")]
 
 TAG = "val/aupimo/heatmaps"
 NO_PHOTOGRAPHS = "AUPIMOCallback draws no heat maps where it finds no photographs"
@@ -53,9 +37,9 @@ NO_PHOTOGRAPHS = "AUPIMOCallback draws no heat maps where it finds no photograph
 def run(
     folder: Path, model: pl.LightningModule, *others: Any, loaders: Any = None, **settings: Any
 ) -> tuple[FigureLogger, AUPIMOCallback]:
-    """Validate, with a callback of these settings and others behind it."""
-    logger, callback = FigureLogger(), AUPIMOCallback(**settings)
-    validate(folder, model, callback, *others, loaders=loaders, logger=logger, inference_mode=False)
+    """Validate, with a callback of these settings, which draws two heat maps, and others behind it."""
+    logger, callback = FigureLogger(), AUPIMOCallback(**{"num_heatmaps": 2, **settings})
+    loops.validate(folder, model, callback, *others, loaders=loaders, logger=logger, inference_mode=False)
     return logger, callback
 
 
@@ -86,31 +70,32 @@ class UpdatesLate(Detector):
         scoring(lambda _: (outputs["anomaly_map"], batch["truth"]))(self, batch, 0)
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("how", ["in place", "replaced"])
-@pytest.mark.parametrize("scored", ["in the step", "by the callback", "by the model afterwards"])
-def test_heat_maps_are_of_the_scored_maps(tmp_path: Path, scored: str, how: str, is_first: bool) -> None:
+CHANGES = ["after the step in place", "before the step replaced", "before the callback in place"]
+CHANGES += ["after the callback replaced", "after the model in place", "before the model replaced"]
+"""Whether a callback changes maps before or after ours hears of them, who scores them, and how they are changed."""
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_heat_maps_are_of_the_scored_maps(tmp_path: Path, how: str) -> None:
     """A heat map is of the map that was scored, wherever a callback changes it and whoever scores it."""
 
     def change(_: Any, model: Any, outputs: Any, batch: Batch, *__: Any) -> None:
         changed = outputs["anomaly_map"].roll(2, -1) + 0.3 * batch["truth"]
-        if how == "in place":
+        if "in place" in how:
             outputs["anomaly_map"].copy_(changed)
-        else:
-            outputs["anomaly_map"] = changed
-        if scored == "by the callback":
+        outputs["anomaly_map"] = outputs["anomaly_map"] if "in place" in how else changed
+        if "callback" in how:
             model.aupimo.update(outputs["anomaly_map"], batch["truth"])
 
     def log(_: Any, model: Any) -> None:
-        if scored == "by the callback":
+        if "callback" in how:
             model.log("val/aupimo", model.aupimo)
 
     changes = LambdaCallback(on_validation_batch_end=change, on_validation_epoch_end=log)
-    model = (UpdatesLate if "model" in scored else Detector)(update_and_return if "step" in scored else return_maps)
+    model = (UpdatesLate if "model" in how else Detector)(update_and_return if "step" in how else return_maps)
     callback, logger = AUPIMOCallback(), FigureLogger()
-    validate(tmp_path, model, *((callback, changes) if is_first else (changes, callback)), logger=logger)
-    scored_maps = MAPS if scored == "in the step" else MAPS.roll(2, -1) + 0.3 * MASKS
-    check((logger, callback), (1, 3, 7, 9), scored_maps)
+    loops.validate(tmp_path, model, *((changes, callback) if "before" in how else (callback, changes)), logger=logger)
+    check((logger, callback), (1, 3, 7, 9), MAPS if "step" in how else MAPS.roll(2, -1) + 0.3 * MASKS)
 
 
 class AsTuple(NamedTuple):
@@ -121,10 +106,8 @@ class AsTuple(NamedTuple):
 
 
 PLACES: dict[str, tuple[Callable[[Tensor], Any], Any]] = {
-    "image": (lambda images: {"image": images}, None),
     "images": (lambda images: {"images": images, "image": None}, None),
     "attribute": (lambda images: SimpleNamespace(image=images), None),
-    "tuple": (lambda images: (images, torch.zeros(len(images))), None),
     "behind labels": (lambda images: [torch.zeros(len(images)), images], None),
     "tuple with names": (lambda images: AsTuple(torch.zeros(len(images)), images), None),
     "tensor": (lambda images: images, None),
@@ -142,7 +125,7 @@ class Replaces(Detector):
     """A model whose batch is another object than that of the loader: what is made of its photographs."""
 
     def __init__(self, make_batch: Callable[[Tensor], Any]) -> None:
-        super().__init__(lambda model, _, loader: update_and_log(model, model.held, loader))
+        super().__init__(lambda model, _, loader: loops.update_and_log(model, model.held, loader))
         self.make_batch = make_batch
 
     def on_after_batch_transfer(self, batch: Batch, _: int) -> Any:
@@ -155,7 +138,7 @@ class Replaces(Detector):
 def test_photographs_are_found(tmp_path: Path, place: str) -> None:
     """Photographs are taken from where they usually are, or from where `images` says."""
     make, images = PLACES[place]
-    check(run(tmp_path, Replaces(make), images=images), (1, 3, 7, 9))
+    check(run(tmp_path, Replaces(make), images=images), (1, 9))
 
 
 def test_photographs_of_another_size_are_resized(tmp_path: Path) -> None:
@@ -168,7 +151,7 @@ def test_photographs_are_looked_up_at_the_update(tmp_path: Path) -> None:
     """What a hook puts into the batch when it starts is drawn, as anomalib's pre-processor does."""
     prepares = LambdaCallback(on_validation_batch_start=lambda _, __, batch, *___: batch.update(image=batch["raw"]))
     raw = Replaces(lambda images: {"raw": images, "image": images * 0})
-    check(run(tmp_path, raw, prepares), (1, 3, 7, 9))
+    check(run(tmp_path, raw, prepares), (1, 9))
 
 
 def by_id(batch: Batch) -> dict[Any, Tensor]:
@@ -181,27 +164,32 @@ def in_parts(batch: Batch, parts: list[Any]) -> list[tuple[Tensor, Tensor, list[
     return [(batch["scores"][p], batch["truth"][p], [f"{i}.png" for i in batch["index"][p].tolist()]) for p in parts]
 
 
-STEPS: dict[str, list[Any]] = {"reordered": [[1, 0]], "one by one": [[0], [1]], "backwards": [[1], [0]]}
-
-
-@pytest.mark.parametrize("how", STEPS)
-@pytest.mark.parametrize("call", ["update", "forward"])
-def test_images_by_id(tmp_path: Path, how: str, call: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("parts", "call"),
+    [
+        ([[1, 0]], "update"),
+        ([[0], [1]], "update"),
+        ([[1], [0]], "update"),
+        ([[1, 0]], "forward"),
+        ([[1], [0]], "forward"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*single batch")
+def test_images_by_id(tmp_path: Path, parts: list[Any], call: str, caplog: pytest.LogCaptureFixture) -> None:
     """A step that reorders its batch or scores image by image is right with photographs by id, skipped without ids."""
 
     def step(model: Detector, batch: Batch, _: int) -> None:
-        for maps, masks, ids in in_parts(batch, STEPS[how]):
+        for maps, masks, ids in in_parts(batch, parts):
             getattr(model.aupimo, call)(maps, masks, ids)
         model.log("val/aupimo", model.aupimo)
 
-    with pytest.warns(UserWarning, match="single batch") if call == "forward" and how != "reordered" else nullcontext():
-        assert check(run(tmp_path / "by id", Detector(step), images=by_id), (1, 3, 7, 9))[0].startswith("1 · ")
-    for images in (None, "image") if how != "reordered" and call == "update" else ():
+    assert check(run(tmp_path, Detector(step), images=by_id), (1, 9))[0].startswith("1 · ")
+    for images in (None, "image") if len(parts) == 2 else ():
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            logger, callback = run(tmp_path / str(images), Detector(step), images=images)
+            logger, callback = run(tmp_path, Detector(step), images=images)
         assert TAG not in logger.figures
-        assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+        assert caplog.text.count(NO_PHOTOGRAPHS) == 1
         assert "got 2 for 1 maps" in caplog.text
         assert len(callback.results["val/aupimo"].paths or ()) == 10
 
@@ -212,7 +200,7 @@ def test_a_part_of_a_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.INFO):
         logger, _ = run(tmp_path, Detector(step), num_heatmaps=9)
     assert [each.title[:2] for each in heat_maps(logger.figures[TAG][0])] == ["1 ", "5 ", "7 ", "9 "]
-    assert caplog.text.count("AUPIMOCallback draws no heat maps where") == 1
+    assert caplog.text.count(NO_PHOTOGRAPHS) == 1
     check(run(tmp_path, Detector(step), num_heatmaps=9, images=by_id), (1, 3, 5, 7, 9))
 
 
@@ -277,17 +265,16 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"num_sanity_val_steps": 0}, {"num_sanity_val_steps": 0, "limit_val_batches": 1}],
-    ids=["sanity check", "first validation", "only one batch"],
-)
+NO_CHECK = {"num_sanity_val_steps": 0}
+
+
+@pytest.mark.parametrize("settings", [{}, NO_CHECK, {**NO_CHECK, "limit_val_batches": 1}])
 @pytest.mark.parametrize("case", WRONG)
 def test_given_photographs_must_be_there(tmp_path: Path, case: str, settings: dict[str, Any]) -> None:
     """Wrong `images` are an error in the sanity check or in the first validation, drawn or not, outside of the step."""
     images, error, message = WRONG[case]
     model = Detector()
-    trainer = make_trainer(tmp_path, AUPIMOCallback(images=images, every_n_epochs=2), logger=False, **settings)
+    trainer = loops.make_trainer(tmp_path, AUPIMOCallback(images=images, every_n_epochs=2), logger=False, **settings)
     with pytest.raises(error, match=message) as raised:
         trainer.fit(model, loader(), loader())
     assert (trainer.global_step == 0) == (not settings)
@@ -301,35 +288,24 @@ def test_no_heat_maps_need_no_photographs(tmp_path: Path) -> None:
     assert TAG not in logger.figures
 
 
-@pytest.mark.parametrize("order", [range(9, -1, -1), [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]])
-@pytest.mark.parametrize("kind", ["paths", "integers", "none"])
-def test_heat_maps_are_titled_by_their_image(tmp_path: Path, kind: str, order: Any) -> None:
+MAKE_IDS: dict[str, Any] = {
+    "paths": lambda indices: [f"{9 - i}.png" for i in indices.tolist()],
+    "integers": lambda indices: indices,
+    "none": lambda _: None,
+}
+
+
+@pytest.mark.parametrize("kind", MAKE_IDS)
+def test_heat_maps_are_titled_by_their_image(tmp_path: Path, kind: str) -> None:
     """The title of a heat map is that of its image in the result, whatever the order of the data, by path or by id."""
-    make_ids: dict[str, Any] = {
-        "paths": lambda indices: [f"{9 - i}.png" for i in indices.tolist()],
-        "integers": lambda indices: indices,
-        "none": lambda _: None,
-    }
-    step = scoring(lambda batch: (batch["scores"], batch["truth"], make_ids[kind](batch["index"])))
+    order = [3, 8, 1, 0, 9, 2, 5, 4, 7, 6]
+    step = scoring(lambda batch: (batch["scores"], batch["truth"], MAKE_IDS[kind](batch["index"])))
     ran = run(tmp_path, Detector(step), loaders=loader(order), num_heatmaps=5)
     result, anomalous = ran[1].results["val/aupimo"], [index for index in order if MASKS[index].any()]
-    place = {"paths": lambda index: 9 - index, "integers": lambda index: index, "none": list(order).index}[kind]
+    place = {"paths": lambda index: 9 - index, "integers": lambda index: index, "none": order.index}[kind]
     for title, index in zip(check(ran, anomalous), anomalous, strict=True):
         assert title.startswith(f"{9 - index} " if kind == "paths" else f"image {place(index)} ")
         assert title.endswith(f"{float(result.aupimos[place(index)]):.2f}")
-
-
-class CollectsAll(Detector):
-    """A model that updates its metric once, when the epoch ends."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda model, batch, _: model.batches.append(batch))
-        self.batches: list[Batch] = []
-
-    def on_validation_epoch_end(self) -> None:
-        """Update with all."""
-        while self.batches:
-            update_and_log(self, self.batches.pop(), 0)
 
 
 @pytest.mark.parametrize("is_before", [True, False])
@@ -337,10 +313,13 @@ def test_updates_outside_of_a_batch_have_no_photographs(
     tmp_path: Path, is_before: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A metric that is updated when the epoch has ended has a result, and no photograph of another image."""
-    others = [LambdaCallback(on_validation_epoch_end=lambda _, model: model.on_validation_epoch_end())] * is_before
-    callback, logger = AUPIMOCallback(), FigureLogger()
+    batches: list[Batch] = []
+    updates = LambdaCallback(
+        on_validation_epoch_end=lambda _, model: [loops.update_and_log(model, each, 0) for each in batches]
+    )
+    callback, logger, model = AUPIMOCallback(), FigureLogger(), Detector(lambda _, batch, __: batches.append(batch))
     with caplog.at_level(logging.INFO):
-        validate(tmp_path, CollectsAll(), *others, callback, logger=logger)
+        loops.validate(tmp_path, model, *((updates, callback) if is_before else (callback, updates)), logger=logger)
     assert len(callback.results["val/aupimo"].aupimos) == 10
     assert {tag.rpartition("/")[2] for tag in logger.figures} == {"distribution", "curves"}
     assert caplog.text.count("updated outside of a batch") == 1
@@ -356,30 +335,44 @@ def test_each_metric_has_its_own_heat_maps(tmp_path: Path) -> None:
                 scoring(lambda batch, maps=maps: (maps, batch["truth"]), "val/{}", name)(model, batch, 0)
 
     logger, callback = run(tmp_path, Detector(step, one=new_metric(), two=new_metric()))
-    for name, factor, indices in (("one", 1.0, (1, 3, 7, 9)), ("two", 3.0, (5, 7, 9))):
+    for name, factor, indices in (("one", 1.0, (1, 9)), ("two", 3.0, (5, 9))):
         (figure,), result = logger.figures[f"val/{name}/heatmaps"], callback.results[f"val/{name}"]
         check_heat_maps(figure, result, indices, MAPS + factor * MASKS)
 
 
-@pytest.mark.parametrize("first", ["PIMO", "AUPIMO"])
-@pytest.mark.parametrize("compute_groups", [True, False, [["a", "b", "c"]]])
-@pytest.mark.parametrize("call", ["update", "forward"])
+@pytest.mark.parametrize(
+    ("names", "chosen", "compute_groups", "call"),
+    [
+        ("bc", None, True, "update"),
+        ("bc", None, False, "forward"),
+        ("bc", None, [["a", "b", "c"]], "forward"),
+        ("abc", None, True, "forward"),
+        ("abc", None, [["a", "b", "c"]], "update"),
+        ("b", "metrics.b", False, "update"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*single batch")
-def test_in_a_collection(tmp_path: Path, first: str, compute_groups: Any, call: str) -> None:
-    """Each AUPIMO of a group is drawn, though torchmetrics updates only the first of the group, which may be a PIMO."""
+def test_in_a_collection(tmp_path: Path, names: str, chosen: str | None, compute_groups: Any, call: str) -> None:
+    """Each AUPIMO of a group, or a chosen one, is drawn with its own scores of the states that they share.
+
+    torchmetrics updates only the first of the group, which may be a PIMO.
+    """
 
     def step(model: Detector, batch: Batch, _: int) -> None:
         getattr(model.metrics, call)(batch["scores"], batch["truth"])
 
-    a, b, c = (AUPIMO(fpr_bounds=(1e-2, 1.0), normal_buffer=None) for _ in range(3))
-    metrics = {"a": PIMO() if first == "PIMO" else a, "b": b, "c": c}
+    bounds = {"a": (2e-2, 1.0), "b": (1e-2, 1.0), "c": (1e-3, 1.0)}
+    metrics: dict[str, Any] = {name: AUPIMO(fpr_bounds=bounds[name], normal_buffer=None) for name in bounds}
+    if names == "bc":
+        metrics["a"] = PIMO()
     model = Detector(step, metrics=MetricCollection(metrics, prefix="val_", compute_groups=compute_groups))
-    logger, callback = run(tmp_path, model)
-    names = {"val_b", "val_c"} if first == "PIMO" else {"val_a", "val_b", "val_c"}
-    assert set(callback.results) == names
+    logger, callback = run(tmp_path, model, metric=chosen)
+    assert list(callback.results) == [f"val_{name}" for name in names]
     for name in names:
-        for figure in logger.figures[f"{name}/heatmaps"]:
-            check_heat_maps(figure, callback.results[name], (1, 3, 7, 9))
+        (figure,), result = logger.figures[f"val_{name}/heatmaps"], callback.results[f"val_{name}"]
+        expected = functional.aupimo(MAPS, MASKS, fpr_bounds=bounds[name], reduction="none")
+        assert_same(result.aupimos.float(), expected, MAX_ERROR)
+        check_heat_maps(figure, result, (1, 9))
 
 
 IS_LAST_ROW = torch.arange(MASKS.shape[1])[:, None] == MASKS.shape[1] - 1
@@ -400,23 +393,24 @@ def test_maps_and_masks_of_any_form(tmp_path: Path, form: str) -> None:
     make, settings = FORMS[form]
     model = Detector(scoring(lambda batch: make(batch["scores"], batch["truth"])), aupimo=new_metric(**settings))
     maps = {"half precision": MAPS.bfloat16(), "double precision": MAPS.double()}.get(form, MAPS)
-    check(run(tmp_path, model), (1, 3, 7, 9), maps)
+    check(run(tmp_path, model, heatmap_images=[0, 9]), (0, 9), maps)
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO does not count every image")
-def test_images_that_are_not_kept_are_not_drawn(tmp_path: Path) -> None:
-    """An image of which every pixel is ignored is skipped, and those behind it have the right title."""
-    is_second = torch.arange(len(MAPS))[:, None, None] == 1
-    step = scoring(lambda batch: (batch["scores"], batch["truth"].long().masked_fill(is_second[batch["index"]], -1)))
-    titles = check(run(tmp_path, Detector(step, aupimo=new_metric(ignore_index=-1))), (3, 5, 7, 9))
-    assert [title.split()[1] for title in titles] == ["2", "4", "6", "8"]
+@pytest.mark.parametrize("is_ignored", [True, False])
+def test_images_that_cannot_be_drawn_are_skipped(tmp_path: Path, is_ignored: bool) -> None:
+    """An image of which every pixel is ignored, or a map with NaN, is skipped, and others have the right title."""
 
+    def make(batch: Batch) -> tuple[Tensor, Tensor]:
+        is_first = batch["index"][:, None, None] == 1
+        if is_ignored:
+            return batch["scores"], batch["truth"].long().masked_fill(is_first, -1)
+        return batch["scores"].masked_fill(is_first, torch.nan), batch["truth"]
 
-def test_maps_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
-    """A map with NaN, which a metric without checks takes, is not drawn, and ends no training."""
-    step = scoring(lambda batch: (batch["scores"].where(batch["index"][:, None, None] != 1, torch.nan), batch["truth"]))
-    logger, _ = run(tmp_path, Detector(step, aupimo=new_metric(validate_args=False)))
-    assert [each.title.split()[1] for each in heat_maps(logger.figures[TAG][0])] == ["3", "5", "7", "9"]
+    metric = new_metric(ignore_index=-1) if is_ignored else new_metric(validate_args=False)
+    logger, _ = run(tmp_path, Detector(scoring(make), aupimo=metric), num_heatmaps=4)
+    titles = [int(each.title.split()[1]) for each in heat_maps(logger.figures[TAG][0])]
+    assert titles == [index - is_ignored for index in (3, 5, 7, 9)]
 
 
 def test_chosen_images_are_drawn(tmp_path: Path) -> None:
@@ -427,13 +421,13 @@ def test_chosen_images_are_drawn(tmp_path: Path) -> None:
     assert len([each for each in caught if "heatmap_images" in str(each.message)]) == 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
+@pytest.mark.parametrize("batch_size", [1, 100])
 def test_images_are_spread_evenly(tmp_path: Path, batch_size: int) -> None:
     """Of many anomalous images the few that are drawn are spread over all, whatever the batches."""
     maps, masks = make_batch("NA" * 50, 0)
     data = [{"image": image[None], "map": image, "mask": mask} for image, mask in zip(maps, masks, strict=True)]
     step = scoring(lambda batch: (batch["map"], batch["mask"]))
-    logger, _ = run(tmp_path, Detector(step), loaders=DataLoader(data, batch_size))
+    logger, _ = run(tmp_path, Detector(step), loaders=DataLoader(data, batch_size), num_heatmaps=4)
     indices = [int(each.title.split()[1]) for each in heat_maps(logger.figures[TAG][0])]
     assert len(indices) == 4
     assert all(index % 2 == 1 for index in indices)
@@ -442,7 +436,9 @@ def test_images_are_spread_evenly(tmp_path: Path, batch_size: int) -> None:
 
 def test_many_images_stand_in_rows(tmp_path: Path) -> None:
     """Four images stand beside each other, with titles of two lines; more in further rows, all in one figure."""
-    four, nine = (run(tmp_path, Detector(), **settings) for settings in ({}, {"heatmap_images": range(9)}))
+    four, nine = (
+        run(tmp_path, Detector(), **settings) for settings in ({"num_heatmaps": 4}, {"heatmap_images": range(9)})
+    )
     titles = [axis.get_title() for axis in four[0].figures[TAG][0].axes if axis.get_title()]
     assert [title.count("\n") for title in titles] == [1] * 4  # smaller rather than broken after each word
     check(nine, range(9))
@@ -458,16 +454,16 @@ def test_metrics_that_are_made_when_the_epoch_starts(tmp_path: Path) -> None:
 
     def step(model: Detector, batch: Batch, _: int) -> None:
         model.aupimo.update(batch["scores"], batch["truth"])
-        scoring(as_it_is, "val/{}", "late")(model, batch, 0)
+        scoring(loops.as_it_is, "val/{}", "late")(model, batch, 0)
 
     callback, logger = AUPIMOCallback(), FigureLogger()
-    fit(tmp_path, Detector(step), callback, LambdaCallback(on_validation_epoch_start=make), logger=logger)
+    loops.fit(tmp_path, Detector(step), callback, LambdaCallback(on_validation_epoch_start=make), logger=logger)
     for name in ("val/aupimo", "val/late"):
         assert len(logger.figures[f"{name}/heatmaps"]) == 2
         check_heat_maps(logger.figures[f"{name}/heatmaps"][0], callback.results[name], (1, 3, 7, 9))
 
 
-@unlogged
+@loops.unlogged
 def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> None:
     """A metric that is made or reset within an epoch is drawn as far as possible, and is no error."""
 
@@ -480,7 +476,7 @@ def test_metrics_that_come_go_or_are_reset_end_no_training(tmp_path: Path) -> No
         model.aupimo.update(batch["scores"], batch["truth"])
 
     callback, logger = AUPIMOCallback(), FigureLogger()
-    fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
+    loops.fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
     assert {name: len(result.aupimos) for name, result in callback.results.items()} == {"val/aupimo": 4, "val/late": 20}
     check_heat_maps(logger.figures[TAG][0], callback.results["val/aupimo"], (7, 9))
 
@@ -491,7 +487,7 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
     numbers: list[int] = []
 
     def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        update_and_log(model, batch, dataloader_idx)
+        loops.update_and_log(model, batch, dataloader_idx)
         numbers.append(len(model.aupimo.listeners))
         if len(numbers) == 4 and how in {"error", "interrupt"}:
             raise KeyError("out of luck") if how == "error" else KeyboardInterrupt
@@ -509,7 +505,7 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
 
     model, callback = Trains(step), AUPIMOCallback(num_heatmaps=0)
     model.aupimo.listeners.append(mine)  # those of others stay
-    trainer = make_trainer(tmp_path, callback, LambdaCallback(on_validation_epoch_end=fail_at_end), logger=False)
+    trainer = loops.make_trainer(tmp_path, callback, LambdaCallback(on_validation_epoch_end=fail_at_end), logger=False)
     is_error = how not in {"fit", "validate", "test"}
     with pytest.raises(SystemExit if how == "interrupt" else KeyError) if is_error else nullcontext():
         getattr(trainer, "fit" if is_error else how)(model, *[loader()] * (1 if how in {"validate", "test"} else 2))
@@ -518,8 +514,7 @@ def test_listening_ends_with_the_epoch(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:AUPIMO of `self.aupimo` is that of the images of 2 dataloaders")
-@pytest.mark.parametrize("loaders", [2, 1])
-@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize(("late", "loaders"), [(True, 2), (False, 1)])
 @pytest.mark.slow
 def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> None:
     """Of all batches at most one is held, and nothing after the epoch or an error."""
@@ -540,7 +535,7 @@ def test_at_most_one_batch_is_held(tmp_path: Path, late: bool, loaders: int) -> 
     callback = AUPIMOCallback(num_heatmaps=1, heatmap_images=[1])
     parts = [loader(range(4)), loader(range(4, 10))] if loaders == 2 else loader()
     with pytest.raises(KeyError, match="out of luck"):
-        fit(tmp_path, model, callback, loaders=parts, logger=False)
+        loops.fit(tmp_path, model, callback, loaders=parts, logger=False)
     assert most <= 3  # what Lightning holds of the step before and fetches ahead, and the present one
     del model
     gc.collect()
@@ -553,7 +548,7 @@ def test_metrics_are_looked_for_once_an_epoch(tmp_path: Path) -> None:
     for batch_size in (10, 1):
         model = Detector()
         model.named_modules = Mock(wraps=model.named_modules)  # type: ignore[method-assign]
-        validate(tmp_path, model, AUPIMOCallback(), loaders=loader(batch_size=batch_size), logger=False)
+        loops.validate(tmp_path, model, AUPIMOCallback(), loaders=loader(batch_size=batch_size), logger=False)
         walks.append(model.named_modules.call_count)
     assert walks[0] == walks[1] > 0
 
@@ -561,49 +556,18 @@ def test_metrics_are_looked_for_once_an_epoch(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_compiled_update_is_traced_no_further(tmp_path: Path) -> None:
     """In a compiled step nothing of the callback is compiled: there are no more graphs than without it."""
-    graphs: list[Any] = []
-
-    def backend(graph: Any, _: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    numbers = []
+    graphs = []
     for callbacks in ([], [AUPIMOCallback()]):
         torch._dynamo.reset()
-        graphs.clear()
-        model = Detector()
-        compiled = torch.compile(lambda maps, masks, model=model: model.aupimo.update(maps * 2, masks), backend=backend)
+        model, counter = Detector(), CompileCounter()
+        update = torch.compile(lambda maps, masks, model=model: model.aupimo.update(maps * 2, masks), backend=counter)
 
-        def step(model: Detector, batch: Batch, _: int, update: Any = compiled) -> None:
+        def step(model: Detector, batch: Batch, _: int, update: Any = update) -> None:
             update(batch["scores"], batch["truth"])
             model.log("val/aupimo", model.aupimo)
 
-        model.step = step
-        loaders, logger = loader(range(6)), FigureLogger()
-        validate(tmp_path, model, *callbacks, loaders=loaders, logger=logger, inference_mode=False)
-        numbers.append(len(graphs))
-    assert 0 < numbers[1] <= numbers[0] + 1
+        model.step, logger = step, FigureLogger()
+        loops.validate(tmp_path, model, *callbacks, loaders=loader(range(6)), logger=logger, inference_mode=False)
+        graphs.append(counter.frame_count)
+    assert 0 < graphs[1] <= graphs[0] + 1
     assert len(logger.figures[TAG]) == 1
-
-
-@pytest.mark.parametrize("stage", ["validate", "test"])
-def test_a_metric_that_training_updates_too(tmp_path: Path, stage: str) -> None:
-    """A warning says that images of training steps are in the result, and that the training needs its own metric."""
-
-    class Trains(Detector):
-        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-            self.aupimo.update(batch["scores"], batch["truth"])
-            if stage == "validate":
-                self.log("train/aupimo", self.aupimo, on_step=False, on_epoch=True)
-            return super().training_step(batch, batch_idx)
-
-    model, callback = Trains(), AUPIMOCallback(num_heatmaps=0)
-    trainer = make_trainer(tmp_path, callback, logger=False, max_epochs=1, num_sanity_val_steps=0)
-    with pytest.warns(UserWarning) as caught:  # noqa: PT030, PT031  also Lightning's
-        trainer.fit(model, loader(), loader() if stage == "validate" else None)
-        if stage == "test":
-            trainer.test(model, loader(), verbose=False)
-    (text,) = [str(each.message) for each in caught if "is not that of this epoch alone" in str(each.message)]
-    assert "held 10 images of training steps" in text
-    assert "Training needs a metric of its own" in text
-    assert [len(result.aupimos) for result in callback.results.values()] == [20]

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import loops
 import pytest
 import torch
 from helpers import FPR_BOUNDS, run_ranks
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from loops import (
-    SCORES,
-    Batch,
-    Detector,
-    advice_of_lightning,
-    as_it_is,
-    fit,
-    join_processes,
-    loader,
-    log_by_stage,
-    log_collection,
-    make_trainer,
-    new_metric,
-    read_events,
-    scoring,
-    unlogged,
-    update_and_log,
-    validate,
-)
+from loops import SCORES, Batch, Detector, FigureLogger, fit, loader, make_trainer, new_metric, scoring, validate
 from torch import nn
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import BootStrapper, MinMaxMetric
@@ -37,15 +19,15 @@ from torchmetrics.wrappers import BootStrapper, MinMaxMetric
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.lightning import AUPIMOCallback
 
-pytestmark = [*advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
+pytestmark = [*loops.advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
 log_values = scoring(tag=None)
 SHARE_AT_0 = float((SCORES[~SCORES.isnan()] == 0).float().mean())
 
 
-def names_of_figures(folder: Path) -> set[str]:
+def names_of_figures(logger: FigureLogger) -> set[str]:
     """Beginnings of the names of all figures."""
-    return {tag.rpartition("/")[0] for tag in read_events(folder).Tags()["images"]}
+    return {tag.rpartition("/")[0] for tag in logger.figures}
 
 
 class AtEpochEnd(Detector):
@@ -89,118 +71,6 @@ class Evaluator(pl.Callback, nn.Module):
     on_test_batch_end, on_test_epoch_end = on_validation_batch_end, on_validation_epoch_end
 
 
-def in_collection(**names: Any) -> Detector:
-    """Return a model that logs two metrics that share their states."""
-    members = {"strict": new_metric(), "other": new_metric(num_thresholds=20_000)}
-    return Detector(log_collection, metrics=MetricCollection(members, **names))
-
-
-HOW = {"prog_bar": True, "on_step": False, "on_epoch": True, "batch_size": 2}
-CASES: dict[str, tuple[Any, set[str]]] = {
-    "another name": (lambda: Detector(scoring(tag="quality of the detector")), {"quality of the detector"}),
-    "all arguments": (lambda: Detector(scoring(**HOW)), {"val/aupimo"}),
-    "collection with a prefix": (lambda: in_collection(prefix="val/"), {"val/strict", "val/other"}),
-    "collection with a postfix": (lambda: in_collection(postfix="_val"), {"strict_val", "other_val"}),
-    "collection without names": (in_collection, {"strict", "other"}),
-    "when the epoch ends": (lambda: AtEpochEnd(log_values), {"val/late"}),
-    "as a value": (lambda: Values(log_values), {"val/aupimo"}),
-    "not at all": (lambda: Detector(log_values), {"val/aupimo"}),
-}
-
-
-@pytest.mark.parametrize("num_sanity_val_steps", [0, 2])
-@pytest.mark.parametrize("case", [pytest.param(c, marks=unlogged if c == "not at all" else ()) for c in CASES])
-@pytest.mark.slow
-def test_all_is_logged_beside_the_score(tmp_path: Path, case: str, num_sanity_val_steps: int) -> None:
-    """Figures, shares, histogram and result have the name under which the metric is logged, in each epoch."""
-    make_model, names = CASES[case]
-    callback = AUPIMOCallback(num_heatmaps=0)
-    trainer = fit(tmp_path, make_model(), callback, num_sanity_val_steps=num_sanity_val_steps)
-    events = read_events(tmp_path)
-    assert names_of_figures(tmp_path) == set(callback.results) == names
-    assert {f"{name}/scores" for name in names} == set(events.Tags()["histograms"])
-    shares = {f"{name}/share_at_{score}" for name in names for score in (0, 1)}
-    assert shares == {tag for tag in events.Tags()["scalars"] if "share_at" in tag}
-    assert shares <= set(trainer.callback_metrics)
-    for name in names:
-        for figure in ("curves", "distribution"):
-            assert [event.step for event in events.Images(f"{name}/{figure}")] == [4, 9]
-        assert [event.step for event in events.Scalars(f"{name}/share_at_0")] == [4, 9]
-    assert events.Scalars("epoch")[-1].step == 9
-
-
-def test_names_in_an_evaluator(tmp_path: Path) -> None:
-    """A metric that a callback owns is found, and named as it is logged, in validation and test."""
-    evaluator, callback = Evaluator(), AUPIMOCallback()
-    model = Detector(lambda _, batch, __: {"anomaly_map": batch["scores"]}, evaluator=evaluator)
-    trainer = fit(tmp_path, model, callback, evaluator)
-    assert names_of_figures(tmp_path) == set(callback.results) == {"pixel_AUPIMO"}
-    assert "pixel_AUPIMO/share_at_0" in trainer.callback_metrics
-    (values,) = trainer.test(model, loader(), verbose=False)
-    assert set(values) == {"pixel_AUPIMO", "pixel_AUPIMO/share_at_0", "pixel_AUPIMO/share_at_1"}
-    assert names_of_figures(tmp_path) == {"pixel_AUPIMO"}
-
-
-@pytest.mark.parametrize("name", ["aupimo", "val/aupimo"])
-def test_a_metric_is_chosen_by_its_attribute_or_its_name(tmp_path: Path, name: str) -> None:
-    """`metric` is the attribute or the name under which the metric is logged, and others are not drawn."""
-    callback = AUPIMOCallback(name)
-    model = Detector(scoring(as_it_is, "val/{}", "aupimo", "other"), aupimo=new_metric(), other=new_metric())
-    trainer = fit(tmp_path, model, callback)
-    assert names_of_figures(tmp_path) == set(callback.results) == {"val/aupimo"}
-    trainer.test(model, loader(), verbose=False)
-    assert set(callback.results) == {"val/aupimo"}
-
-
-def test_a_name_is_remembered_in_a_test(tmp_path: Path) -> None:
-    """A metric that was chosen by its name in a validation is drawn in a test, where it has another name."""
-    callback, model = AUPIMOCallback("val/aupimo", num_heatmaps=0), Detector(log_by_stage)
-    fit(tmp_path, model, callback).test(model, loader(), verbose=False)
-    assert set(callback.results) == {"val/aupimo", "test/aupimo"}
-
-
-def test_a_name_that_is_not_there_ends_the_sanity_check(tmp_path: Path) -> None:
-    """A wrong name is an error before training, which lists attributes and names."""
-    model = Detector()
-    with pytest.raises(ValueError, match="to hold the AUPIMO metric 'val/pimo', but got aupimo, val/aupimo"):
-        fit(tmp_path, model, AUPIMOCallback("val/pimo"))
-    assert model.trainer.global_step == 0
-
-
-def test_a_name_that_is_not_there_costs_no_scores(tmp_path: Path) -> None:
-    """At the end of a run a wrong name is a warning, whose advice is right: the name of the attribute."""
-    trainer = make_trainer(tmp_path, AUPIMOCallback("val/aupimo"))
-    with pytest.warns(UserWarning, match=r"does nothing in this run.* but got aupimo, test/aupimo") as caught:
-        (scores,) = trainer.test(Detector(log_by_stage), loader(), verbose=False)
-    assert scores["test/aupimo"] == pytest.approx(float(SCORES.nanmean()))
-    (advice,) = {str(each.message) for each in caught if "does nothing" in str(each.message)}
-    assert 'AUPIMOCallback("aupimo")' in advice
-    callback = AUPIMOCallback("aupimo")
-    make_trainer(tmp_path, callback).test(Detector(log_by_stage), loader(), verbose=False)
-    assert set(callback.results) == {"test/aupimo"}
-
-
-def test_a_name_needs_no_index_of_a_loader(tmp_path: Path) -> None:
-    """With two loaders Lightning adds an index to the name under which a metric is logged; either name will do."""
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        if dataloader_idx == 0:
-            update_and_log(model, batch, dataloader_idx)
-
-    for name in ("val/aupimo", "val/aupimo/dataloader_idx_0"):
-        callback = AUPIMOCallback(name, num_heatmaps=0)
-        fit(tmp_path / name, Detector(step), callback, loaders=[loader(), loader(range(4))])
-        assert set(callback.results) == {"val/aupimo/dataloader_idx_0"}
-
-
-def test_two_metrics_with_one_name(tmp_path: Path) -> None:
-    """Metrics that say the same name of themselves are told apart by their attributes."""
-    metrics = {name: Named(fpr_bounds=FPR_BOUNDS) for name in ("first", "second")}
-    callback, model = AUPIMOCallback(num_heatmaps=0), Detector(scoring(as_it_is, None, *metrics), **metrics)
-    fit(tmp_path, model, callback, max_epochs=1, num_sanity_val_steps=0)
-    assert set(callback.results) == {"pixel_AUPIMO", "pixel_AUPIMO/second"}
-
-
 class Gan(Detector):
     """A model with two optimizers, whose steps both count in `global_step`."""
 
@@ -227,28 +97,119 @@ class OwnSteps(Detector):
         self.log("step", float(100 * self.current_epoch))
 
 
-STEPS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "plain": (Detector, {}),
-    "two validations an epoch": (Detector, {"val_check_interval": 0.5}),
-    "accumulated gradients": (Detector, {"accumulate_grad_batches": 2}),
-    "two optimizers": (Gan, {}),
-    "steps of the user": (OwnSteps, {}),
-    "every second epoch": (Detector, {"check_val_every_n_epoch": 2}),
+def in_collection(**names: Any) -> Detector:
+    """Return a model that logs two metrics that share their states."""
+    members = {"strict": new_metric(), "other": new_metric(num_thresholds=20_000)}
+    return Detector(loops.log_collection, metrics=MetricCollection(members, **names))
+
+
+HOW = {"prog_bar": True, "on_step": False, "on_epoch": True, "batch_size": 2}
+NO_CHECK = {"num_sanity_val_steps": 0}
+CASES: dict[str, tuple[Any, list[str], list[int], dict[str, Any]]] = {
+    "another name": (lambda: Detector(scoring(tag="quality of the detector")), ["quality of the detector"], [4, 9], {}),
+    "all arguments": (lambda: Detector(scoring(**HOW)), ["val/aupimo"], [4, 9], NO_CHECK),
+    "collection with a prefix": (lambda: in_collection(prefix="val/"), ["val/strict", "val/other"], [4, 9], {}),
+    "collection with a postfix": (lambda: in_collection(postfix="_a"), ["strict_a", "other_a"], [4, 9], NO_CHECK),
+    "collection without names": (in_collection, ["strict", "other"], [4, 9], {}),
+    "when the epoch ends": (lambda: AtEpochEnd(log_values), ["val/late"], [4, 9], {}),
+    "when the first epoch ends": (lambda: AtEpochEnd(log_values), ["val/late"], [4, 9], NO_CHECK),
+    "as a value": (lambda: Values(log_values), ["val/aupimo"], [4, 9], {}),
+    "not at all": (lambda: Detector(log_values), ["val/aupimo"], [4, 9], NO_CHECK),
+    "two validations an epoch": (Detector, ["val/aupimo"], [1, 3, 6, 8], {"val_check_interval": 0.5}),
+    "accumulated gradients": (Detector, ["val/aupimo"], [2, 5], {"accumulate_grad_batches": 2}),
+    "two optimizers": (Gan, ["val/aupimo"], [4, 9], {}),
+    "steps of the user": (OwnSteps, ["val/aupimo"], [0, 100], {}),
+    "every second epoch": (Detector, ["val/aupimo"], [9], {"check_val_every_n_epoch": 2}),
 }
+"""Model, names under which it logs its metrics, steps at which it does, and settings of the trainer."""
 
 
-@pytest.mark.parametrize("case", STEPS)
-def test_figures_have_the_step_of_the_scalars(tmp_path: Path, case: str) -> None:
-    """In each validation, figures and histogram are logged at the step of the score."""
-    make_model, settings = STEPS[case]
-    fit(tmp_path, make_model(), AUPIMOCallback(), **settings)
-    events = read_events(tmp_path)
-    steps = [event.step for event in events.Scalars("val/aupimo")]
-    assert len(steps) in {1, 2, 4}
-    assert [event.step for event in events.Scalars("val/aupimo/share_at_1")] == steps
-    assert [event.step for event in events.Histograms("val/aupimo/scores")] == steps
-    for figure in ("curves", "distribution", "heatmaps"):
-        assert [event.step for event in events.Images(f"val/aupimo/{figure}")] == steps
+@loops.unlogged
+@pytest.mark.parametrize("case", CASES)
+def test_all_is_logged_beside_the_score(tmp_path: Path, case: str) -> None:
+    """Figures, shares, histogram and result have the name and the steps at which the score is logged."""
+    make_model, names, steps, settings = CASES[case]
+    callback, logger = AUPIMOCallback(), FigureLogger()
+    trainer = fit(tmp_path, make_model(), callback, logger=logger, **settings)
+    assert set(callback.results) == set(names)
+    kinds = ("curves", "distribution", "heatmaps", "scores", "share_at_0", "share_at_1")
+    expected = dict.fromkeys((f"{name}/{kind}" for name in names for kind in kinds), steps)
+    assert {name: each for name, each in logger.steps.items() if name.endswith(kinds)} == expected
+    assert {f"{name}/share_at_{score}" for name in names for score in (0, 1)} <= set(trainer.callback_metrics)
+    assert all(logger.steps[name] == steps for name in names if name in logger.steps)
+
+
+def test_names_in_an_evaluator(tmp_path: Path) -> None:
+    """A metric that a callback owns is found, and named as it is logged, in validation and test."""
+    evaluator, callback, logger = Evaluator(), AUPIMOCallback(), FigureLogger()
+    model = Detector(lambda _, batch, __: {"anomaly_map": batch["scores"]}, evaluator=evaluator)
+    trainer = fit(tmp_path, model, callback, evaluator, logger=logger)
+    assert names_of_figures(logger) == set(callback.results) == {"pixel_AUPIMO"}
+    assert "pixel_AUPIMO/share_at_0" in trainer.callback_metrics
+    (values,) = trainer.test(model, loader(), verbose=False)
+    assert set(values) == {"pixel_AUPIMO", "pixel_AUPIMO/share_at_0", "pixel_AUPIMO/share_at_1"}
+    assert names_of_figures(logger) == {"pixel_AUPIMO"}
+
+
+@pytest.mark.parametrize("name", ["aupimo", "val/aupimo"])
+def test_a_metric_is_chosen_by_its_attribute_or_its_name(tmp_path: Path, name: str) -> None:
+    """`metric` is the attribute or the name under which the metric is logged, and others are not drawn.
+
+    A name is remembered in a test, where the metric has another one.
+    """
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        loops.log_by_stage(model, batch, dataloader_idx)
+        scoring(loops.as_it_is, "val/{}", "other")(model, batch, dataloader_idx)
+
+    callback, logger = AUPIMOCallback(name), FigureLogger()
+    trainer = fit(tmp_path, model := Detector(step, aupimo=new_metric(), other=new_metric()), callback, logger=logger)
+    assert names_of_figures(logger) == set(callback.results) == {"val/aupimo"}
+    trainer.test(model, loader(), verbose=False)
+    assert set(callback.results) == {"val/aupimo", "test/aupimo"}
+
+
+@pytest.mark.parametrize("name", ["pimo", "val/pimo"])
+def test_a_name_that_is_not_there_ends_the_sanity_check(tmp_path: Path, name: str) -> None:
+    """A wrong name is an error before training, which lists attributes and names."""
+    model = Detector()
+    with pytest.raises(ValueError, match=f"to hold the AUPIMO metric '{name}', but got aupimo, val/aupimo"):
+        fit(tmp_path, model, AUPIMOCallback(name), logger=False)
+    assert model.trainer.global_step == 0
+
+
+def test_a_name_that_is_not_there_costs_no_scores(tmp_path: Path) -> None:
+    """At the end of a run a wrong name is a warning, whose advice is right: the name of the attribute."""
+    trainer = make_trainer(tmp_path, AUPIMOCallback("val/aupimo"), logger=False)
+    with pytest.warns(UserWarning, match=r"does nothing in this run.* but got aupimo, test/aupimo") as caught:
+        (scores,) = trainer.test(Detector(loops.log_by_stage), loader(), verbose=False)
+    assert scores["test/aupimo"] == pytest.approx(float(SCORES.nanmean()))
+    (advice,) = {str(each.message) for each in caught if "does nothing" in str(each.message)}
+    assert 'AUPIMOCallback("aupimo")' in advice
+    callback = AUPIMOCallback("aupimo")
+    make_trainer(tmp_path, callback, logger=False).test(Detector(loops.log_by_stage), loader(), verbose=False)
+    assert set(callback.results) == {"test/aupimo"}
+
+
+def test_a_name_needs_no_index_of_a_loader(tmp_path: Path) -> None:
+    """With two loaders Lightning adds an index to the name under which a metric is logged; either name will do."""
+
+    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
+        if dataloader_idx == 0:
+            loops.update_and_log(model, batch, dataloader_idx)
+
+    for name in ("val/aupimo", "val/aupimo/dataloader_idx_0"):
+        callback = AUPIMOCallback(name, num_heatmaps=0)
+        fit(tmp_path, Detector(step), callback, loaders=[loader(), loader(range(4))], logger=False)
+        assert set(callback.results) == {"val/aupimo/dataloader_idx_0"}
+
+
+def test_two_metrics_with_one_name(tmp_path: Path) -> None:
+    """Metrics that say the same name of themselves are told apart by their attributes."""
+    metrics = {name: Named(fpr_bounds=FPR_BOUNDS) for name in ("first", "second")}
+    callback, model = AUPIMOCallback(num_heatmaps=0), Detector(scoring(loops.as_it_is, None, *metrics), **metrics)
+    fit(tmp_path, model, callback, max_epochs=1, num_sanity_val_steps=0, logger=False)
+    assert set(callback.results) == {"pixel_AUPIMO", "pixel_AUPIMO/second"}
 
 
 @pytest.mark.parametrize(("model", "name"), [(Detector(), "val/aupimo"), (AtEpochEnd(log_values), "val/late")])
@@ -256,12 +217,12 @@ def test_shares_are_watched(tmp_path: Path, model: Detector, name: str) -> None:
     """`EarlyStopping` and `ModelCheckpoint` find the shares in each epoch, however seldom figures are drawn."""
     stop = EarlyStopping(f"{name}/share_at_1", mode="max", patience=9)
     best = ModelCheckpoint(tmp_path / "best", monitor=f"{name}/share_at_0", mode="min")
-    settings = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
+    settings = {"enable_checkpointing": True, "num_sanity_val_steps": 0, "logger": FigureLogger()}
     trainer = fit(tmp_path, model, AUPIMOCallback(every_n_epochs=5), stop, best, **settings)
     assert trainer.current_epoch == 2
-    assert len(read_events(tmp_path).Scalars(f"{name}/share_at_1")) == 2
+    assert settings["logger"].steps[f"{name}/share_at_1"] == [4, 9]
     assert float(best.best_model_score) == SHARE_AT_0
-    assert names_of_figures(tmp_path) == set()
+    assert settings["logger"].figures == {}
 
 
 def test_one_metric_of_two_loaders(tmp_path: Path) -> None:
@@ -269,7 +230,7 @@ def test_one_metric_of_two_loaders(tmp_path: Path) -> None:
     callback = AUPIMOCallback()
     told = r"AUPIMO of `self.aupimo` .* 2 dataloaders together.*a metric for each"
     with pytest.warns(UserWarning, match=told) as caught:
-        fit(tmp_path, Detector(), callback, loaders=[loader(range(4)), loader(range(4, 10))])
+        fit(tmp_path, Detector(), callback, loaders=[loader(range(4)), loader(range(4, 10))], logger=False)
     assert len([each for each in caught if "dataloaders together" in str(each.message)]) == 1
     assert set(callback.results) == {"val/aupimo"}
     assert torch.equal(callback.results["val/aupimo"].aupimos.float().nan_to_num(), SCORES.nan_to_num())
@@ -285,13 +246,13 @@ def test_a_metric_for_each_loader(tmp_path: Path, add_index: bool) -> None:
         name = "val/aupimo" if add_index else f"val/aupimo_{dataloader_idx}"
         model.log(name, metric, add_dataloader_idx=add_index)
 
-    callback = AUPIMOCallback()
+    callback, loaders, logger = AUPIMOCallback(), [loader(range(4)), loader(range(4, 10))], FigureLogger()
     model = Detector(step, aupimos=nn.ModuleList([new_metric(), new_metric()]))
-    trainer = fit(tmp_path, model, callback, loaders=[loader(range(4)), loader(range(4, 10))])
+    trainer = fit(tmp_path, model, callback, loaders=loaders, logger=logger)
     names = [f"val/aupimo/dataloader_idx_{i}" if add_index else f"val/aupimo_{i}" for i in range(2)]
-    assert list(callback.results) == names
+    assert set(callback.results) == set(names)
     assert [len(result.aupimos) for result in callback.results.values()] == [4, 6]
-    assert set(names_of_figures(tmp_path)) == set(names)
+    assert names_of_figures(logger) == set(names)
     assert {f"{name}/share_at_0" for name in names} < set(trainer.callback_metrics)
 
 
@@ -305,47 +266,46 @@ def test_metrics_in_wrappers_and_twice_in_a_module(tmp_path: Path) -> None:
         "wrapped": MinMaxMetric(new_metric()),
         "tracked": tracker,
     }
-    model = Detector(scoring(as_it_is, None, "aupimo", *others), aupimo=metric, again=metric, **others)
+    model = Detector(scoring(loops.as_it_is, None, "aupimo", *others), aupimo=metric, again=metric, **others)
     callback = AUPIMOCallback()
     validate(tmp_path, model, callback, logger=False)
     assert set(callback.results) == {"val/aupimo"}
 
 
-def log_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> Any:
+def log_late_on_rank(rank: int, world_size: int, note: Any) -> Any:
     """Train as one of several processes, with a score that is logged late."""
-    settings = join_processes(rank, world_size, note)
-    callback = AUPIMOCallback(save_to=folder / "saved")
-    trainer = fit(folder, AtEpochEnd(log_values), callback, num_sanity_val_steps=0, **settings)
-    return sorted(callback.results), float(trainer.callback_metrics["val/late/share_at_0"])
+    settings, callback, logger = loops.join_processes(rank, world_size, note), AUPIMOCallback(), FigureLogger()
+    model = AtEpochEnd(log_values)
+    trainer = fit(Path(), model, callback, num_sanity_val_steps=0, logger=logger, **settings)
+    return sorted(callback.results), float(trainer.callback_metrics["val/late/share_at_0"]), names_of_figures(logger)
 
 
-@pytest.mark.slow
-def test_two_processes_log_late(tmp_path: Path) -> None:
-    """Under DDP all ranks know the result and the shares of a score that is logged when the epoch ends."""
-    assert run_ranks([(partial(log_on_rank, tmp_path), 2)])[0] == [(["val/late"], SHARE_AT_0)] * 2
-    assert names_of_figures(tmp_path) == {"val/late"}
-    assert (tmp_path / "saved/val/late/aupimos.json").is_file()
-
-
-def late_on_rank(folder: Path, rank: int, world_size: int, note: Any) -> Any:
+def make_late_on_rank(rank: int, world_size: int, note: Any) -> Any:
     """Validate as one of several processes, of which only the first makes a metric in a step, after a batch."""
 
     def step(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
         if rank == 0:
             model.late = new_metric()
             model.late.update(batch["scores"], batch["truth"])
-        update_and_log(model, batch, dataloader_idx)
+        loops.update_and_log(model, batch, dataloader_idx)
 
-    settings = {**join_processes(rank, world_size, note), "use_distributed_sampler": False}
+    settings = {**loops.join_processes(rank, world_size, note), "use_distributed_sampler": False, "logger": False}
     callback, loaders = AUPIMOCallback(), loader(range(5) if rank == 0 else range(5, 10))
-    validate(folder, Detector(step), callback, loaders=loaders, **settings)
+    validate(Path(), Detector(step), callback, loaders=loaders, **settings)
     return {name: len(result.aupimos) for name, result in callback.results.items()}
 
 
 @pytest.mark.slow
-def test_a_rank_without_a_late_metric(tmp_path: Path) -> None:
-    """Ranks agree on the metrics that all of them have: what only one has made stops no other."""
-    assert run_ranks([(partial(late_on_rank, tmp_path), 2)])[0] == [{"val/aupimo": 10}] * 2
+def test_two_processes_know_the_same_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under DDP all ranks know a score that is logged when the epoch ends, and what only one has made stops no other.
+
+    Rank 0 alone logs figures.
+    """
+    monkeypatch.chdir(tmp_path)
+    (first, second), of_all = run_ranks([(log_late_on_rank, 2), (make_late_on_rank, 2)])
+    assert first == (["val/late"], SHARE_AT_0, {"val/late"})
+    assert second == (["val/late"], SHARE_AT_0, set())
+    assert of_all == [{"val/aupimo": 10}] * 2
 
 
 def test_barebones() -> None:

@@ -69,7 +69,6 @@ CASES = {
     "pytorch_lightning first": ("pytorch_lightning", "import pytorch_lightning", {"pytorch_lightning"}),
     "callback first": ("pytorch_lightning", CALLBACK, BOTH),
     "both first": ("pytorch_lightning", "import lightning.pytorch, pytorch_lightning", BOTH),
-    "lightning while both are installed": ("lightning.pytorch", "", {"lightning"}),
 }
 
 
@@ -80,9 +79,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if "only p" in case else pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.slow
 def test_either_package(tmp_path: Path, case: str) -> None:
     """A trainer and a logger of either package get figures, whatever is installed or imported first."""
@@ -135,8 +132,7 @@ print("images", cli.trainer.callbacks[0].images)
 """
 
 
-@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
-@pytest.mark.parametrize("kind", ["name", "function"])
+@pytest.mark.parametrize(("package", "kind"), [("lightning.pytorch", "name"), ("pytorch_lightning", "function")])
 @pytest.mark.slow
 def test_command_line_of_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, kind: str) -> None:
     """A configuration with metric and callback by class path runs, and so does the one that Lightning writes."""

@@ -26,6 +26,8 @@ from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.evaluate import Evaluation, evaluate
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 BOUNDS = (1e-2, 1e-1)
 SIZES = {"bottle": (40, 60), "screw": (64, 48)}
 HOSTILE = "<script>document.title='run'<&\"'.png"
@@ -113,11 +115,13 @@ def opened(address: str) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, `scores` of one model and `better` of another, and their pages."""
+    """A folder with data, `better` scores of one model and `scores` of another, `again` the same, and all pages."""
     folder = tmp_path_factory.mktemp("pages")
-    for name, offset in (("scores", 0.0), ("better", 1.0)):
+    for name, offset in (("better", 1.0), ("scores", 0.0)):
         maps, data = write_data(folder / f"{name}_data", offset=offset, hostile=True)
-        evaluate(maps, data, fpr_bounds=BOUNDS).save(folder / name, report=True)
+        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
+        evaluation.save(folder / name, report=True)
+    evaluation.save(folder / "again", report=True)
     compare_paths([folder / "scores", folder / "better"]).save(folder / "comparison", report=True)
     return folder
 
@@ -131,16 +135,7 @@ def lowest_scores(evaluation: Evaluation, maps: Path, category: str, fprs: list[
     return [min(score for score, share in shares.items() if share <= fpr) for fpr in fprs]
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        "float16",
-        "float32",
-        pytest.param("float64", marks=pytest.mark.slow),
-        pytest.param("uint16", marks=pytest.mark.slow),
-        pytest.param("int32", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
     """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel.
 
@@ -271,6 +266,7 @@ def test_page_needs_nothing_else_and_runs_no_name(folder: Path, name: str) -> No
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in str(policy)
     assert "<script>document" not in page.source
+    assert len(page.of_class("drawing")) == 3  # distribution and curves, or ranks and confidences
     assert any(str(card["data-name"]).endswith(HOSTILE) for card in page.cards())
 
 
@@ -335,7 +331,7 @@ def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
 
 
-def test_page_holds_the_worst_images_first(folder: Path, tmp_path: Path) -> None:
+def test_page_holds_the_worst_images_first(folder: Path) -> None:
     """Anomalous images come by their score, normal ones by the share of falsely found pixels; and always the same."""
     page = Parsed(folder / "scores/report.html")
     evaluation = evaluate(folder / "scores_data/maps", folder / "scores_data/data", fpr_bounds=BOUNDS)
@@ -353,8 +349,7 @@ def test_page_holds_the_worst_images_first(folder: Path, tmp_path: Path) -> None
     assert min(shares) > 0
     for text in (evaluation.categories[0].result.protocol, "screw", "fpr_bounds", "torchmetrics"):
         assert text in page.text
-    evaluation.save(tmp_path, report=True)
-    assert (tmp_path / "report.html").read_bytes() == (folder / "scores/report.html").read_bytes()
+    assert (folder / "again/report.html").read_bytes() == (folder / "scores/report.html").read_bytes()
 
 
 def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path: Path) -> None:
@@ -379,7 +374,7 @@ def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path:
     assert sorted(bool(steps) for steps in page.steps()) == [False] * 5 * 18 + [True] * 18
 
 
-@pytest.mark.parametrize("num_thresholds", [None, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_thresholds", [None, 1000])
 def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: int | None) -> None:
     """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
     maps, data = write_data(tmp_path)

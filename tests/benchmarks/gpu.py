@@ -7,15 +7,13 @@ against a copy of the same maps on the device, `maps.clone()`. A failed check gi
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +24,7 @@ from aupimo_torchmetrics.functional import aupimo
 
 SIZE = (1024, 1024)
 BATCH_SIZE = 32
+NUM_RUNS = 9
 
 CHECKED_SIZES = ((256, 256), (192, 256), (225, 175))
 CHECKED_BOUNDS = (1e-3, 1e-2)
@@ -35,19 +34,6 @@ MAX_WAITS = 2
 TOLERANCE = 1e-6
 """Scores are float32, and the device adds up in another order."""
 CHECKED = Workload("float32", 8, 24, CHECKED_SIZES[:1])
-
-
-class Times(NamedTuple):
-    """Milliseconds of one run."""
-
-    copy: float
-    update: float
-    compute: float
-
-    @property
-    def copies(self) -> float:
-        """Update and compute in units of one copy."""
-        return (self.update + self.compute) / self.copy
 
 
 def make_batches(workload: Workload, batch_size: int, device: torch.device) -> list[Batch]:
@@ -124,18 +110,6 @@ def check_scores(device: torch.device) -> bool:
     return all(are_met)
 
 
-def copy(batches: list[tuple[Tensor, Tensor]]) -> None:
-    """Copy every map once."""
-    for maps, _ in batches:
-        maps.clone()
-
-
-def update(batches: list[tuple[Tensor, Tensor]], metric: AUPIMO) -> None:
-    """Feed every batch to a metric."""
-    for maps, masks in batches:
-        metric.update(maps, masks)
-
-
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     """Time one call, by the clock of the device if it has one."""
     if device.type != "cuda":
@@ -150,43 +124,32 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     return float(start.elapsed_time(end))
 
 
-def time_run(batches: list[tuple[Tensor, Tensor]], device: torch.device) -> Times:
-    """Time a copy, all updates and the score of a new metric."""
-    metric = AUPIMO().to(device)
-    calls = (partial(copy, batches), partial(update, batches, metric), metric.compute)
-    return Times(*(milliseconds(call, device) for call in calls))
-
-
-def median_and_spread(values: list[float], digits: int) -> str:
-    """Median (lowest to highest)."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def print_times(num_images: int, num_runs: int, device: torch.device) -> None:
+def print_times(num_images: int, device: torch.device) -> None:
     """Time several runs after one that warms up, and print the times and their ratio to a copy."""
     batches = make_batches(Workload("", num_images // 4, num_images - num_images // 4, (SIZE,)), BATCH_SIZE, device)
-    runs = [time_run(batches, device) for _ in range(num_runs + 1)][1:]
-    print(f"\n{num_images} float32 maps of {SIZE[0]} x {SIZE[1]} in batches of {BATCH_SIZE}; median of {num_runs} runs")
-    for name in Times._fields:
-        print(f"{name:8}{median_and_spread([getattr(run, name) for run in runs], 2)} ms")
-    print(f"update + compute: {median_and_spread([run.copies for run in runs], 2)} copies")
+    times: dict[str, list[float]] = {"copy": [], "update": [], "compute": [], "update + compute, in copies": []}
+    for _ in range(NUM_RUNS + 1):
+        metric = AUPIMO().to(device)
+        copy = milliseconds(lambda: [maps.clone() for maps, _ in batches], device)
+        update = milliseconds(lambda metric=metric: [metric.update(*batch) for batch in batches], device)
+        compute = milliseconds(metric.compute, device)
+        for each, time_of_run in zip(times.values(), (copy, update, compute, (update + compute) / copy), strict=True):
+            each.append(time_of_run)
+    print(f"\n{num_images} maps of {SIZE[0]} x {SIZE[1]} by {BATCH_SIZE}; median of {NUM_RUNS} runs, ms")
+    for name, (_, *runs) in times.items():
+        print(f"{name:28}{statistics.median(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})")
 
 
 def main() -> None:
     """Check, then time."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-images", type=int, default=160 if device.type == "cuda" else 32, help="images to time")
-    parser.add_argument("--runs", type=int, default=9, help="timed runs")
-    arguments = parser.parse_args()
-
     is_cuda = device.type == "cuda"
     name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}" if is_cuda else "the CPU, without CUDA"
     print(f"{versions()}; on {name}")
     are_met = [check_devices(device), check_scores(device)]
     if is_cuda:
         are_met.append(check_waits(device))
-    print_times(arguments.num_images, arguments.runs, device)
+    print_times(160 if is_cuda else 32, device)
     sys.exit(not all(are_met))
 
 

@@ -1,19 +1,17 @@
 """Time and weigh the pixel metrics against their peers: `python tests/benchmarks/pixel_metrics.py`.
 
-Each way to compute them runs in a process of its own, several times, on 30 maps of 512 x 512 in batches of 8 (change it
-by `--images`, `--size` and `--batch-size`), and once more with one hot pixel, a normal one with a score of 1000. What
-counts is the lowest CPU time, for each pixel, and the highest resident memory beside the data, for each pixel.
+Each way to compute them runs in a process of its own, three times, on 30 maps of 512 x 512 in batches of 8, and once
+more with one hot pixel, a normal one with a score of 1000. What counts is the lowest CPU time, for each pixel, and the
+highest resident memory beside the data, for each pixel.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +24,7 @@ from workloads import Workload
 from aupimo_torchmetrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
 HOT_SCORE = 1000.0
+WORKLOAD = Workload("", 10, 20, ((512, 512),))
 METRICS = (AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max)
 NAMES = tuple(each.__name__ for each in METRICS)
 
@@ -41,33 +40,21 @@ def all_four(batches: Batches, num_bins: int | None = None) -> Values:
     return {name: float(value) for name, value in collection.compute().items()}
 
 
-def all_four_binned(batches: Batches) -> Values:
-    """The same as histograms."""
-    return all_four(batches, 2**18)
-
-
-def torchmetrics_auroc(batches: Batches) -> Values:
-    """Exact AUROC by torchmetrics, of the scores as they are."""
-    metric = BinaryAUROC(validate_args=False)
+def torchmetrics_auroc(batches: Batches, thresholds: int | None = None) -> Values:
+    """AUROC by torchmetrics, of the scores as they are, or at thresholds between the lowest and the highest score."""
+    metric = BinaryAUROC(thresholds=thresholds, validate_args=False)
+    if thresholds is not None:
+        low, high = min(float(maps.amin()) for maps, _ in batches), max(float(maps.amax()) for maps, _ in batches)
     for maps, masks in batches:
-        metric.update(maps, masks.long())
-    return {"PixelAUROC": float(metric.compute())}
-
-
-def torchmetrics_binned_auroc(batches: Batches) -> Values:
-    """AUROC by torchmetrics at 50 thresholds between the lowest and the highest score."""
-    metric = BinaryAUROC(thresholds=50, validate_args=False)
-    low, high = min(float(maps.amin()) for maps, _ in batches), max(float(maps.amax()) for maps, _ in batches)
-    for maps, masks in batches:
-        metric.update((maps - low) / (high - low), masks.long())
+        metric.update(maps if thresholds is None else (maps - low) / (high - low), masks.long())
     return {"PixelAUROC": float(metric.compute())}
 
 
 WAYS: dict[str, Callable[[Batches], Values]] = {
     "all four, exact": all_four,
-    "all four, 2**18 bins": all_four_binned,
+    "all four, 2**18 bins": partial(all_four, num_bins=2**18),
     "torchmetrics AUROC, exact": torchmetrics_auroc,
-    "torchmetrics AUROC, 50 bins": torchmetrics_binned_auroc,
+    "torchmetrics AUROC, 50 bins": partial(torchmetrics_auroc, thresholds=50),
 }
 
 
@@ -83,32 +70,21 @@ class Found(NamedTuple):
 
 
 def _peak_bytes() -> int:
-    """Peak resident memory of this process since it was last reset, or since its start where it cannot be."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    """Peak resident memory of this process since it was last reset. Linux tells it."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
-def _reset_peak() -> None:
-    """Forget the peak so far, where the system can."""
-    if Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def measure(name: str, workload: Workload, batch_size: int, runs: int) -> Found:
+def measure(name: str) -> Found:
     """Measure one way in this process: memory in the first run, time in all."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    way, batches = WAYS[name], list(workload.batches(batch_size))
+    way, batches = WAYS[name], list(WORKLOAD.batches(8))
     way([(maps[:, :64, :64], masks[:, :64, :64] | (torch.arange(64) < 5)) for maps, masks in batches])  # imports
     num_pixels = sum(maps.numel() for maps, _ in batches)
-    _reset_peak()
-    before = _peak_bytes()
-    times = []
-    peak = 0
-    for _ in range(runs):
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+    before, peak, times = _peak_bytes(), 0, []
+    for _ in range(3):
         start = time.process_time()
         values = way(batches)
         times.append(time.process_time() - start)
@@ -128,19 +104,10 @@ def row(name: str, found: Found) -> str:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=30)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
-    arguments = parser.parse_args()
     print(f"{'':<28} {'ns/pixel':>8} {'B/pixel':>8}  values of {', '.join(NAMES)}; the same with one hot pixel")
-    num_normal = arguments.images // 3
-    workload = Workload("", num_normal, arguments.images - num_normal, ((arguments.size, arguments.size),))
-    for name in arguments.ways:
+    for name in WAYS:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(measure, (name, workload, arguments.batch_size, arguments.runs))
+            found = pool.apply(measure, (name,))
         print(row(name, found), flush=True)
 
 

@@ -13,9 +13,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from peers import PEERS, read_once
 from torch.profiler import ProfilerActivity, profile
@@ -90,10 +89,9 @@ def measure(workload: Workload, batch_size: int, runs: int) -> str:
     return f"{head}  {times}  {spread:<21} {of_a_pixel:3.0f} {memory}  {score:.4f}"
 
 
-def measure_small_updates(count: int = 20_000) -> list[float]:
-    """Seconds of an update of 8 maps of 64 x 64, in the first and in the last thousand of many."""
-    generator = torch.Generator().manual_seed(0)
-    maps, masks = torch.rand(8, 64, 64, generator=generator), torch.zeros(8, 64, 64, dtype=torch.bool)
+def print_small_updates() -> None:
+    """Print the time of an update of 8 maps of 64 x 64, in the first and in the last thousand of 20,000."""
+    maps, masks = torch.rand(8, 64, 64), torch.zeros(8, 64, 64, dtype=torch.bool)
     masks[7, :10, :10] = True
     metric = AUPIMO()
 
@@ -101,66 +99,42 @@ def measure_small_updates(count: int = 20_000) -> list[float]:
         for _ in range(1000):
             metric.update(maps, masks)
 
-    times = [seconds(update_often) / 1000 for _ in range(count // 1000)]
-    return [times[0], times[-1]]
+    first, *_, last = [seconds(update_often) for _ in range(20)]  # milliseconds of one
+    print(f"an update of 8 maps of 64 x 64: {first:.2f} ms at first, {last:.2f} ms after 20,000")
 
 
-def measure_peers(workload: Workload, batch_size: int, runs: int) -> dict[str, Any]:
-    """Time each peer once, after it was warmed up on a few small images, as a ratio to the median of ours."""
+def print_peers(workload: Workload, batch_size: int, runs: int) -> None:
+    """Print the time of each peer, after it was warmed up on a few small images, as a ratio to the median of ours."""
     batches = list(workload.batches(batch_size))
     ours = statistics.median(seconds(lambda: update(batches).compute()) for _ in range(runs))
     warm_up = list(WORKLOADS["256"]._replace(num_normal=4, num_anomalous=2).batches(2))
-    found: dict[str, Any] = {"workload": workload.name, "ours_ms": 1e3 * ours}
+    print(f"{workload.name}: ours {1e3 * ours:.0f} ms", end="", flush=True)
     for name, peer in PEERS.items():
         if peer is not None:
             peer(warm_up)
-        found[name] = None if peer is None else seconds(partial(peer, batches)) / ours
-    return found
+        ratio = "not installed" if peer is None else f"{seconds(partial(peer, batches)) / ours:.0f} times"
+        print(f", {name} {ratio}", end="", flush=True)
+    print()
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Slope of the line through points in log-log: 1 for a cost that is linear."""
-    points = torch.tensor([x, y], dtype=torch.float64).log()
-    centred = points - points.mean(1, keepdim=True)
-    return float((centred[0] * centred[1]).sum() / centred[0].square().sum())
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def measure_growth(runs: int, picture: Path | None) -> dict[str, Any]:
-    """Time update and compute as images grow in number and in size; draw both if a file is given."""
-    found: dict[str, Any] = {}
+def print_growth(runs: int) -> None:
+    """Print how update and compute grow with the number of images and with their size."""
     for axis, values in (("images", GROWTH_COUNTS), ("pixels", GROWTH_SIZES)):
         times: dict[str, list[float]] = {"update": [], "compute": []}
         for value in values:
             count, size = (value, 512) if axis == "images" else (40, value)
-            workload = Workload("", count // 4, count - count // 4, ((size, size),))
-            batches = list(workload.batches(8))
+            batches = list(Workload("", count // 4, count - count // 4, ((size, size),)).batches(8))
             update(batches).compute()
             times["update"].append(statistics.median(seconds(partial(update, batches)) for _ in range(runs)))
             metrics = [update(batches) for _ in range(runs)]
             times["compute"].append(statistics.median(seconds(metric.compute) for metric in metrics))
         x = [value if axis == "images" else value**2 for value in values]
-        found[axis] = {"x": x, **times, "slopes": {name: slope(x, y) for name, y in times.items()}}
-    if picture is not None:
-        draw_growth(found, picture)
-    return found
-
-
-def draw_growth(growth: dict[str, Any], picture: Path) -> None:
-    """Draw times against numbers of images and of pixels, both in log."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure((9, 3.6), layout="constrained")
-    labels = {"images": "images of 512 x 512", "pixels": "pixels of each of 40 images"}
-    for ax, (axis, found) in zip(figure.subplots(1, 2), growth.items(), strict=True):
-        for name, color in (("update", "tab:blue"), ("compute", "tab:orange")):
-            milliseconds = [1e3 * each for each in found[name]]
-            ax.plot(found["x"], milliseconds, "o-", color=color, label=f"{name}, slope {found['slopes'][name]:.2f}")
-        ax.set(xscale="log", yscale="log", xlabel=labels[axis], ylabel="milliseconds")
-        ax.minorticks_off()
-        ax.set_xticks(found["x"], [f"{value:,}" for value in found["x"]])
-        ax.legend(frameon=False)
-        ax.grid(color="0.9")
-    figure.savefig(picture, dpi=100)
+        print(f"growth with {axis}: " + ", ".join(f"{name} {slope(x, y):.2f}" for name, y in times.items()))
 
 
 HEAD = """\
@@ -178,7 +152,6 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=list(WORKLOADS), default=(), help="workloads to time peers on")
     parser.add_argument("--small", action="store_true", help="time 20,000 small updates")
     parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--picture", type=Path, help="PNG of the growth")
     arguments = parser.parse_args()
 
     print(f"{versions()}, {arguments.runs} runs")
@@ -188,15 +161,11 @@ def main() -> None:
         for batch_size in arguments.batch_sizes:
             print(measure(WORKLOADS[name], batch_size, arguments.runs), flush=True)
     if arguments.small:
-        first, last = measure_small_updates()
-        print(f"an update of 8 maps of 64 x 64: {1e3 * first:.2f} ms at first, {1e3 * last:.2f} ms after 20,000")
+        print_small_updates()
     for name in arguments.peers:
-        each = measure_peers(WORKLOADS[name], arguments.batch_sizes[0], arguments.runs)
-        ratios = (f"{peer} {'not installed' if each[peer] is None else f'{each[peer]:.0f} times'}" for peer in PEERS)
-        print(f"{name}: ours {each['ours_ms']:.0f} ms; {', '.join(ratios)}", flush=True)
+        print_peers(WORKLOADS[name], arguments.batch_sizes[0], arguments.runs)
     if arguments.growth:
-        for axis, each in measure_growth(arguments.runs, arguments.picture).items():
-            print(f"growth with {axis}: " + ", ".join(f"{name} {s:.2f}" for name, s in each["slopes"].items()))
+        print_growth(arguments.runs)
 
 
 if __name__ == "__main__":
