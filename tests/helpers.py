@@ -266,11 +266,10 @@ def run_ranks(jobs: Sequence[tuple[RankFunction, int]], timeout: float = 240.0) 
     """
     with tempfile.TemporaryDirectory() as folder:
         num_processes = max(world_size for _, world_size in jobs)
-        multiprocessing.set_forkserver_preload(
-            ["aupimo_torchmetrics", "lightning.pytorch", "matplotlib.pyplot", "pytest"]
-        )
+        multiprocessing.set_forkserver_preload(["aupimo_torchmetrics", "lightning.pytorch", "matplotlib.pyplot"])
+        how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"  # as on Windows
         args = (jobs, folder, timeout)
-        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method="forkserver")
+        ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method=how)
         deadline = time.monotonic() + timeout
         try:
             while not ranks.join(timeout=max(0.1, deadline - time.monotonic())):
