@@ -124,6 +124,25 @@ def test_state_stays_small() -> None:
     assert len(torch.cat(metric.aupimo_num_pixels)) == 60
 
 
+@pytest.mark.parametrize("high_ones", ["at random", "where the sample looks", "where it does not look", "all equal"])
+def test_a_pruning_keeps_enough(high_ones: str) -> None:
+    """A pruning of many scores keeps as many as `normal_buffer` says, and few more where a sample of them is fair."""
+    normal_buffer, size = 2**15, (120, 100)  # the seventh image brings a pruning, whose sample is every second score
+    maps = torch.rand(7, *size, generator=torch.Generator().manual_seed(0))
+    if "look" in high_ones:
+        maps.view(-1)[0 if high_ones == "where the sample looks" else 1 :: 2] += 1
+    if high_ones == "all equal":
+        maps.zero_()
+    metric = AUPIMO(fpr_bounds=(1e-4, 1e-3), normal_buffer=normal_buffer)
+    for each in maps:
+        metric.update(each[None], torch.zeros(1, *size, dtype=torch.bool))
+    kept = torch.cat(metric.metric_state["aupimo_normal_scores"])
+    assert torch.equal(kept.sort().values, maps.view(-1).sort().values[-len(kept) :])
+    assert len(kept) >= normal_buffer
+    if high_ones == "at random":
+        assert len(kept) < 1.05 * normal_buffer
+
+
 def test_mask_scores_below_the_floor_are_counted_and_not_kept() -> None:
     """What cannot add to a score any more is dropped in `update` and in pruning; scores and mask sizes stay."""
     stream = [make_batch("NANN", seed) for seed in range(20)]
