@@ -136,7 +136,7 @@ def without_score(metrics: Mapping[str, Sequence[str]], num_metrics: int, reason
     Args:
         metrics: Names of the metrics without a score of each such category.
         num_metrics: Number of metrics of a category.
-        reason: What the first of them says.
+        reason: Why the first of them has none.
 
     """
     shown = [name if len(of) == num_metrics else f"{name} ({', '.join(of)})" for name, of in metrics.items()]

@@ -334,14 +334,15 @@ class _Categories:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 values[key], error = _value_of(metric, key)
-            texts[key] = [*error, *_texts_of(caught)]
+            texts[key] = [*_texts_of(caught), *error]
         missing: dict[str, list[str]] = {}
         for category, name in (key for key, value in values.items() if bool(value.isnan())):
             missing.setdefault(category, []).append(name)
         undefined = [(category, name) for category, names in missing.items() for name in names]
         if undefined:
             num_metrics = len(self.of[undefined[0][0]])
-            warn([without_score(missing, num_metrics, *texts[undefined[0]][:1] or [""])])
+            # the reason is what is said last: what torch says while states are gathered comes before
+            warn([without_score(missing, num_metrics, *texts[undefined[0]][-1:] or [""])])
         warn(of_categories({key: each for key, each in texts.items() if key not in undefined}))
         values |= _means(values)
         self._latest = [metric._computed for metric in members.values()], values  # noqa: SLF001

@@ -228,7 +228,7 @@ def test_shares_are_watched(tmp_path: Path, model: Detector, name: str) -> None:
 def test_one_metric_of_two_loaders(tmp_path: Path) -> None:
     """A metric that is updated by two loaders has the plain name, and a warning says once that the score is of both."""
     callback = AUPIMOCallback()
-    told = r"AUPIMO of `self.aupimo` .* 2 dataloaders together.*a metric for each"
+    told = r"AUPIMO of `self.aupimo` .* 2 dataloaders together.*Give each a metric of its own"
     with pytest.warns(UserWarning, match=told) as caught:
         fit(tmp_path, Detector(), callback, loaders=[loader(range(4)), loader(range(4, 10))], logger=False)
     assert len([each for each in caught if "dataloaders together" in str(each.message)]) == 1

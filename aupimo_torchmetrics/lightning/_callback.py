@@ -153,8 +153,7 @@ class AUPIMOCallback(Callback):
                 f"Expected {type(pl_module).__name__} to hold an AUPIMO metric, but got none. Assign it to an "
                 "attribute, `self.aupimo = AUPIMO()`, in `__init__` or `configure_model`."
             )
-        is_drawing = self._is_due(trainer) and trainer.is_global_zero
-        num_heatmaps = self.num_heatmaps if is_drawing else 0
+        num_heatmaps = self.num_heatmaps if self._is_due(trainer) and trainer.is_global_zero else 0
         self.teardown()
         self._epoch = Epoch(self.images, num_heatmaps, self.heatmap_images, self.num_heatmaps > 0)
         self._epoch.listen(pl_module)
@@ -188,12 +187,11 @@ class AUPIMOCallback(Callback):
             return
         stage, metrics = _names.stage_of(trainer), _names.metrics_of_all_ranks(trainer, pl_module)
         self._tags[stage].update(self._logged_names(trainer, metrics))
-        logged = [*self._tags[stage].values()]
         names = {attribute: f"{stage}/{attribute.replace('.', '/')}" for attribute in metrics} | self._tags[stage]
         selected = self._selected(metrics, names)
         self._chosen.update(selected)
         if metrics and not self._chosen:
-            self._miss_name(trainer, [*metrics], logged)
+            self._miss_name(trainer, [*metrics, *self._tags[stage].values()])
         self._warn_of_images(trainer, self._epoch, selected)
         if not trainer.sanity_checking:
             self._tags[stage] = names
@@ -251,9 +249,9 @@ class AUPIMOCallback(Callback):
             result = self.results[tag] = epoch.scored[attribute]
             if attribute not in epoch.with_shares:
                 _loggers.log_late(trainer, _loggers.shares(trainer, tag, result), step)
-            best = self._best.get(tag, -math.inf)
             if not self._is_due(trainer) or math.isnan(result.mean):
                 continue
+            best = self._best.get(tag, -math.inf)
             self._best[tag] = max(result.mean, best)
             if trainer.is_global_zero:
                 save_to = self.save_to if self.save == "last" or result.mean > best else None
@@ -289,8 +287,7 @@ class AUPIMOCallback(Callback):
                 self._say_once(
                     f"{attribute} pooled",
                     f"AUPIMO of `self.{attribute}` is that of the images of {len(each.loaders)} dataloaders together. "
-                    "For a score of each use a metric for each, and log it with `self.log("
-                    'f"val/aupimo_{dataloader_idx}", self.aupimos[dataloader_idx], add_dataloader_idx=False)`.',
+                    'Give each a metric of its own: `help("aupimo_torchmetrics.lightning")` has the recipe.',
                 )
             if each.num_earlier and not trainer.sanity_checking:
                 self._say_once(
@@ -310,12 +307,12 @@ class AUPIMOCallback(Callback):
                 f"This process had {num_images} images in the epoch, counted from 0.",
             )
 
-    def _miss_name(self, trainer: Trainer, attributes: Sequence[str], names: Sequence[str]) -> None:
-        """Raise in the sanity check, or else warn, that there is no metric of the name that was given."""
+    def _miss_name(self, trainer: Trainer, names: Sequence[str]) -> None:
+        """Raise in the sanity check, or else warn, that the name is none of `names`, of which attributes come first."""
         text = (
             f"Expected {type(trainer.lightning_module).__name__} to hold the AUPIMO metric {self.metric!r}, but got "
-            f"{', '.join([*attributes, *names])}. Give one of these names. That of an attribute, "
-            f'`AUPIMOCallback("{attributes[0]}")`, is the same in validation and test.'
+            f"{', '.join(names)}. Give one of these names. That of an attribute, "
+            f'`AUPIMOCallback("{names[0]}")`, is the same in validation and test.'
         )
         if trainer.sanity_checking:
             raise ValueError(text)

@@ -119,25 +119,24 @@ class Epoch:
     def _hear(self, metric: AUPIMO | PIMO, update: Update) -> None:
         """Note what a metric says, and keep some of its images."""
         heard = self._heard[id(metric)]
-        first = next((position for position in update.indices if position is not None), None)
-        if first == 0:  # it was empty before, so what was kept earlier is of no result
+        kept = [position for position in update.indices if position is not None]
+        if kept and kept[0] == 0:  # it was empty before, so what was kept earlier is of no result
             heard.gallery.kept = []
-        if first is not None and (first == 0 or heard.num_earlier is None):
-            heard.num_earlier = first
+        if kept and (kept[0] == 0 or heard.num_earlier is None):
+            heard.num_earlier = kept[0]
         start, heard.num_images = heard.num_images, heard.num_images + len(update.indices)
         if self._loader is not None:
             heard.loaders.add(self._loader)
         if self._is_check:
             self._find(update)
             self._is_check = False
-        if self.num_heatmaps > 0 and first is not None:
+        if self.num_heatmaps > 0 and kept:
             # the part that was added last ends with the images of this update that were kept
-            positions = [position for position in update.indices if position is not None]
-            are_anomalous = metric.aupimo_is_anomalous[-1][-len(positions) :].tolist()
+            are_anomalous = metric.aupimo_is_anomalous[-1][-len(kept) :].tolist()
             for place, position in enumerate(update.indices):
                 if position is not None:
                     make = partial(self._picture, update, place)
-                    heard.gallery.offer(start + place, are_anomalous[position - positions[0]], make)
+                    heard.gallery.offer(start + place, are_anomalous[position - kept[0]], make)
 
     def _picture(self, update: Update, place: int) -> Picture | None:
         """Make a picture of an image of an update."""
