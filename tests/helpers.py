@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-import torchvision_operators  # noqa: F401  a rank has no conftest
+import torchvision_operators  # a rank has no conftest
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
@@ -262,12 +262,16 @@ def run_ranks(jobs: Sequence[tuple[RankFunction, int]], timeout: float = 240.0) 
 
     A rank calls `function(rank, world_size, note)`. It calls `note(text)` to say what it is at, which a failure then
     quotes. An error, an abort or a hang of a rank fails the test. All jobs are done by the same processes, one after
-    the other, which are forks of one that has imported what takes longer than most work, and runs till the tests end.
+    the other, which are forks of one that has imported what takes longer than most work, and runs till the tests end,
+    where that is possible.
     """
     with tempfile.TemporaryDirectory() as folder:
         num_processes = max(world_size for _, world_size in jobs)
-        multiprocessing.set_forkserver_preload(["aupimo_torchmetrics", "lightning.pytorch", "matplotlib.pyplot"])
-        how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"  # as on Windows
+        # Windows cannot fork, and what is imported before cannot be told of torchvision's operators
+        can_fork = "forkserver" in multiprocessing.get_all_start_methods() and not torchvision_operators.ARE_DECLARED
+        if can_fork:
+            multiprocessing.set_forkserver_preload(["aupimo_torchmetrics", "lightning.pytorch", "matplotlib.pyplot"])
+        how = "forkserver" if can_fork else "spawn"
         args = (jobs, folder, timeout)
         ranks = mp.start_processes(_run_rank, args, nprocs=num_processes, join=False, start_method=how)
         deadline = time.monotonic() + timeout

@@ -26,7 +26,9 @@ def _have_a_body(package: Path) -> bool:
 
 
 _spec = find_spec("torchvision")
-if _spec is not None and _spec.origin is not None and not _have_a_body(Path(_spec.origin).parent):
+ARE_DECLARED = _spec is not None and _spec.origin is not None and not _have_a_body(Path(_spec.origin).parent)
+"""Whether each process has to import this before torchvision."""
+if ARE_DECLARED:
     library = torch.library.Library("torchvision", "DEF")  # the operators are there as long as this object is
     for name in _NAMES:
         library.define(f"{name}(Tensor input) -> Tensor")
