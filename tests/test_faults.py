@@ -344,6 +344,7 @@ def test_deterministic_algorithms(make_metric: MakeMetric) -> None:
     assert operations.names & REFUSED_BY_CUDA <= {"cumsum"}
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("call", ["update", "forward"])
 def test_compiled_step(call: str) -> None:
     """A compiled step may update any metric, with the same values, and nothing of a metric is compiled."""
