@@ -153,6 +153,9 @@ def _table(comparison: Comparison) -> Table:
     frame = comparison.to_dataframe()
     for column in frame.columns[frame.columns.str.startswith("confidence")]:
         frame[column] = [value if math.isnan(value) else float(confidence_text(value)) for value in frame[column]]
-    shown = frame.replace("", math.nan).dropna(axis="columns", how="all")
-    rows = [Row(*each) for each in zip(shown.to_numpy().tolist(), frame["category"], strict=True)]
+    categories = [*frame["category"]]
+    for column in frame:  # pandas 2.2 warns of its own `replace`
+        frame[column] = [math.nan if value == "" else value for value in frame[column]]
+    shown = frame.dropna(axis="columns", how="all")
+    rows = [Row(*each) for each in zip(shown.to_numpy().tolist(), categories, strict=True)]
     return Table("A click on a heading sorts.", list(shown), rows, [], digits=3)
