@@ -22,7 +22,7 @@ from aupimo_torchmetrics._warnings import ignored_images, warn
 _STATE_PREFIX = "aupimo_"
 _NUM_LISTS = 7
 """List states that are the first fields of `PixelScores`, in their order."""
-MAX_PARTS = 256
+MAX_PARTS = 64
 """Parts of a list state, one for each update, before small ones are joined."""
 
 

@@ -127,7 +127,7 @@ def test_state_stays_small() -> None:
 @pytest.mark.parametrize("high_ones", ["at random", "where the sample looks", "where it does not look", "all equal"])
 def test_a_pruning_keeps_enough(high_ones: str) -> None:
     """A pruning of many scores keeps as many as `normal_buffer` says, and few more where a sample of them is fair."""
-    normal_buffer, size = 2**15, (120, 100)  # the seventh image brings a pruning, whose sample is every second score
+    normal_buffer, size = 2**15, (120, 100)  # the seventh image brings a pruning, whose sample is every tenth score
     maps = torch.rand(7, *size, generator=torch.Generator().manual_seed(0))
     if "look" in high_ones:
         maps.view(-1)[0 if high_ones == "where the sample looks" else 1 :: 2] += 1
@@ -140,7 +140,7 @@ def test_a_pruning_keeps_enough(high_ones: str) -> None:
     assert torch.equal(kept.sort().values, maps.view(-1).sort().values[-len(kept) :])
     assert len(kept) >= normal_buffer
     if high_ones == "at random":
-        assert len(kept) < 1.05 * normal_buffer
+        assert len(kept) < 1.1 * normal_buffer  # the sample of 2**13 scores is allowed to be four deviations off
 
 
 def test_mask_scores_below_the_floor_are_counted_and_not_kept() -> None:

@@ -175,7 +175,9 @@ def in_slices(pairs: Sequence[Pair], num_pixels: int) -> list[Pair]:
     """Cut pairs into such of at most `num_pixels` in several images; none is without images."""
     slices: list[Pair] = []
     for maps, masks in pairs:
-        if len(maps):
+        if 0 < maps.numel() <= num_pixels:
+            slices.append((maps, masks))
+        elif len(maps):
             num_images = max(1, num_pixels // maps[0].numel())
             slices += zip(torch.split(maps, num_images), torch.split(masks, num_images), strict=True)
     return slices

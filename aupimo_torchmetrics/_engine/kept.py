@@ -27,7 +27,7 @@ DEFAULT_NORMAL_BUFFER = 2**16
 HEADROOM = 10
 """Normal scores to keep, as a multiple of `U * P`: a reserve for data whose highest scores come first."""
 
-SAMPLE_SIZE = 2**15
+SAMPLE_SIZE = 2**13
 """Scores of a sample that suggests a floor."""
 
 NO_ID = -1
@@ -87,6 +87,13 @@ def true_indices(flags: Tensor) -> Tensor:
     return flags.view(-1).nonzero().squeeze(1)
 
 
+def indices_at_least(scores: Tensor, threshold: Tensor) -> Tensor:
+    """Indices (S,) of the scores at or above a threshold ()."""
+    if scores.device.type == "cpu":  # NumPy compares several times as fast
+        return torch.from_numpy(np.flatnonzero(scores.numpy() >= threshold.numpy()))
+    return true_indices(scores >= threshold)
+
+
 def count_per_segment(indices: Tensor, lengths: Tensor) -> Tensor:
     """Count how many of the ascending indices (S,) lie in each of the consecutive segments of lengths (N,): (N,)."""
     ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
@@ -109,24 +116,24 @@ def required_capacity(num_images: int, num_pixels: int, normal_buffer: int, uppe
 
 def kth_highest(scores: Tensor, k: int) -> Tensor:
     """Return the k-th highest of the scores (S,), counted from 1."""
-    if scores.device.type == "cpu":  # NumPy is many times as fast
-        return torch.from_numpy(np.partition(scores.numpy(), len(scores) - k))[len(scores) - k]
-    return scores.sort(descending=True).values[k - 1]  # CUDA's `kthvalue` takes ten times as long
+    if scores.device.type != "cpu":
+        return scores.sort(descending=True).values[k - 1]  # CUDA's `kthvalue` takes ten times as long
+    values = scores.numpy()  # NumPy is many times as fast
+    if len(values) > 2 * SAMPLE_SIZE:
+        high = values[values >= bound_of(scores, k).numpy()]
+        values = high if len(high) >= k else values
+    return torch.from_numpy(np.partition(values, len(values) - k))[len(values) - k]
+
+
+def bound_of(scores: Tensor, k: int) -> Tensor:
+    """Return a score that likely at least k of the scores (S,) are at or above, and few more, as a sample suggests."""
+    sample = scores[:: max(1, len(scores) // SAMPLE_SIZE)]
+    return kth_highest(sample, min(len(sample), safe_rank(k * len(sample) / len(scores))))
 
 
 def safe_rank(expected: float) -> int:
     """Rank, from the highest, of the score of a sample above which `expected` scores are needed: so more are there."""
     return math.ceil(expected + 4 * math.sqrt(expected))  # four standard deviations
-
-
-def _floor_for(scores: Tensor, capacity: int) -> Tensor:
-    """Return a floor that at least `capacity` of the scores (S,) are at or above, and few more; S is larger."""
-    step = len(scores) // SAMPLE_SIZE
-    if scores.device.type == "cpu" and step > 1:  # elsewhere the host would wait for the count
-        floor = kth_highest(scores[::step], min(safe_rank(capacity / step), len(scores) // step))
-        if np.count_nonzero(scores.numpy() >= floor.numpy()) >= capacity:
-            return floor
-    return kth_highest(scores, capacity)
 
 
 def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> PixelScores:
@@ -136,8 +143,12 @@ def prune_scores(kept: PixelScores, normal_buffer: int, upper_fpr: float) -> Pix
     capacity = required_capacity(len(num_pixels), largest, normal_buffer, upper_fpr)
     if len(kept.normal_scores) <= capacity:
         return kept
-    floor = torch.maximum(kept.floor, _floor_for(kept.normal_scores, capacity))
-    normal_stays, mask_stays = true_indices(kept.normal_scores >= floor), true_indices(kept.mask_scores >= floor)
+    floor = torch.maximum(kept.floor, bound_of(kept.normal_scores, capacity))
+    normal_stays = indices_at_least(kept.normal_scores, floor)
+    if len(normal_stays) < capacity:
+        floor = torch.maximum(kept.floor, kth_highest(kept.normal_scores, capacity))
+        normal_stays = indices_at_least(kept.normal_scores, floor)
+    mask_stays = indices_at_least(kept.mask_scores, floor)
     num_normal = count_per_segment(normal_stays, kept.num_normal_kept)
     return kept._replace(
         normal_scores=kept.normal_scores.index_select(0, normal_stays),

@@ -254,10 +254,14 @@ class BlockSearch(PixelSearch):
 
     def __init__(self, group: Group, floor: Tensor) -> None:
         self.group = group
-        self._cut_maps = _cut(group.maps)
-        self._highest, self._has_nan = highest_of_blocks(*self._cut_maps)
+        num_images, num_pixels = group.maps.shape
+        self._starts = np.arange(num_images + 1) * num_pixels
+        row, num_blocks = group.maps.view(-1), num_images * num_pixels // _BLOCK_SIZE
+        size = num_blocks * _BLOCK_SIZE
+        self._blocks, self._rest = row[:size].view(num_blocks, _BLOCK_SIZE), row[size:]
+        self._highest, self._has_nan = highest_of_blocks(self._blocks, self._rest)
         self._mask_places = _true_places(group.masks)
-        self.mask_sizes = self._count_per_image(self._mask_places)
+        self.mask_sizes = torch.from_numpy(self._count_per_image(self._mask_places))
         self.is_anomalous = self.mask_sizes > 0
         self._floor = floor
 
@@ -270,14 +274,17 @@ class BlockSearch(PixelSearch):
         is_binary, has_normal = bool(self.group.is_binary), not bool(self.is_anomalous.all())
         return _Facts(self._has_nan, is_binary, has_normal, float(self._floor) > -math.inf, 0, 0)
 
-    def find(self, facts: _Facts) -> _Found:  # noqa: ARG002  what another device has to know
+    def find(self, facts: _Facts) -> _Found:
         """Find the scores at or above the floor."""
-        normal_scores, num_normal = self._find_normal()
         in_masks = self.group.maps.view(-1).index_select(0, torch.from_numpy(self._mask_places))
         mask_scores = in_masks.to(self._floor.dtype).numpy()
         is_high = mask_scores >= self._floor.numpy()
-        num_masked = self._count_per_image(self._mask_places[is_high])
-        return _Found(torch.from_numpy(normal_scores), torch.from_numpy(mask_scores[is_high]), num_normal + num_masked)
+        mask_scores, num_found = mask_scores[is_high], self._count_per_image(self._mask_places[is_high])
+        normal_scores = mask_scores[:0]
+        if facts.has_normal:
+            normal_scores, num_normal = self._find_normal()
+            num_found += num_normal
+        return _Found(*map(torch.from_numpy, (normal_scores, mask_scores, num_found)))
 
     def highest_of_images(self) -> Tensor:
         """(n,) highest score of each image: of its blocks, and of pixels in blocks of other kinds."""
@@ -289,9 +296,8 @@ class BlockSearch(PixelSearch):
         is_mixed = image != (starts + _BLOCK_SIZE - 1) // num_pixels
         if ignored is not None:
             is_mixed |= ignored.view(-1)[: self._highest.size * _BLOCK_SIZE].view(-1, _BLOCK_SIZE).amax(1).numpy()
-        blocks = np.flatnonzero(is_mixed)
-        scores = _take(*self._cut_maps, blocks).to(self._floor.dtype).numpy()
-        places = (np.append(blocks, len(starts))[:, None] * _BLOCK_SIZE + np.arange(_BLOCK_SIZE)).ravel()[: len(scores)]
+        scores, starts = self._pixels_of(np.flatnonzero(is_mixed))
+        places = _places_of(np.arange(len(scores)), starts)
         if ignored is not None:
             counts = ~ignored.view(-1).numpy()[places]
             scores, places = scores[counts], places[counts]
@@ -301,42 +307,46 @@ class BlockSearch(PixelSearch):
             np.maximum.at(highest, places // num_pixels, scores)
         return torch.from_numpy(highest)
 
-    def _find_normal(self) -> tuple[_Array, Tensor]:
+    def _find_normal(self) -> tuple[_Array, _Array]:
         """Scores (S,) of normal images at or above the floor, and how many of each image (n,)."""
-        maps, _, ignored, _ = self.group
-        is_normal, num_pixels = ~self.is_anomalous.numpy(), maps.shape[1]
-        blocks = np.flatnonzero(~(self._highest < self._floor.numpy()))  # NaN too: it may be ignored
+        (_, num_pixels), ignored = self.group.maps.shape, self.group.ignored
+        floor, is_normal = self._floor.numpy(), ~self.is_anomalous.numpy()
+        blocks = np.flatnonzero(~(self._highest < floor))  # NaN too: it may be ignored
         if not is_normal.all():
             num_before = np.append(0, np.cumsum(is_normal, dtype=np.int64))  # normal images before each image
             first, last = (blocks * _BLOCK_SIZE) // num_pixels, (blocks * _BLOCK_SIZE + _BLOCK_SIZE - 1) // num_pixels
             blocks = blocks[num_before[last + 1] > num_before[first]]
         if len(blocks) * _BLOCK_SIZE > _MAX_COPIED_SHARE * num_pixels * np.count_nonzero(is_normal):
             return self._find_in_images(np.flatnonzero(is_normal))
-        scores = _take(*self._cut_maps, blocks).to(self._floor.dtype).numpy()
-        found = np.flatnonzero(scores >= self._floor.numpy())
-        places = _places_of(found, blocks, len(self._highest))
+        scores, starts = self._pixels_of(blocks)
+        found = np.flatnonzero(scores >= floor)
+        places = _places_of(found, starts)
         counts = is_normal[places // num_pixels]
         if ignored is not None:
             counts &= ~ignored.view(-1).numpy()[places]
         return scores[found[counts]], self._count_per_image(places[counts])
 
-    def _find_in_images(self, images: _Array) -> tuple[_Array, Tensor]:
+    def _find_in_images(self, images: _Array) -> tuple[_Array, _Array]:
         """Do as `_find_normal` does, by a look at each pixel of the images with the given indices."""
         maps, _, ignored, _ = self.group
-        found, num_found = [], torch.zeros_like(self.mask_sizes)
+        floor, found, num_found = self._floor.numpy(), [], np.zeros(len(maps), dtype=np.int64)
         for image in images:
             scores = maps[image].to(self._floor.dtype).numpy()
-            is_high = scores >= self._floor.numpy()
+            is_high = scores >= floor
             if ignored is not None:
                 is_high &= ~ignored[image].numpy()
             found.append(scores[is_high])
             num_found[image] = len(found[-1])
         return np.concatenate(found), num_found
 
-    def _count_per_image(self, places: _Array) -> Tensor:
+    def _pixels_of(self, blocks: _Array) -> tuple[_Array, _Array]:
+        """Scores of the blocks with the given indices (b,) and of what is in none, and where each (b + 1,) starts."""
+        scores = torch.cat([self._blocks.index_select(0, torch.from_numpy(blocks)).view(-1), self._rest])
+        return scores.to(self._floor.dtype).numpy(), np.append(blocks, len(self._highest)) * _BLOCK_SIZE
+
+    def _count_per_image(self, places: _Array) -> _Array:
         """Count how many of the ascending places, in the row of all pixels, lie in each image: (n,)."""
-        num_images, num_pixels = self.group.maps.shape
-        return torch.from_numpy(np.diff(np.searchsorted(places, np.arange(num_images + 1) * num_pixels)))
+        return np.diff(places.searchsorted(self._starts))
 
 
 def search_of(group: Group, floor: Tensor) -> PixelSearch:
@@ -344,21 +354,8 @@ def search_of(group: Group, floor: Tensor) -> PixelSearch:
     return BlockSearch(group, floor) if group.maps.device.type == "cpu" else PixelSearch(group, floor)
 
 
-def _cut(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(q, B) blocks of pixels (n, P), and those last ones that are in no block: views."""
-    row = pixels.view(-1)
-    size = len(row) // _BLOCK_SIZE * _BLOCK_SIZE
-    return row[:size].view(-1, _BLOCK_SIZE), row[size:]
-
-
-def _take(blocks: Tensor, rest: Tensor, indices: _Array) -> Tensor:
-    """Copy the blocks with the given indices (b,), and the pixels that are in no block: a row."""
-    return torch.cat([blocks.index_select(0, torch.from_numpy(indices)).view(-1), rest])
-
-
-def _places_of(found: _Array, indices: _Array, num_blocks: int) -> _Array:
-    """Places in the row of all pixels of what was found, by indices, in the row that `_take` gives."""
-    starts = np.append(indices, num_blocks) * _BLOCK_SIZE
+def _places_of(found: _Array, starts: _Array) -> _Array:
+    """Places in the row of all pixels of what was found in a row of blocks that start at some of them."""
     places: _Array = starts[found // _BLOCK_SIZE] + found % _BLOCK_SIZE
     return places
 
@@ -384,12 +381,16 @@ def highest_of_blocks(blocks: Tensor, rest: Tensor) -> tuple[_Array, bool]:
 def _true_places(flags: Tensor) -> _Array:
     """Places, in the row of all flags (n, P), of the true ones; their bytes are 0 and 1.
 
-    Most blocks hold none, and eight bytes at once are a word that is positive if one is.
+    Eight bytes at once are a word, and most words are 0.
     """
-    blocks, rest = _cut(flags)
-    is_aligned = flags.storage_offset() % _WORD == 0
-    used = np.flatnonzero((blocks.view(torch.int64) if is_aligned else blocks).amax(1).numpy())
-    return _places_of(np.flatnonzero(_take(blocks, rest, used).numpy()), used, len(blocks))
+    row = flags.view(-1).numpy()
+    if len(row) % _WORD or flags.storage_offset() % _WORD:
+        return np.flatnonzero(row)
+    words = row.view(np.int64)
+    used = np.flatnonzero(words != 0)
+    found = np.flatnonzero(words[used].view(np.bool_))
+    places: _Array = used[found // _WORD] * _WORD + found % _WORD
+    return places
 
 
 def _count_true(flags: Tensor) -> Tensor:

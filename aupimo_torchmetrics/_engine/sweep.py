@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import _cumsum
 
-from aupimo_torchmetrics._engine.kept import PixelScores, count_per_segment, kth_highest, true_indices
+from aupimo_torchmetrics._engine.kept import (
+    PixelScores,
+    count_per_segment,
+    indices_at_least,
+    kth_highest,
+    lowest_of,
+    true_indices,
+)
 from aupimo_torchmetrics._settings import SharedFPR
 
 NUM_CURVE_LEVELS = 1000
@@ -125,8 +132,8 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
     images = None  # all images are alike for the mean, if they have the same size
     if shared_fpr == "max" or int(num_pixels.amin()) * len(num_pixels) < whole:
         images = kept.image_of_normal_score()
-    if bool((scores < kept.floor).any()):  # a floor that another process brought
-        scores, images = _where(scores >= kept.floor, scores, images)
+    if bool(lowest_of(scores) < kept.floor):  # a floor that another process brought
+        scores, images = _at_least(kept.floor, scores, images)
 
     below, gap = torch.nextafter(kept.floor, torch.full_like(kept.floor, -math.inf)), 0.0
     # This many false positives give a mean FPR of at least `down_to_fpr`, whichever images they lie in, and the maximum
@@ -134,12 +141,13 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
     # `down_to_fpr`: the maximum may be equal to it for several scores, and all of these belong to the levels.
     num_enough = math.ceil(down_to_fpr * whole) + 1
     if num_enough < len(scores):
-        is_high = scores >= kth_highest(scores, num_enough)
-        if not bool(is_high.all()):
+        lowest, num_scores = kth_highest(scores, num_enough), len(scores)
+        lower = scores.where(scores < lowest, -math.inf).amax()
+        scores, images = _at_least(lowest, scores, images)
+        if len(scores) < num_scores:
             # The next normal pixel raises the mean by at least the share of one pixel. Half of that is certain in spite
             # of rounding. It need not raise the maximum.
-            below, gap = torch.where(is_high, -math.inf, scores).amax(), 0.0 if shared_fpr == "max" else 0.5 / whole
-        scores, images = _where(is_high, scores, images)
+            below, gap = lower, 0.0 if shared_fpr == "max" else 0.5 / whole
     if images is None:
         scores = _sorted(scores).flip(0)
         fpr = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device) / scores.new_tensor(
@@ -153,9 +161,9 @@ def normal_levels(kept: PixelScores, down_to_fpr: float, shared_fpr: SharedFPR) 
     return NormalLevels(scores[is_last].flip(0), fpr[is_last].flip(0), below, lowest_fpr + gap)
 
 
-def _where(is_kept: Tensor, scores: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Scores and images (S,), if there are any, where a mask (S,) is true."""
-    indices = true_indices(is_kept)
+def _at_least(threshold: Tensor, scores: Tensor, images: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Scores (S,) at or above a threshold (), and the image (S,) of each, if these are given."""
+    indices = indices_at_least(scores, threshold)
     return scores.index_select(0, indices), None if images is None else images.index_select(0, indices)
 
 
@@ -288,8 +296,9 @@ def share_of_range(start: float, end: float, fpr_bounds: tuple[float, float]) ->
 
 def share_at_least(kept: PixelScores, threshold: float) -> Tensor:
     """(N,) float64, share of the pixels of a normal image, or of an anomalous one's mask, at or above a threshold."""
-    counts = count_per_segment(true_indices(kept.normal_scores >= threshold), kept.num_normal_kept)
-    counts += count_per_segment(true_indices(kept.mask_scores >= threshold), kept.num_mask_kept)
+    lowest = kept.floor.new_tensor(threshold)
+    counts = count_per_segment(indices_at_least(kept.normal_scores, lowest), kept.num_normal_kept)
+    counts += count_per_segment(indices_at_least(kept.mask_scores, lowest), kept.num_mask_kept)
     return counts.double() / kept.num_pixels.double()
 
 
