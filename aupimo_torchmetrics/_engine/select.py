@@ -5,15 +5,15 @@ can: it reads each map once for the highest score of each block of pixels, and e
 blocks with a score at or above the floor are looked at pixel by pixel. Other devices look at each pixel, because to
 wait for the number of blocks costs more; the host waits once, for the facts of all images together.
 
-Conventions: N images, in groups of n images of one size with P pixels each. A group is one row of `M = n * P` pixels,
-which is cut into q blocks of B pixels; the last pixels, fewer than B, are in none of them. A block may hold pixels of
-several images.
+Conventions: N images, in groups of n images of one size with P pixels each. Each image is cut into blocks of B
+pixels; a group has q of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ from aupimo_torchmetrics._engine.kept import (
 )
 
 _BLOCK_SIZE = 128
-"""Pixels of a block. Smaller blocks are slower to read; larger ones hold more that is not searched for."""
+"""Pixels of a block, about. Smaller blocks are slower to read; larger ones hold more that is not searched for."""
 _MAX_COPIED_SHARE = 0.1
 """If more than this share of the blocks may hold something to find, none is copied, and all pixels are searched."""
 _MAX_GROUP_PIXELS = 2**30
@@ -256,14 +256,21 @@ class BlockSearch(PixelSearch):
         self.group = group
         num_images, num_pixels = group.maps.shape
         self._starts = np.arange(num_images + 1) * num_pixels
-        row, num_blocks = group.maps.view(-1), num_images * num_pixels // _BLOCK_SIZE
-        size = num_blocks * _BLOCK_SIZE
-        self._blocks, self._rest = row[:size].view(num_blocks, _BLOCK_SIZE), row[size:]
-        self._highest, self._has_nan = highest_of_blocks(self._blocks, self._rest)
+        self._blocks = group.maps.view(-1, _block_size(num_pixels))
+        self._highest, self._has_nan = highest_of_blocks(self._blocks)
         self._mask_places = _true_places(group.masks)
         self.mask_sizes = torch.from_numpy(self._count_per_image(self._mask_places))
         self.is_anomalous = self.mask_sizes > 0
         self._floor = floor
+        if group.ignored is not None:
+            self._leave_out(group.ignored.view(self._blocks.shape))
+
+    def _leave_out(self, ignored: Tensor) -> None:
+        """Find the highest scores of the blocks anew, without pixels that are ignored (q, B)."""
+        places = np.flatnonzero(ignored.amax(1).numpy())
+        changed = torch.from_numpy(places)
+        scores = self._blocks.index_select(0, changed).to(self._floor.dtype)
+        self._highest[places] = scores.masked_fill(ignored.index_select(0, changed), -math.inf).amax(1).numpy()
 
     def begin(self, floor: Tensor) -> None:
         """Begin to search for the scores at or above a floor."""
@@ -287,44 +294,23 @@ class BlockSearch(PixelSearch):
         return _Found(*map(torch.from_numpy, (normal_scores, mask_scores, num_found)))
 
     def highest_of_images(self) -> Tensor:
-        """(n,) highest score of each image: of its blocks, and of pixels in blocks of other kinds."""
-        (num_images, num_pixels), ignored = self.group.maps.shape, self.group.ignored
-        if ignored is None and num_pixels % _BLOCK_SIZE == 0:
-            return torch.from_numpy(self._highest.reshape(num_images, -1).max(1))
-        starts = np.arange(len(self._highest)) * _BLOCK_SIZE
-        image = starts // num_pixels
-        is_mixed = image != (starts + _BLOCK_SIZE - 1) // num_pixels
-        if ignored is not None:
-            is_mixed |= ignored.view(-1)[: self._highest.size * _BLOCK_SIZE].view(-1, _BLOCK_SIZE).amax(1).numpy()
-        scores, starts = self._pixels_of(np.flatnonzero(is_mixed))
-        places = _places_of(np.arange(len(scores)), starts)
-        if ignored is not None:
-            counts = ~ignored.view(-1).numpy()[places]
-            scores, places = scores[counts], places[counts]
-        highest = np.full(num_images, -math.inf, scores.dtype)
-        with np.errstate(invalid="ignore"):  # NaN, where nobody asked to check for it
-            np.maximum.at(highest, image[~is_mixed], self._highest[~is_mixed])
-            np.maximum.at(highest, places // num_pixels, scores)
-        return torch.from_numpy(highest)
+        """(n,) highest score of each image, of pixels that are not ignored; -inf without any."""
+        return torch.from_numpy(self._highest.reshape(len(self.mask_sizes), -1).max(1))
 
     def _find_normal(self) -> tuple[_Array, _Array]:
         """Scores (S,) of normal images at or above the floor, and how many of each image (n,)."""
-        (_, num_pixels), ignored = self.group.maps.shape, self.group.ignored
-        floor, is_normal = self._floor.numpy(), ~self.is_anomalous.numpy()
-        blocks = np.flatnonzero(~(self._highest < floor))  # NaN too: it may be ignored
-        if not is_normal.all():
-            num_before = np.append(0, np.cumsum(is_normal, dtype=np.int64))  # normal images before each image
-            first, last = (blocks * _BLOCK_SIZE) // num_pixels, (blocks * _BLOCK_SIZE + _BLOCK_SIZE - 1) // num_pixels
-            blocks = blocks[num_before[last + 1] > num_before[first]]
-        if len(blocks) * _BLOCK_SIZE > _MAX_COPIED_SHARE * num_pixels * np.count_nonzero(is_normal):
+        floor, is_normal, size = self._floor.numpy(), ~self.is_anomalous.numpy(), self._blocks.shape[1]
+        is_found = ~(self._highest.reshape(len(is_normal), -1) < floor)  # NaN too, where nobody asked to check for it
+        blocks = np.flatnonzero(is_found & is_normal[:, None])
+        if len(blocks) > _MAX_COPIED_SHARE * np.count_nonzero(is_normal) * is_found.shape[1]:
             return self._find_in_images(np.flatnonzero(is_normal))
-        scores, starts = self._pixels_of(blocks)
+        scores = self._blocks.index_select(0, torch.from_numpy(blocks)).view(-1).to(self._floor.dtype).numpy()
         found = np.flatnonzero(scores >= floor)
-        places = _places_of(found, starts)
-        counts = is_normal[places // num_pixels]
-        if ignored is not None:
-            counts &= ~ignored.view(-1).numpy()[places]
-        return scores[found[counts]], self._count_per_image(places[counts])
+        places = blocks[found // size] * size + found % size
+        if self.group.ignored is not None:
+            counts = ~self.group.ignored.view(-1).numpy()[places]
+            found, places = found[counts], places[counts]
+        return scores[found], self._count_per_image(places)
 
     def _find_in_images(self, images: _Array) -> tuple[_Array, _Array]:
         """Do as `_find_normal` does, by a look at each pixel of the images with the given indices."""
@@ -339,14 +325,21 @@ class BlockSearch(PixelSearch):
             num_found[image] = len(found[-1])
         return np.concatenate(found), num_found
 
-    def _pixels_of(self, blocks: _Array) -> tuple[_Array, _Array]:
-        """Scores of the blocks with the given indices (b,) and of what is in none, and where each (b + 1,) starts."""
-        scores = torch.cat([self._blocks.index_select(0, torch.from_numpy(blocks)).view(-1), self._rest])
-        return scores.to(self._floor.dtype).numpy(), np.append(blocks, len(self._highest)) * _BLOCK_SIZE
-
     def _count_per_image(self, places: _Array) -> _Array:
         """Count how many of the ascending places, in the row of all pixels, lie in each image: (n,)."""
         return np.diff(places.searchsorted(self._starts))
+
+
+@cache
+def _block_size(num_pixels: int) -> int:
+    """Pixels of a block: a divisor of the pixels of an image near `_BLOCK_SIZE`; all of them if there is none.
+
+    The CPU reads 32 pixels at once, and what is left of a block one by one.
+    """
+    sizes = np.arange(_BLOCK_SIZE // 2, 4 * _BLOCK_SIZE)
+    divisors = sizes[num_pixels % sizes == 0]
+    best_first = np.lexsort((abs(divisors - _BLOCK_SIZE), divisors % 32 / divisors))
+    return int(divisors[best_first[0]]) if len(divisors) else num_pixels
 
 
 def search_of(group: Group, floor: Tensor) -> PixelSearch:
@@ -354,28 +347,20 @@ def search_of(group: Group, floor: Tensor) -> PixelSearch:
     return BlockSearch(group, floor) if group.maps.device.type == "cpu" else PixelSearch(group, floor)
 
 
-def _places_of(found: _Array, starts: _Array) -> _Array:
-    """Places in the row of all pixels of what was found in a row of blocks that start at some of them."""
-    places: _Array = starts[found // _BLOCK_SIZE] + found % _BLOCK_SIZE
-    return places
-
-
-def highest_of_blocks(blocks: Tensor, rest: Tensor) -> tuple[_Array, bool]:
-    """Highest score of each block (q, B): (q,), at least float32; and whether there is NaN in a block or in the rest.
+def highest_of_blocks(blocks: Tensor) -> tuple[_Array, bool]:
+    """Highest score of each block (q, B): (q,), at least float32; and whether there is NaN in one.
 
     The CPU finds maxima of integers five times faster than those of 16-bit floating point numbers. So the bits of such
     numbers are read as integers. These have the same order as positive numbers, and the reverse order of negative ones.
     """
     if blocks.element_size() > torch.int16.itemsize:
         highest = blocks.amax(1).numpy()
-        return highest, bool(np.isnan(highest.max(initial=-math.inf)) or np.isnan(rest.numpy()).any())
-    largest, smallest = blocks.view(torch.int16).amax(1), blocks.view(torch.int16).amin(1)
+        return highest, bool(np.isnan(highest.max()))
+    bits = blocks.view(torch.int16)
+    largest, smallest = bits.amax(1), bits.amin(1)
     highest = torch.where(largest >= 0, largest, smallest).view(blocks.dtype).float().numpy()
-    infinity, has_nan = _BITS_OF_INFINITY[blocks.dtype], False
-    for pixels in (blocks, rest):
-        bits = pixels.view(torch.int16).numpy()
-        has_nan |= bool(bits.max(initial=0) > infinity or bits.view(np.uint16).max(initial=0) > infinity + 2**15)
-    return highest, has_nan
+    infinity, unsigned = _BITS_OF_INFINITY[blocks.dtype], bits.numpy().view(np.uint16)
+    return highest, bool(largest.amax() > infinity or unsigned.max() > infinity + 2**15)
 
 
 def _true_places(flags: Tensor) -> _Array:
