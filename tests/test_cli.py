@@ -18,26 +18,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, __version__
-from aupimo_torchmetrics.cli import EXIT_CODES, main
+from aupimo_torchmetrics.cli import EXIT_CODES
 from aupimo_torchmetrics.compare import Comparison, compare_paths
 from aupimo_torchmetrics.demo import DemoReport, overwrite_regions, run_demo, texture_tiles, train_detector
 from aupimo_torchmetrics.evaluate import Evaluation, evaluate
-
-Run = Callable[[str], tuple[Any, str, str]]
-
-
-@pytest.fixture
-def aupimo(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; return its exit code and what it printed on either stream."""
-
-    def run(arguments: str) -> tuple[Any, str, str]:
-        try:
-            code = main(shlex.split(arguments))
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +112,7 @@ def test_training_overwrites_what_it_says() -> None:
             assert 0 <= overwritten.min() <= overwritten.max() <= 1
 
 
-def test_saved_maps_score_what_the_demo_says(report: DemoReport, tmp_path: Path, aupimo: Run) -> None:
+def test_saved_maps_score_what_the_demo_says(report: DemoReport, tmp_path: Path, aupimo: Any) -> None:
     """`aupimo evaluate` on the images and maps that the demo writes gives its scores; others give a threshold."""
     lower, upper = report.after.fpr_bounds
     options = f"--data {report.out / 'data'} --fpr-bounds {lower} {upper} --out {tmp_path / 'scores'}"
@@ -155,7 +139,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_a_wrong_command_is_one_line_and_code_2(arguments: str, aupimo: Run) -> None:
+def test_a_wrong_command_is_one_line_and_code_2(arguments: str, aupimo: Any) -> None:
     """A command that is not understood ends with code 2 and one line that names what is wrong."""
     code, out, err = aupimo(arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -175,7 +159,7 @@ TOLD = {
 }
 
 
-def test_texts_of_the_library_are_told_in_options(tmp_path: Path, aupimo: Run) -> None:
+def test_texts_of_the_library_are_told_in_options(tmp_path: Path, aupimo: Any) -> None:
     """Parameters in backticks, here in the name of a folder, are named as options."""
     for text, expected in TOLD.items():
         told = f"aupimo evaluate: Expected `--data` to be a folder, but there is no folder {expected}.\n"
@@ -206,7 +190,7 @@ def table(tmp_path: Path) -> Path:
     ],
 )
 def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(
-    error: BaseException, line: str | None, table: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Run
+    error: BaseException, line: str | None, table: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Any
 ) -> None:
     """What is lacking on the machine is one line and code 1; any other error inside is not said to be the command."""
 
@@ -222,7 +206,7 @@ def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(
         assert aupimo(f"evaluate --table {table}") == (1, "", f"aupimo evaluate: {line}\n")
 
 
-def test_help_shows_the_exit_codes(aupimo: Run) -> None:
+def test_help_shows_the_exit_codes(aupimo: Any) -> None:
     """`aupimo --help` says what the exit codes mean, on lines that fit a narrow terminal; `--version` the version."""
     assert aupimo("--version") == (0, f"aupimo-torchmetrics {__version__}\n", "")
     code, out, _ = aupimo("--help")
@@ -241,7 +225,7 @@ OTHER_NAMES = {"maps": "MAPS", "paths": "PATH", "resize": "--no-resize", "pictur
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_parameter_is_an_option(command: str, monkeypatch: pytest.MonkeyPatch, aupimo: Run) -> None:
+def test_each_parameter_is_an_option(command: str, monkeypatch: pytest.MonkeyPatch, aupimo: Any) -> None:
     """The help of a subcommand explains each parameter of the functions behind it, and names its default."""
     monkeypatch.setenv("COLUMNS", "70")
     code, out, _ = aupimo(f"{command} --help")
@@ -288,7 +272,7 @@ def test_closed_streams_are_no_crash(table: Path, closed: str) -> None:
     ],
 )
 def test_what_the_demo_cannot_do_is_said_first(
-    tmp_path: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Run
+    tmp_path: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Any
 ) -> None:
     """A number out of range, and a folder that cannot be, are one line before anything is written."""
     monkeypatch.chdir(tmp_path)
@@ -310,7 +294,7 @@ def test_what_the_demo_cannot_do_is_said_first(
     ],
 )
 def test_missing_packages_are_one_line_and_code_1(
-    command: str, hidden: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Run
+    command: str, hidden: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Any
 ) -> None:
     """Without an extra the command names the missing packages and the remedy, before anything is read."""
     monkeypatch.setitem(sys.modules, hidden, None)
@@ -335,7 +319,7 @@ def test_the_demo_from_the_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_demo_says_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Run) -> None:
+def test_an_interrupted_demo_says_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Any) -> None:
     """Ctrl-C while the demo writes is one line that says where finished files are, and exit code 1."""
 
     def stop(*_: object, **__: object) -> None:

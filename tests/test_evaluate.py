@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult, PIMOResult
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadFilesError, evaluate
 
 BOUNDS = (1e-2, 1e-1)
@@ -89,16 +88,13 @@ def copied(tmp_path: Path, data: Data) -> Data:
     return data._replace(root=root, tree=tree)
 
 
-def command(maps: Path, root: Path, *more: object) -> int:
-    """Run `aupimo evaluate` on the data set, and return its code."""
-    return main(["evaluate", str(maps), "--data", str(root), "--fpr-bounds", *map(str, (*BOUNDS, *more))])
+COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
 
 
-def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, printed: Any) -> None:
     """A tree of maps of half the masks' size scores as slow loops say, in all four metrics and in every file."""
     out, names = tmp_path / "out", ("auroc", "aupr", "aupro")
-    assert command(data.tree, data.root, "--out", out, "--metrics", "aupimo", *names) == 0
-    table = capsys.readouterr().out.splitlines()
+    table = printed(COMMAND, data.tree, "--data", data.root, "--out", out, "--metrics", "aupimo", *names).splitlines()
     assert table[0].split() == ["category", "normal", "defect", "AUPIMO", "AUROC", "AUPR", "AUPRO"]
     rows = []
     for category, line in zip(DEFECTS, table[1:], strict=False):
@@ -123,7 +119,7 @@ def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, capsys: pytes
     assert not [file for file in out.rglob("*") if "unfinished" in file.name]
 
 
-def test_official_maps_are_scored_beside_them(tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_official_maps_are_scored_beside_them(tmp_path: Path, data: Data, printed: Any) -> None:
     """`asmaps.pt` in any order, with paths that begin with the collection, leaves `aupimo/aupimos.json` beside it.
 
     AUPIMO alone needs no counts beside what it keeps.
@@ -133,13 +129,12 @@ def test_official_maps_are_scored_beside_them(tmp_path: Path, data: Data, capsys
     asmaps = torch.from_numpy(np.stack([data.maps[key] for key in keys]))
     (tmp_path / "model").mkdir()
     torch.save({"asmaps": asmaps, "paths": [f"MVTec/{key}.png" for key in keys]}, tmp_path / "model/asmaps.pt")
-    assert command(tmp_path / "model/asmaps.pt", data.root) == 0
+    told = printed(COMMAND, tmp_path / "model/asmaps.pt", "--data", data.root)
     expected = expected_values(data, "bottle")
     result = AUPIMOResult.load(tmp_path / "model/aupimo/aupimos.json")
     assert (result.paths, result.aupimos.tolist()) == (expected["paths"], expected["aupimos"])
-    printed = capsys.readouterr().out
-    assert "AUPIMO, exact" in printed
-    assert "not evaluated, as there is no map: screw\n" in printed
+    assert "AUPIMO, exact" in told
+    assert "not evaluated, as there is no map: screw\n" in told
     assert not (tmp_path / "model" / "screw").exists()
     assert not (tmp_path / "model/aupimo/counts.safetensors").exists()
 
@@ -210,15 +205,16 @@ def spoil(root: Path, tree: Path) -> tuple[dict[str, str], dict[str, str]]:
     return named, read
 
 
-def test_bad_files_are_listed_all_at_once(tmp_path: Path, copied: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_files_are_listed_all_at_once(tmp_path: Path, copied: Data, aupimo: Any, printed: Any) -> None:
     """Bad files are named with their reasons, all that are seen from names before any is read; `--skip-bad` goes on."""
     named, read = spoil(copied.root, copied.tree)
-    assert command(copied.tree, copied.root, "--out", tmp_path / "out") == 1
-    head, *lines = capsys.readouterr().err.splitlines()
+    code, _, err = aupimo(COMMAND, copied.tree, "--data", copied.root, "--out", tmp_path / "out")
+    head, *lines = err.splitlines()
+    assert code == 1
     assert f"aupimo evaluate: {len(named)} files cannot be evaluated (`--skip-bad` goes on without them, " in head
     assert not (tmp_path / "out").exists()
-    assert command(copied.tree, copied.root, "--skip-bad") == 0
-    skipped = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
+    told = printed(COMMAND, copied.tree, "--data", copied.root, "--skip-bad")
+    skipped = [line for line in told.splitlines() if line.startswith("skipped: ")]
     for found, expected in ((lines, named), (skipped, named | read)):
         assert len(found) == len(expected)
         for path, reason in expected.items():
@@ -254,18 +250,15 @@ ERRORS = {
 
 @pytest.mark.parametrize("arguments", ERRORS)
 def test_errors_are_one_line_and_the_code_of_the_table(
-    data: Data, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
+    data: Data, monkeypatch: pytest.MonkeyPatch, aupimo: Any, arguments: str
 ) -> None:
     """A wrong command ends with code 2, unfit data with code 1, and one line says why in the words of the command."""
     monkeypatch.chdir(data.root.parent)
     Path("empty").mkdir(exist_ok=True)
-    try:
-        code = main(["evaluate", *arguments.split()])
-    except SystemExit as error:
-        code = error.code
     expected, message = ERRORS[arguments]
+    code, _, err = aupimo(f"evaluate {arguments}")
+    line, *needs = err.splitlines()
     assert code == expected
-    line, *needs = capsys.readouterr().err.strip().splitlines()
     assert bool(needs) == ("ground_truth" in arguments or "folder" in arguments.split())  # what each layout needs
     assert line.startswith("aupimo evaluate: ")
     assert message in line
@@ -285,28 +278,23 @@ def test_errors_of_the_library_name_its_parameters(data: Data) -> None:
             evaluate(**{"maps": data.tree, "data": data.root, **settings})
 
 
-def test_advice_can_be_followed_to_the_letter(copied: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_can_be_followed_to_the_letter(copied: Data, aupimo: Any) -> None:
     """What an error advises is an option of the command, and helps."""
-    assert command(copied.tree, copied.root, "--no-resize") == 1
-    assert "`--no-resize`" in capsys.readouterr().err
-    assert command(copied.tree, copied.root, "--num-thresholds", "None") == 0
-    (copied.tree / "screw/test/scratch/000.tiff").write_bytes(b"no image")
-    assert command(copied.tree, copied.root) == 1
-    assert "`--skip-bad`" in capsys.readouterr().err
-    assert command(copied.tree, copied.root, "--skip-bad") == 0
+    given = (copied.tree, "--data", copied.root)
+    code, _, err = aupimo(f"{COMMAND} --no-resize", *given)
+    assert (code, "`--no-resize`" in err) == (1, True)
+    assert aupimo(f"{COMMAND} --num-thresholds None", *given)[0] == 0
 
 
 @pytest.mark.parametrize("categories", [("screw",), ("bottle", "screw")])
-def test_no_score_at_all_is_code_1(
-    tmp_path: Path, copied: Data, capsys: pytest.CaptureFixture[str], categories: tuple[str, ...]
-) -> None:
+def test_no_score_at_all_is_code_1(tmp_path: Path, copied: Data, aupimo: Any, categories: tuple[str, ...]) -> None:
     """A category without normal images is NaN, with the reason and without pictures; if all are, the code is 1."""
     for folder in [root / category / "test/good" for category in categories for root in (copied.root, copied.tree)]:
         shutil.rmtree(folder)
     is_undefined = len(categories) == 2
-    assert command(copied.tree, copied.root, "--out", tmp_path / "out", "--heatmaps") == int(is_undefined)
-    printed, error = capsys.readouterr()
-    assert f"{categories[0]}: AUPIMO is undefined (NaN): none of the" in printed
+    code, told, error = aupimo(f"{COMMAND} --heatmaps --out", tmp_path / "out", copied.tree, "--data", copied.root)
+    assert code == int(is_undefined)
+    assert f"{categories[0]}: AUPIMO is undefined (NaN): none of the" in told
     assert AUPIMOResult.load(tmp_path / "out/screw/aupimo/aupimos.json").aupimos.isnan().all()
     pictures = {path.relative_to(tmp_path / "out/bottle/aupimo").stem for path in (tmp_path / "out").rglob("*.png")}
     assert pictures == (set() if is_undefined else {"distribution", "curves", "heatmaps"})

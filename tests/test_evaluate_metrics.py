@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate
 
 BOUNDS = (1e-2, 1e-1)
+COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
 ALL = ("auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max")
 ROUNDING = 1e-12
 """The same numbers are added up in another order."""
@@ -134,17 +134,15 @@ def test_wrong_sizes_and_scores_of_images(tmp_path: Path) -> None:
             evaluated(tmp_path, **settings)
 
 
-def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, printed: Any) -> None:
     """There is a line for each metric, below the table, in `summary.json` and on the page; a table may give scores."""
     make_data(tmp_path)
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--metrics", *ALL]
-    arguments += ["--size", "9", "--image-score", "top_2.5%", "--out", str(tmp_path / "out"), "--report"]
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out.splitlines()
+    arguments = ["--out", tmp_path / "out", "--table", tmp_path / "table.csv", "--metrics", *ALL]
+    told = printed(f"{COMMAND} --size 9 --image-score top_2.5% --report", *arguments).splitlines()
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     protocols = json.loads((tmp_path / "out/summary.json").read_text())["protocols"]
     assert [*protocols] == ["aupimo", *ALL]
-    assert all(line in printed and line in page for line in protocols.values())
+    assert all(line in told and line in page for line in protocols.values())
     assert protocols["aupr"].startswith("average precision of all pixels, exact, maps (bilinear)")
     assert protocols["image_f1_max"] == "image highest F1 of the mean of the highest 2.5% of the map"
     text = (tmp_path / "table.csv").read_text()
@@ -204,7 +202,7 @@ def write_loco(folder: Path) -> tuple[Path, Path, dict[str, tuple[Arrays, list[A
     return folder / "maps", data, known
 
 
-def test_au_spro_is_that_of_slow_loops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_au_spro_is_that_of_slow_loops(tmp_path: Path, printed: Any) -> None:
     """Of all images, and of each type of defect with all normal images; the mean of the types is said."""
     maps, data, known = write_loco(tmp_path)
 
@@ -212,15 +210,14 @@ def test_au_spro_is_that_of_slow_loops(tmp_path: Path, capsys: pytest.CaptureFix
         parts = [[each for kind in kinds for each in known[kind][place]] for place in range(3)]
         return float(np.mean(reference.au_spro(*parts, 0.3)))
 
-    arguments = ["evaluate", str(maps), "--data", str(data), "--layout", "loco", "--fpr-bounds", "1e-2", "1e-1"]
-    assert main([*arguments, "--metrics", "au_spro", "aupro", "--by", "defect", "--out", str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
+    options = "--layout loco --metrics au_spro aupro --by defect --out"
+    told = printed(f"{COMMAND} {options}", tmp_path / "out", "--data", data, maps)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     (category,) = summary["categories"]
     assert category["au_spro"] == pytest.approx(loops(*known), abs=ROUNDING)
     of_types = [loops("good", kind) for kind in ("logical_anomalies", "structural_anomalies")]
     assert [row["au_spro"] for row in category["defects"]] == pytest.approx(of_types, abs=ROUNDING)
-    assert f"AU SPRO of box, mean of its types of defects: {np.mean(of_types):.4f}" in printed
+    assert f"AU SPRO of box, mean of its types of defects: {np.mean(of_types):.4f}" in told
     assert summary["protocols"]["au_spro"].startswith("AU-sPRO up to FPR 0.3, regions of the annotation, exact, at")
     assert [name for name in category if name in {"aupro", "au_spro"}] == ["aupro", "au_spro"]
 
@@ -263,17 +260,15 @@ def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | N
     assert bool(together.intervals) == intervals
 
 
-def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, printed: Any) -> None:
     """All metrics equal slow loops, and come in one order, whatever order they are asked for in.
 
     AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there.
     """
     maps, masks = make_data(tmp_path)
     wanted = reference.all_metrics(maps, masks, 0.05)
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
-    arguments += ["--metrics", *ALL[::-1], "--fpr-limit", "0.05"]
-    assert main([*arguments, "--json"]) == 0
-    (exact,) = json.loads(capsys.readouterr().out)["categories"]
+    arguments = ["--table", tmp_path / "table.csv", "--metrics", *ALL[::-1]]
+    (exact,) = json.loads(printed(f"{COMMAND} --fpr-limit 0.05 --json", *arguments))["categories"]
     assert [name for name in exact if name in ALL] == [*ALL]
     assert {name: exact[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     assert exact["bounds"] == {}
@@ -282,14 +277,13 @@ def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pyte
     thresholds = {"f1_max": reference.f1_max(*pixels)[1], "image_f1_max": reference.f1_max(*images)[1]}
     assert exact["thresholds"] == pytest.approx(thresholds, abs=1e-6)
 
-    assert main([*arguments, "--num-bins", "262144", "--out", str(tmp_path / "out")]) == 0
+    told = printed(f"{COMMAND} --fpr-limit 0.05 --num-bins 262144 --out", tmp_path / "out", *arguments)
     (binned,) = json.loads((tmp_path / "out/summary.json").read_text())["categories"]
-    printed = capsys.readouterr().out
-    assert "AUPRO up to FPR 0.05, 8-connected regions, 262144 bins, at the size of the masks\n" in printed
-    assert "Set `--num-bins None` for the exact value" in printed
+    assert "AUPRO up to FPR 0.05, 8-connected regions, 262144 bins, at the size of the masks\n" in told
+    assert "Set `--num-bins None` for the exact value" in told
     assert {name: binned[name] for name in ALL[4:]} == pytest.approx({n: wanted[n] for n in ALL[4:]}, abs=ROUNDING)
     assert {*binned["bounds"]} == {*ALL[:4]}
     for name, (low, high) in binned["bounds"].items():
         assert low - ROUNDING <= wanted[name] <= high + ROUNDING
         assert low <= binned[name] <= high
-        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in printed
+        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in told

@@ -15,13 +15,12 @@ import torch
 from data_sets import SIZE, write_set
 from PIL import Image
 
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.data.table import write_table
 
 BOUNDS = (1e-2, 1e-1)
 Sources = tuple[Path, Path]
-CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
+COMMAND = "evaluate --fpr-bounds 1e-2 1e-1 --json"
 
 
 @pytest.fixture
@@ -56,12 +55,6 @@ def as_set(path: Path, files: list[Path], names: list[str]) -> Path:
         {"asmaps": torch.stack([torch.from_numpy(tifffile.imread(file)) for file in files]), "paths": names}, path
     )
     return path
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    """Run `aupimo evaluate`, which must go well, and return its JSON."""
-    assert main(["evaluate", *map(str, arguments), *CLI_BOUNDS, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 MATCHED = {
@@ -154,23 +147,19 @@ def test_maps_and_data_the_wrong_way_round(sources: Sources, suffix: str) -> Non
             scores_of(data, maps, skip_bad=skip_bad)
 
 
-def test_advice_on_folders_of_normal_images_is_right(sources: Sources, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_on_folders_of_normal_images_is_right(sources: Sources, aupimo: Any, printed: Any) -> None:
     """The option that the error names gives the scores."""
     maps, data = sources
-    assert main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, "--skip-bad"]) == 1
-    assert "`--normal-folder fine`" in capsys.readouterr().err
-    (category,) = run(capsys, maps, "--data", data, "--normal-folder", "fine")["categories"]
+    code, _, err = aupimo(f"{COMMAND} --skip-bad", maps, "--data", data)
+    assert (code, "`--normal-folder fine`" in err) == (1, True)
+    (category,) = json.loads(printed(f"{COMMAND} --normal-folder fine", maps, "--data", data))["categories"]
     assert (category["num_normal"], category["num_anomalous"]) == (3, 2)
     assert category["aupimo"] == mean_of(maps, data)
 
 
 @pytest.mark.parametrize("has_maps", [True, False])
 def test_a_table_gives_the_scores_of_the_folders(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    sources: Sources,
-    has_maps: bool,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Any, sources: Sources, has_maps: bool
 ) -> None:
     """A table names images, masks and maps, or goes with a folder of maps, and scores as the folders do.
 
@@ -178,9 +167,8 @@ def test_a_table_gives_the_scores_of_the_folders(
     """
     maps, data = sources
     expected, path = scores_of(maps, data).categories[0].result, tmp_path / "table.csv"
-    layout = ["--data", str(data), "--normal-folder", "fine", "--write-table", str(path)]
-    assert main(["evaluate", *layout]) == 0
-    assert capsys.readouterr().out == f"Table of 5 images: {path}\n"
+    layout = ("--data", data, "--normal-folder", "fine", "--write-table", path)
+    assert printed("evaluate", *layout) == f"Table of 5 images: {path}\n"
     if not has_maps:
         with_maps(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
     monkeypatch.chdir(tmp_path)  # relative paths of a table in memory begin where the program runs
@@ -191,10 +179,11 @@ def test_a_table_gives_the_scores_of_the_folders(
         assert scores.result.aupimos.nan_to_num(-1).equal(expected.aupimos.nan_to_num(-1))
         assert evaluation.to_dict()["settings"]["table"] == said
     if has_maps:
-        assert run(capsys, maps, *layout)["mean"] == run(capsys, maps, "--table", path)["mean"]
+        by_layout, by_table = (json.loads(printed(COMMAND, maps, *given)) for given in (layout, ("--table", path)))
+        assert by_layout["mean"] == by_table["mean"]
 
 
-def test_what_the_values_of_masks_mean_is_passed_on(sources: Sources, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_values_of_masks_mean_is_passed_on(sources: Sources, printed: Any) -> None:
     """`--mask-threshold` and `--ignore-index` settle what a mask of several values is."""
     maps, data = sources
     for path in (data / "part/ground_truth/crack").iterdir():
@@ -203,11 +192,9 @@ def test_what_the_values_of_masks_mean_is_passed_on(sources: Sources, capsys: py
         Image.fromarray(mask).save(path)
     with pytest.raises(BadFilesError):
         scores_of(maps, data)
-    options = ("--normal-folder", "fine", "--mask-threshold", "127")
-    whole = run(capsys, maps, "--data", data, *options)
-    ignoring = run(capsys, maps, "--data", data, *options, "--ignore-index", "100")
-    assert whole["settings"]["mask_threshold"] == ignoring["settings"]["mask_threshold"] == 127
-    assert ignoring["settings"]["ignore_index"] == 100
+    command = f"{COMMAND} --normal-folder fine --mask-threshold 127 --ignore-index 100"
+    settings = json.loads(printed(command, maps, "--data", data))["settings"]
+    assert (settings["mask_threshold"], settings["ignore_index"]) == (127, 100)
     rows = scores_of(maps, data, mask_threshold=127, ignore_index=100).categories[0].images
     assert [(row["mask_pixels"], row["num_pixels"]) for row in rows[:2]] == [(28, 15 * 24), (35, 15 * 24)]
 

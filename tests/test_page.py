@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.evaluate import Evaluation, evaluate
 
@@ -320,14 +319,12 @@ def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) 
     assert all(page.steps())
 
 
-def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_write_pages(folder: Path, tmp_path: Path, printed: Any) -> None:
     """`aupimo evaluate --report` and `aupimo compare --report` write `report.html` and name it."""
     maps, data, out = folder / "scores_data/maps", folder / "scores_data/data", tmp_path / "a"
-    options = ("--fpr-bounds", "1e-2", "1e-1", "--report", "--out", str(out))
-    assert main(["evaluate", str(maps), "--data", str(data), *options]) == 0
-    assert f"Open in a browser: {out / 'report.html'}" in capsys.readouterr().out
-    assert main(["compare", str(out), str(folder / "better"), "--out", str(tmp_path / "c"), "--report"]) == 0
-    assert "report.html" in capsys.readouterr().out
+    told = printed("evaluate --fpr-bounds 1e-2 1e-1 --report --out", out, "--data", data, maps)
+    assert f"Open in a browser: {out / 'report.html'}" in told
+    assert "report.html" in printed("compare --report --out", tmp_path / "c", out, folder / "better")
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import compare, write_rows
+from data_sets import write_rows
 from numpy.typing import NDArray
 from safetensors.torch import safe_open, save_file
 from scipy import stats
@@ -26,7 +26,6 @@ from aupimo_torchmetrics._engine.resampling import Draws
 from aupimo_torchmetrics._files import counts as count_files
 from aupimo_torchmetrics._files.counts import read_counts, write_counts
 from aupimo_torchmetrics._files.results import checksum
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.evaluate import evaluate
 from aupimo_torchmetrics.statistics import bootstrap_interval, compare_models
@@ -259,7 +258,7 @@ def test_results_that_know_scores_only_cannot_be_resampled() -> None:
         compare_models(models, "resampled", num_resamples=0)
 
 
-def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_and_writes_intervals(tmp_path: Path, printed: Any) -> None:
     """Each metric has one that holds it, in the table, in the library and in the file, and a text says what it is."""
     maps, masks = make_data(6, 6)
     evaluation = evaluated(tmp_path / "in", maps, masks, metrics=ALL, intervals=True)
@@ -269,10 +268,17 @@ def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.Cap
         assert interval.lower <= scores.values()[name] <= interval.upper
         assert interval.max_error < 0.02
     assert scores.intervals["aupimo"][:2] == bootstrap_interval(scores.result)
-    table = tmp_path / "in/table.csv"
-    argv = ["evaluate", "--table", table, "--intervals", "--out", tmp_path / "out", "--report"]
-    assert main([*map(str, argv), "--fpr-bounds", "0.01", "0.1", "--metrics", *ALL[:3], "--metrics", *ALL[3:]]) == 0
-    out = capsys.readouterr().out
+    argv = [
+        "--table",
+        tmp_path / "in/table.csv",
+        "--out",
+        tmp_path / "out",
+        "--metrics",
+        *ALL[:3],
+        "--metrics",
+        *ALL[3:],
+    ]
+    out = printed("evaluate --intervals --report --fpr-bounds 0.01 0.1", *argv)
     assert f"{scores.intervals['aupro'].lower:.4f} to {scores.intervals['aupro'].upper:.4f}" in out
     assert "1,000 resamples, each of 6 normal and 6 anomalous images" in out
     assert "With fewer than 50 of a class they are too narrow" in out
@@ -350,13 +356,10 @@ def test_a_histogram_does_not_shift_an_interval_out_of_what_is_known(tmp_path: P
 
 
 @pytest.mark.parametrize("metric", ["aupimo", "aupro", "image_auroc"])
-def test_models_are_compared_by_any_metric(
-    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: Any
-) -> None:
+def test_models_are_compared_by_any_metric(models: Path, tmp_path: Path, printed: Any, metric: Any) -> None:
     """The better one is first, with its interval and the confidence, in text, CSV, LaTeX, JSON and a picture."""
     folders = [models / "good", models / "worse"]
-    printed = compare(capsys, *folders, "--metric", metric, "--out", tmp_path / "compared", "--json")
-    found = json.loads(printed)
+    found = json.loads(printed(f"compare --json --metric {metric} --out", tmp_path / "compared", *folders))
     best, second = found["categories"][0]["models"]
     values = json.loads((models / "good/summary.json").read_text())["mean"]
     assert (best["model"], best["mean"]) == ("good", pytest.approx(values[metric]))
