@@ -1,11 +1,9 @@
 """Data sets with maps on disk, as `aupimo evaluate` takes them, and results, as `aupimo compare` does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -64,24 +62,63 @@ def write_example(
         write_image(folder / f"data/{key.replace('test/', 'ground_truth/')}_mask.png", mask)
 
 
-def write_set(
+class Known(NamedTuple):
+    """An image of a data set, as it was written."""
+
+    category: str
+    path: str
+    scores: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+
+
+def draw_scores(random: np.random.Generator, is_defect: NDArray[Any], number: int) -> NDArray[Any]:
+    """Draw a map in which a defect scores higher, the more so the higher its number."""
+    return (random.normal(size=is_defect.shape) + (0.8 + 0.4 * number) * is_defect).astype(np.float32)
+
+
+def write_known(
     folder: Path,
-    categories: Mapping[str, Mapping[str, int]] = TWO,
-    suffix: str = ".tiff",
-    size: Size = SIZE,
-) -> tuple[Path, Path]:
-    """Write a data set in the layout of MVTec AD and a map for each image; return the folders of maps and of data."""
-    random = np.random.default_rng(0)
+    categories: Mapping[str, Mapping[str, int]],
+    sizes: Mapping[str, Size],
+    draw: Callable[[np.random.Generator, NDArray[Any], int], NDArray[Any]] = draw_scores,
+    ignored: int = 0,
+) -> tuple[Path, Path, list[Known]]:
+    """Write a data set in the layout of MVTec AD and a map for each image; return folders of maps and data, and images.
+
+    `ignored` pixels of each mask are 128.
+    """
+    random, known = np.random.default_rng(0), []
     for category, types in categories.items():
         for defect, number in [(defect, number) for defect, count in types.items() for number in range(count)]:
-            mask = np.zeros(size, dtype=np.uint8)
+            mask = np.zeros(sizes[category], dtype=np.uint8)
             if defect != "good":
                 mask[4 : 9 + number, 5:12] = 255
-            scores = random.normal(size=size) + (0.8 + 0.4 * number) * (mask > 0)
-            write_example(
-                folder, f"{category}/test/{defect}/{number:03}", scores.astype(np.float32), mask, suffix=suffix
-            )
-    return folder / "maps", folder / "data"
+                mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
+            scores, key = draw(random, mask == 255, number), f"{category}/test/{defect}/{number:03}"
+            write_example(folder, key, scores, mask)
+            known.append(Known(category, f"{key}.png", scores.astype(np.float32), mask))
+    return folder / "maps", folder / "data", known
+
+
+def write_set(folder: Path, categories: Mapping[str, Mapping[str, int]] = TWO, size: Size = SIZE) -> tuple[Path, Path]:
+    """Write a data set of one size; return the folders of maps and of data."""
+    return write_known(folder, categories, dict.fromkeys(categories, size))[:2]
+
+
+def make_data(
+    num_normal: int, num_anomalous: int, digits: int, seed: int = 0, size: Size = (14, 17)
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Maps and masks of images, the normal ones first, with an effect of each image, rounded to some digits."""
+    random = np.random.default_rng(seed)
+    maps, masks = [], []
+    for number in range(num_normal + num_anomalous):
+        mask = np.zeros(size, dtype=bool)
+        if number >= num_normal:
+            mask[2 : 4 + number % 7, 3:9] = mask[-1, -2:] = True
+        scores = random.normal(size=size) + 0.3 * random.normal() + mask * (1 + random.normal())
+        maps.append(scores.round(digits).astype(np.float32))
+        masks.append(mask)
+    return maps, masks
 
 
 def write_rows(folder: Path, maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], **columns: Any) -> Path:

@@ -1,7 +1,5 @@
 """The metrics beside AUPIMO in `aupimo evaluate` are those of their definitions, of pixels and of images."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import write_image, write_map, write_rows
+from data_sets import make_data, write_image, write_map, write_rows
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,17 +25,11 @@ ROUNDING = 1e-12
 Arrays = list[NDArray[Any]]
 
 
-def make_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
+def write_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
     """Write a table of images with maps and masks, among them ties and large offsets; return maps and masks."""
-    random = np.random.default_rng(0)
-    maps, masks = [], []
-    for number in range(num_normal + num_anomalous):
-        mask = np.zeros((14, 17), dtype=bool)
-        if number >= num_normal:
-            mask[2 : 4 + number, 3:9] = mask[-1, -2:] = True
-        maps.append((100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32))
-        masks.append(mask)
-    write_rows(folder, maps, masks, own=random.normal(size=len(maps)))
+    maps, masks = make_data(num_normal, num_anomalous, 1)
+    maps = [100 + scores for scores in maps]
+    write_rows(folder, maps, masks, own=np.random.default_rng(1).normal(size=len(maps)))
     return maps, masks
 
 
@@ -54,7 +46,7 @@ def evaluated(folder: Path, **settings: Any) -> Evaluation:
 
 def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
-    maps, masks = make_data(tmp_path)
+    maps, masks = write_data(tmp_path)
     head, *rows = (tmp_path / "table.csv").read_text().replace("own", "score").splitlines()
     own_scores = [float(row.split(",")[-1]) for row in rows]
     wanted = reference.all_metrics(maps, masks, image_scores=own_scores)
@@ -72,7 +64,7 @@ def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("num_normal", "num_anomalous"), [(0, 3), (4, 0)])
 def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num_anomalous: int) -> None:
     """What is undefined is NaN, with one text that names the metrics and the class that is missing."""
-    make_data(tmp_path, num_normal, num_anomalous)
+    write_data(tmp_path, num_normal, num_anomalous)
     (scores,) = evaluated(tmp_path, metrics=ALL).categories
     are_undefined = {name: math.isnan(scores.values()[name]) for name in ALL}
     assert are_undefined == {name: name.startswith("image_") or num_anomalous == 0 for name in ALL}
@@ -90,7 +82,7 @@ def resized(array: NDArray[Any], size: tuple[int, int], mode: str) -> NDArray[An
 @pytest.mark.parametrize(("size", "image_score", "share"), [(9, "top_10%", 0.1), ((11, 13), "mean", 1), (20, "max", 0)])
 def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, image_score: str, share: float) -> None:
     """Maps are resized bilinearly and masks to the nearest pixel; an image is scored by its highest pixels."""
-    maps, masks = make_data(tmp_path)
+    maps, masks = write_data(tmp_path)
     pair = (size, size) if isinstance(size, int) else size
     small = [resized(each, pair, "bilinear") for each in maps]
     small_masks = [resized(each, pair, "nearest") > 0 for each in masks]
@@ -110,7 +102,7 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
 
 def test_masks_that_vanish_in_one_size_are_bad_files(tmp_path: Path) -> None:
     """An image with a defect is not taken for a normal one, because its mask is small; nor one without a pixel left."""
-    make_data(tmp_path)
+    write_data(tmp_path)
     one_pixel = np.arange(14 * 17).reshape(14, 17) == 20
     Image.fromarray(one_pixel).save(tmp_path / "5.png")
     with pytest.raises(BadFilesError, match=r"no pixel of its mask .*5\.png is left at 3 x 3"):
@@ -136,7 +128,7 @@ def test_wrong_sizes_and_scores_of_images(tmp_path: Path) -> None:
 
 def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, printed: Any) -> None:
     """There is a line for each metric, below the table, in `summary.json` and on the page; a table may give scores."""
-    make_data(tmp_path)
+    write_data(tmp_path)
     arguments = ["--out", tmp_path / "out", "--table", tmp_path / "table.csv", "--metrics", *ALL]
     told = printed(f"{COMMAND} --size 9 --image-score top_2.5% --report", *arguments).splitlines()
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
@@ -153,7 +145,7 @@ def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, printed: Any
 
 def test_types_of_defects_have_every_metric(tmp_path: Path) -> None:
     """With `by="defect"` each type is scored with all normal images, as if the others were not there."""
-    maps, masks = make_data(tmp_path, 4, 5)
+    maps, masks = write_data(tmp_path, 4, 5)
     head, *rows = (tmp_path / "table.csv").read_text().splitlines()
     defects = ["good"] * 4 + ["a", "b", "a", "b", "b"]
     lines = [f"{head},defect", *(f"{row},{defect}" for row, defect in zip(rows, defects, strict=True))]
@@ -250,7 +242,7 @@ def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, conten
 @pytest.mark.parametrize(("num_bins", "intervals"), [(None, True), (2**10, False)])
 def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None, intervals: bool) -> None:
     """A metric that is asked for alone has the same value and interval as beside the others, exactly and in bins."""
-    make_data(tmp_path, 5, 5)
+    write_data(tmp_path, 5, 5)
     settings = {"num_bins": num_bins, "intervals": intervals}
     together = evaluated(tmp_path, metrics=ALL, **settings).categories[0]
     for name in ALL:
@@ -265,7 +257,7 @@ def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, printed: Any
 
     AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there.
     """
-    maps, masks = make_data(tmp_path)
+    maps, masks = write_data(tmp_path)
     wanted = reference.all_metrics(maps, masks, 0.05)
     arguments = ["--table", tmp_path / "table.csv", "--metrics", *ALL[::-1]]
     (exact,) = json.loads(printed(f"{COMMAND} --fpr-limit 0.05 --json", *arguments))["categories"]

@@ -1,7 +1,5 @@
 """What an evaluation prints and writes: named by image, for people and for programs, complete, and never in silence."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -16,7 +14,7 @@ import pandas as pd
 import pytest
 import reference
 import tifffile
-from data_sets import SIZE, TWO, strict_json, write_image, write_set
+from data_sets import SIZE, TWO, strict_json, write_image, write_known, write_set
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -323,25 +321,20 @@ def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
 
 def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     """Every metric and every number of an image is that of the pixels that are not ignored."""
-    maps, data = write_set(tmp_path, {"bottle": {"good": 3, "crack": 2}})
+    maps, data, known = write_known(tmp_path, {"bottle": {"good": 3, "crack": 2}}, {"bottle": SIZE})
     ignore_edges(data)
-    metrics = ("auroc", "aupr", "aupro")
+    by_path, cut, masks = {each.path: each for each in known}, [], []
+    metrics = ("auroc", "aupr", "aupro", "image_auroc")
     (scores,) = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=metrics, ignore_index=128).categories
-    cut, masks = [], []
     for image in scores.images:
-        anomaly_map = tifffile.imread(maps / image["path"].replace(".png", ".tiff"))
-        path = data / image["path"].replace("test", "ground_truth").replace(".", "_mask.")
-        mask = np.asarray(Image.open(path)) == 255 if image["is_anomalous"] else np.zeros(SIZE, dtype=bool)
         columns = slice(8 if image["is_anomalous"] else 0, None)
-        cut.append(anomaly_map[:, columns])
-        masks.append(mask[:, columns])
+        cut.append(by_path[image["path"]].scores[:, columns])
+        masks.append(by_path[image["path"]].mask[:, columns] == 255)
         found = [image[name] for name in ("num_pixels", "mask_pixels", "max_score")]
         assert found == [cut[-1].size, int(masks[-1].sum()), float(cut[-1].max())]
     assert scores.result.aupimos.tolist() == pytest.approx(reference.aupimo(cut, masks, BOUNDS), abs=1e-12, nan_ok=True)
-    pixels, targets = (np.concatenate([each.ravel() for each in images]) for images in (cut, masks))
-    regions = reference.aupro(cut, masks, 0.3)
-    expected = [reference.auroc(pixels, targets), reference.average_precision(pixels, targets), np.mean(regions)]
-    assert [scores.values()[name] for name in metrics] == pytest.approx(expected, abs=1e-12)
+    expected = reference.all_metrics(cut, masks)
+    assert [scores.values()[name] for name in metrics] == pytest.approx([expected[name] for name in metrics], abs=1e-12)
 
 
 def test_an_image_of_ignored_pixels_is_a_bad_file(tmp_path: Path) -> None:

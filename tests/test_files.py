@@ -1,7 +1,5 @@
 """A file is written whole or not at all, in a folder that is made, with the rights of the files beside it."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

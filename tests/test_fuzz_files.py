@@ -4,8 +4,6 @@ Small files of each kind are damaged at random, in their checksummed parts with 
 this goes on with other damage each time: `python tests/test_fuzz_files.py 100` for a hundred rounds.
 """
 
-from __future__ import annotations
-
 import collections
 import io
 import json

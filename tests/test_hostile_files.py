@@ -1,7 +1,5 @@
 """Files of other people that are made to mislead: no code in them is run, and no file beside them is opened."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Each data set is found in its published form, by name and by itself, and whatever is not clear is named."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Maps are read as the numbers that their files hold, from files, sets and folders; what is not clear is refused."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import logging

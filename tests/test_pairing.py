@@ -3,8 +3,6 @@
 Paths of random trees are matched as they were made, or refused.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A map and its mask are read as one pair: of one size, in agreement with each other and with the table or folder."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -1,7 +1,5 @@
 """Intervals and comparisons by resampled images are those of the metrics computed anew from the images of each draw."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import math
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import write_rows
+from data_sets import make_data, write_rows
 from numpy.typing import NDArray
 from safetensors.torch import safe_open, save_file
 from scipy import stats
@@ -36,20 +34,6 @@ IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
 ALL = (*PIXEL_METRICS, *IMAGE_METRICS)
 FPR_LIMIT = 0.3
 Arrays = list[NDArray[Any]]
-
-
-def make_data(num_each: int, digits: int, seed: int = 0, size: tuple[int, int] = (14, 17)) -> tuple[Arrays, Arrays]:
-    """Maps and masks of as many normal and anomalous images, with an effect of each image, rounded to some digits."""
-    random = np.random.default_rng(seed)
-    maps, masks = [], []
-    for number in range(2 * num_each):
-        mask = np.zeros(size, dtype=bool)
-        if number >= num_each:
-            mask[2 : 4 + number % 7, 3:9] = mask[-1, -2:] = True
-        scores = random.normal(size=size) + 0.3 * random.normal() + mask * (1 + random.normal())
-        maps.append(scores.round(digits).astype(np.float32))
-        masks.append(mask)
-    return maps, masks
 
 
 def metric_of(maps: Arrays, masks: Arrays, **settings: Any) -> AUPIMO:
@@ -103,7 +87,7 @@ def test_metrics_of_resamples_are_those_of_the_images_that_were_drawn(
     tmp_path: Path, digits: int, size: tuple[int, int]
 ) -> None:
     """With few distinct scores they are so to rounding; else they are near, and within bounds that are certain."""
-    maps, masks = make_data(5, digits, size=size)
+    maps, masks = make_data(5, 5, digits, size=size)
     counts = counts_of(tmp_path, maps, masks)
     draws = Draws(counts["aupimo"].units, 4, 1)
     expected = of_draws(maps, masks, draws)
@@ -123,7 +107,7 @@ SIZES = [("max", [(20, 24)] * 12), ("mean", [(20, 24), (7, 11), (30, 18)] * 4)]
 @pytest.mark.parametrize(("shared_fpr", "sizes"), SIZES)
 def test_interval_of_aupimo_is_that_of_images_drawn_anew(shared_fpr: Any, sizes: list[tuple[int, int]]) -> None:
     """Images of all sizes, and either shared FPR: the values of resamples are those of the metric on these images."""
-    parts = [make_data(1, 6, seed, size) for seed, size in enumerate(sizes)]
+    parts = [make_data(1, 1, 6, seed, size) for seed, size in enumerate(sizes)]
     maps = [maps[is_anomalous] for is_anomalous in (0, 1) for maps, _ in parts]
     masks = [masks[is_anomalous] for is_anomalous in (0, 1) for _, masks in parts]
     counts = metric_counts.counts_of_result(metric_of(maps, masks, shared_fpr=shared_fpr).result())
@@ -136,7 +120,7 @@ def test_interval_of_aupimo_is_that_of_images_drawn_anew(shared_fpr: Any, sizes:
 
 def test_an_interval_is_the_expanded_percentile_interval() -> None:
     """Its ends are quantiles of the resampled means at `Phi(sqrt(n / (n - 1)) t)`; one seed gives one interval."""
-    result = metric_of(*make_data(9, 6)).result()
+    result = metric_of(*make_data(9, 9, 6)).result()
     counts = metric_counts.counts_of_result(result)
     values = counts.resampled(Draws(counts.units, 500, 3)).numpy()
     tail = stats.norm.cdf(np.sqrt(9 / 8) * stats.t.ppf(0.05, 8))
@@ -149,7 +133,7 @@ def test_an_interval_is_the_expanded_percentile_interval() -> None:
 
 def test_normal_images_widen_the_interval() -> None:
     """Where thresholds vary, too, the interval is wider than that of scores for given thresholds."""
-    result = metric_of(*make_data(20, 6)).result()
+    result = metric_of(*make_data(20, 20, 6)).result()
     scores_only = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
     (low, high), (narrow_low, narrow_high) = map(bootstrap_interval, (result, scores_only))
     assert high - low > 1.05 * (narrow_high - narrow_low)
@@ -157,7 +141,7 @@ def test_normal_images_widen_the_interval() -> None:
 
 def test_groups_are_drawn_together() -> None:
     """Two photographs of each part are one draw: the interval is that of the parts, however often each is taken."""
-    maps, masks = make_data(10, 6)
+    maps, masks = make_data(10, 10, 6)
     once, twice = metric_of(maps, masks).result(), metric_of(maps * 2, masks * 2).result()
     parts = [f"part {index}" for index in range(20)]
     expected = bootstrap_interval(once)
@@ -170,7 +154,7 @@ def test_groups_are_drawn_together() -> None:
 
 def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
     """It is no low score: where the kept scores of some resamples do not reach the upper bound, an end is NaN."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     for index in range(5):
         maps[index] -= 100  # all false positives are of one image, which some resamples lack
     metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=100)
@@ -189,7 +173,7 @@ def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
 @pytest.mark.parametrize("chosen", [range(6, 12), range(2, 12), range(10)])
 def test_what_cannot_be_resampled_has_no_interval(chosen: range) -> None:
     """Of fewer than five images of a class nothing is known, and no model is better; of five it is."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     few = metric_of([maps[index] for index in chosen], [masks[index] for index in chosen]).result()
     assert all(map(math.isnan, bootstrap_interval(few)))
     if few.mean >= 0:
@@ -199,7 +183,7 @@ def test_what_cannot_be_resampled_has_no_interval(chosen: range) -> None:
 
 def test_a_difference_is_told_as_its_interval_tells_it() -> None:
     """The confidence exceeds 97.5 % just where the 95 % interval of the difference lies above 0."""
-    maps, masks = make_data(15, 6)
+    maps, masks = make_data(15, 15, 6)
     random, found = np.random.default_rng(0), []
     results = {"old": metric_of(maps, masks).result()}
     for gain in np.linspace(0, 1.2, 5):
@@ -220,7 +204,7 @@ def test_a_difference_is_told_as_its_interval_tells_it() -> None:
 
 def test_models_that_are_equal_are_not_told_apart() -> None:
     """Whatever the alternative, the confidence is 0, and the interval of the difference is 0."""
-    maps, masks = make_data(5, 6)
+    maps, masks = make_data(5, 5, 6)
     results = {name: metric_of(maps, masks).result() for name in "ab"}
     for alternative in ("greater", "less", "two-sided"):
         comparison = compare_models(results, "resampled", alternative)
@@ -230,7 +214,7 @@ def test_models_that_are_equal_are_not_told_apart() -> None:
 
 def test_the_order_of_images_does_not_matter() -> None:
     """Images of the second model are put in the order of the first, by their names."""
-    maps, masks = make_data(8, 6)
+    maps, masks = make_data(8, 8, 6)
     others, order = [each + np.float32(0.2) * each**2 for each in maps], np.random.default_rng(0).permutation(16)
     first, second, shuffled = (
         replace(
@@ -245,7 +229,7 @@ def test_the_order_of_images_does_not_matter() -> None:
 
 def test_results_that_know_scores_only_cannot_be_resampled() -> None:
     """The error names the model, and the tests that are possible."""
-    result = metric_of(*make_data(4, 6)).result()
+    result = metric_of(*make_data(4, 4, 6)).result()
     scores = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
     with pytest.raises(BadDataError, match="'official' holds per-image scores only"):
         compare_models({"ours": result, "official": scores}, "resampled")
@@ -260,7 +244,7 @@ def test_results_that_know_scores_only_cannot_be_resampled() -> None:
 
 def test_evaluate_prints_and_writes_intervals(tmp_path: Path, printed: Any) -> None:
     """Each metric has one that holds it, in the table, in the library and in the file, and a text says what it is."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     evaluation = evaluated(tmp_path / "in", maps, masks, metrics=ALL, intervals=True)
     (scores,) = evaluation.categories
     assert list(scores.intervals) == ["aupimo", *ALL]
@@ -292,7 +276,7 @@ def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
     """It is narrower than those of the categories, which vary by themselves; a category without a score has none."""
     data: list[tuple[Any, Any, str]] = []
     for category in "abc":
-        images = zip(*make_data(8, 6, seed=ord(category)), [category] * 16, strict=True)
+        images = zip(*make_data(8, 8, 6, seed=ord(category)), [category] * 16, strict=True)
         data += [image for image in images if category != "c" or image[1].any()]
     maps, masks, categories = zip(*data, strict=True)
     evaluation = evaluate(
@@ -308,7 +292,7 @@ def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
 
 def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
     """A column `group` reaches intervals and comparisons of every metric; an empty cell is a group of its own."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     groups = [f"part {index}" for index in range(12)]
     once = evaluated(tmp_path / "once", maps, masks, metrics=ALL, intervals=True)
     twice = evaluated(tmp_path / "twice", maps * 2, masks * 2, groups * 2, metrics=ALL, intervals=True)
@@ -336,7 +320,7 @@ def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the evaluations of a good model and a worse one."""
     folder = tmp_path_factory.mktemp("models")
-    maps, masks = make_data(10, 6)
+    maps, masks = make_data(10, 10, 6)
     random = np.random.default_rng(0)
     worse = [each + random.normal(size=each.shape).astype(np.float32) for each in maps]
     for name, scores in (("good", maps), ("worse", worse)):
@@ -346,7 +330,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_histogram_does_not_shift_an_interval_out_of_what_is_known(tmp_path: Path) -> None:
     """With coarse bins the value is far off, but counts of images know it better."""
-    maps, masks = make_data(8, 6)
+    maps, masks = make_data(8, 8, 6)
     exact, coarse = (
         evaluated(tmp_path, maps, masks, metrics=["aupr"], num_bins=number, intervals=True).categories[0]
         for number in (None, 64)
@@ -376,7 +360,7 @@ def test_models_are_compared_by_any_metric(models: Path, tmp_path: Path, printed
 def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> None:
     """The value of a model is the mean over its seeds, and models are ranked over the categories."""
     for category in ("bolt", "tile"):
-        maps, masks = make_data(6, 6, seed=ord(category[0]))
+        maps, masks = make_data(6, 6, 6, seed=ord(category[0]))
         for seed in (0, 1):
             noisy = [each + np.float32(0.1 * seed) * each**2 for each in maps]
             evaluation = evaluated(tmp_path / f"{category}{seed}", noisy, masks, metrics=["aupro"])
@@ -396,7 +380,7 @@ def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> 
 
 def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
     """A metric that was not computed, another protocol, other images or classes, and files that were changed."""
-    maps, masks = make_data(4, 6)
+    maps, masks = make_data(4, 4, 6)
     folders = {
         "full": evaluated(tmp_path / "1", maps, masks, metrics=ALL),
         "few": evaluated(tmp_path / "2", maps, masks, metrics=["auroc"]),
@@ -459,7 +443,7 @@ def test_a_broken_file_of_counts_is_an_error(models: Path, tmp_path: Path) -> No
 
 def test_counts_hold_what_metrics_need(tmp_path: Path) -> None:
     """Metrics of images alone need no counts of pixels."""
-    keep(evaluated(tmp_path, *make_data(2, 6), metrics=["image_auroc"]), tmp_path)
+    keep(evaluated(tmp_path, *make_data(2, 2, 6), metrics=["image_auroc"]), tmp_path)
     assert read_counts(tmp_path / "aupimo/counts.safetensors").pixels is None
 
 

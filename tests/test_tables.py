@@ -1,7 +1,5 @@
 """A table of images, masks and maps says all that an evaluation needs, and contradictions in it are named by line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,18 +1,16 @@
 """From maps to a decision: thresholds are chosen as promised, and what they do is counted over all pixels."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from data_sets import TWO, write_example, write_map, write_set
+from data_sets import TWO, Known, write_known, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,30 +31,14 @@ Found = tuple[Path, Path, Path]
 SIZES = {"bottle": (20, 24), "screw": (31, 17)}
 
 
-class Known(NamedTuple):
-    """An image of a data set, as it was written."""
-
-    category: str
-    path: str
-    scores: NDArray[np.float32]
-    mask: NDArray[np.uint8]
-
-
 def write_tied(folder: Path, dtype: str = "float32", *, ignored: int = 0) -> tuple[Path, Path, list[Known]]:
     """Write two categories of different sizes whose scores have many ties; `ignored` pixels of each mask are 128."""
-    random = np.random.default_rng(3)
-    known = []
-    for category, size in SIZES.items():
-        for defect, number in [(defect, number) for defect in ("good", "crack") for number in range(4)]:
-            path = f"{category}/test/{defect}/{number:03}"
-            mask = np.zeros(size, dtype=np.uint8)
-            if defect != "good":
-                mask[3 : 9 + number, 4:12] = 255
-                mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
-            scores = (random.integers(0, 30, size) + 8 * (mask == 255)) / (1 if "int" in dtype else 7)
-            write_example(folder, path, scores.astype(dtype), mask)
-            known.append(Known(category, f"{path}.png", scores.astype(dtype).astype(np.float32), mask))
-    return folder / "maps", folder / "data", known
+
+    def draw(random: np.random.Generator, is_defect: NDArray[Any], _: int) -> NDArray[Any]:
+        scores = random.integers(0, 30, is_defect.shape) + 8 * is_defect
+        return (scores / (1 if "int" in dtype else 7)).astype(dtype)
+
+    return write_known(folder, {name: {"good": 4, "crack": 4} for name in SIZES}, SIZES, draw, ignored)
 
 
 def normal_maps(maps: Path, folder: Path) -> Path:

@@ -8,8 +8,6 @@ the definition, `tests/reference.py`, by the test suite.
 A last table shows what else moves AUPIMO: other protocols on the same maps.
 """
 
-from __future__ import annotations
-
 import textwrap
 import warnings
 

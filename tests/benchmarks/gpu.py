@@ -5,8 +5,6 @@ is of 4 images or of 32 (CUDA only); scores are those of the function on the CPU
 against a copy of the same maps on the device, `maps.clone()`. A failed check gives exit code 1, a long time does not.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 import sys

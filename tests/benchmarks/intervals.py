@@ -11,8 +11,6 @@ of images of the world. Two models that are equal in law see the same defects wi
 prints what intervals cost, how often they hold, and how often tests call equal models different. It takes half an hour.
 """
 
-from __future__ import annotations
-
 import resource
 import time
 from collections import Counter

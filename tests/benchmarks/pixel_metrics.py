@@ -5,8 +5,6 @@ more with one hot pixel, a normal one with a score of 1000. What counts is the l
 highest resident memory beside the data, for each pixel.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 import warnings

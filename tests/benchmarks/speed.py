@@ -6,8 +6,6 @@ small updates. `--peers` times other implementations too, which takes minutes; t
 be so. `--growth` measures how time grows with the number of images and their size.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -4,8 +4,6 @@ Everything runs in turn in one process, on the same tensors, several times; medi
 together. AUPIMO and AUPRO are the most expensive metrics that share no state.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 import warnings

@@ -3,8 +3,6 @@
 Images come shuffled, as in a data loader that mixes the classes.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterator
 from typing import NamedTuple
