@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -65,6 +65,33 @@ def make_result(scores: Any) -> AUPIMOResult:
     return AUPIMOResult(torch.as_tensor(scores, dtype=torch.float64), BOUNDS, (0.0, 1.0))
 
 
+DRAWN: dict[str, Callable[..., Any]] = {
+    "curves": lambda s, **settings: plotting.plot_pimo_curves(s.curves, s.result, **settings),
+    "heat map": lambda s, **settings: plot_heatmap(s.maps[0], s.maps[0], s.result, **settings),
+    "distribution": lambda s, **settings: plot_distribution(s.result, **settings),
+    "ranks": lambda _, **settings: plot_ranks(_ranking(), **settings),
+    "confidence": lambda _, **settings: plot_confidence(_comparison(), **settings),
+}
+"""Each function that draws on an axis."""
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_pictures_have_a_figure_or_the_axis_that_is_given(
+    scored: Scored, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One figure is opened, or none if there is an axis; without matplotlib the error is the one of torchmetrics."""
+    figure, ax = DRAWN[kind](scored)
+    assert plt.get_fignums() == [figure.number]
+    assert ax in figure.axes
+    figure = plt.figure()
+    ax = figure.subfigures(1, 2)[0].subplots()
+    assert DRAWN[kind](scored, ax=ax) == (figure, ax)  # the figure to save, not the part that holds the axis
+    assert len(plt.get_fignums()) == 2
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        DRAWN[kind](scored)
+
+
 def _legend(ax: plt.Axes) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
@@ -76,9 +103,7 @@ def test_curves_show_range_images_mean_and_chance(scored: Scored) -> None:
     """
     _, _, result, curves = scored
     curves = curves._replace(shared_fpr=torch.cat([curves.shared_fpr[:-1], torch.zeros(1)]))
-    fig, ax = plotting.plot_pimo_curves(curves, result, images=[11, 4])
-    assert fig.axes == [ax]
-    assert plt.get_fignums() == [fig.number]
+    _, ax = plotting.plot_pimo_curves(curves, result, images=[11, 4])
     assert ax.get_xscale() == "log"
     range_label, *image_labels, mean_label, chance_label = _legend(ax)
     assert "FPR 0.001 to 0.1" in range_label
@@ -103,11 +128,9 @@ def test_curves_show_range_images_mean_and_chance(scored: Scored) -> None:
 def test_curves_without_scores(scored: Scored) -> None:
     """Without a result there is no range and no score, and five images from the worst to the best are drawn.
 
-    Curves may be of NumPy maps, and a given axis is used without a new figure.
+    Curves may be of NumPy maps.
     """
-    fig, ax = plt.subplots()
-    assert plotting.plot_pimo_curves(pimo(scored.maps.numpy(), scored.masks.numpy()), ax=ax) == (fig, ax)
-    assert plt.get_fignums() == [fig.number]
+    _, ax = plotting.plot_pimo_curves(pimo(scored.maps.numpy(), scored.masks.numpy()))
     assert len(ax.patches) == 0
     by_recall = scored.curves.per_image_tprs[3:].mean(1).argsort() + 3
     chosen = [int(by_recall[rank]) for rank in (0, 2, 4, 6, 8)]
@@ -149,7 +172,6 @@ def test_heatmap_shows_photograph_mask_and_pixel_scores(scored: Scored) -> None:
     (outline,) = ax.collections
     assert np.array_equal(outline.get_edgecolor()[0], to_rgba("deeppink"))
     assert len(fig.axes) == 2  # the picture and its colour bar
-    assert plt.get_fignums() == [fig.number]
 
 
 RANGES = [(0.2, 0.7, "float32", (0, 1)), (-2.0, 0.5, "float64", (-2.0, 0.5))]
@@ -279,8 +301,7 @@ def test_small_scores_are_told_from_chance() -> None:
 def test_distribution_shows_each_image_and_the_statistics(scored: Scored) -> None:
     """Each anomalous image is a point at its score; box, median and mean are those of the scores."""
     _, _, result, _ = scored
-    fig, ax = plot_distribution(result)
-    assert plt.get_fignums() == [fig.number]
+    _, ax = plot_distribution(result)
     scores = result.aupimos[3:].sort().values
     (points,) = ax.collections
     assert np.allclose(points.get_offsets()[:, 0], scores)
@@ -306,14 +327,11 @@ def test_distributions_of_models_stand_best_first(scored: Scored) -> None:
     result = scored.result
     models = {"undefined": make_result([torch.nan] * 3), "worse": make_result(result.aupimos / 2), "best": result}
     for sort, names in ((True, ["best", "worse", "undefined"]), (False, ["undefined", "worse", "best"])):
-        fig, ax = plt.subplots()
-        assert plot_distribution(models, ax=ax, sort=sort) == (fig, ax)
+        _, ax = plot_distribution(models, sort=sort)
         assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == names
         assert ax.yaxis_inverted()
     models = {"first": make_result([1 - 2**-53] * 3), "second": make_result([1.0] * 3)}  # equal but for rounding
-    fig = plt.figure()
-    ax = fig.subfigures(1, 2)[0].subplots()
-    assert plot_distribution(models, ax) == (fig, ax)  # the figure to save, not the part that holds the axis
+    _, ax = plot_distribution(models)
     assert [label.get_text().splitlines()[0] for label in ax.get_yticklabels()] == ["first", "second"]
 
 
@@ -329,8 +347,7 @@ def test_ranks_show_models_critical_difference_and_groups() -> None:
     ranking = _ranking()
     critical = ranking.critical_difference
     assert [set(group) for group in ranking.groups] == [{"a", "b"}, {"c", "d"}]
-    fig, ax = plot_ranks(ranking)
-    assert plt.get_fignums() == [fig.number]
+    _, ax = plot_ranks(ranking)
     assert ax.yaxis_inverted()
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [f"{name}  {ranking.average_ranks[name]:.2f}" for name in ranking.order]
@@ -353,13 +370,8 @@ def test_ranks_show_models_critical_difference_and_groups() -> None:
 
 def _comparison(alternative: str = "greater") -> statistics.ModelComparison:
     """Three models on 12 images, of which the best is clearly so."""
-    generator = torch.Generator().manual_seed(0)
-    scores = {
-        name: torch.rand(12, generator=generator) / 2 + better for name, better in (("a", 0), ("b", 0), ("c", 0.5))
-    }
-    return statistics.compare_models(
-        {name: make_result(each) for name, each in scores.items()}, alternative=alternative
-    )
+    scores = torch.rand(3, 12, generator=torch.Generator().manual_seed(0)) / 2 + torch.tensor([[0], [0], [0.5]])
+    return statistics.compare_models(dict(zip("abc", map(make_result, scores), strict=True)), alternative=alternative)
 
 
 def two_models(confidence: float, other: float = 0.0) -> statistics.ModelComparison:
@@ -375,8 +387,7 @@ def two_models(confidence: float, other: float = 0.0) -> statistics.ModelCompari
 def test_confidence_is_a_matrix_of_rows_against_columns(alternative: str, relation: str) -> None:
     """A cell holds the confidence of its row's model against its column's, best first, and the label says in what."""
     comparison = _comparison(alternative)
-    fig, ax = plot_confidence(comparison)
-    assert plt.get_fignums() == [fig.number]
+    _, ax = plot_confidence(comparison)
     for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
         assert tuple(label.get_text() for label in labels) == comparison.order
     cells = ax.images[0].get_array().filled(np.nan)
@@ -457,7 +468,7 @@ def test_titles_of_heatmaps_say_what_is_known(scored: Scored) -> None:
     """A normal image has its false positives; without an index there is the score of map and mask, or nothing."""
     maps, masks, result, _ = scored
     fig, ax = plt.subplots()
-    assert plot_heatmap(torch.rand(3, 32, 32), maps[0], result, masks[0], index=0, ax=ax) == (fig, ax)
+    plot_heatmap(torch.rand(3, 32, 32), maps[0], result, masks[0], index=0, ax=ax)
     share = (result.pixel_aupimo(maps[0]) > 0).float().mean()
     assert ax.get_title() == f"image 0 · normal\n{share:.2%} false positives"
     assert len(ax.collections) == 0
@@ -531,16 +542,3 @@ def test_what_cannot_be_drawn_is_named(reason: str, scored: Scored) -> None:
     with pytest.raises((ValueError, TypeError), match=re.escape(reason)):
         WRONG[reason](scored)
     assert plt.get_fignums() == []
-
-
-def test_missing_matplotlib_is_named(scored: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without matplotlib the error is the one of torchmetrics."""
-    maps, _, result, curves = scored
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for draw in (
-        lambda: plotting.plot_pimo_curves(curves, result),
-        lambda: plot_heatmaps(maps[:1], maps[:1], result),
-        lambda: plot_distribution(result),
-    ):
-        with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
-            draw()
