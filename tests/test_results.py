@@ -195,13 +195,10 @@ def test_every_member_comes_back(tmp_path: Path, name: str) -> None:
 
 def test_settings_are_in_the_protocol() -> None:
     """The line to quote holds what makes a score comparable."""
-    for name, (mode, shared_by) in {
-        "exact": ("exact", "mean"),
-        "sampled": ("3000 thresholds", "mean"),
-        "max": ("exact", "maximum"),
-    }.items():
-        settings = f"{mode}, shared FPR 0.01 to 0.1 ({shared_by} of per-image FPRs)"
-        assert make_awkward_results()[name].protocol == f"AUPIMO, {settings}, aupimo-torchmetrics {__version__}"
+    found = [make_awkward_results()[name].protocol for name in ("exact", "sampled", "max")]
+    modes = [("exact", "mean"), ("3000 thresholds", "mean"), ("exact", "maximum")]
+    settings = [f"{mode}, shared FPR 0.01 to 0.1 ({shared_by} of per-image FPRs)" for mode, shared_by in modes]
+    assert found == [f"AUPIMO, {each}, aupimo-torchmetrics {__version__}" for each in settings]
 
 
 def test_details_of_other_scores_are_ignored_with_a_warning(tmp_path: Path) -> None:
@@ -331,13 +328,9 @@ def test_details_that_do_not_fit_together_are_refused(tmp_path: Path, kind: str)
 
 
 def test_a_result_is_frozen() -> None:
-    """What a metric has cached cannot be changed by accident; a changed copy knows all that the original does."""
-    result = make_result()
+    """What a metric has cached cannot be changed by accident."""
     with pytest.raises(FrozenInstanceError):
-        result.paths = ["a"]  # type: ignore[misc]
-    named = replace(result, paths=list("abcdefgh"))
-    assert named.threshold_at(0.05) == result.threshold_at(0.05)
-    assert result.paths is None
+        make_result().paths = ["a"]  # type: ignore[misc]
 
 
 def test_warnings_are_those_that_were_warned_of() -> None:

@@ -109,15 +109,6 @@ def test_statistics_are_those_of_a_box_plot(scores: list[float]) -> None:
     assert actual == pytest.approx(expected, abs=ROUNDING)
 
 
-def test_one_image_stands_for_one_statistic_where_another_is_as_near() -> None:
-    """Of images with equal scores each statistic gets its own; an image alone stands for all."""
-    ties = per_image_statistics(make_result([0.5] * 6 + [math.nan]))
-    assert sorted(statistic.image for statistic in ties) == [0, 1, 2, 3, 4, 5]
-    alone = per_image_statistics(make_result([math.nan, 0.5]))
-    assert {statistic.image for statistic in alone} == {1}
-    assert len(alone) == 6
-
-
 def test_tolerance_bounds_how_far_an_image_may_be() -> None:
     """An image is chosen instead of the nearest only if it is at most as far from the value as the tolerance says."""
     result = make_result([0.0, 0.25, 0.5, 0.75, 1.0])  # mean and median are 0.5
@@ -212,11 +203,8 @@ AWKWARD = {
     "all one": [[1.0] * 60, [1.0] * 60],
     "equal but for rounding": [[0.1 + 0.2, 1.0, 0.5], [0.3, 1 - 2**-53, 0.5]],
     "one difference": [[0.5] * 20, [*[0.5] * 19, 1.0]],
-    "the same difference on each image": [[0.1, 0.2, 0.3, 0.7], [0.2, 0.3, 0.4, 0.8]],
     "nearly the same difference": [[0.1, 0.2, 0.3], [0.2, 0.3, 0.4 + 1e-11]],
     "differences that add up to 0": [[0.25, 0.75, 0.5], [0.75, 0.25, 0.5]],
-    "ties of a small sample": [[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.5]],
-    "ties of a middle sample": [[0.0, 0.5] * 10, [0.5, 0.0] * 9 + [1.0, 1.0]],
     "ties of a large sample": [[0.0, 0.5] * 40, [0.5, 0.0] * 39 + [1.0, 1.0]],
     "differences of 1e-300": [[0.0, 1e-300, 0.0], [1e-300, 0.0, 2e-300]],
     "one image far off": [[1e-9] * 9, [*[2e-9] * 8, 1.0]],
@@ -279,7 +267,15 @@ def test_many_differences_are_compared_as_scipy_would(num_images: int, num_level
 
 def test_confidences_are_rounded_down() -> None:
     """No confidence is written as more than it is: 1.000 stands for certainty alone."""
-    shown = {1.0: "1.000", 0.9999: "0.999", 0.0004: "0.000", 1 - 0.943: "0.057", 0.95: "0.950", 1 - 2**-19: "0.999"}
+    shown = {
+        1.0: "1.000",
+        0.9999: "0.999",
+        0.0004: "0.000",
+        1 - 0.943: "0.057",
+        0.95: "0.950",
+        0.29: "0.290",
+        1 - 2**-19: "0.999",
+    }
     unknown = dict.fromkeys("ab", math.nan)
     for value, text in shown.items():
         confidence = {("a", "b"): value, ("b", "a"): 0.0}
