@@ -15,6 +15,9 @@ from PIL import Image
 
 from aupimo_torchmetrics import AUPIMOResult
 
+BOUNDS = (1e-2, 1e-1)
+"""FPR bounds that few small images resolve."""
+COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
 SIZE = (20, 24)
 TWO = {"bottle": {"good": 3, "crack": 2, "hole": 2}, "screw": {"good": 3, "scratch": 2}}
 """Two categories, and how many images there are of each type of defect, or of `good`."""

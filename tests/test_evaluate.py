@@ -11,7 +11,7 @@ import pytest
 import reference
 import tifffile
 import torch
-from data_sets import SIZE, Known, write_image, write_known, write_map, write_set
+from data_sets import BOUNDS, COMMAND, SIZE, Known, strict_json, write_image, write_known, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,7 +19,6 @@ from aupimo_torchmetrics import AUPIMOResult, PIMOResult
 from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate, find_test_images
 from aupimo_torchmetrics.evaluate.data.table import write_table
 
-BOUNDS = (1e-2, 1e-1)
 FLOAT32 = 2e-6
 """Maps resized in float32 and in float64 differ by their rounding, which moves a curve's steps by as much."""
 TYPES = {"bottle": {"good": 3, "broken": 3, "dirt": 3}, "screw": {"good": 3, "scratch": 3}}
@@ -73,13 +72,11 @@ def copied(tmp_path: Path, data: Data) -> Data:
     return data._replace(root=root, tree=tree)
 
 
-COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
-
-
 def test_files_hold_the_defined_scores(tmp_path: Path, data: Data, printed: Any) -> None:
     """A tree of maps of half the masks' size scores as slow loops say, in all four metrics and in every file."""
     out, names = tmp_path / "out", ("auroc", "aupr", "aupro")
-    table = printed(COMMAND, data.tree, "--data", data.root, "--out", out, "--metrics", "aupimo", *names).splitlines()
+    command = f"{COMMAND} --num-thresholds None --metrics aupimo auroc aupr aupro --out"
+    table = printed(command, out, "--data", data.root, data.tree).splitlines()
     assert table[0].split() == ["category", "normal", "defect", "AUPIMO", "AUROC", "AUPR", "AUPRO"]
     rows = []
     for category, line in zip(TYPES, table[1:], strict=False):
@@ -134,11 +131,11 @@ def test_sampled_thresholds_and_the_category_alone(data: Data) -> None:
     assert any("5000 thresholds" in line for line in evaluation.summary().splitlines())
 
 
-def test_maps_that_must_have_the_size_of_their_masks(tmp_path: Path, data: Data) -> None:
-    """With `resize=False` a map of another size is a bad file, and one of the right size is taken as it is."""
-    message = r"the map is \(12, 15\), its mask \(24, 30\); without `resize=False` it would be resized"
-    with pytest.raises(BadFilesError, match=message):
-        evaluate(data.tree, data.root, fpr_bounds=BOUNDS, resize=False)
+def test_maps_that_must_have_the_size_of_their_masks(tmp_path: Path, data: Data, aupimo: Any) -> None:
+    """With `resize=False` or `--no-resize` only maps of the right size are taken, as they are."""
+    code, _, err = aupimo(f"{COMMAND} --no-resize", data.tree, "--data", data.root)
+    message = "the map is (12, 15), its mask (24, 30); without `--no-resize` it would be resized"
+    assert (code, message in err) == (1, True)
     for each in data.known:
         write_map((tmp_path / each.path).with_suffix(".tiff"), np.kron(each.scores, TWICE))
     for scores in evaluate(tmp_path, data.root, fpr_bounds=BOUNDS, resize=False).categories:
@@ -248,37 +245,22 @@ def test_errors_are_one_line_and_the_code_of_the_table(
     assert message in line
 
 
-def test_errors_of_the_library_name_its_parameters(data: Data) -> None:
-    """Who calls `evaluate` reads of `maps`, `data` and `device`, and never of options."""
-    wrong: dict[str, dict[str, Any]] = {
-        "`maps` to be a file `asmaps.pt` or a folder of maps": {"maps": data.root / "nowhere"},
-        "`data` to be a folder, but there is no folder": {"data": data.root / "nowhere"},
-        "`device` to be a device of this machine, but got 'tpu9'": {"device": "tpu9"},
-        "exactly one of `data` and `table`, but got neither": {"data": None},
-        "`layout` to be 'auto'": {"layout": "mvtek"},
-    }
-    for message, settings in wrong.items():
-        with pytest.raises(ValueError, match=f"^Expected {message}"):
-            evaluate(**{"maps": data.tree, "data": data.root, **settings})
-
-
-def test_advice_can_be_followed_to_the_letter(copied: Data, aupimo: Any) -> None:
-    """What an error advises is an option of the command, and helps."""
-    given = (copied.tree, "--data", copied.root)
-    code, _, err = aupimo(f"{COMMAND} --no-resize", *given)
-    assert (code, "`--no-resize`" in err) == (1, True)
-    assert aupimo(f"{COMMAND} --num-thresholds None", *given)[0] == 0
-
-
 @pytest.mark.parametrize("categories", [("screw",), ("bottle", "screw")])
 def test_no_score_at_all_is_code_1(tmp_path: Path, copied: Data, aupimo: Any, categories: tuple[str, ...]) -> None:
-    """A category without normal images is NaN, with the reason and without pictures; if all are, the code is 1."""
+    """A category without normal images is NaN, with the reason and without pictures; if all are, the code is 1.
+
+    In JSON, of which there is nothing else on standard output, it is null.
+    """
     for folder in [root / category / "test/good" for category in categories for root in (copied.root, copied.tree)]:
         shutil.rmtree(folder)
     is_undefined = len(categories) == 2
-    code, told, error = aupimo(f"{COMMAND} --heatmaps --out", tmp_path / "out", copied.tree, "--data", copied.root)
+    command = f"{COMMAND} --heatmaps --json --out"
+    code, told, error = aupimo(command, tmp_path / "out", copied.tree, "--data", copied.root)
     assert code == int(is_undefined)
-    assert f"{categories[0]}: AUPIMO is undefined (NaN): none of the" in told
+    summary = strict_json(told)
+    assert (summary["mean"]["aupimo"] is None) == is_undefined
+    (text,) = (each["text"] for each in summary["warnings"] if each["category"] == categories[0])
+    assert text.startswith("AUPIMO is undefined (NaN): none of the")
     assert AUPIMOResult.load(tmp_path / "out/screw/aupimo/aupimos.json").aupimos.isnan().all()
     pictures = {path.relative_to(tmp_path / "out/bottle/aupimo").stem for path in (tmp_path / "out").rglob("*.png")}
     assert pictures == (set() if is_undefined else {"distribution", "curves", "heatmaps"})

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import make_data, write_image, write_map, write_rows
+from data_sets import BOUNDS, COMMAND, make_data, write_image, write_map, write_rows
 from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate
 
-BOUNDS = (1e-2, 1e-1)
-COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
 ALL = ("auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max")
 ROUNDING = 1e-12
 """The same numbers are added up in another order."""

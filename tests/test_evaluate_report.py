@@ -14,15 +14,13 @@ import pandas as pd
 import pytest
 import reference
 import tifffile
-from data_sets import SIZE, TWO, strict_json, write_image, write_known, write_set
+from data_sets import BOUNDS, COMMAND, SIZE, TWO, strict_json, write_image, write_known, write_set
 from matplotlib.figure import Figure
 from PIL import Image
 
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.evaluate import BadFile, BadFilesError, evaluate, find_test_images
 
-BOUNDS = (1e-2, 1e-1)
-COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
 ONE = {"bottle": TWO["bottle"]}
 
 blank = pytest.mark.usefixtures("blank_pictures")
@@ -86,15 +84,6 @@ def test_summary_for_programs_is_complete_and_strict_json(tmp_path: Path, printe
     assert (summary["settings"]["fpr_bounds"], summary["settings"]["data"]) == (list(BOUNDS), str(data))
     assert {"python", "torch", "aupimo_torchmetrics"} <= set(summary["versions"])
     assert summary["protocol"].startswith("AUPIMO, exact")
-
-
-def test_without_a_score_there_is_json_all_the_same(tmp_path: Path, aupimo: Any) -> None:
-    """An undefined score is null, standard output holds nothing but JSON, and the code is 1."""
-    maps, data = write_set(tmp_path, {"bottle": {"crack": 4}})
-    code, told, error = aupimo(f"{COMMAND} --json", maps, "--data", data)
-    summary = strict_json(told)
-    assert (summary["mean"], summary["categories"][0]["num_anomalous"]) == ({"aupimo": None}, 4)
-    assert (code, "no score came out" in error) == (1, True)
 
 
 def test_a_folder_that_cannot_be_is_told_before_reading(tmp_path: Path, aupimo: Any) -> None:

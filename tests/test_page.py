@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_sets import Known, write_image, write_known, write_map
+from data_sets import BOUNDS, Known, write_image, write_known, write_map
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
@@ -25,7 +25,6 @@ from aupimo_torchmetrics.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
-BOUNDS = (1e-2, 1e-1)
 SIZES = {"bottle": (40, 60), "screw": (64, 48)}
 COUNTS = {"good": 4, "crack": 6, "hole": 3}
 HOSTILE = "<script>document.title='run'<&\"'.png"

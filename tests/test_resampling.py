@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import make_data, write_rows
+from data_sets import BOUNDS, make_data, write_rows
 from numpy.typing import NDArray
 from safetensors.torch import safe_open, save_file
 from scipy import stats
@@ -28,7 +28,6 @@ from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.evaluate import evaluate
 from aupimo_torchmetrics.statistics import bootstrap_interval, compare_models
 
-BOUNDS = (1e-2, 1e-1)
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
 ALL = (*PIXEL_METRICS, *IMAGE_METRICS)

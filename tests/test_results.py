@@ -480,6 +480,9 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "bounds": (changed(fpr_lower_bound=0.1), "0 < lower < upper <= 1"),
     "thresholds": (changed(thresh_lower_bound=3.0), "`thresh_lower_bound` 3 is above `thresh_upper_bound` 2"),
     "shared FPR": (changed(shared_fpr_metric="a"), "`shared_fpr_metric` is 'a', not mean-per-image-fpr or max"),
+    "scores that are no list": (changed(aupimos={"a": 5}), ""),
+    "a number that is none": (changed(num_threshs={"a": 5}), ""),
+    "nested without end": (b"[" * 100_000, ""),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_sets import TWO, Known, write_known, write_map, write_set
+from data_sets import BOUNDS, COMMAND, TWO, Known, write_known, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,8 +24,6 @@ from aupimo_torchmetrics.evaluate import (
     evaluate,
 )
 
-BOUNDS = (1e-2, 1e-1)
-COMMAND = "evaluate --fpr-bounds 1e-2 1e-1"
 Found = tuple[Path, Path, Path]
 SIZES = {"bottle": (20, 24), "screw": (31, 17)}
 
