@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -70,28 +71,24 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "t.csv"
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
-        (ImportError("torch 2.6"), "torch 2.6"),
-        (MemoryError(), "MemoryError"),
-        (RuntimeError("CUDA out of memory.\nTried"), "CUDA out of memory."),
-        (KeyboardInterrupt(), "stopped"),
-        (ValueError("too many values to unpack"), None),
-        (KeyError("bottle"), None),
-        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None),
-    ],
-)
+TROUBLES = [
+    (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    (ImportError("torch 2.6"), "torch 2.6"),
+    (MemoryError(), "MemoryError"),
+    (RuntimeError("CUDA out of memory.\nTried"), "CUDA out of memory."),
+    (KeyboardInterrupt(), "stopped"),
+    (ValueError("too many values to unpack"), None),
+    (KeyError("bottle"), None),
+    (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "line"), TROUBLES)
 def test_a_bug_is_a_traceback_and_trouble_of_the_machine_is_not(
     error: BaseException, line: str | None, table: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Any
 ) -> None:
     """What is lacking on the machine is one line and code 1; any other error inside is not said to be the command."""
-
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(AUPIMO, "update", fail)
+    monkeypatch.setattr(AUPIMO, "update", Mock(side_effect=error))
     if line is None:
         with pytest.raises(type(error)) as raised:
             aupimo(f"evaluate --table {table}")
@@ -157,16 +154,16 @@ def test_closed_streams_are_no_crash(table: Path, closed: str) -> None:
     assert ("category" in done.stdout) == (closed == "2>&-")
 
 
-@pytest.mark.parametrize(
-    ("command", "hidden", "message"),
-    [
-        ("demo", "skimage", "`scikit-image` .*[demo]"),
-        ("evaluate --help", "PIL", "`pillow` .*[evaluate]"),
-        ("compare a b", "scipy", "`scipy` .*[stats,plot]"),
-        ("compare a b --out .", "matplotlib", "`matplotlib` .*[stats,plot]"),
-        ("compare a b --out . --report", "jinja2", "`jinja2` .*[evaluate]"),
-    ],
-)
+LACKING = [
+    ("demo", "skimage", "`scikit-image` .*[demo]"),
+    ("evaluate --help", "PIL", "`pillow` .*[evaluate]"),
+    ("compare a b", "scipy", "`scipy` .*[stats,plot]"),
+    ("compare a b --out .", "matplotlib", "`matplotlib` .*[stats,plot]"),
+    ("compare a b --out . --report", "jinja2", "`jinja2` .*[evaluate]"),
+]
+
+
+@pytest.mark.parametrize(("command", "hidden", "message"), LACKING)
 def test_missing_packages_are_one_line_and_code_1(
     command: str, hidden: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Any
 ) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import skimage.data
@@ -218,14 +219,14 @@ def test_saved_maps_score_what_the_demo_says(report: DemoReport, tmp_path: Path,
     assert aupimo(f"threshold {report.out / 'normal_maps'} --fpr 1e-3")[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--epochs 0", "Expected `--epochs` to be at least 1, but got 0"),
-        ("--seed -1", "Expected `--seed` to be from 0 to 9223372036854775807, but got -1"),
-        ("--epochs 1 --out file/below", ""),
-    ],
-)
+NOT_DONE = [
+    ("--epochs 0", "Expected `--epochs` to be at least 1, but got 0"),
+    ("--seed -1", "Expected `--seed` to be from 0 to 9223372036854775807, but got -1"),
+    ("--epochs 1 --out file/below", ""),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), NOT_DONE)
 def test_what_the_demo_cannot_do_is_said_first(
     tmp_path: Path, options: str, message: str, monkeypatch: pytest.MonkeyPatch, aupimo: Any
 ) -> None:
@@ -255,11 +256,7 @@ def test_the_demo_from_the_shell(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_interrupted_demo_says_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupimo: Any) -> None:
     """Ctrl-C while the demo writes is one line that says where finished files are, and exit code 1."""
-
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tifffile, "imwrite", stop)
+    monkeypatch.setattr(tifffile, "imwrite", Mock(side_effect=KeyboardInterrupt))
     code, _, err = aupimo(f"demo --epochs 1 --out {tmp_path}")
     assert code == 1
     assert (tmp_path / "aupimos.json").is_file()

@@ -212,17 +212,17 @@ def test_au_spro_is_that_of_slow_loops(tmp_path: Path, printed: Any) -> None:
     assert [name for name in category if name in {"aupro", "au_spro"}] == ["aupro", "au_spro"]
 
 
-@pytest.mark.parametrize(
-    ("content", "fault"),
-    [
-        (None, "no defects_config.json in a folder above it"),
-        ("{}", r"no value|does not know"),
-        ("[1]", "is no list of pixel_value"),
-        (json.dumps(CONFIG[:2]), "the value 253, which defects_config.json does not know"),
-        (json.dumps([{**each, "saturation_threshold": 0} for each in CONFIG]), "not above 0"),
-        (json.dumps([{**each, "relative_saturation": True} for each in CONFIG]), "a share above 1"),
-    ],
-)
+NO_AREAS = [
+    (None, "no defects_config.json in a folder above it"),
+    ("{}", r"no value|does not know"),
+    ("[1]", "is no list of pixel_value"),
+    (json.dumps(CONFIG[:2]), "the value 253, which defects_config.json does not know"),
+    (json.dumps([{**each, "saturation_threshold": 0} for each in CONFIG]), "not above 0"),
+    (json.dumps([{**each, "relative_saturation": True} for each in CONFIG]), "a share above 1"),
+]
+
+
+@pytest.mark.parametrize(("content", "fault"), NO_AREAS)
 def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, content: str | None, fault: str) -> None:
     """A mask without its saturation area is a bad file, and `size` does not go with areas in pixels."""
     maps, data, _ = write_loco(tmp_path)

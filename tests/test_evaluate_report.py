@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -254,11 +255,7 @@ def test_ctrl_c_while_writing_says_what_was_written(
     tmp_path: Path, aupimo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written before is counted and complete, and nothing else is there."""
-
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Figure, "savefig", stop)
+    monkeypatch.setattr(Figure, "savefig", Mock(side_effect=KeyboardInterrupt))
     maps, data = write_set(tmp_path)
     code, _, err = aupimo(COMMAND, maps, "--data", data, "--out", tmp_path / "out")
     written = names_of(tmp_path / "out")

@@ -148,21 +148,19 @@ def assert_same_result(actual: AUPIMOResult, expected: AUPIMOResult) -> None:
     for name in ("fpr_bounds", "num_thresholds", "num_points", "shared_fpr", "paths", "version", "warnings"):
         assert getattr(actual, name) == getattr(expected, name), name
     lower, upper = actual.fpr_bounds
-    fprs = (lower / 10, (lower + upper) / 2, upper)
+    asked: list[dict[str, float]] = [{"fpr": fpr} for fpr in (lower / 10, (lower + upper) / 2, upper)]
+    asked.append({"threshold": 5.0})
+    points, expected_points = ([each.operating_point(**one) for one in asked] for each in (actual, expected))
+    assert [point.warnings for point in points] == [point.warnings for point in expected_points]
+    assert_same([tuple(point)[:-1] for point in points], [tuple(point)[:-1] for point in expected_points])
     for ask in (str, repr, lambda result: (result.protocol, result.chance)):
         assert ask(actual) == ask(expected)
     for ask in (
         lambda result: result.pixel_aupimo(torch.linspace(-3, 5, 1000)),
         lambda result: tuple(result.curves()),
-        lambda result: tuple(result.threshold_at(fpr) for fpr in fprs),
+        lambda result: [result.threshold_at(one["fpr"]) for one in asked[:-1]],
     ):
         assert_same(ask(actual), ask(expected))
-    for asked in (*({"fpr": fpr} for fpr in fprs), {"threshold": 5.0}):
-        (*numbers, warnings), (*expected_numbers, expected_warnings) = (
-            each.operating_point(**asked) for each in (actual, expected)
-        )
-        assert_same(numbers, expected_numbers)
-        assert warnings == expected_warnings
 
 
 @pytest.mark.parametrize("name", make_awkward_results())
