@@ -108,6 +108,17 @@ def write_set(folder: Path, categories: Mapping[str, Mapping[str, int]] = TWO, s
     return write_known(folder, categories, dict.fromkeys(categories, size))[:2]
 
 
+def normal_scores(known: list[Known], category: str) -> NDArray[np.float32]:
+    """Maps (N, H, W) of the normal images of a category."""
+    return np.stack([each.scores for each in known if each.path.startswith(f"{category}/test/good")])
+
+
+def lowest_scores(normal: NDArray[np.float32], fprs: list[float]) -> list[float]:
+    """The lowest normal score that at most each share of the normal pixels reach."""
+    shares = {float(score): float((normal >= score).mean()) for score in normal.ravel()}
+    return [min(score for score, share in shares.items() if share <= fpr) for fpr in fprs]
+
+
 def make_data(
     num_normal: int, num_anomalous: int, digits: int, seed: int = 0, size: Size = (14, 17)
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_sets import BOUNDS, Known, write_image, write_known, write_map
+from data_sets import BOUNDS, Known, lowest_scores, normal_scores, write_image, write_known, write_map
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
@@ -114,13 +114,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lowest_scores(known: list[Known], category: str, fprs: list[float]) -> list[float]:
-    """The lowest normal score of a category that at most each share of its normal pixels reach."""
-    normal = np.stack([each.scores for each in known if each.path.startswith(f"{category}/test/good")])
-    shares = {float(score): float((normal >= score).mean()) for score in normal.ravel()}
-    return [min(score for score, share in shares.items() if share <= fpr) for fpr in fprs]
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
     """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel.
@@ -139,7 +132,7 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
     assert (fprs[0], fprs[-1], len(fprs)) == (1, BOUNDS[0], NUM_STEPS)
     for part in (fprs[: at_upper + 1], fprs[at_upper:]):
         assert np.diff(np.log(part)) == pytest.approx(np.log(part[-1] / part[0]) / (len(part) - 1))
-    thresholds = {each: sorted([*lowest_scores(known, each, fprs), chosen]) for each in SIZES}
+    thresholds = {each: sorted([*lowest_scores(normal_scores(known, each), fprs), chosen]) for each in SIZES}
     by_path = {each.path: each for each in known}
     highest = {image["path"]: image["max_score"] for each in evaluation.categories for image in each.images}
     assert 18 < len(page.cards()) <= 26

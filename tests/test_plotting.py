@@ -496,9 +496,7 @@ WRONG: dict[str, Any] = {
     "`results` to hold images, but got a result of none.": lambda _: plot_distribution(make_result([])),
     "a result of none of 'b'": lambda s: plot_distribution({"a": s.result, "b": make_result([])}),
     "`results` to be a result or a mapping": lambda s: plot_distribution([s.result]),
-    "`curves` to hold the TPRs (N, K) of images, but got shape (0,": lambda s: plotting.plot_pimo_curves(
-        curves_of(s, 12)
-    ),
+    "`curves` to hold the TPRs (N, K) of images, but got": lambda s: plotting.plot_pimo_curves(curves_of(s, 12)),
     "but got 11 and 12 images": lambda s: plotting.plot_pimo_curves(curves_of(s, 1), s.result),
     "an anomalous image among 12, but got none": lambda s: plotting.plot_pimo_curves(s.curves, s.result, []),
     "among 12, but got 0": lambda s: plotting.plot_pimo_curves(s.curves, s.result, images=[4, 0]),

@@ -10,19 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_sets import BOUNDS, COMMAND, TWO, Known, write_known, write_map, write_set
+from data_sets import BOUNDS, COMMAND, TWO, Known, lowest_scores, normal_scores, write_known, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics.evaluate import (
-    BadDataError,
-    BadFilesError,
-    Evaluation,
-    Thresholds,
-    apply_thresholds,
-    choose_thresholds,
-    evaluate,
-)
+from aupimo_torchmetrics.evaluate import BadDataError, Thresholds, apply_thresholds, choose_thresholds, evaluate
 
 Found = tuple[Path, Path, Path]
 SIZES = {"bottle": (20, 24), "screw": (31, 17)}
@@ -82,14 +74,11 @@ def test_threshold_of_an_fpr_is_that_of_a_loop(tmp_path: Path, dtype: str) -> No
     of_data = choose_thresholds(maps, fpr=0.2, data=data)
     assert alone.values == of_data.values
     for category in SIZES:
-        scores = np.concatenate(
-            [each.scores.ravel() for each in known if each.path.startswith(f"{category}/test/good")]
-        )
-        shares = {score: (scores >= score).mean() for score in scores}
-        assert alone.of(category) == min(score for score, share in shares.items() if share <= 0.2)
+        threshold, normal = alone.of(category), normal_scores(known, category)
+        assert [threshold] == lowest_scores(normal, [0.2])
         (chosen,) = (each for each in alone.chosen if each.category == category)
         assert chosen.num_images == 4
-        assert chosen.point.shared_fpr == pytest.approx(shares[np.float32(alone.of(category))], abs=1e-12)
+        assert chosen.point.shared_fpr == pytest.approx((normal >= np.float32(threshold)).mean(), abs=1e-12)
 
 
 def test_threshold_of_alarms_is_that_of_a_sorted_list(tmp_path: Path) -> None:
@@ -338,7 +327,7 @@ def test_masks_stay_in_their_folder_and_are_one_for_each_image(tmp_path: Path) -
 
 def test_no_masks_without_a_threshold(found: Found, tmp_path: Path) -> None:
     """Binary masks are of a threshold."""
-    evaluation: Evaluation = evaluate(*found[:2], fpr_bounds=BOUNDS)
+    evaluation = evaluate(*found[:2], fpr_bounds=BOUNDS)
     with pytest.raises(ValueError, match="Expected a `threshold`"):
         evaluation.write_masks(tmp_path)
     assert all(scores.at_threshold() == {} for scores in evaluation.categories)
@@ -400,7 +389,7 @@ def test_all_bad_maps_are_named_and_nothing_is_written(found: Found, tmp_path: P
         lambda: choose_thresholds(tmp_path / "maps", fpr=0.1),
         lambda: apply_thresholds(tmp_path / "maps", 0.5, tmp_path / "out"),
     ):
-        with pytest.raises(BadFilesError) as caught:
+        with pytest.raises(BadDataError) as caught:
             call()
         assert [bad_file.path for bad_file in caught.value.bad_files] == ["bottle/000.tiff", "screw/001.tiff"]
     assert not (tmp_path / "out").exists()
