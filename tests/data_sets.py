@@ -137,7 +137,7 @@ def make_data(
 
 def write_rows(folder: Path, maps: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], **columns: Any) -> Path:
     """Write images as rows of a table, with maps, masks of those that are not empty, and other columns."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     numbers = range(len(maps))
     for number, scores, mask in zip(numbers, maps, masks, strict=True):
         write_map(folder / f"{number}.tiff", scores)

@@ -10,6 +10,7 @@ import pytest
 import reference
 import torch
 from data_sets import BOUNDS, COMMAND, make_data, write_image, write_map, write_rows
+from helpers import updated
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -86,9 +87,8 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
     assert {name: of_category.values()[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     by_path = {image["path"]: image["image_score"] for image in of_category.images}
     assert [by_path[f"{index}.jpg"] for index in range(len(maps))] == pytest.approx(scores, abs=ROUNDING)
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(torch.from_numpy(np.stack(small)), torch.from_numpy(np.stack(small_masks)))
-    assert of_category.result.mean == float(metric.result().mean)
+    batch = torch.from_numpy(np.stack(small)), torch.from_numpy(np.stack(small_masks))
+    assert of_category.result.mean == updated(AUPIMO(fpr_bounds=BOUNDS), [batch]).result().mean
     assert f"maps (bilinear) and masks (nearest) at {pair[0]} x {pair[1]}" in evaluation.protocols["auroc"]
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, find_test_images, open_maps
+from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, evaluate, find_test_images, open_maps
 from aupimo_torchmetrics.evaluate.data.table import open_table, write_table
 
 ROW = {"category": "audiojack", "anomaly_class": "OK", "mask_path": None}
@@ -356,7 +356,7 @@ def test_more_folders_of_normal_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`normal_folder` .* there is no 'pas' among Pass, broken, good"):
         find_test_images(root, normal_folder=["good", "pas"])
     with pytest.raises(ValueError, match=r"^Expected `layout` to be 'auto'"):
-        find_test_images(root, "mvtek")
+        evaluate(root, root, "mvtek")
 
 
 GOOD_AND_A = "x/test/good/0.png x/test/a/0.png x/ground_truth/a/0.png"

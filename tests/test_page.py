@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_sets import BOUNDS, Known, lowest_scores, normal_scores, write_image, write_known, write_map
+from data_sets import BOUNDS, Known, lowest_scores, normal_scores, write_example, write_image, write_known
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
@@ -179,13 +179,11 @@ def test_counts_are_those_of_the_result(tmp_path: Path) -> None:
 def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any]) -> tuple[Path, Path]:
     """Write the map of a normal and of an anomalous image, whose first hundredth is a defect, and busy photographs."""
     random = np.random.default_rng(0)
-    for name, scores in (("good/000", normal), ("crack/000", anomalous)):
+    for key, scores in (("tile/test/good/000", normal), ("tile/test/crack/000", anomalous)):
         mask = np.zeros(scores.shape, dtype=np.uint8)
-        mask.reshape(-1)[: mask.size // 100] = 255
-        write_map(folder / f"maps/tile/test/{name}.tiff", scores.astype(np.float32))
-        write_image(folder / f"data/tile/test/{name}.png", random.integers(0, 255, scores.shape, dtype=np.uint8))
-        if name.startswith("crack"):
-            write_image(folder / f"data/tile/ground_truth/{name}.png", mask)
+        mask.reshape(-1)[: mask.size // 100] = 255 * ("crack" in key)
+        write_example(folder, key, scores.astype(np.float32), mask)
+        write_image(folder / f"data/{key}.png", random.integers(0, 255, scores.shape, dtype=np.uint8))
     return folder / "maps", folder / "data"
 
 

@@ -16,6 +16,7 @@ mpl.use("Agg")
 import numpy as np
 import pytest
 import torch
+from helpers import make_batch, updated
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 
@@ -138,8 +139,7 @@ def test_curves_without_scores(scored: Scored) -> None:
 
 def test_curves_around_the_bounds_are_those_of_the_metric(scored: Scored) -> None:
     """The axis ends where the curves of `AUPIMO.curves` end."""
-    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=300)
-    metric.update(scored.maps, scored.masks)
+    metric = updated(AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=300), [(scored.maps, scored.masks)])
     curves = metric.curves()
     _, ax = plotting.plot_pimo_curves(curves, metric.result())
     assert ax.get_xlim() == pytest.approx((float(curves.shared_fpr.min()), float(curves.shared_fpr.max())))
@@ -188,7 +188,7 @@ def test_photographs_of_any_range_are_drawn(scored: Scored, low: float, high: fl
         assert np.allclose(ax.images[0].get_array(), array.astype(np.float32))
 
 
-def test_heatmaps_of_several_images(scored: Scored) -> None:
+def test_heatmaps_of_several_images(scored: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs stand above heat maps, with captions and scores, and images may differ in size."""
     maps, masks, result, _ = scored
     images = [torch.rand(32, 32), torch.rand(3, 20, 30)]
@@ -199,6 +199,9 @@ def test_heatmaps_of_several_images(scored: Scored) -> None:
     assert axes[1, 0].get_title() == f"AUPIMO {result.aupimos[9]:.2f}"
     assert len(fig.axes) == 5  # with one colour bar
     assert axes[0, 1].images[0].get_array().shape == (20, 30)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="Plot function expects `matplotlib` to be installed"):
+        plot_heatmaps(images, both[0], result)
 
 
 @pytest.mark.parametrize(
@@ -240,10 +243,7 @@ def test_titles_of_heatmaps_stand_apart(
     num_images: int, path: str, captions: bool, size: tuple | None, shape: tuple
 ) -> None:
     """No title runs over another one, a picture or the colour bar, or out of the figure."""
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(13, *shape, dtype=torch.bool)
-    masks[1:, 3:8, 3:8] = True
-    maps = torch.randn(masks.shape, generator=generator) + 2 * masks
+    maps, masks = make_batch("N" + "A" * 12, 0, shape)
     result = result_of(maps, masks, [path.format(index) for index in range(13)])
     chosen = list(range(num_images))  # the first is normal: its title has a second line
     figure = None if size is None else plt.figure(figsize=size, layout="constrained")
@@ -289,9 +289,7 @@ def test_small_scores_are_told_from_chance() -> None:
     (label,) = plot_distribution(result)[1].get_yticklabels()
     assert f"mean 3.0e-05 (chance {result.chance:.1e})" in label.get_text()
     assert "quartiles 1.5e-05 3.0e-05 4.5e-05" in label.get_text()
-    maps = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
-    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
-    masks[1, :8] = True
+    maps, masks = make_batch("NA", 0, (64, 64))
     weak = replace(result_of(maps, masks), aupimos=torch.tensor([math.nan, 3e-5]))
     assert plot_heatmap(maps[1], maps[1], weak, index=1)[1].get_title() == "image 1 · 3.0e-05"
     assert str(weak).startswith("AUPIMO 3.0e-05 (chance ")

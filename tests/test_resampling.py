@@ -13,6 +13,7 @@ import pytest
 import reference
 import torch
 from data_sets import BOUNDS, make_data, write_rows
+from helpers import updated
 from numpy.typing import NDArray
 from safetensors.torch import safe_open, save_file
 from scipy import stats
@@ -37,9 +38,8 @@ Arrays = list[NDArray[Any]]
 
 def metric_of(maps: Arrays, masks: Arrays, **settings: Any) -> AUPIMO:
     """AUPIMO of some images."""
-    metric = AUPIMO(fpr_bounds=BOUNDS, **settings)
-    metric.update(list(map(torch.from_numpy, maps)), list(map(torch.from_numpy, masks)))
-    return metric
+    batch = list(map(torch.from_numpy, maps)), list(map(torch.from_numpy, masks))
+    return updated(AUPIMO(fpr_bounds=BOUNDS, **settings), [batch])
 
 
 def evaluated(folder: Path, maps: Arrays, masks: Arrays, groups: list[str] | None = None, **settings: Any) -> Any:
@@ -54,6 +54,11 @@ def keep(evaluation: Any, folder: Path) -> Path:
     scores.result.save(folder / "aupimo/aupimos.json")
     write_counts(folder / "aupimo/counts.safetensors", evaluation.counted(scores))
     return folder
+
+
+def saved(folder: Path, maps: Arrays, masks: Arrays, **settings: Any) -> Path:
+    """Evaluate images, and write what comparisons need."""
+    return keep(evaluated(folder / "in", maps, masks, **settings), folder)
 
 
 def drawn_images(draws: Draws) -> list[list[int]]:
@@ -74,7 +79,7 @@ def of_draws(maps: Arrays, masks: Arrays, draws: Draws) -> list[dict[str, float]
 
 def counts_of(folder: Path, maps: Arrays, masks: Arrays) -> dict[str, metric_counts.MetricCounts]:
     """Counts of every metric, through the files of an evaluation."""
-    keep(evaluated(folder, maps, masks, metrics=ALL), folder)
+    saved(folder, maps, masks, metrics=ALL)
     counted = read_counts(folder / "aupimo/counts.safetensors")
     found = {name: metric_counts.counts_of_metric(counted, name) for name in ALL}
     aupimo = metric_counts.counts_of_result(AUPIMOResult.load(folder / "aupimo/aupimos.json"))
@@ -156,10 +161,8 @@ def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
     maps, masks = make_data(6, 6, 6)
     for index in range(5):
         maps[index] -= 100  # all false positives are of one image, which some resamples lack
-    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=100)
-    for scores, mask in zip(maps, masks, strict=True):
-        metric.update(torch.from_numpy(scores)[None], torch.from_numpy(mask)[None])
-    small = metric.result()
+    batches = [(torch.from_numpy(maps[index])[None], torch.from_numpy(masks[index])[None]) for index in range(12)]
+    small = updated(AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=100), batches).result()
     counts = metric_counts.counts_of_result(small)
     draws = Draws(counts.units, 200, 0)
     is_drawn = torch.cat(list(draws.weights()))[:, 5] > 0
@@ -304,15 +307,13 @@ def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
     comparison = compare_paths([keep(twice, tmp_path / name) for name in "ab"])
     assert "groups of images" in comparison.summary()
     # Groups are those of any model that has them, and of none if they disagree.
-    plain = evaluated(tmp_path / "plain", maps * 2, masks * 2, metrics=ALL)
-    folders = [keep(plain, tmp_path / "c"), tmp_path / "a"]
+    folders = [saved(tmp_path / "c", maps * 2, masks * 2, metrics=ALL), tmp_path / "a"]
     of_either = [compare_paths(order, metric="auroc").comparisons[""] for order in (folders, folders[::-1])]
     assert of_either[0].intervals == of_either[1].intervals
-    others = evaluated(
-        tmp_path / "others", maps * 2, masks * 2, [*groups, *groups[1:6], *groups[:1], *groups[6:]], metrics=ALL
-    )
+    others = [*groups, *groups[1:6], *groups[:1], *groups[6:]]
+    saved(tmp_path / "d", maps * 2, masks * 2, groups=others, metrics=ALL)
     with pytest.raises(BadDataError, match="the same groups of images, but those of 'a' and 'd' differ"):
-        compare_paths([tmp_path / "a", keep(others, tmp_path / "d")])
+        compare_paths([tmp_path / "a", tmp_path / "d"])
 
 
 @pytest.fixture(scope="module")
@@ -362,9 +363,8 @@ def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> 
         maps, masks = make_data(6, 6, 6, seed=ord(category[0]))
         for seed in (0, 1):
             noisy = [each + np.float32(0.1 * seed) * each**2 for each in maps]
-            evaluation = evaluated(tmp_path / f"{category}{seed}", noisy, masks, metrics=["aupro"])
-            keep(evaluation, tmp_path / f"out/a/seed{seed}/{category}")
-        keep(evaluated(tmp_path / category, maps, masks, metrics=["aupro"]), tmp_path / f"out/b/{category}")
+            saved(tmp_path / f"out/a/seed{seed}/{category}", noisy, masks, metrics=["aupro"])
+        saved(tmp_path / f"out/b/{category}", maps, masks, metrics=["aupro"])
     comparison = compare_paths(tmp_path / "out", metric="aupro")
     seeds = comparison.seed_means["bolt"]["a"]
     assert comparison.comparisons["bolt"].means["a"] == pytest.approx(np.mean(list(seeds.values())))
@@ -380,17 +380,13 @@ def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> 
 def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
     """A metric that was not computed, another protocol, other images or classes, and files that were changed."""
     maps, masks = make_data(4, 4, 6)
-    folders = {
-        "full": evaluated(tmp_path / "1", maps, masks, metrics=ALL),
-        "few": evaluated(tmp_path / "2", maps, masks, metrics=["auroc"]),
-        "small": evaluated(tmp_path / "3", maps, masks, metrics=ALL, size=10),
-        "less": evaluated(tmp_path / "4", maps[1:], masks[1:], metrics=ALL),
-        "turned": evaluated(tmp_path / "5", maps, masks[::-1], metrics=ALL),
-    }
-    for name, evaluation in folders.items():
-        keep(evaluation, tmp_path / name)
-    keep(folders["few"], tmp_path / "stale")
-    folders["less"].categories[0].result.save(tmp_path / "stale/aupimo/aupimos.json")
+    saved(tmp_path / "full", maps, masks, metrics=ALL)
+    saved(tmp_path / "few", maps, masks, metrics=["auroc"])
+    saved(tmp_path / "stale", maps, masks, metrics=["auroc"])
+    saved(tmp_path / "small", maps, masks, metrics=ALL, size=10)
+    less = saved(tmp_path / "less", maps[1:], masks[1:], metrics=ALL)
+    AUPIMOResult.load(less / "aupimo/aupimos.json").save(tmp_path / "stale/aupimo/aupimos.json")
+    saved(tmp_path / "turned", maps, masks[::-1], metrics=ALL)
     refused = {
         "stale": "Expected the counts of auroc of these scores .* but there are none",
         "few": "Evaluate the maps with `--metrics aupro` and `--out`",
@@ -402,7 +398,7 @@ def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
         with pytest.raises(BadDataError, match=fault):
             compare_paths([tmp_path / "full", tmp_path / name], metric="auroc" if name == "stale" else "aupro")
     wide = [mask | np.roll(mask, 3, axis=0) for mask in masks]
-    keep(evaluated(tmp_path / "6", maps, wide, metrics=ALL), tmp_path / "wide")
+    saved(tmp_path / "wide", maps, wide, metrics=ALL)
     (line,) = compare_paths([tmp_path / "full", tmp_path / "wide"], metric="auroc").warnings
     assert "not the same masks" in line
     file = tmp_path / "small/aupimo/counts.safetensors"
@@ -442,7 +438,7 @@ def test_a_broken_file_of_counts_is_an_error(models: Path, tmp_path: Path) -> No
 
 def test_counts_hold_what_metrics_need(tmp_path: Path) -> None:
     """Metrics of images alone need no counts of pixels."""
-    keep(evaluated(tmp_path, *make_data(2, 2, 6), metrics=["image_auroc"]), tmp_path)
+    saved(tmp_path, *make_data(2, 2, 6), metrics=["image_auroc"])
     assert read_counts(tmp_path / "aupimo/counts.safetensors").pixels is None
 
 
@@ -496,9 +492,7 @@ def test_where_few_images_carry_the_fpr_the_text_says_so(simulation: Any, tmp_pa
     masks = simulation.draw_masks(20, generator)
     maps = simulation.draw_maps(world, masks, simulation.draw_contrast(world, masks, generator), generator)
     for name in "ab":
-        metric = AUPIMO(fpr_bounds=world.fpr_bounds)
-        metric.update(maps, masks)
-        result = metric.result()
+        result = updated(AUPIMO(fpr_bounds=world.fpr_bounds), [(maps, masks)]).result()
         assert "from few images" in result.warnings[-1]
         result.save(tmp_path / f"{name}.json")
     text = compare_paths([tmp_path / "a.json", tmp_path / "b.json"]).summary()

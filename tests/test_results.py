@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
-from helpers import assert_same
+from helpers import as_arrays, assert_same, make_batch, make_image_list, updated
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -37,12 +38,7 @@ OFFICIAL: dict[str, Any] = {
 @functools.cache
 def make_result(num_thresholds: int | None = None) -> AUPIMOResult:
     """Score four normal and four anomalous images, with pixels enough that 5000 thresholds meet the bounds."""
-    masks = torch.zeros(8, 100, 100, dtype=torch.bool)
-    masks[4:, 40:60, 40:60] = True
-    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0)) + 2 * masks
-    metric = AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1))
-    metric.update(maps, masks)
-    return metric.result()
+    return updated(AUPIMO(num_thresholds, fpr_bounds=(1e-2, 1e-1)), [make_batch("NNNNAAAA", 0, (100, 100))]).result()
 
 
 def an_official_result() -> AUPIMOResult:
@@ -110,9 +106,7 @@ def test_all_published_files_load() -> None:
 @functools.cache
 def make_awkward_results() -> dict[str, AUPIMOResult]:
     """Results of all kinds: exact, sampled, by the maximum, with ids and texts, undefined, pruned, of ties."""
-    masks = torch.zeros(6, 30, 40, dtype=torch.bool)
-    masks[3:, 5:12, 5:20] = True
-    maps = torch.randn(masks.shape, generator=torch.Generator().manual_seed(1)) + 2 * masks
+    maps, masks = make_batch("NNNAAA", 1, (30, 40))
     texts = ["b", "a/1.png", "日本", "ä", "c", "a/0.png"]
     make = functools.partial(AUPIMO, fpr_bounds=(1e-2, 1e-1))
     updates: dict[str, tuple[AUPIMO, Any, Any, Any]] = {
@@ -335,8 +329,7 @@ def test_warnings_are_those_that_were_warned_of() -> None:
     """The result holds the texts of all warnings, which are given once, when it is computed."""
     masks = torch.zeros(3, 10, 10, dtype=torch.bool)
     masks[2] = True
-    metric = AUPIMO()
-    metric.update(torch.rand(3, 10, 10), masks)
+    metric = updated(AUPIMO(), [(torch.rand(3, 10, 10), masks)])
     with pytest.warns(UserWarning, match="cannot be resolved") as caught:
         result = metric.result()
     assert result.warnings == tuple(str(warning.message) for warning in caught)
@@ -344,38 +337,28 @@ def test_warnings_are_those_that_were_warned_of() -> None:
     silent = {
         name for name, each in make_awkward_results().items() if all("few images" in text for text in each.warnings)
     }
-    assert silent == {"exact", "max", "texts", "ties", "pruned"}
-
-
-def counted_point(maps: Any, masks: Any, threshold: float, shared_fpr: str) -> tuple[float, list[float], float]:
-    """What a threshold does, counted pixel by pixel."""
-    found = [scores >= threshold for scores in maps]
-    rates = [float(each.double().mean()) for each, mask in zip(found, masks, strict=True) if not mask.any()]
-    tprs = [float(each[mask].double().mean()) for each, mask in zip(found, masks, strict=True)]  # NaN of no pixel
-    alarms = [rate > 0 for rate in rates]
-    return (max(rates) if shared_fpr == "max" else sum(rates) / len(rates)), tprs, sum(alarms) / len(alarms)
+    assert silent == {"exact", "sampled", "max", "texts", "ties", "pruned"}
 
 
 @pytest.mark.parametrize(("shared_fpr", "num_thresholds"), [("mean", 3000), ("max", None)])
 def test_operating_points_are_what_counting_says(shared_fpr: Any, num_thresholds: int | None) -> None:
     """Shared FPR, TPRs and alarms of a threshold are those of the maps, for images of several sizes."""
-    sizes = [(30, 40), (20, 25), (41, 17), (30, 40), (22, 31)]
-    generator = torch.Generator().manual_seed(5)
-    maps = [torch.randn(size, generator=generator) for size in sizes]
-    masks = [torch.zeros(size, dtype=torch.bool) for size in sizes]
-    masks[1][2:9, 3:8] = masks[4][:5, :5] = True
-    metric = AUPIMO(num_thresholds, (1e-2, 1e-1), shared_fpr=shared_fpr)
-    metric.update(maps, masks)
+    maps, masks = make_image_list(5, [(30, 40), (20, 25), (41, 17), (30, 40), (22, 31)], (1, 4))
+    images = as_arrays(maps), as_arrays(masks)
+    metric = updated(AUPIMO(num_thresholds, (1e-2, 1e-1), shared_fpr=shared_fpr), [(maps, masks)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sampling
         result = metric.result()
     thresholds = (-10.0, 0.3, float(maps[0].max()), math.inf)
     for name, value in (*product(["fpr"], (0.01, 0.05, 0.1)), *product(["threshold"], thresholds)):
         point = result.operating_point(**{name: value})
-        shared, tprs, alarms = counted_point(maps, masks, point.threshold, shared_fpr)
+        shared = reference.shared_fpr(*images, point.threshold, shared_fpr)
         assert point.shared_fpr == pytest.approx(shared, abs=1e-15)  # one sum in another order
-        assert point.per_image_tprs.tolist() == pytest.approx(tprs, nan_ok=True, abs=1e-15)
-        assert point.share_of_normal_images_with_alarm == pytest.approx(alarms)
+        tprs = [reference.tpr(images[0][index], images[1][index], point.threshold) for index in (1, 4)]
+        assert point.per_image_tprs[[1, 4]].tolist() == pytest.approx(tprs, abs=1e-15)
+        assert point.per_image_tprs[[0, 2, 3]].isnan().all()
+        alarms = [bool((images[0][index] >= point.threshold).any()) for index in (0, 2, 3)]
+        assert point.share_of_normal_images_with_alarm == pytest.approx(sum(alarms) / 3)
         if name == "threshold":
             assert point.threshold == value
         else:
@@ -425,7 +408,7 @@ def test_the_table_has_a_row_for_each_image() -> None:
     assert list(table.columns) == columns
     assert table["index"].tolist() == [*range(5)]
     assert table["image_id"].tolist() == [0, 1, 2, 4, 9]
-    assert table["mask_pixels"].tolist() == [105, 0, 105, 0, 0]
+    assert table["mask_pixels"].tolist() == [64, 0, 64, 0, 0]
     assert table["is_anomalous"].tolist() == [True, False, True, False, False]
     assert table["path"].isna().all()
     upper, lower = (results["ids"].operating_point(threshold=each) for each in results["ids"].threshold_bounds)
@@ -500,9 +483,7 @@ def test_foreign_files_are_refused_in_one_short_line(tmp_path: Path, kind: str) 
 
 def make_curves() -> PIMOResult:
     """Return curves of a normal and an anomalous image."""
-    masks = torch.zeros(2, 10, 10)
-    masks[1, :3] = 1
-    return pimo(torch.rand(masks.shape), masks, 5)
+    return pimo(*make_batch("NA", 0, (10, 10)), 5)
 
 
 def test_saved_curves_come_back(tmp_path: Path) -> None:
