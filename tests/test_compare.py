@@ -236,7 +236,7 @@ def test_unlike_masks_are_named(unlike: Path, tmp_path: Path) -> None:
 
 FOUND = [
     ("a/tile a/wood b/tile b/wood", ".", "tile: a, b; wood: a, b"),
-    ("a/mvtec/tile b/mvtec/tile", ".", "tile: a, b"),
+    ("runs/a/mvtec/tile runs/b/mvtec/tile", "runs", "tile: a, b"),
     ("a/mvtec/tile a/visa/tile b/mvtec/tile b/visa/tile", ".", "mvtec/tile: a, b; visa/tile: a, b"),
     ("runs/a/x/tile runs/b/x/tile runs/b/x/wood", "runs/a/x runs/b/x", "tile: a, b"),  # named by what tells them apart
     ("a b", "a b", ": a, b"),  # without a category

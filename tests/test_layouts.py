@@ -355,8 +355,9 @@ def test_more_folders_of_normal_images(tmp_path: Path) -> None:
         assert [(image.has_defect, image.problem) for image in images] == [(False, None), (True, None), (False, None)]
     with pytest.raises(ValueError, match=r"`normal_folder` .* there is no 'pas' among Pass, broken, good"):
         find_test_images(root, normal_folder=["good", "pas"])
-    with pytest.raises(ValueError, match=r"^Expected `layout` to be 'auto'"):
-        evaluate(root, root, "mvtek")
+    for call in (lambda: find_test_images(root, "mvtek"), lambda: evaluate(root, root, "mvtek")):
+        with pytest.raises(ValueError, match=r"^Expected `layout` to be 'auto'"):
+            call()
 
 
 GOOD_AND_A = "x/test/good/0.png x/test/a/0.png x/ground_truth/a/0.png"

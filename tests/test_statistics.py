@@ -101,6 +101,14 @@ def test_statistics_are_those_of_a_box_plot(scores: list[float]) -> None:
     assert actual == pytest.approx(expected, abs=ROUNDING)
 
 
+def test_one_image_stands_for_one_statistic_where_another_is_as_near() -> None:
+    """Of images with equal scores each statistic gets its own; an image alone stands for all."""
+    ties = per_image_statistics(make_result([0.5] * 6 + [math.nan]))
+    assert sorted(statistic.image for statistic in ties) == [0, 1, 2, 3, 4, 5]
+    alone = per_image_statistics(make_result([math.nan, 0.5]))
+    assert [statistic.image for statistic in alone] == [1] * 6
+
+
 def test_tolerance_bounds_how_far_an_image_may_be() -> None:
     """An image is chosen instead of the nearest only if it is at most as far from the value as the tolerance says."""
     result = make_result([0.0, 0.25, 0.5, 0.75, 1.0])  # mean and median are 0.5
@@ -259,7 +267,7 @@ def test_many_differences_are_compared_as_scipy_would(num_images: int, num_level
 
 def test_confidences_are_rounded_down() -> None:
     """No confidence is written as more than it is: 1.000 stands for certainty alone."""
-    shown = {1.0: "1.000", 0.9999: "0.999", 0.0004: "0.000", 1 - 0.943: "0.057", 0.29: "0.290", 1 - 2**-19: "0.999"}
+    shown = {1.0: "1.000", 0.9999: "0.999", 0.0004: "0.000", 1 - 0.066: "0.934", 0.29: "0.290", 1 - 2**-19: "0.999"}
     comparison = compare_models(make_results([0.5, 0.6], [0.5, 0.6]))
     for value, text in shown.items():
         table = replace(comparison, confidence={("a", "b"): value, ("b", "a"): 0.0}).rows()

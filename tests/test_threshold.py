@@ -52,14 +52,14 @@ def counted(known: list[Known], threshold: float) -> dict[str, float]:
     is_found = np.concatenate([each.scores.ravel() for each in known]) >= np.float32(threshold)
     mask = np.concatenate([each.mask.ravel() for each in known])
     found, false = (int(is_found[mask == value].sum()) for value in (255, 0))
-    num_defect, num_rest = (int((mask == value).sum()) for value in (255, 0))
+    missed, rest = (int((~is_found[mask == value]).sum()) for value in (255, 0))
     num_alarms, num_normal_alarms = sum(alarms[True]), sum(alarms[False])
     return {
         "threshold": threshold,
-        "seg_f1": ratio(2 * found, found + false + num_defect),
+        "seg_f1": ratio(2 * found, 2 * found + false + missed),
         "precision": ratio(found, found + false),
-        "recall": ratio(found, num_defect),
-        "fpr": ratio(false, num_rest),
+        "recall": ratio(found, found + missed),
+        "fpr": ratio(false, false + rest),
         "class_f1": ratio(2 * num_alarms, num_alarms + num_normal_alarms + len(alarms[True])),
         "num_normal_alarms": num_normal_alarms,
         "num_anomalous_alarms": num_alarms,
