@@ -1,6 +1,9 @@
-"""How the tests are run: profiles of hypothesis, and torchvision. Functions that tests share are in `helpers.py`."""
+"""How the tests are run: profiles of hypothesis, torchvision, and commands. Other helpers are in `helpers.py`."""
 
 from __future__ import annotations
+
+import shlex
+from typing import Any
 
 import pytest
 import torchvision_operators  # noqa: F401  before anything imports torchvision
@@ -43,3 +46,30 @@ def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands write pictures on which nothing is drawn, but for heat maps."""
     modules = ("plotting._figures", "evaluate.page", "compare.comparison")
     leave_blank(monkeypatch, *(f"{module}.drawn_off_screen" for module in modules))
+
+
+@pytest.fixture
+def aupimo(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command; return its exit code and what it printed on either stream."""
+    from aupimo_torchmetrics.cli import main  # noqa: PLC0415  tests of other parts do without it
+
+    def run(command: str, *more: object) -> tuple[Any, str, str]:
+        try:
+            code = main([*shlex.split(command), *map(str, more)])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def printed(aupimo: Any) -> Any:
+    """Run a command, which must go well and say nothing on standard error; return what it prints."""
+
+    def run(command: str, *more: object) -> str:
+        code, out, err = aupimo(command, *more)
+        assert (code, err) == (0, "")
+        return out
+
+    return run

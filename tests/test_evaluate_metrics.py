@@ -1,7 +1,5 @@
 """The metrics beside AUPIMO in `aupimo evaluate` are those of their definitions, of pixels and of images."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -11,15 +9,14 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import write_image, write_map, write_rows
+from data_sets import BOUNDS, COMMAND, make_data, write_image, write_map, write_rows
+from helpers import updated
 from numpy.typing import NDArray
 from PIL import Image
 
 from aupimo_torchmetrics import AUPIMO
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.evaluate import BadFilesError, Evaluation, evaluate
 
-BOUNDS = (1e-2, 1e-1)
 ALL = ("auroc", "aupr", "f1_max", "aupro", "image_auroc", "image_aupr", "image_f1_max")
 ROUNDING = 1e-12
 """The same numbers are added up in another order."""
@@ -27,24 +24,12 @@ ROUNDING = 1e-12
 Arrays = list[NDArray[Any]]
 
 
-def make_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
+def write_data(folder: Path, num_normal: int = 4, num_anomalous: int = 3) -> tuple[Arrays, Arrays]:
     """Write a table of images with maps and masks, among them ties and large offsets; return maps and masks."""
-    random = np.random.default_rng(0)
-    maps, masks = [], []
-    for number in range(num_normal + num_anomalous):
-        mask = np.zeros((14, 17), dtype=bool)
-        if number >= num_normal:
-            mask[2 : 4 + number, 3:9] = mask[-1, -2:] = True
-        maps.append((100 + random.normal(size=mask.shape).round(1) + mask).astype(np.float32))
-        masks.append(mask)
-    write_rows(folder, maps, masks, own=random.normal(size=len(maps)))
+    maps, masks = make_data(num_normal, num_anomalous, 1)
+    maps = [100 + scores for scores in maps]
+    write_rows(folder, maps, masks, own=np.random.default_rng(1).normal(size=len(maps)))
     return maps, masks
-
-
-def values_of(folder: Path, **settings: Any) -> dict[str, float]:
-    """Metrics beside AUPIMO of the only category of a table."""
-    (scores,) = evaluated(folder, **settings).categories
-    return {name: value for name, value in scores.values().items() if name != "aupimo"}
 
 
 def evaluated(folder: Path, **settings: Any) -> Evaluation:
@@ -54,14 +39,14 @@ def evaluated(folder: Path, **settings: Any) -> Evaluation:
 
 def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
     """A column `score` takes the place of the highest score of each map, and each row needs a number in it."""
-    maps, masks = make_data(tmp_path)
+    maps, masks = write_data(tmp_path)
     head, *rows = (tmp_path / "table.csv").read_text().replace("own", "score").splitlines()
     own_scores = [float(row.split(",")[-1]) for row in rows]
     wanted = reference.all_metrics(maps, masks, image_scores=own_scores)
     (tmp_path / "table.csv").write_text("\n".join([head, *rows]))
     names = ("image_auroc", "image_aupr", "image_f1_max")
-    found = values_of(tmp_path, metrics=names)
-    assert found == pytest.approx({name: wanted[name] for name in names}, abs=ROUNDING)
+    (scores,) = evaluated(tmp_path, metrics=names).categories
+    assert [scores.values()[name] for name in names] == pytest.approx([wanted[name] for name in names], abs=ROUNDING)
     for cell, reason in (("", "no score"), ("high", "'high' is no number"), ("nan", "'nan' is no number")):
         spoilt = ",".join([*rows[0].split(",")[:-1], cell])
         (tmp_path / "table.csv").write_text("\n".join([head, spoilt, *rows[1:]]))
@@ -72,7 +57,7 @@ def test_scores_of_images_come_from_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("num_normal", "num_anomalous"), [(0, 3), (4, 0)])
 def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num_anomalous: int) -> None:
     """What is undefined is NaN, with one text that names the metrics and the class that is missing."""
-    make_data(tmp_path, num_normal, num_anomalous)
+    write_data(tmp_path, num_normal, num_anomalous)
     (scores,) = evaluated(tmp_path, metrics=ALL).categories
     are_undefined = {name: math.isnan(scores.values()[name]) for name in ALL}
     assert are_undefined == {name: name.startswith("image_") or num_anomalous == 0 for name in ALL}
@@ -90,7 +75,7 @@ def resized(array: NDArray[Any], size: tuple[int, int], mode: str) -> NDArray[An
 @pytest.mark.parametrize(("size", "image_score", "share"), [(9, "top_10%", 0.1), ((11, 13), "mean", 1), (20, "max", 0)])
 def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, image_score: str, share: float) -> None:
     """Maps are resized bilinearly and masks to the nearest pixel; an image is scored by its highest pixels."""
-    maps, masks = make_data(tmp_path)
+    maps, masks = write_data(tmp_path)
     pair = (size, size) if isinstance(size, int) else size
     small = [resized(each, pair, "bilinear") for each in maps]
     small_masks = [resized(each, pair, "nearest") > 0 for each in masks]
@@ -102,15 +87,14 @@ def test_numbers_in_one_size_are_those_of_papers(tmp_path: Path, size: Any, imag
     assert {name: of_category.values()[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     by_path = {image["path"]: image["image_score"] for image in of_category.images}
     assert [by_path[f"{index}.jpg"] for index in range(len(maps))] == pytest.approx(scores, abs=ROUNDING)
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(torch.from_numpy(np.stack(small)), torch.from_numpy(np.stack(small_masks)))
-    assert of_category.result.mean == float(metric.result().mean)
+    batch = torch.from_numpy(np.stack(small)), torch.from_numpy(np.stack(small_masks))
+    assert of_category.result.mean == updated(AUPIMO(fpr_bounds=BOUNDS), [batch]).result().mean
     assert f"maps (bilinear) and masks (nearest) at {pair[0]} x {pair[1]}" in evaluation.protocols["auroc"]
 
 
 def test_masks_that_vanish_in_one_size_are_bad_files(tmp_path: Path) -> None:
     """An image with a defect is not taken for a normal one, because its mask is small; nor one without a pixel left."""
-    make_data(tmp_path)
+    write_data(tmp_path)
     one_pixel = np.arange(14 * 17).reshape(14, 17) == 20
     Image.fromarray(one_pixel).save(tmp_path / "5.png")
     with pytest.raises(BadFilesError, match=r"no pixel of its mask .*5\.png is left at 3 x 3"):
@@ -134,17 +118,15 @@ def test_wrong_sizes_and_scores_of_images(tmp_path: Path) -> None:
             evaluated(tmp_path, **settings)
 
 
-def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, printed: Any) -> None:
     """There is a line for each metric, below the table, in `summary.json` and on the page; a table may give scores."""
-    make_data(tmp_path)
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1", "--metrics", *ALL]
-    arguments += ["--size", "9", "--image-score", "top_2.5%", "--out", str(tmp_path / "out"), "--report"]
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out.splitlines()
+    write_data(tmp_path)
+    arguments = ["--out", tmp_path / "out", "--table", tmp_path / "table.csv", "--metrics", *ALL]
+    told = printed(f"{COMMAND} --size 9 --image-score top_2.5% --report", *arguments).splitlines()
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     protocols = json.loads((tmp_path / "out/summary.json").read_text())["protocols"]
     assert [*protocols] == ["aupimo", *ALL]
-    assert all(line in printed and line in page for line in protocols.values())
+    assert all(line in told and line in page for line in protocols.values())
     assert protocols["aupr"].startswith("average precision of all pixels, exact, maps (bilinear)")
     assert protocols["image_f1_max"] == "image highest F1 of the mean of the highest 2.5% of the map"
     text = (tmp_path / "table.csv").read_text()
@@ -155,7 +137,7 @@ def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, capsys: pyte
 
 def test_types_of_defects_have_every_metric(tmp_path: Path) -> None:
     """With `by="defect"` each type is scored with all normal images, as if the others were not there."""
-    maps, masks = make_data(tmp_path, 4, 5)
+    maps, masks = write_data(tmp_path, 4, 5)
     head, *rows = (tmp_path / "table.csv").read_text().splitlines()
     defects = ["good"] * 4 + ["a", "b", "a", "b", "b"]
     lines = [f"{head},defect", *(f"{row},{defect}" for row, defect in zip(rows, defects, strict=True))]
@@ -204,7 +186,7 @@ def write_loco(folder: Path) -> tuple[Path, Path, dict[str, tuple[Arrays, list[A
     return folder / "maps", data, known
 
 
-def test_au_spro_is_that_of_slow_loops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_au_spro_is_that_of_slow_loops(tmp_path: Path, printed: Any) -> None:
     """Of all images, and of each type of defect with all normal images; the mean of the types is said."""
     maps, data, known = write_loco(tmp_path)
 
@@ -212,30 +194,29 @@ def test_au_spro_is_that_of_slow_loops(tmp_path: Path, capsys: pytest.CaptureFix
         parts = [[each for kind in kinds for each in known[kind][place]] for place in range(3)]
         return float(np.mean(reference.au_spro(*parts, 0.3)))
 
-    arguments = ["evaluate", str(maps), "--data", str(data), "--layout", "loco", "--fpr-bounds", "1e-2", "1e-1"]
-    assert main([*arguments, "--metrics", "au_spro", "aupro", "--by", "defect", "--out", str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
+    options = "--layout loco --metrics au_spro aupro --by defect --out"
+    told = printed(f"{COMMAND} {options}", tmp_path / "out", "--data", data, maps)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     (category,) = summary["categories"]
     assert category["au_spro"] == pytest.approx(loops(*known), abs=ROUNDING)
     of_types = [loops("good", kind) for kind in ("logical_anomalies", "structural_anomalies")]
     assert [row["au_spro"] for row in category["defects"]] == pytest.approx(of_types, abs=ROUNDING)
-    assert f"AU SPRO of box, mean of its types of defects: {np.mean(of_types):.4f}" in printed
+    assert f"AU SPRO of box, mean of its types of defects: {np.mean(of_types):.4f}" in told
     assert summary["protocols"]["au_spro"].startswith("AU-sPRO up to FPR 0.3, regions of the annotation, exact, at")
     assert [name for name in category if name in {"aupro", "au_spro"}] == ["aupro", "au_spro"]
 
 
-@pytest.mark.parametrize(
-    ("content", "fault"),
-    [
-        (None, "no defects_config.json in a folder above it"),
-        ("{}", r"no value|does not know"),
-        ("[1]", "is no list of pixel_value"),
-        (json.dumps(CONFIG[:2]), "the value 253, which defects_config.json does not know"),
-        (json.dumps([{**each, "saturation_threshold": 0} for each in CONFIG]), "not above 0"),
-        (json.dumps([{**each, "relative_saturation": True} for each in CONFIG]), "a share above 1"),
-    ],
-)
+NO_AREAS = [
+    (None, "no defects_config.json in a folder above it"),
+    ("{}", r"no value|does not know"),
+    ("[1]", "is no list of pixel_value"),
+    (json.dumps(CONFIG[:2]), "the value 253, which defects_config.json does not know"),
+    (json.dumps([{**each, "saturation_threshold": 0} for each in CONFIG]), "not above 0"),
+    (json.dumps([{**each, "relative_saturation": True} for each in CONFIG]), "a share above 1"),
+]
+
+
+@pytest.mark.parametrize(("content", "fault"), NO_AREAS)
 def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, content: str | None, fault: str) -> None:
     """A mask without its saturation area is a bad file, and `size` does not go with areas in pixels."""
     maps, data, _ = write_loco(tmp_path)
@@ -253,7 +234,7 @@ def test_regions_of_which_nothing_says_how_much_is_enough(tmp_path: Path, conten
 @pytest.mark.parametrize(("num_bins", "intervals"), [(None, True), (2**10, False)])
 def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | None, intervals: bool) -> None:
     """A metric that is asked for alone has the same value and interval as beside the others, exactly and in bins."""
-    make_data(tmp_path, 5, 5)
+    write_data(tmp_path, 5, 5)
     settings = {"num_bins": num_bins, "intervals": intervals}
     together = evaluated(tmp_path, metrics=ALL, **settings).categories[0]
     for name in ALL:
@@ -263,17 +244,15 @@ def test_one_metric_says_what_all_together_say(tmp_path: Path, num_bins: int | N
     assert bool(together.intervals) == intervals
 
 
-def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, printed: Any) -> None:
     """All metrics equal slow loops, and come in one order, whatever order they are asked for in.
 
     AUPRO is up to the limit; with bins there are certain bounds; and the thresholds of the F1 scores are there.
     """
-    maps, masks = make_data(tmp_path)
+    maps, masks = write_data(tmp_path)
     wanted = reference.all_metrics(maps, masks, 0.05)
-    arguments = ["evaluate", "--table", str(tmp_path / "table.csv"), "--fpr-bounds", "1e-2", "1e-1"]
-    arguments += ["--metrics", *ALL[::-1], "--fpr-limit", "0.05"]
-    assert main([*arguments, "--json"]) == 0
-    (exact,) = json.loads(capsys.readouterr().out)["categories"]
+    arguments = ["--table", tmp_path / "table.csv", "--metrics", *ALL[::-1]]
+    (exact,) = json.loads(printed(f"{COMMAND} --fpr-limit 0.05 --json", *arguments))["categories"]
     assert [name for name in exact if name in ALL] == [*ALL]
     assert {name: exact[name] for name in ALL} == pytest.approx(wanted, abs=ROUNDING)
     assert exact["bounds"] == {}
@@ -282,14 +261,13 @@ def test_metrics_and_what_else_is_known_are_written(tmp_path: Path, capsys: pyte
     thresholds = {"f1_max": reference.f1_max(*pixels)[1], "image_f1_max": reference.f1_max(*images)[1]}
     assert exact["thresholds"] == pytest.approx(thresholds, abs=1e-6)
 
-    assert main([*arguments, "--num-bins", "262144", "--out", str(tmp_path / "out")]) == 0
+    told = printed(f"{COMMAND} --fpr-limit 0.05 --num-bins 262144 --out", tmp_path / "out", *arguments)
     (binned,) = json.loads((tmp_path / "out/summary.json").read_text())["categories"]
-    printed = capsys.readouterr().out
-    assert "AUPRO up to FPR 0.05, 8-connected regions, 262144 bins, at the size of the masks\n" in printed
-    assert "Set `--num-bins None` for the exact value" in printed
+    assert "AUPRO up to FPR 0.05, 8-connected regions, 262144 bins, at the size of the masks\n" in told
+    assert "Set `--num-bins None` for the exact value" in told
     assert {name: binned[name] for name in ALL[4:]} == pytest.approx({n: wanted[n] for n in ALL[4:]}, abs=ROUNDING)
     assert {*binned["bounds"]} == {*ALL[:4]}
     for name, (low, high) in binned["bounds"].items():
         assert low - ROUNDING <= wanted[name] <= high + ROUNDING
         assert low <= binned[name] <= high
-        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in printed
+        assert f"{name.upper().replace('_', ' ')} {low:.4f} to {high:.4f}" in told

@@ -1,7 +1,5 @@
 """What an evaluation prints and writes: named by image, for people and for programs, complete, and never in silence."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -10,40 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import reference
 import tifffile
-from data_sets import SIZE, TWO, write_image, write_set
+from data_sets import BOUNDS, COMMAND, SIZE, TWO, strict_json, write_image, write_known, write_set
 from matplotlib.figure import Figure
 from PIL import Image
 
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
 from aupimo_torchmetrics.evaluate import BadFile, BadFilesError, evaluate, find_test_images
 
-BOUNDS = (1e-2, 1e-1)
-CLI_BOUNDS = ("--fpr-bounds", "1e-2", "1e-1")
 ONE = {"bottle": TWO["bottle"]}
 
 blank = pytest.mark.usefixtures("blank_pictures")
 
 
-def strict(text: str) -> Any:
-    """Read JSON that holds no NaN and no infinity."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
 def names_of(root: Path) -> list[str]:
     """Paths of all files in a folder, sorted."""
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-
-
-def command(maps: Path, data: Path, *options: object) -> int:
-    """Run `aupimo evaluate`, and return its code."""
-    return main(["evaluate", str(maps), "--data", str(data), *CLI_BOUNDS, *map(str, options)])
 
 
 @blank
@@ -72,15 +58,14 @@ def test_table_of_images_holds_what_the_result_says(tmp_path: Path) -> None:
 
 
 @blank
-def test_summary_for_programs_is_complete_and_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_for_programs_is_complete_and_strict_json(tmp_path: Path, printed: Any) -> None:
     """`summary.json` holds settings, versions, scores, counts, warnings and skipped files; `--json` prints it alone."""
     maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2}, "wood": {"good": 1, "crack": 1}})
     shutil.rmtree(maps / "wood")
     (maps / "screw/test/scratch/001.tiff").write_bytes(b"no map")
-    options = ("--metrics", "auroc", "aupro", "--skip-bad", "--json", "--out", tmp_path / "out")
-    assert command(maps, data, *options) == 0
-    summary = strict(capsys.readouterr().out)
-    assert summary == strict((tmp_path / "out/summary.json").read_text(encoding="utf-8"))
+    options = "--metrics auroc aupro --skip-bad --json --out"
+    summary = strict_json(printed(f"{COMMAND} {options}", tmp_path / "out", "--data", data, maps))
+    assert summary == strict_json((tmp_path / "out/summary.json").read_text(encoding="utf-8"))
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=("auroc", "aupro"), skip_bad=True)
     by_name = {each["category"]: each for each in summary["categories"]}
     assert list(by_name) == ["bottle", "screw", "tile"]
@@ -102,24 +87,15 @@ def test_summary_for_programs_is_complete_and_strict(tmp_path: Path, capsys: pyt
     assert summary["protocol"].startswith("AUPIMO, exact")
 
 
-def test_without_a_score_there_is_json_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An undefined score is null, standard output holds nothing but JSON, and the code is 1."""
-    assert command(*write_set(tmp_path, {"bottle": {"crack": 4}}), "--json") == 1
-    printed, error = capsys.readouterr()
-    summary = strict(printed)
-    assert (summary["mean"], summary["categories"][0]["num_anomalous"]) == ({"aupimo": None}, 4)
-    assert "no score came out" in error
-
-
-def test_a_folder_that_cannot_be_is_told_before_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_is_told_before_reading(tmp_path: Path, aupimo: Any) -> None:
     """Where nothing can be written, nothing is read either: bad maps are not mentioned."""
     maps, data = write_set(tmp_path)
     (maps / "bottle/test/good/000.tiff").write_bytes(b"no map")
     (file := tmp_path / "file").touch()
     for out in (file, file / "below/it"):
-        assert command(maps, data, "--out", out) == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"aupimo evaluate: Expected `--out` to be a folder, but {file} is a file")
+        code, _, err = aupimo(COMMAND, maps, "--data", data, "--out", out)
+        assert (code, err.count("\n")) == (1, 1)
+        assert err.startswith(f"aupimo evaluate: Expected `--out` to be a folder, but {file} is a file")
 
 
 @blank
@@ -167,7 +143,7 @@ def test_table_of_images_opens_whatever_names_it_holds(tmp_path: Path, name: str
     assert (tmp_path / "out/images.csv").read_bytes().startswith(b"\xef\xbb\xbf") == (not name.isascii())
     assert pd.read_csv(tmp_path / "out/images.csv")["category"].tolist() == [name, name]
     text = (tmp_path / "out/summary.json").read_text(encoding="utf-8")
-    assert strict(text)["categories"][0]["category"] == name
+    assert strict_json(text)["categories"][0]["category"] == name
     assert json.dumps(name, ensure_ascii=False) in text
 
 
@@ -186,15 +162,14 @@ def test_means_say_of_how_many_categories(tmp_path: Path) -> None:
 
 
 @blank
-def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_by_defect(tmp_path: Path, printed: Any) -> None:
     """`--by defect` adds a row for each type of defect, with its number of images and the mean of their scores.
 
     Where no type is known, images are counted under a name that says so; tables have empty cells. Images need not be
     on disk, which the page says.
     """
     maps, data = write_set(tmp_path)
-    assert command(maps, data, "--by", "defect") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = printed(f"{COMMAND} --by defect", maps, "--data", data).splitlines()
     assert "mean of" not in lines[7]
     names = ["category", "bottle", "crack", "hole", "screw", "scratch", "mean"]
     assert [line.split()[0] for line in lines[:7]] == names
@@ -212,15 +187,11 @@ def test_rows_by_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "The image is not on disk." in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
-def test_quiet_says_no_more_than_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_says_no_more_than_the_result(tmp_path: Path, printed: Any) -> None:
     """`--quiet` prints the table without hints."""
     maps, data = write_set(tmp_path)
-    assert command(maps, data) == 0
-    loud = capsys.readouterr()
-    assert command(maps, data, "--quiet") == 0
-    still = capsys.readouterr()
-    assert loud.out == f"{still.out}Nothing was written: --out DIR keeps scores, curves and pictures.\n"
-    assert loud.err == still.err == ""
+    loud, still = (printed(f"{COMMAND}{option}", maps, "--data", data) for option in ("", " --quiet"))
+    assert loud == f"{still}Nothing was written: --out DIR keeps scores, curves and pictures.\n"
 
 
 @pytest.mark.slow
@@ -229,8 +200,8 @@ def test_a_closed_pipe_loses_nothing(tmp_path: Path) -> None:
     maps, data = write_set(tmp_path)
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "aupimo_torchmetrics", "evaluate", str(maps), "--data", str(data), *CLI_BOUNDS]
-    command += ["--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "aupimo_torchmetrics", *COMMAND.split()]
+    command += [str(maps), "--data", str(data), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)  # noqa: S603
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -239,18 +210,17 @@ def test_a_closed_pipe_loses_nothing(tmp_path: Path) -> None:
 
 @blank
 @pytest.mark.slow
-def test_what_is_left_of_other_results_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_of_other_results_is_told(tmp_path: Path, printed: Any) -> None:
     """A run into a folder names what it leaves of an earlier one, but nothing of anybody else."""
     maps, data = write_set(tmp_path, {**TWO, "tile": {"good": 2, "crack": 2}})
     out = tmp_path / "out"
-    assert command(maps, data, "--out", out, "--metrics", "auroc", "--report") == 0
-    assert "earlier" not in capsys.readouterr().out
+    given = ("--out", out, "--data", data, maps)
+    assert "earlier" not in printed(f"{COMMAND} --metrics auroc --report", *given)
     shutil.rmtree(maps / "tile")
     (out / "notes.txt").touch()
     before = names_of(out)
-    assert command(maps, data, "--out", out, "--format", "svg") == 0
     left = "Left of an earlier evaluation, and not of this one: bottle/aupimo/counts.safetensors, "
-    assert left in capsys.readouterr().out
+    assert left in printed(f"{COMMAND} --format svg", *given)
     saved = evaluate(maps, data, fpr_bounds=BOUNDS).save(out, picture_format="svg")
     assert saved.left == sorted({*before} - {*saved.written, "notes.txt"})
     assert {*saved.written} <= {*names_of(out)}
@@ -272,7 +242,7 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, names: list[st
         scores.category = name
     evaluation.save(out)
     assert all(name.startswith("deep/er/out/") for name in names_of(tmp_path) if name not in before)
-    categories = strict((out / "summary.json").read_text(encoding="utf-8"))["categories"]
+    categories = strict_json((out / "summary.json").read_text(encoding="utf-8"))["categories"]
     assert [each["category"] for each in categories] == names
     folders = [each["folder"] for each in categories]
     assert len({folder.lower() for folder in folders}) == 2
@@ -282,18 +252,15 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, names: list[st
 
 @blank
 def test_ctrl_c_while_writing_says_what_was_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, aupimo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written before is counted and complete, and nothing else is there."""
-
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Figure, "savefig", stop)
-    assert command(*write_set(tmp_path), "--out", tmp_path / "out") == 1
+    monkeypatch.setattr(Figure, "savefig", Mock(side_effect=KeyboardInterrupt))
+    maps, data = write_set(tmp_path)
+    code, _, err = aupimo(COMMAND, maps, "--data", data, "--out", tmp_path / "out")
     written = names_of(tmp_path / "out")
-    error = f"aupimo evaluate: stopped; {len(written)} files were written to {tmp_path / 'out'}, each complete\n"
-    assert capsys.readouterr().err == error
+    told = f"aupimo evaluate: stopped; {len(written)} files were written to {tmp_path / 'out'}, each complete\n"
+    assert (code, err) == (1, told)
     assert {"images.csv", "summary.json", "screw/aupimo/curves.pt"} <= {*written}
     assert not [name for name in written if "unfinished" in name]
 
@@ -340,25 +307,20 @@ def test_one_warning_of_many_categories_is_one_line(tmp_path: Path) -> None:
 
 def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     """Every metric and every number of an image is that of the pixels that are not ignored."""
-    maps, data = write_set(tmp_path, {"bottle": {"good": 3, "crack": 2}})
+    maps, data, known = write_known(tmp_path, {"bottle": {"good": 3, "crack": 2}}, {"bottle": SIZE})
     ignore_edges(data)
-    metrics = ("auroc", "aupr", "aupro")
+    by_path, cut, masks = {each.path: each for each in known}, [], []
+    metrics = ("auroc", "aupr", "aupro", "image_auroc")
     (scores,) = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=metrics, ignore_index=128).categories
-    cut, masks = [], []
     for image in scores.images:
-        anomaly_map = tifffile.imread(maps / image["path"].replace(".png", ".tiff"))
-        path = data / image["path"].replace("test", "ground_truth").replace(".", "_mask.")
-        mask = np.asarray(Image.open(path)) == 255 if image["is_anomalous"] else np.zeros(SIZE, dtype=bool)
         columns = slice(8 if image["is_anomalous"] else 0, None)
-        cut.append(anomaly_map[:, columns])
-        masks.append(mask[:, columns])
+        cut.append(by_path[image["path"]].scores[:, columns])
+        masks.append(by_path[image["path"]].mask[:, columns] == 255)
         found = [image[name] for name in ("num_pixels", "mask_pixels", "max_score")]
         assert found == [cut[-1].size, int(masks[-1].sum()), float(cut[-1].max())]
     assert scores.result.aupimos.tolist() == pytest.approx(reference.aupimo(cut, masks, BOUNDS), abs=1e-12, nan_ok=True)
-    pixels, targets = (np.concatenate([each.ravel() for each in images]) for images in (cut, masks))
-    regions = reference.aupro(cut, masks, 0.3)
-    expected = [reference.auroc(pixels, targets), reference.average_precision(pixels, targets), np.mean(regions)]
-    assert [scores.values()[name] for name in metrics] == pytest.approx(expected, abs=1e-12)
+    expected = reference.all_metrics(cut, masks)
+    assert [scores.values()[name] for name in metrics] == pytest.approx([expected[name] for name in metrics], abs=1e-12)
 
 
 def test_an_image_of_ignored_pixels_is_a_bad_file(tmp_path: Path) -> None:
@@ -384,15 +346,15 @@ LOST = {
 @blank
 @pytest.mark.parametrize("folders", LOST)
 @pytest.mark.parametrize("skip_bad", [True, False])
-def test_no_class_of_images_is_skipped_as_a_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: str, skip_bad: bool
-) -> None:
+def test_no_class_of_images_is_skipped_as_a_whole(tmp_path: Path, aupimo: Any, folders: str, skip_bad: bool) -> None:
     """Where bad files are all images of a class of a category, it stops, says so and why, and nothing is written."""
     maps, data = write_set(tmp_path)
     for path in maps.glob(f"{folders}/*"):
         tifffile.imwrite(path, np.full(SIZE, np.nan, dtype=np.float32))
-    assert command(maps, data, "--out", tmp_path / "out", *["--skip-bad"] * skip_bad) == 1
-    head, *lines = capsys.readouterr().err.splitlines()
+    given = (maps, "--data", data, "--out", tmp_path / "out", *["--skip-bad"] * skip_bad)
+    code, _, err = aupimo(COMMAND, *given)
+    head, *lines = err.splitlines()
+    assert code == 1
     expected = f"that leaves no normal or no anomalous image of {LOST[folders]}"
     assert f"(`--skip-bad` cannot go on without them: {expected}):" in head
     assert lines

@@ -1,7 +1,5 @@
 """A file is written whole or not at all, in a folder that is made, with the rights of the files beside it."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import make_batch, updated
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult, PIMOResult
 
@@ -44,8 +43,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     """If there is no room for one of the files, that is an `OSError` that names it, and none is left."""
     import resource  # noqa: PLC0415  is not on Windows
 
-    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2))
-    metric.update(torch.rand(2, 200, 200), torch.eye(200) * torch.tensor([0, 1]).view(2, 1, 1))
+    metric = updated(AUPIMO(fpr_bounds=(1e-3, 1e-2)), [make_batch("NA", 0, (200, 200))])
     scores = torch.rand(20_000, dtype=torch.float64)
     many_images = AUPIMOResult(scores, (1e-5, 1e-4), (0.1, 0.2))
     large = {"pixels.json": metric.result(), "images.json": many_images, "images.safetensors": many_images}

@@ -1,7 +1,5 @@
 """Each data set is found in its published form, by name and by itself, and whatever is not clear is named."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata
@@ -10,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, find_test_images, open_maps
+from aupimo_torchmetrics.evaluate import BadDataError, LabelledImage, evaluate, find_test_images, open_maps
 from aupimo_torchmetrics.evaluate.data.table import open_table, write_table
 
 ROW = {"category": "audiojack", "anomaly_class": "OK", "mask_path": None}
@@ -357,6 +355,9 @@ def test_more_folders_of_normal_images(tmp_path: Path) -> None:
         assert [(image.has_defect, image.problem) for image in images] == [(False, None), (True, None), (False, None)]
     with pytest.raises(ValueError, match=r"`normal_folder` .* there is no 'pas' among Pass, broken, good"):
         find_test_images(root, normal_folder=["good", "pas"])
+    for call in (lambda: find_test_images(root, "mvtek"), lambda: evaluate(root, root, "mvtek")):
+        with pytest.raises(ValueError, match=r"^Expected `layout` to be 'auto'"):
+            call()
 
 
 GOOD_AND_A = "x/test/good/0.png x/test/a/0.png x/ground_truth/a/0.png"

@@ -1,7 +1,5 @@
 """Maps are read as the numbers that their files hold, from files, sets and folders; what is not clear is refused."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import logging
@@ -102,42 +100,6 @@ def test_single_maps(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(read, SCORES[0, :1, :1] if kind == "of one pixel" else SCORES[0])
 
 
-UNCLEAR: dict[str, tuple[str, Write, str]] = {
-    "fewer paths": ("m.npz", archive(maps=SCORES, paths=PATHS[:2]), r"\(3, 5, 7\) is no map .* with 2 `paths`"),
-    "no paths": ("m.npy", array(SCORES), r"\(3, 5, 7\) is no map \(H, W\), nor a set with 0 `paths`"),
-    "two arrays": ("m.npz", archive(a=SCORES, b=SCORES, paths=PATHS), r"holds a \(3, 5, 7\), b .*: please call"),
-    "two maps": ("m.pt", tensors({"heat": TENSORS[0], "more": TENSORS[1]}), r"heat \(5, 7\), more .* by the path of"),
-    "two names": ("m.npz", archive(map=SCORES[0], anomaly_map=SCORES[0]), "please call the maps `asmaps`"),
-    "numbers as keys": ("m.pt", tensors(dict(enumerate(TENSORS))), r"holds 0 \(5, 7\), 1"),
-    "only a mask": ("m.pt", tensors({"mask": TENSORS[0], "label": 1}), r"holds mask \(5, 7\), label int"),
-    "checkpoint": ("m.pt", tensors({"state_dict": {"weight": TENSORS[0]}, "epoch": 3}), "holds state_dict dict"),
-    "arguments": ("m.pth", tensors({"arguments": argparse.Namespace(lr=1)}), r"it holds `argparse\.Namespace`"),
-    "broken": ("m.pt", lambda path: path.write_bytes(b"no tensors"), "broken"),
-    "objects": ("m.npz", archive(a=np.array([[None]])), "objects of Python"),
-    "paths that are objects": ("m.npz", archive(maps=SCORES, paths=np.array(PATHS, object)), "objects of Python"),
-    "paths that are numbers": ("m.npz", archive(maps=SCORES, paths=np.arange(3)), "`paths` is not a list of texts"),
-    "list of maps": ("m.pt", tensors({"asmaps": list(TENSORS), "paths": PATHS}), "holds asmaps list, paths list"),
-    "NumPy in torch": ("m.pt", tensors({PATHS[0]: SCORES[0]}), "it holds `numpy"),
-    "no archive": ("m.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
-    "bool": ("m.pt", tensors({"asmaps": TENSORS > 0, "paths": PATHS}), r"dtype torch\.bool"),
-    "sparse": ("m.pt", tensors({"asmaps": TENSORS.to_sparse(), "paths": PATHS}), "sparse|broken"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", UNCLEAR)
-def test_files_that_are_not_clear(tmp_path: Path, kind: str) -> None:
-    """A file of which it is not clear what are the maps is refused, or is a bad map among others, which are read."""
-    name, write, reason = UNCLEAR[kind]
-    write(tmp_path / name)
-    with pytest.raises(BadDataError, match=reason):
-        read_all(tmp_path / name)
-    np.save(tmp_path / "0.npy", SCORES[0])
-    maps = open_maps(tmp_path)
-    assert (maps.names[0], maps.read(0).shape) == ("0.npy", (5, 7))
-    with pytest.raises(BadDataError, match=reason):
-        maps.read(1)
-
-
 def write_all(folder: Path, files: dict[str, Write]) -> None:
     """Write files into a folder."""
     for name, write in files.items():
@@ -221,31 +183,64 @@ def test_tiff_that_needs_codecs(tmp_path: Path, kind: str) -> None:
 GREY = Image.fromarray(TIFF_TYPES["uint8"])
 TURNED = Image.Exif()
 TURNED[274] = 6
-UNCERTAIN: dict[str, tuple[str, Write, str]] = {
-    "palette": ("0.tif", lambda path: Image.fromarray(TIFF_TYPES["uint8"]).quantize(9).save(path), "by a palette"),
-    "white is 0": ("0.tif", tiff(SCORES[0], photometric="miniswhite"), "0 is white"),
-    "turned": ("0.tif", tiff(SCORES[0], extratags=[(274, "H", 1, 6, True)]), "turned by EXIF or a tag"),
-    "colours": ("0.tif", tiff(np.zeros((5, 7, 3), np.uint8), photometric="rgb"), "no map"),
-    "pages": ("0.tif", tiff(SCORES, photometric="minisblack"), r"an array of shape \(3, 5, 7\) is no map"),
-    "cut": ("0.tif", lambda path: (tiff(SCORES[0])(path), path.write_bytes(path.read_bytes()[:-9])), "read"),
-    "no page": ("0.tif", lambda path: path.write_bytes(b"II*\0\x08\0\0\0"), "no page"),
-    "turned PNG": ("0.png", lambda path: GREY.save(path, exif=TURNED), "turned by EXIF"),
-    "frames": ("0.png", lambda path: GREY.save(path, save_all=True, append_images=[Image.new("L", (7, 5))]), "several"),
-    "coloured PNG": ("0.png", Image.new("RGB", (7, 5)).save, "an image of mode RGB is no map"),
-    "no PNG": ("0.png", lambda path: path.write_bytes(b"\x89PNG"), "cannot identify image file"),
+UNCLEAR: dict[str, tuple[str, Write, str]] = {
+    "fewer paths": ("m.npz", archive(maps=SCORES, paths=PATHS[:2]), r"\(3, 5, 7\) is no map .* with 2 `paths`"),
+    "no paths": ("m.npy", array(SCORES), r"\(3, 5, 7\) is no map \(H, W\), nor a set with 0 `paths`"),
+    "two arrays": ("m.npz", archive(a=SCORES, b=SCORES, paths=PATHS), r"holds a \(3, 5, 7\), b .*: please call"),
+    "two maps": ("m.pt", tensors({"heat": TENSORS[0], "more": TENSORS[1]}), r"heat \(5, 7\), more .* by the path of"),
+    "two names": ("m.npz", archive(map=SCORES[0], anomaly_map=SCORES[0]), "please call the maps `asmaps`"),
+    "numbers as keys": ("m.pt", tensors(dict(enumerate(TENSORS))), r"holds 0 \(5, 7\), 1"),
+    "only a mask": ("m.pt", tensors({"mask": TENSORS[0], "label": 1}), r"holds mask \(5, 7\), label int"),
+    "checkpoint": ("m.pt", tensors({"state_dict": {"weight": TENSORS[0]}, "epoch": 3}), "holds state_dict dict"),
+    "arguments": ("m.pth", tensors({"arguments": argparse.Namespace(lr=1)}), r"it holds `argparse\.Namespace`"),
+    "broken": ("m.pt", lambda path: path.write_bytes(b"no tensors"), "broken"),
+    "objects": ("m.npz", archive(a=np.array([[None]])), "objects of Python"),
+    "paths that are objects": ("m.npz", archive(maps=SCORES, paths=np.array(PATHS, object)), "objects of Python"),
+    "paths that are numbers": ("m.npz", archive(maps=SCORES, paths=np.arange(3)), "`paths` is not a list of texts"),
+    "list of maps": ("m.pt", tensors({"asmaps": list(TENSORS), "paths": PATHS}), "holds asmaps list, paths list"),
+    "NumPy in torch": ("m.pt", tensors({PATHS[0]: SCORES[0]}), "it holds `numpy"),
+    "no archive": ("m.npz", lambda path: path.write_bytes(b"PK\3\4 nothing"), "zip"),
+    "bool": ("m.pt", tensors({"asmaps": TENSORS > 0, "paths": PATHS}), r"dtype torch\.bool"),
+    "sparse": ("m.pt", tensors({"asmaps": TENSORS.to_sparse(), "paths": PATHS}), "sparse|broken"),
+    "palette": ("m.tif", lambda path: Image.fromarray(TIFF_TYPES["uint8"]).quantize(9).save(path), "by a palette"),
+    "white is 0": ("m.tif", tiff(SCORES[0], photometric="miniswhite"), "0 is white"),
+    "turned": ("m.tif", tiff(SCORES[0], extratags=[(274, "H", 1, 6, True)]), "turned by EXIF or a tag"),
+    "colours": ("m.tif", tiff(np.zeros((5, 7, 3), np.uint8), photometric="rgb"), "no map"),
+    "pages": ("m.tif", tiff(SCORES, photometric="minisblack"), r"an array of shape \(3, 5, 7\) is no map"),
+    "cut": ("m.tif", lambda path: (tiff(SCORES[0])(path), path.write_bytes(path.read_bytes()[:-9])), "read"),
+    "no page": ("m.tif", lambda path: path.write_bytes(b"II*\0\x08\0\0\0"), "no page"),
+    "turned PNG": ("m.png", lambda path: GREY.save(path, exif=TURNED), "turned by EXIF"),
+    "frames": ("m.png", lambda path: GREY.save(path, save_all=True, append_images=[Image.new("L", (7, 5))]), "several"),
+    "coloured PNG": ("m.png", Image.new("RGB", (7, 5)).save, "an image of mode RGB is no map"),
+    "no PNG": ("m.png", lambda path: path.write_bytes(b"\x89PNG"), "cannot identify image file"),
+    "truth values": ("m.npy", array([[True, False]]), "dtype torch.bool"),
+    "complex": ("m.npy", array([[1j, 0]]), "dtype torch.complex128"),
+    "texts": ("m.npy", array([["a", "b"]]), "ndarray of type numpy.str_"),
+    "no pixel": ("m.npy", array(np.zeros((0, 2))), "is no map"),
+    "NaN": ("m.npy", array([[np.nan, 0]]), "NaN in the map"),
+    **{f"{each}": ("m.npy", array([each]), "beyond float32") for each in ([1e300, 0], [-1e39, np.inf], [1e-50, 1e-60])},
 }  # fmt: skip
+"""Files that are no map, of which it is not clear what are the maps, or of which programs read different numbers."""
 
 
-@pytest.mark.parametrize("kind", UNCERTAIN)
-def test_pictures_that_readers_do_not_agree_on(
+@pytest.mark.parametrize("kind", UNCLEAR)
+def test_files_that_are_not_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """A picture of which programs read different numbers, or none, is refused; no library prints anything."""
+    """They are refused, alone and as a bad map among others, which are read; no library prints anything.
+
+    What would be another number in float32 is refused; the rounding of float32 is not.
+    """
     monkeypatch.setattr(logging.root, "handlers", [])  # as in a program that does not ask for logs
-    name, write, reason = UNCERTAIN[kind]
+    name, write, reason = UNCLEAR[kind]
     write(tmp_path / name)
     with pytest.raises(BadDataError, match=reason):
-        read_all(tmp_path)
+        read_all(tmp_path / name)
+    np.save(tmp_path / "0.npy", SCORES[0])
+    maps = open_maps(tmp_path)
+    assert (maps.names[0], maps.read(0).shape) == ("0.npy", (5, 7))
+    with pytest.raises(BadDataError, match=reason):
+        maps.read(1)
     assert capfd.readouterr() == ("", "")
 
 
@@ -262,24 +257,6 @@ def test_float64_within_float32(tmp_path: Path) -> None:
     values = [[[np.inf, -np.inf, 0.0, 1e-60, 1.0, 3e38]], [[0.0, 0.0]]]
     write_all(tmp_path, {f"{index}.npy": array(each) for index, each in enumerate(values)})
     assert [read.tolist() for read in read_all(tmp_path).values()] == values
-
-
-NO_SCORES: list[tuple[Any, str]] = [
-    ([[True, False]], "dtype torch.bool"),
-    ([[1j, 0]], "dtype torch.complex128"),
-    ([["a", "b"]], "ndarray of type numpy.str_"),
-    (np.zeros((0, 2)), "is no map"),
-    ([[np.nan, 0]], "NaN in the map"),
-    *(([each], "beyond float32") for each in ([1e300, 0], [-1e39, np.inf], [1e-50, 1e-60])),
-]
-
-
-@pytest.mark.parametrize(("values", "reason"), NO_SCORES)
-def test_arrays_that_are_no_scores(tmp_path: Path, values: Any, reason: str) -> None:
-    """What is no number, or would be another one in float32, is refused; the rounding of float32 is not."""
-    np.save(tmp_path / "000.npy", np.asarray(values))
-    with pytest.raises(BadDataError, match=reason):
-        read_all(tmp_path)
 
 
 def write_head(path: Path, name: str) -> None:

@@ -1,7 +1,5 @@
 """A mask is taken as it is if, seen on black, it is black and one other colour; a rule of the user settles the rest."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -124,7 +124,7 @@ def test_star_import(module: str) -> None:
     assert {*names} - {"__builtins__"} == {*public}
 
 
-WITHOUT_EXAMPLE = {f"{PACKAGE}.demo.run_demo"}  # trains for several seconds; test_cli.py runs it
+WITHOUT_EXAMPLE = {f"{PACKAGE}.demo.run_demo"}  # trains for several seconds; test_demo.py runs it
 
 
 @pytest.mark.parametrize("module", PUBLIC_MODULES)

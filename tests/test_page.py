@@ -1,7 +1,5 @@
 """The pages `report.html`: what they say is what was scored, whatever files are called, and a browser shows it."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -17,19 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_sets import write_image, write_map
+from data_sets import BOUNDS, Known, lowest_scores, normal_scores, write_example, write_image, write_known
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import compare_paths
-from aupimo_torchmetrics.evaluate import Evaluation, evaluate
+from aupimo_torchmetrics.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
-BOUNDS = (1e-2, 1e-1)
 SIZES = {"bottle": (40, 60), "screw": (64, 48)}
+COUNTS = {"good": 4, "crack": 6, "hole": 3}
 HOSTILE = "<script>document.title='run'<&\"'.png"
 """Name of a file that would run if it were not escaped."""
 SHOWN = "#images .card:not([hidden])"
@@ -40,31 +37,22 @@ BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which
 
 def write_data(
     folder: Path, *, offset: float = 0.0, hostile: bool = False, dtype: str = "float32", ignored: int = 0
-) -> tuple[Path, Path]:
-    """Write two categories with normal images and two types of defects; return the folders of maps and of data.
+) -> tuple[Path, Path, list[Known]]:
+    """Write two categories with normal images and two types of defects; maps of integers are in hundredths.
 
-    Maps of integers are in hundredths. `ignored` pixels of each mask have the value 128.
+    Those of float64 are in tenths, which float32 rounds.
     """
-    random = np.random.default_rng(0)
-    maps, data = folder / "maps", folder / "data"
-    for category, size in SIZES.items():
-        for defect, count in (("good", 4), ("crack", 6), ("hole", 3)):
-            for number in range(count):
-                name = f"{number:03}.png"
-                if hostile and category == "screw" and (defect, number) == ("hole", 0):
-                    name = HOSTILE
-                mask = np.zeros(size, dtype=np.uint8)
-                if defect != "good":
-                    mask[5:12, 8 : 14 + 2 * number] = 255
-                    mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
-                    write_image(data / category / "ground_truth" / defect / name, mask)
-                photograph = random.integers(0, 255, (*size, 3), dtype=np.uint8)
-                write_image(data / category / "test" / defect / name, photograph)
-                scores = random.normal(size=size) + (1.5 + 0.3 * number + offset) * (mask == 255)
-                path = maps / category / "test" / defect / name.replace(".png", ".tiff")
-                offset_of = {"uint16": 500, "int32": 20_000_000}  # float32 rounds the larger ones
-                write_map(path, (scores * 100 + offset_of[dtype] if "int" in dtype else scores).astype(dtype))
-    return maps, data
+
+    def draw(random: np.random.Generator, is_defect: NDArray[Any], number: int) -> NDArray[Any]:
+        scores = random.normal(size=is_defect.shape) + (1.5 + 0.3 * number + offset) * is_defect
+        offset_of = {"uint16": 500, "int32": 20_000_000}  # float32 rounds the larger ones
+        scores = scores.round(1) if dtype == "float64" else scores
+        return (scores * 100 + offset_of[dtype] if "int" in dtype else scores).astype(dtype)
+
+    maps, data, known = write_known(folder, dict.fromkeys(SIZES, COUNTS), SIZES, draw, ignored)
+    for file in [*folder.glob("*/screw/*/hole/000*")] if hostile else ():
+        file.rename(file.with_name(file.name.replace("000", HOSTILE.removesuffix(".png"))))
+    return maps, data, known
 
 
 class Parsed(HTMLParser):
@@ -118,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, `better` scores of one model and `scores` of another, `again` the same, and all pages."""
     folder = tmp_path_factory.mktemp("pages")
     for name, offset in (("better", 1.0), ("scores", 0.0)):
-        maps, data = write_data(folder / f"{name}_data", offset=offset, hostile=True)
+        maps, data, _ = write_data(folder / f"{name}_data", offset=offset, hostile=True)
         evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
         evaluation.save(folder / name, report=True)
     evaluation.save(folder / "again", report=True)
@@ -126,25 +114,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lowest_scores(evaluation: Evaluation, maps: Path, category: str, fprs: list[float]) -> list[float]:
-    """The lowest normal score of a category that at most each share of its normal pixels reach."""
-    (scores,) = (each for each in evaluation.categories if each.category == category)
-    paths = [image["path"] for image in scores.images if not image["is_anomalous"]]
-    normal = np.stack([tifffile.imread((maps / path).with_suffix(".tiff")) for path in paths]).astype(np.float32)
-    shares = {float(score): float((normal >= score).mean()) for score in normal.ravel()}
-    return [min(score for score, share in shares.items() if share <= fpr) for fpr in fprs]
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "int32"])
 def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None:
     """Shares found, falsely found pixels and levels at each step are those of single comparisons, pixel by pixel.
 
-    They are of the scores in float32, as those of the result and of the table are. The steps are evenly spaced in log
-    from 1 to the upper FPR bound, and from there to the lower bound; the chosen threshold is one more.
+    They are of the scores in float32, as those of the result and of the table are: 0.7 is reached by 0.7. The steps are
+    evenly spaced in log from 1 to the upper FPR bound, and from there to the lower bound; the chosen threshold is one
+    more.
     """
     ignored = 300 if dtype == "float32" else 0
-    maps, data = write_data(tmp_path, dtype=dtype, ignored=ignored)
-    chosen = 20_000_150.0 if dtype == "int32" else 650.0 if dtype == "uint16" else 1.5
+    maps, data, known = write_data(tmp_path, dtype=dtype, ignored=ignored)
+    chosen = {"int32": 20_000_150.0, "uint16": 650.0, "float64": 0.7}.get(dtype, 1.5)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, ignore_index=128 if ignored else None, threshold=chosen)
     page = saved_page(evaluation, tmp_path / "out")
     fprs = page.fprs()
@@ -152,15 +132,13 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
     assert (fprs[0], fprs[-1], len(fprs)) == (1, BOUNDS[0], NUM_STEPS)
     for part in (fprs[: at_upper + 1], fprs[at_upper:]):
         assert np.diff(np.log(part)) == pytest.approx(np.log(part[-1] / part[0]) / (len(part) - 1))
-    thresholds = {each: sorted([*lowest_scores(evaluation, maps, each, fprs), chosen]) for each in SIZES}
+    thresholds = {each: sorted([*lowest_scores(normal_scores(known, each), fprs), chosen]) for each in SIZES}
+    by_path = {each.path: each for each in known}
     highest = {image["path"]: image["max_score"] for each in evaluation.categories for image in each.images}
     assert 18 < len(page.cards()) <= 26
     for card, steps in zip(page.cards(), page.steps(), strict=True):
-        path, category = Path(str(card["data-name"])), str(card["data-category"])
-        anomaly_map = tifffile.imread(maps / path.with_suffix(".tiff")).astype(np.float32)
-        mask_path = data / path.parents[2] / "ground_truth" / path.relative_to(path.parents[1])
-        mask = np.asarray(Image.open(mask_path)) if mask_path.exists() else np.zeros(anomaly_map.shape)
-        assert highest[str(path)] == float(anomaly_map[mask != 128].max())
+        category, path, anomaly_map, mask = by_path[str(card["data-name"])]
+        assert (highest[path], category) == (float(anomaly_map[mask != 128].max()), card["data-category"])
         is_found = (anomaly_map[:, :, None] >= np.array(thresholds[category], np.float32)) & (mask != 128)[:, :, None]
         in_mask, outside = (is_found & where[:, :, None] for where in (mask == 255, mask != 255))
         assert thresholds[category][steps["chosen"]] == chosen
@@ -181,7 +159,7 @@ def test_slider_counts_pixels_as_a_loop_does(tmp_path: Path, dtype: str) -> None
 
 def test_counts_are_those_of_the_result(tmp_path: Path) -> None:
     """Where maps are resized, shares and falsely found pixels at both bounds are those of the operating points."""
-    maps, data = write_data(tmp_path)
+    maps, data, _ = write_data(tmp_path)
     for path in maps.rglob("*.tiff"):
         tifffile.imwrite(path, tifffile.imread(path)[::2, ::2])
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
@@ -201,25 +179,12 @@ def test_counts_are_those_of_the_result(tmp_path: Path) -> None:
 def write_one_image(folder: Path, normal: NDArray[Any], anomalous: NDArray[Any]) -> tuple[Path, Path]:
     """Write the map of a normal and of an anomalous image, whose first hundredth is a defect, and busy photographs."""
     random = np.random.default_rng(0)
-    for name, scores in (("good/000", normal), ("crack/000", anomalous)):
+    for key, scores in (("tile/test/good/000", normal), ("tile/test/crack/000", anomalous)):
         mask = np.zeros(scores.shape, dtype=np.uint8)
-        mask.reshape(-1)[: mask.size // 100] = 255
-        write_map(folder / f"maps/tile/test/{name}.tiff", scores.astype(np.float32))
-        write_image(folder / f"data/tile/test/{name}.png", random.integers(0, 255, scores.shape, dtype=np.uint8))
-        if name.startswith("crack"):
-            write_image(folder / f"data/tile/ground_truth/{name}.png", mask)
+        mask.reshape(-1)[: mask.size // 100] = 255 * ("crack" in key)
+        write_example(folder, key, scores.astype(np.float32), mask)
+        write_image(folder / f"data/{key}.png", random.integers(0, 255, scores.shape, dtype=np.uint8))
     return folder / "maps", folder / "data"
-
-
-def test_chosen_threshold_counts_as_in_the_table(tmp_path: Path) -> None:
-    """0.7 is reached by a score of 0.7, though that is rounded to float32, on the page and in the table alike."""
-    normal, anomalous = np.random.default_rng(0).integers(0, 10, (2, 40, 50)) / 10
-    evaluation = evaluate(*write_one_image(tmp_path, normal, anomalous), fpr_bounds=(0.01, 0.1), threshold=0.7)
-    page = saved_page(evaluation, tmp_path / "out")
-    image = next(image for image in evaluation.categories[0].images if image["is_anomalous"])
-    steps = page.steps()[0]
-    assert steps["numFalsePositives"][steps["chosen"]] == image["false_pixels"]
-    assert image["false_pixels"] + image["found_pixels"] == (anomalous > 0.65).sum()
 
 
 @pytest.mark.parametrize("is_busy", [pytest.param(False, marks=pytest.mark.slow), True])
@@ -272,7 +237,7 @@ def test_page_needs_nothing_else_and_runs_no_name(folder: Path, name: str) -> No
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_there(tmp_path: Path) -> None:
     """A broken photograph, and a map that has gone since, cost their pictures only, and the page says why."""
-    maps, data = write_data(tmp_path)
+    maps, data, _ = write_data(tmp_path)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS)
     (data / "bottle/test/crack/001.png").write_bytes(b"no image")
     (maps / "bottle/test/crack/002.tiff").unlink()
@@ -284,7 +249,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_there(tmp_path
 
 def test_page_without_a_score_says_why(tmp_path: Path) -> None:
     """Without normal images there is a page all the same, with the warning and without pictures."""
-    maps, data = write_data(tmp_path)
+    maps, data, _ = write_data(tmp_path)
     for good in [*tmp_path.glob("*/*/test/good")]:
         shutil.rmtree(good)
     page = saved_page(evaluate(maps, data, fpr_bounds=BOUNDS), tmp_path / "out")
@@ -295,7 +260,7 @@ def test_page_without_a_score_says_why(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_images_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is ready is written before the next image is read."""
-    evaluation = evaluate(*write_data(tmp_path), fpr_bounds=BOUNDS)
+    evaluation = evaluate(*write_data(tmp_path)[:2], fpr_bounds=BOUNDS)
     open_image, sizes = Image.open, list[int]()
 
     def watched(*arguments: Any, **settings: Any) -> Any:
@@ -320,14 +285,12 @@ def test_comparison_shows_models_side_by_side_by_their_difference(folder: Path) 
     assert all(page.steps())
 
 
-def test_commands_write_pages(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_write_pages(folder: Path, tmp_path: Path, printed: Any) -> None:
     """`aupimo evaluate --report` and `aupimo compare --report` write `report.html` and name it."""
     maps, data, out = folder / "scores_data/maps", folder / "scores_data/data", tmp_path / "a"
-    options = ("--fpr-bounds", "1e-2", "1e-1", "--report", "--out", str(out))
-    assert main(["evaluate", str(maps), "--data", str(data), *options]) == 0
-    assert f"Open in a browser: {out / 'report.html'}" in capsys.readouterr().out
-    assert main(["compare", str(out), str(folder / "better"), "--out", str(tmp_path / "c"), "--report"]) == 0
-    assert "report.html" in capsys.readouterr().out
+    told = printed("evaluate --fpr-bounds 1e-2 1e-1 --report --out", out, "--data", data, maps)
+    assert f"Open in a browser: {out / 'report.html'}" in told
+    assert "report.html" in printed("compare --report --out", tmp_path / "c", out, folder / "better")
     assert len(Parsed(tmp_path / "c/report.html").steps()) == 36
 
 
@@ -377,7 +340,7 @@ def test_comparison_shows_scores_of_what_has_no_pictures(folder: Path, tmp_path:
 @pytest.mark.parametrize("num_thresholds", [None, 1000])
 def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: int | None) -> None:
     """Maps that another model has overwritten, or masks that were changed, have no picture, and the page says so."""
-    maps, data = write_data(tmp_path)
+    maps, data, _ = write_data(tmp_path)
     for name in ("one", "two"):
         evaluate(maps, data, fpr_bounds=BOUNDS, num_thresholds=num_thresholds).save(tmp_path / name)
         write_data(tmp_path, offset=0.5)
@@ -390,7 +353,7 @@ def test_pages_show_no_map_that_was_not_scored(tmp_path: Path, num_thresholds: i
 
 def test_equal_scores_come_by_the_highest_score_in_the_mask(tmp_path: Path) -> None:
     """Of images of which nothing is found, those come first whose defects score lowest; a browser sorts so, too."""
-    evaluation = evaluate(*write_data(tmp_path, offset=-9), fpr_bounds=BOUNDS)
+    evaluation = evaluate(*write_data(tmp_path, offset=-9)[:2], fpr_bounds=BOUNDS)
     page = saved_page(evaluation, tmp_path / "out")
     highest = {image["path"]: image["mask_max_score"] for scores in evaluation.categories for image in scores.images}
     cards = page.cards()[:18]

@@ -1,7 +1,5 @@
 """A map and its mask are read as one pair: of one size, in agreement with each other and with the table or folder."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
@@ -62,7 +60,7 @@ def write_rows(folder: Path, rows: Sequence[Row]) -> pd.DataFrame:
 
 def score(folder: Path, *rows: Row, **settings: Any) -> CategoryScores:
     """Score rows of one category; there is always a normal image and an anomalous one besides, the last two."""
-    both = [Row(cells={"label": "0"}), Row(mask=settings.pop("known", 255))]
+    both = [Row(cells={"label": "0"}), Row(255)]
     (scores,) = evaluate(table=write_rows(folder, [*rows, *both]), fpr_bounds=(0.1, 0.9), **settings).categories
     return scores
 

@@ -1,7 +1,5 @@
 """Intervals and comparisons by resampled images are those of the metrics computed anew from the images of each draw."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import math
@@ -14,7 +12,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-from data_sets import compare, write_rows
+from data_sets import BOUNDS, make_data, write_rows
+from helpers import updated
 from numpy.typing import NDArray
 from safetensors.torch import safe_open, save_file
 from scipy import stats
@@ -26,12 +25,10 @@ from aupimo_torchmetrics._engine.resampling import Draws
 from aupimo_torchmetrics._files import counts as count_files
 from aupimo_torchmetrics._files.counts import read_counts, write_counts
 from aupimo_torchmetrics._files.results import checksum
-from aupimo_torchmetrics.cli import main
 from aupimo_torchmetrics.compare import BadDataError, compare_paths
 from aupimo_torchmetrics.evaluate import evaluate
 from aupimo_torchmetrics.statistics import bootstrap_interval, compare_models
 
-BOUNDS = (1e-2, 1e-1)
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
 ALL = (*PIXEL_METRICS, *IMAGE_METRICS)
@@ -39,25 +36,10 @@ FPR_LIMIT = 0.3
 Arrays = list[NDArray[Any]]
 
 
-def make_data(num_each: int, digits: int, seed: int = 0, size: tuple[int, int] = (14, 17)) -> tuple[Arrays, Arrays]:
-    """Maps and masks of as many normal and anomalous images, with an effect of each image, rounded to some digits."""
-    random = np.random.default_rng(seed)
-    maps, masks = [], []
-    for number in range(2 * num_each):
-        mask = np.zeros(size, dtype=bool)
-        if number >= num_each:
-            mask[2 : 4 + number % 7, 3:9] = mask[-1, -2:] = True
-        scores = random.normal(size=size) + 0.3 * random.normal() + mask * (1 + random.normal())
-        maps.append(scores.round(digits).astype(np.float32))
-        masks.append(mask)
-    return maps, masks
-
-
 def metric_of(maps: Arrays, masks: Arrays, **settings: Any) -> AUPIMO:
     """AUPIMO of some images."""
-    metric = AUPIMO(fpr_bounds=BOUNDS, **settings)
-    metric.update(list(map(torch.from_numpy, maps)), list(map(torch.from_numpy, masks)))
-    return metric
+    batch = list(map(torch.from_numpy, maps)), list(map(torch.from_numpy, masks))
+    return updated(AUPIMO(fpr_bounds=BOUNDS, **settings), [batch])
 
 
 def evaluated(folder: Path, maps: Arrays, masks: Arrays, groups: list[str] | None = None, **settings: Any) -> Any:
@@ -72,6 +54,11 @@ def keep(evaluation: Any, folder: Path) -> Path:
     scores.result.save(folder / "aupimo/aupimos.json")
     write_counts(folder / "aupimo/counts.safetensors", evaluation.counted(scores))
     return folder
+
+
+def saved(folder: Path, maps: Arrays, masks: Arrays, **settings: Any) -> Path:
+    """Evaluate images, and write what comparisons need."""
+    return keep(evaluated(folder / "in", maps, masks, **settings), folder)
 
 
 def drawn_images(draws: Draws) -> list[list[int]]:
@@ -92,7 +79,7 @@ def of_draws(maps: Arrays, masks: Arrays, draws: Draws) -> list[dict[str, float]
 
 def counts_of(folder: Path, maps: Arrays, masks: Arrays) -> dict[str, metric_counts.MetricCounts]:
     """Counts of every metric, through the files of an evaluation."""
-    keep(evaluated(folder, maps, masks, metrics=ALL), folder)
+    saved(folder, maps, masks, metrics=ALL)
     counted = read_counts(folder / "aupimo/counts.safetensors")
     found = {name: metric_counts.counts_of_metric(counted, name) for name in ALL}
     aupimo = metric_counts.counts_of_result(AUPIMOResult.load(folder / "aupimo/aupimos.json"))
@@ -104,7 +91,7 @@ def test_metrics_of_resamples_are_those_of_the_images_that_were_drawn(
     tmp_path: Path, digits: int, size: tuple[int, int]
 ) -> None:
     """With few distinct scores they are so to rounding; else they are near, and within bounds that are certain."""
-    maps, masks = make_data(5, digits, size=size)
+    maps, masks = make_data(5, 5, digits, size=size)
     counts = counts_of(tmp_path, maps, masks)
     draws = Draws(counts["aupimo"].units, 4, 1)
     expected = of_draws(maps, masks, draws)
@@ -124,7 +111,7 @@ SIZES = [("max", [(20, 24)] * 12), ("mean", [(20, 24), (7, 11), (30, 18)] * 4)]
 @pytest.mark.parametrize(("shared_fpr", "sizes"), SIZES)
 def test_interval_of_aupimo_is_that_of_images_drawn_anew(shared_fpr: Any, sizes: list[tuple[int, int]]) -> None:
     """Images of all sizes, and either shared FPR: the values of resamples are those of the metric on these images."""
-    parts = [make_data(1, 6, seed, size) for seed, size in enumerate(sizes)]
+    parts = [make_data(1, 1, 6, seed, size) for seed, size in enumerate(sizes)]
     maps = [maps[is_anomalous] for is_anomalous in (0, 1) for maps, _ in parts]
     masks = [masks[is_anomalous] for is_anomalous in (0, 1) for _, masks in parts]
     counts = metric_counts.counts_of_result(metric_of(maps, masks, shared_fpr=shared_fpr).result())
@@ -137,7 +124,7 @@ def test_interval_of_aupimo_is_that_of_images_drawn_anew(shared_fpr: Any, sizes:
 
 def test_an_interval_is_the_expanded_percentile_interval() -> None:
     """Its ends are quantiles of the resampled means at `Phi(sqrt(n / (n - 1)) t)`; one seed gives one interval."""
-    result = metric_of(*make_data(9, 6)).result()
+    result = metric_of(*make_data(9, 9, 6)).result()
     counts = metric_counts.counts_of_result(result)
     values = counts.resampled(Draws(counts.units, 500, 3)).numpy()
     tail = stats.norm.cdf(np.sqrt(9 / 8) * stats.t.ppf(0.05, 8))
@@ -150,7 +137,7 @@ def test_an_interval_is_the_expanded_percentile_interval() -> None:
 
 def test_normal_images_widen_the_interval() -> None:
     """Where thresholds vary, too, the interval is wider than that of scores for given thresholds."""
-    result = metric_of(*make_data(20, 6)).result()
+    result = metric_of(*make_data(20, 20, 6)).result()
     scores_only = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
     (low, high), (narrow_low, narrow_high) = map(bootstrap_interval, (result, scores_only))
     assert high - low > 1.05 * (narrow_high - narrow_low)
@@ -158,7 +145,7 @@ def test_normal_images_widen_the_interval() -> None:
 
 def test_groups_are_drawn_together() -> None:
     """Two photographs of each part are one draw: the interval is that of the parts, however often each is taken."""
-    maps, masks = make_data(10, 6)
+    maps, masks = make_data(10, 10, 6)
     once, twice = metric_of(maps, masks).result(), metric_of(maps * 2, masks * 2).result()
     parts = [f"part {index}" for index in range(20)]
     expected = bootstrap_interval(once)
@@ -171,13 +158,11 @@ def test_groups_are_drawn_together() -> None:
 
 def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
     """It is no low score: where the kept scores of some resamples do not reach the upper bound, an end is NaN."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     for index in range(5):
         maps[index] -= 100  # all false positives are of one image, which some resamples lack
-    metric = AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=100)
-    for scores, mask in zip(maps, masks, strict=True):
-        metric.update(torch.from_numpy(scores)[None], torch.from_numpy(mask)[None])
-    small = metric.result()
+    batches = [(torch.from_numpy(maps[index])[None], torch.from_numpy(masks[index])[None]) for index in range(12)]
+    small = updated(AUPIMO(fpr_bounds=(1e-3, 1e-2), normal_buffer=100), batches).result()
     counts = metric_counts.counts_of_result(small)
     draws = Draws(counts.units, 200, 0)
     is_drawn = torch.cat(list(draws.weights()))[:, 5] > 0
@@ -190,7 +175,7 @@ def test_a_resample_whose_scores_were_not_kept_is_unknown() -> None:
 @pytest.mark.parametrize("chosen", [range(6, 12), range(2, 12), range(10)])
 def test_what_cannot_be_resampled_has_no_interval(chosen: range) -> None:
     """Of fewer than five images of a class nothing is known, and no model is better; of five it is."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     few = metric_of([maps[index] for index in chosen], [masks[index] for index in chosen]).result()
     assert all(map(math.isnan, bootstrap_interval(few)))
     if few.mean >= 0:
@@ -200,7 +185,7 @@ def test_what_cannot_be_resampled_has_no_interval(chosen: range) -> None:
 
 def test_a_difference_is_told_as_its_interval_tells_it() -> None:
     """The confidence exceeds 97.5 % just where the 95 % interval of the difference lies above 0."""
-    maps, masks = make_data(15, 6)
+    maps, masks = make_data(15, 15, 6)
     random, found = np.random.default_rng(0), []
     results = {"old": metric_of(maps, masks).result()}
     for gain in np.linspace(0, 1.2, 5):
@@ -221,7 +206,7 @@ def test_a_difference_is_told_as_its_interval_tells_it() -> None:
 
 def test_models_that_are_equal_are_not_told_apart() -> None:
     """Whatever the alternative, the confidence is 0, and the interval of the difference is 0."""
-    maps, masks = make_data(5, 6)
+    maps, masks = make_data(5, 5, 6)
     results = {name: metric_of(maps, masks).result() for name in "ab"}
     for alternative in ("greater", "less", "two-sided"):
         comparison = compare_models(results, "resampled", alternative)
@@ -231,7 +216,7 @@ def test_models_that_are_equal_are_not_told_apart() -> None:
 
 def test_the_order_of_images_does_not_matter() -> None:
     """Images of the second model are put in the order of the first, by their names."""
-    maps, masks = make_data(8, 6)
+    maps, masks = make_data(8, 8, 6)
     others, order = [each + np.float32(0.2) * each**2 for each in maps], np.random.default_rng(0).permutation(16)
     first, second, shuffled = (
         replace(
@@ -246,7 +231,7 @@ def test_the_order_of_images_does_not_matter() -> None:
 
 def test_results_that_know_scores_only_cannot_be_resampled() -> None:
     """The error names the model, and the tests that are possible."""
-    result = metric_of(*make_data(4, 6)).result()
+    result = metric_of(*make_data(4, 4, 6)).result()
     scores = AUPIMOResult(result.aupimos, result.fpr_bounds, result.threshold_bounds)
     with pytest.raises(BadDataError, match="'official' holds per-image scores only"):
         compare_models({"ours": result, "official": scores}, "resampled")
@@ -259,9 +244,9 @@ def test_results_that_know_scores_only_cannot_be_resampled() -> None:
         compare_models(models, "resampled", num_resamples=0)
 
 
-def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_and_writes_intervals(tmp_path: Path, printed: Any) -> None:
     """Each metric has one that holds it, in the table, in the library and in the file, and a text says what it is."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     evaluation = evaluated(tmp_path / "in", maps, masks, metrics=ALL, intervals=True)
     (scores,) = evaluation.categories
     assert list(scores.intervals) == ["aupimo", *ALL]
@@ -269,10 +254,17 @@ def test_evaluate_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.Cap
         assert interval.lower <= scores.values()[name] <= interval.upper
         assert interval.max_error < 0.02
     assert scores.intervals["aupimo"][:2] == bootstrap_interval(scores.result)
-    table = tmp_path / "in/table.csv"
-    argv = ["evaluate", "--table", table, "--intervals", "--out", tmp_path / "out", "--report"]
-    assert main([*map(str, argv), "--fpr-bounds", "0.01", "0.1", "--metrics", *ALL[:3], "--metrics", *ALL[3:]]) == 0
-    out = capsys.readouterr().out
+    argv = [
+        "--table",
+        tmp_path / "in/table.csv",
+        "--out",
+        tmp_path / "out",
+        "--metrics",
+        *ALL[:3],
+        "--metrics",
+        *ALL[3:],
+    ]
+    out = printed("evaluate --intervals --report --fpr-bounds 0.01 0.1", *argv)
     assert f"{scores.intervals['aupro'].lower:.4f} to {scores.intervals['aupro'].upper:.4f}" in out
     assert "1,000 resamples, each of 6 normal and 6 anomalous images" in out
     assert "With fewer than 50 of a class they are too narrow" in out
@@ -286,7 +278,7 @@ def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
     """It is narrower than those of the categories, which vary by themselves; a category without a score has none."""
     data: list[tuple[Any, Any, str]] = []
     for category in "abc":
-        images = zip(*make_data(8, 6, seed=ord(category)), [category] * 16, strict=True)
+        images = zip(*make_data(8, 8, 6, seed=ord(category)), [category] * 16, strict=True)
         data += [image for image in images if category != "c" or image[1].any()]
     maps, masks, categories = zip(*data, strict=True)
     evaluation = evaluate(
@@ -302,7 +294,7 @@ def test_the_mean_over_categories_has_an_interval(tmp_path: Path) -> None:
 
 def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
     """A column `group` reaches intervals and comparisons of every metric; an empty cell is a group of its own."""
-    maps, masks = make_data(6, 6)
+    maps, masks = make_data(6, 6, 6)
     groups = [f"part {index}" for index in range(12)]
     once = evaluated(tmp_path / "once", maps, masks, metrics=ALL, intervals=True)
     twice = evaluated(tmp_path / "twice", maps * 2, masks * 2, groups * 2, metrics=ALL, intervals=True)
@@ -315,22 +307,20 @@ def test_groups_of_a_table_are_drawn(tmp_path: Path) -> None:
     comparison = compare_paths([keep(twice, tmp_path / name) for name in "ab"])
     assert "groups of images" in comparison.summary()
     # Groups are those of any model that has them, and of none if they disagree.
-    plain = evaluated(tmp_path / "plain", maps * 2, masks * 2, metrics=ALL)
-    folders = [keep(plain, tmp_path / "c"), tmp_path / "a"]
+    folders = [saved(tmp_path / "c", maps * 2, masks * 2, metrics=ALL), tmp_path / "a"]
     of_either = [compare_paths(order, metric="auroc").comparisons[""] for order in (folders, folders[::-1])]
     assert of_either[0].intervals == of_either[1].intervals
-    others = evaluated(
-        tmp_path / "others", maps * 2, masks * 2, [*groups, *groups[1:6], *groups[:1], *groups[6:]], metrics=ALL
-    )
+    others = [*groups, *groups[1:6], *groups[:1], *groups[6:]]
+    saved(tmp_path / "d", maps * 2, masks * 2, groups=others, metrics=ALL)
     with pytest.raises(BadDataError, match="the same groups of images, but those of 'a' and 'd' differ"):
-        compare_paths([tmp_path / "a", keep(others, tmp_path / "d")])
+        compare_paths([tmp_path / "a", tmp_path / "d"])
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the evaluations of a good model and a worse one."""
     folder = tmp_path_factory.mktemp("models")
-    maps, masks = make_data(10, 6)
+    maps, masks = make_data(10, 10, 6)
     random = np.random.default_rng(0)
     worse = [each + random.normal(size=each.shape).astype(np.float32) for each in maps]
     for name, scores in (("good", maps), ("worse", worse)):
@@ -340,7 +330,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_histogram_does_not_shift_an_interval_out_of_what_is_known(tmp_path: Path) -> None:
     """With coarse bins the value is far off, but counts of images know it better."""
-    maps, masks = make_data(8, 6)
+    maps, masks = make_data(8, 8, 6)
     exact, coarse = (
         evaluated(tmp_path, maps, masks, metrics=["aupr"], num_bins=number, intervals=True).categories[0]
         for number in (None, 64)
@@ -350,13 +340,10 @@ def test_a_histogram_does_not_shift_an_interval_out_of_what_is_known(tmp_path: P
 
 
 @pytest.mark.parametrize("metric", ["aupimo", "aupro", "image_auroc"])
-def test_models_are_compared_by_any_metric(
-    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: Any
-) -> None:
+def test_models_are_compared_by_any_metric(models: Path, tmp_path: Path, printed: Any, metric: Any) -> None:
     """The better one is first, with its interval and the confidence, in text, CSV, LaTeX, JSON and a picture."""
     folders = [models / "good", models / "worse"]
-    printed = compare(capsys, *folders, "--metric", metric, "--out", tmp_path / "compared", "--json")
-    found = json.loads(printed)
+    found = json.loads(printed(f"compare --json --metric {metric} --out", tmp_path / "compared", *folders))
     best, second = found["categories"][0]["models"]
     values = json.loads((models / "good/summary.json").read_text())["mean"]
     assert (best["model"], best["mean"]) == ("good", pytest.approx(values[metric]))
@@ -373,12 +360,11 @@ def test_models_are_compared_by_any_metric(
 def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> None:
     """The value of a model is the mean over its seeds, and models are ranked over the categories."""
     for category in ("bolt", "tile"):
-        maps, masks = make_data(6, 6, seed=ord(category[0]))
+        maps, masks = make_data(6, 6, 6, seed=ord(category[0]))
         for seed in (0, 1):
             noisy = [each + np.float32(0.1 * seed) * each**2 for each in maps]
-            evaluation = evaluated(tmp_path / f"{category}{seed}", noisy, masks, metrics=["aupro"])
-            keep(evaluation, tmp_path / f"out/a/seed{seed}/{category}")
-        keep(evaluated(tmp_path / category, maps, masks, metrics=["aupro"]), tmp_path / f"out/b/{category}")
+            saved(tmp_path / f"out/a/seed{seed}/{category}", noisy, masks, metrics=["aupro"])
+        saved(tmp_path / f"out/b/{category}", maps, masks, metrics=["aupro"])
     comparison = compare_paths(tmp_path / "out", metric="aupro")
     seeds = comparison.seed_means["bolt"]["a"]
     assert comparison.comparisons["bolt"].means["a"] == pytest.approx(np.mean(list(seeds.values())))
@@ -393,18 +379,14 @@ def test_seeds_and_categories_are_compared_by_another_metric(tmp_path: Path) -> 
 
 def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
     """A metric that was not computed, another protocol, other images or classes, and files that were changed."""
-    maps, masks = make_data(4, 6)
-    folders = {
-        "full": evaluated(tmp_path / "1", maps, masks, metrics=ALL),
-        "few": evaluated(tmp_path / "2", maps, masks, metrics=["auroc"]),
-        "small": evaluated(tmp_path / "3", maps, masks, metrics=ALL, size=10),
-        "less": evaluated(tmp_path / "4", maps[1:], masks[1:], metrics=ALL),
-        "turned": evaluated(tmp_path / "5", maps, masks[::-1], metrics=ALL),
-    }
-    for name, evaluation in folders.items():
-        keep(evaluation, tmp_path / name)
-    keep(folders["few"], tmp_path / "stale")
-    folders["less"].categories[0].result.save(tmp_path / "stale/aupimo/aupimos.json")
+    maps, masks = make_data(4, 4, 6)
+    saved(tmp_path / "full", maps, masks, metrics=ALL)
+    saved(tmp_path / "few", maps, masks, metrics=["auroc"])
+    saved(tmp_path / "stale", maps, masks, metrics=["auroc"])
+    saved(tmp_path / "small", maps, masks, metrics=ALL, size=10)
+    less = saved(tmp_path / "less", maps[1:], masks[1:], metrics=ALL)
+    AUPIMOResult.load(less / "aupimo/aupimos.json").save(tmp_path / "stale/aupimo/aupimos.json")
+    saved(tmp_path / "turned", maps, masks[::-1], metrics=ALL)
     refused = {
         "stale": "Expected the counts of auroc of these scores .* but there are none",
         "few": "Evaluate the maps with `--metrics aupro` and `--out`",
@@ -416,7 +398,7 @@ def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
         with pytest.raises(BadDataError, match=fault):
             compare_paths([tmp_path / "full", tmp_path / name], metric="auroc" if name == "stale" else "aupro")
     wide = [mask | np.roll(mask, 3, axis=0) for mask in masks]
-    keep(evaluated(tmp_path / "6", maps, wide, metrics=ALL), tmp_path / "wide")
+    saved(tmp_path / "wide", maps, wide, metrics=ALL)
     (line,) = compare_paths([tmp_path / "full", tmp_path / "wide"], metric="auroc").warnings
     assert "not the same masks" in line
     file = tmp_path / "small/aupimo/counts.safetensors"
@@ -456,7 +438,7 @@ def test_a_broken_file_of_counts_is_an_error(models: Path, tmp_path: Path) -> No
 
 def test_counts_hold_what_metrics_need(tmp_path: Path) -> None:
     """Metrics of images alone need no counts of pixels."""
-    keep(evaluated(tmp_path, *make_data(2, 6), metrics=["image_auroc"]), tmp_path)
+    saved(tmp_path, *make_data(2, 2, 6), metrics=["image_auroc"])
     assert read_counts(tmp_path / "aupimo/counts.safetensors").pixels is None
 
 
@@ -510,9 +492,7 @@ def test_where_few_images_carry_the_fpr_the_text_says_so(simulation: Any, tmp_pa
     masks = simulation.draw_masks(20, generator)
     maps = simulation.draw_maps(world, masks, simulation.draw_contrast(world, masks, generator), generator)
     for name in "ab":
-        metric = AUPIMO(fpr_bounds=world.fpr_bounds)
-        metric.update(maps, masks)
-        result = metric.result()
+        result = updated(AUPIMO(fpr_bounds=world.fpr_bounds), [(maps, masks)]).result()
         assert "from few images" in result.warnings[-1]
         result.save(tmp_path / f"{name}.json")
     text = compare_paths([tmp_path / "a.json", tmp_path / "b.json"]).summary()

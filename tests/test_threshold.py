@@ -1,62 +1,33 @@
 """From maps to a decision: thresholds are chosen as promised, and what they do is counted over all pixels."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from data_sets import TWO, write_example, write_map, write_set
+from data_sets import BOUNDS, COMMAND, TWO, Known, lowest_scores, normal_scores, write_known, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupimo_torchmetrics.cli import main
-from aupimo_torchmetrics.evaluate import (
-    BadDataError,
-    BadFilesError,
-    Evaluation,
-    Thresholds,
-    apply_thresholds,
-    choose_thresholds,
-    evaluate,
-)
+from aupimo_torchmetrics.evaluate import BadDataError, Thresholds, apply_thresholds, choose_thresholds, evaluate
 
-BOUNDS = (1e-2, 1e-1)
-COMMAND = ["evaluate", "--fpr-bounds", "1e-2", "1e-1"]
 Found = tuple[Path, Path, Path]
 SIZES = {"bottle": (20, 24), "screw": (31, 17)}
 
 
-class Known(NamedTuple):
-    """An image of a data set, as it was written."""
-
-    category: str
-    path: str
-    scores: NDArray[np.float32]
-    mask: NDArray[np.uint8]
-
-
 def write_tied(folder: Path, dtype: str = "float32", *, ignored: int = 0) -> tuple[Path, Path, list[Known]]:
     """Write two categories of different sizes whose scores have many ties; `ignored` pixels of each mask are 128."""
-    random = np.random.default_rng(3)
-    known = []
-    for category, size in SIZES.items():
-        for defect, number in [(defect, number) for defect in ("good", "crack") for number in range(4)]:
-            path = f"{category}/test/{defect}/{number:03}"
-            mask = np.zeros(size, dtype=np.uint8)
-            if defect != "good":
-                mask[3 : 9 + number, 4:12] = 255
-                mask.reshape(-1)[random.choice(mask.size, ignored, replace=False)] = 128
-            scores = (random.integers(0, 30, size) + 8 * (mask == 255)) / (1 if "int" in dtype else 7)
-            write_example(folder, path, scores.astype(dtype), mask)
-            known.append(Known(category, f"{path}.png", scores.astype(dtype).astype(np.float32), mask))
-    return folder / "maps", folder / "data", known
+
+    def draw(random: np.random.Generator, is_defect: NDArray[Any], _: int) -> NDArray[Any]:
+        scores = random.integers(0, 30, is_defect.shape) + 8 * is_defect
+        return (scores / (1 if "int" in dtype else 7)).astype(dtype)
+
+    return write_known(folder, {name: {"good": 4, "crack": 4} for name in SIZES}, SIZES, draw, ignored)
 
 
 def normal_maps(maps: Path, folder: Path) -> Path:
@@ -72,30 +43,26 @@ def ratio(part: float, whole: float) -> float:
 
 
 def counted(known: list[Known], threshold: float) -> dict[str, float]:
-    """Count pixels and images one by one."""
-    found = false = missed = rest = 0
-    alarms = {True: 0, False: 0}
-    for _, _, scores, mask in known:
-        alarm = False
-        for score, value in zip(scores.ravel(), mask.ravel(), strict=True):
-            if value != 128:
-                is_found = bool(score >= np.float32(threshold))
-                found += is_found and value == 255
-                false += is_found and value == 0
-                missed += not is_found and value == 255
-                rest += not is_found and value == 0
-                alarm |= is_found
-        alarms[bool((mask == 255).any())] += alarm
-    num_anomalous = sum(bool((mask == 255).any()) for *_, mask in known)
+    """Count pixels, but those of 128, and images with a pixel that reaches the threshold."""
+    alarms: dict[bool, list[bool]] = {True: [], False: []}
+    for each in known:
+        alarms[bool((each.mask == 255).any())].append(
+            bool((each.scores[each.mask != 128] >= np.float32(threshold)).any())
+        )
+    is_found = np.concatenate([each.scores.ravel() for each in known]) >= np.float32(threshold)
+    mask = np.concatenate([each.mask.ravel() for each in known])
+    found, false = (int(is_found[mask == value].sum()) for value in (255, 0))
+    missed, rest = (int((~is_found[mask == value]).sum()) for value in (255, 0))
+    num_alarms, num_normal_alarms = sum(alarms[True]), sum(alarms[False])
     return {
         "threshold": threshold,
         "seg_f1": ratio(2 * found, 2 * found + false + missed),
         "precision": ratio(found, found + false),
         "recall": ratio(found, found + missed),
         "fpr": ratio(false, false + rest),
-        "class_f1": ratio(2 * alarms[True], alarms[True] + alarms[False] + num_anomalous),
-        "num_normal_alarms": alarms[False],
-        "num_anomalous_alarms": alarms[True],
+        "class_f1": ratio(2 * num_alarms, num_alarms + num_normal_alarms + len(alarms[True])),
+        "num_normal_alarms": num_normal_alarms,
+        "num_anomalous_alarms": num_alarms,
     }
 
 
@@ -107,14 +74,11 @@ def test_threshold_of_an_fpr_is_that_of_a_loop(tmp_path: Path, dtype: str) -> No
     of_data = choose_thresholds(maps, fpr=0.2, data=data)
     assert alone.values == of_data.values
     for category in SIZES:
-        scores = np.concatenate(
-            [each.scores.ravel() for each in known if each.path.startswith(f"{category}/test/good")]
-        )
-        shares = {score: (scores >= score).mean() for score in scores}
-        assert alone.of(category) == min(score for score, share in shares.items() if share <= 0.2)
+        threshold, normal = alone.of(category), normal_scores(known, category)
+        assert [threshold] == lowest_scores(normal, [0.2])
         (chosen,) = (each for each in alone.chosen if each.category == category)
         assert chosen.num_images == 4
-        assert chosen.point.shared_fpr == pytest.approx(shares[np.float32(alone.of(category))], abs=1e-12)
+        assert chosen.point.shared_fpr == pytest.approx((normal >= np.float32(threshold)).mean(), abs=1e-12)
 
 
 def test_threshold_of_alarms_is_that_of_a_sorted_list(tmp_path: Path) -> None:
@@ -179,18 +143,18 @@ def test_category_is_the_first_folder_that_differs(tmp_path: Path) -> None:
     assert choose_thresholds(tmp_path / "run/can", fpr=0.2).values == {"": 1}
 
 
-def test_submission_to_mvtec_ad_2(tmp_path: Path) -> None:
+def test_submission_to_mvtec_ad_2(tmp_path: Path, printed: Any) -> None:
     """Thresholds are those of the split `validation`; maps and masks of the private splits are written as asked for."""
     splits = {"validation/good": "regular", "test_private": "regular", "test_private_mixed": "mixed"}
     for category in ("can", "rice"):
         for number, (split, kind) in enumerate(splits.items()):
             scores = np.random.default_rng(number).normal(size=(30, 20)) + (category == "rice")
             write_map(tmp_path / f"maps/{category}/{split}/000_{kind}.tiff", scores.astype(np.float16))
-    maps, file = str(tmp_path / "maps"), str(tmp_path / "thresholds.json")
-    assert main(["threshold", maps, "--split", "validation", "--fpr", "0.05", "--out", file]) == 0
-    arguments = ["threshold", "--threshold", file, "--apply", maps, "--split", "test_private"]
-    arguments += ["--split", "test_private_mixed", "--write-maps", str(tmp_path / "submission/anomaly_images")]
-    assert main([*arguments, "--write-masks", str(tmp_path / "submission/anomaly_images_thresholded")]) == 0
+    maps, file, masks = tmp_path / "maps", tmp_path / "thresholds.json", "submission/anomaly_images_thresholded"
+    printed("threshold --split validation --fpr 0.05 --out", file, maps)
+    command = "threshold --split test_private --split test_private_mixed --apply"
+    more = ("--write-maps", tmp_path / "submission/anomaly_images", "--write-masks", tmp_path / masks)
+    printed(command, maps, "--threshold", file, *more)
     written = {path.relative_to(tmp_path / "submission").as_posix() for path in (tmp_path / "submission").rglob("*.*")}
     images = ("test_private/000_regular", "test_private_mixed/000_mixed")
     private = [f"{category}/{image}" for category in ("can", "rice") for image in images]
@@ -200,7 +164,7 @@ def test_submission_to_mvtec_ad_2(tmp_path: Path) -> None:
     }
     for each in private:
         scores = tifffile.imread(tmp_path / f"submission/anomaly_images/{each}.tiff")
-        mask = np.asarray(Image.open(tmp_path / f"submission/anomaly_images_thresholded/{each}.png"))
+        mask = np.asarray(Image.open(tmp_path / f"{masks}/{each}.png"))
         assert scores.dtype == np.float16
         assert np.array_equal(mask == 255, scores >= np.float32(Thresholds.load(file).of(each.split("/")[0])))
 
@@ -240,44 +204,37 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return maps, data, normal_maps(maps, folder / "validation")
 
 
-def test_three_commands_in_a_row(found: Found, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_commands_in_a_row(found: Found, tmp_path: Path, printed: Any) -> None:
     """A threshold is chosen, evaluated and applied in the shell; text, JSON and files say what Python says.
 
     It may be chosen and applied at once. Maps get masks, and TIFF of float16, under their own paths.
     """
     maps, data, validation = found
     file, out = tmp_path / "thresholds.json", tmp_path / "out"
-    assert main(["threshold", str(validation), "--fpr", "0.02", "--out", str(file)]) == 0
-    printed = capsys.readouterr().out
+    told = printed("threshold --fpr 0.02 --out", file, validation)
     thresholds = choose_thresholds(validation, fpr=0.02)
-    assert printed == f"{thresholds.summary()}\n"
-    assert all(f"{value:.6g}" in printed for value in thresholds.values.values())
+    assert told == f"{thresholds.summary()}\n"
+    assert all(f"{value:.6g}" in told for value in thresholds.values.values())
     assert Thresholds.load(file).values == json.loads(file.read_text())["thresholds"] == thresholds.values
 
-    arguments = ["evaluate", str(maps), "--data", str(data), "--fpr-bounds", "1e-2", "1e-1"]
-    arguments += ["--threshold", str(file), "--write-masks", str(tmp_path / "masks"), "--out", str(out)]
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
+    given = (maps, "--data", data, "--threshold", file)
+    told = printed(COMMAND, *given, "--write-masks", tmp_path / "masks", "--out", out)
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=thresholds)
-    assert printed.startswith(evaluation.summary())
-    summary = json.loads((out / "summary.json").read_text())
+    assert told.startswith(evaluation.summary())
+    summary, num_alarms = json.loads((out / "summary.json").read_text()), 0
     for scores, category in zip(evaluation.categories, summary["categories"], strict=True):
         rates = scores.at_threshold()
         assert category["at_threshold"] == pytest.approx(rates, nan_ok=True)
         cells = [f"{rates['seg_f1']:.4f}", f"{rates['class_f1']:.4f}", f"{rates['num_normal_alarms']} of 3"]
-        line = next(line for line in printed.splitlines() if line.startswith(scores.category) and " of " in line)
+        line = next(line for line in told.splitlines() if line.startswith(scores.category) and " of " in line)
         assert all(cell in line for cell in cells)
-    with (out / "images.csv").open(newline="") as table:
-        rows = list(csv.DictReader(table))
-    assert sum(row["alarm"] == "True" for row in rows) == sum(
-        category["at_threshold"][f"num_{kind}_alarms"]
-        for category in summary["categories"]
-        for kind in ("normal", "anomalous")
-    )
+        num_alarms += rates["num_normal_alarms"] + rates["num_anomalous_alarms"]
+    rows = [*csv.DictReader((out / "images.csv").read_text(encoding="utf-8").splitlines())]
+    assert sum(row["alarm"] == "True" for row in rows) == num_alarms
     assert len([*(tmp_path / "masks").rglob("*.png")]) == len(rows)
 
-    applied = ["threshold", str(validation), "--fpr", "0.02", "--apply", str(maps)]
-    assert main([*applied, "--write-masks", str(tmp_path / "applied"), "--write-maps", str(tmp_path / "half")]) == 0
+    folders = ("--write-masks", tmp_path / "applied", "--write-maps", tmp_path / "half")
+    printed("threshold --fpr 0.02", validation, "--apply", maps, *folders)
     for name in [path.relative_to(maps).with_suffix("") for path in maps.rglob("*.tiff")]:
         masks = [Image.open(tmp_path / folder / f"{name}.png") for folder in ("masks", "applied")]
         scores, half = (tifffile.imread(folder / f"{name}.tiff") for folder in (maps, tmp_path / "half"))
@@ -350,10 +307,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_wrong_commands_end_with_code_2(found: Found, capsys: pytest.CaptureFixture[str], arguments: str) -> None:
+def test_wrong_commands_end_with_code_2(found: Found, aupimo: Any, arguments: str) -> None:
     """Settings that do not go together are named by their options."""
-    assert main(["threshold", *(each.replace("MAPS", str(found[2])) for each in arguments.split())]) == 2
-    assert WRONG[arguments] in capsys.readouterr().err
+    code, _, err = aupimo(f"threshold {arguments.replace('MAPS', str(found[2]))}")
+    assert (code, WRONG[arguments] in err) == (2, True)
 
 
 def test_masks_stay_in_their_folder_and_are_one_for_each_image(tmp_path: Path) -> None:
@@ -370,26 +327,25 @@ def test_masks_stay_in_their_folder_and_are_one_for_each_image(tmp_path: Path) -
 
 def test_no_masks_without_a_threshold(found: Found, tmp_path: Path) -> None:
     """Binary masks are of a threshold."""
-    evaluation: Evaluation = evaluate(*found[:2], fpr_bounds=BOUNDS)
+    evaluation = evaluate(*found[:2], fpr_bounds=BOUNDS)
     with pytest.raises(ValueError, match="Expected a `threshold`"):
         evaluation.write_masks(tmp_path)
     assert all(scores.at_threshold() == {} for scores in evaluation.categories)
 
 
-def test_a_threshold_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_threshold_is_printed_as_it_is(tmp_path: Path, printed: Any) -> None:
     """What is printed, given as a number, does the same: the next float above 3 is not 3."""
     for number in range(6):
         write_map(tmp_path / f"maps/{number}.npy", np.full((3, 3), 3.0 if number < 2 else 1.0))
-    assert main(["threshold", str(tmp_path / "maps"), "--alarms", "0.3"]) == 0
-    printed = capsys.readouterr().out.splitlines()[1].split()[2]
-    assert np.float32(printed) == np.nextafter(np.float32(3), np.float32(4))
-    assert main(["threshold", "--threshold", printed, "--apply", str(tmp_path / "maps"), "--json"]) == 0
-    (applied,) = json.loads(capsys.readouterr().out)["applied"]
+    threshold = printed("threshold --alarms 0.3", tmp_path / "maps").splitlines()[1].split()[2]
+    assert np.float32(threshold) == np.nextafter(np.float32(3), np.float32(4))
+    told = printed(f"threshold --threshold {threshold} --json --apply", tmp_path / "maps")
+    (applied,) = json.loads(told)["applied"]
     assert (applied["num_alarms"], applied["num_images"]) == (0, 6)
     assert "No pixel reaches the threshold 3.0000002; the highest score is 3." in applied["warnings"][0]
 
 
-def test_nothing_that_is_read_is_replaced(found: Found, tmp_path: Path) -> None:
+def test_nothing_that_is_read_is_replaced(found: Found, tmp_path: Path, aupimo: Any) -> None:
     """Masks and maps are not written into folders of maps or data, nor over the images of a table."""
     maps, data, _ = found
     for folder in (maps, maps / "masks"):
@@ -401,30 +357,27 @@ def test_nothing_that_is_read_is_replaced(found: Found, tmp_path: Path) -> None:
     for folder in (maps, data, data / "masks"):
         with pytest.raises(ValueError, match="apart from"):
             evaluation.write_masks(folder)
-        assert main([*COMMAND, str(maps), "--data", str(data), "--threshold", "1", "--write-masks", str(folder)]) == 2
+        assert aupimo(f"{COMMAND} --threshold 1", maps, "--data", data, "--write-masks", folder)[0] == 2
     shutil.copytree(data.parent, tmp_path / "copy")
     table = tmp_path / "copy/table.csv"
-    assert main(["evaluate", "--data", str(tmp_path / "copy/data"), "--write-table", str(table)]) == 0
+    assert aupimo("evaluate --write-table", table, "--data", tmp_path / "copy/data")[0] == 0
     of_table = evaluate(tmp_path / "copy/maps", table=table, fpr_bounds=BOUNDS, threshold=0.5)
     with pytest.raises(BadDataError, match="is read, and would be replaced"):
         of_table.write_masks(tmp_path / "copy/data")
 
 
-def test_scores_are_printed_whatever_becomes_of_the_masks(
-    found: Found, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scores_are_printed_whatever_becomes_of_the_masks(found: Found, tmp_path: Path, aupimo: Any) -> None:
     """A place where nothing can be written is told before any map is read; what fails later costs the masks only."""
     maps, data, validation = found
     (tmp_path / "file").touch()
-    arguments = [*COMMAND, str(maps), "--data", str(data), "--threshold", "1", "--write-masks"]
-    assert main([*arguments, str(tmp_path / "file/masks")]) == 1
-    captured = capsys.readouterr()
-    assert (captured.out, "is a file" in captured.err) == ("", True)
+    given = (f"{COMMAND} --threshold 1", maps, "--data", data, "--write-masks")
+    code, told, err = aupimo(*given, tmp_path / "file/masks")
+    assert (code, told, "is a file" in err) == (1, "", True)
     for out in (tmp_path, tmp_path / "file/x.json"):
-        assert main(["threshold", str(validation), "--fpr", "0.1", "--out", str(out)]) == 1
+        assert aupimo("threshold --fpr 0.1 --out", out, validation)[0] == 1
     (tmp_path / "masks/bottle/test/good/000.png").mkdir(parents=True)
-    assert main([*arguments, str(tmp_path / "masks")]) == 1
-    assert "CLASS F1" in capsys.readouterr().out
+    code, told, _ = aupimo(*given, tmp_path / "masks")
+    assert (code, "CLASS F1" in told) == (1, True)
 
 
 def test_all_bad_maps_are_named_and_nothing_is_written(found: Found, tmp_path: Path) -> None:
@@ -436,7 +389,7 @@ def test_all_bad_maps_are_named_and_nothing_is_written(found: Found, tmp_path: P
         lambda: choose_thresholds(tmp_path / "maps", fpr=0.1),
         lambda: apply_thresholds(tmp_path / "maps", 0.5, tmp_path / "out"),
     ):
-        with pytest.raises(BadFilesError) as caught:
+        with pytest.raises(BadDataError) as caught:
             call()
         assert [bad_file.path for bad_file in caught.value.bad_files] == ["bottle/000.tiff", "screw/001.tiff"]
     assert not (tmp_path / "out").exists()

@@ -8,8 +8,6 @@ the definition, `tests/reference.py`, by the test suite.
 A last table shows what else moves AUPIMO: other protocols on the same maps.
 """
 
-from __future__ import annotations
-
 import textwrap
 import warnings
 
@@ -17,7 +15,7 @@ import torch
 from peers import official
 from torch import Tensor
 from torch.nn.functional import interpolate
-from workloads import Workload, versions
+from workloads import Workload, updated, versions
 
 from aupimo_torchmetrics import AUPIMO
 
@@ -37,9 +35,7 @@ def with_outlier(maps: Tensor, masks: Tensor) -> Tensor:
 
 def scored(num_thresholds: int | None, maps: Tensor, masks: Tensor) -> tuple[Tensor, int | None]:
     """Scores by this library, and how many thresholds lie between the bounds; None if all that there are count."""
-    metric = AUPIMO(num_thresholds, FPR_BOUNDS)
-    metric.update(maps, masks)
-    result = metric.result()
+    result = updated(AUPIMO(num_thresholds, FPR_BOUNDS), [(maps, masks)]).result()
     return result.aupimos, result.num_points
 
 
@@ -56,9 +52,7 @@ def print_protocols(maps: Tensor, masks: Tensor, exact: Tensor) -> None:
     # The pixels outside of its mask make another normal image of each anomalous one; 255 does not count.
     rests = masks[is_anomalous].to(torch.uint8) * 255
     both = torch.cat([maps, maps[is_anomalous]]), torch.cat([masks.to(torch.uint8), rests])
-    threshold = AUPIMO(fpr_bounds=FPR_BOUNDS)
-    threshold.update(maps, masks)
-    highest = threshold.result().threshold_at(FPR_BOUNDS[1])
+    highest = updated(AUPIMO(fpr_bounds=FPR_BOUNDS), [(maps, masks)]).result().threshold_at(FPR_BOUNDS[1])
     small = (
         interpolate(maps[:, None], size=256, mode="bilinear")[:, 0],
         interpolate(masks[:, None].float(), size=256)[:, 0],
@@ -72,8 +66,7 @@ def print_protocols(maps: Tensor, masks: Tensor, exact: Tensor) -> None:
     print(f"\nother protocols; mean of the exact scores {float(exact.nanmean()):.4f}")
     print(f"{'':50}{'mean':>8}{'largest difference':>20}")
     for name, (num_thresholds, scores, target) in protocols.items():
-        metric = AUPIMO(num_thresholds, FPR_BOUNDS, ignore_index=255)
-        metric.update(scores, target)
+        metric = updated(AUPIMO(num_thresholds, FPR_BOUNDS, ignore_index=255), [(scores, target)])
         found = metric.result().aupimos[: len(exact)]
         difference = float((found - exact)[~exact.isnan()].abs().amax())
         print(f"{name:50}{float(found.nanmean()):>8.4f}{difference:>20.3f}")

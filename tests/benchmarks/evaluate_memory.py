@@ -5,8 +5,6 @@ to them for the rest, so that the disk does not fill up. Each number of maps is 
 peak of resident memory and time are printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import resource

@@ -5,19 +5,16 @@ is of 4 images or of 32 (CUDA only); scores are those of the function on the CPU
 against a copy of the same maps on the device, `maps.clone()`. A failed check gives exit code 1, a long time does not.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from workloads import Batch, Workload, versions
+from workloads import Batch, Workload, seconds, updated, versions
 
 from aupimo_torchmetrics import AUPIMO
 from aupimo_torchmetrics.functional import aupimo
@@ -49,9 +46,7 @@ def move(images: Tensor | list[Tensor], device: torch.device) -> Any:
 def scored(batches: list[Batch], device: torch.device, num_thresholds: int | None, shared_fpr: str) -> Tensor:
     """Scores (N,) of the metric, on its device."""
     metric = AUPIMO(num_thresholds, CHECKED_BOUNDS, reduction="none", shared_fpr=shared_fpr).to(device)
-    for maps, masks in batches:
-        metric.update(maps, masks)
-    return metric.compute()
+    return updated(metric, batches).compute()
 
 
 def report(is_met: bool, promise: str) -> bool:
@@ -113,9 +108,7 @@ def check_scores(device: torch.device) -> bool:
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     """Time one call, by the clock of the device if it has one."""
     if device.type != "cuda":
-        begin = time.perf_counter()
-        call()
-        return (time.perf_counter() - begin) * 1e3
+        return seconds(call) * 1e3
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     call()
@@ -131,7 +124,7 @@ def print_times(num_images: int, device: torch.device) -> None:
     for _ in range(NUM_RUNS + 1):
         metric = AUPIMO().to(device)
         copy = milliseconds(lambda: [maps.clone() for maps, _ in batches], device)
-        update = milliseconds(lambda metric=metric: [metric.update(*batch) for batch in batches], device)
+        update = milliseconds(lambda metric=metric: updated(metric, batches), device)
         compute = milliseconds(metric.compute, device)
         for each, time_of_run in zip(times.values(), (copy, update, compute, (update + compute) / copy), strict=True):
             each.append(time_of_run)

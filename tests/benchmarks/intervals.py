@@ -11,8 +11,6 @@ of images of the world. Two models that are equal in law see the same defects wi
 prints what intervals cost, how often they hold, and how often tests call equal models different. It takes half an hour.
 """
 
-from __future__ import annotations
-
 import resource
 import time
 from collections import Counter
@@ -21,17 +19,11 @@ from typing import NamedTuple
 import torch
 from scipy import stats
 from torch import Tensor
+from workloads import updated
 
 from aupimo_torchmetrics import AUPIMO, AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 from aupimo_torchmetrics._engine.binning import PixelCounter, bin_edges
-from aupimo_torchmetrics._engine.resampling import (
-    NUM_RESAMPLES,
-    SEED,
-    Draws,
-    expanded_interval,
-    formula_of,
-    interval_of,
-)
+from aupimo_torchmetrics._engine.resampling import SEED, Draws, expanded_interval, formula_of, interval_of
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
 from aupimo_torchmetrics.statistics import compare_models
 
@@ -94,9 +86,7 @@ def draw_contrast(world: World, masks: Tensor, generator: torch.Generator) -> Te
 
 def count(world: World, maps: Tensor, masks: Tensor) -> dict[str, MetricCounts]:
     """All metrics of some images, with the counts of each image."""
-    metric = AUPIMO(fpr_bounds=world.fpr_bounds)
-    metric.update(maps, masks)
-    of_aupimo = counts_of_result(metric.result())
+    of_aupimo = counts_of_result(updated(AUPIMO(fpr_bounds=world.fpr_bounds), [(maps, masks)]).result())
     assert of_aupimo is not None
     counter = PixelCounter(bin_edges(maps[~masks], maps[masks], len(maps)))
     for anomaly_map, mask in zip(maps, masks, strict=True):
@@ -104,9 +94,8 @@ def count(world: World, maps: Tensor, masks: Tensor) -> dict[str, MetricCounts]:
     counts = counter.counts().of_regions(is_annotated=False)
     found = {"aupimo": of_aupimo}
     for name, of_pixels in METRICS.items():
-        each = of_pixels()
-        each.update(maps, masks)
-        found[name] = MetricCounts(name, each.result().value, "", counts, formula_of(name, FPR_LIMIT), of_aupimo.units)
+        value = updated(of_pixels(), [(maps, masks)]).result().value
+        found[name] = MetricCounts(name, value, "", counts, formula_of(name, FPR_LIMIT), of_aupimo.units)
     return found
 
 
@@ -115,12 +104,8 @@ def true_values(world: World) -> dict[str, float]:
     generator = torch.Generator().manual_seed(2**31)
     masks = draw_masks(NUM_TRUE, generator)
     maps = draw_maps(world, masks, draw_contrast(world, masks, generator), generator)
-    values = {}
-    for name, of_pixels in {"aupimo": lambda: AUPIMO(fpr_bounds=world.fpr_bounds), **METRICS}.items():
-        metric = of_pixels()
-        metric.update(maps, masks)
-        values[name] = float(metric.compute())
-    return values
+    metrics = {"aupimo": AUPIMO(fpr_bounds=world.fpr_bounds), **{name: make() for name, make in METRICS.items()}}
+    return {name: float(updated(metric, [(maps, masks)]).compute()) for name, metric in metrics.items()}
 
 
 def coverage(world: World, num_images: int, num_sets: int, num_resamples: int) -> dict[str, float]:
@@ -145,9 +130,8 @@ def false_alarms(world: World, num_images: int, num_sets: int, num_resamples: in
         masks = draw_masks(num_images, generator)
         contrast, results = draw_contrast(world, masks, generator), {}
         for name in "ab":
-            metric = AUPIMO(fpr_bounds=world.fpr_bounds)
-            metric.update(draw_maps(world, masks, contrast, generator), masks)
-            results[name] = metric.result()
+            batch = (draw_maps(world, masks, contrast, generator), masks)
+            results[name] = updated(AUPIMO(fpr_bounds=world.fpr_bounds), [batch]).result()
         comparison = compare_models(results, "resampled", "two-sided", num_resamples=num_resamples)
         one, other = (result.aupimos[num_images:].numpy() for result in results.values())
         found["resampled images"] += comparison.confidence["a", "b"] >= 0.95
@@ -161,7 +145,7 @@ def print_cost() -> None:
     world, generator = WORLDS["effects of images"], torch.Generator().manual_seed(0)
     masks = draw_masks(100, generator)
     counts = count(world, draw_maps(world, masks, draw_contrast(world, masks, generator), generator), masks)
-    draws = Draws(counts["aupimo"].units, NUM_RESAMPLES, SEED)
+    draws = Draws(counts["aupimo"].units, 1000, SEED)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     for name in ("aupimo", "auroc", "aupr", "aupro"):
         each = counts[name]

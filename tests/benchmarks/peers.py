@@ -3,8 +3,6 @@
 A peer that is not installed is None. Peers get tensors of all images, as they ask for.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import logging

@@ -5,8 +5,6 @@ more with one hot pixel, a normal one with a score of 1000. What counts is the l
 highest resident memory beside the data, for each pixel.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 import warnings
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAUROC
-from workloads import Workload
+from workloads import Workload, updated
 
 from aupimo_torchmetrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
 
@@ -34,9 +32,7 @@ Values = dict[str, float]
 
 def all_four(batches: Batches, num_bins: int | None = None) -> Values:
     """All four in a collection, whose groups are found at the first batch."""
-    collection = MetricCollection([each(num_bins=num_bins) for each in METRICS])
-    for maps, masks in batches:
-        collection.update(maps, masks)
+    collection = updated(MetricCollection([each(num_bins=num_bins) for each in METRICS]), batches)
     return {name: float(value) for name, value in collection.compute().items()}
 
 

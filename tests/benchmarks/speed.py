@@ -6,19 +6,16 @@ small updates. `--peers` times other implementations too, which takes minutes; t
 be so. `--growth` measures how time grows with the number of images and their size.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from peers import PEERS, read_once
 from torch.profiler import ProfilerActivity, profile
-from workloads import WORKLOADS, Batch, Workload, versions
+from workloads import WORKLOADS, Batch, Workload, seconds, updated, versions
 
 from aupimo_torchmetrics import AUPIMO
 
@@ -27,19 +24,9 @@ GROWTH_COUNTS = (20, 40, 80, 160)
 GROWTH_SIZES = (256, 512, 1024, 2048)
 
 
-def update(batches: Iterator[Batch] | Sequence[Batch]) -> AUPIMO:
+def update(batches: Sequence[Batch]) -> AUPIMO:
     """Feed every batch to a new metric."""
-    metric = AUPIMO()
-    for maps, masks in batches:
-        metric.update(maps, masks)
-    return metric
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    return updated(AUPIMO(), batches)
 
 
 def num_bytes(batch: Batch) -> int:

@@ -4,8 +4,6 @@ Everything runs in turn in one process, on the same tensors, several times; medi
 together. AUPIMO and AUPRO are the most expensive metrics that share no state.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 import warnings
@@ -14,8 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from workloads import WORKLOADS
+from workloads import WORKLOADS, Batch, seconds, updated
 
 from aupimo_torchmetrics import AUPIMO, AUPRO, ImageAUROC, PerCategory, PixelAUROC, vad_metrics
 
@@ -23,20 +20,14 @@ NUM_RUNS = 5
 CATEGORIES = [f"category {index}" for index in range(15)]
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"num_bins": 2**18}, {"image_score": "top_1%"})
 
-Batches = Sequence[tuple[Tensor, Tensor]]
 
-
-def seconds(make: Callable[[], Any], batches: Batches) -> float:
+def seconds_of(make: Callable[[], Any], batches: Sequence[Batch]) -> float:
     """Time of all updates and `compute` of a new metric."""
     metric = make()
-    start = time.perf_counter()
-    for maps, masks in batches:
-        metric.update(maps, masks)
-    metric.compute()
-    return time.perf_counter() - start
+    return seconds(lambda: updated(metric, batches).compute())
 
 
-def seconds_by_category(batches: Batches) -> float:
+def seconds_by_category(batches: Sequence[Batch]) -> float:
     """Time of `PerCategory` of all categories, of which each batch holds some."""
     metric = PerCategory(vad_metrics(), CATEGORIES)
     start = time.perf_counter()
@@ -58,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(1)  # threads of other work would disturb what is compared
     print("vad_metrics; AUPIMO, AUPRO, PixelAUROC and ImageAUROC alone; ratio to the first two, and to the largest two")
     for name in ("96", "32"):
-        batches: Any = [*WORKLOADS[name].batches(8)]
+        batches = [*WORKLOADS[name].batches(8)]
         for settings in SETTINGS:
             bins, score = {"num_bins": settings.get("num_bins")}, settings.get("image_score", "max")
             makes: dict[str, Callable[[], Any]] = {
@@ -68,13 +59,13 @@ def main() -> None:
                 "PixelAUROC": partial(PixelAUROC, **bins),
                 "ImageAUROC": partial(ImageAUROC, score),
             }
-            found = medians({each: partial(seconds, make, batches) for each, make in makes.items()})
+            found = medians({each: partial(seconds_of, make, batches) for each, make in makes.items()})
             whole, *alone = found.values()
             shown = ", ".join(f"{1e3 * each:.1f}" for each in alone)
             ratios = f"{whole / sum(alone[:2]):.2f}, {whole / sum(sorted(alone)[-2:]):.2f}"
             print(f"{name}, {settings or 'default'}: {1e3 * whole:.1f} ms; {shown} ms; {ratios}")
     batches = [*WORKLOADS["96"].batches(24)]
-    found = medians({"one": partial(seconds, vad_metrics, batches), "five": partial(seconds_by_category, batches)})
+    found = medians({"one": partial(seconds_of, vad_metrics, batches), "five": partial(seconds_by_category, batches)})
     print(f"96 images of one category {1e3 * found['one']:.1f} ms, of five mixed ones {1e3 * found['five']:.1f} ms")
 
 

@@ -3,11 +3,10 @@
 Images come shuffled, as in a data loader that mixes the classes.
 """
 
-from __future__ import annotations
-
 import platform
-from collections.abc import Iterator
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torchmetrics
@@ -77,6 +76,20 @@ WORKLOADS = {
 }
 """Sizes of MVTec AD's bottle in small and screw, of VisA, of mixed images, in half precision; small sets, and sizes
 without a convenient divisor."""
+
+
+def updated(metric: Any, batches: Iterable[Batch]) -> Any:
+    """Return the metric after an update with each batch."""
+    for maps, masks in batches:
+        metric.update(maps, masks)
+    return metric
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def versions() -> str:
