@@ -11,12 +11,11 @@ from torch import Tensor
 
 from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import histogram, ranking, regions
-from aupimo_torchmetrics._engine.inputs import Maps
-from aupimo_torchmetrics._engine.pixels import Pixels, part_pixels
+from aupimo_torchmetrics._engine.inputs import Group
+from aupimo_torchmetrics._engine.pixels import part_pixels
 from aupimo_torchmetrics._engine.ranking import Ranks
-from aupimo_torchmetrics._list_states import as_before_if_they_fail
-from aupimo_torchmetrics._ranked import RankedMetric, join_small_parts, ranks_of
-from aupimo_torchmetrics._settings import check_ignore_index, check_num_bins
+from aupimo_torchmetrics._ranked import RankedMetric, ranks_of
+from aupimo_torchmetrics._settings import check_num_bins
 from aupimo_torchmetrics.results import PixelResult
 
 __all__ = ["PixelMetric"]
@@ -50,10 +49,8 @@ class PixelMetric(RankedMetric):
     def __init__(
         self, *, num_bins: int | None = None, ignore_index: int | None = None, validate_args: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(ignore_index, validate_args, **kwargs)
         self.num_bins = check_num_bins(num_bins)
-        self.ignore_index = check_ignore_index(ignore_index)
-        self.validate_args = validate_args
         self._add_states()
 
     def _add_states(self) -> None:
@@ -68,48 +65,22 @@ class PixelMetric(RankedMetric):
             self.add_state("aupimo_pixel_region_shares", default=zeros.double(), dist_reduce_fx="sum")
             self.add_state("aupimo_pixel_num_regions", default=zeros[0].clone(), dist_reduce_fx="sum")
 
-    def update(self, preds: Maps, target: Maps) -> None:
-        """Add a batch of anomaly maps and masks, as `AUPIMO.update` takes them.
-
-        Args:
-            preds: Anomaly maps (N, H, W).
-            target: Masks (N, H, W).
-
-        Raises:
-            TypeError: If maps or masks are of the wrong type or dtype.
-            ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, or a mask holds anything
-                but 0 and 1. Nothing of the batch is kept.
-            ModuleNotFoundError: If scipy is not installed, for the regions of AUPRO.
-
-        """
-        with as_before_if_they_fail([self]):
-            parted = part_pixels(
-                preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index, dtype=self._score_dtype
-            )
-            num_ignored = self._keep(parted) if self.num_bins is None else self._count(parted, self.num_bins)
-            if num_ignored:
-                _warnings.warn([_warnings.ignored_images(type(self).__name__, num_ignored, self.ignore_index)])
-
-    def _keep(self, parted: Iterable[Pixels]) -> int:
-        """Keep all scores; return the number of images whose every pixel is ignored."""
+    def _keep(self, groups: Iterable[tuple[Group, torch.Size]]) -> int:
+        if self.num_bins is not None:
+            return self._count(groups, self.num_bins)
         num_ignored = 0
-        for pixels in parted:
-            if self.aupimo_config.is_meta:  # built on the device "meta", which keeps no values
-                self._begin_on(pixels.normal.device, self._score_dtype)
-            parts = (pixels.normal, pixels.mask, pixels.packed.bits, pixels.packed.sizes)
-            for name, part in zip(self._list_dtypes, parts, strict=True):
-                getattr(self, name).append(part.to(self.device))
-                join_small_parts(getattr(self, name))
+        for group, size in groups:
+            pixels = part_pixels(group, size)
+            self._append(pixels.normal, pixels.mask, *pixels.packed)
             num_ignored += pixels.num_ignored_images
         return num_ignored
 
-    def _count(self, parted: Iterable[Pixels], num_bins: int) -> int:
-        """Count all scores by bins; return the number of images whose every pixel is ignored."""
-        parts = list(parted)
+    def _count(self, groups: Iterable[tuple[Group, torch.Size]], num_bins: int) -> int:
+        """Do as `_keep` does, but count all scores by bins."""
+        parts = [part_pixels(group, size) for group, size in groups]
         if not parts:
             return 0
-        if self.aupimo_config.is_meta:
-            self._begin_on(parts[0].normal.device)
+        self._begin_if_on_meta(parts[0].normal.device)
         normal = torch.cat([pixels.normal for pixels in parts])
         self._add("normal_counts", torch.bincount(histogram.bins_of(normal, num_bins), minlength=num_bins))
         mask_bins = histogram.bins_of(torch.cat([pixels.mask for pixels in parts]), num_bins)
