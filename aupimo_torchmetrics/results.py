@@ -22,7 +22,7 @@ from aupimo_torchmetrics._engine import decision, sweep
 from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, with_ids
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import results as _result_files
-from aupimo_torchmetrics._files.results import UNKNOWN
+from aupimo_torchmetrics._files.results import UNKNOWN, SavedResult
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._tables import score_text
@@ -567,22 +567,15 @@ class AUPIMOResult:
             (tensor([nan, 1.], dtype=torch.float64), 12.0)
 
         """
-        known = {"image_classes": self.image_classes, "image_ids": self.image_ids, "mask_sizes": self.mask_sizes}
-        for name, values in {"paths": self.paths, **known}.items():
+        for name in ("paths", "image_classes", "image_ids", "mask_sizes"):
+            values = getattr(self, name)
             if values is not None and len(values) != len(self.aupimos):
                 raise ValueError(
                     f"Expected `{name}` to hold one for each of {len(self.aupimos)} scores, but got {len(values)}."
                 )
-        scores = {name: getattr(self, name) for name in _result_files.Scores._fields}
-        details = _result_files.Details(
-            scores=_result_files.Scores(**{**scores, "aupimos": self.aupimos.cpu()}),
-            kept=None if self._scoring is None else with_ids(self._scoring.kept, self.image_ids),
-            known={name: each for name, each in known.items() if self._scoring is None and each is not None},
-            num_thresholds=self.num_thresholds,
-            version=self.version,
-            warnings=self.warnings,
-        )
-        _result_files.write_result(path, details)
+        kept = None if self._scoring is None else with_ids(self._scoring.kept, self.image_ids)
+        fields = {name: getattr(self, name) for name in SavedResult._fields if name != "kept"}
+        _result_files.write_result(path, SavedResult(**fields, kept=kept))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AUPIMOResult":
@@ -614,18 +607,18 @@ class AUPIMOResult:
         """
         details_path = _result_files.tensors_path(path)
         if details_path == Path(path):
-            return _from_details(_result_files.read_details(path))
+            return _from_saved(_result_files.read_details(path))
         scores = _result_files.read_scores(path)
         if details_path.is_file():
             details = _result_files.read_details(details_path)
             if _result_files.belong_together(scores, details):
-                return _from_details(details)
+                return _from_saved(details)
             rank_zero_warn(
                 f"AUPIMO scores are read from {os.fspath(path)} without {details_path}, which belongs to other scores. "
                 "Remove it, or save both anew.",
                 UserWarning,
             )
-        return _from_scores(scores)
+        return _from_saved(scores)
 
     def _tprs_at(self, threshold: float) -> Tensor:
         """(N,) float64, share of each mask at or above a threshold; NaN if it is not known."""
@@ -678,32 +671,21 @@ def _few_carry(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tu
     return tuple(filter(None, [few_carry(decision.num_carrying(kept, threshold), num_normal, threshold)]))
 
 
-def _from_details(details: _result_files.Details) -> AUPIMOResult:
-    """Make a result of the content of a file of tensors."""
-    scores, texts = details.scores, {"version": details.version, "warnings": details.warnings}
-    if details.kept is None:
-        return AUPIMOResult(**scores._asdict(), **details.known, **texts, num_thresholds=details.num_thresholds)  # type: ignore[arg-type]
-    num_thresholds = details.num_thresholds if isinstance(details.num_thresholds, int) else None
-    images = Images(details.kept, scores.paths, ())
-    result = result_of(images, scores.fpr_bounds, num_thresholds, scores.shared_fpr)
-    return replace(result, aupimos=scores.aupimos, **texts)  # type: ignore[arg-type]
+def _from_saved(saved: SavedResult) -> AUPIMOResult:
+    """Make a result of what a file holds of it."""
+    fields = saved._asdict()
+    kept = fields.pop("kept")
+    if kept is None:
+        return AUPIMOResult(**fields)
+    result = result_of(Images(kept, saved.paths, ()), saved.fpr_bounds, fields["num_thresholds"], saved.shared_fpr)
+    return replace(result, aupimos=saved.aupimos, version=saved.version, warnings=saved.warnings)
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
     """Read no more than the scores of a saved result, and how it was scored, which a comparison of models needs."""
     if _result_files.tensors_path(path) == Path(path):
         return AUPIMOResult.load(path)
-    result = _from_scores(_result_files.read_scores(path))
-    mask_sizes, image_ids, num_thresholds = _result_files.read_scoring(path, len(result.aupimos))
-    return replace(result, mask_sizes=mask_sizes, image_ids=image_ids, num_thresholds=num_thresholds)
-
-
-def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:
-    """Make a result of the content of a JSON file, of which nothing else is known."""
-    has_score = ~scores.aupimos.isnan()
-    # Without any score all is NaN, also of anomalous images.
-    image_classes = has_score.long() if bool(has_score.any()) else None
-    return AUPIMOResult(**scores._asdict(), num_thresholds=UNKNOWN, image_classes=image_classes, version=None)
+    return _from_saved(_result_files.with_scoring(_result_files.read_scores(path), path))
 
 
 def _nullable(pd: Any, values: Tensor | None, dtype: str, num_images: int, missing: int | None = None) -> Any:
