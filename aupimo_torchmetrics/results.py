@@ -19,7 +19,7 @@ from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
 from aupimo_torchmetrics._engine import decision, sweep
-from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, with_ids
+from aupimo_torchmetrics._engine.kept import NO_ID, with_ids
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import results as _result_files
 from aupimo_torchmetrics._files.results import UNKNOWN, SavedResult
@@ -382,9 +382,9 @@ class AUPIMOResult:
         elif threshold is None or math.isnan(threshold):
             raise ValueError("Expected `threshold` to be a number, but got NaN.")
         kept, threshold = scored.kept, float(threshold)
-        reasons = [unknown_rates(float(kept.floor))] if threshold < float(kept.floor) else []
-        reasons += _few_carry(kept, threshold, self.shared_fpr)
-        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), tuple(reasons))
+        unknown = unknown_rates(float(kept.floor)) if threshold < float(kept.floor) else ""
+        reasons = tuple(filter(None, [unknown, few_carry(kept, threshold, self.shared_fpr)]))
+        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), reasons)
 
     @property
     def max_scores(self) -> Tensor | None:
@@ -642,33 +642,22 @@ def result_of(
 ) -> AUPIMOResult:
     """Score distinct images and make a result of them."""
     scored = score_images(images, fpr_bounds, num_thresholds, shared_fpr)
-    kept, scoring = scored.kept, scored.scoring
-    is_first_known = scoring.samples is not None and not math.isnan(scoring.threshold_bounds[0])
+    kept, threshold_bounds, samples = scored.kept, scored.scoring.threshold_bounds, scored.scoring.samples
+    few = few_carry(kept, threshold_bounds[0], shared_fpr)
     return AUPIMOResult(
         aupimos=scored.aupimos,
         fpr_bounds=fpr_bounds,
-        threshold_bounds=scoring.threshold_bounds,
+        threshold_bounds=threshold_bounds,
         num_thresholds=num_thresholds,
-        num_points=scoring.samples.num_points if scoring.samples is not None and is_first_known else None,
+        num_points=None if samples is None or math.isnan(threshold_bounds[0]) else samples.num_points,
         shared_fpr=shared_fpr,
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         paths=images.paths,
         mask_sizes=torch.where(kept.is_anomalous, kept.num_pixels, 0),
-        warnings=(
-            *(*scored.of_ids, *scored.undefined, *scored.uncertain),
-            *_few_carry(kept, scoring.threshold_bounds[0], shared_fpr),
-        ),
+        warnings=tuple(filter(None, [*scored.of_ids, *scored.undefined, *scored.uncertain, few])),
         _scoring=scored,
     )
-
-
-def _few_carry(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[str, ...]:
-    """Say that few normal images carry the mean FPR of a threshold, if so. The maximum is always that of one image."""
-    if shared_fpr == "max":
-        return ()
-    num_normal = int((~kept.is_anomalous).sum())
-    return tuple(filter(None, [few_carry(decision.num_carrying(kept, threshold), num_normal, threshold)]))
 
 
 def _from_saved(saved: SavedResult) -> AUPIMOResult:
