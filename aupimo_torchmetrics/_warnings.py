@@ -131,15 +131,18 @@ def batch_scores(text: str) -> str:
     )
 
 
-def without_score(metrics: Mapping[str, Sequence[str]], num_metrics: int, reason: str) -> str:
+def without_score(undefined: Iterable[tuple[str, str]], num_metrics: int, reason: str) -> str:
     """Say which categories have no score.
 
     Args:
-        metrics: Names of the metrics without a score of each such category.
+        undefined: Category and name of each metric without a score.
         num_metrics: Number of metrics of a category.
         reason: Why the first of them has none.
 
     """
+    metrics: dict[str, list[str]] = {}
+    for category, name in undefined:
+        metrics.setdefault(category, []).append(name)
     shown = [name if len(of) == num_metrics else f"{name} ({', '.join(of)})" for name, of in metrics.items()]
     return (
         f"PerCategory has no score (NaN) for {', '.join(shown)}; `mean/...` is the mean over the categories with a "
