@@ -114,8 +114,9 @@ class PixelMetric(RankedMetric):
         scored = super()._of_ranks(ranks)
         if self.num_bins is None:
             return scored
-        low = max(0.0, float(self._lowest(ranks.with_all_below())))
-        high = min(1.0, float(self._value(ranks.with_all_above())))  # a sum of shares of a region may round to more
+        # At worst all mask pixels of a bin lie below its normal pixels, at best above.
+        low = max(0.0, float(self._lowest(ranks._replace(above=ranks.at_least))))
+        high = min(1.0, float(self._value(ranks._replace(at_least=ranks.above))))  # a sum of shares may round to more
         text = _warnings.wide_bounds(type(self).__name__, low, high)
         value = min(max(scored.value, low), high)
         return PixelResult(value, (low, high), scored.threshold, tuple(filter(None, [text])))

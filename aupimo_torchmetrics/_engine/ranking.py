@@ -73,14 +73,6 @@ class Ranks(NamedTuple):
         """Index of each mask score (T,) among the distinct ones: (T,) int64."""
         return torch.from_numpy(np.searchsorted(self.scores.numpy(), mask_scores.to(self.scores).numpy()))
 
-    def with_all_above(self) -> Ranks:
-        """Ranks of the best case, in which all mask pixels of a bin lie above its normal pixels."""
-        return self._replace(at_least=self.above)
-
-    def with_all_below(self) -> Ranks:
-        """Ranks of the worst case, in which all mask pixels of a bin lie below its normal pixels."""
-        return self._replace(above=self.at_least)
-
 
 def sums_from(values: Tensor) -> Tensor:
     """Sum (..., m) of each of the values (..., m) and all that follow it."""
