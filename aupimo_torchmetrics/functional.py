@@ -244,17 +244,14 @@ def au_spro(
     maps, masks = ([plain(each) for each in images] for images in (maps, masks))
     areas = [[*each] for each in saturation_areas]
     _check_regions(maps, masks, areas)
-    of_images = [(scores, of.bool(), areas_of) for scores, of, areas_of in zip(maps, masks, areas, strict=True)]
-    normal = [scores[~of.any(0)] for scores, of, _ in of_images]
-    highest = [
-        highest_scores(scores, mask, area)
-        for scores, of, areas_of in of_images
-        for mask, area in zip(of, areas_of, strict=True)
-    ]
+    normal, highest = list[Tensor](), list[Tensor]()
+    for scores, of_image, areas_of in zip(maps, masks, areas, strict=True):
+        in_region = of_image.bool()
+        normal.append(scores[~in_region.any(0)])
+        highest += [highest_scores(scores, region, area) for region, area in zip(in_region, areas_of, strict=True)]
     found = areas_of_regions(normal, highest, float(fpr_limit))
     if found is None:
-        num_mask = sum(map(len, masks))
-        warn([missing_pixels("AU-sPRO", num_mask=num_mask, num_normal=0 if num_mask else 1)])
+        warn([missing_pixels("AU-sPRO", num_mask=len(highest), num_normal=0 if highest else 1)])
         found = torch.full((1,), math.nan, dtype=torch.float64, device="cpu")
     value = found if reduction == "none" else found.mean()
     if all(each.dtype != torch.float64 for each in maps):
@@ -390,12 +387,7 @@ def pixel_f1_max(
 
 
 def image_auroc(
-    preds: Maps,
-    target: Maps,
-    image_score: str = "max",
-    *,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
+    preds: Maps, target: Maps, image_score: str = "max", *, ignore_index: int | None = None, validate_args: bool = True
 ) -> Any:
     """Compute the area under the ROC curve of images, each with one score; see `ImageAUROC`.
 
@@ -426,12 +418,7 @@ def image_auroc(
 
 
 def image_average_precision(
-    preds: Maps,
-    target: Maps,
-    image_score: str = "max",
-    *,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
+    preds: Maps, target: Maps, image_score: str = "max", *, ignore_index: int | None = None, validate_args: bool = True
 ) -> Any:
     """Compute the average precision of images, each with one score; see `ImageAveragePrecision`.
 
