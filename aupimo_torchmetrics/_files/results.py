@@ -234,8 +234,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
     if not all(isinstance(part, Tensor) and part.is_floating_point() for part in curves):
         raise ValueError(f"Expected {path} to hold floating point tensors, but got something else.")
     thresholds, shared_fpr, per_image_tprs = curves
-    num_thresholds = (len(thresholds),) if thresholds.ndim == 1 else ()
-    if not thresholds.shape == shared_fpr.shape == per_image_tprs.shape[1:] == num_thresholds:
+    if thresholds.ndim != 1 or not thresholds.shape == shared_fpr.shape == per_image_tprs.shape[1:]:
         shapes = ", ".join(str(tuple(part.shape)) for part in curves)
         raise ValueError(f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
     return tuple(part.detach() for part in curves)  # without hooks, which a damaged file can give a tensor
