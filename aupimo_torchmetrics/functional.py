@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -382,8 +381,7 @@ def pixel_f1_max(
 
     """
     metric = PixelF1Max(ignore_index=ignore_index, validate_args=validate_args)
-    value = _value(metric, preds, target)
-    return (value, _threshold(metric, value)) if return_threshold else value
+    return _value(metric, preds, target, return_threshold=return_threshold)
 
 
 def image_auroc(
@@ -486,19 +484,13 @@ def image_f1_max(
 
     """
     metric = ImageF1Max(image_score, ignore_index=ignore_index, validate_args=validate_args)
-    value = _value(metric, preds, target)
-    return (value, _threshold(metric, value)) if return_threshold else value
+    return _value(metric, preds, target, return_threshold=return_threshold)
 
 
-def _threshold(metric: PixelF1Max | ImageF1Max, value: Any) -> Any:
-    """Threshold at which a metric has just reached a value, as a tensor or an array like it."""
-    threshold = metric._result.threshold  # type: ignore[union-attr]  # noqa: SLF001
-    return value.new_tensor(threshold) if isinstance(value, Tensor) else np.asarray(threshold, value.dtype)
-
-
-def _value(metric: Any, preds: Maps, target: Maps, **kwargs: Any) -> Any:
+def _value(metric: Any, preds: Maps, target: Maps, *, return_threshold: bool = False, **kwargs: Any) -> Any:
     """Value of a new metric of one batch, in the precision and on the device of the maps; arrays for arrays.
 
+    With `return_threshold` also the threshold at which the metric reaches it, as a pair.
     The methods of the class are those that torchmetrics has not wrapped: nothing is gathered from other processes.
     """
     pairs = as_pairs(preds, target, validate_args=metric.validate_args)
@@ -507,6 +499,8 @@ def _value(metric: Any, preds: Maps, target: Maps, **kwargs: Any) -> Any:
     metric._begin_on(device, torch.float64 if is_double else torch.float32)  # noqa: SLF001
     type(metric).update(metric, preds, target, **kwargs)
     value = type(metric).compute(metric)
+    if return_threshold:
+        value = value, value.new_tensor(metric._result.threshold)  # noqa: SLF001
     if not is_numpy(preds):
         return value
     return value.numpy() if isinstance(value, Tensor) else tuple(part.numpy() for part in value)
