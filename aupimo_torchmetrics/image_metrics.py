@@ -44,10 +44,9 @@ class _ImageMetric(RankedMetric):
     def __init__(
         self, image_score: str = "max", *, ignore_index: int | None = None, validate_args: bool = True, **kwargs: Any
     ) -> None:
-        share = check_image_score(image_score)
         super().__init__(ignore_index, validate_args, **kwargs)
+        self._share = check_image_score(image_score)
         self.image_score = image_score
-        self._share = share
         self._add_states()
 
     def _add_states(self) -> None:

@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
@@ -116,7 +115,7 @@ class PIMOResult(NamedTuple):
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        parts = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu() for part in self)
+        parts = (torch.as_tensor(part, device="cpu") for part in self)
         _result_files.write_curves(path, parts, shared_fpr)
 
     @classmethod
