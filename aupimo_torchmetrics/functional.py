@@ -14,17 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics import _settings as checks
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, as_tensors, is_numpy, plain
 from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
-from aupimo_torchmetrics._settings import (
-    DEFAULT_FPR_BOUNDS,
-    DEFAULT_FPR_LIMIT,
-    Reduction,
-    SharedFPR,
-    check_choice,
-    check_fpr_limit,
-)
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Reduction, SharedFPR
 from aupimo_torchmetrics._warnings import missing_pixels, warn
 from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision, ImageF1Max
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
@@ -183,7 +177,7 @@ def aupro(
         tensor([0., 1.])
 
     """
-    check_choice("reduction", reduction, Reduction)
+    checks.check_choice("reduction", reduction, Reduction)
     metric = AUPRO(fpr_limit, ignore_index=ignore_index, validate_args=validate_args)
     value = _value(metric, preds, target)
     if reduction == "mean":
@@ -235,8 +229,8 @@ def au_spro(
         [0.482, 1.0]
 
     """
-    check_choice("reduction", reduction, Reduction)
-    check_fpr_limit(fpr_limit)
+    checks.check_choice("reduction", reduction, Reduction)
+    checks.check_fpr_limit(fpr_limit)
     maps, masks = (as_tensors([*images]) for images in (preds, regions))
     if not all(isinstance(each, Tensor) for each in (*maps, *masks)):
         raise TypeError("Expected `preds` and `regions` to be lists of tensors or NumPy arrays.")
