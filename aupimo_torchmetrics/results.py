@@ -483,14 +483,11 @@ class AUPIMOResult:
         lines = [f"AUPIMO {score_text(self.mean, 4)} (chance {self.chance:.2g}), {images}"]
         if len(scores):
             quartiles = torch.quantile(scores, scores.new_tensor([0, 0.25, 0.5, 0.75, 1])).tolist()
-            lines.append(
-                "lowest, quartiles and highest score: " + " ".join(score_text(value, 3) for value in quartiles)
-            )
+            texts = " ".join(score_text(value, 3) for value in quartiles)
+            lines.append(f"lowest, quartiles and highest score: {texts}")
         (lower, upper), (at_upper, at_lower) = self.fpr_bounds, self.threshold_bounds
         lines.append(f"thresholds: {at_upper:.6g} at FPR {upper:g}, {at_lower:.6g} at FPR {lower:g}")
-        lines.append(self.protocol)
-        lines += [f"warning: {text}" for text in self.warnings]
-        return "\n".join(lines)
+        return "\n".join([*lines, self.protocol, *(f"warning: {text}" for text in self.warnings)])
 
     def __repr__(self) -> str:
         """Show mean, number of images and settings in one line."""
