@@ -16,7 +16,8 @@ from torch import Tensor
 from aupimo_torchmetrics._engine import binning, resampling
 from aupimo_torchmetrics._engine.binning import ImageCounts, PixelCounts
 from aupimo_torchmetrics._engine.decision import num_carrying
-from aupimo_torchmetrics._engine.resampling import Draws, Formula, Interval, Units
+from aupimo_torchmetrics._engine.ranking import Formula
+from aupimo_torchmetrics._engine.resampling import Draws, Interval, Units
 from aupimo_torchmetrics._files.counts import CountedImages
 from aupimo_torchmetrics._settings import MetricName
 from aupimo_torchmetrics.results import AUPIMOResult

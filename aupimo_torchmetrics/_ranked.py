@@ -13,7 +13,7 @@ from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._engine import ranking
 from aupimo_torchmetrics._engine.inputs import SLICE_SIZE, Group, Maps, checked_groups
-from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._engine.ranking import Formula, Ranks
 from aupimo_torchmetrics._list_states import ListStatesMetric, as_before_if_they_fail
 from aupimo_torchmetrics._settings import check_ignore_index
 from aupimo_torchmetrics._warnings import ignored_images, warn
@@ -119,8 +119,10 @@ class RankedMetric(ListStatesMetric):
 
     def _of_ranks(self, ranks: Ranks) -> PixelResult:
         """Score by ranks that are defined."""
-        value = float(self._value(ranks))
-        return PixelResult(value, (value, value), self._threshold(ranks))
+        formula = self._formula()
+        value = float(formula.value(ranks))
+        threshold = math.nan if formula.threshold is None else formula.threshold(ranks)
+        return PixelResult(value, (value, value), threshold)
 
     def _ranks(self) -> Ranks:
         """Ranks of the states."""
@@ -130,13 +132,9 @@ class RankedMetric(ListStatesMetric):
         """Why ranks are not defined."""
         raise NotImplementedError
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        """Value () of ranks that are defined."""
+    def _formula(self) -> Formula:
+        """How the metric follows from ranks."""
         raise NotImplementedError
-
-    def _threshold(self, ranks: Ranks) -> float:  # noqa: ARG002  that of a subclass looks at them
-        """Threshold at which the value is reached, if it is reached at one."""
-        return math.nan
 
     def _settle(self, name: str) -> None:  # noqa: ARG002  there are no ids to check
         for state in self._lists():

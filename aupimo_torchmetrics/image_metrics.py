@@ -20,7 +20,7 @@ from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import ranking
 from aupimo_torchmetrics._engine.image_scores import score_images
 from aupimo_torchmetrics._engine.inputs import Group
-from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._engine.ranking import Formula, Ranks
 from aupimo_torchmetrics._ranked import RankedMetric
 from aupimo_torchmetrics._settings import check_image_score
 
@@ -104,8 +104,8 @@ class ImageAUROC(_ImageMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.auroc(ranks)
+    def _formula(self) -> Formula:
+        return ranking.AUROC
 
 
 class ImageAveragePrecision(_ImageMetric):
@@ -138,8 +138,8 @@ class ImageAveragePrecision(_ImageMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.average_precision(ranks)
+    def _formula(self) -> Formula:
+        return ranking.AVERAGE_PRECISION
 
 
 class ImageF1Max(_ImageMetric):
@@ -173,8 +173,5 @@ class ImageF1Max(_ImageMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.f1_max(ranks)
-
-    def _threshold(self, ranks: Ranks) -> float:
-        return ranking.f1_threshold(ranks)
+    def _formula(self) -> Formula:
+        return ranking.F1_MAX

@@ -24,7 +24,7 @@ from aupimo_torchmetrics._engine import histogram, ranking, regions
 from aupimo_torchmetrics._engine.inputs import Group, Maps
 from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.pixels import part_pixels
-from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._engine.ranking import Formula, Ranks
 from aupimo_torchmetrics._engine.regions import PackedMasks
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._ranked import RankedMetric, ranks_of
@@ -127,9 +127,8 @@ class _PixelMetric(RankedMetric):
         scored = super()._of_ranks(ranks)
         if self.num_bins is None:
             return scored
-        # At worst all mask pixels of a bin lie below its normal pixels, at best above.
-        low = max(0.0, float(self._lowest(ranks._replace(above=ranks.at_least))))
-        high = min(1.0, float(self._value(ranks._replace(at_least=ranks.above))))  # a sum of shares may round to more
+        lowest, highest = self._formula().bounds(ranks, torch.tensor(False, device="cpu"))
+        low, high = max(0.0, float(lowest)), min(1.0, float(highest))  # a sum of shares may round to more
         text = _warnings.wide_bounds(type(self).__name__, low, high)
         value = min(max(scored.value, low), high)
         return PixelResult(value, (low, high), scored.threshold, tuple(filter(None, [text])))
@@ -138,10 +137,6 @@ class _PixelMetric(RankedMetric):
         return _warnings.missing_pixels(
             type(self).__name__, num_mask=len(ranks.scores), num_normal=int(ranks.num_normal)
         )
-
-    def _lowest(self, ranks: Ranks) -> Tensor:
-        """Lowest possible value, of the ranks of bins in the worst case."""
-        return self._value(ranks)
 
     def _ranks(self) -> Ranks:
         """Ranks of the mask pixels, or as if all scores of a bin were tied."""
@@ -212,8 +207,8 @@ class AUPRO(_PixelMetric):
         require("scipy", extra="stats", needed_by="AUPRO")
         super().update(preds, target)
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.aupro(ranks, self.fpr_limit)
+    def _formula(self) -> Formula:
+        return ranking.aupro_up_to(self.fpr_limit)
 
     def _ranks(self) -> Ranks:
         """Ranks with the weight that each score has in the regions."""
@@ -273,8 +268,8 @@ class PixelAUROC(_PixelMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.auroc(ranks)
+    def _formula(self) -> Formula:
+        return ranking.AUROC
 
 
 class PixelAveragePrecision(_PixelMetric):
@@ -308,11 +303,8 @@ class PixelAveragePrecision(_PixelMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.average_precision(ranks)
-
-    def _lowest(self, ranks: Ranks) -> Tensor:
-        return ranking.lowest_average_precision(ranks)
+    def _formula(self) -> Formula:
+        return ranking.AVERAGE_PRECISION
 
 
 class PixelF1Max(_PixelMetric):
@@ -350,11 +342,8 @@ class PixelF1Max(_PixelMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.f1_max(ranks)
-
-    def _threshold(self, ranks: Ranks) -> float:
-        return ranking.f1_threshold(ranks)
+    def _formula(self) -> Formula:
+        return ranking.F1_MAX
 
 
 def _outward(bounds: tuple[float, float]) -> tuple[float, float]:
