@@ -90,9 +90,8 @@ def counts_of_metric(counted: CountedImages, metric: MetricName) -> MetricCounts
         counts = cast("PixelCounts", counted.pixels).of_regions(is_annotated=metric == "au_spro")
     formula = resampling.formula_of(metric, counted.fpr_limit)
     units = Units.of(counted.is_anomalous, counted.groups)
-    return MetricCounts(
-        metric, counted.values[metric], counted.protocols[metric], counts, formula, units, counted.paths
-    )
+    value, protocol = counted.values[metric], counted.protocols[metric]
+    return MetricCounts(metric, value, protocol, counts, formula, units, counted.paths)
 
 
 def interval_note(units: Sequence[Units], intervals: Sequence[Interval] = ()) -> str:

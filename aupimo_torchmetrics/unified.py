@@ -329,8 +329,8 @@ class _Categories:
         for key, metric in members.items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                values[key], error = _value_of(metric, key)
-            texts[key] = [*_texts_of(caught), *error]
+                values[key] = _value_of(metric, key)
+            texts[key] = _texts_of(caught)
         undefined = [key for key, value in values.items() if bool(value.isnan())]
         if undefined:
             # the reason is what is said last: what torch says while states are gathered comes before
@@ -492,17 +492,18 @@ def _take(images: Any, chosen: list[int]) -> Any:
     return images[chosen] if isinstance(images, Tensor | np.ndarray) else [images[index] for index in chosen]
 
 
-def _value_of(metric: Metric, key: tuple[str, str]) -> tuple[Tensor, list[str]]:
-    """Value of a metric; where one of somebody else fails without any image, NaN and the error.
+def _value_of(metric: Metric, key: tuple[str, str]) -> Tensor:
+    """Value of a metric; where one of somebody else fails without any image, NaN and a warning with the error.
 
     The metrics of this package answer NaN by themselves. What they raise is another fault, as of a lost process.
     """
     try:
-        return _checked_value(metric.compute(), key), []
+        return _checked_value(metric.compute(), key)
     except Exception as error:
         if metric.update_called or isinstance(metric, ListStatesMetric):
             raise
-        return torch.tensor(torch.nan, device=metric.device), [f"{key[1]} is undefined (NaN): {error}"]
+        warn([f"{key[1]} is undefined (NaN): {error}"])
+        return torch.tensor(torch.nan, device=metric.device)
 
 
 def _checked_value(value: Any, key: Any) -> Tensor:
