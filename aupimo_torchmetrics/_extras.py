@@ -7,17 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-__all__ = ["package_of", "progress", "require"]
+__all__ = ["progress", "require"]
 
 _Item = TypeVar("_Item")
 
 _PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}
 """Packages whose names are not those of their modules."""
-
-
-def package_of(module: str) -> str:
-    """Return the name under which the package of a module is installed."""
-    return _PACKAGES.get(module, module)
 
 
 def require(*modules: str, extra: str, needed_by: str) -> None:
@@ -32,7 +27,7 @@ def require(*modules: str, extra: str, needed_by: str) -> None:
         ModuleNotFoundError: If a module is not installed.
 
     """
-    missing = [package_of(module) for module in modules if not _is_installed(module)]
+    missing = [_PACKAGES.get(module, module) for module in modules if not _is_installed(module)]
     if missing:
         raise ModuleNotFoundError(
             f"{needed_by} expects {', '.join(f'`{package}`' for package in missing)} to be installed. "

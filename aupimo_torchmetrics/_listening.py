@@ -6,6 +6,7 @@ Listeners are no state: a copy, a pickle or a checkpoint of a metric has none.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ class TellingMetric(ListStatesMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.listeners: list[Callable[[Update], Any]] = []
-        self._untold: Update | None = None
+        self._untold: tuple[Maps, Maps, Any, list[bool]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "listeners": [], "_untold": None}
@@ -92,23 +93,20 @@ class TellingMetric(ListStatesMetric):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch as `update` does, and return what `compute` gives for this batch alone."""
         value = super().forward(*args, **kwargs)
-        update, self._untold = self._untold, None
-        if update is not None:
-            self._tell(update.preds, update.target, update.image_ids, [index is not None for index in update.indices])
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            self._tell(*untold)
         return value
 
     def _tell(self, preds: Maps, target: Maps, image_ids: Any, is_kept: list[bool]) -> None:
         """Tell the listeners of the batch that was kept last; in `forward` only when it is merged."""
-        position = sum(len(part) for part in self.aupimo_num_kept) - sum(is_kept)
-        indices: list[int | None] = []
-        for each in is_kept:
-            indices.append(position if each else None)
-            position += each
+        if self._is_scoring_batch:
+            self._untold = preds, target, image_ids, is_kept
+            return
+        positions = count(sum(len(part) for part in self.aupimo_num_kept) - sum(is_kept))
+        indices = [next(positions) if each else None for each in is_kept]
         if isinstance(image_ids, Tensor):
             image_ids = image_ids.tolist()
         update = Update(preds, target, image_ids, indices, _part.get())
-        if self._is_scoring_batch:
-            self._untold = update
-            return
         for listener in [*self.listeners]:
             listener(update)

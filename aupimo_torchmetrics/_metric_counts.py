@@ -16,7 +16,8 @@ from torch import Tensor
 from aupimo_torchmetrics._engine import binning, resampling
 from aupimo_torchmetrics._engine.binning import ImageCounts, PixelCounts
 from aupimo_torchmetrics._engine.decision import num_carrying
-from aupimo_torchmetrics._engine.resampling import Draws, Formula, Interval, Units
+from aupimo_torchmetrics._engine.ranking import Formula
+from aupimo_torchmetrics._engine.resampling import Draws, Interval, Units
 from aupimo_torchmetrics._files.counts import CountedImages
 from aupimo_torchmetrics._settings import MetricName
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -89,9 +90,8 @@ def counts_of_metric(counted: CountedImages, metric: MetricName) -> MetricCounts
         counts = cast("PixelCounts", counted.pixels).of_regions(is_annotated=metric == "au_spro")
     formula = resampling.formula_of(metric, counted.fpr_limit)
     units = Units.of(counted.is_anomalous, counted.groups)
-    return MetricCounts(
-        metric, counted.values[metric], counted.protocols[metric], counts, formula, units, counted.paths
-    )
+    value, protocol = counted.values[metric], counted.protocols[metric]
+    return MetricCounts(metric, value, protocol, counts, formula, units, counted.paths)
 
 
 def interval_note(units: Sequence[Units], intervals: Sequence[Interval] = ()) -> str:

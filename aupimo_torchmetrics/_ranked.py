@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from aupimo_torchmetrics._engine import ranking
-from aupimo_torchmetrics._engine.inputs import SLICE_SIZE
-from aupimo_torchmetrics._engine.ranking import Ranks
-from aupimo_torchmetrics._list_states import ListStatesMetric
+from aupimo_torchmetrics._engine.inputs import SLICE_SIZE, Group, Maps, checked_groups
+from aupimo_torchmetrics._engine.ranking import Formula, Ranks
+from aupimo_torchmetrics._list_states import ListStatesMetric, as_before_if_they_fail
+from aupimo_torchmetrics._settings import check_ignore_index
+from aupimo_torchmetrics._warnings import ignored_images, warn
 from aupimo_torchmetrics.results import PixelResult
 
-__all__ = ["RankedMetric", "join_small_parts", "ranks_of"]
+__all__ = ["RankedMetric", "ranks_of"]
 
 
 class RankedMetric(ListStatesMetric):
@@ -27,9 +29,48 @@ class RankedMetric(ListStatesMetric):
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, ignore_index: int | None, validate_args: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.ignore_index = check_ignore_index(ignore_index)
+        self.validate_args = validate_args
         self._result: PixelResult | None = None
+
+    def update(self, preds: Maps, target: Maps) -> None:
+        """Add a batch of anomaly maps and masks, as `AUPIMO.update` takes them.
+
+        Args:
+            preds: Anomaly maps (N, H, W).
+            target: Masks (N, H, W).
+
+        Raises:
+            TypeError: If maps or masks are of the wrong type or dtype.
+            ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, or a mask holds anything
+                but 0 and 1. Nothing of the batch is kept.
+
+        """
+        with as_before_if_they_fail([self]):
+            groups = checked_groups(
+                preds, target, validate_args=self.validate_args, ignore_index=self.ignore_index, dtype=self._score_dtype
+            )
+            num_ignored = self._keep(groups)
+            if num_ignored:
+                warn([ignored_images(type(self).__name__, num_ignored, self.ignore_index)])
+
+    def _keep(self, groups: Iterable[tuple[Group, torch.Size]]) -> int:
+        """Keep the scores of a batch, slice by slice; return the number of images whose every pixel is ignored."""
+        raise NotImplementedError
+
+    def _append(self, *parts: Tensor) -> None:
+        """Add a part to each list state, in their order."""
+        self._begin_if_on_meta(parts[0].device)
+        for name, part in zip(self._list_dtypes, parts, strict=True):
+            getattr(self, name).append(part.to(self.device))
+            join_small_parts(getattr(self, name))
+
+    def _begin_if_on_meta(self, device: torch.device) -> None:
+        """Begin on the device of the maps, if the metric was built on the device "meta", which keeps no values."""
+        if self.aupimo_config.is_meta:
+            self._begin_on(device, self._score_dtype)
 
     def compute(self) -> Tensor:
         """Compute the value () in float32; of a histogram a value between the certain bounds."""
@@ -78,8 +119,10 @@ class RankedMetric(ListStatesMetric):
 
     def _of_ranks(self, ranks: Ranks) -> PixelResult:
         """Score by ranks that are defined."""
-        value = float(self._value(ranks))
-        return PixelResult(value, (value, value), self._threshold(ranks))
+        formula = self._formula()
+        value = float(formula.value(ranks))
+        threshold = math.nan if formula.threshold is None else formula.threshold(ranks)
+        return PixelResult(value, (value, value), threshold)
 
     def _ranks(self) -> Ranks:
         """Ranks of the states."""
@@ -89,13 +132,9 @@ class RankedMetric(ListStatesMetric):
         """Why ranks are not defined."""
         raise NotImplementedError
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        """Value () of ranks that are defined."""
+    def _formula(self) -> Formula:
+        """How the metric follows from ranks."""
         raise NotImplementedError
-
-    def _threshold(self, ranks: Ranks) -> float:  # noqa: ARG002  that of a subclass looks at them
-        """Threshold at which the value is reached, if it is reached at one."""
-        return math.nan
 
     def _settle(self, name: str) -> None:  # noqa: ARG002  there are no ids to check
         for state in self._lists():

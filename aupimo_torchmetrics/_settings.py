@@ -156,10 +156,8 @@ def check_num_thresholds(num_thresholds: int | None) -> int | None:
 
 def check_num_bins(num_bins: int | None) -> int | None:
     """Return the number as an `int`; raise unless it is None or a power of two from 2 to 2**24."""
-    limits, remedy = (
-        "a power of two from 2 to 2**24",
-        "None gives the exact value, 2**18 bins are enough for most scores.",
-    )
+    limits = "a power of two from 2 to 2**24"
+    remedy = "None gives the exact value, 2**18 bins are enough for most scores."
     number = _check_integer("num_bins", num_bins, 2, limits, remedy)
     if number is not None and (number > MAX_NUM_BINS or number.bit_count() != 1):
         raise SettingError(f"Expected `num_bins` to be None or {limits}, but got {number}. {remedy}")

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torchmetrics.utilities import rank_zero_warn
 
-from aupimo_torchmetrics._engine import sweep
+from aupimo_torchmetrics._engine import decision, sweep
+from aupimo_torchmetrics._engine.kept import PixelScores
 from aupimo_torchmetrics._engine.sweep import NormalLevels, Samples
 from aupimo_torchmetrics._settings import SharedFPR
 
@@ -130,15 +131,18 @@ def batch_scores(text: str) -> str:
     )
 
 
-def without_score(metrics: Mapping[str, Sequence[str]], num_metrics: int, reason: str) -> str:
+def without_score(undefined: Iterable[tuple[str, str]], num_metrics: int, reason: str) -> str:
     """Say which categories have no score.
 
     Args:
-        metrics: Names of the metrics without a score of each such category.
+        undefined: Category and name of each metric without a score.
         num_metrics: Number of metrics of a category.
         reason: Why the first of them has none.
 
     """
+    metrics: dict[str, list[str]] = {}
+    for category, name in undefined:
+        metrics.setdefault(category, []).append(name)
     shown = [name if len(of) == num_metrics else f"{name} ({', '.join(of)})" for name, of in metrics.items()]
     return (
         f"PerCategory has no score (NaN) for {', '.join(shown)}; `mean/...` is the mean over the categories with a "
@@ -218,14 +222,15 @@ def unknown_thresholds() -> str:
     )
 
 
-def few_carry(num_carrying: float, num_normal: int, threshold: float) -> str:
-    """Say that few normal images have most false positives of a threshold."""
-    if not round(num_carrying, 6) < MIN_CARRYING:  # false for NaN
+def few_carry(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> str:
+    """Say that few normal images have most false positives of a threshold. The maximum is always that of one image."""
+    num_carrying = decision.num_carrying(kept, threshold)
+    if shared_fpr == "max" or not round(num_carrying, 6) < MIN_CARRYING:  # false for NaN
         return ""
     return (
         f"AUPIMO knows the shared FPR at the threshold {threshold:.6g} from few images: it varies as that of "
-        f"{num_carrying:.1f} images would, of {num_normal} normal ones, and on other images it may be several times as "
-        "large. Use more normal images, and look at those with the most false positives."
+        f"{num_carrying:.1f} images would, of {int((~kept.is_anomalous).sum())} normal ones, and on other images it "
+        "may be several times as large. Use more normal images, and look at those with the most false positives."
     )
 
 

@@ -11,21 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics import _settings as checks
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps, as_pairs, as_tensors, is_numpy, plain
 from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
-from aupimo_torchmetrics._settings import (
-    DEFAULT_FPR_BOUNDS,
-    DEFAULT_FPR_LIMIT,
-    Reduction,
-    SharedFPR,
-    check_choice,
-    check_fpr_limit,
-)
+from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT, Reduction, SharedFPR
 from aupimo_torchmetrics._warnings import missing_pixels, warn
 from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision, ImageF1Max
 from aupimo_torchmetrics.metrics import AUPIMO, PIMO
@@ -184,7 +177,7 @@ def aupro(
         tensor([0., 1.])
 
     """
-    check_choice("reduction", reduction, Reduction)
+    checks.check_choice("reduction", reduction, Reduction)
     metric = AUPRO(fpr_limit, ignore_index=ignore_index, validate_args=validate_args)
     value = _value(metric, preds, target)
     if reduction == "mean":
@@ -236,25 +229,22 @@ def au_spro(
         [0.482, 1.0]
 
     """
-    check_choice("reduction", reduction, Reduction)
-    check_fpr_limit(fpr_limit)
+    checks.check_choice("reduction", reduction, Reduction)
+    checks.check_fpr_limit(fpr_limit)
     maps, masks = (as_tensors([*images]) for images in (preds, regions))
     if not all(isinstance(each, Tensor) for each in (*maps, *masks)):
         raise TypeError("Expected `preds` and `regions` to be lists of tensors or NumPy arrays.")
     maps, masks = ([plain(each) for each in images] for images in (maps, masks))
     areas = [[*each] for each in saturation_areas]
     _check_regions(maps, masks, areas)
-    of_images = [(scores, of.bool(), areas_of) for scores, of, areas_of in zip(maps, masks, areas, strict=True)]
-    normal = [scores[~of.any(0)] for scores, of, _ in of_images]
-    highest = [
-        highest_scores(scores, mask, area)
-        for scores, of, areas_of in of_images
-        for mask, area in zip(of, areas_of, strict=True)
-    ]
+    normal, highest = list[Tensor](), list[Tensor]()
+    for scores, of_image, areas_of in zip(maps, masks, areas, strict=True):
+        in_region = of_image.bool()
+        normal.append(scores[~in_region.any(0)])
+        highest += [highest_scores(scores, region, area) for region, area in zip(in_region, areas_of, strict=True)]
     found = areas_of_regions(normal, highest, float(fpr_limit))
     if found is None:
-        num_mask = sum(map(len, masks))
-        warn([missing_pixels("AU-sPRO", num_mask=num_mask, num_normal=0 if num_mask else 1)])
+        warn([missing_pixels("AU-sPRO", num_mask=len(highest), num_normal=0 if highest else 1)])
         found = torch.full((1,), math.nan, dtype=torch.float64, device="cpu")
     value = found if reduction == "none" else found.mean()
     if all(each.dtype != torch.float64 for each in maps):
@@ -385,17 +375,11 @@ def pixel_f1_max(
 
     """
     metric = PixelF1Max(ignore_index=ignore_index, validate_args=validate_args)
-    value = _value(metric, preds, target)
-    return (value, _threshold(metric, value)) if return_threshold else value
+    return _value(metric, preds, target, return_threshold=return_threshold)
 
 
 def image_auroc(
-    preds: Maps,
-    target: Maps,
-    image_score: str = "max",
-    *,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
+    preds: Maps, target: Maps, image_score: str = "max", *, ignore_index: int | None = None, validate_args: bool = True
 ) -> Any:
     """Compute the area under the ROC curve of images, each with one score; see `ImageAUROC`.
 
@@ -426,12 +410,7 @@ def image_auroc(
 
 
 def image_average_precision(
-    preds: Maps,
-    target: Maps,
-    image_score: str = "max",
-    *,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
+    preds: Maps, target: Maps, image_score: str = "max", *, ignore_index: int | None = None, validate_args: bool = True
 ) -> Any:
     """Compute the average precision of images, each with one score; see `ImageAveragePrecision`.
 
@@ -499,19 +478,13 @@ def image_f1_max(
 
     """
     metric = ImageF1Max(image_score, ignore_index=ignore_index, validate_args=validate_args)
-    value = _value(metric, preds, target)
-    return (value, _threshold(metric, value)) if return_threshold else value
+    return _value(metric, preds, target, return_threshold=return_threshold)
 
 
-def _threshold(metric: PixelF1Max | ImageF1Max, value: Any) -> Any:
-    """Threshold at which a metric has just reached a value, as a tensor or an array like it."""
-    threshold = metric._result.threshold  # type: ignore[union-attr]  # noqa: SLF001
-    return value.new_tensor(threshold) if isinstance(value, Tensor) else np.asarray(threshold, value.dtype)
-
-
-def _value(metric: Any, preds: Maps, target: Maps, **kwargs: Any) -> Any:
+def _value(metric: Any, preds: Maps, target: Maps, *, return_threshold: bool = False, **kwargs: Any) -> Any:
     """Value of a new metric of one batch, in the precision and on the device of the maps; arrays for arrays.
 
+    With `return_threshold` also the threshold at which the metric reaches it, as a pair.
     The methods of the class are those that torchmetrics has not wrapped: nothing is gathered from other processes.
     """
     pairs = as_pairs(preds, target, validate_args=metric.validate_args)
@@ -520,6 +493,8 @@ def _value(metric: Any, preds: Maps, target: Maps, **kwargs: Any) -> Any:
     metric._begin_on(device, torch.float64 if is_double else torch.float32)  # noqa: SLF001
     type(metric).update(metric, preds, target, **kwargs)
     value = type(metric).compute(metric)
+    if return_threshold:
+        value = value, value.new_tensor(metric._result.threshold)  # noqa: SLF001
     if not is_numpy(preds):
         return value
     return value.numpy() if isinstance(value, Tensor) else tuple(part.numpy() for part in value)

@@ -10,6 +10,7 @@ Sources: P. Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129, 20
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -18,11 +19,10 @@ from torch import Tensor
 from aupimo_torchmetrics import _warnings
 from aupimo_torchmetrics._engine import ranking
 from aupimo_torchmetrics._engine.image_scores import score_images
-from aupimo_torchmetrics._engine.inputs import Maps
-from aupimo_torchmetrics._engine.ranking import Ranks
-from aupimo_torchmetrics._list_states import as_before_if_they_fail
-from aupimo_torchmetrics._ranked import RankedMetric, join_small_parts
-from aupimo_torchmetrics._settings import check_ignore_index, check_image_score
+from aupimo_torchmetrics._engine.inputs import Group
+from aupimo_torchmetrics._engine.ranking import Formula, Ranks
+from aupimo_torchmetrics._ranked import RankedMetric
+from aupimo_torchmetrics._settings import check_image_score
 
 __all__ = ["ImageAUROC", "ImageAveragePrecision", "ImageF1Max"]
 
@@ -44,43 +44,22 @@ class _ImageMetric(RankedMetric):
     def __init__(
         self, image_score: str = "max", *, ignore_index: int | None = None, validate_args: bool = True, **kwargs: Any
     ) -> None:
-        share = check_image_score(image_score)
-        super().__init__(**kwargs)
+        super().__init__(ignore_index, validate_args, **kwargs)
+        self._share = check_image_score(image_score)
         self.image_score = image_score
-        self._share = share
-        self.ignore_index = check_ignore_index(ignore_index)
-        self.validate_args = validate_args
         self._add_states()
 
     def _add_states(self) -> None:
         """Register the states, without any image."""
         self._add_config("dq", self._share, self.ignore_index or 0)
 
-    def update(self, preds: Maps, target: Maps) -> None:
-        """Add a batch of anomaly maps and masks, as `AUPIMO.update` takes them.
-
-        Args:
-            preds: Anomaly maps (N, H, W).
-            target: Masks (N, H, W).
-
-        Raises:
-            TypeError: If maps or masks are of the wrong type or dtype.
-            ValueError: If shapes, devices or numbers of images do not fit, a map holds NaN, or a mask holds anything
-                but 0 and 1. Nothing of the batch is kept.
-
-        """
-        with as_before_if_they_fail([self]):
-            scored = score_images(
-                preds, target, self._share, validate_args=self.validate_args, ignore_index=self.ignore_index,
-                dtype=self._score_dtype,
-            )  # fmt: skip
-            if self.aupimo_config.is_meta and len(scored.scores):  # built on the device "meta", which keeps no values
-                self._begin_on(scored.scores.device, self._score_dtype)
-            for name, part in zip(self._list_dtypes, scored[:2], strict=True):
-                getattr(self, name).append(part.to(self.device))
-                join_small_parts(getattr(self, name))
-            if scored.num_ignored:
-                _warnings.warn([_warnings.ignored_images(type(self).__name__, scored.num_ignored, self.ignore_index)])
+    def _keep(self, groups: Iterable[tuple[Group, torch.Size]]) -> int:
+        num_ignored = 0
+        for group, _ in groups:
+            scores, is_anomalous = score_images(group, self._share, self._score_dtype)
+            self._append(scores, is_anomalous)
+            num_ignored += len(group.maps) - len(scores)
+        return num_ignored
 
     def _ranks(self) -> Ranks:
         """Ranks of the scores of the anomalous images among those of the normal ones."""
@@ -125,8 +104,8 @@ class ImageAUROC(_ImageMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.auroc(ranks)
+    def _formula(self) -> Formula:
+        return ranking.AUROC
 
 
 class ImageAveragePrecision(_ImageMetric):
@@ -159,8 +138,8 @@ class ImageAveragePrecision(_ImageMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.average_precision(ranks)
+    def _formula(self) -> Formula:
+        return ranking.AVERAGE_PRECISION
 
 
 class ImageF1Max(_ImageMetric):
@@ -194,8 +173,5 @@ class ImageF1Max(_ImageMetric):
 
     """
 
-    def _value(self, ranks: Ranks) -> Tensor:
-        return ranking.f1_max(ranks)
-
-    def _threshold(self, ranks: Ranks) -> float:
-        return ranking.f1_threshold(ranks)
+    def _formula(self) -> Formula:
+        return ranking.F1_MAX

@@ -222,10 +222,9 @@ class AUPIMO(PixelScoresMetric):
             return axis.get_figure(), axis
         if val is None:
             return plot_distribution(self.result(), ax)
-        steps = {f"step {step}": scores for step, scores in enumerate([val] if isinstance(val, Tensor) else val)}
         results = {
-            name: AUPIMOResult(scores.reshape(-1), self.fpr_bounds, (math.nan, math.nan))
-            for name, scores in steps.items()
+            f"step {step}": AUPIMOResult(scores.reshape(-1), self.fpr_bounds, (math.nan, math.nan))
+            for step, scores in enumerate([val] if isinstance(val, Tensor) else val)
         }
         return plot_distribution(results if len(results) > 1 else results["step 0"], ax, sort=False)
 
@@ -273,10 +272,8 @@ class PIMO(PixelScoresMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        num_thresholds, ignore_index = (
-            checks.check_num_thresholds(num_thresholds),
-            checks.check_ignore_index(ignore_index),
-        )
+        num_thresholds = checks.check_num_thresholds(num_thresholds)
+        ignore_index = checks.check_ignore_index(ignore_index)
         checks.check_choice("shared_fpr", shared_fpr, SharedFPR)
         super().__init__(num_thresholds, None, 1.0, ignore_index, validate_args, **kwargs)
         self.shared_fpr = shared_fpr

@@ -13,16 +13,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
 from aupimo_torchmetrics._engine import decision, sweep
-from aupimo_torchmetrics._engine.kept import NO_ID, PixelScores, with_ids
+from aupimo_torchmetrics._engine.kept import NO_ID, with_ids
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._files import results as _result_files
-from aupimo_torchmetrics._files.results import UNKNOWN
+from aupimo_torchmetrics._files.results import UNKNOWN, SavedResult
 from aupimo_torchmetrics._scoring import Images, ScoredImages, draw_curves, score_images
 from aupimo_torchmetrics._settings import SharedFPR, check_choice
 from aupimo_torchmetrics._tables import score_text
@@ -116,7 +115,7 @@ class PIMOResult(NamedTuple):
 
         """
         check_choice("shared_fpr", shared_fpr, SharedFPR)
-        parts = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu() for part in self)
+        parts = (torch.as_tensor(part, device="cpu") for part in self)
         _result_files.write_curves(path, parts, shared_fpr)
 
     @classmethod
@@ -382,9 +381,9 @@ class AUPIMOResult:
         elif threshold is None or math.isnan(threshold):
             raise ValueError("Expected `threshold` to be a number, but got NaN.")
         kept, threshold = scored.kept, float(threshold)
-        reasons = [unknown_rates(float(kept.floor))] if threshold < float(kept.floor) else []
-        reasons += _few_carry(kept, threshold, self.shared_fpr)
-        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), tuple(reasons))
+        unknown = unknown_rates(float(kept.floor)) if threshold < float(kept.floor) else ""
+        reasons = tuple(filter(None, [unknown, few_carry(kept, threshold, self.shared_fpr)]))
+        return OperatingPoint(threshold, *decision.rates_at(kept, threshold, self.shared_fpr), reasons)
 
     @property
     def max_scores(self) -> Tensor | None:
@@ -484,14 +483,11 @@ class AUPIMOResult:
         lines = [f"AUPIMO {score_text(self.mean, 4)} (chance {self.chance:.2g}), {images}"]
         if len(scores):
             quartiles = torch.quantile(scores, scores.new_tensor([0, 0.25, 0.5, 0.75, 1])).tolist()
-            lines.append(
-                "lowest, quartiles and highest score: " + " ".join(score_text(value, 3) for value in quartiles)
-            )
+            texts = " ".join(score_text(value, 3) for value in quartiles)
+            lines.append(f"lowest, quartiles and highest score: {texts}")
         (lower, upper), (at_upper, at_lower) = self.fpr_bounds, self.threshold_bounds
         lines.append(f"thresholds: {at_upper:.6g} at FPR {upper:g}, {at_lower:.6g} at FPR {lower:g}")
-        lines.append(self.protocol)
-        lines += [f"warning: {text}" for text in self.warnings]
-        return "\n".join(lines)
+        return "\n".join([*lines, self.protocol, *(f"warning: {text}" for text in self.warnings)])
 
     def __repr__(self) -> str:
         """Show mean, number of images and settings in one line."""
@@ -567,22 +563,15 @@ class AUPIMOResult:
             (tensor([nan, 1.], dtype=torch.float64), 12.0)
 
         """
-        known = {"image_classes": self.image_classes, "image_ids": self.image_ids, "mask_sizes": self.mask_sizes}
-        for name, values in {"paths": self.paths, **known}.items():
+        for name in ("paths", "image_classes", "image_ids", "mask_sizes"):
+            values = getattr(self, name)
             if values is not None and len(values) != len(self.aupimos):
                 raise ValueError(
                     f"Expected `{name}` to hold one for each of {len(self.aupimos)} scores, but got {len(values)}."
                 )
-        scores = {name: getattr(self, name) for name in _result_files.Scores._fields}
-        details = _result_files.Details(
-            scores=_result_files.Scores(**{**scores, "aupimos": self.aupimos.cpu()}),
-            kept=None if self._scoring is None else with_ids(self._scoring.kept, self.image_ids),
-            known={name: each for name, each in known.items() if self._scoring is None and each is not None},
-            num_thresholds=self.num_thresholds,
-            version=self.version,
-            warnings=self.warnings,
-        )
-        _result_files.write_result(path, details)
+        kept = None if self._scoring is None else with_ids(self._scoring.kept, self.image_ids)
+        fields = {name: getattr(self, name) for name in SavedResult._fields if name != "kept"}
+        _result_files.write_result(path, SavedResult(**fields, kept=kept))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AUPIMOResult":
@@ -614,18 +603,18 @@ class AUPIMOResult:
         """
         details_path = _result_files.tensors_path(path)
         if details_path == Path(path):
-            return _from_details(_result_files.read_details(path))
+            return _from_saved(_result_files.read_details(path))
         scores = _result_files.read_scores(path)
         if details_path.is_file():
             details = _result_files.read_details(details_path)
             if _result_files.belong_together(scores, details):
-                return _from_details(details)
+                return _from_saved(details)
             rank_zero_warn(
                 f"AUPIMO scores are read from {os.fspath(path)} without {details_path}, which belongs to other scores. "
                 "Remove it, or save both anew.",
                 UserWarning,
             )
-        return _from_scores(scores)
+        return _from_saved(scores)
 
     def _tprs_at(self, threshold: float) -> Tensor:
         """(N,) float64, share of each mask at or above a threshold; NaN if it is not known."""
@@ -649,61 +638,39 @@ def result_of(
 ) -> AUPIMOResult:
     """Score distinct images and make a result of them."""
     scored = score_images(images, fpr_bounds, num_thresholds, shared_fpr)
-    kept, scoring = scored.kept, scored.scoring
-    is_first_known = scoring.samples is not None and not math.isnan(scoring.threshold_bounds[0])
+    kept, threshold_bounds, samples = scored.kept, scored.scoring.threshold_bounds, scored.scoring.samples
+    few = few_carry(kept, threshold_bounds[0], shared_fpr)
     return AUPIMOResult(
         aupimos=scored.aupimos,
         fpr_bounds=fpr_bounds,
-        threshold_bounds=scoring.threshold_bounds,
+        threshold_bounds=threshold_bounds,
         num_thresholds=num_thresholds,
-        num_points=scoring.samples.num_points if scoring.samples is not None and is_first_known else None,
+        num_points=None if samples is None or math.isnan(threshold_bounds[0]) else samples.num_points,
         shared_fpr=shared_fpr,
         image_classes=kept.is_anomalous.long(),
         image_ids=kept.image_ids if bool((kept.image_ids != NO_ID).any()) else None,
         paths=images.paths,
         mask_sizes=torch.where(kept.is_anomalous, kept.num_pixels, 0),
-        warnings=(
-            *(*scored.of_ids, *scored.undefined, *scored.uncertain),
-            *_few_carry(kept, scoring.threshold_bounds[0], shared_fpr),
-        ),
+        warnings=tuple(filter(None, [*scored.of_ids, *scored.undefined, *scored.uncertain, few])),
         _scoring=scored,
     )
 
 
-def _few_carry(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> tuple[str, ...]:
-    """Say that few normal images carry the mean FPR of a threshold, if so. The maximum is always that of one image."""
-    if shared_fpr == "max":
-        return ()
-    num_normal = int((~kept.is_anomalous).sum())
-    return tuple(filter(None, [few_carry(decision.num_carrying(kept, threshold), num_normal, threshold)]))
-
-
-def _from_details(details: _result_files.Details) -> AUPIMOResult:
-    """Make a result of the content of a file of tensors."""
-    scores, texts = details.scores, {"version": details.version, "warnings": details.warnings}
-    if details.kept is None:
-        return AUPIMOResult(**scores._asdict(), **details.known, **texts, num_thresholds=details.num_thresholds)  # type: ignore[arg-type]
-    num_thresholds = details.num_thresholds if isinstance(details.num_thresholds, int) else None
-    images = Images(details.kept, scores.paths, ())
-    result = result_of(images, scores.fpr_bounds, num_thresholds, scores.shared_fpr)
-    return replace(result, aupimos=scores.aupimos, **texts)  # type: ignore[arg-type]
+def _from_saved(saved: SavedResult) -> AUPIMOResult:
+    """Make a result of what a file holds of it."""
+    fields = saved._asdict()
+    kept = fields.pop("kept")
+    if kept is None:
+        return AUPIMOResult(**fields)
+    result = result_of(Images(kept, saved.paths, ()), saved.fpr_bounds, fields["num_thresholds"], saved.shared_fpr)
+    return replace(result, aupimos=saved.aupimos, version=saved.version, warnings=saved.warnings)
 
 
 def load_scores(path: str | os.PathLike[str]) -> AUPIMOResult:
     """Read no more than the scores of a saved result, and how it was scored, which a comparison of models needs."""
     if _result_files.tensors_path(path) == Path(path):
         return AUPIMOResult.load(path)
-    result = _from_scores(_result_files.read_scores(path))
-    mask_sizes, image_ids, num_thresholds = _result_files.read_scoring(path, len(result.aupimos))
-    return replace(result, mask_sizes=mask_sizes, image_ids=image_ids, num_thresholds=num_thresholds)
-
-
-def _from_scores(scores: _result_files.Scores) -> AUPIMOResult:
-    """Make a result of the content of a JSON file, of which nothing else is known."""
-    has_score = ~scores.aupimos.isnan()
-    # Without any score all is NaN, also of anomalous images.
-    image_classes = has_score.long() if bool(has_score.any()) else None
-    return AUPIMOResult(**scores._asdict(), num_thresholds=UNKNOWN, image_classes=image_classes, version=None)
+    return _from_saved(_result_files.with_scoring(_result_files.read_scores(path), path))
 
 
 def _nullable(pd: Any, values: Tensor | None, dtype: str, num_images: int, missing: int | None = None) -> Any:

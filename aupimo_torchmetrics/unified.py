@@ -203,12 +203,13 @@ class PerCategory(MetricCollection):
 
         """
         parts = _parts_of(preds, target, categories, image_ids, self.categories)
-        with as_before_if_they_fail(self._all.metrics()):
+        metrics = self._all.members().values()
+        with as_before_if_they_fail(metrics):
             for part in parts:
                 with telling_of_part(part.of_batch):
                     self._all.of[part.category].update(part.preds, part.target, **part.ids)
             # The ranks gather the states of all categories together or not at all, also of those that only one updates.
-            for metric in self._all.metrics():
+            for metric in metrics:
                 metric._computed = None  # noqa: SLF001
 
     @uncompiled
@@ -217,7 +218,7 @@ class PerCategory(MetricCollection):
     ) -> dict[str, Tensor]:
         """Add a batch as `update` does, and return the values of this batch alone; NaN for a category not in it."""
         parts = _parts_of(preds, target, categories, image_ids, self.categories)
-        with as_before_if_they_fail(self._all.metrics()):
+        with as_before_if_they_fail(self._all.members().values()):
             return self._named(self._all.forward(parts))
 
     @uncompiled
@@ -231,8 +232,7 @@ class PerCategory(MetricCollection):
         With several processes call it on every rank. It shares the cache of `compute`.
         """
         self.compute()
-        members = self._all.members().items()
-        return self._named({key: metric.result() for key, metric in members if isinstance(metric, AUPIMO)})
+        return {each.name: each.metric.result() for each in self.members().values() if isinstance(each.metric, AUPIMO)}
 
     def members(self) -> dict[str, Member]:
         """Return the metric of each category by its name without a prefix, and what belongs to it."""
@@ -255,7 +255,7 @@ class PerCategory(MetricCollection):
     @property
     def metric_state(self) -> dict[str, dict[str, Any]]:
         """States of each metric of each category by name; `merge_state` takes it."""
-        return {f"{category}/{name}": metric.metric_state for (category, name), metric in self._all.members().items()}
+        return {key: each.metric.metric_state for key, each in self.members().items()}
 
     def merge_state(self, incoming_state: dict[str, dict[str, Any]] | PerCategory) -> None:
         """Add the images of another `PerCategory` of the same metrics, before those of this one.
@@ -268,7 +268,7 @@ class PerCategory(MetricCollection):
 
         """
         states = incoming_state.metric_state if isinstance(incoming_state, PerCategory) else incoming_state
-        members = {f"{category}/{name}": metric for (category, name), metric in self._all.members().items()}
+        members = {key: each.metric for key, each in self.members().items()}
         if states.keys() != members.keys():
             raise ValueError(
                 "Expected `incoming_state` to be of the same categories and metrics, but these are in one only: "
@@ -314,10 +314,6 @@ class _Categories:
             for name, metric in collection.items(keep_base=True, copy_state=False)
         }
 
-    def metrics(self) -> list[Metric]:
-        """All metrics."""
-        return [each for collection in self.of.values() for each in collection.values(copy_state=False)]
-
     def compute(self) -> dict[tuple[str, str], Tensor]:
         """Values by category and name, with the means; warn once of those without a score, and once a metric of more.
 
@@ -333,16 +329,13 @@ class _Categories:
         for key, metric in members.items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                values[key], error = _value_of(metric, key)
-            texts[key] = [*_texts_of(caught), *error]
-        missing: dict[str, list[str]] = {}
-        for category, name in (key for key, value in values.items() if bool(value.isnan())):
-            missing.setdefault(category, []).append(name)
-        undefined = [(category, name) for category, names in missing.items() for name in names]
+                values[key] = _value_of(metric, key)
+            texts[key] = _texts_of(caught)
+        undefined = [key for key, value in values.items() if bool(value.isnan())]
         if undefined:
-            num_metrics = len(self.of[undefined[0][0]])
             # the reason is what is said last: what torch says while states are gathered comes before
-            warn([without_score(missing, num_metrics, *texts[undefined[0]][-1:] or [""])])
+            (reason,) = texts[undefined[0]][-1:] or [""]
+            warn([without_score(undefined, len(members) // len(self.of), reason)])
         warn(of_categories({key: each for key, each in texts.items() if key not in undefined}))
         values |= _means(values)
         self._latest = [metric._computed for metric in members.values()], values  # noqa: SLF001
@@ -367,7 +360,7 @@ class _Categories:
 
     def reset(self) -> None:
         """Forget all images."""
-        if any(metric.update_called or metric._computed is not None for metric in self.metrics()):  # noqa: SLF001
+        if any(metric.update_called or metric._computed is not None for metric in self.members().values()):  # noqa: SLF001
             for collection in self.of.values():
                 collection.reset()
         self._latest = None
@@ -391,9 +384,9 @@ class _Value(WrapperMetric):
         self._all = all_categories
         self.category = category
         self.of = of
-        metrics = [collection._modules[of] for collection in all_categories.of.values()]  # noqa: SLF001
-        self.metric = None if category == MEAN else all_categories.of[category]._modules[of]  # noqa: SLF001
-        self._is_best_high = metrics[0].higher_is_better
+        members = all_categories.members()
+        self.metric = members.get((category, of))  # None for the mean
+        self._is_best_high = next(each.higher_is_better for (_, name), each in members.items() if name == of)
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
@@ -499,17 +492,18 @@ def _take(images: Any, chosen: list[int]) -> Any:
     return images[chosen] if isinstance(images, Tensor | np.ndarray) else [images[index] for index in chosen]
 
 
-def _value_of(metric: Metric, key: tuple[str, str]) -> tuple[Tensor, list[str]]:
-    """Value of a metric; where one of somebody else fails without any image, NaN and the error.
+def _value_of(metric: Metric, key: tuple[str, str]) -> Tensor:
+    """Value of a metric; where one of somebody else fails without any image, NaN and a warning with the error.
 
     The metrics of this package answer NaN by themselves. What they raise is another fault, as of a lost process.
     """
     try:
-        return _checked_value(metric.compute(), key), []
+        return _checked_value(metric.compute(), key)
     except Exception as error:
         if metric.update_called or isinstance(metric, ListStatesMetric):
             raise
-        return torch.tensor(torch.nan, device=metric.device), [f"{key[1]} is undefined (NaN): {error}"]
+        warn([f"{key[1]} is undefined (NaN): {error}"])
+        return torch.tensor(torch.nan, device=metric.device)
 
 
 def _checked_value(value: Any, key: Any) -> Tensor:

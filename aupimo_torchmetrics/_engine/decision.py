@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,19 +21,6 @@ from aupimo_torchmetrics._settings import SharedFPR
 
 MAX_DRAWS = 2**22
 """Images that are drawn at a time; with their indices they take 50 MiB."""
-
-
-class Rates(NamedTuple):
-    """What a threshold does."""
-
-    shared_fpr: float
-    shared_fpr_interval: tuple[float, float]
-    per_image_tprs: Tensor
-    """(N,) float64, NaN for a normal image."""
-    normal_alarms: float
-    """Share of the normal images with an alarm."""
-    anomalous_alarms: float
-    """The same of the anomalous images."""
 
 
 def num_carrying(kept: PixelScores, threshold: float, units: Tensor | None = None) -> float:
@@ -51,10 +37,17 @@ def num_carrying(kept: PixelScores, threshold: float, units: Tensor | None = Non
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 
-def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> Rates:
+def rates_at(
+    kept: PixelScores, threshold: float, shared_fpr: SharedFPR
+) -> tuple[float, tuple[float, float], Tensor, float, float]:
     """Say what a threshold does; what is not known of it is NaN.
 
     Below the floor not every score at or above the threshold was kept. Then only alarms are known.
+
+    Returns:
+        The shared FPR and its interval, the TPRs (N,) float64 of the images, NaN for a normal image, and the shares of
+        the normal and of the anomalous images with an alarm.
+
     """
     is_normal = ~kept.is_anomalous
     shares = share_at_least(kept, threshold)
@@ -67,7 +60,7 @@ def rates_at(kept: PixelScores, threshold: float, shared_fpr: SharedFPR) -> Rate
         shared = float(normal_shares.amax() if shared_fpr == "max" else normal_shares.mean())
         interval = resampled_interval(normal_shares, shared_fpr)
     tprs = torch.where(is_normal, math.nan, shares)
-    return Rates(shared, interval, tprs, float(alarms[is_normal].mean()), float(alarms[~is_normal].mean()))
+    return shared, interval, tprs, float(alarms[is_normal].mean()), float(alarms[~is_normal].mean())
 
 
 def _alarms(kept: PixelScores, threshold: float, shares: Tensor) -> Tensor:
@@ -87,15 +80,12 @@ def resampled_interval(values: Tensor, statistic: SharedFPR) -> tuple[float, flo
         return math.nan, math.nan
     values, generator = values.cpu(), torch.Generator("cpu").manual_seed(SEED)
     resamples = []
-    for size in _parts(NUM_RESAMPLES, max(1, MAX_DRAWS // number)):
-        drawn = values[torch.randint(number, (size, number), generator=generator, device="cpu")]
+    size = max(1, MAX_DRAWS // number)
+    for start in range(0, NUM_RESAMPLES, size):
+        shape = (min(size, NUM_RESAMPLES - start), number)
+        drawn = values[torch.randint(number, shape, generator=generator, device="cpu")]
         resamples.append(drawn.amax(1) if statistic == "max" else drawn.mean(1))
     return expanded_interval(torch.cat(resamples), number)
-
-
-def _parts(total: int, size: int) -> list[int]:
-    """Cut a number into parts of at most a size."""
-    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def alarm_threshold(highest: Tensor, share: float) -> float:

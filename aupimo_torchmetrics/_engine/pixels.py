@@ -1,18 +1,17 @@
-"""Check a batch of anomaly maps and masks, and part all of its pixels into those in masks and those outside.
+"""Part all pixels of images into those in masks and those outside.
 
 Conventions: a normal pixel is one outside of all masks, of normal and of anomalous images; a pixel that is ignored is
-neither that nor a mask pixel. Maps are taken in slices of few images, so that little is held beside what is kept.
+neither that nor a mask pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.inputs import Group, Maps, checked_groups
+from aupimo_torchmetrics._engine.inputs import Group
 from aupimo_torchmetrics._engine.kept import true_indices
 from aupimo_torchmetrics._engine.regions import PackedMasks, pack_masks
 
@@ -30,19 +29,8 @@ class Pixels(NamedTuple):
     """Number of images whose every pixel is ignored."""
 
 
-def part_pixels(
-    preds: Maps, target: Maps, *, validate_args: bool, ignore_index: int | None, dtype: torch.dtype
-) -> Iterator[Pixels]:
-    """Check one batch and part its pixels, slice by slice; raise at the end if maps or masks hold invalid values.
-
-    Scores keep their dtype, but those of float64 are rounded to `dtype`.
-    """
-    groups = checked_groups(preds, target, validate_args=validate_args, ignore_index=ignore_index, dtype=dtype)
-    return (_part(group, size) for group, size in groups)
-
-
-def _part(group: Group, size: torch.Size) -> Pixels:
-    """Part the pixels of images of a size (H, W)."""
+def part_pixels(group: Group, size: torch.Size) -> Pixels:
+    """Part the pixels of images of a size (H, W); scores keep their dtype."""
     maps, masks, ignored, _ = group
     in_masks = true_indices(masks)
     packed = pack_masks(masks.cpu().numpy().reshape(-1, *size) if len(in_masks) else [])

@@ -22,7 +22,8 @@ Anomaly Detection Dataset", IJCV 129, 2021 (AUPRO, there PRO).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -73,13 +74,30 @@ class Ranks(NamedTuple):
         """Index of each mask score (T,) among the distinct ones: (T,) int64."""
         return torch.from_numpy(np.searchsorted(self.scores.numpy(), mask_scores.to(self.scores).numpy()))
 
-    def with_all_above(self) -> Ranks:
-        """Ranks of the best case, in which all mask pixels of a bin lie above its normal pixels."""
-        return self._replace(at_least=self.above)
 
-    def with_all_below(self) -> Ranks:
-        """Ranks of the worst case, in which all mask pixels of a bin lie below its normal pixels."""
-        return self._replace(above=self.at_least)
+class Formula(NamedTuple):
+    """How a metric follows from ranks; where these are of B sets of images, it has B values."""
+
+    value: Callable[[Ranks], Tensor]
+    """Value ()."""
+    lowest: Callable[[Ranks, Tensor], Tensor] | None = None
+    """Lower bound () of ranks in which bins that hold several scores (m,) are at their worst; None for the value."""
+    threshold: Callable[[Ranks], float] | None = None
+    """Threshold that reaches the value, if one does."""
+    is_max: bool = False
+    """Whether the FPR of resampled images is the maximum over the normal ones."""
+    needed_fpr: float = 0.0
+    """FPR that all bins together have to reach. Of a resample with less, scores that matter are not known."""
+
+    def bounds(self, ranks: Ranks, is_tied: Tensor) -> list[Tensor]:
+        """Certain bounds () of the value if only the bins of the scores are known, and which hold one score (m,) bool.
+
+        At worst all mask pixels of a bin lie below its normal pixels, at best above.
+        """
+        best = ranks._replace(at_least=torch.where(is_tied, ranks.at_least, ranks.above))
+        worst = ranks._replace(above=torch.where(is_tied, ranks.above, ranks.at_least))
+        lowest = self.value(worst) if self.lowest is None else self.lowest(worst, is_tied)
+        return [lowest, self.value(best)]
 
 
 def sums_from(values: Tensor) -> Tensor:
@@ -97,7 +115,7 @@ def average_precision(ranks: Ranks) -> Tensor:
     return ranks.mean(_precision(ranks))
 
 
-def lowest_average_precision(ranks: Ranks, is_tied: Tensor | None = None) -> Tensor:
+def lowest_average_precision(ranks: Ranks, is_tied: Tensor) -> Tensor:
     """Lower bound of the average precision if only the bins of the scores are known.
 
     At worst all mask pixels of a bin have different scores below its normal pixels. Then the precision of the k-th of
@@ -109,9 +127,7 @@ def lowest_average_precision(ranks: Ranks, is_tied: Tensor | None = None) -> Ten
     of_first = (found_above + 1) / (found_above + 1 + ranks.at_least)
     missed = torch.log1p(ranks.counts / (found_above + ranks.at_least + 0.5)) / ranks.counts.clamp(min=1)
     lowest = torch.maximum(of_first, 1 - ranks.at_least * missed)
-    if is_tied is not None:
-        lowest = torch.where(is_tied, _precision(ranks), lowest)
-    return ranks.mean(lowest)
+    return ranks.mean(torch.where(is_tied, _precision(ranks), lowest))
 
 
 def _precision(ranks: Ranks) -> Tensor:
@@ -153,6 +169,16 @@ def aupro(ranks: Ranks, fpr_limit: float) -> Tensor:
     shares = area_shares(ranks, fpr_limit)
     # a mean of equal numbers is that number
     return shares[..., 0] + (cast("Tensor", ranks.weights) * (shares - shares[..., :1])).sum(-1)
+
+
+AUROC = Formula(auroc)
+AVERAGE_PRECISION = Formula(average_precision, lowest_average_precision)
+F1_MAX = Formula(f1_max, threshold=f1_threshold)
+
+
+def aupro_up_to(fpr_limit: float) -> Formula:
+    """The formula of AUPRO up to a limit of the FPR."""
+    return Formula(partial(aupro, fpr_limit=fpr_limit))
 
 
 def rank(normal_parts: Sequence[Tensor], mask_parts: Sequence[Tensor]) -> Ranks:

@@ -7,7 +7,7 @@ at a corner belong to the same region. What is packed of an image is the rectang
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,27 +48,23 @@ def number_regions(masks: PackedMasks) -> Tensor:
         ModuleNotFoundError: If scipy is not installed.
 
     """
+    if len(masks.sizes) == 0:
+        return torch.empty(0, dtype=torch.int64, device="cpu")
+    require("scipy", extra="stats", needed_by="AUPRO")
+    from scipy import ndimage  # noqa: PLC0415
+
     bits, num_regions, start = masks.bits.cpu().numpy(), 0, 0
-    numbers = [torch.empty(0, dtype=torch.int64, device="cpu")]
+    numbers = []
     for height, width in masks.sizes.view(-1, 2).tolist():
         num_bytes = -(-height * width // 8)
         mask = np.unpackbits(bits[start : start + num_bytes], count=height * width).view(bool).reshape(height, width)
-        in_mask, num_found = _label(mask)
-        numbers.append(in_mask + num_regions)
+        labels, num_found = ndimage.label(mask, structure=np.ones((3, 3)))
+        numbers.append(labels[mask].astype(np.int64) - 1 + num_regions)
         num_regions, start = num_regions + num_found, start + num_bytes
-    return torch.cat(numbers)
+    return torch.from_numpy(np.concatenate(numbers))
 
 
 def shares_of_pixels(numbers: Tensor) -> tuple[Tensor, int]:
     """Give each mask pixel its share of its region, one over the size: (T,) float64; and the number of regions."""
     sizes = torch.bincount(numbers)
     return sizes.double().reciprocal()[numbers], len(sizes)
-
-
-def _label(mask: NDArray[Any]) -> tuple[Tensor, int]:
-    """Number of the region of each pixel of a mask (H, W), from 0: (T,) int64 on the CPU; and how many regions."""
-    require("scipy", extra="stats", needed_by="AUPRO")
-    from scipy import ndimage  # noqa: PLC0415
-
-    labels, num_regions = ndimage.label(mask, structure=np.ones((3, 3)))
-    return torch.from_numpy(labels[mask].astype(np.int64) - 1), num_regions

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from statistics import NormalDist
 from typing import Any, NamedTuple, cast
 
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from aupimo_torchmetrics._engine import ranking
 from aupimo_torchmetrics._engine.binning import ImageCounts
-from aupimo_torchmetrics._engine.ranking import Ranks
+from aupimo_torchmetrics._engine.ranking import Formula, Ranks
 from aupimo_torchmetrics._engine.sweep import recalled_between, recalled_on_tie
 from aupimo_torchmetrics._settings import MetricName, SharedFPR
 
@@ -42,19 +41,6 @@ MAX_DRAWN = 2**20
 """Numbers of a matrix (resamples, images)."""
 MAX_MASKED = 2**21
 """Numbers of an array (resamples, images, bins), which only the maximum as shared FPR needs."""
-
-
-class Formula(NamedTuple):
-    """How a metric follows from ranks (B, b)."""
-
-    value: Callable[[Ranks], Tensor]
-    """Value (B,)."""
-    lowest: Callable[[Ranks, Tensor], Tensor] | None = None
-    """Lower bound (B,) of ranks in which bins that hold several scores (b,) are at their worst; None for the value."""
-    is_max: bool = False
-    """Whether the FPR is the maximum over the normal images."""
-    needed_fpr: float = 0.0
-    """FPR that all bins together have to reach. Of a resample with less, scores that matter are not known."""
 
 
 class Units(NamedTuple):
@@ -121,12 +107,9 @@ class Draws(NamedTuple):
 def formula_of(metric: MetricName, fpr_limit: float) -> Formula:
     """The formula of a metric beside AUPIMO; AUPRO and AU-sPRO have a limit of the FPR."""
     if metric in {"aupro", "au_spro"}:
-        return Formula(partial(ranking.aupro, fpr_limit=fpr_limit))
-    kind = metric.removeprefix("image_")
-    if kind == "aupr":
-        return Formula(ranking.average_precision, ranking.lowest_average_precision)
-    of_kind = {"auroc": ranking.auroc, "f1_max": ranking.f1_max}
-    return Formula(of_kind[kind])
+        return ranking.aupro_up_to(fpr_limit)
+    formulas = {"auroc": ranking.AUROC, "aupr": ranking.AVERAGE_PRECISION, "f1_max": ranking.F1_MAX}
+    return formulas[metric.removeprefix("image_")]
 
 
 def formula_of_aupimo(fpr_bounds: tuple[float, float], shared_fpr: SharedFPR, floor: float) -> Formula:
@@ -158,14 +141,7 @@ def certain_bounds(counts: ImageCounts, draws: Draws, formula: Formula) -> list[
 
     They are NaN where they are not known.
     """
-
-    def bounds_of(ranks: Ranks) -> list[Tensor]:
-        best = ranks._replace(at_least=torch.where(counts.is_single, ranks.at_least, ranks.above))
-        worst = ranks._replace(above=torch.where(counts.is_single, ranks.above, ranks.at_least))
-        lowest = formula.value(worst) if formula.lowest is None else formula.lowest(worst, counts.is_single)
-        return [lowest, formula.value(best)]
-
-    return _of_draws(counts, draws, formula, bounds_of)
+    return _of_draws(counts, draws, formula, lambda ranks: formula.bounds(ranks, counts.is_single))
 
 
 def _of_draws(

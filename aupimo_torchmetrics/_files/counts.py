@@ -5,17 +5,15 @@ It lies beside `aupimos.safetensors`, which holds the same for AUPIMO. This modu
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 
 from aupimo_torchmetrics._engine.binning import PixelCounts
-from aupimo_torchmetrics._files.results import MAX_REASON, check_texts, check_whole, checksum, read_tensors
+from aupimo_torchmetrics._files.results import MAX_REASON, as_bytes, check_texts, checked_settings, read_tensors
 from aupimo_torchmetrics._files.writing import replacing
 from aupimo_torchmetrics._settings import MetricName, check_fpr_limit
 
@@ -69,9 +67,7 @@ def write_counts(path: str | os.PathLike[str], counted: CountedImages) -> None:
                 del tensors[shares]
     if counted.image_scores is not None:
         tensors["image_scores"] = counted.image_scores
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
-    metadata = {"format": FORMAT, **{name: json.dumps(getattr(counted, name)) for name in _SETTINGS}}
-    content = save(tensors, {**metadata, "sha256": checksum(tensors, metadata, _SETTINGS)})
+    content = as_bytes(tensors, counted, FORMAT, _SETTINGS)
     with replacing(path) as unfinished:
         unfinished.write_bytes(content)
 
@@ -86,8 +82,7 @@ def read_counts(path: str | os.PathLike[str]) -> CountedImages:
     """
     try:
         tensors, metadata = read_tensors(path)
-        check_whole(tensors, metadata, FORMAT, _SETTINGS)
-        return _parse(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
+        return _parse(tensors, checked_settings(tensors, metadata, FORMAT, _SETTINGS))
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"Expected {os.fspath(path)} to hold counts of images, but could not read it: "
@@ -107,7 +102,7 @@ def _parse(tensors: dict[str, Tensor], settings: dict[str, Any]) -> CountedImage
     scores = tensors.get("image_scores")
     if scores is not None and (scores.shape != (number,) or bool(scores.isnan().any())):
         raise ValueError(f"image_scores cannot be scores of {number} images")
-    paths, groups = check_texts("paths", settings["paths"], number), check_texts("groups", settings["groups"], number)
+    paths, _ = (check_texts(name, settings[name], number) for name in ("paths", "groups"))
     values, protocols = settings["values"], settings["protocols"]
     if paths is None or not values.keys() == protocols.keys() <= {*get_args(MetricName)}:
         raise ValueError("it does not say of what it is")
@@ -115,17 +110,8 @@ def _parse(tensors: dict[str, Tensor], settings: dict[str, Any]) -> CountedImage
     if not all(isinstance(value, float) and not (value < 0 or value > 1) for value in values.values()):
         raise ValueError("there are values outside of [0, 1]")
     check_fpr_limit(settings["fpr_limit"])
-    return CountedImages(
-        tensors["is_anomalous"],
-        tensors["aupimos"],
-        paths,
-        groups,
-        pixels,
-        scores,
-        values,
-        protocols,
-        float(settings["fpr_limit"]),
-    )
+    settings["fpr_limit"] = float(settings["fpr_limit"])
+    return CountedImages(tensors["is_anomalous"], tensors["aupimos"], pixels=pixels, image_scores=scores, **settings)
 
 
 def _parse_pixels(tensors: dict[str, Tensor], number: int) -> PixelCounts:

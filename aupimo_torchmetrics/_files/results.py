@@ -67,21 +67,14 @@ _KNOWN = ("image_classes", "image_ids", "mask_sizes")
 """Tensors (N,) int64 of a result of which it is not known what was kept."""
 _DTYPES = {**dict.fromkeys(_KNOWN, (torch.int64,)), **_KEPT, "aupimos": (torch.float64,)}
 _SETTINGS = (
-    "fpr_bounds",
-    "threshold_bounds",
-    "num_points",
-    "shared_fpr",
-    "paths",
-    "num_thresholds",
-    "version",
-    "warnings",
-)
+    "fpr_bounds", "threshold_bounds", "num_points", "shared_fpr", "paths", "num_thresholds", "version", "warnings",
+)  # fmt: skip
 """Metadata of a file of tensors, each in JSON."""
 _T = TypeVar("_T")
 
 
-class Scores(NamedTuple):
-    """What a JSON file holds."""
+class SavedResult(NamedTuple):
+    """What a file of tensors holds of a result. A JSON file holds the first six, from which the classes follow."""
 
     aupimos: Tensor
     """(N,) float64, NaN for a normal image."""
@@ -91,18 +84,14 @@ class Scores(NamedTuple):
     num_points: int | None
     shared_fpr: SharedFPR
     paths: list[str] | None
-
-
-class Details(NamedTuple):
-    """What a file of tensors holds."""
-
-    scores: Scores
-    kept: PixelScores | None
-    known: dict[str, Tensor]
-    """The tensors of `_KNOWN` as far as they are known, if `kept` is None; empty otherwise."""
-    num_thresholds: int | str | None
-    version: str | None
-    warnings: tuple[str, ...]
+    num_thresholds: int | str | None = UNKNOWN
+    version: str | None = None
+    warnings: tuple[str, ...] = ()
+    kept: PixelScores | None = None
+    """What was kept of the images. The others follow from it, and are in a file only without it, if they are known."""
+    image_classes: Tensor | None = None
+    image_ids: Tensor | None = None
+    mask_sizes: Tensor | None = None
 
 
 def json_path(path: str | os.PathLike[str]) -> Path:
@@ -120,19 +109,27 @@ def tensors_path(path: str | os.PathLike[str]) -> Path:
     return path.with_suffix(TENSORS_SUFFIX) if path.suffix == JSON_SUFFIX else Path(f"{path}{TENSORS_SUFFIX}")
 
 
-def write_result(path: str | os.PathLike[str], details: Details) -> None:
+def write_result(path: str | os.PathLike[str], saved: SavedResult) -> None:
     """Write scores and details; if that fails, neither file is left half written."""
     check_ending(path, JSON_SUFFIX, TENSORS_SUFFIX)
     with replacing(json_path(path)) as unfinished:
-        unfinished.write_text(_as_text(details.scores), encoding="utf-8")
+        unfinished.write_text(_as_text(saved), encoding="utf-8")
         with replacing(tensors_path(path)) as unfinished_tensors:
-            tensors, metadata = _as_tensors(details), _as_metadata(details)
-            content = save(tensors, {**metadata, "sha256": checksum(tensors, metadata)})
+            known = {name: getattr(saved, name) for name in _KNOWN} if saved.kept is None else saved.kept._asdict()
+            tensors = {name: tensor for name, tensor in known.items() if tensor is not None}
+            content = as_bytes({"aupimos": saved.aupimos.cpu().double(), **tensors}, saved, FORMAT, _SETTINGS)
             # `save_file` of safetensors raises no `OSError` on a full disk, and nobody else may read what it writes.
             unfinished_tensors.write_bytes(content)
 
 
-def read_scores(path: str | os.PathLike[str]) -> Scores:
+def as_bytes(tensors: Mapping[str, Tensor], record: Any, file_format: str, settings: Sequence[str]) -> bytes:
+    """Content of a file of safetensors: tensors by name, and settings of a record, which are texts in JSON there."""
+    tensors = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
+    metadata = {"format": file_format, **{name: json.dumps(getattr(record, name)) for name in settings}}
+    return save(tensors, {**metadata, "sha256": checksum(tensors, metadata, settings)})
+
+
+def read_scores(path: str | os.PathLike[str]) -> SavedResult:
     """Read a JSON file of this or of the official package.
 
     Raises:
@@ -150,7 +147,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
         ) from error
 
 
-def read_details(path: str | os.PathLike[str]) -> Details:
+def read_details(path: str | os.PathLike[str]) -> SavedResult:
     """Read a file of tensors of this package.
 
     Raises:
@@ -162,8 +159,7 @@ def read_details(path: str | os.PathLike[str]) -> Details:
         tensors, metadata = read_tensors(path)
         tensors = {name: tensor for name, tensor in tensors.items() if name in _DTYPES}
         needed = {"aupimos", *(_KEPT if "num_kept" in tensors else ())} - _ADDED
-        check_whole(tensors, metadata, FORMAT, _SETTINGS, needed)
-        return _parse_details(tensors, {name: json.loads(metadata[name]) for name in _SETTINGS})
+        return _parse_details(tensors, checked_settings(tensors, metadata, FORMAT, _SETTINGS, needed))
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"Expected {os.fspath(path)} to hold the details of AUPIMO scores, but could not read it: "
@@ -180,32 +176,30 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  no dict
 
 
-def read_scoring(
-    path: str | os.PathLike[str], num_images: int
-) -> tuple[Tensor | None, Tensor | None, int | str | None]:
-    """Read how images were scored: mask pixels (N,) int64, 0 for a normal image, ids, and the number of thresholds.
+def with_scoring(scores: SavedResult, path: str | os.PathLike[str]) -> SavedResult:
+    """Add to scores how images were scored, if it is known: number of thresholds, ids, and mask pixels.
 
-    Nothing else of the file is read, so that many results can be asked quickly. What is not known is None and
-    `UNKNOWN`.
+    Nothing else of the file of tensors is read, so that many results can be asked quickly.
     """
     try:
         with torch.device("cpu"), safe_open(tensors_path(path), framework="pt", device="cpu") as file:
             num_thresholds = json.loads((file.metadata() or {})["num_thresholds"])
             _check_num_thresholds(num_thresholds, is_unknown_allowed=True)
-            names = set(file.keys())
-            sizes: Tensor | None = file.get_tensor("mask_sizes") if "mask_sizes" in names else None
-            ids: Tensor | None = file.get_tensor("image_ids") if "image_ids" in names else None
-            if "num_pixels" in names:
-                sizes = torch.where(file.get_tensor("is_anomalous"), file.get_tensor("num_pixels"), 0)
+            names = {"image_ids", "mask_sizes", "num_pixels", "is_anomalous"}.intersection(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+        if "num_pixels" in tensors:
+            tensors["mask_sizes"] = torch.where(tensors["is_anomalous"], tensors["num_pixels"], 0)
     except (SafetensorError, OSError, RuntimeError, TypeError, KeyError, ValueError):
-        return None, None, UNKNOWN
-    sizes, ids = (each if each is not None and each.shape == (num_images,) else None for each in (sizes, ids))
-    return sizes, ids if ids is not None and bool((ids >= 0).any()) else None, num_thresholds
+        return scores
+    known = {name: each for name, each in tensors.items() if name in _KNOWN and each.shape == scores.aupimos.shape}
+    if "image_ids" in known and not bool((known["image_ids"] >= 0).any()):
+        del known["image_ids"]
+    return scores._replace(num_thresholds=num_thresholds, **known)
 
 
-def belong_together(scores: Scores, details: Details) -> bool:
+def belong_together(scores: SavedResult, details: SavedResult) -> bool:
     """Whether scores and details come from the same result."""
-    return _as_text(scores) == _as_text(details.scores)
+    return _as_text(scores) == _as_text(details)
 
 
 def write_curves(path: str | os.PathLike[str], curves: Iterable[Tensor], shared_fpr: SharedFPR) -> None:
@@ -240,8 +234,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
     if not all(isinstance(part, Tensor) and part.is_floating_point() for part in curves):
         raise ValueError(f"Expected {path} to hold floating point tensors, but got something else.")
     thresholds, shared_fpr, per_image_tprs = curves
-    num_thresholds = (len(thresholds),) if thresholds.ndim == 1 else ()
-    if not thresholds.shape == shared_fpr.shape == per_image_tprs.shape[1:] == num_thresholds:
+    if thresholds.ndim != 1 or not thresholds.shape == shared_fpr.shape == per_image_tprs.shape[1:]:
         shapes = ", ".join(str(tuple(part.shape)) for part in curves)
         raise ValueError(f"Expected {path} to hold curves (K,), (K,) and (N, K), but got {shapes}.")
     return tuple(part.detach() for part in curves)  # without hooks, which a damaged file can give a tensor
@@ -257,7 +250,7 @@ def _check_checksums(path: str) -> None:
         raise BadDataError(f"{damaged} in it has changed since it was written")
 
 
-def _as_text(scores: Scores) -> str:
+def _as_text(scores: SavedResult) -> str:
     """JSON text that the official package reads; NaN is written as `NaN`."""
     # The official package refuses thresholds that are equal or undefined, and fewer than two sampled thresholds.
     lower_threshold, upper_threshold = scores.threshold_bounds
@@ -276,7 +269,7 @@ def _as_text(scores: Scores) -> str:
     return json.dumps(content, indent=4)
 
 
-def _parse_scores(content: Any) -> Scores:
+def _parse_scores(content: Any) -> SavedResult:
     """Take scores from the content of a JSON file; raise if it is not valid."""
     aupimos = torch.tensor(content["aupimos"], dtype=torch.float64, device="cpu")
     _check_scores(aupimos)
@@ -287,37 +280,16 @@ def _parse_scores(content: Any) -> Scores:
     lower, upper = (math.nan if bound is None else float(bound) for bound in bounds)
     if lower > upper:
         raise ValueError(f"`thresh_lower_bound` {lower:g} is above `thresh_upper_bound` {upper:g}")
-    return Scores(
+    has_score = ~aupimos.isnan()
+    return SavedResult(
         aupimos=aupimos,
         fpr_bounds=check_fpr_bounds((content["fpr_lower_bound"], content["fpr_upper_bound"])),
         threshold_bounds=(lower, upper),
         num_points=_checked("num_threshs", content.get("num_threshs"), int),
         shared_fpr=shared_fprs[content["shared_fpr_metric"]],
         paths=check_texts("paths", content.get("paths"), len(aupimos)),
+        image_classes=has_score.long() if bool(has_score.any()) else None,  # else all is NaN, also of anomalous images
     )
-
-
-def _as_tensors(details: Details) -> dict[str, Tensor]:
-    """Tensors of details by their names in files, on the CPU."""
-    tensors = {"aupimos": details.scores.aupimos.double(), **details.known}
-    if details.kept is not None:
-        tensors |= details.kept._asdict()
-    return {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
-
-
-def _as_metadata(details: Details) -> dict[str, str]:
-    """Settings of details, each as a text in JSON, because safetensors takes only texts."""
-    settings = {
-        "fpr_bounds": details.scores.fpr_bounds,
-        "threshold_bounds": details.scores.threshold_bounds,
-        "num_points": details.scores.num_points,
-        "shared_fpr": details.scores.shared_fpr,
-        "paths": details.scores.paths,
-        "num_thresholds": details.num_thresholds,
-        "version": details.version,
-        "warnings": details.warnings,
-    }
-    return {"format": FORMAT, **{name: json.dumps(settings[name]) for name in _SETTINGS}}
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], settings: Sequence[str] = _SETTINGS) -> str:
@@ -331,14 +303,14 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], setting
     return digest.hexdigest()
 
 
-def check_whole(
+def checked_settings(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     file_format: str,
     settings: Sequence[str],
     needed: Iterable[str] = (),
-) -> None:
-    """Raise unless a file is of a format, and holds all that was written: its settings, and the needed tensors."""
+) -> dict[str, Any]:
+    """Return the settings of a file; raise unless it is of a format, and whole: with them and the needed tensors."""
     if metadata.get("format") != file_format:
         raise ValueError(f"its format is {metadata.get('format')!r:.40}, not {file_format!r}")
     missing = sorted({*settings, "sha256", *needed} - tensors.keys() - metadata.keys())
@@ -346,20 +318,20 @@ def check_whole(
         raise ValueError(f"there is no {', '.join(missing)}")
     if metadata["sha256"] != checksum(tensors, metadata, settings):
         raise ValueError("its content has changed since it was written")
+    return {name: json.loads(metadata[name]) for name in settings}
 
 
-def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Details:
+def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> SavedResult:
     """Take details from the tensors and settings of a file; raise if they are not valid."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES[name] or tensor.ndim != (0 if name in {"floor", "normal_min"} else 1):
             raise ValueError(f"`{name}` is of dtype {tensor.dtype} and shape {tuple(tensor.shape)}")
     _check_scores(tensors["aupimos"])
     num_images = len(tensors["aupimos"])
-    if "num_kept" in tensors and "max_scores" not in tensors:
-        tensors["max_scores"] = tensors["floor"].new_full((num_images,), math.nan)
-    kept = PixelScores(**{name: tensors[name] for name in _KEPT}) if "num_kept" in tensors else None
-    known = {} if kept is not None else {name: tensors[name] for name in _KNOWN if name in tensors}
-    if kept is not None:
+    kept, known = None, {name: tensors[name] for name in _KNOWN if name in tensors}
+    if "num_kept" in tensors:
+        tensors.setdefault("max_scores", tensors["floor"].new_full((num_images,), math.nan))
+        kept, known = PixelScores(**{name: tensors[name] for name in _KEPT}), {}
         _check_kept(kept, num_images)
     if any(len(tensor) != num_images or bool((tensor < NO_ID).any()) for tensor in known.values()):
         raise ValueError("tensors do not fit together")
@@ -368,21 +340,18 @@ def _parse_details(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Deta
     check_choice("shared_fpr", settings["shared_fpr"], SharedFPR)
     _check_num_thresholds(settings["num_thresholds"], is_unknown_allowed=kept is None)
     lower, upper = (float(bound) for bound in settings["threshold_bounds"])
-    scores = Scores(
+    return SavedResult(
         aupimos=tensors["aupimos"],
         fpr_bounds=check_fpr_bounds(settings["fpr_bounds"]),
         threshold_bounds=(lower, upper),
         num_points=_checked("num_points", settings["num_points"], int),
         shared_fpr=settings["shared_fpr"],
         paths=check_texts("paths", settings["paths"], num_images),
-    )
-    return Details(
-        scores=scores,
-        kept=kept,
-        known=known,
         num_thresholds=settings["num_thresholds"],
         version=_checked("version", settings["version"], str),
         warnings=tuple(check_texts("warnings", settings["warnings"]) or ()),
+        kept=kept,
+        **{name: known.get(name) for name in _KNOWN},
     )
 
 
