@@ -498,18 +498,20 @@ def _value_of(metric: Metric, key: tuple[str, str]) -> Tensor:
     The metrics of this package answer NaN by themselves. What they raise is another fault, as of a lost process.
     """
     try:
-        return _checked_value(metric.compute(), key)
+        value = metric.compute()
     except Exception as error:
         if metric.update_called or isinstance(metric, ListStatesMetric):
             raise
         warn([f"{key[1]} is undefined (NaN): {error}"])
         return torch.tensor(torch.nan, device=metric.device)
+    return _checked_value(value, "/".join(key))
 
 
-def _checked_value(value: Any, key: Any) -> Tensor:
+def _checked_value(value: Any, name: str) -> Tensor:
     """Return a value; raise unless it is one number."""
     if not isinstance(value, Tensor) or value.numel() != 1:
-        raise ValueError(f"Expected metrics that compute one number, but {key} computes {type(value).__name__}.")
+        found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"Expected metrics that compute one number, but {name} computes {found}.")
     return value
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAUROC
+from torchmetrics.classification import BinaryAUROC, BinaryConfusionMatrix
 from torchmetrics.wrappers import MetricTracker
 
 from aupimo_torchmetrics import AUPIMO, PIMO, ImageAUROC, PerCategory, PixelAUROC, PixelF1Max, vad_metrics
@@ -274,6 +274,10 @@ def test_wrong_settings_are_errors() -> None:
     for several in (PIMO(), AUPIMO(reduction="none")):
         with pytest.raises(ValueError, match="Expected metrics that compute one number, but got"):
             PerCategory(several, CATEGORIES)
+    matrix = PerCategory(BinaryConfusionMatrix(), CATEGORIES)
+    matrix.update(*make_batch("NA", 0), categories=["bottle", "bottle"])
+    with pytest.raises(ValueError, match=r"one number, but bottle/BinaryConfusionMatrix computes a tensor \(2, 2\)"):
+        matrix.compute()
     metric = PerCategory(PixelAUROC(), CATEGORIES)
     with pytest.raises(TypeError, match="Expected an update of the whole `PerCategory`"):
         dict(metric.items())["mean/PixelAUROC"].update()
