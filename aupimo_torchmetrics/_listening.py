@@ -6,6 +6,7 @@ Listeners are no state: a copy, a pickle or a checkpoint of a metric has none.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._list_states import ListStatesMetric
 
-__all__ = ["BatchPart", "TellingMetric", "Update", "telling_of_part"]
+__all__ = ["BatchPart", "TellingMetric", "Update", "telling_at_the_end", "telling_of_part"]
 
 
 class BatchPart(NamedTuple):
@@ -38,6 +39,22 @@ def telling_of_part(part: BatchPart) -> Iterator[None]:
         yield
     finally:
         _part.reset(token)
+
+
+_held: ContextVar[list[Callable[[], Any]] | None] = ContextVar("_held", default=None)
+
+
+@contextmanager
+def telling_at_the_end() -> Iterator[None]:
+    """Let metrics that are updated inside tell their listeners when all of them have kept their images."""
+    held: list[Callable[[], Any]] = []
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+    for tell in held:
+        tell()
 
 
 class Update(NamedTuple):
@@ -108,5 +125,9 @@ class TellingMetric(ListStatesMetric):
         if isinstance(image_ids, Tensor):
             image_ids = image_ids.tolist()
         update = Update(preds, target, image_ids, indices, _part.get())
+        held = _held.get()
         for listener in [*self.listeners]:
-            listener(update)
+            if held is None:
+                listener(update)
+            else:
+                held.append(partial(listener, update))

@@ -130,7 +130,7 @@ def check_image_score(image_score: str) -> float:
     """
     found = re.fullmatch(r"top_(\d+(?:\.\d+)?)%", str(image_score))
     share = {"max": 0.0, "mean": 1.0}.get(image_score, float(found[1]) / 100 if found else math.nan)
-    if not 0 <= share <= 1:
+    if not 0 <= share <= 1 or (found and share == 0):
         raise SettingError(
             f"Expected `image_score` to be 'max', 'mean' or a share as 'top_1%', but got {image_score!r}."
         )

@@ -85,6 +85,14 @@ def missing_class(name: str, num_images: int, num_anomalous: int) -> str:
     return ""
 
 
+def missing_image_scores(name: str, num_images: int, num_missing: int) -> str:
+    """Say that some images have no score by which they could be ranked."""
+    return (
+        f"{name} is undefined (NaN): the score of {num_missing} of the {num_images} images is NaN, as the mean of +inf "
+        "and -inf is. Find the cause of infinite scores, or rank images by the highest one, `image_score='max'`."
+    )
+
+
 def dropped_scores() -> str:
     """Say that there are normal images, but none of their scores."""
     return (

@@ -114,6 +114,7 @@ class _Parser(argparse.ArgumentParser):
                 default = () if parameter.default in {None, False, True, parameter.empty} else parameter.default
                 shown = " ".join(map(str, default if isinstance(default, tuple) else [default]))
                 text = f"{texts[name]} (default: {shown})" if shown else texts[name]
+                text = text.replace("Whether", "Switch off whether", 1) if parameter.default is True else text
                 kind = _kind(hints[name], is_on=parameter.default is True)
                 self.add(name, **{"help": text, **kind, **changed.get(name, {})})
 

@@ -10,6 +10,7 @@ Sources: P. Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129, 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +24,7 @@ from aupimo_torchmetrics._engine.inputs import Group
 from aupimo_torchmetrics._engine.ranking import Formula, Ranks
 from aupimo_torchmetrics._ranked import RankedMetric
 from aupimo_torchmetrics._settings import check_image_score
+from aupimo_torchmetrics.results import PixelResult
 
 __all__ = ["ImageAUROC", "ImageAveragePrecision", "ImageF1Max"]
 
@@ -60,6 +62,14 @@ class _ImageMetric(RankedMetric):
             self._append(scores, is_anomalous)
             num_ignored += len(group.maps) - len(scores)
         return num_ignored
+
+    def _score(self) -> PixelResult:
+        scores = self._joined()["aupimo_image_scores"]
+        num_missing = int(scores.isnan().sum())
+        if num_missing == 0:
+            return super()._score()
+        text = _warnings.missing_image_scores(type(self).__name__, len(scores), num_missing)
+        return PixelResult(math.nan, (math.nan, math.nan), warnings=(text,))
 
     def _ranks(self) -> Ranks:
         """Ranks of the scores of the anomalous images among those of the normal ones."""

@@ -12,7 +12,7 @@ Tolerance", BMVC 2024, arXiv 2401.01984.
 | scores tied at the FPR bounds (saturated)  | the score of the curve, interpolated across the tie, and a warning  |
 | constant maps                              | the score of chance, `(U - L) / log(U / L)`, and a warning          |
 | infinite scores, outliers, a large offset  | the exact score: only the order of the scores counts                |
-| half precision                             | the exact score of the rounded scores                               |
+| half precision; float64 in a metric        | the exact score of the scores as rounded, the latter to float32     |
 | NaN in a map                               | `ValueError` in `update`; what was collected before stays           |
 | an image of ignored pixels only            | is skipped, with a warning                                          |
 | normal scores that `normal_buffer` dropped | the exact score if certified, else a lower bound and a warning      |

@@ -421,7 +421,7 @@ class AUPIMOResult:
         """
         if not 0 < share < 1:
             raise ValueError(f"Expected `share` to be in (0, 1), but got {share}.")
-        kept = self._known().kept
+        share, kept = float(share), self._known().kept
         highest = kept.max_scores[~kept.is_anomalous]
         needed = decision.num_images_needed(share)
         if len(highest) < needed:

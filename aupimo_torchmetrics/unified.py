@@ -20,7 +20,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 from aupimo_torchmetrics._engine.image_ids import ImageIds
 from aupimo_torchmetrics._engine.inputs import Maps
 from aupimo_torchmetrics._list_states import ListStatesMetric, as_before_if_they_fail, uncompiled
-from aupimo_torchmetrics._listening import BatchPart, telling_of_part
+from aupimo_torchmetrics._listening import BatchPart, telling_at_the_end, telling_of_part
 from aupimo_torchmetrics._settings import DEFAULT_FPR_BOUNDS, DEFAULT_FPR_LIMIT
 from aupimo_torchmetrics._warnings import of_categories, warn, without_score
 from aupimo_torchmetrics.image_metrics import ImageAUROC, ImageAveragePrecision, ImageF1Max
@@ -184,6 +184,14 @@ class PerCategory(MetricCollection):
             for name in names:
                 self[f"{category}/{name}"] = _Value(self._all, category, name)
 
+    def add_metrics(self, metrics: Any, *additional_metrics: Any) -> None:
+        """Raise: the metrics of a `PerCategory` are those that it was made with."""
+        if metrics or additional_metrics:
+            raise TypeError(
+                "Expected all metrics when a `PerCategory` is made, in a `MetricCollection`, and none later."
+            )
+        super().add_metrics({})
+
     @uncompiled
     def update(  # type: ignore[override]
         self, preds: Maps, target: Maps, *, categories: Sequence[str] | str, image_ids: ImageIds | None = None
@@ -204,7 +212,7 @@ class PerCategory(MetricCollection):
         """
         parts = _parts_of(preds, target, categories, image_ids, self.categories)
         metrics = self._all.members().values()
-        with as_before_if_they_fail(metrics):
+        with telling_at_the_end(), as_before_if_they_fail(metrics):
             for part in parts:
                 with telling_of_part(part.of_batch):
                     self._all.of[part.category].update(part.preds, part.target, **part.ids)
@@ -218,8 +226,9 @@ class PerCategory(MetricCollection):
     ) -> dict[str, Tensor]:
         """Add a batch as `update` does, and return the values of this batch alone; NaN for a category not in it."""
         parts = _parts_of(preds, target, categories, image_ids, self.categories)
-        with as_before_if_they_fail(self._all.members().values()):
-            return self._named(self._all.forward(parts))
+        with telling_at_the_end(), as_before_if_they_fail(self._all.members().values()):
+            values = self._all.forward(parts)
+        return self._named(values)
 
     @uncompiled
     def compute(self) -> dict[str, Tensor]:

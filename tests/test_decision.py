@@ -154,6 +154,17 @@ def test_alarm_thresholds_need_enough_images() -> None:
     metric.update(maps[18:], maps[18:] < 0)
     result = metric.result()
     assert result.alarm_threshold(0.05) == np.nextafter(np.float32(37), np.float32(np.inf))
+    for share in (
+        1 / 20,
+        1 / 4,
+        2 / 5,
+        torch.tensor(0.25),
+    ):  # of 20 images with the new one, those that may raise an alarm
+        assert result.alarm_threshold(share) == np.nextafter(
+            np.float32(39 - 2 * round(20 * float(share))), np.float32(99)
+        )
+    metric.update(maps[:1] + 38, maps[:1] < 0)
+    assert metric.result().alarm_threshold(1 / 3) == np.nextafter(np.float32(27), np.float32(99))  # 7 of 21
     for share in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match=r"Expected `share` to be in \(0, 1\)"):
             result.alarm_threshold(share)

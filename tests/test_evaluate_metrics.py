@@ -66,6 +66,20 @@ def test_metrics_of_one_class_are_undefined(tmp_path: Path, num_normal: int, num
     assert text.startswith(f"image_auroc, image_aupr, image_f1_max: undefined (NaN), as {none_of}")
 
 
+def test_a_map_without_a_mean_leaves_metrics_of_images_undefined(tmp_path: Path) -> None:
+    """Both infinities have none: the metrics are NaN with a text, also on disk, and intervals are not known."""
+    maps, masks = make_data(6, 6, 1)
+    maps[0][0, :2] = math.inf, -math.inf
+    write_rows(tmp_path, maps, masks)
+    evaluation = evaluated(tmp_path, metrics=["image_auroc"], image_score="mean", intervals=True)
+    (scores,) = evaluation.categories
+    assert math.isnan(scores.values()["image_auroc"])
+    assert any("the score of 1 of the 12 images is NaN" in text for text in scores.warnings)
+    assert math.isnan(scores.intervals["image_auroc"].lower)
+    evaluation.save(tmp_path / "out")
+    assert json.loads((tmp_path / "out/summary.json").read_text())["categories"][0]["image_auroc"] is None
+
+
 def resized(array: NDArray[Any], size: tuple[int, int], mode: str) -> NDArray[Any]:
     """Resize as papers do that compute in one size."""
     images = torch.from_numpy(array.astype(np.float32))[None, None]
@@ -128,7 +142,9 @@ def test_protocols_say_how_each_metric_was_computed(tmp_path: Path, printed: Any
     assert [*protocols] == ["aupimo", *ALL]
     assert all(line in told and line in page for line in protocols.values())
     assert protocols["aupr"].startswith("average precision of all pixels, exact, maps (bilinear)")
-    assert protocols["image_f1_max"] == "image highest F1 of the mean of the highest 2.5% of the map"
+    assert protocols["image_f1_max"] == (
+        "image highest F1 of the mean of the highest 2.5% of the map, maps (bilinear) and masks (nearest) at 9 x 9"
+    )
     text = (tmp_path / "table.csv").read_text()
     (tmp_path / "table.csv").write_text(text.replace("own", "score"))
     protocol = evaluated(tmp_path, metrics=["image_auroc"]).protocols["image_auroc"]

@@ -13,7 +13,7 @@ from helpers import as_arrays, make_image_list, make_images
 from torch import Tensor
 
 from aupimo_torchmetrics import PIMOResult
-from aupimo_torchmetrics.functional import aupimo, pimo
+from aupimo_torchmetrics.functional import aupimo, pimo, pixel_auroc
 
 BOUNDS = (0.01, 0.3)
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-7}
@@ -98,6 +98,17 @@ def test_arrays_in_arrays_out(images: tuple[Tensor, Tensor], dtype: Any, mask_dt
     for part, of_tensor in zip(curves, pimo(*tensors, 7), strict=True):
         assert isinstance(part, np.ndarray)
         np.testing.assert_array_equal(part, of_tensor.numpy())
+
+
+@pytest.mark.parametrize("size", [(1, 9, 40), (8, 1, 40), (8, 40, 1)])
+def test_arrays_may_be_turned_along_an_axis_of_one_item(size: tuple[int, ...]) -> None:
+    """NumPy takes these for arrays in order, and torch takes no negative stride."""
+    maps = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    axis = size.index(1)
+    turned = np.flip(maps, axis)
+    assert min(turned.strides) < 0
+    for each in (maps, turned):
+        np.testing.assert_array_equal(pixel_auroc(each, each > 1), pixel_auroc(torch.from_numpy(maps), maps > 1))
 
 
 @pytest.mark.parametrize("dtype", [object, "U1", "M8[s]"])

@@ -85,9 +85,23 @@ def test_undefined_values_are_nan(metric_class: type[Any]) -> None:
 
 
 @each_metric
+def test_an_image_without_a_score_makes_the_value_nan(metric_class: type[Any]) -> None:
+    """Both infinities have no mean: no image is ranked then, and the warning says so. The highest score is defined."""
+    preds, target = make_batch("NANA", 0)
+    preds[0, 0, :2] = torch.tensor([math.inf, -math.inf])
+    metric = updated(metric_class("mean"), [(preds, target)])
+    with pytest.warns(
+        UserWarning, match=rf"^{metric_class.__name__} is undefined \(NaN\): the score of 1 of the 4 images"
+    ):
+        assert metric.compute().isnan()
+    assert metric.result().bounds == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert not updated(metric_class(), [(preds, target)]).compute().isnan()
+
+
+@each_metric
 def test_wrong_settings_are_errors(metric_class: type[Any]) -> None:
     """A wrong setting is named."""
-    for wrong in ("median", "top_101%", "top_%"):
+    for wrong in ("median", "top_101%", "top_%", "top_0%"):
         with pytest.raises(ValueError, match="`image_score` to be 'max', 'mean' or a share as 'top_1%', but got"):
             metric_class(wrong)
     with pytest.raises(ValueError, match="Unexpected keyword arguments"):

@@ -12,7 +12,7 @@ import torch
 from helpers import COPIES, make_aupimo, make_batch, make_ragged
 from torchmetrics import MetricCollection, MetricTracker
 
-from aupimo_torchmetrics import AUPIMO, PIMO
+from aupimo_torchmetrics import AUPIMO, PIMO, PerCategory
 from aupimo_torchmetrics.metrics import Update
 
 pytestmark = pytest.mark.filterwarnings("ignore:AUPIMO is undefined")
@@ -126,6 +126,24 @@ def test_an_error_of_a_listener_is_not_swallowed_and_costs_no_batch(call: str) -
             getattr(metric, call)(*batch)
         same.update(*batch)
     assert metric.compute() == same.compute()
+
+
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_metrics_of_categories_tell_when_all_have_kept_the_batch(call: str) -> None:
+    """An error of one listener takes no image from any of them."""
+    metric = PerCategory(make_aupimo(), ["bottle", "cable"])
+    bottle, cable = (metric.members()[f"{category}/AUPIMO"].metric for category in ("bottle", "cable"))
+    kept: list[int] = []
+
+    def fail(_: Update) -> None:
+        kept.extend(sum(map(len, each.aupimo_num_kept)) for each in (bottle, cable))
+        raise RuntimeError("of a listener")
+
+    bottle.listeners.append(fail)
+    preds, target = make_batch("NANA", 0)
+    with pytest.raises(RuntimeError, match="of a listener"):
+        getattr(metric, call)(preds, target, categories=["bottle", "cable", "cable", "cable"])
+    assert kept == [sum(map(len, each.aupimo_num_kept)) for each in (bottle, cable)] == [1, 3]
 
 
 def tracked(metric: Any) -> Any:

@@ -274,6 +274,8 @@ def test_wrong_settings_are_errors() -> None:
     for several in (PIMO(), AUPIMO(reduction="none")):
         with pytest.raises(ValueError, match="Expected metrics that compute one number, but got"):
             PerCategory(several, CATEGORIES)
+    with pytest.raises(TypeError, match="Expected all metrics when a `PerCategory` is made"):
+        PerCategory(PixelAUROC(), CATEGORIES).add_metrics(PixelF1Max())
     matrix = PerCategory(BinaryConfusionMatrix(), CATEGORIES)
     matrix.update(*make_batch("NA", 0), categories=["bottle", "bottle"])
     with pytest.raises(ValueError, match=r"one number, but bottle/BinaryConfusionMatrix computes a tensor \(2, 2\)"):

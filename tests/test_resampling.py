@@ -397,6 +397,10 @@ def test_what_cannot_be_compared_by_a_metric_is_refused(tmp_path: Path) -> None:
     for name, fault in refused.items():
         with pytest.raises(BadDataError, match=fault):
             compare_paths([tmp_path / "full", tmp_path / name], metric="auroc" if name == "stale" else "aupro")
+    with pytest.raises(
+        BadDataError, match="computed alike, but got 'image AUROC of the highest score of the map, at the"
+    ):
+        compare_paths([tmp_path / "full", tmp_path / "small"], metric="image_auroc")
     wide = [mask | np.roll(mask, 3, axis=0) for mask in masks]
     saved(tmp_path / "wide", maps, wide, metrics=ALL)
     (line,) = compare_paths([tmp_path / "full", tmp_path / "wide"], metric="auroc").warnings

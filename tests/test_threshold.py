@@ -92,6 +92,7 @@ def test_threshold_of_alarms_is_that_of_a_sorted_list(tmp_path: Path) -> None:
         thresholds = choose_thresholds(tmp_path, alarms=share)
         assert thresholds.of("any") == np.nextafter(score, np.float32(np.inf))
         assert f"probability {share} at most" in thresholds.rule
+        assert "warning" not in thresholds.summary()  # of an FPR that nobody asked for
     with pytest.raises(BadDataError, match=r"99 normal images or more .* maps has 30"):
         choose_thresholds(tmp_path, alarms=0.01)
 
@@ -262,6 +263,15 @@ def test_threshold_of_another_unit_is_warned_of(found: Found, threshold: float, 
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=threshold)
     assert all(any(text in warning for warning in scores.warnings) for scores in evaluation.categories)
     assert f"warning: (all): {text}" in apply_thresholds(maps, threshold).summary()
+
+
+def test_results_are_shown_by_their_summaries(found: Found) -> None:
+    """What Python shows of them are the tables, and not every image."""
+    maps, data, _ = found
+    for result in (evaluate(maps, data, fpr_bounds=BOUNDS), apply_thresholds(maps, 1.0)):
+        assert repr(result) == str(result) == result.summary()
+    (scores, *_) = evaluate(maps, data, fpr_bounds=BOUNDS).categories
+    assert repr(scores) == f"<CategoryScores of {scores.category!r}: {scores.values()}>"
 
 
 NUMBERS = ('"0.5"', "NaN", "true", "1e400", "9" * 400)

@@ -100,11 +100,17 @@ def alarm_threshold(highest: Tensor, share: float) -> float:
         is +inf.
 
     """
-    rank = len(highest) + 1 - math.floor(Fraction(str(share)) * (len(highest) + 1))
+    rank = len(highest) + 1 - math.floor(_fraction(share) * (len(highest) + 1))
     score = highest.sort().values[rank - 1]
     return float(torch.nextafter(score, torch.full_like(score, math.inf))) if bool(score < math.inf) else math.nan
 
 
 def num_images_needed(share: float) -> int:
     """Return how many normal images `alarm_threshold` needs for a share."""
-    return math.ceil(1 / Fraction(str(share))) - 1
+    return math.ceil(1 / _fraction(share)) - 1
+
+
+def _fraction(share: float) -> Fraction:
+    """Return the simplest fraction that a float stands for: 1/20 for 0.05, 1/3 for the float next to it."""
+    simple = Fraction(share).limit_denominator(10**9)
+    return simple if float(simple) == share else Fraction(share)

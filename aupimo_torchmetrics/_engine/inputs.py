@@ -90,7 +90,9 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
     """Turn an array of any byte order and layout into a tensor."""
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     try:
-        return torch.from_numpy(np.require(native, requirements=["C", "W"]))
+        array = np.require(native, requirements=["C", "W"])
+        is_turned = min(array.strides, default=0) < 0  # possible on an axis of one item
+        return torch.from_numpy(array.copy() if is_turned else array)
     except TypeError as error:
         raise TypeError(f"Expected maps and masks of numbers, but got an array of dtype {array.dtype}.") from error
 

@@ -107,6 +107,10 @@ class Comparison:
     how_sure: str = ""
     protocol: str = ""
 
+    def __repr__(self) -> str:
+        """Show the summary, and not every image."""
+        return self.summary()
+
     @property
     def skipped(self) -> str:
         """One line that names the categories that some models lack, and these models. Empty if there are none."""

@@ -93,6 +93,10 @@ class AppliedThresholds:
     categories: list[AppliedThreshold]
     files: list[Path] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """Show the summary."""
+        return self.summary()
+
     def summary(self) -> str:
         """Return a table of alarms, and warnings.
 

@@ -235,7 +235,9 @@ def _choose(
             "threshold. Find their cause, or give a larger share."
         )
     point = result.operating_point(threshold=threshold)
-    num_images, texts = len(result.aupimos), list(point.warnings)
+    # Where the FPR is not asked for, only that it is not known is said of it.
+    texts = list(point.warnings) if fpr is not None or math.isnan(point.shared_fpr) else []
+    num_images = len(result.aupimos)
     if fpr is not None and fpr * num_pixels < MIN_PIXELS:
         needed = math.ceil(num_images * MIN_PIXELS / (fpr * num_pixels))
         texts.append(

@@ -102,6 +102,10 @@ class CategoryScores:
     pixels: PixelCounts | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Show the scores of the category, and not every image."""
+        return f"<CategoryScores of {self.category!r}: {self.values()}>"
+
     @property
     def num_anomalous(self) -> int:
         """Images that were scored and have a defect."""
@@ -248,6 +252,10 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     mean_intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Show the summary, and not every image."""
+        return self.summary()
 
     def find_intervals(self) -> None:
         """Compute the intervals of all metrics in each category, and of their means, from the same 1,000 resamples."""

@@ -19,7 +19,7 @@ from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
 from aupimo_torchmetrics._settings import MetricName, check_choice
-from aupimo_torchmetrics._warnings import missing_pixels
+from aupimo_torchmetrics._warnings import missing_image_scores, missing_pixels
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
@@ -155,7 +155,7 @@ def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) ->
         images: `image_score` and `is_anomalous` of each image.
 
     Returns:
-        The metrics by name; NaN with a text if all images are of one class.
+        The metrics by name; NaN with a text if all images are of one class, or the score of one is NaN.
 
     """
     asked = [name for name in IMAGE_METRICS if name in names]
@@ -163,6 +163,10 @@ def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) ->
     if len({*are_anomalous}) < 2:
         missing = "normal" if any(are_anomalous) else "anomalous"
         text = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
+        return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
+    num_missing = sum(map(math.isnan, scores))
+    if num_missing:
+        text = missing_image_scores(", ".join(asked), len(scores), num_missing)
         return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
     maps = np.asarray(scores, dtype=np.float64)[:, None, None]
     masks = np.asarray(are_anomalous)[:, None, None]

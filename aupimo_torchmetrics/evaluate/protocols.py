@@ -43,5 +43,5 @@ def protocol_lines(
         elif name == "au_spro":
             lines[name] = f"AU-sPRO up to FPR {settings['fpr_limit']:g}, regions of the annotation, exact, {place}"
         elif name.startswith("image_"):
-            lines[name] = f"image {kind} of the {'score in the table' if has_scores else of_image}"
+            lines[name] = f"image {kind} of the {'score in the table' if has_scores else f'{of_image}, {place}'}"
     return lines

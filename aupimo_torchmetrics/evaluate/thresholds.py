@@ -74,7 +74,8 @@ class Thresholds:
         numbers = dict[str, float]()
         for category, value in self.values.items():
             if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
-                raise SettingError(f"Expected a number as threshold of {category!r}, but got {value!r}.")
+                of_category = f" of {category!r}" if category else ""
+                raise SettingError(f"Expected a number as threshold{of_category}, but got {value!r}.")
             numbers[as_name(category)] = float(value)
         if not numbers:
             raise SettingError("Expected a threshold for each category, but got none.")
