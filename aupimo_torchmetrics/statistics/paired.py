@@ -37,7 +37,7 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._tables import interval_text, metric_title, text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
-from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
+from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, best_first, is_at_most, merge_equal
 from aupimo_torchmetrics.statistics.distribution import bootstrap_interval
 
 __all__ = ["ModelComparison", "compare_models", "confidence_text"]
@@ -270,12 +270,11 @@ def compare_models(
     by_image = merge_equal(np.stack(list(scores.values())), axis=0)
     average_ranks = dict(zip(scores, stats.rankdata(-by_image, axis=0).mean(1).tolist(), strict=True))
     means = {name: float(each.mean()) for name, each in scores.items()}
-    merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
-    order = sorted(scores, key=lambda name: average_ranks[name] if test == "wilcoxon" else -merged_means[name])
+    is_wilcoxon = test == "wilcoxon"
+    order = sorted(scores, key=lambda name: average_ranks[name]) if is_wilcoxon else best_first(means)
     confidence = {}
     for a, b in itertools.permutations(order, 2):
         differences = scores[a] - scores[b]
-        is_wilcoxon = test == "wilcoxon"
         p_value = _wilcoxon(differences, alternative, atol) if is_wilcoxon else _t_test(differences, alternative)
         confidence[a, b] = 1 - p_value
     return ModelComparison(
@@ -357,8 +356,7 @@ def compare_resampled(
     that of half a resample if all are on one side of 0.
     """
     means, values, number = models.means, models.values, models.number
-    merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
-    order = sorted(means, key=lambda name: -merged_means[name])
+    order = best_first(means)
     confidence, differences = {}, {}
     for a, b in itertools.permutations(order, 2):
         resampled = values[a] - values[b]

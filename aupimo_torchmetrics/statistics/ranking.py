@@ -12,7 +12,7 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
-from aupimo_torchmetrics.statistics._ties import Scores, merge_equal
+from aupimo_torchmetrics.statistics._ties import Scores, best_first, merge_equal
 from aupimo_torchmetrics.statistics.paired import check_same_settings
 
 __all__ = ["ModelRanking", "rank_models"]
@@ -146,10 +146,9 @@ def rank_means(means_of: Mapping[str, Mapping[str, float]], alpha: float = RANKI
     ranks = stats.rankdata(-merged, axis=1)
     average_ranks = dict(zip(models, ranks.mean(0).tolist(), strict=True))
     means = dict(zip(models, scores.mean(0).tolist(), strict=True))
-    merged_means = dict(zip(models, merge_equal(scores.mean(0)).tolist(), strict=True))
     quantile = float(stats.studentized_range.ppf(1 - alpha, num_models, np.inf)) / math.sqrt(2)
     return ModelRanking(
-        order=tuple(sorted(models, key=lambda name: (average_ranks[name], -merged_means[name]))),
+        order=tuple(sorted(best_first(means), key=lambda name: average_ranks[name])),
         average_ranks=average_ranks,
         means=means,
         ranks={name: dict(zip(models, row, strict=True)) for name, row in zip(means_of, ranks.tolist(), strict=True)},
