@@ -92,7 +92,6 @@ class Epoch:
         """Listen no more."""
         for metric, listener in self._listeners:
             metric.listeners[:] = [each for each in metric.listeners if each is not listener]
-        self._listeners, self._batch, self._images = [], None, None
 
     def heard_of(self, found: FoundMetric) -> Heard | None:
         """What was said of a metric; None if it is not known, as it was made in a step."""
