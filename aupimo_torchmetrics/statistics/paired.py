@@ -146,24 +146,21 @@ class ModelComparison:
             difference from the first model with its interval.
 
         """
-        has_ranks = self.test != "resampled"
-        columns = [f"#{rank}" for rank in range(1, len(self.order) + 1)]
-        value, of_value = "mean", " of the mean"
-        if self.metric != "aupimo":
-            value, of_value = metric_title(self.metric), ""
-        intervals = [f"{INTERVAL_CONFIDENCE:.0%} interval{of_value}", *([] if has_ranks else ["difference from #1"])]
-        rows = [["", "model", value, *(["rank"] if has_ranks else []), *columns, *intervals]]
-        for column, name in zip(columns, self.order, strict=True):
+        numbers = [f"#{number}" for number in range(1, len(self.order) + 1)]
+        value, of_value = ("mean", " of the mean") if self.metric == "aupimo" else (metric_title(self.metric), "")
+        interval = f"{INTERVAL_CONFIDENCE:.0%} interval{of_value}"
+        rows = [["", "model", value, "rank", *numbers, interval, "difference from #1"]]
+        for number, name in zip(numbers, self.order, strict=True):
+            rank = f"{self.average_ranks.get(name, math.nan):.2f}"
             confidences = [
                 "-" if name == other else confidence_text(self.confidence[name, other]) for other in self.order
             ]
-            ranks = [f"{self.average_ranks[name]:.2f}"] if has_ranks else []
-            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, interval_text(*self.intervals[name])]
-            if not has_ranks:
-                difference, low, high = self.differences.get((name, self.order[0]), (math.nan,) * 3)
-                interval = interval_text(low, high, "+.3f")
-                row.append("-" if math.isnan(difference) else f"{difference:+.3f} ({interval})")
-            rows.append(row)
+            interval = interval_text(*self.intervals[name])
+            difference, low, high = self.differences.get((name, self.order[0]), (math.nan,) * 3)
+            from_first = "-" if math.isnan(difference) else f"{difference:+.3f} ({interval_text(low, high, '+.3f')})"
+            rows.append([number, name, f"{self.means[name]:.3f}", rank, *confidences, interval, from_first])
+        for row in rows:  # of resampled images there are no ranks, of others no differences
+            del row[3 if self.test == "resampled" else -1]
         return rows
 
     @property

@@ -129,7 +129,9 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
     """
     if not 0 < alpha < 1:
         raise ValueError(f"Expected `alpha` to be between 0 and 1, but got {alpha}.")
-    _check_results(results)
+    every = [(dataset, model, each) for dataset, by in results.items() for model, each in by.items()]
+    for dataset, model, result in every:
+        check_same_settings(every[0][2], result, f"on {every[0][0]!r}", f"for {model!r} on {dataset!r}")
     means = {dataset: {model: result.mean for model, result in by.items()} for dataset, by in results.items()}
     return rank_means(means, alpha)
 
@@ -157,13 +159,6 @@ def rank_means(means_of: Mapping[str, Mapping[str, float]], alpha: float = RANKI
         alpha=alpha,
         num_datasets=num_datasets,
     )
-
-
-def _check_results(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> None:
-    """Raise unless all results average over the same FPRs."""
-    every = [(dataset, model, each) for dataset, by in results.items() for model, each in by.items()]
-    for dataset, model, result in every:
-        check_same_settings(every[0][2], result, f"on {every[0][0]!r}", f"for {model!r} on {dataset!r}")
 
 
 def _as_rows(means: Mapping[str, Mapping[str, float]]) -> Scores:
