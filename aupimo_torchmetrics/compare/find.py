@@ -17,7 +17,7 @@ from typing import NamedTuple
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._paths import distinguishing_names
 
-__all__ = ["FoundResults", "find_results", "missing_text"]
+__all__ = ["FoundResults", "find_results", "missing_text", "run_name"]
 
 RESULT_FILE = "aupimo/aupimos.json"
 MAX_FOLDERS = 3
@@ -133,7 +133,7 @@ def _arrange(results: Sequence[_Result]) -> tuple[ByCategory, dict[str, tuple[st
     missing = {}
     for category, by_model in sorted(files.items()):
         lacking = [(model, seed) for model, seed in runs if seed not in by_model.get(model, {})]
-        missing[category] = tuple(f"{model}/{seed}" if seed else model for model, seed in lacking)
+        missing[category] = tuple(run_name(*run) for run in lacking)
     common = {category: files[category] for category, lacking in missing.items() if not lacking}
     missing = {category: lacking for category, lacking in missing.items() if lacking}
     if not common:
@@ -148,6 +148,11 @@ def _without_result(models: Mapping[str, Path], results: Sequence[_Result]) -> l
         folders |= {f"{model}/{path.name}": path for path in place.glob("*") if SEED_FOLDER.fullmatch(path.name)}
     used = {path for result in results for path in (result.path, *result.path.parents)}
     return [name for name, folder in folders.items() if folder not in used]
+
+
+def run_name(model: str, seed: str) -> str:
+    """`MODEL/SEED`, or `MODEL` of a model without seeds."""
+    return f"{model}/{seed}" if seed else model
 
 
 def missing_text(missing: Mapping[str, Sequence[str]]) -> str:
