@@ -14,15 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.resampling import (
-    MIN_UNITS,
-    NUM_RESAMPLES,
-    SEED,
-    Draws,
-    expanded_interval,
-    independent,
-    number_of_mean,
-)
+from aupimo_torchmetrics._engine import resampling
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
@@ -192,8 +184,8 @@ def compare_models(
     atol: float = TIE_TOLERANCE,
     *,
     groups: Sequence[str] | None = None,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = SEED,
+    num_resamples: int = resampling.NUM_RESAMPLES,
+    seed: int = resampling.SEED,
 ) -> ModelComparison:
     """Compare models on the same images, each with each.
 
@@ -303,7 +295,9 @@ class ResampledModels(NamedTuple):
 
 
 def resample_models(
-    counts: Mapping[str, Sequence[MetricCounts]], num_resamples: int = NUM_RESAMPLES, seed: int = SEED
+    counts: Mapping[str, Sequence[MetricCounts]],
+    num_resamples: int = resampling.NUM_RESAMPLES,
+    seed: int = resampling.SEED,
 ) -> ResampledModels:
     """Compute models on resamples of images.
 
@@ -315,7 +309,7 @@ def resample_models(
 
     """
     first = next(iter(counts.values()))[0]
-    draws = Draws(first.units, num_resamples, seed)
+    draws = resampling.Draws(first.units, num_resamples, seed)
     num_anomalous = int(first.units.is_anomalous.sum())
     return ResampledModels(
         {name: fmean(each.value for each in seeds) for name, seeds in counts.items()},
@@ -330,14 +324,14 @@ def mean_over_categories(categories: Sequence[ResampledModels]) -> ResampledMode
     """Mean over categories, whose images are drawn independently of each other."""
     first = categories[0]
     values = {
-        name: torch.stack([independent(each.values[name], place) for place, each in enumerate(categories)])
+        name: torch.stack([resampling.independent(each.values[name], place) for place, each in enumerate(categories)])
         for name in first.values
     }
     variances = torch.stack([each.var(1) for each in values.values()]).mean(0)
     return ResampledModels(
         {name: fmean(each.means[name] for each in categories) for name in first.means},
         {name: each.mean(0) for name, each in values.items()},
-        number_of_mean(variances.tolist(), [each.number for each in categories]),
+        resampling.number_of_mean(variances.tolist(), [each.number for each in categories]),
         (sum(each.num_images[0] for each in categories), sum(each.num_images[1] for each in categories)),
         first.metric,
         len(categories),
@@ -357,12 +351,12 @@ def compare_resampled(
     confidence, differences = {}, {}
     for a, b in itertools.permutations(order, 2):
         resampled = values[a] - values[b]
-        differences[a, b] = (means[a] - means[b], *expanded_interval(resampled, number))
+        differences[a, b] = (means[a] - means[b], *resampling.expanded_interval(resampled, number))
         confidence[a, b] = 1 - _resampled_p_value(resampled, number, alternative)
     return ModelComparison(
         order=tuple(order),
         means=means,
-        intervals={name: expanded_interval(values[name], number) for name in order},
+        intervals={name: resampling.expanded_interval(values[name], number) for name in order},
         average_ranks={},
         confidence=confidence,
         test="resampled",
@@ -383,7 +377,7 @@ def _resampled_p_value(differences: Tensor, number: float, alternative: Alternat
     """
     from scipy import stats  # noqa: PLC0415
 
-    if number < MIN_UNITS:
+    if number < resampling.MIN_UNITS:
         return 1.0
     num_against = [max(0.5, float((~(sign * differences > EQUAL_WITHIN)).sum())) for sign in (1, -1)]
     quantiles = stats.norm.ppf(np.array(num_against) / len(differences))
