@@ -230,11 +230,9 @@ class Comparison:
         frame[["interval_lower", "interval_upper"]] = frame.pop("interval").tolist()
         frame.insert(0, "category", frame.pop("category"))
         for name in frame.columns[frame.columns.str.startswith("differences_")]:
-            ends = frame.pop(name).tolist()
-            parts = [each if isinstance(each, list) else [math.nan] * 3 for each in ends]
-            other = name.removeprefix("differences_")
-            columns = [f"difference_from_{other}", f"difference_from_{other}_lower", f"difference_from_{other}_upper"]
-            frame[columns] = parts
+            parts = [each if isinstance(each, list) else [math.nan] * 3 for each in frame.pop(name)]
+            column = f"difference_from_{name.removeprefix('differences_')}"
+            frame[[column, f"{column}_lower", f"{column}_upper"]] = parts
         return frame.rename(columns=lambda name: re.sub("^confidence_", "confidence_against_", name))
 
     def save(
