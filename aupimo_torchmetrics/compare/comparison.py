@@ -27,7 +27,7 @@ from aupimo_torchmetrics._tables import csv_text, metric_title
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.compare.counts import CategoryFacts, how_sure, one_protocol, only_for_these, resample_category
 from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_text
-from aupimo_torchmetrics.compare.loading import ByModel, SeedMeans, load_results, named_category, unlike_masks
+from aupimo_torchmetrics.compare.loading import load_results, named_category, unlike_masks
 from aupimo_torchmetrics.compare.tables import latex_text, summary_text
 from aupimo_torchmetrics.plotting import _figures, plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -414,14 +414,10 @@ def compare_paths(
     """
     found = find_results([Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)], names)
     check_choice("metric", metric, MetricName)
-    results: ByModel = {}
-    seed_means: SeedMeans = {}
-    warnings, ranking, image_by_image = list(found.warnings), None, dict[str, ModelComparison]()
-    if metric == "aupimo":
-        results, seed_means, of_results = load_results(found.files)
-        warnings += of_results
-        ranking = rank_models(results) if len(results) > 1 else None
-    facts, scores_only = dict[str, CategoryFacts](), dict[str, list[str]]()
+    results, seed_means, warnings = load_results(found.files if metric == "aupimo" else {})
+    ranking = rank_models(results) if len(results) > 1 else None
+    image_by_image, facts = dict[str, ModelComparison](), dict[str, CategoryFacts]()
+    scores_only: dict[str, list[str]] = {}
     with progress(found.files.items(), "comparing", "category", quiet=quiet) as categories:
         for category, files in categories:
             with named_category(category):
@@ -447,7 +443,7 @@ def compare_paths(
         seed_means=seed_means,
         atol=atol,
         files=found.files,
-        warnings=tuple(warnings),
+        warnings=(*found.warnings, *warnings),
         metric=metric,
         for_these_thresholds={} if scores_only else image_by_image,
         of_means=compare_resampled(mean_over_categories(resampled), alternative) if has_means else None,
