@@ -71,24 +71,21 @@ def resample_category(
     else:
         found = _of_other(paths, metric)
     units = _common_units(found)
-    counts = {
-        model: [replace(found[run_name(model, seed)], units=units) for seed in seeds] for model, seeds in files.items()
+    by_seed = {
+        model: {seed: replace(found[run_name(model, seed)], units=units) for seed in seeds}
+        for model, seeds in files.items()
     }
+    counts = {model: list(seeds.values()) for model, seeds in by_seed.items()}
     (first, *_) = found.values()
     is_of_pixels = metric != "aupimo" and not metric.startswith("image_")
     facts = CategoryFacts(
         models=resample_models(counts),
         matched_by=matched_by,
         units=units,
-        num_carrying={model: min(each.num_carrying for each in of_model) for model, of_model in counts.items()},
+        num_carrying={model: min(each.num_carrying for each in seeds) for model, seeds in counts.items()},
         protocol=first.protocol,
-        of_seeds={
-            model: {seed: found[run_name(model, seed)].value for seed in seeds if seed}
-            for model, seeds in files.items()
-        },
-        num_mask_pixels={
-            model: int(of_model[0].counts.mask.sum()) for model, of_model in counts.items() if is_of_pixels
-        },
+        of_seeds={model: {seed: each.value for seed, each in of.items() if seed} for model, of in by_seed.items()},
+        num_mask_pixels={model: int(of[0].counts.mask.sum()) for model, of in counts.items() if is_of_pixels},
     )
     return facts, []
 

@@ -40,7 +40,7 @@ def merge_equal(values: Scores, axis: int = -1) -> Scores:
 
 
 def best_first(values: Mapping[str, float]) -> list[str]:
-    """Names in descending order of their values, none of which is NaN; names of equal values stay in their order."""
+    """Names in descending order of their values; names of equal values stay in their order."""
     names = list(values)
     return [names[place] for place in np.argsort(-merge_equal(np.array(list(values.values()))), kind="stable")]
 
