@@ -33,7 +33,7 @@ class Heard:
     """Indices of the loaders with whose batches it was updated."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Epoch:
     """Listens to the metrics of a module."""
 
@@ -86,6 +86,7 @@ class Epoch:
         """Listen no more."""
         for metric, listener in self._listeners:
             metric.listeners[:] = [each for each in metric.listeners if each is not listener]
+        self._listeners, self._batch, self._images = [], None, None  # listeners, which hold the epoch, are a cycle
 
     def heard_of(self, found: FoundMetric) -> Heard | None:
         """What was said of a metric; None if it is not known, as it was made in a step."""
