@@ -239,8 +239,7 @@ def _print(text: str) -> None:
 
 def _demo(parser: _Parser, argv: Sequence[str]) -> int:
     """Train a small detector on real photographs, on the CPU in about a minute, and log its AUPIMO."""
-    packages = ("lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile")
-    require(*packages, extra="demo", needed_by=NEEDED_BY)
+    require("lightning", "matplotlib", "PIL", "skimage", "tensorboard", "tifffile", extra="demo", needed_by=NEEDED_BY)
     from aupimo_torchmetrics.demo import run_demo  # noqa: PLC0415
 
     parser.add_options(run_demo)

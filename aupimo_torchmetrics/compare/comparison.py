@@ -18,7 +18,6 @@ from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import (
     TIE_TOLERANCE,
     Alternative,
-    MatchedBy,
     MetricName,
     PairedTestName,
     PictureFormat,
@@ -26,26 +25,14 @@ from aupimo_torchmetrics._settings import (
 )
 from aupimo_torchmetrics._tables import csv_text, metric_title
 from aupimo_torchmetrics._version import __version__
-from aupimo_torchmetrics.compare.counts import CategoryFacts, check_alike, how_sure, load_counts, only_for_these
+from aupimo_torchmetrics.compare.counts import CategoryFacts, how_sure, one_protocol, only_for_these, resample_category
 from aupimo_torchmetrics.compare.find import ByCategory, find_results, missing_text
-from aupimo_torchmetrics.compare.loading import ByModel, SeedMeans, load_results, named_category, unlike_masks
+from aupimo_torchmetrics.compare.loading import load_results, named_category, unlike_masks
 from aupimo_torchmetrics.compare.tables import latex_text, summary_text
-from aupimo_torchmetrics.plotting import plot_confidence, plot_distribution, plot_ranks
-from aupimo_torchmetrics.plotting._figures import (
-    confidence_size,
-    distribution_size,
-    drawn_off_screen,
-    ranks_size,
-    save_figure,
-)
+from aupimo_torchmetrics.plotting import _figures, plot_confidence, plot_distribution, plot_ranks
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import ModelComparison, ModelRanking, compare_models, rank_models
-from aupimo_torchmetrics.statistics.paired import (
-    ResampledModels,
-    compare_resampled,
-    mean_over_categories,
-    resample_models,
-)
+from aupimo_torchmetrics.statistics.paired import compare_resampled, mean_over_categories
 from aupimo_torchmetrics.statistics.ranking import rank_means
 
 if TYPE_CHECKING:
@@ -193,40 +180,6 @@ class Comparison:
             settings = {"fpr_bounds": list(result.fpr_bounds), "shared_fpr": result.shared_fpr, **settings}
         if self.protocol:
             settings["protocol"] = self.protocol
-        categories = [
-            {
-                "category": category,
-                "num_images": each.num_images,
-                "num_normal": each.num_normal,
-                "test": each.test,
-                "matched_by": each.matched_by,
-                "ordered_by": each.ordered_by,
-                "models": [
-                    {
-                        "model": model,
-                        "mean": each.means[model],
-                        "std": self.seed_std(model, category),
-                        "seeds": self.seed_means[category].get(model, {}),
-                        "average_rank": self._image_by_image(category).average_ranks.get(model, math.nan),
-                        "interval": list(each.intervals[model]),
-                        "confidence": each.confidences_of(model),
-                        "differences": {
-                            other: list(each.differences[model, other])
-                            for other in each.order
-                            if (model, other) in each.differences
-                        },
-                    }
-                    for model in each.order
-                ],
-                "for_these_thresholds": None
-                if category not in self.for_these_thresholds
-                else {
-                    "test": self._image_by_image(category).test,
-                    "confidence": {model: self._image_by_image(category).confidences_of(model) for model in each.order},
-                },
-            }
-            for category, each in self.comparisons.items()
-        ]
         ranking = self.ranking and {
             "models": [
                 {
@@ -246,7 +199,7 @@ class Comparison:
             "settings": settings,
             "models": list(self.order),
             "ordered_by": first.ordered_by if self.ranking is None else "average rank",
-            "categories": categories,
+            "categories": [self._category_to_dict(category) for category in self.comparisons],
             "of_means": self.of_means
             and {
                 "models": [
@@ -281,11 +234,9 @@ class Comparison:
         frame[["interval_lower", "interval_upper"]] = frame.pop("interval").tolist()
         frame.insert(0, "category", frame.pop("category"))
         for name in frame.columns[frame.columns.str.startswith("differences_")]:
-            ends = frame.pop(name).tolist()
-            parts = [each if isinstance(each, list) else [math.nan] * 3 for each in ends]
-            other = name.removeprefix("differences_")
-            columns = [f"difference_from_{other}", f"difference_from_{other}_lower", f"difference_from_{other}_upper"]
-            frame[columns] = parts
+            parts = [each if isinstance(each, list) else [math.nan] * 3 for each in frame.pop(name)]
+            column = f"difference_from_{name.removeprefix('differences_')}"
+            frame[[column, f"{column}_lower", f"{column}_upper"]] = parts
         return frame.rename(columns=lambda name: re.sub("^confidence_", "confidence_against_", name))
 
     def save(
@@ -343,7 +294,7 @@ class Comparison:
         with progress(self.pictures().items(), "drawing", "picture", quiet=quiet) as pictures:
             for name, draw in pictures:
                 path = out / f"{name}.{picture_format}"
-                save_figure(draw, path)
+                _figures.save_figure(draw, path)
                 written.append(path)
         if report:
             from aupimo_torchmetrics.compare.page import write_comparison_page  # noqa: PLC0415
@@ -354,22 +305,48 @@ class Comparison:
 
     def pictures(self) -> dict[str, Callable[[], Figure]]:
         """Return what draws each picture, by its path without suffix: `ranks`, `confidence` and the like."""
-        num_models = len(self.order)
-        confidence = partial(drawn_off_screen, confidence_size(num_models), plot_confidence)
-        confidences = {name: partial(confidence, each) for name, each in self.comparisons.items()}
+        draw, num_models = _figures.drawn_off_screen, len(self.order)
+        drawings: dict[str, Callable[[], Figure]] = {}
         if self.ranking is not None:
-            ranks = partial(drawn_off_screen, ranks_size(num_models), plot_ranks, self.ranking)
-            return {"ranks": ranks, **{f"{category}/confidence": draw for category, draw in confidences.items()}}
-        ((draw,), (only,)) = confidences.values(), self.comparisons.values()
-        drawings: dict[str, Callable[[], Figure]] = {"confidence": draw}
-        for results in self.results.values():
-            distribution = partial(plot_distribution, results, intervals=only.intervals)
-            drawings["distribution"] = partial(drawn_off_screen, distribution_size(num_models), distribution)
+            drawings["ranks"] = partial(draw, _figures.ranks_size(num_models), plot_ranks, self.ranking)
+        for category, each in self.comparisons.items():
+            name = "confidence" if self.ranking is None else f"{category}/confidence"
+            drawings[name] = partial(draw, _figures.confidence_size(num_models), plot_confidence, each)
+            if self.ranking is None and self.results:
+                distribution = partial(plot_distribution, self.results[category], intervals=each.intervals)
+                drawings["distribution"] = partial(draw, _figures.distribution_size(num_models), distribution)
         return drawings
 
-    def _image_by_image(self, category: str) -> ModelComparison:
-        """The comparison of the scores of images, or if there is none, the only one."""
-        return self.for_these_thresholds.get(category, self.comparisons[category])
+    def _category_to_dict(self, category: str) -> dict[str, Any]:
+        """The comparison in one category, as `to_dict` has it."""
+        own, by_image = self.comparisons[category], self.for_these_thresholds.get(category)
+        return {
+            "category": category,
+            "num_images": own.num_images,
+            "num_normal": own.num_normal,
+            "test": own.test,
+            "matched_by": own.matched_by,
+            "ordered_by": own.ordered_by,
+            "models": [
+                {
+                    "model": model,
+                    "mean": own.means[model],
+                    "std": self.seed_std(model, category),
+                    "seeds": self.seed_means[category].get(model, {}),
+                    "average_rank": (by_image or own).average_ranks.get(model, math.nan),
+                    "interval": list(own.intervals[model]),
+                    "confidence": own.confidences_of(model),
+                    "differences": {
+                        other: list(own.differences[model, other])
+                        for other in own.order
+                        if (model, other) in own.differences
+                    },
+                }
+                for model in own.order
+            ],
+            "for_these_thresholds": by_image
+            and {"test": by_image.test, "confidence": {model: by_image.confidences_of(model) for model in own.order}},
+        }
 
 
 def compare_paths(
@@ -441,32 +418,27 @@ def compare_paths(
     """
     found = find_results([Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)], names)
     check_choice("metric", metric, MetricName)
-    results: ByModel = {}
-    seed_means: SeedMeans = {}
-    warnings, ranking, image_by_image = list(found.warnings), None, dict[str, ModelComparison]()
-    if metric == "aupimo":
-        results, seed_means, of_results = load_results(found.files)
-        warnings += of_results
-        ranking = rank_models(results) if len(results) > 1 else None
-    resampled, facts, scores_only = dict[str, ResampledModels](), dict[str, CategoryFacts](), dict[str, list[str]]()
-    matched_by: dict[str, MatchedBy] = {}
+    results, seed_means, warnings = load_results(found.files if metric == "aupimo" else {})
+    ranking = rank_models(results) if len(results) > 1 else None
+    image_by_image, facts = dict[str, ModelComparison](), dict[str, CategoryFacts]()
+    scores_only: dict[str, list[str]] = {}
     with progress(found.files.items(), "comparing", "category", quiet=quiet) as categories:
         for category, files in categories:
             with named_category(category):
                 if results:
                     image_by_image[category] = compare_models(results[category], test, alternative, atol)
-                models = load_counts(files, metric)
-                if models.scores_only:
-                    scores_only[category] = models.scores_only
+                of_category, without_counts = resample_category(files, metric)
+                if of_category is None:
+                    scores_only[category] = without_counts
                 else:
-                    resampled[category], facts[category] = resample_models(models.counts), models.facts()
-                    matched_by[category] = models.matched_by
+                    facts[category] = of_category
+    resampled = [each.models for each in facts.values()]
     if metric != "aupimo":
         seed_means = {category: each.of_seeds for category, each in facts.items()}
-        ranking = rank_means({name: each.means for name, each in resampled.items()}) if len(facts) > 1 else None
+        ranking = rank_means({name: each.models.means for name, each in facts.items()}) if len(facts) > 1 else None
         warnings += [text for each in facts.values() if (text := unlike_masks(each.num_mask_pixels))][:1]
-    by_images = {name: compare_resampled(each, alternative, matched_by[name]) for name, each in resampled.items()}
-    of_means = mean_over_categories([*resampled.values()]) if len(resampled) > 1 and not scores_only else None
+    by_images = {name: compare_resampled(each.models, alternative, each.matched_by) for name, each in facts.items()}
+    has_means = len(facts) > 1 and not scores_only
     return Comparison(
         results=results,
         comparisons=image_by_image if scores_only else by_images,
@@ -475,10 +447,10 @@ def compare_paths(
         seed_means=seed_means,
         atol=atol,
         files=found.files,
-        warnings=tuple(warnings),
+        warnings=(*found.warnings, *warnings),
         metric=metric,
         for_these_thresholds={} if scores_only else image_by_image,
-        of_means=None if of_means is None else compare_resampled(of_means, alternative),
+        of_means=compare_resampled(mean_over_categories(resampled), alternative) if has_means else None,
         how_sure=only_for_these(scores_only) if scores_only else how_sure(facts),
-        protocol=check_alike(facts) if metric != "aupimo" else "",
+        protocol=one_protocol({name: each.protocol for name, each in facts.items()}) if metric != "aupimo" else "",
     )

@@ -16,18 +16,23 @@ from aupimo_torchmetrics._files.results import json_path, read_scores
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_metric, counts_of_result, interval_note
 from aupimo_torchmetrics._settings import MatchedBy, MetricName
 from aupimo_torchmetrics._warnings import MIN_CARRYING
+from aupimo_torchmetrics.compare.find import run_name
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import align_scores, match_images
+from aupimo_torchmetrics.statistics.paired import ResampledModels, resample_models
 
-__all__ = ["CategoryFacts", "CountsOfModels", "check_alike", "how_sure", "load_counts", "only_for_these"]
+__all__ = ["CategoryFacts", "how_sure", "one_protocol", "only_for_these", "resample_category"]
 
 MAX_LISTED = 3
 """How many results a text names."""
 
 
 class CategoryFacts(NamedTuple):
-    """What is to be said of the models in a category."""
+    """What the counts of the images of a category say of its models."""
 
+    models: ResampledModels
+    matched_by: MatchedBy
+    """What said which images are the same."""
     units: Units
     num_carrying: dict[str, float]
     """Number of normal images that carry the FPR of AUPIMO of each model; NaN if it is not known."""
@@ -39,63 +44,54 @@ class CategoryFacts(NamedTuple):
     """Number of mask pixels of each model, for metrics of pixels; empty for others."""
 
 
-class CountsOfModels(NamedTuple):
-    """What was counted of the images of models."""
-
-    by_seed: dict[str, dict[str, MetricCounts]]
-    """Counts `[model][seed]`; empty if there are per-image scores only of one."""
-    matched_by: MatchedBy
-    """What said which images are the same."""
-    scores_only: list[str]
-    """Names of the models, as `MODEL` or `MODEL/SEED`, of which there are per-image scores of AUPIMO only."""
-
-    @property
-    def counts(self) -> dict[str, list[MetricCounts]]:
-        """Counts of the seeds of each model."""
-        return {model: list(seeds.values()) for model, seeds in self.by_seed.items()}
-
-    def facts(self) -> CategoryFacts:
-        """Return what is to be said of the models."""
-        (first, *_) = next(iter(self.counts.values()))
-        carrying = {model: min(each.num_carrying for each in seeds) for model, seeds in self.counts.items()}
-        values = {
-            model: {seed: each.value for seed, each in seeds.items() if seed} for model, seeds in self.by_seed.items()
-        }
-        is_of_pixels = first.metric != "aupimo" and not first.metric.startswith("image_")
-        num_pixels = {model: int(seeds[0].counts.mask.sum()) for model, seeds in self.counts.items() if is_of_pixels}
-        return CategoryFacts(first.units, carrying, first.protocol, values, num_pixels)
-
-
-def load_counts(files: Mapping[str, Mapping[str, Path]], metric: MetricName) -> CountsOfModels:
-    """Load what was counted of the images of one category.
+def resample_category(
+    files: Mapping[str, Mapping[str, Path]], metric: MetricName
+) -> tuple[CategoryFacts | None, list[str]]:
+    """Compute the models on resamples of the images of one category.
 
     Args:
         files: Result files `[model][seed]`.
         metric: Which metric.
+
+    Returns:
+        What comes out, or None and the names of the models, as `MODEL` or `MODEL/SEED`, of which there are per-image
+        scores of AUPIMO only.
 
     Raises:
         BadDataError: If a file cannot be read or lacks the metric, or if models are not of the same images or groups,
             or not computed alike.
 
     """
-    paths = {
-        f"{model}/{seed}" if seed else model: path for model, seeds in files.items() for seed, path in seeds.items()
-    }
+    paths = {run_name(model, seed): path for model, seeds in files.items() for seed, path in seeds.items()}
     matched_by: MatchedBy = "path"
     if metric == "aupimo":
-        found, matched_by, scores_only = _of_aupimo(paths)
-        if scores_only:
-            return CountsOfModels({}, matched_by, scores_only)
+        found, matched_by = _of_aupimo(paths)
+        if scores_only := [name for name in paths if name not in found]:
+            return None, scores_only
     else:
         found = _of_other(paths, metric)
     units = _common_units(found)
-    in_order = iter(replace(each, units=units) for each in found.values())
-    by_seed = {model: {seed: next(in_order) for seed in seeds} for model, seeds in files.items()}
-    return CountsOfModels(by_seed, matched_by, [])
+    by_seed = {
+        model: {seed: replace(found[run_name(model, seed)], units=units) for seed in seeds}
+        for model, seeds in files.items()
+    }
+    counts = {model: list(seeds.values()) for model, seeds in by_seed.items()}
+    (first, *_) = found.values()
+    is_of_pixels = metric != "aupimo" and not metric.startswith("image_")
+    facts = CategoryFacts(
+        models=resample_models(counts),
+        matched_by=matched_by,
+        units=units,
+        num_carrying={model: min(each.num_carrying for each in seeds) for model, seeds in counts.items()},
+        protocol=first.protocol,
+        of_seeds={model: {seed: each.value for seed, each in of.items() if seed} for model, of in by_seed.items()},
+        num_mask_pixels={model: int(of[0].counts.mask.sum()) for model, of in counts.items() if is_of_pixels},
+    )
+    return facts, []
 
 
-def _of_aupimo(paths: Mapping[str, Path]) -> tuple[dict[str, MetricCounts], MatchedBy, list[str]]:
-    """Counts of AUPIMO, what matched the images, and the names of those of which there are none."""
+def _of_aupimo(paths: Mapping[str, Path]) -> tuple[dict[str, MetricCounts], MatchedBy]:
+    """Counts of AUPIMO, as far as there are any, and what matched the images."""
     results, found = {name: _load(path) for name, path in paths.items()}, dict[str, MetricCounts]()
     aligned = align_scores(results)
     for name, result in results.items():
@@ -103,7 +99,7 @@ def _of_aupimo(paths: Mapping[str, Path]) -> tuple[dict[str, MetricCounts], Matc
         counts = counts_of_result(result, None if counted is None else counted.groups)
         if counts is not None:
             found[name] = counts.in_order(aligned.orders[name])
-    return found, aligned.matched_by, [name for name in paths if name not in found]
+    return found, aligned.matched_by
 
 
 def _of_other(paths: Mapping[str, Path], metric: MetricName) -> dict[str, MetricCounts]:
@@ -120,7 +116,7 @@ def _of_other(paths: Mapping[str, Path], metric: MetricName) -> dict[str, Metric
         counts = counts_of_metric(counted, metric)
         if found:
             first = found[first_name]
-            _check_alike(first_name, first.protocol, name, counts.protocol)
+            one_protocol({first_name: first.protocol, name: counts.protocol})
             counts = counts.in_order(match_images(first.paths or [], counts.paths or [], first_name, name))
             if not bool((counts.units.is_anomalous == first.units.is_anomalous).all()):
                 raise BadDataError(f"Expected the same normal images, but those of {first_name!r} and {name!r} differ.")
@@ -139,21 +135,16 @@ def _common_units(counts: Mapping[str, MetricCounts]) -> Units:
     return counts[first].units
 
 
-def _check_alike(name: str, protocol: str, other: str, other_protocol: str) -> None:
-    """Raise unless two models, or categories, are scored in the same way."""
-    if protocol != other_protocol:
-        raise BadDataError(
-            f"Expected scores that are computed alike, but got {protocol!r} of {name!r}, and {other_protocol!r} of "
-            f"{other!r}."
-        )
-
-
-def check_alike(facts: Mapping[str, CategoryFacts]) -> str:
-    """Return how the metric was computed; raise unless it was so in all categories."""
-    (first, *others) = facts
+def one_protocol(protocols: Mapping[str, str]) -> str:
+    """Return how the metric was computed; raise unless it was so of all models, or in all categories."""
+    (first, *others) = protocols
     for other in others:
-        _check_alike(first, facts[first].protocol, other, facts[other].protocol)
-    return facts[first].protocol
+        if protocols[other] != protocols[first]:
+            raise BadDataError(
+                f"Expected scores that are computed alike, but got {protocols[first]!r} of {first!r}, and "
+                f"{protocols[other]!r} of {other!r}."
+            )
+    return protocols[first]
 
 
 def how_sure(facts: Mapping[str, CategoryFacts]) -> str:

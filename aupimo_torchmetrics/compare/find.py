@@ -17,7 +17,7 @@ from typing import NamedTuple
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._paths import distinguishing_names
 
-__all__ = ["FoundResults", "find_results", "missing_text"]
+__all__ = ["FoundResults", "find_results", "missing_text", "run_name"]
 
 RESULT_FILE = "aupimo/aupimos.json"
 MAX_FOLDERS = 3
@@ -92,9 +92,7 @@ def find_results(paths: Sequence[Path], names: Sequence[str] | None) -> FoundRes
             f"Expected the results of two models or more, as [COLLECTION/]CATEGORY/{RESULT_FILE} in a folder of each, "
             f"in {', '.join(map(str, paths))}, but got {', '.join(found) or 'none'}."
         )
-    empty = _without_result(models, results)
-    warnings = [f"there is no result in {', '.join(empty)}, which the comparison lacks"] if empty else []
-    return FoundResults(*_arrange(results), warnings)
+    return FoundResults(*_arrange(results), _without_result(models, results))
 
 
 def _results_of(model: str, place: Path) -> list[_Result]:
@@ -130,10 +128,10 @@ def _arrange(results: Sequence[_Result]) -> tuple[ByCategory, dict[str, tuple[st
         name = category.rpartition("/")[2] if has_one_collection else category
         files.setdefault(name, {}).setdefault(result.model, {})[result.seed] = result.path
     runs = dict.fromkeys((result.model, result.seed) for result in results)
-    missing = {}
-    for category, by_model in sorted(files.items()):
-        lacking = [(model, seed) for model, seed in runs if seed not in by_model.get(model, {})]
-        missing[category] = tuple(f"{model}/{seed}" if seed else model for model, seed in lacking)
+    missing = {
+        category: tuple(run_name(model, seed) for model, seed in runs if seed not in by_model.get(model, {}))
+        for category, by_model in sorted(files.items())
+    }
     common = {category: files[category] for category, lacking in missing.items() if not lacking}
     missing = {category: lacking for category, lacking in missing.items() if lacking}
     if not common:
@@ -142,12 +140,18 @@ def _arrange(results: Sequence[_Result]) -> tuple[ByCategory, dict[str, tuple[st
 
 
 def _without_result(models: Mapping[str, Path], results: Sequence[_Result]) -> list[str]:
-    """Folders of models, and of their seeds, in which there is no result."""
+    """Name the folders of models, and of their seeds, in which there is no result, in a warning."""
     folders = dict(models)
     for model, place in models.items():
         folders |= {f"{model}/{path.name}": path for path in place.glob("*") if SEED_FOLDER.fullmatch(path.name)}
     used = {path for result in results for path in (result.path, *result.path.parents)}
-    return [name for name, folder in folders.items() if folder not in used]
+    empty = [name for name, folder in folders.items() if folder not in used]
+    return [f"there is no result in {', '.join(empty)}, which the comparison lacks"] if empty else []
+
+
+def run_name(model: str, seed: str) -> str:
+    """`MODEL/SEED`, or `MODEL` of a model without seeds."""
+    return f"{model}/{seed}" if seed else model
 
 
 def missing_text(missing: Mapping[str, Sequence[str]]) -> str:

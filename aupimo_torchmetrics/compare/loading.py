@@ -13,7 +13,7 @@ import torch
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.results import UNKNOWN
-from aupimo_torchmetrics.compare.find import ByCategory
+from aupimo_torchmetrics.compare.find import ByCategory, run_name
 from aupimo_torchmetrics.results import AUPIMOResult, load_scores
 from aupimo_torchmetrics.statistics._matching import align_scores
 from aupimo_torchmetrics.statistics.paired import check_same_settings
@@ -49,7 +49,7 @@ def load_results(files: ByCategory) -> tuple[ByModel, SeedMeans, list[str]]:
             for seed, result in by_seed.items():
                 first = first or (paths[seed], result)
                 check_same_settings(first[1], result, f"in {first[0]}", f"in {paths[seed]}")
-                single[category][f"{model}/{seed}" if seed else model] = result
+                single[category][run_name(model, seed)] = result
             with named_category(category):
                 results[category][model] = _mean_over_seeds(model, by_seed)
             seed_means[category][model] = {seed: result.mean for seed, result in by_seed.items() if seed}
@@ -82,7 +82,7 @@ def _mean_over_seeds(model: str, by_seed: Mapping[str, AUPIMOResult]) -> AUPIMOR
     first, *others = by_seed.values()
     if not others:
         return first
-    scores = align_scores({f"{model}/{seed}": result for seed, result in by_seed.items()}).scores
+    scores = align_scores({run_name(model, seed): result for seed, result in by_seed.items()}).scores
     mean = torch.from_numpy(np.mean(list(scores.values()), axis=0))
     return replace(first, aupimos=mean, threshold_bounds=(math.nan, math.nan), num_points=None, num_thresholds=UNKNOWN)
 

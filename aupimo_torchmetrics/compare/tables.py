@@ -28,8 +28,7 @@ LATEX_CHARACTERS = str.maketrans(
 
 def title(comparison: Comparison) -> str:
     """Say what the scores are, and for several categories how the models are ordered."""
-    is_ranked = comparison.ranking is not None
-    order = f"; ordered by average rank over {len(comparison.comparisons)} categories" if is_ranked else ""
+    order = f"; ordered by average rank over {len(comparison.comparisons)} categories" if comparison.ranking else ""
     if comparison.protocol:
         return f"{comparison.protocol}{order}"
     (result, *_) = next(iter(comparison.results.values())).values()

@@ -155,7 +155,8 @@ class AUPIMOCallback(Callback):
             )
         num_heatmaps = self.num_heatmaps if self._is_due(trainer) and trainer.is_global_zero else 0
         self.teardown()
-        self._epoch = Epoch(self.images, num_heatmaps, self.heatmap_images, self.num_heatmaps > 0)
+        is_check = self.images is not None and self.num_heatmaps > 0
+        self._epoch = Epoch(self.images, num_heatmaps, self.heatmap_images, is_check)
         self._epoch.listen(pl_module)
 
     def on_validation_batch_start(self, _: Trainer, pl_module: LightningModule, batch: Any, *place: int) -> None:
@@ -173,7 +174,7 @@ class AUPIMOCallback(Callback):
         metrics = _names.metrics_of_all_ranks(trainer, pl_module)
         names = self._logged_names(trainer, metrics)
         self._score(trainer, self._epoch, self._selected(metrics, names))
-        if not getattr(trainer, "barebones", False):
+        if not trainer.barebones:
             for attribute, tag in _names.unique_tags(names, self._epoch.scored).items():
                 if "/dataloader_idx_" not in tag:  # Lightning 2.4 refuses to log these
                     shares = _loggers.shares(trainer, tag, self._epoch.scored[attribute])

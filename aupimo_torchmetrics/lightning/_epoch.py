@@ -33,37 +33,31 @@ class Heard:
     """Indices of the loaders with whose batches it was updated."""
 
 
+@dataclass(eq=False, repr=False)
 class Epoch:
-    """Listens to the metrics of a module.
+    """Listens to the metrics of a module."""
 
-    Args:
-        source: Where in a batch the photographs are. None for the usual places.
-        num_heatmaps: How many images to draw for each metric, 0 for none.
-        indices: Indices in the epoch of the images to draw instead.
-        is_check: Whether to look up the photographs of the first update, drawn or not, if `source` says where.
-
-    """
-
-    def __init__(
-        self, source: ImageSource | None, num_heatmaps: int, indices: Sequence[int] | None, is_check: bool
-    ) -> None:
-        self.source = source
-        self.num_heatmaps = num_heatmaps
-        self.indices = indices
-        self.scored: dict[str, AUPIMOResult] = {}
-        """Results by attribute."""
-        self.with_shares: set[str] = set()
-        """Attributes whose shares are logged."""
-        self.problem = ""
-        """Why there are no photographs of some images."""
-        self._is_check = is_check and source is not None
-        self._heard: dict[int, Heard] = {}  # by the `id` of the metric, whose hash changes with its states
-        self._listeners: list[tuple[AUPIMO | PIMO, Callable[[Update], None]]] = []
-        self._module: Any = None
-        self._batch: Any = None
-        self._loader: int | None = None
-        self._images: tuple[Update, Sequence[Tensor | None]] | None = None
-        self._error: Exception | None = None
+    source: ImageSource | None
+    """Where in a batch the photographs are. None for the usual places."""
+    num_heatmaps: int
+    """How many images to draw for each metric, 0 for none."""
+    indices: Sequence[int] | None
+    """Indices in the epoch of the images to draw instead."""
+    is_check: bool
+    """Whether to look up the photographs of the next update, drawn or not."""
+    scored: dict[str, AUPIMOResult] = field(default_factory=dict)
+    """Results by attribute."""
+    with_shares: set[str] = field(default_factory=set)
+    """Attributes whose shares are logged."""
+    problem: str = ""
+    """Why there are no photographs of some images."""
+    _heard: dict[int, Heard] = field(default_factory=dict)  # by the `id` of the metric, whose hash changes with states
+    _listeners: list[tuple[AUPIMO | PIMO, Callable[[Update], None]]] = field(default_factory=list)
+    _module: Any = None
+    _batch: Any = None
+    _loader: int | None = None
+    _images: tuple[Update, Sequence[Tensor | None]] | None = None
+    _error: Exception | None = None
 
     def listen(self, module: Module) -> None:
         """Listen to all metrics in a module that are not listened to yet."""
@@ -92,7 +86,7 @@ class Epoch:
         """Listen no more."""
         for metric, listener in self._listeners:
             metric.listeners[:] = [each for each in metric.listeners if each is not listener]
-        self._listeners, self._batch, self._images = [], None, None
+        self._listeners, self._batch, self._images = [], None, None  # listeners, which hold the epoch, are a cycle
 
     def heard_of(self, found: FoundMetric) -> Heard | None:
         """What was said of a metric; None if it is not known, as it was made in a step."""
@@ -127,9 +121,9 @@ class Epoch:
         start, heard.num_images = heard.num_images, heard.num_images + len(update.indices)
         if self._loader is not None:
             heard.loaders.add(self._loader)
-        if self._is_check:
+        if self.is_check:
             self._find(update)
-            self._is_check = False
+            self.is_check = False
         if self.num_heatmaps > 0 and kept:
             # the part that was added last ends with the images of this update that were kept
             are_anomalous = metric.aupimo_is_anomalous[-1][-len(kept) :].tolist()

@@ -18,7 +18,7 @@ from aupimo_torchmetrics.plotting._figures import figure_without_pyplot, in_line
 from aupimo_torchmetrics.results import AUPIMOResult
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 CARD_WIDTH = 300
 """Width of a small card in pixels."""
@@ -70,14 +70,9 @@ def draw_heatmaps(result: AUPIMOResult, pictures: Sequence[Shown]) -> Figure:
     with _card(sum(heights)) as figure:
         parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
         for (part,), row in zip(parts, rows, strict=True):
-            _draw_row(part, result, row)
+            images, maps, masks = zip(*((each.image, each.anomaly_map, each.mask) for each, _ in row), strict=True)
+            plot_heatmaps(images, maps, result, masks, [index for _, index in row], fig=part)
     return figure
-
-
-def _draw_row(figure: Figure | SubFigure, result: AUPIMOResult, row: Sequence[Shown]) -> None:
-    """Draw a few images and their heat maps."""
-    images, maps, masks = zip(*((each.image, each.anomaly_map, each.mask) for each, _ in row), strict=True)
-    plot_heatmaps(images, maps, result, masks, [index for _, index in row], fig=figure)
 
 
 @contextmanager

@@ -51,12 +51,12 @@ def find_images(source: ImageSource | None, batch: Any, update: Update) -> Seque
     where = "what the function `images` returns" if callable(source) else f"{source or USUAL_NAMES[0]!r} in the batch"
     if found is None and callable(source):
         return [None] * num_maps
-    images = _by_id(found, update.image_ids) if isinstance(found, Mapping) else _as_list(found)
+    if isinstance(found, Mapping):
+        return _by_id(found, update.image_ids)
+    images = _as_list(found)
     if images is None:
         got = f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"Expected {where} to be images (N, C, H, W), or a list of these (C, H, W), but got {got}.")
-    if isinstance(found, Mapping):
-        return images
     num_expected = num_maps if update.part is None else update.part.num_images
     if len(images) != num_expected:
         error = OtherImagesError if len(images) > num_expected else ValueError

@@ -107,14 +107,11 @@ def _folder_of(root: Path, tag: str) -> Path:
 def _save_files(folder: Path, result: AUPIMOResult, figures: Mapping[str, Figure]) -> None:
     """Write a result and its figures to a folder; each file is replaced only when the new one is complete.
 
-    A figure of an earlier epoch that there is not of this one is removed.
+    Heat maps of an earlier epoch are removed if there are none of this one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     result.save(folder / "aupimos.json")
-    for name in ("distribution", "curves", "heatmaps"):
-        path = folder / f"{name}.png"
-        if name in figures:
-            with replacing(path) as unfinished:
-                figures[name].savefig(unfinished, dpi=figures[name].dpi, format="png")
-        else:
-            path.unlink(missing_ok=True)
+    for name, figure in figures.items():
+        with replacing(folder / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, dpi=figure.dpi, format="png")
+    if "heatmaps" not in figures:
+        (folder / "heatmaps.png").unlink(missing_ok=True)

@@ -7,7 +7,6 @@ the name is made from that of the metric's attribute, and the step is `trainer.g
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -82,16 +81,16 @@ def metrics_of_all_ranks(trainer: Trainer, module: Module) -> dict[str, FoundMet
 
 def logged_names(trainer: Trainer) -> dict[int, str]:
     """Return the names under which metric objects were logged in the present epoch, by the `id` of the metric."""
-    names: dict[int, dict[str, str]] = defaultdict(dict)
+    names: dict[int, tuple[str, str]] = {}
     for each in _logged(trainer):
         metric, meta = getattr(each, "value", None), each.meta
         if isinstance(metric, Metric):
             has_index = meta.add_dataloader_idx and meta.dataloader_idx is not None
             suffix = f"/dataloader_idx_{meta.dataloader_idx}" if has_index else ""
-            names[id(metric)].setdefault(meta.name, suffix)
-            if names[id(metric)][meta.name] != suffix:  # one score of several loaders
-                names[id(metric)][meta.name] = ""
-    return {key: next(name + suffix for name, suffix in each.items()) for key, each in names.items()}
+            name, known_suffix = names.setdefault(id(metric), (meta.name, suffix))
+            if name == meta.name and known_suffix != suffix:  # one score of several loaders
+                names[id(metric)] = name, ""
+    return {key: name + suffix for key, (name, suffix) in names.items()}
 
 
 def logged_step(trainer: Trainer) -> int:

@@ -111,9 +111,10 @@ def fit_titles(axes: Iterable[Axes]) -> None:
             _fit_title(ax, text)
         if all(ax.get_title().count("\n") < num_lines for ax in axes):
             return
-    for ax in axes:  # the last line holds the score
-        first, others = (lines := ax.get_title().split("\n"))[: MAX_TITLE_LINES - 1], lines[MAX_TITLE_LINES - 1 :]
-        ax.title.set_text("\n".join([*first, f"...{others[-1]}" if others[1:] else "".join(others)]).rstrip("\n"))
+    for ax in axes:
+        lines = ax.get_title().split("\n")
+        if len(lines) > MAX_TITLE_LINES:  # the last one holds the score
+            ax.title.set_text("\n".join([*lines[: MAX_TITLE_LINES - 1], f"...{lines[-1]}"]))
 
 
 def _fit_title(ax: Axes, text: str) -> None:

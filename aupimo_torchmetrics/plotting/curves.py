@@ -157,6 +157,5 @@ def _chosen_curves(
         return dict.fromkeys(sorted(images, key=by_score.index), "")
     if result is not None:
         return representative_images(result)
-    last = len(by_score) - 1
-    ranks = {round(last * step / (NUM_CHOSEN_CURVES - 1)) for step in range(NUM_CHOSEN_CURVES) if last >= 0}
-    return dict.fromkeys([by_score[rank] for rank in sorted(ranks)], "")
+    shares = [step / (NUM_CHOSEN_CURVES - 1) for step in range(NUM_CHOSEN_CURVES)] if by_score else []
+    return dict.fromkeys((by_score[round((len(by_score) - 1) * share)] for share in shares), "")

@@ -13,7 +13,7 @@ from aupimo_torchmetrics._tables import score_text
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import bootstrap_interval
-from aupimo_torchmetrics.statistics._ties import merge_equal
+from aupimo_torchmetrics.statistics._ties import best_first
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,9 +105,8 @@ def _named(results: AUPIMOResult | Mapping[str, AUPIMOResult]) -> Mapping[str, A
 def _best_first(results: Mapping[str, AUPIMOResult]) -> list[str]:
     """Names of results in descending order of their means; undefined means come last."""
     means = {name: result.mean for name, result in results.items()}
-    defined = [name for name, mean in means.items() if not math.isnan(mean)]
-    by_mean = np.argsort(-merge_equal(np.array([means[name] for name in defined])), kind="stable")
-    return [defined[position] for position in by_mean] + [name for name in means if name not in defined]
+    defined = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+    return [*best_first(defined), *(name for name in means if name not in defined)]
 
 
 def _draw_distribution(ax: Axes, scores: NDArray[np.float64], row: int) -> None:

@@ -24,11 +24,7 @@ GROUP_GAP = 0.02
 HIGHEST_UNDER_WHITE = 0.435
 """Numbers are white in cells with a confidence up to this, and black in the brighter cells."""
 
-TEST_NAMES: dict[ComparisonTest, str] = {
-    "resampled": "resampled",
-    "wilcoxon": "Wilcoxon test",
-    "ttest": "t-test",
-}
+TEST_NAMES: dict[ComparisonTest, str] = {"resampled": "resampled", "wilcoxon": "Wilcoxon test", "ttest": "t-test"}
 
 
 def plot_ranks(ranking: ModelRanking, ax: Axes | None = None) -> tuple[Figure, Axes]:
@@ -139,9 +135,7 @@ def plot_confidence(comparison: ModelComparison, ax: Axes | None = None) -> tupl
     names = comparison.order
     if not names:
         raise ValueError("Expected `comparison` to hold models, but got none.")
-    confidences = np.full((len(names), len(names)), math.nan)
-    for (row, column), confidence in comparison.confidence.items():
-        confidences[names.index(row), names.index(column)] = confidence
+    confidences = np.array([[comparison.confidence.get((row, column), math.nan) for column in names] for row in names])
     fig, ax = _figures.figure_and_axis(ax, _figures.confidence_size(len(names)))
     ax.imshow(confidences, cmap=_figures.SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
     for (row, column), confidence in np.ndenumerate(confidences):

@@ -7,6 +7,8 @@ sorted, and a new group begins only where the gap to the score below is large en
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,12 @@ def merge_equal(values: Scores, axis: int = -1) -> Scores:
     merged = np.empty_like(smallest)
     np.put_along_axis(merged, order, smallest, axis)
     return merged
+
+
+def best_first(values: Mapping[str, float]) -> list[str]:
+    """Names in descending order of their values; names of equal values stay in their order."""
+    names = list(values)
+    return [names[place] for place in np.argsort(-merge_equal(np.array(list(values.values()))), kind="stable")]
 
 
 def is_at_most(values: Scores | float, limit: Scores | float) -> NDArray[np.bool_]:

@@ -9,14 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aupimo_torchmetrics._engine.resampling import (
-    CONFIDENCE,
-    NUM_RESAMPLES,
-    SEED,
-    Draws,
-    Units,
-    expanded_interval,
-)
+from aupimo_torchmetrics._engine.resampling import CONFIDENCE, NUM_RESAMPLES, SEED, Draws, Units, expanded_interval
 from aupimo_torchmetrics._metric_counts import counts_of_result
 from aupimo_torchmetrics._settings import Outliers, check_choice
 from aupimo_torchmetrics.results import AUPIMOResult

@@ -14,15 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupimo_torchmetrics._engine.resampling import (
-    MIN_UNITS,
-    NUM_RESAMPLES,
-    SEED,
-    Draws,
-    expanded_interval,
-    independent,
-    number_of_mean,
-)
+from aupimo_torchmetrics._engine import resampling
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._metric_counts import MetricCounts, counts_of_result
@@ -37,7 +29,7 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics._tables import interval_text, metric_title, text_table
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics._matching import AlignedScores, align_scores
-from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, is_at_most, merge_equal
+from aupimo_torchmetrics.statistics._ties import EQUAL_WITHIN, Scores, best_first, is_at_most, merge_equal
 from aupimo_torchmetrics.statistics.distribution import bootstrap_interval
 
 __all__ = ["ModelComparison", "compare_models", "confidence_text"]
@@ -146,24 +138,21 @@ class ModelComparison:
             difference from the first model with its interval.
 
         """
-        has_ranks = self.test != "resampled"
-        columns = [f"#{rank}" for rank in range(1, len(self.order) + 1)]
-        value, of_value = "mean", " of the mean"
-        if self.metric != "aupimo":
-            value, of_value = metric_title(self.metric), ""
-        intervals = [f"{INTERVAL_CONFIDENCE:.0%} interval{of_value}", *([] if has_ranks else ["difference from #1"])]
-        rows = [["", "model", value, *(["rank"] if has_ranks else []), *columns, *intervals]]
-        for column, name in zip(columns, self.order, strict=True):
+        numbers = [f"#{number}" for number in range(1, len(self.order) + 1)]
+        value, of_value = ("mean", " of the mean") if self.metric == "aupimo" else (metric_title(self.metric), "")
+        interval = f"{INTERVAL_CONFIDENCE:.0%} interval{of_value}"
+        rows = [["", "model", value, "rank", *numbers, interval, "difference from #1"]]
+        for number, name in zip(numbers, self.order, strict=True):
+            rank = f"{self.average_ranks.get(name, math.nan):.2f}"
             confidences = [
                 "-" if name == other else confidence_text(self.confidence[name, other]) for other in self.order
             ]
-            ranks = [f"{self.average_ranks[name]:.2f}"] if has_ranks else []
-            row = [column, name, f"{self.means[name]:.3f}", *ranks, *confidences, interval_text(*self.intervals[name])]
-            if not has_ranks:
-                difference, low, high = self.differences.get((name, self.order[0]), (math.nan,) * 3)
-                interval = interval_text(low, high, "+.3f")
-                row.append("-" if math.isnan(difference) else f"{difference:+.3f} ({interval})")
-            rows.append(row)
+            interval = interval_text(*self.intervals[name])
+            difference, low, high = self.differences.get((name, self.order[0]), (math.nan,) * 3)
+            from_first = "-" if math.isnan(difference) else f"{difference:+.3f} ({interval_text(low, high, '+.3f')})"
+            rows.append([number, name, f"{self.means[name]:.3f}", rank, *confidences, interval, from_first])
+        for row in rows:  # of resampled images there are no ranks, of others no differences
+            del row[3 if self.test == "resampled" else -1]
         return rows
 
     @property
@@ -195,8 +184,8 @@ def compare_models(
     atol: float = TIE_TOLERANCE,
     *,
     groups: Sequence[str] | None = None,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = SEED,
+    num_resamples: int = resampling.NUM_RESAMPLES,
+    seed: int = resampling.SEED,
 ) -> ModelComparison:
     """Compare models on the same images, each with each.
 
@@ -270,12 +259,11 @@ def compare_models(
     by_image = merge_equal(np.stack(list(scores.values())), axis=0)
     average_ranks = dict(zip(scores, stats.rankdata(-by_image, axis=0).mean(1).tolist(), strict=True))
     means = {name: float(each.mean()) for name, each in scores.items()}
-    merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
-    order = sorted(scores, key=lambda name: average_ranks[name] if test == "wilcoxon" else -merged_means[name])
+    is_wilcoxon = test == "wilcoxon"
+    order = sorted(scores, key=lambda name: average_ranks[name]) if is_wilcoxon else best_first(means)
     confidence = {}
     for a, b in itertools.permutations(order, 2):
         differences = scores[a] - scores[b]
-        is_wilcoxon = test == "wilcoxon"
         p_value = _wilcoxon(differences, alternative, atol) if is_wilcoxon else _t_test(differences, alternative)
         confidence[a, b] = 1 - p_value
     return ModelComparison(
@@ -307,7 +295,9 @@ class ResampledModels(NamedTuple):
 
 
 def resample_models(
-    counts: Mapping[str, Sequence[MetricCounts]], num_resamples: int = NUM_RESAMPLES, seed: int = SEED
+    counts: Mapping[str, Sequence[MetricCounts]],
+    num_resamples: int = resampling.NUM_RESAMPLES,
+    seed: int = resampling.SEED,
 ) -> ResampledModels:
     """Compute models on resamples of images.
 
@@ -319,7 +309,7 @@ def resample_models(
 
     """
     first = next(iter(counts.values()))[0]
-    draws = Draws(first.units, num_resamples, seed)
+    draws = resampling.Draws(first.units, num_resamples, seed)
     num_anomalous = int(first.units.is_anomalous.sum())
     return ResampledModels(
         {name: fmean(each.value for each in seeds) for name, seeds in counts.items()},
@@ -334,14 +324,14 @@ def mean_over_categories(categories: Sequence[ResampledModels]) -> ResampledMode
     """Mean over categories, whose images are drawn independently of each other."""
     first = categories[0]
     values = {
-        name: torch.stack([independent(each.values[name], place) for place, each in enumerate(categories)])
+        name: torch.stack([resampling.independent(each.values[name], place) for place, each in enumerate(categories)])
         for name in first.values
     }
     variances = torch.stack([each.var(1) for each in values.values()]).mean(0)
     return ResampledModels(
         {name: fmean(each.means[name] for each in categories) for name in first.means},
         {name: each.mean(0) for name, each in values.items()},
-        number_of_mean(variances.tolist(), [each.number for each in categories]),
+        resampling.number_of_mean(variances.tolist(), [each.number for each in categories]),
         (sum(each.num_images[0] for each in categories), sum(each.num_images[1] for each in categories)),
         first.metric,
         len(categories),
@@ -357,17 +347,16 @@ def compare_resampled(
     that of half a resample if all are on one side of 0.
     """
     means, values, number = models.means, models.values, models.number
-    merged_means = dict(zip(means, merge_equal(np.array(list(means.values()))).tolist(), strict=True))
-    order = sorted(means, key=lambda name: -merged_means[name])
+    order = best_first(means)
     confidence, differences = {}, {}
     for a, b in itertools.permutations(order, 2):
         resampled = values[a] - values[b]
-        differences[a, b] = (means[a] - means[b], *expanded_interval(resampled, number))
+        differences[a, b] = (means[a] - means[b], *resampling.expanded_interval(resampled, number))
         confidence[a, b] = 1 - _resampled_p_value(resampled, number, alternative)
     return ModelComparison(
         order=tuple(order),
         means=means,
-        intervals={name: expanded_interval(values[name], number) for name in order},
+        intervals={name: resampling.expanded_interval(values[name], number) for name in order},
         average_ranks={},
         confidence=confidence,
         test="resampled",
@@ -388,7 +377,7 @@ def _resampled_p_value(differences: Tensor, number: float, alternative: Alternat
     """
     from scipy import stats  # noqa: PLC0415
 
-    if number < MIN_UNITS:
+    if number < resampling.MIN_UNITS:
         return 1.0
     num_against = [max(0.5, float((~(sign * differences > EQUAL_WITHIN)).sum())) for sign in (1, -1)]
     quantiles = stats.norm.ppf(np.array(num_against) / len(differences))

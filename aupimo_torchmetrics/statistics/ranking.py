@@ -12,7 +12,7 @@ from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._extras import require
 from aupimo_torchmetrics._tables import text_table
 from aupimo_torchmetrics.results import AUPIMOResult
-from aupimo_torchmetrics.statistics._ties import Scores, merge_equal
+from aupimo_torchmetrics.statistics._ties import Scores, best_first, merge_equal
 from aupimo_torchmetrics.statistics.paired import check_same_settings
 
 __all__ = ["ModelRanking", "rank_models"]
@@ -129,7 +129,9 @@ def rank_models(results: Mapping[str, Mapping[str, AUPIMOResult]], alpha: float 
     """
     if not 0 < alpha < 1:
         raise ValueError(f"Expected `alpha` to be between 0 and 1, but got {alpha}.")
-    _check_results(results)
+    every = [(dataset, model, each) for dataset, by in results.items() for model, each in by.items()]
+    for dataset, model, result in every:
+        check_same_settings(every[0][2], result, f"on {every[0][0]!r}", f"for {model!r} on {dataset!r}")
     means = {dataset: {model: result.mean for model, result in by.items()} for dataset, by in results.items()}
     return rank_means(means, alpha)
 
@@ -146,10 +148,9 @@ def rank_means(means_of: Mapping[str, Mapping[str, float]], alpha: float = RANKI
     ranks = stats.rankdata(-merged, axis=1)
     average_ranks = dict(zip(models, ranks.mean(0).tolist(), strict=True))
     means = dict(zip(models, scores.mean(0).tolist(), strict=True))
-    merged_means = dict(zip(models, merge_equal(scores.mean(0)).tolist(), strict=True))
     quantile = float(stats.studentized_range.ppf(1 - alpha, num_models, np.inf)) / math.sqrt(2)
     return ModelRanking(
-        order=tuple(sorted(models, key=lambda name: (average_ranks[name], -merged_means[name]))),
+        order=tuple(sorted(best_first(means), key=lambda name: average_ranks[name])),
         average_ranks=average_ranks,
         means=means,
         ranks={name: dict(zip(models, row, strict=True)) for name, row in zip(means_of, ranks.tolist(), strict=True)},
@@ -158,13 +159,6 @@ def rank_means(means_of: Mapping[str, Mapping[str, float]], alpha: float = RANKI
         alpha=alpha,
         num_datasets=num_datasets,
     )
-
-
-def _check_results(results: Mapping[str, Mapping[str, AUPIMOResult]]) -> None:
-    """Raise unless all results average over the same FPRs."""
-    every = [(dataset, model, each) for dataset, by in results.items() for model, each in by.items()]
-    for dataset, model, result in every:
-        check_same_settings(every[0][2], result, f"on {every[0][0]!r}", f"for {model!r} on {dataset!r}")
 
 
 def _as_rows(means: Mapping[str, Mapping[str, float]]) -> Scores:
