@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_images, score, states_of
+from helpers import FUNCTIONS, make_images, score, states_of
 from torch import Tensor
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PixelAUROC
+from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PixelAUROC, vad_metrics
 from aupimo_torchmetrics.functional import aupimo, pimo, pixel_auroc
 
 MAPS, MASKS = make_images(0, 2, size=(4, 6))
@@ -95,12 +95,27 @@ BAD_SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     ],
     "reduction": [(bad, ValueError, rf"to be 'mean' or 'none', but got {bad!r}") for bad in ("NONE", None, 1)],
     "shared_fpr": [(bad, ValueError, rf"to be 'mean' or 'max', but got {bad!r}") for bad in ("MAX", "mean-fpr", None)],
+    "ignore_index": [
+        (1, ValueError, "to be .* other than 0 and 1, but got 1"),
+        (2**63, ValueError, "to be .* of 64 bits other than 0 and 1, but got 9223372036854775808"),
+        *((bad, TypeError, "to be None or an integer, but got (bool|float)") for bad in (True, 255.0)),
+    ],
+    "fpr_limit": [
+        *((bad, ValueError, r"to be in \(0, 1\]") for bad in (0, 1.1, math.nan)),
+        ("0.3", TypeError, "to be a number, but got str"),
+    ],
+    "num_bins": [
+        *((bad, ValueError, r"to be None or a power of two from 2 to 2\*\*24, but") for bad in (1, 1000, 2**25, -4)),
+        *((bad, TypeError, "to be None or an integer") for bad in (2.0, True)),
+    ],
+    "image_score": [
+        (bad, ValueError, "to be 'max', 'mean' or a share as 'top_1%', but got")
+        for bad in ("median", "top_101%", "top_%")
+    ],
 }
 CALLS: dict[str, Callable[..., Any]] = {
-    "aupimo": partial(aupimo, MAPS, MASKS),
-    "AUPIMO": AUPIMO,
-    "pimo": partial(pimo, MAPS, MASKS),
-    "PIMO": PIMO,
+    **{each.__name__: partial(each, MAPS, MASKS) for each in (aupimo, pimo, *FUNCTIONS.values())},
+    **{each.__name__: each for each in (AUPIMO, PIMO, *FUNCTIONS, vad_metrics)},
 }
 SETTINGS_OF_CALLS = [
     (name, setting) for name, call in CALLS.items() for setting in signature(call).parameters if setting in BAD_SETTINGS

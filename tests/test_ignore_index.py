@@ -248,19 +248,3 @@ def test_other_values_are_errors() -> None:
     for value in (-1, 255 + 256, 2**40):  # as bytes they are 255
         with pytest.raises(ValueError, match=f"only 0 and 1, and {value} as"):
             make_metric(ignore_index=value).update(maps, target.byte())
-
-
-BAD_VALUES = [
-    (1, ValueError, "other than 0 and 1, but got 1"),
-    (2**63, ValueError, "of 64 bits other than 0 and 1, but got 9223372036854775808"),
-    (True, TypeError, "None or an integer, but got bool"),
-    (255.0, TypeError, "None or an integer, but got float"),
-]
-
-
-@pytest.mark.parametrize("call", [*METRICS.values(), *(partial(each, *BATCHES[0]) for each in (aupimo, pimo, aupro))])
-def test_setting_is_checked(call: Any) -> None:
-    """A value that cannot be ignored is refused by every metric and function."""
-    for value, error, message in BAD_VALUES:
-        with pytest.raises(error, match=f"^Expected `ignore_index` to be .*{message}"):
-            call(ignore_index=value)

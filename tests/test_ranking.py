@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import make_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -186,18 +185,6 @@ def test_each_region_is_undefined_without_normal_pixels() -> None:
             scores = aupro(maps, target, reduction="none")
         assert scores.shape == (num_scores,)
         assert scores.isnan().all()
-
-
-@pytest.mark.parametrize("call", [AUPRO, lambda limit: aupro(*make_images(0), limit)])
-def test_limit_and_reduction_of_aupro_are_checked(call: Any) -> None:
-    """A wrong limit or reduction raises an error that says what was expected."""
-    for limit in (0, 1.1, math.nan):
-        with pytest.raises(ValueError, match=r"`fpr_limit` to be in \(0, 1\]"):
-            call(limit)
-    with pytest.raises(TypeError, match="`fpr_limit` to be a number, but got str"):
-        call("0.3")
-    with pytest.raises(ValueError, match="`reduction` to be"):
-        aupro(*make_images(0), reduction="sum")
 
 
 def assert_bounded(normal: Any, mask: Any, num_bins: int, region_size: int = 7) -> None:
