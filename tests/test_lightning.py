@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -133,17 +132,6 @@ def test_callbacks_watch_the_score(tmp_path: Path) -> None:
     assert model.logged_scores == [expected_score(1)]
 
 
-def test_callbacks_survive_nan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without anomalous images the score is NaN: the warning names the cause before `EarlyStopping` stops on it."""
-    model = Notes(scoring(lambda batch: (batch["scores"], torch.zeros_like(batch["truth"]))))
-    stop = callbacks.EarlyStopping("val/aupimo", mode="max", check_finite=True, verbose=True)
-    with pytest.warns(UserWarning, match="none of the 10 images is anomalous"), pytest.warns(match="4 images"):
-        trainer = fit(tmp_path, model, stop)
-    assert trainer.current_epoch == 1
-    assert math.isnan(trainer.callback_metrics["val/aupimo"])
-    assert "not finite" in caplog.text
-
-
 def fit_with_ids(folder: Path, num_images: int, **settings: Any) -> list[Any]:
     """Train on some of the images, and return what was logged and what a module was told, epoch by epoch."""
     model = Notes(scoring(lambda batch: (batch["scores"], FEW_MASKS[batch["index"]], batch["index"] + 100)))
@@ -170,25 +158,3 @@ def test_two_processes_log_and_answer_what_one_does(tmp_path: Path) -> None:
             assert logged[0][1:] != [0, 0]
             assert results[0][1].tolist() == [100 + index for index in sorted(ORDER[:num_images])]
             assert not torch.equal(results[0][0].nan_to_num(), results[1][0].nan_to_num())
-
-
-@pytest.mark.parametrize("how", ["sanity check", "reset"])
-def test_training_after_a_validation_that_was_broken_off(tmp_path: Path, how: str) -> None:
-    """The images before an error in validation are no part of the next score, after a sanity check or a reset."""
-    broken = [True]
-
-    def step(model: Detector, batch: Batch, dataloader_idx: int) -> None:
-        loops.update_and_log(model, batch, dataloader_idx)
-        if broken and int(batch["index"][0]) == ORDER[6]:
-            raise RuntimeError("out of luck")
-
-    model = Notes(step)
-    with pytest.raises(RuntimeError, match="out of luck"):
-        fit(tmp_path, model, num_sanity_val_steps=0)
-    assert model.aupimo.update_count == 4
-    broken.clear()
-    model.train()  # the validation left it in eval mode
-    if how == "reset":
-        model.aupimo.reset()
-    fit(tmp_path, model, num_sanity_val_steps=2 if how == "sanity check" else 0)
-    assert model.logged_scores == [expected_score(0), expected_score(1)]

@@ -109,7 +109,7 @@ def test_undefined_scores_are_logged_as_nan(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="none of the 10 images is anomalous"):
         trainer = fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
     assert trainer.current_epoch == 2
-    assert all(math.isnan(trainer.callback_metrics[name]) for name in SHARES)
+    assert all(math.isnan(trainer.callback_metrics[name]) for name in ("val/aupimo", *SHARES))
     assert math.isnan(callback.results["val/aupimo"].mean)
     assert logger.figures == {}
     assert not (tmp_path / "saved").exists()
@@ -188,22 +188,16 @@ def log_value_of_forward(model: Detector, batch: Batch, _: int) -> None:
 
 
 class ComputesItself(Detector):
-    """A model that logs a value in place of the metric, and resets it where the advice says, or in a step, or not."""
+    """A model that logs a value in place of the metric, and resets it where the advice says, or does not."""
 
-    def __init__(self, reset_in: str) -> None:
+    def __init__(self, is_reset: bool) -> None:
         super().__init__(scoring(tag=None))
-        self.reset_in = reset_in
+        self.is_reset = is_reset
 
     def on_validation_epoch_start(self) -> None:
         """Follow the advice, or do not."""
-        if self.reset_in == "hook":
+        if self.is_reset:
             self.aupimo.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Reset in the first step of an epoch, or do not."""
-        if self.reset_in == "step" and batch_idx == 0:
-            self.aupimo.reset()
-        super().validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the value."""
@@ -227,7 +221,7 @@ class Trains(Detector):
 
 @pytest.mark.parametrize(
     ("model", "num_held", "num_images"),
-    [(Detector(log_value_of_forward), 4, 34), (ComputesItself("nowhere"), 4, 34), (Trains("aupimo"), 10, 20)],
+    [(Detector(log_value_of_forward), 4, 34), (ComputesItself(is_reset=False), 4, 34), (Trains("aupimo"), 10, 20)],
 )
 def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector, num_held: int, num_images: int) -> None:
     """A warning says once that a result holds images of a sanity check or of a training, and what to do about it."""
@@ -252,9 +246,9 @@ def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
         trainer.test(model, loader(), verbose=False)
 
 
-@pytest.mark.parametrize("model", [Detector(), ComputesItself("hook"), ComputesItself("step")])
+@pytest.mark.parametrize("model", [Detector(), ComputesItself(is_reset=True)])
 def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
-    """The remedies of the warning, or a reset in the first step: each epoch has its own result, and nothing warns."""
+    """The remedies of the warning: each epoch has its own result, and nothing warns."""
     callback = AUPIMOCallback(num_heatmaps=0)
     fit(tmp_path, model, callback, max_epochs=0, limit_val_batches=2, logger=False)
     assert callback.results == {}  # of the sanity check

@@ -11,7 +11,6 @@ import loops
 import pytest
 import torch
 from helpers import FPR_BOUNDS, run_ranks
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from loops import MAPS, MASKS, Batch, Detector, FigureLogger, Notes, check_heat_maps, fit, loader, validate
 from torch import Tensor
 
@@ -99,16 +98,6 @@ def test_each_epoch_has_its_own_values(tmp_path: Path, way: str) -> None:
             wanted = {f"val/{name}": value for name, value in wanted.items() if name.startswith("mean/")}
         assert values == pytest.approx(wanted, abs=1e-6)
     assert len(model.logged) == trainer.max_epochs == 2
-
-
-def test_a_mean_is_monitored(tmp_path: Path) -> None:
-    """Checkpoints and early stopping go by a mean."""
-    best = ModelCheckpoint(tmp_path / "best", monitor="mean/AUPIMO", mode="max")
-    stop = EarlyStopping("mean/AUPIMO", mode="max", patience=1)
-    model = Notes(update_and_log, metrics=new_metrics())
-    fit(tmp_path, model, best, stop, max_epochs=3, enable_checkpointing=True, num_sanity_val_steps=0)
-    assert float(best.best_model_score) == pytest.approx(expected(model.metrics)["mean/AUPIMO"])
-    assert float(stop.best_score) == pytest.approx(expected(model.metrics)["mean/AUPIMO"])
 
 
 @pytest.mark.parametrize("way", WAYS)
