@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FUNCTIONS, make_images, score, states_of
+from helpers import (
+    BATCHES,
+    FUNCTIONS,
+    VARIANTS,
+    assert_same,
+    by_function,
+    ignoring_uncertainty,
+    join,
+    make_aupimo,
+    make_images,
+    score,
+    states_of,
+    updated,
+)
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, AUPRO, PIMO, ImageAUROC, PixelAUROC, vad_metrics
@@ -120,13 +133,28 @@ CALLS: dict[str, Callable[..., Any]] = {
 SETTINGS_OF_CALLS = [
     (name, setting) for name, call in CALLS.items() for setting in signature(call).parameters if setting in BAD_SETTINGS
 ]
-METRICS: list[Any] = [AUPIMO(), PIMO(), PixelAUROC(), AUPRO(num_bins=16), ImageAUROC()]
+METRICS: list[Any] = [*(make() for make in VARIANTS.values()), make_aupimo(dist_sync_on_step=True)]
+METRICS += [PixelAUROC(), AUPRO(num_bins=16), ImageAUROC()]
 for each in METRICS:
-    each.update(MAPS, MASKS)
+    updated(each)
 RESULT = score(MAPS, MASKS, (0.05, 0.5))
 
 
+def assert_no_trace(metrics: list[Any], batches: list[Any], error: type[Exception], message: str) -> None:
+    """Assert that metrics that hold images reject batches as a whole: nothing of them is kept, and nothing is lost."""
+    for metric in metrics:
+        before = {name: [*map(id, parts)] for name, parts in states_of(metric).items()}
+        for batch in batches:
+            for call in (metric.update, metric):
+                with pytest.raises(error, match=f"(?s)^Expected .*{message}"):
+                    call(*batch)
+                assert {name: [*map(id, parts)] for name, parts in states_of(metric).items()} == before
+        metric._computed = metric._result = None
+        assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
+
+
 @pytest.mark.parametrize(("preds", "target", "error", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
+@ignoring_uncertainty
 def test_images_are_rejected(preds: Any, target: Any, error: type[Exception], message: str) -> None:
     """What cannot be scored raises an error that says what was expected and what came; nothing of it is kept."""
     for function in (aupimo, pimo, pixel_auroc):
@@ -135,26 +163,14 @@ def test_images_are_rejected(preds: Any, target: Any, error: type[Exception], me
     if isinstance(preds, Tensor) and isinstance(target, Tensor) and preds.layout == target.layout == torch.strided:
         with pytest.raises(error, match=f"(?s)^Expected .*{message}"):
             aupimo(preds.numpy(), target.numpy())
-    for metric in METRICS:
-        before = states_of(metric)
-        for call in (metric.update, metric):
-            with pytest.raises(error, match=f"(?s)^Expected .*{message}"):
-                call(preds, target)
-            after = states_of(metric)
-            assert {name: [*map(id, parts)] for name, parts in after.items()} == {
-                name: [*map(id, parts)] for name, parts in before.items()
-            }
+    assert_no_trace(METRICS, [(preds, target)], error, message)
 
 
 @pytest.mark.parametrize(("image_ids", "error", "message"), BAD_IDS.values(), ids=BAD_IDS.keys())
 def test_metrics_reject_image_ids(image_ids: Any, error: type[Exception], message: str) -> None:
     """Ids are one integer of at least 0 for each image; a batch with wrong ids is not half taken."""
-    metric = AUPIMO()
-    for images in ((MAPS, MASKS), (LIST_OF_MAPS, LIST_OF_MASKS)):
-        with pytest.raises(error, match=f"^Expected .*{message}"):
-            metric.update(*images, image_ids)
-    assert [len(value) for value in metric.metric_state.values() if isinstance(value, list)] == [0] * 9
-    assert float(metric.aupimo_floor) == -math.inf
+    batches = [(MAPS, MASKS, image_ids), (LIST_OF_MAPS, LIST_OF_MASKS, image_ids)]
+    assert_no_trace(METRICS[: len(VARIANTS) + 1], batches, error, message)
 
 
 @pytest.mark.parametrize(("call", "name"), SETTINGS_OF_CALLS)

@@ -38,6 +38,7 @@ NAMES = [f"val/aupimo/{name}" for name in ("distribution", "curves", "heatmaps")
 FIGURES = set(NAMES)
 FILES = {"aupimos.json", "aupimos.safetensors", "curves.png", "distribution.png", "heatmaps.png"}
 SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
+update = scoring(tag=None)
 STEPS = [4, 9]
 """Lightning logs the scalars of a validation at the step before the one that is next: here after 5 and 10 steps."""
 
@@ -187,21 +188,17 @@ def log_value_of_forward(model: Detector, batch: Batch, _: int) -> None:
     model.log("val/aupimo", model.aupimo(batch["scores"], batch["truth"]), batch_size=2)
 
 
-class ComputesItself(Detector):
-    """A model that logs a value in place of the metric, and resets it where the advice says, or does not."""
+def log_value(model: Any) -> None:
+    """Log the value in place of the metric."""
+    model.log("val/aupimo", model.aupimo.compute())
 
-    def __init__(self, is_reset: bool) -> None:
-        super().__init__(scoring(tag=None))
-        self.is_reset = is_reset
+
+class ResetsItself(Detector):
+    """A model that resets its metric where the advice says."""
 
     def on_validation_epoch_start(self) -> None:
-        """Follow the advice, or do not."""
-        if self.is_reset:
-            self.aupimo.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the value."""
-        self.log("val/aupimo", self.aupimo.compute())
+        """Follow the advice."""
+        self.aupimo.reset()
 
 
 class Trains(Detector):
@@ -221,7 +218,11 @@ class Trains(Detector):
 
 @pytest.mark.parametrize(
     ("model", "num_held", "num_images"),
-    [(Detector(log_value_of_forward), 4, 34), (ComputesItself(is_reset=False), 4, 34), (Trains("aupimo"), 10, 20)],
+    [
+        (Detector(log_value_of_forward), 4, 34),
+        (Detector(update, log_value), 4, 34),
+        (Trains("aupimo"), 10, 20),
+    ],
 )
 def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector, num_held: int, num_images: int) -> None:
     """A warning says once that a result holds images of a sanity check or of a training, and what to do about it."""
@@ -238,7 +239,7 @@ def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector, num_held: 
 
 def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
     """The advice names the hook of a test."""
-    model = Detector(scoring(tag=None))
+    model = Detector(update)
     trainer = make_trainer(tmp_path, AUPIMOCallback(num_heatmaps=0), logger=False)
     trainer.test(model, loader(), verbose=False)
     advice = r'`self.log\("test/aupimo", self.aupimo\)`, or reset it in `on_test_epoch_start`'
@@ -246,7 +247,7 @@ def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
         trainer.test(model, loader(), verbose=False)
 
 
-@pytest.mark.parametrize("model", [Detector(), ComputesItself(is_reset=True)])
+@pytest.mark.parametrize("model", [Detector(), ResetsItself(update, log_value)])
 def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
     """The remedies of the warning: each epoch has its own result, and nothing warns."""
     callback = AUPIMOCallback(num_heatmaps=0)

@@ -54,27 +54,18 @@ def log_means(model: Detector, batch: Batch, _: int) -> None:
     model.log_dict({f"val/{name}": each for name, each in model.metrics.items() if name.startswith("mean/")})
 
 
-class Values(Notes):
-    """A model that logs values when the epoch ends, and resets the metrics itself."""
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the values."""
-        self.log_dict(self.metrics.compute())
-        self.metrics.reset()
-
-
-class AtEpochEnd(Notes):
-    """A model that logs the objects when the epoch ends."""
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the objects."""
-        self.log_dict(self.metrics)
+def log_values(model: Any) -> None:
+    """Log the values, and reset the metrics."""
+    model.log_dict(model.metrics.compute())
+    model.metrics.reset()
 
 
 WAYS: dict[str, Callable[[], Notes]] = {
     "in the step": lambda: Notes(update_and_log, metrics=new_metrics(prefix="val/")),
-    "objects when the epoch ends": lambda: AtEpochEnd(update, metrics=new_metrics(prefix="val/")),
-    "values when the epoch ends": lambda: Values(update, metrics=new_metrics(prefix="val/")),
+    "objects when the epoch ends": lambda: Notes(
+        update, lambda model: model.log_dict(model.metrics), metrics=new_metrics(prefix="val/")
+    ),
+    "values when the epoch ends": lambda: Notes(update, log_values, metrics=new_metrics(prefix="val/")),
     "means only": lambda: Notes(log_means, metrics=new_metrics()),
 }
 

@@ -224,13 +224,3 @@ def test_merge_takes_metrics_without_data_and_with_other_settings_of_compute() -
     other = AUPIMO(300, (1e-4, FPR_BOUNDS[1]), reduction="none", shared_fpr="max")
     metric.merge_state(updated(other, BATCHES[:2]))
     assert_same(metric.compute(), by_function(metric, *join(BATCHES)))
-
-
-@pytest.mark.parametrize("metric_class", FUNCTIONS)
-def test_ranked_metrics_plot_their_values(metric_class: type[Any]) -> None:
-    """`plot` of a metric beside AUPIMO draws a value in [0, 1], and of an empty list is an error."""
-    figure, axis = metric_class().plot(torch.tensor(0.5))
-    assert figure is not None
-    assert axis.get_ylim()[1] >= 1
-    with pytest.raises(ValueError, match="Expected `val` to hold at least one value"):
-        metric_class().plot([])

@@ -15,6 +15,7 @@ from helpers import (
     BATCHES,
     FUNCTIONS,
     Batch,
+    Operations,
     assert_same,
     ignoring_uncertainty,
     join,
@@ -26,7 +27,6 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import AUPIMO, AUPRO, ImageAUROC, PixelAUROC, PixelF1Max, functional
@@ -121,17 +121,6 @@ def test_undefined_values_are_nan(make_metric: Any) -> None:
         assert not metric.compute().isnan()
 
 
-class Sorting(TorchDispatchMode):
-    """Counts how often torch is asked for the distinct ones of sorted scores."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and count it if it is that."""
-        self.count += func.overloadpacket.__name__ == "unique_consecutive"
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_four_keep_their_states_once_and_rank_once(by_hand: bool) -> None:
     """Together they are one compute group with the same tensors, and one of them ranks for all, after each change."""
@@ -139,9 +128,9 @@ def test_four_keep_their_states_once_and_rank_once(by_hand: bool) -> None:
     for i in range(len(BATCHES)):
         collection.update(*BATCHES[i])
         members = dict(collection.items(copy_state=False))
-        with Sorting() as sorting:
+        with Operations() as operations:
             values = {name: m.compute() for name, m in members.items()} if by_hand else collection.compute()
-        assert sorting.count == 1
+        assert operations.names.count("unique_consecutive") == 1
         assert_same(values, expected_four(BATCHES[: i + 1]))
     assert [sorted(each) for each in collection.compute_groups.values()] == [sorted(c.__name__ for c in FOUR)]
     first, *others = members.values()
