@@ -8,7 +8,6 @@ process notes that is given the data of all ranks, rank by rank.
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import re
 import warnings
@@ -18,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from helpers import (
     BATCHES,
     FUNCTIONS,
@@ -394,18 +392,3 @@ def test_ranks_with_other_settings_are_told_by_name(others: list[list[Any]]) -> 
     for text, (*_, expected) in zip(first, SETTINGS, strict=False):
         assert re.match(f"Expected all processes to have the same settings, but {expected}", text)
     assert float(first[-1]) == float(updated(make_aupimo(), 2 * [make_batch("NANANANA", 0)]).compute())
-
-
-def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:
-    """Abort rank 1, as a collective of unequal dtypes does; the others wait for it."""
-    note(f"work of {world_size}")
-    if rank == 1:
-        os.abort()
-    dist.barrier()
-
-
-@pytest.mark.slow
-def test_abort_of_a_rank_fails_the_test() -> None:
-    """The runner of these tests notices a process that dies, and says what it was at."""
-    with pytest.raises(pytest.fail.Exception, match=r"Ranks failed: .*SIGABRT\n.*rank 1 was at 'work of 2'"):
-        run_ranks([(abort_second_rank, 2)])

@@ -13,19 +13,7 @@ import torch
 from helpers import FPR_BOUNDS, MAX_ERROR, assert_same, run_ranks
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import CSVLogger
-from loops import (
-    FEW_MASKS,
-    MAPS,
-    MASKS,
-    Batch,
-    Detector,
-    Notes,
-    loader,
-    make_trainer,
-    maps_of_epoch,
-    new_metric,
-    scoring,
-)
+from loops import FEW_MASKS, MAPS, MASKS, Batch, Detector, Notes, loader, maps_of_epoch, new_metric, scoring
 from torchmetrics import MetricCollection
 
 from aupimo_torchmetrics import functional
@@ -44,7 +32,7 @@ def fit(
     folder: Path, model: Detector, *callbacks: Any, order: Sequence[int] = ORDER, path: Any = None, **settings: Any
 ) -> Any:
     """Train for two epochs, or on from a checkpoint, and return the trainer."""
-    trainer = make_trainer(folder, *callbacks, **{"logger": False, **settings})
+    trainer = loops.make_trainer(folder, *callbacks, **{"logger": False, **settings})
     trainer.fit(model, loader(), loader(order), ckpt_path=path)
     return trainer
 

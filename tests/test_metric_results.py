@@ -6,7 +6,6 @@ import pickle
 from typing import Any
 
 import pytest
-import torch
 from helpers import (
     BATCHES,
     FPR_BOUNDS,
@@ -95,7 +94,7 @@ def test_result_and_value_follow_new_data() -> None:
     [("update", "", "there is no image"), ("forward", "NNN", "is anomalous"), ("update", "AA", "is normal")],
 )
 def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, classes: str, reason: str) -> None:
-    """Data without a score gives NaN and a warning that names the cause, and later updates are not lost."""
+    """Data without a score gives NaN and a warning that names the cause, of functions too; later updates count."""
     metric = make_metric()
     if method == "forward":
         with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
@@ -104,11 +103,16 @@ def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, c
         metric.update(*make_batch(classes, 0))
     with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
         value = metric.compute()
+    for images in (make_batch(classes, 0), [[*each] for each in make_batch(classes, 0)]):
+        with pytest.warns(UserWarning, match=f"undefined.*{reason}") as caught:
+            assert_same(by_function(metric, *images), value)
+        assert len(caught) == 1
     if isinstance(value, PIMOResult):
         num_levels = metric.num_thresholds or 1000
         assert value.per_image_tprs.shape == (len(classes), num_levels)
         assert value.per_image_tprs.isnan().all()
-        assert bool(value.shared_fpr.isnan().all()) == ("N" not in classes)
+        for each in (value.thresholds, value.shared_fpr):
+            assert bool(each.isnan().all()) == ("N" not in classes)
     else:
         assert value.shape == (() if metric.reduction == "mean" else (len(classes),))
         assert value.isnan().all()
@@ -123,14 +127,9 @@ def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, c
         assert_same(metric.compute(), by_function(metric, *join(batches)))
 
 
-def test_shape_of_one_score_an_image() -> None:
-    """`reduction="none"` gives (N,) with NaN for normal images, and () for a single image."""
-    metric = updated(make_aupimo(reduction="none"))
-    scores = metric.compute()
-    assert (scores.shape, scores.dtype) == ((10,), torch.float32)
-    assert_same(scores.isnan(), ~join(BATCHES)[1].any(2).any(1))
-    metric.reset()
-    metric.update(*make_batch("A", 0))
+def test_the_score_of_a_single_image_has_no_axis() -> None:
+    """`reduction="none"` gives () for a single image."""
+    metric = updated(make_aupimo(reduction="none"), [make_batch("A", 0)])
     with pytest.warns(UserWarning, match="none of the 1 images is normal"):
         assert metric.compute().shape == ()
 

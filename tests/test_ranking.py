@@ -285,16 +285,6 @@ def test_au_spro_is_that_of_slow_loops(dtype: Any, fpr_limit: float) -> None:
     assert float(functional.au_spro(*tensors, areas, fpr_limit)) == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-def test_au_spro_of_whole_regions_is_aupro() -> None:
-    """Where each region saturates at its area, and regions do not touch, it is AUPRO."""
-    maps, masks = np.random.default_rng(0).normal(size=(2, 20, 20)), np.zeros((2, 20, 20), dtype=bool)
-    masks[1, 2:5, 2:9] = masks[1, 10:18, 11:14] = True
-    regions = np.zeros((2, 20, 20), dtype=bool)
-    regions[0, 2:5, 2:9] = regions[1, 10:18, 11:14] = True
-    found = functional.au_spro(list(maps), [regions[:0], regions], [[], [21, 24]], 0.3)
-    assert found == pytest.approx(functional.aupro(maps, masks, 0.3), abs=1e-6)
-
-
 def test_au_spro_without_regions_is_undefined() -> None:
     """Without a region, or without a pixel outside of all, it is NaN with one warning."""
     for regions in (np.zeros((0, 4, 4), dtype=bool), np.ones((1, 4, 4), dtype=bool)):
