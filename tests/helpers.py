@@ -9,7 +9,8 @@ import pickle
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,16 @@ def keep(
     return metric
 
 
+@contextmanager
+def caught_texts() -> Iterator[list[str]]:
+    """Catch all warnings, and give the list in which their texts will stand."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    texts += [str(each.message) for each in caught]
+
+
 def score(
     preds: Any,
     target: Any,
@@ -136,8 +147,7 @@ def score(
 ) -> AUPIMOResult:
     """Score images without a warning."""
     settings = {"fpr_bounds": fpr_bounds, "num_thresholds": num_thresholds, "shared_fpr": shared_fpr}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         return keep(preds, target, floor=floor, **settings).result()
 
 

@@ -52,18 +52,6 @@ def test_bounds_may_be_any_pair_of_numbers(images: tuple[Tensor, Tensor], bounds
         assert torch.equal(aupimo(*images, number, bounds), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_results_have_the_precision_of_the_maps(images: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
-    """Results have the precision of the maps but at least float32, and the scores are those of the rounded maps."""
-    maps, masks = images[0].to(dtype), images[1]
-    result_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    scores = scored(maps, masks)
-    assert scores.dtype == result_dtype
-    assert_scores(scores, by_reference(maps.double(), masks), ROUNDING[result_dtype])
-    assert aupimo(maps, masks, fpr_bounds=BOUNDS).dtype == result_dtype
-    assert {part.dtype for part in pimo(maps, masks, 7)} == {result_dtype}
-
-
 def test_no_map_loses_precision() -> None:
     """Scores that float32 cannot tell apart are ranked in float64, also where maps of a list have several dtypes."""
     maps, masks = make_images(0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,7 @@ from helpers import (
     Batch,
     assert_same,
     by_function,
+    caught_texts,
     ignoring_uncertainty,
     make_batch,
     make_ragged,
@@ -202,10 +202,8 @@ def test_a_batch_without_any_other_pixel(ids: Any, method: str) -> None:
     """It adds nothing, and what came before and comes after counts, with ids of either kind."""
     maps, target = BATCHES[0]
     metric = make_metric()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caught_texts() as texts:
         getattr(metric, method)(maps, torch.full_like(target, IGNORED), ids)
-    texts = [str(each.message) for each in caught]
     assert sum("4 of the images were skipped" in text for text in texts) == 1
     with pytest.warns(UserWarning, match="there is no image"):
         copy.deepcopy(metric).compute()

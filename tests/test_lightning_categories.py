@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import loops
 import pytest
 import torch
-from helpers import FPR_BOUNDS, run_ranks
+from helpers import FPR_BOUNDS, caught_texts, run_ranks
 from loops import MAPS, MASKS, Batch, Detector, FigureLogger, Notes, check_heat_maps, fit, loader, validate
 from torch import Tensor
 
@@ -141,12 +140,10 @@ def test_two_processes_log_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_one_metric_of_each_category(tmp_path: Path) -> None:
     """A single metric is logged by category, too, and its undefined values are NaN."""
     model = Detector(update_and_log, metrics=PerCategory(PixelAUROC(), [*CATEGORIES, "tile"]))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caught_texts() as texts:
         trainer = validate(tmp_path, model)
-    texts = [str(each.message) for each in caught if "PerCategory" in str(each.message)]
-    assert len(texts) == 1
-    assert texts[0].startswith("PerCategory has no score (NaN) for tile; ")
+    (text,) = [each for each in texts if "PerCategory" in each]
+    assert text.startswith("PerCategory has no score (NaN) for tile; ")
     values = trainer.callback_metrics
     assert list(values) == [f"{name}/PixelAUROC" for name in (*CATEGORIES, "tile", "mean")]
     assert values["tile/PixelAUROC"].isnan()

@@ -4,58 +4,33 @@ from __future__ import annotations
 
 import pickle
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from helpers import (
-    BATCHES,
-    FPR_BOUNDS,
-    MakeMetric,
-    assert_same,
-    by_function,
-    each_variant,
-    join,
-    make_aupimo,
-    make_batch,
-    updated,
-)
-from torch import Tensor
+from helpers import BATCHES, FPR_BOUNDS, assert_same, by_function, each_variant, join, make_aupimo, make_batch, updated
 
 from aupimo_torchmetrics import PIMOResult
-
-
-class Gathering:
-    """A group of one process that counts how many states were gathered: with many processes that is what takes time."""
-
-    def __init__(self) -> None:
-        self.num_states = 0
-
-    def __call__(self, state: Tensor, group: Any) -> list[Tensor]:  # noqa: ARG002  called by torchmetrics
-        """Gather one state."""
-        self.num_states += 1
-        return [state]
-
-
-AVAILABLE = {"distributed_available_fn": lambda: True}
 
 
 @pytest.mark.parametrize("first", ["compute", "result"])
 def test_result_and_value_are_computed_once(first: str) -> None:
     """Whichever is asked for first, value and result belong together: no second gathering, no second warning."""
-    gathering = Gathering()
-    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), dist_sync_fn=gathering, **AVAILABLE))
+    gathering = Mock(side_effect=lambda state, **_: [state])  # with many processes that is what takes time
+    settings: Any = {"dist_sync_fn": gathering, "distributed_available_fn": lambda: True}
+    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), **settings))
     with pytest.warns(UserWarning, match="cannot be resolved"):
         getattr(metric, first)()
-    num_states = gathering.num_states
+    num_states = gathering.call_count
     assert num_states > 0
     value, result = metric.compute(), metric.result()  # a warning would be an error
     assert metric.compute() is value
     assert metric.result() is result
     assert result.mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
-    assert gathering.num_states == num_states
-    metric = updated(make_aupimo(compute_with_cache=False, dist_sync_fn=gathering, **AVAILABLE))  # each call anew
+    assert gathering.call_count == num_states
+    metric = updated(make_aupimo(compute_with_cache=False, **settings))  # each call anew
     assert metric.result().mean == pytest.approx(float(metric.compute()), abs=1e-7)
     assert_same(metric.compute(), metric.compute())
-    assert gathering.num_states == 5 * num_states
+    assert gathering.call_count == 5 * num_states
 
 
 def test_thresholds_of_normal_images_come_without_a_warning() -> None:
@@ -93,7 +68,7 @@ def test_result_and_value_follow_new_data() -> None:
     ("method", "classes", "reason"),
     [("update", "", "there is no image"), ("forward", "NNN", "is anomalous"), ("update", "AA", "is normal")],
 )
-def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, classes: str, reason: str) -> None:
+def test_undefined_data_is_nan_and_warns(make_metric: Any, method: str, classes: str, reason: str) -> None:
     """Data without a score gives NaN and a warning that names the cause, of functions too; later updates count."""
     metric = make_metric()
     if method == "forward":

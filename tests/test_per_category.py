@@ -5,13 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from helpers import COPIES, FPR_BOUNDS, FUNCTIONS, assert_same, make_aupimo, make_batch, make_ragged, updated
+from helpers import (
+    COPIES,
+    FPR_BOUNDS,
+    FUNCTIONS,
+    assert_same,
+    caught_texts,
+    make_aupimo,
+    make_batch,
+    make_ragged,
+    updated,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -69,8 +78,7 @@ def expected(
     """Values of separate metrics, one for each category, of its images one after the other, and their means."""
     images = [image for batch in batches for image in zip(*batch, strict=True)]
     values = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         for category in CATEGORIES:
             for name, metric in metrics().items():
                 for preds, target, _ in (image for image in images if image[2] == category):
@@ -140,8 +148,7 @@ def test_values_are_those_of_separate_metrics(
     preds, target, labels = label((make_ragged if is_ragged else make_batch)(classes, seed), categories)
     batches = [(preds[part], target[part], labels[part]) for part in (slice(cut), slice(cut, None))]
     metric = PerCategory(make_vad(), CATEGORIES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         if by_forward:
             of_batches = [metric(maps, masks, categories=names) for maps, masks, names in batches]
             assert_same(of_batches, [expected([batch]) for batch in batches])
@@ -209,10 +216,8 @@ def test_one_warning_names_what_has_no_score() -> None:
     assert "for cable, M 3; `mean/...` is the mean over the categories with a score. " in text
     assert "Of cable: AUPIMO is undefined (NaN): none of the 2 images is anomalous. Add images" in text
     assert_same(values["mean/AUPIMO"], values["bottle/AUPIMO"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert_same(metric.compute(), values)  # it is said once
-        assert metric.results()["cable/AUPIMO"].aupimos.isnan().all()
+    assert_same(metric.compute(), values)  # it is said once: a warning is an error
+    assert metric.results()["cable/AUPIMO"].aupimos.isnan().all()
     with pytest.warns(UserWarning, match=r"Of bottle: AUPIMO is undefined \(NaN\): there is no image") as caught:
         assert all(value.isnan() for value in PerCategory(make_vad(), CATEGORIES).compute().values())
     assert len(caught) == 1

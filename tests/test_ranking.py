@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
 import torch
+from helpers import caught_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -84,8 +84,7 @@ def results(
 ) -> dict[str, tuple[PixelResult, list[float]]]:
     """All pixel metrics of scores, exactly or by bins, with their rounded bounds."""
     found = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         for name, make_metric in METRICS.items():
             metric = make_metric(num_bins=num_bins, ignore_index=IGNORED)
             metric.update(*as_images(normal, mask, region_size))
