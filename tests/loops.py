@@ -104,10 +104,10 @@ def in_epochs(step: Step = update_and_log) -> Step:
 class Detector(pl.LightningModule):
     """A model that learns nothing, with some metrics as attributes."""
 
-    def __init__(self, step: Step = update_and_log, **metrics: nn.Module) -> None:
+    def __init__(self, step: Step = update_and_log, at_end: Any = None, **metrics: nn.Module) -> None:
         super().__init__()
         self.layer = nn.Linear(1, 1)
-        self.step = step
+        self.step, self.at_end = step, at_end
         for name, metric in (metrics or {"aupimo": new_metric()}).items():
             setattr(self, name, metric)
 
@@ -121,6 +121,11 @@ class Detector(pl.LightningModule):
 
     test_step = validation_step
 
+    def on_validation_epoch_end(self) -> None:
+        """Do what was given, after the hooks of callbacks."""
+        if self.at_end is not None:
+            self.at_end(self)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return what a trainer asks for."""
         return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -129,13 +134,14 @@ class Detector(pl.LightningModule):
 class Notes(Detector):
     """A model that notes what is logged in each epoch, and what its metric says before Lightning resets it."""
 
-    def __init__(self, step: Step = update_and_log, **metrics: Any) -> None:
-        super().__init__(in_epochs(step), **metrics)
+    def __init__(self, step: Step = update_and_log, at_end: Any = None, **metrics: Any) -> None:
+        super().__init__(in_epochs(step), at_end, **metrics)
         self.logged: list[Any] = []
         self.results: list[Any] = []
 
     def on_validation_epoch_end(self) -> None:
         """Ask for the full result."""
+        super().on_validation_epoch_end()
         if hasattr(self, "aupimo") and not self.trainer.sanity_checking:
             self.results.append(self.aupimo.result())
 

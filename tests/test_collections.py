@@ -10,7 +10,7 @@ from helpers import BATCHES, FPR_BOUNDS, assert_same, join, make_aupimo, make_ba
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC
-from torchmetrics.wrappers import BootStrapper, MetricTracker, MinMaxMetric, Running
+from torchmetrics.wrappers import MetricTracker, MinMaxMetric, Running
 
 from aupimo_torchmetrics import PIMO, functional
 
@@ -162,23 +162,3 @@ def test_wrappers_follow_the_score() -> None:
         assert_same(min_max.compute(), {"raw": values[-1], "min": min(values), "max": max(values)})
     assert_same(tracker.compute_all(), torch.stack(expected))
     assert tracker.best_metric(return_step=True) == (pytest.approx(float(expected[1])), 1)
-
-
-@pytest.mark.filterwarnings("ignore:AUPIMO is undefined:UserWarning")  # a resampled batch may lack a class of images
-@pytest.mark.filterwarnings("ignore:AUPIMO is uncertain:UserWarning")  # or enough normal pixels
-def test_bootstrap_resamples_images() -> None:
-    """`BootStrapper` gives a mean near the score and a spread above zero."""
-    torch.manual_seed(0)
-    batches = [make_batch("N" * 15 + "A" * 15, seed) for seed in range(3)]
-    metric = updated(BootStrapper(make_aupimo(), num_bootstraps=20, sampling_strategy="multinomial"), batches)
-    values = metric.compute()
-    assert 0 < values["std"] < 0.1
-    assert abs(values["mean"] - by_function(batches)) < 3 * values["std"]
-
-
-def test_arithmetic_of_metrics() -> None:
-    """A metric can be used in arithmetic, for percent or a mean with another metric."""
-    percent, mean = 100 * make_aupimo(), (make_aupimo() + make_aupimo(fpr_bounds=(1e-3, 0.02))) / 2
-    assert_same(updated(percent).compute(), 100 * by_function(BATCHES))
-    other = by_function(BATCHES, fpr_bounds=(1e-3, 0.02))
-    assert_same(updated(mean).compute(), (by_function(BATCHES) + other) / 2)

@@ -8,17 +8,14 @@ process notes that is given the data of all ranks, rank by rank.
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from helpers import (
     BATCHES,
     FUNCTIONS,
@@ -26,6 +23,7 @@ from helpers import (
     TEXTS,
     assert_same,
     by_function,
+    caught_texts,
     ignoring_uncertainty,
     join,
     make_aupimo,
@@ -86,7 +84,7 @@ def sampled_share(rank: int, world_size: int) -> list[Update]:
     return [{"preds": preds[[i]], "target": target[[i]], "image_ids": torch.tensor([i])} for i in indices]
 
 
-def texts(rank: int, world_size: int) -> list[Update]:
+def with_texts(rank: int, world_size: int) -> list[Update]:
     """Every `world_size`-th image with a text, padded with the first as a sampler does."""
     preds, target = join(BATCHES)
     indices = [*DistributedSampler(range(10), world_size, rank, shuffle=False)][::-1]
@@ -125,8 +123,8 @@ SCENARIOS: dict[str, Callable[[int, int], list[Update]]] = {
     "only anomalous": lambda rank, _: [batch("AA", rank)],
     "no update at all": lambda _, __: [],
     "sampler that fills up": sampled_share,
-    "sampler with texts": texts,
-    "texts on one rank": lambda rank, _: texts(0, 1) if rank == 0 else [],
+    "sampler with texts": with_texts,
+    "texts on one rank": lambda rank, _: with_texts(0, 1) if rank == 0 else [],
     "one id, other content": lambda rank, _: [{**batch("NANA", rank), "image_ids": torch.arange(4)}],
 }
 
@@ -165,15 +163,14 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
     """
     if not isinstance(metric, AUPIMO | PIMO):  # takes no ids
         updates, more = ([dict([*each.items()][:2]) for each in part] for part in (updates, more))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caught_texts() as texts:
         for update in updates:
             metric.update(**update)
             metric = pickle.loads(pickle.dumps(metric))  # noqa: S301
         before = copy.deepcopy(metric.metric_state)
         values = values_of(metric)
         after = copy.deepcopy(metric.metric_state)
-        messages = {message for warning in caught if not FOREIGN.search(message := str(warning.message))}
+    with caught_texts():
         for update in more:
             metric.update(**update)
         values_after_more = values_of(metric)
@@ -184,7 +181,7 @@ def play(metric: Any, updates: Sequence[Update], more: Sequence[Update]) -> dict
     return {
         "values": values,
         "states": (before, after),
-        "messages": messages,
+        "messages": {text for text in texts if not FOREIGN.search(text)},
         "values after more": values_after_more,
         "values after reset": values_after_reset,
     }
@@ -232,8 +229,7 @@ def score_mixed_ids(rank: int, world_size: int, note: Any) -> list[Any]:
     note(f"mixed kinds of {world_size}")
     metric = make_aupimo(reduction="none")
     metric.update(*make_batch("NA", rank), image_ids=["a", "b"] if rank else [0, 1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         result = metric.result()
     return [result.aupimos, result.warnings, result.image_ids, result.paths]
 
@@ -254,8 +250,7 @@ SETTINGS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
 def errors_of_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> list[str]:
     """What each metric says to rank `rank` if the ranks have other settings; and whether it goes on."""
     texts, once = [], [make_batch("NANANANA", 0)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         for metric_class, *settings, _ in SETTINGS:
             note(f"{metric_class.__name__} of {world_size}")
             metric = updated(metric_class(**settings[rank]), once)
@@ -394,18 +389,3 @@ def test_ranks_with_other_settings_are_told_by_name(others: list[list[Any]]) -> 
     for text, (*_, expected) in zip(first, SETTINGS, strict=False):
         assert re.match(f"Expected all processes to have the same settings, but {expected}", text)
     assert float(first[-1]) == float(updated(make_aupimo(), 2 * [make_batch("NANANANA", 0)]).compute())
-
-
-def abort_second_rank(rank: int, world_size: int, note: Callable[[str], Any]) -> None:
-    """Abort rank 1, as a collective of unequal dtypes does; the others wait for it."""
-    note(f"work of {world_size}")
-    if rank == 1:
-        os.abort()
-    dist.barrier()
-
-
-@pytest.mark.slow
-def test_abort_of_a_rank_fails_the_test() -> None:
-    """The runner of these tests notices a process that dies, and says what it was at."""
-    with pytest.raises(pytest.fail.Exception, match=r"Ranks failed: .*SIGABRT\n.*rank 1 was at 'work of 2'"):
-        run_ranks([(abort_second_rank, 2)])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import updated
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, AUPIMOResult
@@ -54,10 +55,8 @@ def test_highest_scores_are_those_of_a_loop(dtype: torch.dtype, ignore_index: An
     if ignore_index is None:
         targets = [(target == 1).to(torch.uint8) for target in targets]
     metric = AUPIMO(fpr_bounds=BOUNDS, ignore_index=ignore_index, normal_buffer=normal_buffer)
-    metric.update(maps[:10], targets[:10])
-    metric.update(torch.stack(maps[10:12]), torch.stack(targets[10:12]))
-    metric.update(torch.stack(maps[12:]), torch.stack(targets[12:]))
-    highest = metric.result().max_scores
+    parts = [(torch.stack(maps[part]), torch.stack(targets[part])) for part in (slice(10, 12), slice(12, 14))]
+    highest = updated(metric, [(maps[:10], targets[:10]), *parts]).result().max_scores
     assert highest.tolist() == highest_by_loop(maps, targets, ignore_index)
 
 
@@ -87,8 +86,7 @@ def test_alarms_are_known_at_any_threshold(threshold: float) -> None:
     points = []
     for normal_buffer in (1, None):
         metric = AUPIMO(fpr_bounds=(1e-4, 1e-3), normal_buffer=normal_buffer, ignore_index=255)
-        metric.update(torch.stack(maps), torch.stack(targets))
-        points.append(metric.result().operating_point(threshold=threshold))
+        points.append(updated(metric, [(maps, targets)]).result().operating_point(threshold=threshold))
         assert points[-1].share_of_normal_images_with_alarm == float(alarms[0::2].mean())
         assert points[-1].share_of_anomalous_images_with_alarm == float(alarms[1::2].mean())
     known, complete = points
@@ -110,17 +108,14 @@ def test_few_images_that_carry_the_fpr_are_told(num_high: int, is_told: bool) ->
     maps[:num_high, 0, 0] = 1.0
     masks = torch.zeros(41, 10, 10, dtype=torch.bool)
     masks[40] = True
-    metric = AUPIMO(fpr_bounds=(1e-4, num_high / 4000))
-    metric.update(maps, masks)
-    result = metric.result()
+    result = updated(AUPIMO(fpr_bounds=(1e-4, num_high / 4000)), [(maps, masks)]).result()
     for texts in (result.warnings, result.operating_point(threshold=0.5).warnings):
         told = [text for text in texts if "few images" in text]
         assert [f"as that of {num_high:.1f} images would, of 40 normal ones" in text for text in told] == [
             True
         ] * is_told
     assert result.operating_point(threshold=2.0).warnings == ()  # no pixel reaches it
-    strict = AUPIMO(fpr_bounds=(1e-4, 1e-2), shared_fpr="max")
-    strict.update(maps, masks)
+    strict = updated(AUPIMO(fpr_bounds=(1e-4, 1e-2), shared_fpr="max"), [(maps, masks)])
     assert not any("few images" in text for text in strict.result().warnings)
 
 
@@ -147,8 +142,7 @@ def test_the_promise_of_alarms_holds_for_new_images(share: float, has_ties: bool
 def test_alarm_thresholds_need_enough_images() -> None:
     """Too few images are an error that says how many are needed, and so many are enough."""
     maps = torch.arange(38.0).view(19, 1, 2)
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(maps[:18], maps[:18] < 0)
+    metric = updated(AUPIMO(fpr_bounds=BOUNDS), [(maps[:18], maps[:18] < 0)])
     with pytest.raises(ValueError, match=r"Expected 19 normal images or more for `share=0\.05`, but got 18"):
         metric.result().alarm_threshold(0.05)
     metric.update(maps[18:], maps[18:] < 0)
@@ -174,8 +168,7 @@ def test_the_interval_is_that_of_resampled_images() -> None:
     """It equals quantiles of independent resamples to their sampling error, is repeatable, and NaN for one image."""
     maps, _ = make_images([(20, 20)] * 60, seed=3)
     stack = torch.stack(maps) + 0.02 * torch.arange(60.0).view(-1, 1, 1)  # images differ
-    metric = AUPIMO(fpr_bounds=BOUNDS)
-    metric.update(stack, torch.zeros_like(stack, dtype=torch.bool))
+    metric = updated(AUPIMO(fpr_bounds=BOUNDS), [(stack, stack.isnan())])
     point = metric.result().operating_point(threshold=2.0)
     assert point.shared_fpr_interval == metric.result().operating_point(threshold=2.0).shared_fpr_interval
     shares = (stack >= 2.0).double().mean((1, 2)).numpy()
@@ -185,6 +178,5 @@ def test_the_interval_is_that_of_resampled_images() -> None:
     low, high = np.quantile(means, [tail, 1 - tail])
     assert point.shared_fpr_interval == pytest.approx((low, high), abs=0.25 * means.std())
     assert point.shared_fpr_interval[0] < point.shared_fpr < point.shared_fpr_interval[1]
-    one = AUPIMO(fpr_bounds=BOUNDS)
-    one.update(stack[:1], torch.zeros_like(stack[:1], dtype=torch.bool))
+    one = updated(AUPIMO(fpr_bounds=BOUNDS), [(stack[:1], stack[:1].isnan())])
     assert math.isnan(one.result().operating_point(threshold=2.0).shared_fpr_interval[0])

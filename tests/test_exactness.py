@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import make_image_list, score, updated
+from helpers import make_batch, make_image_list, score, updated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,13 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # most bounds fa
 bounds_of_any_size = st.tuples(st.floats(1e-12, 1.0, exclude_max=True), st.floats(1e-12, 1.0, exclude_min=True)).filter(
     lambda pair: pair[0] < pair[1]
 )
-
-
-def make_scene(num_normal: int, size: tuple[int, int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normal images and three with a defect, all of random scores in [0, 1)."""
-    masks = torch.zeros(num_normal + 3, *size, dtype=torch.bool)
-    masks[-1, : size[0] // 3 + 1, : size[1] // 2 + 1] = masks[-2, 0, 0] = masks[-3, -1] = True
-    return torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed)), masks
 
 
 @settings(max_examples=settings.default.max_examples // 2)
@@ -74,8 +67,8 @@ def test_the_ends_are_exact_where_two_logarithms_differ() -> None:
     """For one bound in 25,000 torch's logarithm and Python's differ in the last bit; a score of 1 does not show it."""
     ratios = torch.rand(400_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4 + 1
     differs = [log != math.log(ratio) for ratio, log in zip(ratios.tolist(), ratios.log().tolist(), strict=True)]
-    maps, masks = make_scene(3, (10, 10), 0)
-    maps = maps.double() + 2 * masks  # so scores are in float64, too
+    maps, masks = make_batch("NNNAAA", 0, (10, 10))
+    maps = maps.double() + 100 * masks  # so scores are in float64, too
     for ratio in ratios[torch.tensor(differs)].tolist():
         bounds = (2.0**-14, ratio * 2.0**-14)  # whose quotient is not rounded
         assert aupimo(maps, masks, None, bounds, reduction="none")[-3:].tolist() == [1.0] * 3

@@ -52,18 +52,6 @@ def test_bounds_may_be_any_pair_of_numbers(images: tuple[Tensor, Tensor], bounds
         assert torch.equal(aupimo(*images, number, bounds), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_results_have_the_precision_of_the_maps(images: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
-    """Results have the precision of the maps but at least float32, and the scores are those of the rounded maps."""
-    maps, masks = images[0].to(dtype), images[1]
-    result_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    scores = scored(maps, masks)
-    assert scores.dtype == result_dtype
-    assert_scores(scores, by_reference(maps.double(), masks), ROUNDING[result_dtype])
-    assert aupimo(maps, masks, fpr_bounds=BOUNDS).dtype == result_dtype
-    assert {part.dtype for part in pimo(maps, masks, 7)} == {result_dtype}
-
-
 def test_no_map_loses_precision() -> None:
     """Scores that float32 cannot tell apart are ranked in float64, also where maps of a list have several dtypes."""
     maps, masks = make_images(0)
@@ -136,30 +124,6 @@ def test_a_maximum_that_small_images_leave_uncertain_asks_for_larger_ones() -> N
     ):
         with pytest.warns(UserWarning, match=text):
             aupimo(*images, fpr_bounds=(bound, 1e-1), shared_fpr="max")
-
-
-MAPS, _ = make_images(0, 3)
-UNDEFINED: list[tuple[Any, Any, str]] = [
-    ([], [], "there is no image. Give normal and anomalous images"),
-    (MAPS[:0].numpy(), MAPS[:0].numpy() > 0, "there is no image"),
-    (MAPS, torch.ones_like(MAPS), "none of the 3 images is normal"),
-    (MAPS, torch.zeros_like(MAPS), "none of the 3 images is anomalous"),
-]
-
-
-@pytest.mark.parametrize(("maps", "masks", "cause"), UNDEFINED, ids=["list", "array", "no N", "no A"])
-def test_undefined_scores_are_nan_with_one_warning(maps: Any, masks: Any, cause: str) -> None:
-    """Where a class is missing the score is NaN, and one warning names the cause; an empty batch is no error."""
-    for num_thresholds, reduction in ((None, "none"), (7, "none"), (None, "mean")):
-        with pytest.warns(UserWarning, match=rf"AUPIMO is undefined \(NaN\): {cause}") as warnings:
-            scores = aupimo(maps, masks, num_thresholds, BOUNDS, reduction=reduction)
-        assert len(warnings) == 1
-        assert isinstance(scores, np.ndarray) == isinstance(maps, np.ndarray)
-        assert np.isnan(np.asarray(scores)).tolist() == ([True] * len(maps) if reduction == "none" else True)
-        with pytest.warns(UserWarning, match=cause):
-            curves = [np.asarray(part) for part in pimo(maps, masks, num_thresholds)]
-        has_normal = cause.endswith("is anomalous")  # then thresholds and FPR are known
-        assert [bool(np.isnan(part).all()) for part in curves] == [not has_normal, not has_normal, True]
 
 
 def test_exact_score_of_infinite_scores_is_defined_and_sampled_is_not() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import BATCHES, FPR_BOUNDS, TEXTS, assert_same, by_function, join, make_aupimo, make_batch
+from helpers import BATCHES, FPR_BOUNDS, TEXTS, assert_same, by_function, caught_texts, join, make_aupimo, make_batch
 
 from aupimo_torchmetrics import PIMO
 from aupimo_torchmetrics.functional import aupimo, pimo
@@ -80,8 +79,7 @@ def test_a_repeat_does_not_set_the_sampled_thresholds() -> None:
     repeat[:, 2, 2] = -500.0
     metric.update(repeat, target[:2], image_ids=[0, 1])
     expected.update(preds, target)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with caught_texts():
         assert_same(metric.compute(), expected.compute())
     assert metric.result().threshold_bounds == expected.result().threshold_bounds
 

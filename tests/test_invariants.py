@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import reference
 import torch
-from helpers import as_arrays, assert_close, make_images, score
+from helpers import as_arrays, assert_close, assert_same, make_images, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -141,7 +141,7 @@ def test_scores_of_large_images_are_those_of_the_definition(scene: Scene) -> Non
 
 @given(scene=scenes())
 def test_function_answers_what_the_metric_does(scene: Scene) -> None:
-    """The function, of tensors and of arrays, gives the scores of the metric, in float64 if the maps are."""
+    """The function, of tensors and of arrays, gives the scores of the metric, in float64 for float64, else float32."""
     dtype = torch.float64 if scene.maps[0].dtype == torch.float64 else torch.float32
     expected = scene.scores().to(dtype)
     forms: list[Any] = [(scene.maps, scene.masks)]
@@ -149,7 +149,7 @@ def test_function_answers_what_the_metric_does(scene: Scene) -> None:
         forms.append((as_arrays(scene.maps), as_arrays(scene.masks)))
     for images in forms:
         scores = functional.aupimo(*images, None, scene.fpr_bounds, reduction="none", shared_fpr=scene.shared_fpr)
-        assert_close(torch.as_tensor(scores), expected, 0.0)
+        assert_same(torch.as_tensor(scores), expected)
 
 
 @given(scene=scenes(), data=st.data())
@@ -216,31 +216,6 @@ def test_the_maximum_and_the_mean(scene: Scene) -> None:
     assert_close(repeated[: len(by_max)], by_max, 0.0)
 
 
-@given(scene=scenes(), shift=st.integers(0, 3))
-def test_a_clean_normal_image_never_lowers_a_score(scene: Scene, shift: int) -> None:
-    """One more normal image, all of whose pixels score as low as any pixel or lower, lowers no score."""
-    lowest = min(float(each.min()) for each in scene.maps)
-    clean = torch.full((4, 4), lowest - shift, dtype=torch.float64).to(scene.maps[0].dtype)
-    more = scene._replace(maps=[*scene.maps, clean], masks=[*scene.masks, torch.zeros(4, 4, dtype=torch.bool)])
-    before, after = scene.scores(), more.scores()[:-1]
-    assert bool((after >= before - SUM_TOLERANCE)[~before.isnan()].all())
-
-
-@given(scene=scenes(), data=st.data())
-def test_a_higher_mask_pixel_never_lowers_the_score(scene: Scene, data: st.DataObject) -> None:
-    """Raising one mask pixel raises the score of its image or leaves it, and touches no other."""
-    number = data.draw(st.sampled_from([i for i, mask in enumerate(scene.masks) if mask.any()]))
-    row, column = data.draw(st.sampled_from(scene.masks[number].nonzero().tolist()))
-    raised = [each.clone() for each in scene.maps]
-    raised[number][row, column] += data.draw(st.sampled_from([0.0, 1e-45, 0.1, 0.625, 3.0, 1e38, math.inf]))
-    if bool(raised[number].isnan().any()):  # infinity added to minus infinity
-        raised = scene.maps
-    before, after = scene.scores(), scene._replace(maps=raised).scores()
-    assert float(after[number]) >= float(before[number]) - SUM_TOLERANCE
-    before[number] = after[number]
-    assert_close(after, before, 0.0)
-
-
 @given(scene=scenes())
 def test_contribution_of_a_pixel_rises_with_its_score(scene: Scene) -> None:
     """The contribution of a pixel is in [0, 1] and never falls as its score rises."""
@@ -263,18 +238,6 @@ def test_nothing_else_of_anomalous_images_matters(scene: Scene) -> None:
     assert_close(scene._replace(maps=changed).scores(), scores, 0.0)
     for number in set(range(len(scene.masks))) - set(normal):
         assert_close(scene.take([*normal, number]).scores()[-1], scores[number], 0.0)
-
-
-@given(scene=scenes(is_tied=False), factor=st.floats(0.2, 0.9))
-def test_scores_over_adjoining_ranges_add_up(scene: Scene, factor: float) -> None:
-    """The integral over two adjoining ranges of the FPR is the sum of the integrals over each."""
-    lower, upper = scene.fpr_bounds
-    middle = lower * (upper / lower) ** factor
-    parts = [
-        scene._replace(fpr_bounds=bounds).scores() * math.log(bounds[1] / bounds[0])
-        for bounds in ((lower, middle), (middle, upper))
-    ]
-    assert_close(sum(parts), scene.scores() * math.log(upper / lower), 10 * SUM_TOLERANCE)  # log(U / L) is up to 7
 
 
 def test_ties_broken_at_random_agree_in_the_mean() -> None:

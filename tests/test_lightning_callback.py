@@ -38,6 +38,7 @@ NAMES = [f"val/aupimo/{name}" for name in ("distribution", "curves", "heatmaps")
 FIGURES = set(NAMES)
 FILES = {"aupimos.json", "aupimos.safetensors", "curves.png", "distribution.png", "heatmaps.png"}
 SHARES = {"val/aupimo/share_at_0", "val/aupimo/share_at_1"}
+update = scoring(tag=None)
 STEPS = [4, 9]
 """Lightning logs the scalars of a validation at the step before the one that is next: here after 5 and 10 steps."""
 
@@ -109,7 +110,7 @@ def test_undefined_scores_are_logged_as_nan(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="none of the 10 images is anomalous"):
         trainer = fit(tmp_path, Detector(step), callback, logger=logger, num_sanity_val_steps=0)
     assert trainer.current_epoch == 2
-    assert all(math.isnan(trainer.callback_metrics[name]) for name in SHARES)
+    assert all(math.isnan(trainer.callback_metrics[name]) for name in ("val/aupimo", *SHARES))
     assert math.isnan(callback.results["val/aupimo"].mean)
     assert logger.figures == {}
     assert not (tmp_path / "saved").exists()
@@ -182,32 +183,17 @@ def worse_each_epoch(model: Detector, batch: Batch, dataloader_idx: int) -> Any:
     loops.update_and_log(model, {**batch, "scores": batch["scores"] + factor * batch["truth"]}, dataloader_idx)
 
 
-def log_value_of_forward(model: Detector, batch: Batch, _: int) -> None:
-    """Log the score of each batch, of which Lightning takes the mean."""
-    model.log("val/aupimo", model.aupimo(batch["scores"], batch["truth"]), batch_size=2)
+def log_value(model: Any) -> None:
+    """Log the value in place of the metric."""
+    model.log("val/aupimo", model.aupimo.compute())
 
 
-class ComputesItself(Detector):
-    """A model that logs a value in place of the metric, and resets it where the advice says, or in a step, or not."""
-
-    def __init__(self, reset_in: str) -> None:
-        super().__init__(scoring(tag=None))
-        self.reset_in = reset_in
+class ResetsItself(Detector):
+    """A model that resets its metric where the advice says."""
 
     def on_validation_epoch_start(self) -> None:
-        """Follow the advice, or do not."""
-        if self.reset_in == "hook":
-            self.aupimo.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Reset in the first step of an epoch, or do not."""
-        if self.reset_in == "step" and batch_idx == 0:
-            self.aupimo.reset()
-        super().validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the value."""
-        self.log("val/aupimo", self.aupimo.compute())
+        """Follow the advice."""
+        self.aupimo.reset()
 
 
 class Trains(Detector):
@@ -226,8 +212,7 @@ class Trains(Detector):
 
 
 @pytest.mark.parametrize(
-    ("model", "num_held", "num_images"),
-    [(Detector(log_value_of_forward), 4, 34), (ComputesItself("nowhere"), 4, 34), (Trains("aupimo"), 10, 20)],
+    ("model", "num_held", "num_images"), [(Detector(update, log_value), 4, 34), (Trains("aupimo"), 10, 20)]
 )
 def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector, num_held: int, num_images: int) -> None:
     """A warning says once that a result holds images of a sanity check or of a training, and what to do about it."""
@@ -244,7 +229,7 @@ def test_a_metric_that_nobody_resets(tmp_path: Path, model: Detector, num_held: 
 
 def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
     """The advice names the hook of a test."""
-    model = Detector(scoring(tag=None))
+    model = Detector(update)
     trainer = make_trainer(tmp_path, AUPIMOCallback(num_heatmaps=0), logger=False)
     trainer.test(model, loader(), verbose=False)
     advice = r'`self.log\("test/aupimo", self.aupimo\)`, or reset it in `on_test_epoch_start`'
@@ -252,9 +237,9 @@ def test_a_metric_that_nobody_resets_in_a_test(tmp_path: Path) -> None:
         trainer.test(model, loader(), verbose=False)
 
 
-@pytest.mark.parametrize("model", [Detector(), ComputesItself("hook"), ComputesItself("step")])
+@pytest.mark.parametrize("model", [Detector(), ResetsItself(update, log_value)])
 def test_a_metric_that_is_reset(tmp_path: Path, model: Detector, recwarn: pytest.WarningsRecorder) -> None:
-    """The remedies of the warning, or a reset in the first step: each epoch has its own result, and nothing warns."""
+    """The remedies of the warning: each epoch has its own result, and nothing warns."""
     callback = AUPIMOCallback(num_heatmaps=0)
     fit(tmp_path, model, callback, max_epochs=0, limit_val_batches=2, logger=False)
     assert callback.results == {}  # of the sanity check

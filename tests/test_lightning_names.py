@@ -21,7 +21,7 @@ from aupimo_torchmetrics.lightning import AUPIMOCallback
 
 pytestmark = [*loops.advice_of_lightning, pytest.mark.usefixtures("blank_figures")]
 
-log_values = scoring(tag=None)
+update = scoring(tag=None)
 SHARE_AT_0 = float((SCORES[~SCORES.isnan()] == 0).float().mean())
 
 
@@ -30,21 +30,15 @@ def names_of_figures(logger: FigureLogger) -> set[str]:
     return {tag.rpartition("/")[0] for tag in logger.figures}
 
 
-class AtEpochEnd(Detector):
-    """A model that logs its metric when the epoch ends, after the hooks of callbacks."""
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the object."""
-        self.log("val/late", self.aupimo)
+def log_late(model: Any) -> None:
+    """Log the metric when the epoch ends."""
+    model.log("val/late", model.aupimo)
 
 
-class Values(Detector):
-    """A model that logs the value, and resets the metric itself."""
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the value."""
-        self.log("val/value", self.aupimo.compute())
-        self.aupimo.reset()
+def log_value(model: Any) -> None:
+    """Log the value when the epoch ends, and reset the metric."""
+    model.log("val/value", model.aupimo.compute())
+    model.aupimo.reset()
 
 
 class Named(AUPIMO):
@@ -89,12 +83,9 @@ class Gan(Detector):
         return [torch.optim.SGD(self.parameters(), lr=0.0) for _ in range(2)]
 
 
-class OwnSteps(Detector):
-    """A model that logs its scalars by epochs."""
-
-    def on_validation_epoch_end(self) -> None:
-        """Set the step of what is logged in this validation."""
-        self.log("step", float(100 * self.current_epoch))
+def log_step(model: Any) -> None:
+    """Set the step of what is logged in this validation."""
+    model.log("step", float(100 * model.current_epoch))
 
 
 def in_collection(**names: Any) -> Detector:
@@ -111,14 +102,14 @@ CASES: dict[str, tuple[Any, list[str], list[int], dict[str, Any]]] = {
     "collection with a prefix": (lambda: in_collection(prefix="val/"), ["val/strict", "val/other"], [4, 9], {}),
     "collection with a postfix": (lambda: in_collection(postfix="_a"), ["strict_a", "other_a"], [4, 9], NO_CHECK),
     "collection without names": (in_collection, ["strict", "other"], [4, 9], {}),
-    "when the epoch ends": (lambda: AtEpochEnd(log_values), ["val/late"], [4, 9], {}),
-    "when the first epoch ends": (lambda: AtEpochEnd(log_values), ["val/late"], [4, 9], NO_CHECK),
-    "as a value": (lambda: Values(log_values), ["val/aupimo"], [4, 9], {}),
-    "not at all": (lambda: Detector(log_values), ["val/aupimo"], [4, 9], NO_CHECK),
+    "when the epoch ends": (lambda: Detector(update, log_late), ["val/late"], [4, 9], {}),
+    "when the first epoch ends": (lambda: Detector(update, log_late), ["val/late"], [4, 9], NO_CHECK),
+    "as a value": (lambda: Detector(update, log_value), ["val/aupimo"], [4, 9], {}),
+    "not at all": (lambda: Detector(update), ["val/aupimo"], [4, 9], NO_CHECK),
     "two validations an epoch": (Detector, ["val/aupimo"], [1, 3, 6, 8], {"val_check_interval": 0.5}),
     "accumulated gradients": (Detector, ["val/aupimo"], [2, 5], {"accumulate_grad_batches": 2}),
     "two optimizers": (Gan, ["val/aupimo"], [4, 9], {}),
-    "steps of the user": (OwnSteps, ["val/aupimo"], [0, 100], {}),
+    "steps of the user": (lambda: Detector(at_end=log_step), ["val/aupimo"], [0, 100], {}),
     "every second epoch": (Detector, ["val/aupimo"], [9], {"check_val_every_n_epoch": 2}),
 }
 """Model, names under which it logs its metrics, steps at which it does, and settings of the trainer."""
@@ -212,7 +203,7 @@ def test_two_metrics_with_one_name(tmp_path: Path) -> None:
     assert set(callback.results) == {"pixel_AUPIMO", "pixel_AUPIMO/second"}
 
 
-@pytest.mark.parametrize(("model", "name"), [(Detector(), "val/aupimo"), (AtEpochEnd(log_values), "val/late")])
+@pytest.mark.parametrize(("model", "name"), [(Detector(), "val/aupimo"), (Detector(update, log_late), "val/late")])
 def test_shares_are_watched(tmp_path: Path, model: Detector, name: str) -> None:
     """`EarlyStopping` and `ModelCheckpoint` find the shares in each epoch, however seldom figures are drawn."""
     stop = EarlyStopping(f"{name}/share_at_1", mode="max", patience=9)
@@ -275,8 +266,7 @@ def test_metrics_in_wrappers_and_twice_in_a_module(tmp_path: Path) -> None:
 def log_late_on_rank(rank: int, world_size: int, note: Any) -> Any:
     """Train as one of several processes, with a score that is logged late."""
     settings, callback, logger = loops.join_processes(rank, world_size, note), AUPIMOCallback(), FigureLogger()
-    model = AtEpochEnd(log_values)
-    trainer = fit(Path(), model, callback, num_sanity_val_steps=0, logger=logger, **settings)
+    trainer = fit(Path(), Detector(update, log_late), callback, num_sanity_val_steps=0, logger=logger, **settings)
     return sorted(callback.results), float(trainer.callback_metrics["val/late/share_at_0"]), names_of_figures(logger)
 
 
@@ -312,5 +302,5 @@ def test_barebones() -> None:
     """A trainer that logs nothing gets no warning, and the result is there."""
     callback = AUPIMOCallback()
     trainer = pl.Trainer(barebones=True, max_epochs=1, accelerator="cpu", devices=1, callbacks=[callback])
-    trainer.validate(Detector(log_values), loader(), verbose=False)
+    trainer.validate(Detector(update), loader(), verbose=False)
     assert set(callback.results) == {"val/aupimo"}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import FPR_BOUNDS, make_aupimo, make_batch, updated
+from helpers import FPR_BOUNDS, caught_texts, make_aupimo, make_batch, updated
 from loops import Batch, Detector, advice_of_lightning, fit, loader
 from torchmetrics import MetricCollection
 from torchmetrics.wrappers import BootStrapper
@@ -23,10 +22,9 @@ REMEDY = r"single batch.*Call `update`, and log the metric object: `self.aupimo.
 
 def caught_by(function: Any) -> list[str]:
     """Texts of all warnings while a function runs."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caught_texts() as texts:
         function()
-    return [str(each.message) for each in caught]
+    return texts
 
 
 @pytest.mark.parametrize("make_metric", [make_aupimo, PIMO])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_aupimo, updated
+from helpers import FUNCTIONS, make_aupimo, updated
 
 from aupimo_torchmetrics import PIMO
 
@@ -21,29 +21,29 @@ def axis() -> Iterator[Any]:
     pyplot.close("all")
 
 
-@pytest.mark.parametrize("value", ["computed", "scalar", "list of scalars", "NaN"])
-def test_plot_draws_any_value(value: str, axis: Any) -> None:
-    """`plot` shows the own value, a given one, and one for each step."""
-    scores = torch.tensor([0.2, torch.nan, 0.7])
-    values = {"computed": None, "scalar": scores[0], "list of scalars": [scores[0], scores[2]], "NaN": scores[1]}
-    metric = updated(make_aupimo())
-    figure, new_axis = metric.plot(values[value])
+ONE, OTHER, NAN = torch.tensor([0.2, 0.7, torch.nan])
+
+
+@pytest.mark.parametrize("value", [None, ONE, [ONE, OTHER], NAN], ids=["own", "one", "several", "NaN"])
+@pytest.mark.parametrize("make_metric", [make_aupimo, *FUNCTIONS])
+def test_plot_draws_any_value(make_metric: Any, value: Any, axis: Any) -> None:
+    """`plot` shows the own value, a given one, and one for each step; of an empty list it is an error."""
+    metric = updated(make_metric())
+    figure, new_axis = metric.plot(value)
     assert new_axis.get_figure() is figure
     assert new_axis.get_ylim() == pytest.approx((-0.1, 1.1), abs=0.2)  # margins are a matter of taste
-    assert metric.plot(values[value], ax=axis) == (axis.get_figure(), axis)
+    # the others return no figure that they have not made, as torchmetrics does
+    assert metric.plot(value, ax=axis) == (axis.get_figure() if make_metric is make_aupimo else None, axis)
     assert axis.lines
-
-
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_plot_of_nothing(reduction: Any, axis: Any) -> None:
-    """A plot of an empty list is an error, and not a plot of the own value."""
     with pytest.raises(ValueError, match="Expected `val` to hold at least one value"):
-        make_aupimo(reduction=reduction).plot([], axis)
+        metric.plot([], axis)
 
 
 def test_plot_of_each_image_is_the_distribution(axis: Any) -> None:
     """With `reduction="none"` the points are the own scores, given ones, or those of each step in turn."""
     metric = updated(make_aupimo(reduction="none"))
+    with pytest.raises(ValueError, match="Expected `val` to hold at least one value"):
+        metric.plot([], axis)
     first, second = torch.tensor([0.2, torch.nan, 0.7]), torch.tensor(0.5)  # of a single image the score is 0-d
     for value, expected in ((None, [metric.compute()]), (first, [first]), ([first, second], [first, second])):
         axis.clear()

@@ -4,59 +4,33 @@ from __future__ import annotations
 
 import pickle
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-import torch
-from helpers import (
-    BATCHES,
-    FPR_BOUNDS,
-    MakeMetric,
-    assert_same,
-    by_function,
-    each_variant,
-    join,
-    make_aupimo,
-    make_batch,
-    updated,
-)
-from torch import Tensor
+from helpers import BATCHES, FPR_BOUNDS, assert_same, by_function, each_variant, join, make_aupimo, make_batch, updated
 
 from aupimo_torchmetrics import PIMOResult
-
-
-class Gathering:
-    """A group of one process that counts how many states were gathered: with many processes that is what takes time."""
-
-    def __init__(self) -> None:
-        self.num_states = 0
-
-    def __call__(self, state: Tensor, group: Any) -> list[Tensor]:  # noqa: ARG002  called by torchmetrics
-        """Gather one state."""
-        self.num_states += 1
-        return [state]
-
-
-AVAILABLE = {"distributed_available_fn": lambda: True}
 
 
 @pytest.mark.parametrize("first", ["compute", "result"])
 def test_result_and_value_are_computed_once(first: str) -> None:
     """Whichever is asked for first, value and result belong together: no second gathering, no second warning."""
-    gathering = Gathering()
-    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), dist_sync_fn=gathering, **AVAILABLE))
+    gathering = Mock(side_effect=lambda state, **_: [state])  # with many processes that is what takes time
+    settings: Any = {"dist_sync_fn": gathering, "distributed_available_fn": lambda: True}
+    metric = updated(make_aupimo(fpr_bounds=(1e-9, 1e-8), **settings))
     with pytest.warns(UserWarning, match="cannot be resolved"):
         getattr(metric, first)()
-    num_states = gathering.num_states
+    num_states = gathering.call_count
     assert num_states > 0
     value, result = metric.compute(), metric.result()  # a warning would be an error
     assert metric.compute() is value
     assert metric.result() is result
     assert result.mean == pytest.approx(float(value), abs=1e-7)  # the value is rounded to float32
-    assert gathering.num_states == num_states
-    metric = updated(make_aupimo(compute_with_cache=False, dist_sync_fn=gathering, **AVAILABLE))  # each call anew
+    assert gathering.call_count == num_states
+    metric = updated(make_aupimo(compute_with_cache=False, **settings))  # each call anew
     assert metric.result().mean == pytest.approx(float(metric.compute()), abs=1e-7)
     assert_same(metric.compute(), metric.compute())
-    assert gathering.num_states == 5 * num_states
+    assert gathering.call_count == 5 * num_states
 
 
 def test_thresholds_of_normal_images_come_without_a_warning() -> None:
@@ -94,8 +68,8 @@ def test_result_and_value_follow_new_data() -> None:
     ("method", "classes", "reason"),
     [("update", "", "there is no image"), ("forward", "NNN", "is anomalous"), ("update", "AA", "is normal")],
 )
-def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, classes: str, reason: str) -> None:
-    """Data without a score gives NaN and a warning that names the cause, and later updates are not lost."""
+def test_undefined_data_is_nan_and_warns(make_metric: Any, method: str, classes: str, reason: str) -> None:
+    """Data without a score gives NaN and a warning that names the cause, of functions too; later updates count."""
     metric = make_metric()
     if method == "forward":
         with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
@@ -104,11 +78,16 @@ def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, c
         metric.update(*make_batch(classes, 0))
     with pytest.warns(UserWarning, match=f"undefined.*{reason}"):
         value = metric.compute()
+    for images in (make_batch(classes, 0), [[*each] for each in make_batch(classes, 0)]):
+        with pytest.warns(UserWarning, match=f"undefined.*{reason}") as caught:
+            assert_same(by_function(metric, *images), value)
+        assert len(caught) == 1
     if isinstance(value, PIMOResult):
         num_levels = metric.num_thresholds or 1000
         assert value.per_image_tprs.shape == (len(classes), num_levels)
         assert value.per_image_tprs.isnan().all()
-        assert bool(value.shared_fpr.isnan().all()) == ("N" not in classes)
+        for each in (value.thresholds, value.shared_fpr):
+            assert bool(each.isnan().all()) == ("N" not in classes)
     else:
         assert value.shape == (() if metric.reduction == "mean" else (len(classes),))
         assert value.isnan().all()
@@ -123,14 +102,9 @@ def test_undefined_data_is_nan_and_warns(make_metric: MakeMetric, method: str, c
         assert_same(metric.compute(), by_function(metric, *join(batches)))
 
 
-def test_shape_of_one_score_an_image() -> None:
-    """`reduction="none"` gives (N,) with NaN for normal images, and () for a single image."""
-    metric = updated(make_aupimo(reduction="none"))
-    scores = metric.compute()
-    assert (scores.shape, scores.dtype) == ((10,), torch.float32)
-    assert_same(scores.isnan(), ~join(BATCHES)[1].any(2).any(1))
-    metric.reset()
-    metric.update(*make_batch("A", 0))
+def test_the_score_of_a_single_image_has_no_axis() -> None:
+    """`reduction="none"` gives () for a single image."""
+    metric = updated(make_aupimo(reduction="none"), [make_batch("A", 0)])
     with pytest.warns(UserWarning, match="none of the 1 images is normal"):
         assert metric.compute().shape == ()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import updated
+from helpers import caught_texts, updated
 from torch import Tensor
 
 from aupimo_torchmetrics import AUPIMO, PIMO
@@ -126,9 +125,7 @@ def test_exact_scores_are_near_the_official_ones(name: str, num_thresholds: int)
 def test_official_rules_of_sampling_are_warnings(name: str, num_thresholds: int, complaint: str | None) -> None:
     """A bound missed by more than 1 % and fewer than 300 thresholds between the bounds draw a warning, else nothing."""
     recorded = Recorded(name, 300_000)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caught_texts() as messages:
         aupimo(recorded.maps, recorded.masks, num_thresholds, recorded.fpr_bounds)
-    messages = [str(warning.message) for warning in caught]
     assert len(messages) == (complaint is not None)
     assert complaint is None or complaint in messages[0]

@@ -1,9 +1,10 @@
-"""AUPRO, pixel AUROC, average precision and F1-max as metrics: they agree with functions and references, and behave."""
+"""AUPRO, AUROC, average precision and F1-max, of pixels and of images: right, undefined with a word, kept once."""
 
 from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from helpers import (
     BATCHES,
     FUNCTIONS,
     Batch,
+    Operations,
     assert_same,
     ignoring_uncertainty,
     join,
@@ -22,16 +24,19 @@ from helpers import (
     states_of,
     updated,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics import AUPIMO, AUPRO, PixelAUROC, PixelF1Max, functional
+from aupimo_torchmetrics import AUPIMO, AUPRO, ImageAUROC, PixelAUROC, PixelF1Max, functional
 
 NUM_BINS = 2**18
 
-FOUR = [*FUNCTIONS][:4]
-"""The metrics of pixels."""
+FOUR, THREE = [*FUNCTIONS][:4], [*FUNCTIONS][4:]
+"""The metrics of pixels, and those of images."""
+SHARES = {"max": 0.0, "mean": 1.0, "top_5%": 0.05}
+"""Of how many of its pixels the score of an image is the mean."""
 each_metric = pytest.mark.parametrize("metric_class", FOUR)
 each_num_bins = pytest.mark.parametrize("num_bins", [None, NUM_BINS])
 
@@ -47,52 +52,73 @@ def expected_four(batches: list[Batch]) -> dict[str, Tensor]:
     return {each.__name__: FUNCTIONS[each](preds, target) for each in FOUR}
 
 
-@each_metric
-@each_num_bins
+def score_of(scores: Any, image_score: str) -> float:
+    """Score of an image by the definition: the mean of the highest ones, rounded to float32."""
+    ordered = sorted(map(float, scores))
+    number = max(1, int(len(ordered) * SHARES[image_score] + 1e-9))
+    return float(np.float32(math.fsum(ordered[-number:]) / number))
+
+
+def expected_three(preds: Any, target: Any, image_score: str) -> list[Any]:
+    """Metrics of images by slow loops, and the threshold of the highest F1; pixels with the value 255 are ignored."""
+    scores, are_anomalous = [], []
+    for scores_of, mask in zip(preds, target, strict=True):
+        is_counted = np.asarray(mask) != 255
+        if is_counted.any():
+            scores.append(score_of(np.asarray(scores_of.float())[is_counted], image_score))
+            are_anomalous.append(bool((np.asarray(mask)[is_counted] == 1).any()))
+    arrays = np.array(scores), np.array(are_anomalous)
+    return [reference.auroc(*arrays), reference.average_precision(*arrays), *reference.f1_max(*arrays)]
+
+
+@settings(max_examples=settings.default.max_examples // 3)
+@given(seed=st.integers(0, 2**31), classes=st.text("NA", max_size=9), image_score=st.sampled_from([*SHARES]))
+def test_metrics_of_images_are_those_of_the_definition(seed: int, classes: str, image_score: str) -> None:
+    """Of images of any sizes, with ties and ignored pixels, the values are those of slow loops, in any batches.
+
+    The lowest threshold of the highest F1 is, too, in the unit of the images' scores.
+    """
+    maps, masks = make_ragged("NA" + classes, seed % 1000)
+    random = torch.Generator().manual_seed(seed)
+    maps = [each.mul(2).round() if seed % 2 else each.half() for each in maps]
+    marked = [torch.where(torch.rand(mask.shape, generator=random) < 0.2, 255, mask.long()) for mask in masks]
+    *expected, threshold = expected_three(maps, marked, image_score)
+    for metric_class, value in zip(THREE, expected, strict=True):
+        metric = metric_class(image_score, ignore_index=255)
+        cut = seed % (len(maps) + 1)
+        updated(metric, [(maps[:cut], marked[:cut]), (maps[cut:], marked[cut:])])
+        assert float(metric.compute()) == pytest.approx(value, abs=1e-7)
+        assert_same(metric.compute(), FUNCTIONS[metric_class](maps, marked, image_score, ignore_index=255))
+    assert metric.result().threshold == threshold
+    given = functional.image_f1_max(maps, marked, image_score, ignore_index=255, return_threshold=True)
+    assert (float(given[0]), float(given[1])) == (pytest.approx(value, abs=1e-7), threshold)
+
+
+@pytest.mark.parametrize(
+    "make_metric", [*FUNCTIONS, *(partial(each, num_bins=NUM_BINS) for each in FOUR), partial(ImageAUROC, "top_5%")]
+)
 @ignoring_uncertainty
-def test_undefined_values_are_nan(metric_class: type[Any], num_bins: int | None) -> None:
-    """Without a mask pixel or without a normal one the value is NaN, and one warning begins with the metric's name."""
+def test_undefined_values_are_nan(make_metric: Any) -> None:
+    """Without a normal or an anomalous pixel or image the value is NaN, and one warning names metric and cause."""
     maps = torch.rand(2, 4, 4)
-    for target in (torch.zeros(2, 4, 4), torch.ones(2, 4, 4), torch.zeros(0, 4, 4)):
-        metric = updated(metric_class(num_bins=num_bins), [(maps[: len(target)], target)])
-        with pytest.warns(UserWarning, match=rf"^{metric_class.__name__} is undefined \(NaN\): there is no") as caught:
+    nothing = "there is no (region|pixel) in the masks"
+    for target, cause in (
+        (torch.zeros(2, 4, 4), f"({nothing}|none of the 2 images is anomalous)"),
+        (torch.ones(2, 4, 4), "(there is no pixel outside of the masks|none of the 2 images is normal)"),
+        (torch.zeros(0, 4, 4), f"({nothing}|there is no image)"),
+    ):
+        metric = updated(make_metric(), [(maps[: len(target)], target)])
+        text = rf"^{type(metric).__name__} is undefined \(NaN\): {cause}"
+        with pytest.warns(UserWarning, match=text) as caught:
             assert metric.compute().isnan()
         assert len(caught) == 1
-        assert all(bound.isnan() for bound in metric.bounds())
-        with pytest.warns(UserWarning, match=f"^{metric_class.__name__} is undefined") as caught:
-            assert FUNCTIONS[metric_class](maps[: len(target)], target).isnan()
+        assert math.isnan(metric.result().value)
+        assert all(bound.isnan() for bound in getattr(metric, "bounds", list)())
+        with pytest.warns(UserWarning, match=text) as caught:
+            assert FUNCTIONS[type(metric)](maps[: len(target)], target).isnan()
         assert len(caught) == 1
-    metric.update(*BATCHES[0])  # it goes on
-    assert not metric.compute().isnan()
-
-
-@each_metric
-@ignoring_uncertainty
-def test_settings_are_checked(metric_class: type[Any]) -> None:
-    """A wrong setting raises an error that names it; valid ones are kept."""
-    for wrong in (1, 1000, 2**25, -4):
-        with pytest.raises(ValueError, match=r"`num_bins` to be None or a power of two from 2 to 2\*\*24, but got"):
-            metric_class(num_bins=wrong)
-    for wrong in (2.0, True):
-        with pytest.raises(TypeError, match="`num_bins` to be None or an integer"):
-            metric_class(num_bins=wrong)
-    with pytest.raises(ValueError, match="Unexpected keyword arguments"):
-        metric_class(bins=16)
-    assert metric_class(num_bins=np.int64(16)).num_bins == 16
-    unchecked = metric_class(validate_args=False)
-    unchecked.update(*BATCHES[0])
-    assert_same(unchecked.compute(), FUNCTIONS[metric_class](*BATCHES[0], validate_args=False))
-
-
-class Sorting(TorchDispatchMode):
-    """Counts how often torch is asked for the distinct ones of sorted scores."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and count it if it is that."""
-        self.count += func.overloadpacket.__name__ == "unique_consecutive"
-        return func(*args, **(kwargs or {}))
+        metric.update(*BATCHES[0])  # it goes on
+        assert not metric.compute().isnan()
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -102,9 +128,9 @@ def test_four_keep_their_states_once_and_rank_once(by_hand: bool) -> None:
     for i in range(len(BATCHES)):
         collection.update(*BATCHES[i])
         members = dict(collection.items(copy_state=False))
-        with Sorting() as sorting:
+        with Operations() as operations:
             values = {name: m.compute() for name, m in members.items()} if by_hand else collection.compute()
-        assert sorting.count == 1
+        assert operations.names.count("unique_consecutive") == 1
         assert_same(values, expected_four(BATCHES[: i + 1]))
     assert [sorted(each) for each in collection.compute_groups.values()] == [sorted(c.__name__ for c in FOUR)]
     first, *others = members.values()
@@ -158,7 +184,7 @@ def test_limits_of_aupro_share_states(num_bins: int | None) -> None:
 @ignoring_uncertainty
 def test_histograms_of_three_are_one_apart_from_what_keeps_other_scores() -> None:
     """As histograms, AUROC, AP and F1-max are one group; AUPRO adds up regions and is another; all are right."""
-    others = {"exact": PixelAUROC(), "few": PixelAUROC(num_bins=64), "marked": PixelAUROC(ignore_index=255)}
+    others = {"exact": PixelAUROC(), "few": PixelAUROC(num_bins=np.int64(64)), "marked": PixelAUROC(ignore_index=255)}
     collection = make_four(num_bins=NUM_BINS)
     collection.add_metrics({**others, "score": AUPIMO()})
     updated(collection, BATCHES)
@@ -199,6 +225,22 @@ def test_each_score_is_kept_once(dtype: torch.dtype, bytes_of_a_pixel: int) -> N
     assert sum(part.nbytes for parts in states_of(metric).values() for part in parts) == kept
 
 
+def test_three_keep_their_states_once() -> None:
+    """Together they are one group, apart from those of another score of an image; five bytes are kept of an image."""
+    collection = MetricCollection([each() for each in THREE])
+    collection.add_metrics({"mean": ImageAUROC("mean"), "ignoring": ImageAUROC(ignore_index=9)})
+    updated(collection, BATCHES)
+    groups = sorted(sorted(each) for each in collection.compute_groups.values())
+    assert groups == [sorted(each.__name__ for each in THREE), ["ignoring"], ["mean"]]
+    preds, target = join(BATCHES)
+    values = collection.compute()
+    for metric_class in THREE:
+        assert_same(values[metric_class.__name__], FUNCTIONS[metric_class](preds, target))
+    assert_same(values["mean"], functional.image_auroc(preds, target, "mean"))
+    states = states_of(collection["ImageAUROC"])
+    assert sum(part.nbytes for name in states if "image" in name for part in states[name]) == 5 * len(preds)
+
+
 @ignoring_uncertainty
 def test_threshold_reaches_the_highest_f1() -> None:
     """The lowest threshold with the highest F1 is in the result, exactly and by bins, and outlives the data."""
@@ -236,3 +278,15 @@ def test_bounds_tell_how_certain_a_histogram_is(metric_class: type[Any]) -> None
     assert f"{float(low):.4f}" in str(caught[0].message)
     assert low < value <= high or low <= value < high
     assert low <= updated(metric_class(), shifted).compute() <= high
+
+
+@pytest.mark.parametrize("metric_class", THREE)
+def test_an_image_without_a_score_makes_the_value_nan(metric_class: type[Any]) -> None:
+    """Both infinities have no mean: no image is ranked then, and the warning says so. The highest score is defined."""
+    preds, target = make_batch("NANA", 0)
+    preds[0, 0, :2] = torch.tensor([math.inf, -math.inf])
+    metric = updated(metric_class("mean"), [(preds, target)])
+    with pytest.warns(UserWarning, match=rf"^{metric_class.__name__} is undefined \(NaN\): the score of 1 of the 4 im"):
+        assert metric.compute().isnan()
+    assert metric.result().bounds == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert not updated(metric_class(), [(preds, target)]).compute().isnan()
