@@ -141,9 +141,11 @@ def test_a_pruning_keeps_enough(high_ones: str) -> None:
         assert len(kept) < 1.1 * normal_buffer  # the sample of 2**13 scores is allowed to be four deviations off
 
 
-def test_mask_scores_below_the_floor_are_counted_and_not_kept() -> None:
+@pytest.mark.parametrize("decimals", [9, 1])  # with one, mask scores lie on the floor
+def test_mask_scores_below_the_floor_are_counted_and_not_kept(decimals: int) -> None:
     """What cannot add to a score any more is dropped in `update` and in pruning; scores and mask sizes stay."""
     stream = [make_batch("NANN", seed) for seed in range(20)]
+    stream = [(preds.round(decimals=decimals), target) for preds, target in stream]
     small, all_kept = (updated(AUPIMO(fpr_bounds=(1e-4, 1e-3), normal_buffer=each), stream) for each in (16, None))
     num_small, num_all = (sum(len(part) for part in each.aupimo_mask_scores) for each in (small, all_kept))
     assert num_small < 0.8 * num_all

@@ -257,3 +257,40 @@ def test_ties_broken_at_random_agree_in_the_mean() -> None:
     assert bool(((broken.mean(0) - tied).abs() < tolerance).all())
     # The next smaller error that one could make, to score a tie as recalled or as not recalled, is ten times larger.
     assert float(tolerance.max()) < 0.005
+
+
+@given(scene=scenes(), shift=st.integers(0, 3))
+def test_a_clean_normal_image_never_lowers_a_score(scene: Scene, shift: int) -> None:
+    """One more normal image, all of whose pixels score as low as any pixel or lower, lowers no score."""
+    lowest = min(float(each.min()) for each in scene.maps)
+    clean = torch.full((4, 4), lowest - shift, dtype=torch.float64).to(scene.maps[0].dtype)
+    more = scene._replace(maps=[*scene.maps, clean], masks=[*scene.masks, torch.zeros(4, 4, dtype=torch.bool)])
+    before, after = scene.scores(), more.scores()[:-1]
+    assert bool((after >= before - SUM_TOLERANCE)[~before.isnan()].all())
+
+
+@given(scene=scenes(), data=st.data())
+def test_a_higher_mask_pixel_never_lowers_the_score(scene: Scene, data: st.DataObject) -> None:
+    """Raising one mask pixel raises the score of its image or leaves it, and touches no other."""
+    number = data.draw(st.sampled_from([i for i, mask in enumerate(scene.masks) if mask.any()]))
+    row, column = data.draw(st.sampled_from(scene.masks[number].nonzero().tolist()))
+    raised = [each.clone() for each in scene.maps]
+    raised[number][row, column] += data.draw(st.sampled_from([0.0, 1e-45, 0.1, 0.625, 3.0, 1e38, math.inf]))
+    if bool(raised[number].isnan().any()):  # infinity added to minus infinity
+        raised = scene.maps
+    before, after = scene.scores(), scene._replace(maps=raised).scores()
+    assert float(after[number]) >= float(before[number]) - SUM_TOLERANCE
+    before[number] = after[number]
+    assert_close(after, before, 0.0)
+
+
+@given(scene=scenes(is_tied=False), factor=st.floats(0.2, 0.9))
+def test_scores_over_adjoining_ranges_add_up(scene: Scene, factor: float) -> None:
+    """The integral over two adjoining ranges of the FPR is the sum of the integrals over each."""
+    lower, upper = scene.fpr_bounds
+    middle = lower * (upper / lower) ** factor
+    parts = [
+        scene._replace(fpr_bounds=bounds).scores() * math.log(bounds[1] / bounds[0])
+        for bounds in ((lower, middle), (middle, upper))
+    ]
+    assert_close(sum(parts), scene.scores() * math.log(upper / lower), 10 * SUM_TOLERANCE)  # log(U / L) is up to 7
