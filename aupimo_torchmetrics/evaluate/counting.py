@@ -21,7 +21,6 @@ from aupimo_torchmetrics._engine.resampling import (
     interval_of,
     number_of_mean,
 )
-from aupimo_torchmetrics._engine.saturation import highest_scores
 from aupimo_torchmetrics._engine.select import spread_places
 from aupimo_torchmetrics._metric_counts import MetricCounts
 from aupimo_torchmetrics.evaluate.reading import LoadedPair
@@ -65,10 +64,7 @@ def count_images(images: Iterable[LoadedPair], edges: Tensor, *, has_regions: bo
     """Count the pixels of images in bins; `has_regions` to find the connected regions of their masks, too."""
     counter = PixelCounter(edges, has_regions=has_regions)
     for loaded in images:
-        highest = [
-            highest_scores(loaded.anomaly_map, region, area) for region, area in zip(*loaded.regions, strict=True)
-        ]
-        counter.add(loaded.anomaly_map, loaded.mask, loaded.ignored, highest)
+        counter.add(loaded.anomaly_map, loaded.mask, loaded.ignored, loaded.highest_in_regions)
     return counter.counts()
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
+from aupimo_torchmetrics._engine.saturation import areas_of_regions
 from aupimo_torchmetrics._settings import MetricName, check_choice
 from aupimo_torchmetrics._warnings import missing_pixels
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair
@@ -74,8 +74,7 @@ class SaturatedOverlap:
         """Add an image."""
         is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
         self._normal.append(loaded.anomaly_map[is_normal])
-        for region, area in zip(*loaded.regions, strict=True):
-            self._highest.append(highest_scores(loaded.anomaly_map, region, area))
+        self._highest += loaded.highest_in_regions
 
     def score(self) -> OtherScore:
         """Return the mean over the regions; NaN with a text if there is none, or no normal pixel."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from aupimo_torchmetrics._engine.saturation import highest_scores
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError, naming
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
@@ -18,7 +19,7 @@ from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, Size, image_size, is_across, read_image
-from aupimo_torchmetrics.evaluate.regions import Regions, read_regions
+from aupimo_torchmetrics.evaluate.regions import read_regions
 
 __all__ = ["IGNORED", "LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of", "size_text"]
 
@@ -40,8 +41,8 @@ class LoadedPair(NamedTuple):
     """(H, W) bool."""
     ignored: Tensor | None
     """(H, W) bool, true for a pixel that does not count; None if all count."""
-    regions: Regions
-    """Regions of the annotation, if they are read; else none."""
+    highest_in_regions: list[Tensor]
+    """The scores that decide of each region of the annotation, see `highest_scores`; none if they are not read."""
 
     @property
     def target(self) -> Tensor:
@@ -98,8 +99,10 @@ class PairReader:
             mask, ignored = self._resized_mask(pair, mask), None if ignored is None else nearest(ignored, self.size)
         if ignored is not None and bool(ignored.all()):
             raise BadFileError(str(pair.image.masks[0]), "every pixel of the mask is ignored")
-        regions = read_regions(pair.image.masks, ignored) if self.has_regions else Regions([], [])
-        return LoadedPair(pair, stored, resized(stored.float(), self.size or size), mask, ignored, regions)
+        anomaly_map = resized(stored.float(), self.size or size)
+        regions = read_regions(pair.image.masks, ignored) if self.has_regions else []
+        highest = [highest_scores(anomaly_map, region, area) for region, area in regions]
+        return LoadedPair(pair, stored, anomaly_map, mask, ignored, highest)
 
     def _resized_mask(self, pair: Pair, mask: Tensor) -> Tensor:
         """Mask of the one size for all; raise if nothing is left of its defect."""
