@@ -36,11 +36,11 @@ from aupimo_torchmetrics.evaluate.bad_files import BadFilesError, check_bad_file
 from aupimo_torchmetrics.evaluate.counting import ScoreSample, count_images
 from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
-from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
+from aupimo_torchmetrics.evaluate.find import find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import OtherMetrics
-from aupimo_torchmetrics.evaluate.pairing import Pair
+from aupimo_torchmetrics.evaluate.pairing import FoundPairs, Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, Size, size_of
 from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
 from aupimo_torchmetrics.evaluate.thresholds import Thresholds
