@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from aupimo_torchmetrics._settings import MetricName, PictureFormat, RowsBy, che
 from aupimo_torchmetrics._tables import csv_text, interval_text, json_text, metric_title, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate import output
-from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, threshold_text, unit_warning
+from aupimo_torchmetrics.evaluate.at_threshold import RATES, rates_at, threshold_text, unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.counting import intervals_of
 from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
@@ -198,6 +198,15 @@ def interval_texts(intervals: Mapping[str, Interval], names: Iterable[str]) -> l
     return [interval_text(lower, upper, ".4f") for lower, upper, *_ in shown]
 
 
+def _means(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> dict[str, tuple[float, int]]:
+    """Mean of each value over the rows in which it is defined, and their number."""
+    means = {}
+    for name in names:
+        defined = [row[name] for row in rows if not math.isnan(row[name])]
+        means[name] = (fmean(defined) if defined else math.nan, len(defined))
+    return means
+
+
 def _as_dicts(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     """Intervals as `summary.json` holds them."""
     return {name: each._asdict() for name, each in intervals.items()}
@@ -282,11 +291,8 @@ class Evaluation:
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return the mean of each metric over the categories in which it is defined, and their number."""
-        means = {}
-        for name in self.categories[0].values():
-            defined = [value for scores in self.categories if not math.isnan(value := scores.values()[name])]
-            means[name] = (fmean(defined) if defined else math.nan, len(defined))
-        return means
+        values = [scores.values() for scores in self.categories]
+        return _means(values, values[0])
 
     @property
     def protocols(self) -> dict[str, str]:
@@ -298,7 +304,7 @@ class Evaluation:
     def mean_at_threshold(self) -> dict[str, float]:
         """Return the mean of each rate at the thresholds over the categories in which it is defined; empty without."""
         rates = [scores.at_threshold() for scores in self.categories]
-        return mean_rates(rates) if rates[0] else {}
+        return {name: mean for name, (mean, _) in _means(rates, RATES).items()} if rates[0] else {}
 
     def summary(self, by: RowsBy | None = None) -> str:
         """Return a table of the scores, the settings, warnings, and the files that were skipped.

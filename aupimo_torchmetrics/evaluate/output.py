@@ -17,6 +17,7 @@ from aupimo_torchmetrics import plotting
 from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
+from aupimo_torchmetrics.evaluate.written import saying_what_was_written
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -52,14 +53,11 @@ class SavedFiles(NamedTuple):
 
 def write_files(out: Path, files: Files) -> SavedFiles:
     """Write files one after the other, each complete or not at all; on Ctrl-C say how many there are."""
-    written: list[str] = []
-    try:
+    with saying_what_was_written(out) as written:
         for name, write in files.items():
             if write is not None:
                 write(out / name)
             written.append(name)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"stopped; {len(written)} files were written to {out}, each complete") from error
     below = ["aupimo/*", *(f"{metric}.json" for metric in get_args(MetricName))]
     patterns = ["report.html", *below, *(f"*/{pattern}" for pattern in below)]
     found = {path.relative_to(out).as_posix() for pattern in patterns for path in out.glob(pattern)}
