@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from aupimo_torchmetrics.evaluate.evaluation import CategoryScores
 
-__all__ = ["SavedFiles", "draw_curves", "folder_names", "picture_files", "score_files", "write_files"]
+__all__ = ["SavedFiles", "draw_curves", "draw_scores", "folder_names", "picture_files", "score_files", "write_files"]
 
 SUMMARY_FILE = "summary.json"
 
@@ -103,24 +103,25 @@ def picture_files(
     where: str, scores: CategoryScores, picture_format: PictureFormat, heatmap_reader: PairReader | None
 ) -> Files:
     """Pictures of a category, of which there are none without a score; heat maps need a reader."""
-    result = scores.result
-    intervals = {"": scores.interval_of_mean()}
-    if bool(result.aupimos.isnan().all()):
+    if bool(scores.result.aupimos.isnan().all()):
         return {}
     pictures: dict[str, Callable[[], Figure]] = {
-        "distribution": partial(
-            _figures.drawn_off_screen,
-            _figures.distribution_size(),
-            partial(plotting.plot_distribution, intervals=intervals),
-            result,
-        ),
-        "curves": partial(draw_curves, result),
+        "distribution": partial(draw_scores, {"": scores}),
+        "curves": partial(draw_curves, scores.result),
     }
     if heatmap_reader is not None:
         pictures["heatmaps"] = partial(_draw_heatmaps, scores, heatmap_reader)
     return {
         f"{where}aupimo/{name}.{picture_format}": partial(_figures.save_figure, draw) for name, draw in pictures.items()
     }
+
+
+def draw_scores(categories: Mapping[str, CategoryScores]) -> Figure:
+    """Draw the distributions of the scores of categories, by the names that they are to have."""
+    results = {name: scores.result for name, scores in categories.items()}
+    intervals = {name: scores.interval_of_mean() for name, scores in categories.items()}
+    plot = partial(plotting.plot_distribution, intervals=intervals)
+    return _figures.drawn_off_screen(_figures.distribution_size(len(results)), plot, results)
 
 
 def draw_curves(result: AUPIMOResult) -> Figure:

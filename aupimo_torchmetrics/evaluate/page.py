@@ -21,12 +21,10 @@ from aupimo_torchmetrics.evaluate.at_threshold import RATES, threshold_text
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, interval_texts
 from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
-from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves
+from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves, draw_scores
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
 from aupimo_torchmetrics.evaluate.slider import slider_fprs
-from aupimo_torchmetrics.plotting import plot_distribution
-from aupimo_torchmetrics.plotting._figures import distribution_size, drawn_off_screen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,17 +157,16 @@ def _table(evaluation: Evaluation) -> Table:
     """Rows of the categories and of their types of defects."""
     means, rows = evaluation.means(), []
     with_intervals = list(means) if evaluation.categories[0].intervals else []
+    columns = (*means, "num_normal", "num_anomalous")
     for scores in evaluation.categories:
-        for row in ({**scores.totals(), "defect": "(all)"}, *scores.defects()):
-            defect = row["defect"]
-            values = [row.get(column, math.nan) for column in (*means, "num_normal", "num_anomalous")]
-            of_all = (
-                interval_texts(scores.intervals, with_intervals) if defect == "(all)" else [""] * len(with_intervals)
-            )
-            values += _unbroken(of_all)
-            has_images = defect != ""  # those of no known type cannot be told apart
-            shown = [scores.category, defect or "(not known)", *values]
-            rows.append(Row(shown, scores.category if has_images else "", "" if defect == "(all)" else defect))
+        category, totals = scores.category, map(scores.totals().get, columns)
+        intervals = _unbroken(interval_texts(scores.intervals, with_intervals))
+        rows.append(Row([category, "(all)", *totals, *intervals], category))
+        for row in scores.defects():
+            defect, values = row["defect"], [row.get(column, math.nan) for column in columns]
+            # Images of no known type cannot be told apart.
+            shown = [category, defect or "(not known)", *values, *[""] * len(intervals)]
+            rows.append(Row(shown, category if defect else "", defect))
     mean = [f"{value:.4f} ({number} categories)" for value, number in means.values()]
     mean += ["", "", *_unbroken(interval_texts(evaluation.mean_intervals, with_intervals))]
     intervals = [f"{metric_title(name)}, 95 %" for name in with_intervals]
@@ -207,11 +204,8 @@ def _table_at_threshold(evaluation: Evaluation) -> Table:
 
 def _drawings(categories: Sequence[CategoryScores]) -> dict[str, Callable[[], Figure]]:
     """Distribution of all scores, and the curves of each category, as far as there are scores."""
-    results = {scores.category: scores.result for scores in categories if not bool(scores.result.aupimos.isnan().all())}
-    if not results:
+    scored = {scores.category: scores for scores in categories if not bool(scores.result.aupimos.isnan().all())}
+    if not scored:
         return {}
-    intervals = {scores.category: scores.interval_of_mean() for scores in categories}
-    plot = partial(plot_distribution, intervals=intervals)
-    distribution = partial(drawn_off_screen, distribution_size(len(results)), plot, results)
-    drawings: dict[str, Callable[[], Figure]] = {"Distribution of the scores": distribution}
-    return drawings | {f"PIMO curves of {name}": partial(draw_curves, result) for name, result in results.items()}
+    drawings = {"Distribution of the scores": partial(draw_scores, scored)}
+    return drawings | {f"PIMO curves of {name}": partial(draw_curves, each.result) for name, each in scored.items()}
