@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +16,9 @@ from aupimo_torchmetrics.evaluate.data.folders import is_file
 from aupimo_torchmetrics.evaluate.data.layouts import find_test_images
 from aupimo_torchmetrics.evaluate.data.table import open_table
 from aupimo_torchmetrics.evaluate.maps.open import open_maps
-from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import WITHOUT_IMAGE, FoundPairs, Pair, full_path, pair_maps
-from aupimo_torchmetrics.evaluate.reading import PairReader
 
-__all__ = ["find_evaluated_pairs", "find_pairs"]
+__all__ = ["find_pairs"]
 
 Source: TypeAlias = "str | os.PathLike[str] | None"
 """Where maps or data are."""
@@ -145,34 +141,3 @@ def _remarks(
         elif as_key(name) != as_key(image) and not (is_there and as_key(name) == pair.image.key):
             notes.append(f"maps were matched by their paths, as {example}")
     return notes[:1], warnings
-
-
-def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair], dict[str, list[float]]]:
-    """Find the images and maps of an earlier evaluation anew. Relative paths are those of the current folder.
-
-    Args:
-        summary: File `summary.json`, which says what was evaluated.
-
-    Returns:
-        What reads them, the images that have a map, by their names, and the thresholds of the slider by category.
-
-    Raises:
-        BadDataError: If the file does not say it, or they are no longer there.
-        OSError: If the file cannot be opened.
-
-    """
-    names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder", "follow_links")
-    try:
-        content = json.loads(summary.read_text(encoding="utf-8"))
-        settings = content["settings"]
-        found = find_pairs(**{name: settings[name] for name in names}, split=settings.get("split", ()))
-        mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
-        size = settings.get("size") and (settings["size"][0], settings["size"][1])  # earlier versions knew none
-        reader = PairReader(found.maps, settings["resize"], mask_rule, size=size)
-        thresholds = {
-            each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
-            for each in content["categories"]
-        }
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadDataError(f"{summary} does not lead to images and maps, please evaluate again: {error}") from error
-    return reader, {pair.image.name: pair for pair in found.pairs}, thresholds

@@ -5,6 +5,7 @@ Images are read one at a time while the page is written.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,7 +21,8 @@ from aupimo_torchmetrics._tables import metric_title
 from aupimo_torchmetrics.evaluate.at_threshold import RATES, threshold_text
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, interval_texts
-from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
+from aupimo_torchmetrics.evaluate.find import find_pairs
+from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves, draw_scores
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
@@ -66,12 +68,37 @@ def summary_of(file: Path) -> Path:
 
 
 def find_evaluated_images(summary: Path) -> dict[str, EvaluatedImage]:
-    """Find the images of an earlier evaluation, by their paths there; raise unless they are where it saw them."""
-    reader, pairs, thresholds = find_evaluated_pairs(summary)
+    """Find the images of an earlier evaluation anew. Relative paths are those of the current folder.
+
+    Args:
+        summary: File `summary.json`, which says what was evaluated.
+
+    Returns:
+        The images that have a map, by their paths there.
+
+    Raises:
+        BadDataError: If the file does not say it, or they are no longer there.
+        OSError: If the file cannot be opened.
+
+    """
+    names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder", "follow_links")
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        settings = content["settings"]
+        found = find_pairs(**{name: settings[name] for name in names}, split=settings.get("split", ()))
+        mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
+        size = settings.get("size") and (settings["size"][0], settings["size"][1])  # earlier versions knew none
+        reader = PairReader(found.maps, settings["resize"], mask_rule, size=size)
+        thresholds = {
+            each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
+            for each in content["categories"]
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadDataError(f"{summary} does not lead to images and maps, please evaluate again: {error}") from error
     return {
-        path: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair), thresholds[pair.image.category])
-        for path, pair in pairs.items()
-        if pair.image.category in thresholds
+        pair.image.name: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair), of_slider)
+        for pair in found.pairs
+        if (of_slider := thresholds.get(pair.image.category)) is not None
     }
 
 
