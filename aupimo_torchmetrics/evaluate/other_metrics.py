@@ -57,38 +57,10 @@ class OtherScore(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class SaturatedOverlap:
-    """AU-sPRO of images that come one after the other. It keeps every normal score, and the highest of each region.
-
-    Args:
-        fpr_limit: Limit of the FPR.
-
-    """
-
-    def __init__(self, fpr_limit: float) -> None:
-        self._fpr_limit = fpr_limit
-        self._normal: list[Tensor] = []
-        self._highest: list[Tensor] = []
-
-    def add(self, loaded: LoadedPair) -> None:
-        """Add an image."""
-        is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
-        self._normal.append(loaded.anomaly_map[is_normal])
-        self._highest += loaded.highest_in_regions
-
-    def score(self) -> OtherScore:
-        """Return the mean over the regions; NaN with a text if there is none, or no normal pixel."""
-        found = areas_of_regions(self._normal, self._highest, self._fpr_limit)
-        if found is None:
-            num_normal = sum(map(len, self._normal))
-            text = missing_pixels("AU-sPRO", num_mask=len(self._highest), num_normal=num_normal)
-            return OtherScore(math.nan, (math.nan, math.nan), warnings=(text,))
-        value = float(found.mean())
-        return OtherScore(value, (value, value))
-
-
 class OtherMetrics:
     """The metrics beside AUPIMO that were asked for, of images that come in batches.
+
+    AU-sPRO keeps every normal score, and of each region the scores that decide of it.
 
     Args:
         names: Which of them, in any order; others are an error.
@@ -110,14 +82,15 @@ class OtherMetrics:
         collection = MetricCollection({name: metric for name, metric in of_pixels.items() if name in names})
         self._of_pixels, self._device = collection.to(device), device
         self._names, self._fpr_limit = names, fpr_limit
-        self._regions = SaturatedOverlap(fpr_limit)
+        self._normal: list[Tensor] = []
+        self._highest: list[Tensor] = []
         self.has_regions = SATURATED in names
         self.has_maps = len(collection) > 0 or self.has_regions
 
     def reset(self) -> None:
         """Forget all images."""
         self._of_pixels.reset()
-        self._regions = SaturatedOverlap(self._fpr_limit)
+        self._normal, self._highest = [], []
 
     def update(self, batch: Sequence[LoadedPair]) -> None:
         """Add some images."""
@@ -125,7 +98,9 @@ class OtherMetrics:
             maps = [each.anomaly_map.to(self._device) for each in batch]
             self._of_pixels.update(maps, [each.target.to(self._device) for each in batch])
         for each in batch if self.has_regions else ():
-            self._regions.add(each)
+            is_normal = ~each.mask if each.ignored is None else ~(each.mask | each.ignored)
+            self._normal.append(each.anomaly_map[is_normal])
+            self._highest += each.highest_in_regions
 
     def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
         """Return the metrics by name, with their warnings.
@@ -142,8 +117,18 @@ class OtherMetrics:
                     result = cast("PixelAUROC", self._of_pixels[name]).result()
                     found[name] = OtherScore(result.value, result.bounds, result.threshold, result.warnings)
         if self.has_regions:
-            found[SATURATED] = self._regions.score()
+            found[SATURATED] = self._overlap_of_regions()
         return found | score_images(self._names, images)
+
+    def _overlap_of_regions(self) -> OtherScore:
+        """AU-sPRO, the mean over the regions; NaN with a text if there is none, or no normal pixel."""
+        found = areas_of_regions(self._normal, self._highest, self._fpr_limit)
+        if found is None:
+            num_normal = sum(map(len, self._normal))
+            text = missing_pixels("AU-sPRO", num_mask=len(self._highest), num_normal=num_normal)
+            return OtherScore(math.nan, (math.nan, math.nan), warnings=(text,))
+        value = float(found.mean())
+        return OtherScore(value, (value, value))
 
 
 def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
