@@ -52,10 +52,9 @@ class NormalSample:
             scores are +inf, it is +inf.
 
         """
-        scored = result._scoring  # noqa: SLF001  of the same package
-        if scored is None or not self._parts or math.isnan(result.threshold_bounds[0]):
+        if math.isnan(result.threshold_bounds[0]):
             return []
-        levels = sweep.normal_levels(scored.kept, 1.0, result.shared_fpr)
+        levels = sweep.normal_levels(result._known().kept, 1.0, result.shared_fpr)  # noqa: SLF001  of the same package
         known = sweep.known_thresholds_at(levels, levels.fpr.new_tensor(fprs), result.shared_fpr).tolist()
         sample = torch.cat(self._parts).sort(descending=True).values
         thresholds = [math.inf]
