@@ -93,10 +93,8 @@ def score_files(where: str, result: AUPIMOResult, values: Mapping[str, float]) -
         f"{where}aupimo/aupimos.safetensors": None,
         f"{where}aupimo/curves.pt": lambda path: result.curves().save(path, result.shared_fpr),
     }
-    for name, value in values.items():
-        if name != "aupimo":
-            files[f"{where}{name}.json"] = partial(write_text, text=json.dumps({"value": value}, indent=4))
-    return files
+    texts = {name: json.dumps({"value": value}, indent=4) for name, value in values.items() if name != "aupimo"}
+    return files | {f"{where}{name}.json": partial(write_text, text=text) for name, text in texts.items()}
 
 
 def picture_files(
