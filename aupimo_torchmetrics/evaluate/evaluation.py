@@ -34,7 +34,7 @@ from aupimo_torchmetrics.evaluate.counting import intervals_of
 from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.protocols import protocol_lines
-from aupimo_torchmetrics.evaluate.reading import PairReader, Size
+from aupimo_torchmetrics.evaluate.reading import PairReader, Size, size_text
 from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
 from aupimo_torchmetrics.results import AUPIMOResult
 from aupimo_torchmetrics.statistics import bootstrap_interval
@@ -267,16 +267,14 @@ class Evaluation:
     def counted(self, scores: CategoryScores) -> CountedImages:
         """Return what was counted of the images of a category, as `counts.safetensors` holds it."""
         has_image_scores = any(name.startswith("image_") for name in scores.other_scores)
-        image_scores = torch.tensor(
-            [image["image_score"] for image in scores.images], dtype=torch.float64, device="cpu"
-        )
+        image_scores = [image["image_score"] for image in scores.images]
         return CountedImages(
             is_anomalous=torch.tensor([image["is_anomalous"] for image in scores.images], device="cpu"),
             aupimos=scores.result.aupimos.double().cpu(),
             paths=[image["path"] for image in scores.images],
             groups=scores.groups,
             pixels=scores.pixels,
-            image_scores=image_scores if has_image_scores else None,
+            image_scores=torch.tensor(image_scores, dtype=torch.float64, device="cpu") if has_image_scores else None,
             values={name: score.value for name, score in scores.other_scores.items()},
             protocols={name: text for name, text in self.protocols.items() if name in scores.other_scores},
             fpr_limit=float(self.settings["fpr_limit"]),
@@ -457,10 +455,7 @@ class Evaluation:
 
         """
         pairs = [
-            (scores.threshold, pair)
-            for scores in self.categories
-            for pair in scores.pairs
-            if scores.threshold is not None
+            (each.threshold, pair) for each in self.categories for pair in each.pairs if each.threshold is not None
         ]
         if not pairs:
             raise SettingError("Expected a `threshold` with `write_masks`, but got none.")
@@ -530,8 +525,7 @@ class Evaluation:
                 lines.append(f"AU SPRO of {scores.category}, mean of its types of defects: {fmean(of_types):.4f}")
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
         if resized and self.settings.get("size") is None:
-            (old_height, old_width), (height, width) = resized[0]
-            sizes = f"{old_height} x {old_width} to {height} x {width}"
+            sizes = " to ".join(map(size_text, resized[0]))
             lines.append(f"Maps were resized bilinearly to the size of their masks, as {sizes}.")
         elif not resized:
             lines.append("Maps have the size of their masks.")
