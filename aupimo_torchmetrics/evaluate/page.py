@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -214,22 +214,20 @@ def _unbroken(texts: Sequence[str]) -> list[str]:
 
 def _table_at_threshold(evaluation: Evaluation) -> Table:
     """What the thresholds do."""
-    of_categories = [
-        (scores.category, scores.at_threshold(), scores.alarm_counts()) for scores in evaluation.categories
-    ]
+    of_categories = [(scores, scores.at_threshold()) for scores in evaluation.categories]
     return Table(
         caption="At the threshold: rates of all pixels and of images, and images of either class with an alarm.",
         head=["Category", "Threshold", *map(metric_title, RATES), "Normal with alarm", "Anomalous with alarm"],
         rows=[
-            Row([category, threshold_text(rates["threshold"]), *map(rates.get, RATES), *counts])
-            for category, rates, counts in of_categories
+            Row([each.category, threshold_text(rates["threshold"]), *map(rates.get, RATES), *each.alarm_counts()])
+            for each, rates in of_categories
         ],
         foot=[],
         digits=4,
     )
 
 
-def _drawings(categories: Sequence[CategoryScores]) -> dict[str, Callable[[], Figure]]:
+def _drawings(categories: Sequence[CategoryScores]) -> Mapping[str, Callable[[], Figure]]:
     """Distribution of all scores, and the curves of each category, as far as there are scores."""
     scored = {scores.category: scores for scores in categories if not bool(scores.result.aupimos.isnan().all())}
     if not scored:
