@@ -96,21 +96,17 @@ class PairReader:
         if map_size != size and not self.resize:
             raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
         if self.size is not None:
-            mask, ignored = self._resized_mask(pair, mask), None if ignored is None else nearest(ignored, self.size)
+            small, ignored = nearest(mask, self.size), None if ignored is None else nearest(ignored, self.size)
+            if bool(mask.any()) and not bool(small.any()):
+                reason = f"no pixel of its mask {pair.image.masks[0]} is left at {size_text(self.size)}"
+                raise BadFileError(*bad_image(pair.image, reason))
+            mask = small
         if ignored is not None and bool(ignored.all()):
             raise BadFileError(str(pair.image.masks[0]), "every pixel of the mask is ignored")
         anomaly_map = resized(stored.float(), self.size or size)
         regions = read_regions(pair.image.masks, ignored) if self.has_regions else []
         highest = [highest_scores(anomaly_map, region, area) for region, area in regions]
         return LoadedPair(pair, stored, anomaly_map, mask, ignored, highest)
-
-    def _resized_mask(self, pair: Pair, mask: Tensor) -> Tensor:
-        """Mask of the one size for all; raise if nothing is left of its defect."""
-        small = nearest(mask, self.size or ())
-        if bool(mask.any()) and not bool(small.any()):
-            reason = f"no pixel of its mask {pair.image.masks[0]} is left at {size_text(size_of(small))}"
-            raise BadFileError(*bad_image(pair.image, reason))
-        return small
 
     def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:
         """Mask and ignored pixels, (H, W) bool or None, of an image whose map has a size."""
