@@ -28,9 +28,7 @@ def count_pixels(loaded: LoadedPair, threshold: float) -> dict[str, Any]:
         normal image. Pixels that are ignored do not count.
 
     """
-    is_found = loaded.anomaly_map >= threshold
-    if loaded.ignored is not None:
-        is_found &= ~loaded.ignored
+    is_found = (loaded.anomaly_map >= threshold) & loaded.is_counted
     num_found, num_masked = int((is_found & loaded.mask).sum()), int(loaded.mask.sum())
     return {
         "alarm": bool(is_found.any()),

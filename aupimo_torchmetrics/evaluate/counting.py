@@ -33,7 +33,7 @@ class ScoreSample:
 
     def add(self, loaded: LoadedPair) -> None:
         """Take scores that are evenly spread over the pixels of an image, and over those of its mask."""
-        is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
+        is_normal = loaded.is_counted & ~loaded.mask
         places = _places(is_normal.numel())
         self._normal.append(loaded.anomaly_map.reshape(-1)[places][is_normal.reshape(-1)[places]])
         in_mask = loaded.anomaly_map[loaded.mask]

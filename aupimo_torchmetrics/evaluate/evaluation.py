@@ -465,8 +465,7 @@ class Evaluation:
         with progress(pairs, "masks", "image", quiet=quiet) as shown, saying_what_was_written(folder) as written:
             for file, (threshold, pair) in zip(masks, shown, strict=True):
                 loaded = self.reader.read(pair)
-                is_found = loaded.anomaly_map >= threshold
-                write_mask(file, is_found if loaded.ignored is None else is_found & ~loaded.ignored)
+                write_mask(file, (loaded.anomaly_map >= threshold) & loaded.is_counted)
                 written.append(file)
         return masks
 

@@ -98,8 +98,7 @@ class OtherMetrics:
             maps = [each.anomaly_map.to(self._device) for each in batch]
             self._of_pixels.update(maps, [each.target.to(self._device) for each in batch])
         for each in batch if self.has_regions else ():
-            is_normal = ~each.mask if each.ignored is None else ~(each.mask | each.ignored)
-            self._normal.append(each.anomaly_map[is_normal])
+            self._normal.append(each.anomaly_map[each.is_counted & ~each.mask])
             self._highest += each.highest_in_regions
 
     def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:

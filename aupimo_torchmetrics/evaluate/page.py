@@ -177,7 +177,7 @@ def _read(reader: PairReader, pair: Pair) -> ImageContent:
     """Read an image with its map and mask."""
     loaded = reader.read(pair)
     grey, note = photograph(loaded)
-    return ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored, note)
+    return ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.is_counted, note)
 
 
 def _table(evaluation: Evaluation) -> Table:

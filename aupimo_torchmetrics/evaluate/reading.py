@@ -45,6 +45,11 @@ class LoadedPair(NamedTuple):
     """The scores that decide of each region of the annotation, see `highest_scores`; none if they are not read."""
 
     @property
+    def is_counted(self) -> Tensor:
+        """(H, W) bool, true for a pixel that counts."""
+        return torch.ones_like(self.mask) if self.ignored is None else ~self.ignored
+
+    @property
     def target(self) -> Tensor:
         """The mask (H, W) bool, or if pixels are ignored uint8, with `IGNORED` for these."""
         return self.mask if self.ignored is None else self.mask.to(torch.uint8).masked_fill(self.ignored, IGNORED)
