@@ -41,5 +41,5 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch, only_heat_maps: None) -> None
 @pytest.fixture
 def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands write pictures on which nothing is drawn, but for heat maps."""
-    modules = ("plotting._figures", "evaluate.page", "compare.comparison")
+    modules = ("plotting._figures", "compare.comparison")
     leave_blank(monkeypatch, *(f"{module}.drawn_off_screen" for module in modules))
