@@ -196,7 +196,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
             scores = _score(category, loaded, metric, others, number, top_share, samples[category])
             if scores is not None:
                 categories.append(scores)
-    skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
+    skipped = check_bad_files(bad_files, found, categories, skip_bad=skip_bad)
     if others.has_maps:
         _count(categories, samples, reader, quiet=quiet)
     if by == "defect":
