@@ -108,15 +108,17 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         raise SettingError(f"Expected `{name}` to be in (0, 1), but got {share}.")
     bad_files: list[BadFile] = []
     splits, folders = ((each,) if isinstance(each, str) else tuple(each) for each in (split, normal_folder))
+    mask_rule = MaskRule(mask_threshold, ignore_index)
     if data is None and table is None:
-        path = _checked_alone(maps, layout, folders, resize=resize, mask_rule=MaskRule(mask_threshold, ignore_index))
-        opened = open_maps(path, map_suffix, splits, follow_links=follow_links)
+        of_data = {"layout": layout != "auto", "normal_folder": len(folders) > 0, "resize": not resize}
+        of_data |= {"mask_threshold": mask_threshold is not None, "ignore_index": ignore_index is not None}
+        opened = open_maps(_checked_alone(maps, of_data), map_suffix, splits, follow_links=follow_links)
         pairs, reader = _pairs_alone(opened), PairReader(opened, resize=False)
     else:
         found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
         if found.bad_files:
             raise BadFilesError(found.bad_files, BAD_FILES_REMEDY)
-        pairs, reader = found.pairs, PairReader(found.maps, resize, MaskRule(mask_threshold, ignore_index))
+        pairs, reader = found.pairs, PairReader(found.maps, resize, mask_rule)
     highest_fpr = HIGHEST_FPR if fpr is None else fpr
     metric = AUPIMO(fpr_bounds=(highest_fpr / 10, highest_fpr), shared_fpr=shared_fpr, ignore_index=IGNORED)
     results, num_pixels = {}, Counter[str]()
@@ -142,25 +144,18 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
     return Thresholds({each.category: each.point.threshold for each in chosen}, _rule(fpr, share, shared_fpr), chosen)
 
 
-def _checked_alone(
-    maps: str | os.PathLike[str] | None,
-    layout: Layout,
-    normal_folder: Sequence[str],
-    *,
-    resize: bool,
-    mask_rule: MaskRule,
-) -> Path:
-    """Return where maps are; raise if they are not there, or if a setting is of images or masks, which are not."""
+def _checked_alone(maps: str | os.PathLike[str] | None, of_data: Mapping[str, bool]) -> Path:
+    """Return where maps are; raise if they are not there, or if a setting of images or masks, which are not, is given.
+
+    Args:
+        maps: File or folder of maps.
+        of_data: Whether each setting of images and masks is given.
+
+    """
     if maps is None:
         raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
-    of_data = {
-        "layout": layout != "auto",
-        "normal_folder": len(normal_folder) > 0,
-        "resize": not resize,
-        "mask_threshold": mask_rule.threshold is not None,
-        "ignore_index": mask_rule.ignore_index is not None,
-    }
-    for name in filter(of_data.get, of_data):
+    name = next(filter(of_data.get, of_data), None)
+    if name is not None:
         raise SettingError(f"Expected `{name}` with `data` or `table` only, but got `maps` alone, which have no masks.")
     return existing_maps("maps", maps)
 
