@@ -140,7 +140,7 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         )
     if fpr is None:
         _check_enough(results, share)
-    chosen = [_choose(category, result, fpr, alarms, num_pixels[category]) for category, result in results.items()]
+    chosen = [_choose(category, result, fpr, share, num_pixels[category]) for category, result in results.items()]
     return Thresholds({each.category: each.point.threshold for each in chosen}, _rule(fpr, share, shared_fpr), chosen)
 
 
@@ -212,12 +212,10 @@ def _normal_images(
                 yield loaded
 
 
-def _choose(
-    category: str, result: AUPIMOResult, fpr: float | None, alarms: float | None, num_pixels: int
-) -> ChosenThreshold:
+def _choose(category: str, result: AUPIMOResult, fpr: float | None, share: float, num_pixels: int) -> ChosenThreshold:
     """Choose the threshold of a category from the result of its normal images."""
     highest = result.max_scores
-    threshold = result.threshold_at(fpr) if fpr is not None else result.alarm_threshold(alarms or 0)
+    threshold = result.threshold_at(fpr) if fpr is not None else result.alarm_threshold(share)
     if math.isnan(threshold) or highest is None:
         raise BadDataError(
             f"Expected finite scores, but too many of the normal images of {category or 'the maps'} are +inf for any "
