@@ -31,12 +31,11 @@ from aupimo_torchmetrics.evaluate import output
 from aupimo_torchmetrics.evaluate.at_threshold import RATES, rates_at, threshold_text, unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.counting import intervals_of
-from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.protocols import protocol_lines
 from aupimo_torchmetrics.evaluate.reading import PairReader, Size, size_text
 from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
-from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.results import AUPIMOResult, PixelResult
 from aupimo_torchmetrics.statistics import bootstrap_interval
 
 __all__ = ["CategoryScores", "Evaluation", "interval_texts"]
@@ -90,7 +89,7 @@ class CategoryScores:
 
     category: str
     result: AUPIMOResult
-    other_scores: dict[str, OtherScore]
+    other_scores: dict[str, PixelResult]
     pairs: list[Pair]
     images: list[dict[str, Any]]
     resized: set[tuple[Size, Size]]

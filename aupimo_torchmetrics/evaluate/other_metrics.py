@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from aupimo_torchmetrics._warnings import missing_pixels
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
+from aupimo_torchmetrics.results import PixelResult
 
-__all__ = ["OtherMetrics", "OtherScore", "score_images"]
+__all__ = ["OtherMetrics", "score_images"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 """Metrics of all pixels, in the order of the table."""
@@ -36,25 +37,6 @@ IMAGE_METRICS: dict[str, Callable[..., Any]] = {
     "image_f1_max": partial(pixel_f1_max, return_threshold=True),
 }
 """Metrics of one score an image, in the order of the table, and the threshold of what is reached at one."""
-
-
-class OtherScore(NamedTuple):
-    """A metric beside AUPIMO, with everything that is known of it.
-
-    Example:
-        >>> from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
-        >>> OtherScore(0.75, bounds=(0.7, 0.8)).value
-        0.75
-
-    """
-
-    value: float
-    """NaN if undefined."""
-    bounds: tuple[float, float]
-    """The exact value lies between these; both are the value if it is exact."""
-    threshold: float = math.nan
-    """Threshold at which the value is reached, if it is reached at one."""
-    warnings: tuple[str, ...] = ()
 
 
 class OtherMetrics:
@@ -101,7 +83,7 @@ class OtherMetrics:
             self._normal.append(each.anomaly_map[each.is_counted & ~each.mask])
             self._highest += each.highest_in_regions
 
-    def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
+    def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, PixelResult]:
         """Return the metrics by name, with their warnings.
 
         Args:
@@ -113,24 +95,23 @@ class OtherMetrics:
             warnings.simplefilter("ignore")
             for name in PIXEL_METRICS:
                 if name in self._of_pixels:
-                    result = cast("PixelAUROC", self._of_pixels[name]).result()
-                    found[name] = OtherScore(result.value, result.bounds, result.threshold, result.warnings)
+                    found[name] = cast("PixelAUROC", self._of_pixels[name]).result()
         if self.has_regions:
             found[SATURATED] = self._overlap_of_regions()
         return found | score_images(self._names, images)
 
-    def _overlap_of_regions(self) -> OtherScore:
+    def _overlap_of_regions(self) -> PixelResult:
         """AU-sPRO, the mean over the regions; NaN with a text if there is none, or no normal pixel."""
         found = areas_of_regions(self._normal, self._highest, self._fpr_limit)
         if found is None:
             num_normal = sum(map(len, self._normal))
             text = missing_pixels("AU-sPRO", num_mask=len(self._highest), num_normal=num_normal)
-            return OtherScore(math.nan, (math.nan, math.nan), warnings=(text,))
+            return PixelResult(math.nan, (math.nan, math.nan), warnings=(text,))
         value = float(found.mean())
-        return OtherScore(value, (value, value))
+        return PixelResult(value, (value, value))
 
 
-def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
+def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, PixelResult]:
     """Compute metrics of one score an image, which are those of pixels of maps of one pixel.
 
     Args:
@@ -146,11 +127,11 @@ def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) ->
     if len({*are_anomalous}) < 2:
         missing = "normal" if any(are_anomalous) else "anomalous"
         text = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
-        return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
+        return {name: PixelResult(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
     maps = np.asarray(scores, dtype=np.float64)[:, None, None]
     masks = np.asarray(are_anomalous)[:, None, None]
     found = {}
     for name in asked:
         value, threshold = [*map(float, np.ravel(IMAGE_METRICS[name](maps, masks))), math.nan][:2]
-        found[name] = OtherScore(value, (value, value), threshold)
+        found[name] = PixelResult(value, (value, value), threshold)
     return found
