@@ -42,7 +42,7 @@ from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import OtherMetrics
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, Size, size_of
-from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
+from aupimo_torchmetrics.evaluate.slider import sample_scores, slider_thresholds
 from aupimo_torchmetrics.evaluate.thresholds import Thresholds
 from aupimo_torchmetrics.metrics import AUPIMO
 
@@ -271,7 +271,7 @@ def _score(  # noqa: PLR0917
     metric.reset()
     others.reset()
     scored: list[Pair] = []
-    facts, sizes, normal_sample, image_warnings = [], set(), NormalSample(), ImageWarnings()
+    facts, sizes, normal_samples, image_warnings = [], set(), [], ImageWarnings()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
         metric.update(maps, [each.target.to(metric.device) for each in batch])
@@ -284,7 +284,7 @@ def _score(  # noqa: PLR0917
             if others.has_maps:
                 sample.add(each)
             if not bool(each.mask.any()):
-                normal_sample.add(each)
+                normal_samples.append(sample_scores(each))
     if not scored:
         return None
     with warnings.catch_warnings():  # the summary says them, with the category
@@ -300,7 +300,7 @@ def _score(  # noqa: PLR0917
     of_others = (text for each in other_scores.values() for text in each.warnings)
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
-    steps = normal_sample.thresholds_of(result, slider_fprs(result.fpr_bounds))
+    steps = slider_thresholds(result, normal_samples)
     scores = CategoryScores(category, result, other_scores, scored, images, resized, list(texts), steps, threshold)
     scores.warnings += filter(None, [scores.unit_warning()])
     return scores
