@@ -64,17 +64,15 @@ def naming(path: str) -> Iterator[None]:
         raise BadFileError(path, str(error)) from error
 
 
-def read_all(
-    items: Iterable[_Item], read: Callable[[_Item], _Content], bad_files: list[BadFile]
-) -> Iterator[tuple[_Item, _Content]]:
-    """Yield items with what is read of them, one by one; add those that cannot be read to the bad files."""
+def read_all(items: Iterable[_Item], read: Callable[[_Item], _Content], bad_files: list[BadFile]) -> Iterator[_Content]:
+    """Yield what is read of items, one by one; add those that cannot be read to the bad files."""
     for item in items:
         try:
             content = read(item)
         except BadFileError as error:
             bad_files.append(error.bad_file)
             continue
-        yield item, content
+        yield content
 
 
 class BadFilesError(BadDataError):

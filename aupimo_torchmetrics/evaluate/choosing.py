@@ -207,9 +207,7 @@ def _normal_images(
     """Yield normal images, category after category."""
     normal = sorted((pair for pair in pairs if not pair.image.has_defect), key=attrgetter("image.category"))
     with progress(normal, "reading", "map", quiet=quiet) as shown:
-        for _, loaded in read_all(shown, reader.read, bad_files):
-            if not bool(loaded.mask.any()):
-                yield loaded
+        yield from (each for each in read_all(shown, reader.read, bad_files) if not bool(each.mask.any()))
 
 
 def _choose(category: str, result: AUPIMOResult, fpr: float | None, share: float, num_pixels: int) -> ChosenThreshold:

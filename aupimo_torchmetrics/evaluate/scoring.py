@@ -191,8 +191,7 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in map(by_category, pairs)}
     with progress(pairs, "scoring", "map", quiet=quiet) as shown:
         for category, of_category in groupby(shown, key=by_category):
-            loaded = (each for _, each in read_all(of_category, reader.read, bad_files))
-            number = threshold_of.get(category)
+            loaded, number = read_all(of_category, reader.read, bad_files), threshold_of.get(category)
             scores = _score(category, loaded, metric, others, number, top_share, samples[category])
             if scores is not None:
                 categories.append(scores)
