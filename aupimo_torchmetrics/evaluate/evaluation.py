@@ -282,9 +282,8 @@ class Evaluation:
     def _counts(self, scores: CategoryScores) -> list[MetricCounts]:
         """Counts of AUPIMO and of the other metrics of a category."""
         counted = self.counted(scores)
-        of_aupimo = counts_of_result(scores.result, counted.groups)
-        others = [counts_of_metric(counted, name) for name in get_args(MetricName) if name in counted.values]
-        return [*([] if of_aupimo is None else [of_aupimo]), *others]
+        others = (counts_of_metric(counted, name) for name in get_args(MetricName) if name in counted.values)
+        return list(filter(None, [counts_of_result(scores.result, counted.groups), *others]))
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return the mean of each metric over the categories in which it is defined, and their number."""
