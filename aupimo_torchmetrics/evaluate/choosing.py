@@ -127,7 +127,7 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         metric.reset()
         for each in of_category:
             metric.update(each.anomaly_map[None], each.target[None])
-            num_pixels[category] += int((each.target != IGNORED).sum())
+            num_pixels[category] += int(each.is_counted.sum())
         with warnings.catch_warnings():  # of scores, which nobody asked for
             warnings.simplefilter("ignore")
             results[category] = metric.result()
@@ -245,10 +245,10 @@ def _choose(category: str, result: AUPIMOResult, fpr: float | None, share: float
 def _check_enough(results: Mapping[str, AUPIMOResult], alarms: float) -> None:
     """Raise unless each category has as many normal images as the share needs."""
     needed = num_images_needed(alarms)
-    few = [f"{category or 'maps'} has {len(result.aupimos)}" for category, result in results.items()]
-    few = [text for text, result in zip(few, results.values(), strict=True) if len(result.aupimos) < needed]
+    numbers = {category or "maps": len(result.aupimos) for category, result in results.items()}
+    few = ", ".join(f"{name} has {number}" for name, number in numbers.items() if number < needed)
     if few:
         raise BadDataError(
-            f"Expected {needed} normal images or more in each category for `alarms={alarms:g}`, but {', '.join(few)}. "
+            f"Expected {needed} normal images or more in each category for `alarms={alarms:g}`, but {few}. "
             "No threshold keeps that promise by fewer. Give more normal images, or a larger `alarms`."
         )
