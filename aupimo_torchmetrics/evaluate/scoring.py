@@ -215,9 +215,8 @@ def _checked_size(size: int | Sequence[int] | None, *, resize: bool) -> Size | N
     """Return height and width; raise unless they are two whole numbers above 0, and maps are to be resized at all."""
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) == 1:
-        pair *= 2
+    pair = (size,) if isinstance(size, int) else tuple(size)
+    pair = pair * 2 if len(pair) == 1 else pair
     if len(pair) != 2 or not all(isinstance(each, int) and each > 0 for each in pair):
         raise SettingError(f"Expected `size` to be one or two whole numbers above 0, but got {size}.")
     if not resize:
