@@ -126,7 +126,7 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
     )
     num_masked = int(content.mask.sum())
     is_high = content.is_counted & (content.anomaly_map >= model.result.threshold_bounds[0])
-    marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8)
+    marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8, device="cpu")
     marks[0] = content.mask
     marks[1:3] = torch.stack([levels * content.mask, levels * ~content.mask])
     shares = model.result.pixel_aupimo(content.anomaly_map[is_high])

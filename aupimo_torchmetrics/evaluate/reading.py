@@ -120,7 +120,7 @@ class PairReader:
             if self.resize and image.path is not None:
                 with naming(str(image.path)):
                     size = image_size(image.path, like=map_size)
-            return torch.zeros(size, dtype=torch.bool), None
+            return torch.zeros(size, dtype=torch.bool, device="cpu"), None
         known, has_classes = self._known_values[image.category], image.has_mask_classes
         mask, ignored = read_mask(image.masks, self.mask_rule, has_classes=has_classes, known=known)
         num_pixels, first = int(mask.sum()), image.masks[0]
@@ -150,7 +150,7 @@ def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
             return resized(read_image(path, like=size), size), ""
         except (BadDataError, OSError) as error:
             note = f"The image cannot be read: {error}"
-    return torch.full((1, *size), UNKNOWN_LEVEL), note
+    return torch.full((1, *size), UNKNOWN_LEVEL, device="cpu"), note
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
