@@ -44,8 +44,7 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch, only_heat_maps: None) -> None
 @pytest.fixture
 def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands write pictures on which nothing is drawn, but for heat maps."""
-    modules = ("plotting._figures", "evaluate.page")
-    leave_blank(monkeypatch, *(f"{module}.drawn_off_screen" for module in modules))
+    leave_blank(monkeypatch, "plotting._figures.drawn_off_screen")
 
 
 @pytest.fixture

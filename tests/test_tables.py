@@ -10,7 +10,8 @@ import pytest
 from data_sets import write_image, write_map
 
 from aupimo_torchmetrics.evaluate import BadDataError, BadFilesError, LabelledImage, find_test_images, open_maps
-from aupimo_torchmetrics.evaluate.data.table import PairedTable, open_table, write_table
+from aupimo_torchmetrics.evaluate.data.table import open_table, write_table
+from aupimo_torchmetrics.evaluate.pairing import FoundPairs
 from aupimo_torchmetrics.evaluate.reading import PairReader
 
 MASK = np.zeros((4, 5), dtype=np.uint8)
@@ -36,7 +37,7 @@ def table_of(root: Path, text: str) -> Path:
     return path
 
 
-def read(paired: PairedTable) -> list[tuple[str, int, float]]:
+def read(paired: FoundPairs) -> list[tuple[str, int, float]]:
     """Name, mask pixels and highest score of each pair, as they are read for an evaluation, where no row is bad."""
     assert not paired.bad_files
     reader = PairReader(paired.maps, resize=True)

@@ -40,8 +40,8 @@ class ImageContent(NamedTuple):
     """(H, W) floating, as it was scored."""
     mask: Tensor
     """(H, W) bool."""
-    ignored: Tensor | None
-    """(H, W) bool, true for a pixel that does not count; None if all count."""
+    is_counted: Tensor
+    """(H, W) bool, true for a pixel that counts."""
     note: str = ""
     """Why there is no photograph."""
 
@@ -73,9 +73,8 @@ class Model(NamedTuple):
         table = self.result._known().table  # noqa: SLF001  of the same package
         anomaly_map, score = content.anomaly_map.to(table.scores), float(self.result.aupimos[index])
         if not bool(content.mask.any()):
-            is_found = anomaly_map >= self.result.threshold_bounds[0]
-            num_found = int((is_found if content.ignored is None else is_found & ~content.ignored).sum())
-            return math.isnan(score) and num_found == self.num_false_positives[index]
+            is_found = (anomaly_map >= self.result.threshold_bounds[0]) & content.is_counted
+            return math.isnan(score) and int(is_found.sum()) == self.num_false_positives[index]
         shares = table.look_up(anomaly_map[content.mask])
         return abs(float(shares.mean().clamp(0, 1)) - score) < MAX_DIFFERENCE  # False for NaN
 
@@ -120,15 +119,14 @@ def view_image(model: Model, index: int, read: Callable[[], ImageContent], max_c
         return view._replace(note=f"No picture: {error}")
     if not model.has_scored(index, content):
         return view._replace(note="No picture: map or mask are not those that were scored.")
-    counts = torch.ones_like(content.mask) if content.ignored is None else ~content.ignored
     thresholds = content.anomaly_map.new_tensor(model.thresholds)  # a chosen one is rounded, as scores are
-    levels = torch.bucketize(content.anomaly_map, thresholds, right=True) * counts
+    levels = torch.bucketize(content.anomaly_map, thresholds, right=True) * content.is_counted
     num_found, num_false = (
-        _num_above(levels[where], len(model.thresholds)) for where in (content.mask, counts & ~content.mask)
+        _num_above(levels[where], len(model.thresholds)) for where in (content.mask, content.is_counted & ~content.mask)
     )
     num_masked = int(content.mask.sum())
-    is_high = counts & (content.anomaly_map >= model.result.threshold_bounds[0])
-    marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8)
+    is_high = content.is_counted & (content.anomaly_map >= model.result.threshold_bounds[0])
+    marks = torch.zeros(4, *content.mask.shape, dtype=torch.uint8, device="cpu")
     marks[0] = content.mask
     marks[1:3] = torch.stack([levels * content.mask, levels * ~content.mask])
     shares = model.result.pixel_aupimo(content.anomaly_map[is_high])

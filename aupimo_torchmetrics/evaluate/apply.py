@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -180,7 +179,7 @@ def apply_thresholds(
     bad_files: list[BadFile] = []
     indices = range(len(categories))
     with progress(indices, "applying", "map", quiet=quiet) as shown:
-        for index, anomaly_map in read_all(shown, partial(read_map, maps), bad_files):
+        for index, anomaly_map in read_all(shown, lambda index: (index, read_map(maps, index)), bad_files):
             applied[categories[index]].add(anomaly_map)
             if ".tiff" in to_write:
                 applied[categories[index]].compare(maps.names[index], anomaly_map)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from aupimo_torchmetrics.evaluate.reading import LoadedPair
 
-__all__ = ["RATES", "count_pixels", "mean_rates", "rates_at", "threshold_text", "unit_warning"]
+__all__ = ["RATES", "count_pixels", "rates_at", "threshold_text", "unit_warning"]
 
 RATES = ("seg_f1", "precision", "recall", "fpr", "class_f1")
 """Rates at a threshold, in the order of the table."""
@@ -29,9 +28,7 @@ def count_pixels(loaded: LoadedPair, threshold: float) -> dict[str, Any]:
         normal image. Pixels that are ignored do not count.
 
     """
-    is_found = loaded.anomaly_map >= threshold
-    if loaded.ignored is not None:
-        is_found &= ~loaded.ignored
+    is_found = (loaded.anomaly_map >= threshold) & loaded.is_counted
     num_found, num_masked = int((is_found & loaded.mask).sum()), int(loaded.mask.sum())
     return {
         "alarm": bool(is_found.any()),
@@ -67,15 +64,6 @@ def rates_at(threshold: float, images: Sequence[Mapping[str, Any]]) -> dict[str,
         "num_normal_alarms": num_alarms - num_right,
         "num_anomalous_alarms": num_right,
     }
-
-
-def mean_rates(of_categories: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each rate over the categories in which it is defined."""
-    means = {}
-    for name in RATES:
-        defined = [rates[name] for rates in of_categories if not math.isnan(rates[name])]
-        means[name] = fmean(defined) if defined else math.nan
-    return means
 
 
 def unit_warning(threshold: float, num_found: int, num_pixels: int, highest: float) -> str:

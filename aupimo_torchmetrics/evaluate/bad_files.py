@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from aupimo_torchmetrics._errors import BadDataError
 
 if TYPE_CHECKING:
-    from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
     from aupimo_torchmetrics.evaluate.evaluation import CategoryScores
-    from aupimo_torchmetrics.evaluate.pairing import Pair
+    from aupimo_torchmetrics.evaluate.pairing import FoundPairs
 
 __all__ = ["BadFile", "BadFileError", "BadFilesError", "bad_file_lines", "check_bad_files", "naming", "read_all"]
 
@@ -65,17 +64,15 @@ def naming(path: str) -> Iterator[None]:
         raise BadFileError(path, str(error)) from error
 
 
-def read_all(
-    items: Iterable[_Item], read: Callable[[_Item], _Content], bad_files: list[BadFile]
-) -> Iterator[tuple[_Item, _Content]]:
-    """Yield items with what is read of them, one by one; add those that cannot be read to the bad files."""
+def read_all(items: Iterable[_Item], read: Callable[[_Item], _Content], bad_files: list[BadFile]) -> Iterator[_Content]:
+    """Yield what is read of items, one by one; add those that cannot be read to the bad files."""
     for item in items:
         try:
             content = read(item)
         except BadFileError as error:
             bad_files.append(error.bad_file)
             continue
-        yield item, content
+        yield content
 
 
 class BadFilesError(BadDataError):
@@ -126,19 +123,13 @@ def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
 
 
 def check_bad_files(
-    bad_files: Sequence[BadFile],
-    images: Sequence[LabelledImage],
-    pairs: Sequence[Pair],
-    categories: Sequence[CategoryScores],
-    *,
-    skip_bad: bool,
+    bad_files: Sequence[BadFile], found: FoundPairs, categories: Sequence[CategoryScores], *, skip_bad: bool
 ) -> dict[str, int]:
     """Count the images that are skipped.
 
     Args:
         bad_files: Files that cannot be evaluated.
-        images: Test images.
-        pairs: Those that have a map.
+        found: Test images, and those that have a map.
         categories: Scores of all that could be scored.
         skip_bad: Whether bad files are to be skipped.
 
@@ -155,10 +146,10 @@ def check_bad_files(
         raise BadDataError("Expected the map of a test image, but found none.")
     bad_paths = {bad_file.path for bad_file in bad_files}
     # An image without a map is a bad file only where its category has maps.
-    names = {image.category for image in images if (image.place or image.name) in bad_paths}
-    counts = Counter(image.category for image in images)
+    names = {image.category for image in found.images if (image.place or image.name) in bad_paths}
+    counts = Counter(image.category for image in found.images)
     counts.subtract({scores.category: len(scores.pairs) for scores in categories})
-    skipped = {name: counts[name] for name in sorted(names | {pair.image.category for pair in pairs})}
+    skipped = {name: counts[name] for name in sorted(names | {pair.image.category for pair in found.pairs})}
     whole = {scores.category for scores in categories if scores.num_normal and scores.num_anomalous}
     lost = [category for category, count in skipped.items() if count and category not in whole]
     if bad_files and (lost or not (skip_bad and categories)):

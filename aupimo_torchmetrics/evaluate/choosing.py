@@ -7,14 +7,10 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from aupimo_torchmetrics._engine.decision import num_images_needed
 from aupimo_torchmetrics._errors import BadDataError, SettingError
@@ -22,12 +18,12 @@ from aupimo_torchmetrics._extras import progress
 from aupimo_torchmetrics._paths import TEST_FOLDERS, as_name
 from aupimo_torchmetrics._settings import Layout, SharedFPR
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError, read_all
-from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS
+from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS, LabelledImage
 from aupimo_torchmetrics.evaluate.find import find_pairs
-from aupimo_torchmetrics.evaluate.maps.open import MapFiles, existing_maps, open_maps, read_map
+from aupimo_torchmetrics.evaluate.maps.open import MapFiles, existing_maps, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.pairing import Pair
-from aupimo_torchmetrics.evaluate.reading import IGNORED, PairReader
+from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader
 from aupimo_torchmetrics.evaluate.thresholds import ALL, ChosenThreshold, Thresholds
 from aupimo_torchmetrics.metrics import AUPIMO
 from aupimo_torchmetrics.results import AUPIMOResult
@@ -112,24 +108,26 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         raise SettingError(f"Expected `{name}` to be in (0, 1), but got {share}.")
     bad_files: list[BadFile] = []
     splits, folders = ((each,) if isinstance(each, str) else tuple(each) for each in (split, normal_folder))
+    mask_rule = MaskRule(mask_threshold, ignore_index)
     if data is None and table is None:
-        path = _checked_alone(maps, layout, folders, resize=resize, mask_rule=MaskRule(mask_threshold, ignore_index))
-        opened = open_maps(path, map_suffix, splits, follow_links=follow_links)
-        loaded = _maps_alone(opened, bad_files, quiet=quiet)
+        of_data = {"layout": layout != "auto", "normal_folder": len(folders) > 0, "resize": not resize}
+        of_data |= {"mask_threshold": mask_threshold is not None, "ignore_index": ignore_index is not None}
+        opened = open_maps(_checked_alone(maps, of_data), map_suffix, splits, follow_links=follow_links)
+        pairs, reader = _pairs_alone(opened), PairReader(opened, resize=False)
     else:
         found = find_pairs(maps, data, table, layout, map_suffix, folders, follow_links, splits)
         if found.bad_files:
             raise BadFilesError(found.bad_files, BAD_FILES_REMEDY)
-        reader = PairReader(found.maps, resize, MaskRule(mask_threshold, ignore_index))
-        loaded = _normal_pairs(found.pairs, reader, bad_files, quiet=quiet)
+        pairs, reader = found.pairs, PairReader(found.maps, resize, mask_rule)
     highest_fpr = HIGHEST_FPR if fpr is None else fpr
     metric = AUPIMO(fpr_bounds=(highest_fpr / 10, highest_fpr), shared_fpr=shared_fpr, ignore_index=IGNORED)
     results, num_pixels = {}, Counter[str]()
-    for category, of_category in groupby(loaded, itemgetter(0)):
+    loaded = _normal_images(pairs, reader, bad_files, quiet=quiet)
+    for category, of_category in groupby(loaded, attrgetter("pair.image.category")):
         metric.reset()
-        for _, anomaly_map, target in of_category:
-            metric.update(anomaly_map[None], target[None])
-            num_pixels[category] += int((target != IGNORED).sum())
+        for each in of_category:
+            metric.update(each.anomaly_map[None], each.target[None])
+            num_pixels[category] += int(each.is_counted.sum())
         with warnings.catch_warnings():  # of scores, which nobody asked for
             warnings.simplefilter("ignore")
             results[category] = metric.result()
@@ -142,29 +140,22 @@ def choose_thresholds(  # noqa: PLR0917  the settings of the command
         )
     if fpr is None:
         _check_enough(results, share)
-    chosen = [_choose(category, result, fpr, alarms, num_pixels[category]) for category, result in results.items()]
+    chosen = [_choose(category, result, fpr, share, num_pixels[category]) for category, result in results.items()]
     return Thresholds({each.category: each.point.threshold for each in chosen}, _rule(fpr, share, shared_fpr), chosen)
 
 
-def _checked_alone(
-    maps: str | os.PathLike[str] | None,
-    layout: Layout,
-    normal_folder: Sequence[str],
-    *,
-    resize: bool,
-    mask_rule: MaskRule,
-) -> Path:
-    """Return where maps are; raise if they are not there, or if a setting is of images or masks, which are not."""
+def _checked_alone(maps: str | os.PathLike[str] | None, of_data: Mapping[str, bool]) -> Path:
+    """Return where maps are; raise if they are not there, or if a setting of images or masks, which are not, is given.
+
+    Args:
+        maps: File or folder of maps.
+        of_data: Whether each setting of images and masks is given.
+
+    """
     if maps is None:
         raise SettingError("Expected `maps` of normal images, or a `table` that names maps, but got neither.")
-    of_data = {
-        "layout": layout != "auto",
-        "normal_folder": len(normal_folder) > 0,
-        "resize": not resize,
-        "mask_threshold": mask_rule.threshold is not None,
-        "ignore_index": mask_rule.ignore_index is not None,
-    }
-    for name in filter(of_data.get, of_data):
+    name = next(filter(of_data.get, of_data), None)
+    if name is not None:
         raise SettingError(f"Expected `{name}` with `data` or `table` only, but got `maps` alone, which have no masks.")
     return existing_maps("maps", maps)
 
@@ -177,13 +168,11 @@ def _rule(fpr: float | None, share: float, shared_fpr: SharedFPR) -> str:
     return f"At most {fpr:g} of the normal pixels are called anomalous ({kind} of the images), if new ones are alike."
 
 
-def _maps_alone(maps: MapFiles, bad_files: list[BadFile], *, quiet: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield category, map (H, W) float32 and empty mask of maps of normal images, category after category."""
-    categories = _categories_of(maps.names)
-    order = sorted(range(len(categories)), key=categories.__getitem__)
-    with progress(order, "reading", "map", quiet=quiet) as shown:
-        for index, anomaly_map in read_all(shown, partial(read_map, maps), bad_files):
-            yield categories[index], anomaly_map, torch.zeros_like(anomaly_map, dtype=torch.bool)
+def _pairs_alone(maps: MapFiles) -> list[Pair]:
+    """Maps of normal images, each with an image that is not on disk."""
+    named = zip(maps.names, _categories_of(maps.names), strict=True)
+    images = (LabelledImage(name, category, None, (), has_defect=False) for name, category in named)
+    return [Pair(image, index, image.name) for index, image in enumerate(images)]
 
 
 def _categories_of(names: Sequence[str]) -> list[str]:
@@ -212,23 +201,19 @@ def _categories_of(names: Sequence[str]) -> list[str]:
     )
 
 
-def _normal_pairs(
+def _normal_images(
     pairs: Sequence[Pair], reader: PairReader, bad_files: list[BadFile], *, quiet: bool
-) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield category, map (H, W) float32 and target of normal images of a data set, category after category."""
+) -> Iterator[LoadedPair]:
+    """Yield normal images, category after category."""
     normal = sorted((pair for pair in pairs if not pair.image.has_defect), key=attrgetter("image.category"))
     with progress(normal, "reading", "map", quiet=quiet) as shown:
-        for pair, loaded in read_all(shown, reader.read, bad_files):
-            if not bool(loaded.mask.any()):
-                yield pair.image.category, loaded.anomaly_map, loaded.target
+        yield from (each for each in read_all(shown, reader.read, bad_files) if not bool(each.mask.any()))
 
 
-def _choose(
-    category: str, result: AUPIMOResult, fpr: float | None, alarms: float | None, num_pixels: int
-) -> ChosenThreshold:
+def _choose(category: str, result: AUPIMOResult, fpr: float | None, share: float, num_pixels: int) -> ChosenThreshold:
     """Choose the threshold of a category from the result of its normal images."""
     highest = result.max_scores
-    threshold = result.threshold_at(fpr) if fpr is not None else result.alarm_threshold(alarms or 0)
+    threshold = result.threshold_at(fpr) if fpr is not None else result.alarm_threshold(share)
     if math.isnan(threshold) or highest is None:
         raise BadDataError(
             f"Expected finite scores, but too many of the normal images of {category or 'the maps'} are +inf for any "
@@ -262,10 +247,10 @@ def _choose(
 def _check_enough(results: Mapping[str, AUPIMOResult], alarms: float) -> None:
     """Raise unless each category has as many normal images as the share needs."""
     needed = num_images_needed(alarms)
-    few = [f"{category or 'maps'} has {len(result.aupimos)}" for category, result in results.items()]
-    few = [text for text, result in zip(few, results.values(), strict=True) if len(result.aupimos) < needed]
+    numbers = {category or "maps": len(result.aupimos) for category, result in results.items()}
+    few = ", ".join(f"{name} has {number}" for name, number in numbers.items() if number < needed)
     if few:
         raise BadDataError(
-            f"Expected {needed} normal images or more in each category for `alarms={alarms:g}`, but {', '.join(few)}. "
+            f"Expected {needed} normal images or more in each category for `alarms={alarms:g}`, but {few}. "
             "No threshold keeps that promise by fewer. Give more normal images, or a larger `alarms`."
         )

@@ -11,17 +11,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from aupimo_torchmetrics._engine import resampling
 from aupimo_torchmetrics._engine.binning import PixelCounter, PixelCounts, bin_edges
-from aupimo_torchmetrics._engine.resampling import (
-    NUM_RESAMPLES,
-    SEED,
-    Draws,
-    Interval,
-    independent,
-    interval_of,
-    number_of_mean,
-)
-from aupimo_torchmetrics._engine.saturation import highest_scores
+from aupimo_torchmetrics._engine.resampling import Draws, Interval
 from aupimo_torchmetrics._engine.select import spread_places
 from aupimo_torchmetrics._metric_counts import MetricCounts
 from aupimo_torchmetrics.evaluate.reading import LoadedPair
@@ -41,7 +33,7 @@ class ScoreSample:
 
     def add(self, loaded: LoadedPair) -> None:
         """Take scores that are evenly spread over the pixels of an image, and over those of its mask."""
-        is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
+        is_normal = loaded.is_counted & ~loaded.mask
         places = _places(is_normal.numel())
         self._normal.append(loaded.anomaly_map.reshape(-1)[places][is_normal.reshape(-1)[places]])
         in_mask = loaded.anomaly_map[loaded.mask]
@@ -65,10 +57,7 @@ def count_images(images: Iterable[LoadedPair], edges: Tensor, *, has_regions: bo
     """Count the pixels of images in bins; `has_regions` to find the connected regions of their masks, too."""
     counter = PixelCounter(edges, has_regions=has_regions)
     for loaded in images:
-        highest = [
-            highest_scores(loaded.anomaly_map, region, area) for region, area in zip(*loaded.regions, strict=True)
-        ]
-        counter.add(loaded.anomaly_map, loaded.mask, loaded.ignored, highest)
+        counter.add(loaded.anomaly_map, loaded.mask, loaded.ignored, loaded.highest_in_regions)
     return counter.counts()
 
 
@@ -80,18 +69,18 @@ def intervals_of(categories: Sequence[Sequence[MetricCounts]]) -> tuple[list[dic
     found = list[dict[str, Interval]]()
     of_metrics: dict[str, list[tuple[Tensor, int]]] = {}
     for place, counts in enumerate(categories):
-        draws = Draws(counts[0].units, NUM_RESAMPLES, SEED)
+        draws = Draws(counts[0].units, resampling.NUM_RESAMPLES, resampling.SEED)
         found.append({})
         for each in counts:
             values, bounds, number = each.resampled(draws), each.bounds(draws), each.units.fewest
-            found[-1][each.metric] = interval_of(values, bounds, number)
+            found[-1][each.metric] = resampling.interval_of(values, bounds, number)
             if not math.isnan(each.value):
-                in_order = independent(torch.stack([values, *bounds]), place)
+                in_order = resampling.independent(torch.stack([values, *bounds]), place)
                 of_metrics.setdefault(each.metric, []).append((in_order, number))
     means = {}
     for metric, of_categories in of_metrics.items():
         every = torch.stack([each for each, _ in of_categories])
         values, lowest, highest = every.mean(0)
-        of_mean = number_of_mean(every[:, 0].var(1).tolist(), [number for _, number in of_categories])
-        means[metric] = interval_of(values, [lowest, highest], of_mean)
+        of_mean = resampling.number_of_mean(every[:, 0].var(1).tolist(), [number for _, number in of_categories])
+        means[metric] = resampling.interval_of(values, [lowest, highest], of_mean)
     return found, means

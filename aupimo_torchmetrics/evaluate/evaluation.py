@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,15 +28,14 @@ from aupimo_torchmetrics._settings import MetricName, PictureFormat, RowsBy, che
 from aupimo_torchmetrics._tables import csv_text, interval_text, json_text, metric_title, text_table
 from aupimo_torchmetrics._version import __version__
 from aupimo_torchmetrics.evaluate import output
-from aupimo_torchmetrics.evaluate.at_threshold import RATES, mean_rates, rates_at, threshold_text, unit_warning
+from aupimo_torchmetrics.evaluate.at_threshold import RATES, rates_at, threshold_text, unit_warning
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, bad_file_lines
 from aupimo_torchmetrics.evaluate.counting import intervals_of
-from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.protocols import protocol_lines
-from aupimo_torchmetrics.evaluate.reading import PairReader, Size
+from aupimo_torchmetrics.evaluate.reading import PairReader, Size, size_text
 from aupimo_torchmetrics.evaluate.written import check_apart, files_of, saying_what_was_written, write_mask
-from aupimo_torchmetrics.results import AUPIMOResult
+from aupimo_torchmetrics.results import AUPIMOResult, PixelResult
 from aupimo_torchmetrics.statistics import bootstrap_interval
 
 __all__ = ["CategoryScores", "Evaluation", "interval_texts"]
@@ -90,7 +89,7 @@ class CategoryScores:
 
     category: str
     result: AUPIMOResult
-    other_scores: dict[str, OtherScore]
+    other_scores: dict[str, PixelResult]
     pairs: list[Pair]
     images: list[dict[str, Any]]
     resized: set[tuple[Size, Size]]
@@ -202,6 +201,15 @@ def interval_texts(intervals: Mapping[str, Interval], names: Iterable[str]) -> l
     return [interval_text(lower, upper, ".4f") for lower, upper, *_ in shown]
 
 
+def _means(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> dict[str, tuple[float, int]]:
+    """Mean of each value over the rows in which it is defined, and their number."""
+    means = {}
+    for name in names:
+        defined = [row[name] for row in rows if not math.isnan(row[name])]
+        means[name] = (fmean(defined) if defined else math.nan, len(defined))
+    return means
+
+
 def _as_dicts(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     """Intervals as `summary.json` holds them."""
     return {name: each._asdict() for name, each in intervals.items()}
@@ -266,16 +274,14 @@ class Evaluation:
     def counted(self, scores: CategoryScores) -> CountedImages:
         """Return what was counted of the images of a category, as `counts.safetensors` holds it."""
         has_image_scores = any(name.startswith("image_") for name in scores.other_scores)
-        image_scores = torch.tensor(
-            [image["image_score"] for image in scores.images], dtype=torch.float64, device="cpu"
-        )
+        image_scores = [image["image_score"] for image in scores.images]
         return CountedImages(
             is_anomalous=torch.tensor([image["is_anomalous"] for image in scores.images], device="cpu"),
             aupimos=scores.result.aupimos.double().cpu(),
             paths=[image["path"] for image in scores.images],
             groups=scores.groups,
             pixels=scores.pixels,
-            image_scores=image_scores if has_image_scores else None,
+            image_scores=torch.tensor(image_scores, dtype=torch.float64, device="cpu") if has_image_scores else None,
             values={name: score.value for name, score in scores.other_scores.items()},
             protocols={name: text for name, text in self.protocols.items() if name in scores.other_scores},
             fpr_limit=float(self.settings["fpr_limit"]),
@@ -284,17 +290,13 @@ class Evaluation:
     def _counts(self, scores: CategoryScores) -> list[MetricCounts]:
         """Counts of AUPIMO and of the other metrics of a category."""
         counted = self.counted(scores)
-        of_aupimo = counts_of_result(scores.result, counted.groups)
-        others = [counts_of_metric(counted, name) for name in get_args(MetricName) if name in counted.values]
-        return [*([] if of_aupimo is None else [of_aupimo]), *others]
+        others = (counts_of_metric(counted, name) for name in get_args(MetricName) if name in counted.values)
+        return list(filter(None, [counts_of_result(scores.result, counted.groups), *others]))
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return the mean of each metric over the categories in which it is defined, and their number."""
-        means = {}
-        for name in self.categories[0].values():
-            defined = [value for scores in self.categories if not math.isnan(value := scores.values()[name])]
-            means[name] = (fmean(defined) if defined else math.nan, len(defined))
-        return means
+        values = [scores.values() for scores in self.categories]
+        return _means(values, values[0])
 
     @property
     def protocols(self) -> dict[str, str]:
@@ -306,7 +308,7 @@ class Evaluation:
     def mean_at_threshold(self) -> dict[str, float]:
         """Return the mean of each rate at the thresholds over the categories in which it is defined; empty without."""
         rates = [scores.at_threshold() for scores in self.categories]
-        return mean_rates(rates) if rates[0] else {}
+        return {name: mean for name, (mean, _) in _means(rates, RATES).items()} if rates[0] else {}
 
     def summary(self, by: RowsBy | None = None) -> str:
         """Return a table of the scores, the settings, warnings, and the files that were skipped.
@@ -459,10 +461,7 @@ class Evaluation:
 
         """
         pairs = [
-            (scores.threshold, pair)
-            for scores in self.categories
-            for pair in scores.pairs
-            if scores.threshold is not None
+            (each.threshold, pair) for each in self.categories for pair in each.pairs if each.threshold is not None
         ]
         if not pairs:
             raise SettingError("Expected a `threshold` with `write_masks`, but got none.")
@@ -472,8 +471,7 @@ class Evaluation:
         with progress(pairs, "masks", "image", quiet=quiet) as shown, saying_what_was_written(folder) as written:
             for file, (threshold, pair) in zip(masks, shown, strict=True):
                 loaded = self.reader.read(pair)
-                is_found = loaded.anomaly_map >= threshold
-                write_mask(file, is_found if loaded.ignored is None else is_found & ~loaded.ignored)
+                write_mask(file, (loaded.anomaly_map >= threshold) & loaded.is_counted)
                 written.append(file)
         return masks
 
@@ -532,8 +530,7 @@ class Evaluation:
                 lines.append(f"AU SPRO of {scores.category}, mean of its types of defects: {fmean(of_types):.4f}")
         resized = sorted(set().union(*(scores.resized for scores in self.categories)))
         if resized and self.settings.get("size") is None:
-            (old_height, old_width), (height, width) = resized[0]
-            sizes = f"{old_height} x {old_width} to {height} x {width}"
+            sizes = " to ".join(map(size_text, resized[0]))
             lines.append(f"Maps were resized bilinearly to the size of their masks, as {sizes}.")
         elif not resized:
             lines.append("Maps have the size of their masks.")

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from aupimo_torchmetrics._errors import BadDataError, SettingError
 from aupimo_torchmetrics._files.writing import existing_folder
 from aupimo_torchmetrics._paths import as_key, category_in
 from aupimo_torchmetrics._settings import Layout, check_choice
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
+from aupimo_torchmetrics.evaluate.bad_files import BadFilesError
 from aupimo_torchmetrics.evaluate.data.folders import is_file
-from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage, find_test_images
+from aupimo_torchmetrics.evaluate.data.layouts import find_test_images
 from aupimo_torchmetrics.evaluate.data.table import open_table
-from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_maps
-from aupimo_torchmetrics.evaluate.masks import MaskRule
-from aupimo_torchmetrics.evaluate.pairing import WITHOUT_IMAGE, Pair, full_path, pair_maps
-from aupimo_torchmetrics.evaluate.reading import PairReader
+from aupimo_torchmetrics.evaluate.maps.open import open_maps
+from aupimo_torchmetrics.evaluate.pairing import WITHOUT_IMAGE, FoundPairs, Pair, full_path, pair_maps
 
-__all__ = ["FoundPairs", "find_evaluated_pairs", "find_pairs"]
+__all__ = ["find_pairs"]
 
 Source: TypeAlias = "str | os.PathLike[str] | None"
 """Where maps or data are."""
@@ -36,19 +32,6 @@ PUBLISHED_CATEGORIES = (
     "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 )
 """Of MVTec AD, LOCO, 3D-AD and AD 2, and of VisA."""
-
-
-class FoundPairs(NamedTuple):
-    """Maps and images that were found, before any is read."""
-
-    maps: MapFiles
-    images: list[LabelledImage]
-    pairs: list[Pair]
-    bad_files: list[BadFile]
-    notes: list[str]
-    """What was understood of names and tables, a sentence each."""
-    warnings: dict[str, list[str]]
-    """Warnings about names and tables by category."""
 
 
 def find_pairs(  # noqa: PLR0917  the settings of the command
@@ -65,22 +48,24 @@ def find_pairs(  # noqa: PLR0917  the settings of the command
     _check_settings(maps, data, table, layout, map_suffix, normal_folder)
     if split and maps is None:
         raise SettingError("Expected `split` with `maps` only, but got a `table` that names each map.")
-    map_files = None if maps is None else open_maps(maps, map_suffix, split, follow_links=follow_links)
-    if data is None or map_files is None:
-        pairs, bad_files, map_files, images, notes = open_table(table, map_files)
+    given = None if maps is None else open_maps(maps, map_suffix, split, follow_links=follow_links)
+    if data is None or given is None:
+        found = open_table(table, given)
     else:
-        images, notes = find_test_images(data, layout, normal_folder, follow_links=follow_links), []
-        pairs, bad_files = pair_maps(map_files, images)
-    if images and sum(bad_file.reason == WITHOUT_IMAGE for bad_file in bad_files) == len(map_files.names):
-        example = f"{map_files.names[0]} and {full_path(images[0])}"
+        images = find_test_images(data, layout, normal_folder, follow_links=follow_links)
+        found = FoundPairs(*pair_maps(given, images), given, images, [])
+    if found.images and sum(each.reason == WITHOUT_IMAGE for each in found.bad_files) == len(found.maps.names):
+        example = f"{found.maps.names[0]} and {full_path(found.images[0])}"
         remedy = (
             f"no path of a map fits that of an image, as {example}: give as `maps` the folder below which the paths "
             "agree, or a `table` (see `write_table`) with a column map, or for a set of maps with a column name that "
             "holds its paths"
         )
-        raise BadFilesError(bad_files, remedy)
-    remarks, warnings = ([], {}) if maps is None else _remarks(Path(maps), data, pairs)
-    return FoundPairs(map_files, images, pairs, bad_files, [*remarks, *notes], warnings)
+        raise BadFilesError(found.bad_files, remedy)
+    if maps is None:
+        return found
+    remarks, warnings = _remarks(Path(maps), data, found.pairs)
+    return found._replace(notes=[*remarks, *found.notes], warnings=warnings)
 
 
 def _check_settings(  # noqa: PLR0917
@@ -156,34 +141,3 @@ def _remarks(
         elif as_key(name) != as_key(image) and not (is_there and as_key(name) == pair.image.key):
             notes.append(f"maps were matched by their paths, as {example}")
     return notes[:1], warnings
-
-
-def find_evaluated_pairs(summary: Path) -> tuple[PairReader, dict[str, Pair], dict[str, list[float]]]:
-    """Find the images and maps of an earlier evaluation anew. Relative paths are those of the current folder.
-
-    Args:
-        summary: File `summary.json`, which says what was evaluated.
-
-    Returns:
-        What reads them, the images that have a map, by their names, and the thresholds of the slider by category.
-
-    Raises:
-        BadDataError: If the file does not say it, or they are no longer there.
-        OSError: If the file cannot be opened.
-
-    """
-    names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder", "follow_links")
-    try:
-        content = json.loads(summary.read_text(encoding="utf-8"))
-        settings = content["settings"]
-        found = find_pairs(**{name: settings[name] for name in names}, split=settings.get("split", ()))
-        mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
-        size = settings.get("size") and (settings["size"][0], settings["size"][1])  # earlier versions knew none
-        reader = PairReader(found.maps, settings["resize"], mask_rule, size=size)
-        thresholds = {
-            each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
-            for each in content["categories"]
-        }
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadDataError(f"{summary} does not lead to images and maps, please evaluate again: {error}") from error
-    return reader, {pair.image.name: pair for pair in found.pairs}, thresholds

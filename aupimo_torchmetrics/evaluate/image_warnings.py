@@ -33,8 +33,7 @@ class ImageWarnings:
         image, stored, mask = loaded.pair.image, loaded.stored_map, loaded.mask
         self._ranges.append(tuple(float(end) for end in stored.float().aminmax()))
         if bool(mask.any()):
-            num_counting = mask.numel() if loaded.ignored is None else int((~loaded.ignored).sum())
-            self._mask_shares.append(int(mask.sum()) / num_counting)
+            self._mask_shares.append(int(mask.sum()) / int(loaded.is_counted.sum()))
         if _are_merged(stored):
             self._merged.append(loaded.pair.name)
         if image.path is not None:

@@ -10,21 +10,22 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from aupimo_torchmetrics._engine.saturation import areas_of_regions, highest_scores
+from aupimo_torchmetrics._engine.saturation import areas_of_regions
 from aupimo_torchmetrics._settings import MetricName, check_choice
 from aupimo_torchmetrics._warnings import missing_image_scores, missing_pixels
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair
 from aupimo_torchmetrics.functional import pixel_auroc, pixel_average_precision, pixel_f1_max
 from aupimo_torchmetrics.pixel_metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max
+from aupimo_torchmetrics.results import PixelResult
 
-__all__ = ["OtherMetrics", "OtherScore", "score_images"]
+__all__ = ["OtherMetrics", "score_images"]
 
 PIXEL_METRICS = ("auroc", "aupr", "f1_max", "aupro")
 """Metrics of all pixels, in the order of the table."""
@@ -38,58 +39,10 @@ IMAGE_METRICS: dict[str, Callable[..., Any]] = {
 """Metrics of one score an image, in the order of the table, and the threshold of what is reached at one."""
 
 
-class OtherScore(NamedTuple):
-    """A metric beside AUPIMO, with everything that is known of it.
-
-    Example:
-        >>> from aupimo_torchmetrics.evaluate.other_metrics import OtherScore
-        >>> OtherScore(0.75, bounds=(0.7, 0.8)).value
-        0.75
-
-    """
-
-    value: float
-    """NaN if undefined."""
-    bounds: tuple[float, float]
-    """The exact value lies between these; both are the value if it is exact."""
-    threshold: float = math.nan
-    """Threshold at which the value is reached, if it is reached at one."""
-    warnings: tuple[str, ...] = ()
-
-
-class SaturatedOverlap:
-    """AU-sPRO of images that come one after the other. It keeps every normal score, and the highest of each region.
-
-    Args:
-        fpr_limit: Limit of the FPR.
-
-    """
-
-    def __init__(self, fpr_limit: float) -> None:
-        self._fpr_limit = fpr_limit
-        self._normal: list[Tensor] = []
-        self._highest: list[Tensor] = []
-
-    def add(self, loaded: LoadedPair) -> None:
-        """Add an image."""
-        is_normal = ~loaded.mask if loaded.ignored is None else ~(loaded.mask | loaded.ignored)
-        self._normal.append(loaded.anomaly_map[is_normal])
-        for region, area in zip(*loaded.regions, strict=True):
-            self._highest.append(highest_scores(loaded.anomaly_map, region, area))
-
-    def score(self) -> OtherScore:
-        """Return the mean over the regions; NaN with a text if there is none, or no normal pixel."""
-        found = areas_of_regions(self._normal, self._highest, self._fpr_limit)
-        if found is None:
-            num_normal = sum(map(len, self._normal))
-            text = missing_pixels("AU-sPRO", num_mask=len(self._highest), num_normal=num_normal)
-            return OtherScore(math.nan, (math.nan, math.nan), warnings=(text,))
-        value = float(found.mean())
-        return OtherScore(value, (value, value))
-
-
 class OtherMetrics:
     """The metrics beside AUPIMO that were asked for, of images that come in batches.
+
+    AU-sPRO keeps every normal score, and of each region the scores that decide of it.
 
     Args:
         names: Which of them, in any order; others are an error.
@@ -111,14 +64,15 @@ class OtherMetrics:
         collection = MetricCollection({name: metric for name, metric in of_pixels.items() if name in names})
         self._of_pixels, self._device = collection.to(device), device
         self._names, self._fpr_limit = names, fpr_limit
-        self._regions = SaturatedOverlap(fpr_limit)
+        self._normal: list[Tensor] = []
+        self._highest: list[Tensor] = []
         self.has_regions = SATURATED in names
         self.has_maps = len(collection) > 0 or self.has_regions
 
     def reset(self) -> None:
         """Forget all images."""
         self._of_pixels.reset()
-        self._regions = SaturatedOverlap(self._fpr_limit)
+        self._normal, self._highest = [], []
 
     def update(self, batch: Sequence[LoadedPair]) -> None:
         """Add some images."""
@@ -126,9 +80,10 @@ class OtherMetrics:
             maps = [each.anomaly_map.to(self._device) for each in batch]
             self._of_pixels.update(maps, [each.target.to(self._device) for each in batch])
         for each in batch if self.has_regions else ():
-            self._regions.add(each)
+            self._normal.append(each.anomaly_map[each.is_counted & ~each.mask])
+            self._highest += each.highest_in_regions
 
-    def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
+    def scores(self, images: Sequence[Mapping[str, Any]]) -> dict[str, PixelResult]:
         """Return the metrics by name, with their warnings.
 
         Args:
@@ -140,14 +95,23 @@ class OtherMetrics:
             warnings.simplefilter("ignore")
             for name in PIXEL_METRICS:
                 if name in self._of_pixels:
-                    result = cast("PixelAUROC", self._of_pixels[name]).result()
-                    found[name] = OtherScore(result.value, result.bounds, result.threshold, result.warnings)
+                    found[name] = cast("PixelAUROC", self._of_pixels[name]).result()
         if self.has_regions:
-            found[SATURATED] = self._regions.score()
+            found[SATURATED] = self._overlap_of_regions()
         return found | score_images(self._names, images)
 
+    def _overlap_of_regions(self) -> PixelResult:
+        """AU-sPRO, the mean over the regions; NaN with a text if there is none, or no normal pixel."""
+        found = areas_of_regions(self._normal, self._highest, self._fpr_limit)
+        if found is None:
+            num_normal = sum(map(len, self._normal))
+            text = missing_pixels("AU-sPRO", num_mask=len(self._highest), num_normal=num_normal)
+            return PixelResult(math.nan, (math.nan, math.nan), warnings=(text,))
+        value = float(found.mean())
+        return PixelResult(value, (value, value))
 
-def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, OtherScore]:
+
+def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) -> dict[str, PixelResult]:
     """Compute metrics of one score an image, which are those of pixels of maps of one pixel.
 
     Args:
@@ -163,15 +127,15 @@ def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) ->
     if len({*are_anomalous}) < 2:
         missing = "normal" if any(are_anomalous) else "anomalous"
         text = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
-        return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
+        return {name: PixelResult(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
     num_missing = sum(map(math.isnan, scores))
     if num_missing:
         text = missing_image_scores(", ".join(asked), len(scores), num_missing)
-        return {name: OtherScore(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
+        return {name: PixelResult(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
     maps = np.asarray(scores, dtype=np.float64)[:, None, None]
     masks = np.asarray(are_anomalous)[:, None, None]
     found = {}
     for name in asked:
         value, threshold = [*map(float, np.ravel(IMAGE_METRICS[name](maps, masks))), math.nan][:2]
-        found[name] = OtherScore(value, (value, value), threshold)
+        found[name] = PixelResult(value, (value, value), threshold)
     return found

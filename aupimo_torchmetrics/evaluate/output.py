@@ -17,6 +17,7 @@ from aupimo_torchmetrics import plotting
 from aupimo_torchmetrics._files.writing import write_text
 from aupimo_torchmetrics._settings import MetricName, PictureFormat
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
+from aupimo_torchmetrics.evaluate.written import saying_what_was_written
 from aupimo_torchmetrics.plotting import _figures
 from aupimo_torchmetrics.results import AUPIMOResult
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from aupimo_torchmetrics.evaluate.evaluation import CategoryScores
 
-__all__ = ["SavedFiles", "draw_curves", "folder_names", "picture_files", "score_files", "write_files"]
+__all__ = ["SavedFiles", "draw_curves", "draw_scores", "folder_names", "picture_files", "score_files", "write_files"]
 
 SUMMARY_FILE = "summary.json"
 
@@ -52,14 +53,11 @@ class SavedFiles(NamedTuple):
 
 def write_files(out: Path, files: Files) -> SavedFiles:
     """Write files one after the other, each complete or not at all; on Ctrl-C say how many there are."""
-    written: list[str] = []
-    try:
+    with saying_what_was_written(out) as written:
         for name, write in files.items():
             if write is not None:
                 write(out / name)
             written.append(name)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"stopped; {len(written)} files were written to {out}, each complete") from error
     below = ["aupimo/*", *(f"{metric}.json" for metric in get_args(MetricName))]
     patterns = ["report.html", *below, *(f"*/{pattern}" for pattern in below)]
     found = {path.relative_to(out).as_posix() for pattern in patterns for path in out.glob(pattern)}
@@ -95,34 +93,33 @@ def score_files(where: str, result: AUPIMOResult, values: Mapping[str, float]) -
         f"{where}aupimo/aupimos.safetensors": None,
         f"{where}aupimo/curves.pt": lambda path: result.curves().save(path, result.shared_fpr),
     }
-    for name, value in values.items():
-        if name != "aupimo":
-            files[f"{where}{name}.json"] = partial(write_text, text=json.dumps({"value": value}, indent=4))
-    return files
+    texts = {name: json.dumps({"value": value}, indent=4) for name, value in values.items() if name != "aupimo"}
+    return files | {f"{where}{name}.json": partial(write_text, text=text) for name, text in texts.items()}
 
 
 def picture_files(
     where: str, scores: CategoryScores, picture_format: PictureFormat, heatmap_reader: PairReader | None
 ) -> Files:
     """Pictures of a category, of which there are none without a score; heat maps need a reader."""
-    result = scores.result
-    intervals = {"": scores.interval_of_mean()}
-    if bool(result.aupimos.isnan().all()):
+    if bool(scores.result.aupimos.isnan().all()):
         return {}
     pictures: dict[str, Callable[[], Figure]] = {
-        "distribution": partial(
-            _figures.drawn_off_screen,
-            _figures.distribution_size(),
-            partial(plotting.plot_distribution, intervals=intervals),
-            result,
-        ),
-        "curves": partial(draw_curves, result),
+        "distribution": partial(draw_scores, {"": scores}),
+        "curves": partial(draw_curves, scores.result),
     }
     if heatmap_reader is not None:
         pictures["heatmaps"] = partial(_draw_heatmaps, scores, heatmap_reader)
     return {
         f"{where}aupimo/{name}.{picture_format}": partial(_figures.save_figure, draw) for name, draw in pictures.items()
     }
+
+
+def draw_scores(categories: Mapping[str, CategoryScores]) -> Figure:
+    """Draw the distributions of the scores of categories, by the names that they are to have."""
+    results = {name: scores.result for name, scores in categories.items()}
+    intervals = {name: scores.interval_of_mean() for name, scores in categories.items()}
+    plot = partial(plotting.plot_distribution, intervals=intervals)
+    return _figures.drawn_off_screen(_figures.distribution_size(len(results)), plot, results)
 
 
 def draw_curves(result: AUPIMOResult) -> Figure:

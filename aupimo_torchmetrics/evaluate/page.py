@@ -5,8 +5,9 @@ Images are read one at a time while the page is written.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,13 +21,12 @@ from aupimo_torchmetrics._tables import metric_title
 from aupimo_torchmetrics.evaluate.at_threshold import RATES, threshold_text
 from aupimo_torchmetrics.evaluate.bad_files import bad_file_lines
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation, interval_texts
-from aupimo_torchmetrics.evaluate.find import find_evaluated_pairs
-from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves
+from aupimo_torchmetrics.evaluate.find import find_pairs
+from aupimo_torchmetrics.evaluate.masks import MaskRule
+from aupimo_torchmetrics.evaluate.output import SUMMARY_FILE, draw_curves, draw_scores
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import PairReader, photograph
 from aupimo_torchmetrics.evaluate.slider import slider_fprs
-from aupimo_torchmetrics.plotting import plot_distribution
-from aupimo_torchmetrics.plotting._figures import distribution_size, drawn_off_screen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,12 +68,37 @@ def summary_of(file: Path) -> Path:
 
 
 def find_evaluated_images(summary: Path) -> dict[str, EvaluatedImage]:
-    """Find the images of an earlier evaluation, by their paths there; raise unless they are where it saw them."""
-    reader, pairs, thresholds = find_evaluated_pairs(summary)
+    """Find the images of an earlier evaluation anew. Relative paths are those of the current folder.
+
+    Args:
+        summary: File `summary.json`, which says what was evaluated.
+
+    Returns:
+        The images that have a map, by their paths there.
+
+    Raises:
+        BadDataError: If the file does not say it, or they are no longer there.
+        OSError: If the file cannot be opened.
+
+    """
+    names = ("maps", "data", "table", "layout", "map_suffix", "normal_folder", "follow_links")
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        settings = content["settings"]
+        found = find_pairs(**{name: settings[name] for name in names}, split=settings.get("split", ()))
+        mask_rule = MaskRule(settings["mask_threshold"], settings["ignore_index"])
+        size = settings.get("size") and (settings["size"][0], settings["size"][1])  # earlier versions knew none
+        reader = PairReader(found.maps, settings["resize"], mask_rule, size=size)
+        thresholds = {
+            each["category"]: [math.inf if number is None else float(number) for number in each["slider_thresholds"]]
+            for each in content["categories"]
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadDataError(f"{summary} does not lead to images and maps, please evaluate again: {error}") from error
     return {
-        path: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair), thresholds[pair.image.category])
-        for path, pair in pairs.items()
-        if pair.image.category in thresholds
+        pair.image.name: EvaluatedImage(pair.image.defect or "", partial(_read, reader, pair), of_slider)
+        for pair in found.pairs
+        if (of_slider := thresholds.get(pair.image.category)) is not None
     }
 
 
@@ -152,24 +177,23 @@ def _read(reader: PairReader, pair: Pair) -> ImageContent:
     """Read an image with its map and mask."""
     loaded = reader.read(pair)
     grey, note = photograph(loaded)
-    return ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.ignored, note)
+    return ImageContent(grey, loaded.anomaly_map, loaded.mask, loaded.is_counted, note)
 
 
 def _table(evaluation: Evaluation) -> Table:
     """Rows of the categories and of their types of defects."""
     means, rows = evaluation.means(), []
     with_intervals = list(means) if evaluation.categories[0].intervals else []
+    columns = (*means, "num_normal", "num_anomalous")
     for scores in evaluation.categories:
-        for row in ({**scores.totals(), "defect": "(all)"}, *scores.defects()):
-            defect = row["defect"]
-            values = [row.get(column, math.nan) for column in (*means, "num_normal", "num_anomalous")]
-            of_all = (
-                interval_texts(scores.intervals, with_intervals) if defect == "(all)" else [""] * len(with_intervals)
-            )
-            values += _unbroken(of_all)
-            has_images = defect != ""  # those of no known type cannot be told apart
-            shown = [scores.category, defect or "(not known)", *values]
-            rows.append(Row(shown, scores.category if has_images else "", "" if defect == "(all)" else defect))
+        category, totals = scores.category, map(scores.totals().get, columns)
+        intervals = _unbroken(interval_texts(scores.intervals, with_intervals))
+        rows.append(Row([category, "(all)", *totals, *intervals], category))
+        for row in scores.defects():
+            defect, values = row["defect"], [row.get(column, math.nan) for column in columns]
+            # Images of no known type cannot be told apart.
+            shown = [category, defect or "(not known)", *values, *[""] * len(intervals)]
+            rows.append(Row(shown, category if defect else "", defect))
     mean = [f"{value:.4f} ({number} categories)" for value, number in means.values()]
     mean += ["", "", *_unbroken(interval_texts(evaluation.mean_intervals, with_intervals))]
     intervals = [f"{metric_title(name)}, 95 %" for name in with_intervals]
@@ -190,28 +214,23 @@ def _unbroken(texts: Sequence[str]) -> list[str]:
 
 def _table_at_threshold(evaluation: Evaluation) -> Table:
     """What the thresholds do."""
-    of_categories = [
-        (scores.category, scores.at_threshold(), scores.alarm_counts()) for scores in evaluation.categories
-    ]
+    of_categories = [(scores, scores.at_threshold()) for scores in evaluation.categories]
     return Table(
         caption="At the threshold: rates of all pixels and of images, and images of either class with an alarm.",
         head=["Category", "Threshold", *map(metric_title, RATES), "Normal with alarm", "Anomalous with alarm"],
         rows=[
-            Row([category, threshold_text(rates["threshold"]), *map(rates.get, RATES), *counts])
-            for category, rates, counts in of_categories
+            Row([each.category, threshold_text(rates["threshold"]), *map(rates.get, RATES), *each.alarm_counts()])
+            for each, rates in of_categories
         ],
         foot=[],
         digits=4,
     )
 
 
-def _drawings(categories: Sequence[CategoryScores]) -> dict[str, Callable[[], Figure]]:
+def _drawings(categories: Sequence[CategoryScores]) -> Mapping[str, Callable[[], Figure]]:
     """Distribution of all scores, and the curves of each category, as far as there are scores."""
-    results = {scores.category: scores.result for scores in categories if not bool(scores.result.aupimos.isnan().all())}
-    if not results:
+    scored = {scores.category: scores for scores in categories if not bool(scores.result.aupimos.isnan().all())}
+    if not scored:
         return {}
-    intervals = {scores.category: scores.interval_of_mean() for scores in categories}
-    plot = partial(plot_distribution, intervals=intervals)
-    distribution = partial(drawn_off_screen, distribution_size(len(results)), plot, results)
-    drawings: dict[str, Callable[[], Figure]] = {"Distribution of the scores": distribution}
-    return drawings | {f"PIMO curves of {name}": partial(draw_curves, result) for name, result in results.items()}
+    drawings = {"Distribution of the scores": partial(draw_scores, scored)}
+    return drawings | {f"PIMO curves of {name}": partial(draw_curves, each.result) for name, each in scored.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from aupimo_torchmetrics._paths import match_by_end
@@ -10,7 +11,7 @@ from aupimo_torchmetrics.evaluate.bad_files import BadFile
 from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 
-__all__ = ["WITHOUT_IMAGE", "Pair", "bad_image", "full_path", "pair_images", "pair_maps"]
+__all__ = ["WITHOUT_IMAGE", "FoundPairs", "Pair", "bad_image", "full_path", "pair_maps"]
 
 WITHOUT_IMAGE = "a map without a test image"
 REMEDY = "paths of maps with more of the folders of the images, or `data` of one category, tell them apart"
@@ -24,6 +25,22 @@ class Pair(NamedTuple):
     """Index of the map in its file or folder."""
     name: str
     """Path of the map's image as the file of the maps gives it, or of the map."""
+
+
+class FoundPairs(NamedTuple):
+    """Images and their maps, before any is read."""
+
+    pairs: list[Pair]
+    """Images and maps that can be evaluated, as far as names and places of files say it."""
+    bad_files: list[BadFile]
+    """Images and rows of a table that cannot be evaluated, and maps without an image."""
+    maps: MapFiles
+    images: list[LabelledImage]
+    """All test images, sorted by category and name."""
+    notes: list[str]
+    """What was understood of names and tables, a sentence each."""
+    warnings: Mapping[str, list[str]] = MappingProxyType({})
+    """Warnings about names and tables by category."""
 
 
 def pair_maps(maps: MapFiles, images: Sequence[LabelledImage]) -> tuple[list[Pair], list[BadFile]]:
@@ -77,25 +94,6 @@ def full_path(image: LabelledImage) -> str:
 def bad_image(image: LabelledImage, reason: str) -> BadFile:
     """Name an image that cannot be evaluated: by its row, if it is one of a table."""
     return BadFile(image.place, f"{image.name}: {reason}") if image.place else BadFile(image.name, reason)
-
-
-def pair_images(
-    maps: MapFiles, images: Sequence[LabelledImage], map_indices: Sequence[int]
-) -> tuple[list[Pair], list[BadFile]]:
-    """Pair images with maps that are known to be theirs.
-
-    Args:
-        maps: Maps.
-        images: Test images, sorted by category and key.
-        map_indices: Index of the map of each image.
-
-    Returns:
-        Pairs in the order of the images. Bad files: an image with a problem.
-
-    """
-    known = list(zip(images, map_indices, strict=True))
-    pairs = [Pair(image, index, maps.names[index]) for image, index in known if not image.problem]
-    return pairs, [bad_image(image, image.problem) for image in images if image.problem]
 
 
 def _several_maps(maps: MapFiles, indices: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from aupimo_torchmetrics._engine.saturation import highest_scores
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics.evaluate.bad_files import BadFileError, naming
 from aupimo_torchmetrics.evaluate.data.layouts import LabelledImage
@@ -18,7 +19,7 @@ from aupimo_torchmetrics.evaluate.maps.open import MapFiles
 from aupimo_torchmetrics.evaluate.masks import MaskRule, read_mask
 from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image
 from aupimo_torchmetrics.evaluate.photographs import UNKNOWN_LEVEL, Size, image_size, is_across, read_image
-from aupimo_torchmetrics.evaluate.regions import Regions, read_regions
+from aupimo_torchmetrics.evaluate.regions import read_regions
 
 __all__ = ["IGNORED", "LoadedPair", "PairReader", "Size", "photograph", "resized", "size_of", "size_text"]
 
@@ -40,8 +41,13 @@ class LoadedPair(NamedTuple):
     """(H, W) bool."""
     ignored: Tensor | None
     """(H, W) bool, true for a pixel that does not count; None if all count."""
-    regions: Regions
-    """Regions of the annotation, if they are read; else none."""
+    highest_in_regions: list[Tensor]
+    """The scores that decide of each region of the annotation, see `highest_scores`; none if they are not read."""
+
+    @property
+    def is_counted(self) -> Tensor:
+        """(H, W) bool, true for a pixel that counts."""
+        return torch.ones_like(self.mask) if self.ignored is None else ~self.ignored
 
     @property
     def target(self) -> Tensor:
@@ -95,19 +101,17 @@ class PairReader:
         if map_size != size and not self.resize:
             raise BadFileError(pair.name, f"{sizes}; without `resize=False` it would be resized")
         if self.size is not None:
-            mask, ignored = self._resized_mask(pair, mask), None if ignored is None else nearest(ignored, self.size)
+            small, ignored = nearest(mask, self.size), None if ignored is None else nearest(ignored, self.size)
+            if bool(mask.any()) and not bool(small.any()):
+                reason = f"no pixel of its mask {pair.image.masks[0]} is left at {size_text(self.size)}"
+                raise BadFileError(*bad_image(pair.image, reason))
+            mask = small
         if ignored is not None and bool(ignored.all()):
             raise BadFileError(str(pair.image.masks[0]), "every pixel of the mask is ignored")
-        regions = read_regions(pair.image.masks, ignored) if self.has_regions else Regions([], [])
-        return LoadedPair(pair, stored, resized(stored.float(), self.size or size), mask, ignored, regions)
-
-    def _resized_mask(self, pair: Pair, mask: Tensor) -> Tensor:
-        """Mask of the one size for all; raise if nothing is left of its defect."""
-        small = nearest(mask, self.size or ())
-        if bool(mask.any()) and not bool(small.any()):
-            reason = f"no pixel of its mask {pair.image.masks[0]} is left at {size_text(size_of(small))}"
-            raise BadFileError(*bad_image(pair.image, reason))
-        return small
+        anomaly_map = resized(stored.float(), self.size or size)
+        regions = read_regions(pair.image.masks, ignored) if self.has_regions else []
+        highest = [highest_scores(anomaly_map, region, area) for region, area in regions]
+        return LoadedPair(pair, stored, anomaly_map, mask, ignored, highest)
 
     def _mask(self, image: LabelledImage, map_size: Size) -> tuple[Tensor, Tensor | None]:
         """Mask and ignored pixels, (H, W) bool or None, of an image whose map has a size."""
@@ -116,7 +120,7 @@ class PairReader:
             if self.resize and image.path is not None:
                 with naming(str(image.path)):
                     size = image_size(image.path, like=map_size)
-            return torch.zeros(size, dtype=torch.bool), None
+            return torch.zeros(size, dtype=torch.bool, device="cpu"), None
         known, has_classes = self._known_values[image.category], image.has_mask_classes
         mask, ignored = read_mask(image.masks, self.mask_rule, has_classes=has_classes, known=known)
         num_pixels, first = int(mask.sum()), image.masks[0]
@@ -146,7 +150,7 @@ def photograph(loaded: LoadedPair) -> tuple[Tensor, str]:
             return resized(read_image(path, like=size), size), ""
         except (BadDataError, OSError) as error:
             note = f"The image cannot be read: {error}"
-    return torch.full((1, *size), UNKNOWN_LEVEL), note
+    return torch.full((1, *size), UNKNOWN_LEVEL, device="cpu"), note
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:

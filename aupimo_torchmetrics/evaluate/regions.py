@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,44 +21,36 @@ from aupimo_torchmetrics._files.limits import refusing
 from aupimo_torchmetrics.evaluate.bad_files import naming
 from aupimo_torchmetrics.evaluate.masks import read_pixels
 
-__all__ = ["Regions", "read_regions"]
+__all__ = ["read_regions"]
 
 CONFIG = "defects_config.json"
 
 
-class Regions(NamedTuple):
-    """The regions of an image."""
-
-    masks: list[Tensor]
-    """(H, W) bool each, none of them empty."""
-    areas: list[int]
-    """Saturation area of each in pixels."""
-
-
-def read_regions(paths: Sequence[Path], ignored: Tensor | None) -> Regions:
+def read_regions(paths: Sequence[Path], ignored: Tensor | None) -> list[tuple[Tensor, int]]:
     """Read the regions in the mask files of an image, without the pixels (H, W) that do not count.
+
+    Returns:
+        Each region (H, W) bool, none of them empty, with its saturation area in pixels.
 
     Raises:
         BadFileError: If a mask cannot be read or has colours, there is no `defects_config.json` above it, or that does
             not know one of its values.
 
     """
-    regions = Regions([], [])
+    regions = []
     for path in paths:
         with naming(str(path)), refusing():
             values, saturations = read_pixels(path), _saturations(path)
             if values.ndim != 2:
                 raise BadDataError(f"colours; {CONFIG} knows numbers only")
-            for value in np.unique(values[values != 0]).tolist():
-                mask = torch.from_numpy(values == value)
-                mask = mask if ignored is None else mask & ~ignored
-                number = int(mask.sum())
-                if number and value not in saturations:
+            counting = values if ignored is None else values * ~ignored.numpy()
+            for value in np.unique(counting[counting != 0]).tolist():
+                if value not in saturations:
                     raise BadDataError(f"the value {value:g}, which {CONFIG} does not know; it has {[*saturations]}")
-                if number:
-                    threshold, is_relative = saturations[value]
-                    regions.masks.append(mask)
-                    regions.areas.append(max(1, int(threshold * number if is_relative else threshold)))
+                region = torch.from_numpy(counting == value)
+                threshold, is_relative = saturations[value]
+                area = int(threshold * int(region.sum()) if is_relative else threshold)
+                regions.append((region, max(1, area)))
     return regions
 
 
@@ -68,11 +59,6 @@ def _saturations(mask: Path) -> Mapping[float, tuple[float, bool]]:
     file = next((folder / CONFIG for folder in mask.absolute().parents if (folder / CONFIG).is_file()), None)
     if file is None:
         raise BadDataError(f"no {CONFIG} in a folder above it, which says how much of a region has to be found")
-    return _read_config(file)
-
-
-def _read_config(file: Path) -> Mapping[float, tuple[float, bool]]:
-    """Read a file of saturation thresholds."""
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
         found = {

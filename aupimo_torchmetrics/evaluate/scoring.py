@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from operator import attrgetter
@@ -34,15 +35,14 @@ from aupimo_torchmetrics._settings import (
 from aupimo_torchmetrics.evaluate.at_threshold import count_pixels
 from aupimo_torchmetrics.evaluate.bad_files import BadFilesError, check_bad_files, read_all
 from aupimo_torchmetrics.evaluate.counting import ScoreSample, count_images
-from aupimo_torchmetrics.evaluate.data.folders import LabelledImage
 from aupimo_torchmetrics.evaluate.evaluation import CategoryScores, Evaluation
-from aupimo_torchmetrics.evaluate.find import FoundPairs, find_pairs
+from aupimo_torchmetrics.evaluate.find import find_pairs
 from aupimo_torchmetrics.evaluate.image_warnings import ImageWarnings
 from aupimo_torchmetrics.evaluate.masks import MaskRule
 from aupimo_torchmetrics.evaluate.other_metrics import OtherMetrics
 from aupimo_torchmetrics.evaluate.pairing import Pair
 from aupimo_torchmetrics.evaluate.reading import IGNORED, LoadedPair, PairReader, Size, size_of
-from aupimo_torchmetrics.evaluate.slider import NormalSample, slider_fprs
+from aupimo_torchmetrics.evaluate.slider import sample_scores, slider_thresholds
 from aupimo_torchmetrics.evaluate.thresholds import Thresholds
 from aupimo_torchmetrics.metrics import AUPIMO
 
@@ -185,21 +185,17 @@ def evaluate(  # noqa: PLR0917  the settings of the command
         remedy = "`skip_bad=True` goes on without them, as long as each category keeps normal and anomalous images"
         raise BadFilesError(found.bad_files, remedy)
     reader, bad_files = PairReader(found.maps, resize, mask_rule, others.has_regions, one_size), list(found.bad_files)
-    threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in _categories(found)}
-    metric, categories, samples = metric.to(device), list[CategoryScores](), list[ScoreSample]()
+    metric, categories, samples = metric.to(device), list[CategoryScores](), defaultdict[str, ScoreSample](ScoreSample)
     by_category = attrgetter("image.category")
     pairs = sorted(found.pairs, key=by_category)
+    threshold_of = {} if thresholds is None else {name: thresholds.of(name) for name in map(by_category, pairs)}
     with progress(pairs, "scoring", "map", quiet=quiet) as shown:
         for category, of_category in groupby(shown, key=by_category):
-            loaded = (each for _, each in read_all(of_category, reader.read, bad_files))
-            image_warnings = ImageWarnings()
-            number = threshold_of.get(category)
-            sample = ScoreSample()
-            scores = _score(category, loaded, metric, others, image_warnings, number, top_share, sample)
+            loaded, number = read_all(of_category, reader.read, bad_files), threshold_of.get(category)
+            scores = _score(category, loaded, metric, others, number, top_share, samples[category])
             if scores is not None:
                 categories.append(scores)
-                samples.append(sample)
-    skipped = check_bad_files(bad_files, found.images, pairs, categories, skip_bad=skip_bad)
+    skipped = check_bad_files(bad_files, found, categories, skip_bad=skip_bad)
     if others.has_maps:
         _count(categories, samples, reader, quiet=quiet)
     if by == "defect":
@@ -215,18 +211,12 @@ def evaluate(  # noqa: PLR0917  the settings of the command
     return evaluation
 
 
-def _categories(found: FoundPairs) -> list[str]:
-    """Categories of which there is a map."""
-    return sorted({pair.image.category for pair in found.pairs})
-
-
 def _checked_size(size: int | Sequence[int] | None, *, resize: bool) -> Size | None:
     """Return height and width; raise unless they are two whole numbers above 0, and maps are to be resized at all."""
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) == 1:
-        pair *= 2
+    pair = (size,) if isinstance(size, int) else tuple(size)
+    pair = pair * 2 if len(pair) == 1 else pair
     if len(pair) != 2 or not all(isinstance(each, int) and each > 0 for each in pair):
         raise SettingError(f"Expected `size` to be one or two whole numbers above 0, but got {size}.")
     if not resize:
@@ -260,7 +250,6 @@ def _score(  # noqa: PLR0917
     loaded: Iterator[LoadedPair],
     metric: AUPIMO,
     others: OtherMetrics,
-    image_warnings: ImageWarnings,
     threshold: float | None,
     top_share: float,
     sample: ScoreSample,
@@ -272,7 +261,6 @@ def _score(  # noqa: PLR0917
         loaded: Its maps and masks.
         metric: AUPIMO, which is reset.
         others: The metrics beside it; likewise.
-        image_warnings: Looks at each map and mask.
         threshold: What it does is counted; None for no threshold.
         top_share: Share of the highest pixels of a map whose mean is the score of its image, see `check_image_score`.
         sample: Takes some scores of each map, if metrics of all pixels are computed.
@@ -281,7 +269,7 @@ def _score(  # noqa: PLR0917
     metric.reset()
     others.reset()
     scored: list[Pair] = []
-    facts, sizes, normal_sample = [], set(), NormalSample()
+    facts, sizes, normal_samples, image_warnings = [], set(), [], ImageWarnings()
     while batch := list(islice(loaded, BATCH_SIZE)):
         maps = [each.anomaly_map.to(metric.device) for each in batch]
         metric.update(maps, [each.target.to(metric.device) for each in batch])
@@ -294,42 +282,38 @@ def _score(  # noqa: PLR0917
             if others.has_maps:
                 sample.add(each)
             if not bool(each.mask.any()):
-                normal_sample.add(each)
+                normal_samples.append(sample_scores(each))
     if not scored:
         return None
     with warnings.catch_warnings():  # the summary says them, with the category
         warnings.simplefilter("ignore")
         result = replace(metric.result(), paths=[pair.image.name for pair in scored])
     images = [
-        {"path": pair.image.name, "category": category, **_named(pair.image), **known, **of_map}
+        {"path": pair.image.name, "category": category, "defect": pair.image.defect or ""}
+        | ({} if pair.image.group is None else {"group": pair.image.group})
+        | {**known, **of_map}
         for pair, known, of_map in zip(scored, result.to_dataframe()[KNOWN].to_dict("records"), facts, strict=True)
     ]
     other_scores = others.scores(images)
     of_others = (text for each in other_scores.values() for text in each.warnings)
     texts = dict.fromkeys([*image_warnings.texts(), *result.warnings, *of_others])
     resized = {(old, new) for old, new in sizes if old != new}
-    steps = normal_sample.thresholds_of(result, slider_fprs(result.fpr_bounds))
+    steps = slider_thresholds(result, normal_samples)
     scores = CategoryScores(category, result, other_scores, scored, images, resized, list(texts), steps, threshold)
     scores.warnings += filter(None, [scores.unit_warning()])
     return scores
 
 
-def _named(image: LabelledImage) -> dict[str, str]:
-    """What folders and tables say of an image."""
-    named = {"defect": image.defect or ""}
-    return named if image.group is None else named | {"group": image.group}
-
-
 def _count(
-    categories: Sequence[CategoryScores], samples: Sequence[ScoreSample], reader: PairReader, *, quiet: bool
+    categories: Sequence[CategoryScores], samples: Mapping[str, ScoreSample], reader: PairReader, *, quiet: bool
 ) -> None:
     """Count the pixels of each image, from which metrics of resampled images follow; maps are read again."""
     pairs = [pair for scores in categories for pair in scores.pairs]
     with progress(pairs, "counting", "map", quiet=quiet) as shown:
         loaded = map(reader.read, shown)
-        for scores, sample in zip(categories, samples, strict=True):
-            of_category = islice(loaded, len(scores.pairs))
-            scores.pixels = count_images(of_category, sample.edges(), has_regions="aupro" in scores.other_scores)
+        for scores in categories:
+            of_category, edges = islice(loaded, len(scores.pairs)), samples[scores.category].edges()
+            scores.pixels = count_images(of_category, edges, has_regions="aupro" in scores.other_scores)
 
 
 def _score_defects(

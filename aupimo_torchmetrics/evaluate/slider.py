@@ -13,7 +13,7 @@ from aupimo_torchmetrics._engine.select import spread_places
 from aupimo_torchmetrics.evaluate.reading import LoadedPair
 from aupimo_torchmetrics.results import AUPIMOResult
 
-__all__ = ["NormalSample", "slider_fprs"]
+__all__ = ["sample_scores", "slider_fprs", "slider_thresholds"]
 
 NUM_STEPS = 31
 """Positions of the slider."""
@@ -33,38 +33,37 @@ def slider_fprs(bounds: tuple[float, float]) -> list[float]:
     return [*above, upper, *(upper * (lower / upper) ** (step / num_below) for step in range(1, num_below)), lower]
 
 
-class NormalSample:
-    """A sample of the scores of normal images, which tells thresholds of FPRs too high for the scores that are kept."""
+def sample_scores(loaded: LoadedPair) -> Tensor:
+    """Return the lowest score of a normal image, and some that are evenly spread over its pixels."""
+    scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
+    return torch.cat([scores.amin()[None], scores.reshape(-1)[spread_places(scores.numel(), SAMPLE_SIZE)]])
 
-    def __init__(self) -> None:
-        self._parts: list[Tensor] = []
 
-    def add(self, loaded: LoadedPair) -> None:
-        """Take the lowest score of a normal image, and some that are evenly spread over its pixels."""
-        scores = loaded.anomaly_map if loaded.ignored is None else loaded.anomaly_map[~loaded.ignored]
-        self._parts += [scores.amin()[None], scores.reshape(-1)[spread_places(scores.numel(), SAMPLE_SIZE)]]
+def slider_thresholds(result: AUPIMOResult, samples: Sequence[Tensor]) -> list[float]:
+    """Return the thresholds of the slider: exact as far as the result knows them, else of samples of scores.
 
-    def thresholds_of(self, result: AUPIMOResult, fprs: Sequence[float]) -> list[float]:
-        """Thresholds of shared FPRs, which fall: exact as far as the result knows them, else of the sample.
+    Args:
+        result: Scores of a category.
+        samples: A sample of each normal image, for FPRs too high for the scores that the result has kept.
 
-        Returns:
-            Thresholds that rise. None if there is no normal image. Where there is no threshold, because too many normal
-            scores are +inf, it is +inf.
+    Returns:
+        Thresholds that rise. None if there is no normal image. Where there is no threshold, because too many normal
+        scores are +inf, it is +inf.
 
-        """
-        scored = result._scoring  # noqa: SLF001  of the same package
-        if scored is None or not self._parts or math.isnan(result.threshold_bounds[0]):
-            return []
-        levels = sweep.normal_levels(scored.kept, 1.0, result.shared_fpr)
-        known = sweep.known_thresholds_at(levels, levels.fpr.new_tensor(fprs), result.shared_fpr).tolist()
-        sample = torch.cat(self._parts).sort(descending=True).values
-        thresholds = [math.inf]
-        for fpr, exact in reversed([*zip(fprs, known, strict=True)]):
-            if fpr <= result.fpr_bounds[1]:
-                threshold = result.threshold_at(fpr)
-            elif math.isnan(exact):
-                threshold = float(sample[max(math.floor(fpr * len(sample)), 1) - 1])
-            else:
-                threshold = exact
-            thresholds.append(thresholds[-1] if math.isnan(threshold) else min(thresholds[-1], threshold))
-        return thresholds[:0:-1]
+    """
+    if math.isnan(result.threshold_bounds[0]):
+        return []
+    fprs = slider_fprs(result.fpr_bounds)
+    levels = sweep.normal_levels(result._known().kept, 1.0, result.shared_fpr)  # noqa: SLF001  of the same package
+    known = sweep.known_thresholds_at(levels, levels.fpr.new_tensor(fprs), result.shared_fpr).tolist()
+    sample = torch.cat([*samples]).sort(descending=True).values
+    thresholds = [math.inf]
+    for fpr, exact in reversed([*zip(fprs, known, strict=True)]):
+        if fpr <= result.fpr_bounds[1]:
+            threshold = result.threshold_at(fpr)
+        elif math.isnan(exact):
+            threshold = float(sample[max(math.floor(fpr * len(sample)), 1) - 1])
+        else:
+            threshold = exact
+        thresholds.append(thresholds[-1] if math.isnan(threshold) else min(thresholds[-1], threshold))
+    return thresholds[:0:-1]

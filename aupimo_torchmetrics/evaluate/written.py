@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -52,9 +53,9 @@ def files_of(names: Sequence[str], folder: Path, suffix: str, read: Iterable[Pat
 
 
 @contextmanager
-def saying_what_was_written(folder: str | os.PathLike[str]) -> Iterator[list[Path]]:
+def saying_what_was_written(folder: str | os.PathLike[str]) -> Iterator[list[Any]]:
     """Give a list of the files that are written; on Ctrl-C say how many there are."""
-    written: list[Path] = []
+    written: list[Any] = []
     try:
         yield written
     except KeyboardInterrupt as error:

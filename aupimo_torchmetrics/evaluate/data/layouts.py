@@ -193,10 +193,10 @@ def _fitting_layouts(data: DataFolder) -> dict[str, list[LabelledImage]]:
         fitting: dict[object, tuple[str, list[LabelledImage]]] = {}
         for name, forms in LAYOUTS.items():
             images = next(filter(None, map(found.get, forms)), [])
-            classes = {image.has_defect for image in images if image.path}
+            on_disk = [image for image in images if image.path]
+            classes = {image.has_defect for image in on_disk}
             is_sure = _have_masks(images) if needs_masks else False in classes and None not in classes
-            if is_sure and not _is_mask_among(images):
-                on_disk = [image for image in images if image.path]
+            if is_sure and not _is_mask_among(on_disk):
                 files = ((image.name, image.has_defect, *filter(is_file, image.masks)) for image in on_disk)
                 fitting.setdefault(frozenset(files), (name, images))
         if fitting:
@@ -211,9 +211,8 @@ def _have_masks(images: Iterable[LabelledImage]) -> bool:
 
 def _is_mask_among(images: Sequence[LabelledImage]) -> bool:
     """Whether a file among the images has the name of a mask, or lies in a folder of masks or depths."""
-    on_disk = [image for image in images if image.path]
-    folders = "/".join({image.defect or "" for image in on_disk}).casefold().split("/")
-    return not NO_IMAGES.isdisjoint(folders) or bool(_masks_beside({image.key for image in on_disk}))
+    folders = "/".join({image.defect or "" for image in images}).casefold().split("/")
+    return not NO_IMAGES.isdisjoint(folders) or bool(_masks_beside({image.key for image in images}))
 
 
 def _masks_beside(keys: set[str]) -> set[str]:

@@ -26,18 +26,18 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import pandas as pd
 
 from aupimo_torchmetrics._errors import BadDataError
 from aupimo_torchmetrics._files.writing import replacing
-from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError
+from aupimo_torchmetrics.evaluate.bad_files import BadFilesError
 from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS, LabelledImage, as_name, is_file
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, open_map_files
-from aupimo_torchmetrics.evaluate.pairing import Pair, bad_image, pair_images, pair_maps
+from aupimo_torchmetrics.evaluate.pairing import FoundPairs, Pair, bad_image, pair_maps
 
-__all__ = ["PairedTable", "open_table", "write_table"]
+__all__ = ["open_table", "write_table"]
 
 COLUMNS = ("image", "mask", "map", "label", "defect", "category", "split", "name", "score", "group", "mask_classes")
 """Columns that are read."""
@@ -63,22 +63,7 @@ _Row: TypeAlias = dict[str, str]
 """Texts by column, for all of `COLUMNS`; and `place`, which row of which table it is."""
 
 
-class PairedTable(NamedTuple):
-    """Images of a table, each with its map."""
-
-    pairs: list[Pair]
-    """Images and maps that can be evaluated, as far as names and places of files say it."""
-    bad_files: list[BadFile]
-    """Rows that cannot be evaluated, and maps without an image."""
-    maps: MapFiles
-    """Maps that were given, or those that the table names."""
-    images: list[LabelledImage]
-    """All test images of the table, sorted by category and name."""
-    notes: list[str]
-    """Which rows and columns do not count, a sentence each."""
-
-
-def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
+def open_table(table: TableLike, maps: MapFiles | None = None) -> FoundPairs:
     r"""Read a table of images, and find the map of each.
 
     Args:
@@ -87,8 +72,8 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
         maps: Maps that are matched to the images by their paths. If None, the column `map` names the map of each image.
 
     Returns:
-        Images with their maps. Bad files: images whose rows contradict themselves or each other, with their lines, and
-        what `aupimo_torchmetrics.evaluate.pairing.pair_maps` finds.
+        Images with their maps, and notes on rows and columns that do not count. Bad files: images whose rows contradict
+        themselves or each other, with their lines, and what `aupimo_torchmetrics.evaluate.pairing.pair_maps` finds.
 
     Raises:
         TypeError: If the table is neither a path nor a DataFrame.
@@ -133,13 +118,14 @@ def open_table(table: TableLike, maps: MapFiles | None = None) -> PairedTable:
     images = [image for image, _ in sorted_rows]
     if maps is None:
         maps = open_map_files([_file(name, folder) for _, name in sorted_rows], [name for _, name in sorted_rows])
-        pairs, bad_files = pair_images(maps, images, range(len(images)))
+        pairs = [Pair(image, index, maps.names[index]) for index, image in enumerate(images) if not image.problem]
+        bad_files = [bad_image(image, image.problem) for image in images if image.problem]
     else:
         pairs, bad_files = pair_maps(maps, images)
         of_others = [LabelledImage(name, "", None, (), False) for name in _names(others, folder)]
         named_by_others = {pair.name for pair in pair_maps(maps, of_others)[0]}
         bad_files = [bad_file for bad_file in bad_files if bad_file.path not in named_by_others]
-    return PairedTable(pairs, bad_files, maps, images, notes)
+    return FoundPairs(pairs, bad_files, maps, images, notes)
 
 
 def write_table(images: Sequence[LabelledImage], path: str | os.PathLike[str]) -> None:
