@@ -132,7 +132,10 @@ class PixelScoresMetric(TellingMetric):
                     kept = take_images(kept, counted)
                     warn([ignored_images("AUPIMO", num_dropped, self.ignore_index)])
                     if id_list is not None:
-                        id_list = [id_list[index] for index in counted.tolist()]
+                        is_text = isinstance(id_list, list)
+                        id_list = (
+                            [id_list[i] for i in counted.tolist()] if is_text else id_list[counted.to(id_list.device)]
+                        )
             self._keep(kept, id_list)
         if self.listeners:
             self._tell(preds, target, given_ids, is_kept)
@@ -147,7 +150,7 @@ class PixelScoresMetric(TellingMetric):
             if has_texts:
                 parts["id_lengths"], parts["id_bytes"] = ids.encode(id_list)
             else:
-                parts["image_ids"] = torch.as_tensor(id_list, dtype=torch.int64)
+                parts["image_ids"] = id_list
             self.aupimo_id_kinds = self.aupimo_id_kinds.clone()
             self.aupimo_id_kinds[int(has_texts)] = 1
             self._check_id_kinds("image_ids")

@@ -107,6 +107,16 @@ def test_metrics_under_any_default(make_metric: MakeMetric) -> None:
             assert_alike(life_of(make_metric()), expected)  # a metric that is made on "meta" goes to its first data
 
 
+def test_ids_beside_ignored_images_under_any_default() -> None:
+    """An image whose every pixel is ignored takes its id along, and the others keep theirs."""
+    target = MASKS.long()
+    target[2] = 255
+    metric = AUPIMO(ignore_index=255, **BOUNDS)
+    with default("meta", torch.float64), pytest.warns(UserWarning, match="were skipped"):
+        metric.update(MAPS, target, image_ids=range(10, 10 + len(MAPS)))
+    assert metric.result().image_ids.tolist() == [index for index in range(10, 10 + len(MAPS)) if index != 12]
+
+
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_functions_under_any_default(function: Callable[..., Any]) -> None:
     """Whatever the default device and dtype are, functions answer the same, of tensors and of arrays."""

@@ -206,6 +206,14 @@ def test_misleading_sample_sets_no_wrong_floor(normal_buffer: int, is_bright: bo
     assert_keeps_exactly(metric, maps, torch.zeros_like(maps))
 
 
+@pytest.mark.parametrize("num_pixels", [1, 2, 21 * 21, 84 * 84, 256 * 256, 1023 * 1023])
+def test_a_sample_holds_no_pixel_twice(num_pixels: int) -> None:
+    """As many different pixels are sampled as were asked for, or all."""
+    places = select.spread_places(num_pixels, 4096)
+    assert len({*places.tolist()}) == len(places) == min(num_pixels, 4096)
+    assert 0 <= int(places.min()) <= int(places.max()) < num_pixels
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_sample_of_smooth_maps_spares_memory(seed: int) -> None:
     """A floor is found for smooth maps too, whose peaks lie close together, though a row is as long as the stride."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from data_sets import BOUNDS, COMMAND, TWO, Known, lowest_scores, normal_scores, write_known, write_map, write_set
 from numpy.typing import NDArray
 from PIL import Image
@@ -263,6 +264,20 @@ def test_threshold_of_another_unit_is_warned_of(found: Found, threshold: float, 
     evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, threshold=threshold)
     assert all(any(text in warning for warning in scores.warnings) for scores in evaluation.categories)
     assert f"warning: (all): {text}" in apply_thresholds(maps, threshold).summary()
+
+
+def test_files_are_read_whatever_the_default_device_is(found: Found) -> None:
+    """Scores, thresholds and what these do are the same."""
+    maps, data, _ = found
+
+    def answers() -> list[str]:
+        evaluation = evaluate(maps, data, fpr_bounds=BOUNDS, metrics=("auroc", "image_auroc"), intervals=True)
+        chosen = choose_thresholds(maps, alarms=0.4, data=data)
+        return [each.summary() for each in (evaluation, chosen, apply_thresholds(maps, chosen))]
+
+    with torch.device("meta"):
+        under_meta = answers()
+    assert under_meta == answers()
 
 
 def test_results_are_shown_by_their_summaries(found: Found) -> None:

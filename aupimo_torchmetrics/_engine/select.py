@@ -190,7 +190,9 @@ def spread_places(num_pixels: int, number: int, device: torch.device | None = No
     The step from one to the next is the golden ratio times the number of pixels. A step of one row and one pixel would
     stay on a diagonal and miss most peaks of a smooth map.
     """
-    step = round(num_pixels * _GOLDEN_RATIO) | 1  # odd, to reach every column of images of even width
+    step = round(num_pixels * _GOLDEN_RATIO)
+    while math.gcd(step, num_pixels) > 1:  # it would come back to a place, and never reach some rows or columns
+        step += 1
     return torch.arange(min(num_pixels, number), device=device or "cpu") * step % num_pixels
 
 

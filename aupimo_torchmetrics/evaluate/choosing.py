@@ -19,6 +19,7 @@ from aupimo_torchmetrics._paths import TEST_FOLDERS, as_name
 from aupimo_torchmetrics._settings import Layout, SharedFPR
 from aupimo_torchmetrics.evaluate.bad_files import BadFile, BadFilesError, read_all
 from aupimo_torchmetrics.evaluate.data.folders import NORMAL_WORDS, LabelledImage
+from aupimo_torchmetrics.evaluate.data.layouts import SPLITS
 from aupimo_torchmetrics.evaluate.find import find_pairs
 from aupimo_torchmetrics.evaluate.maps.open import MapFiles, existing_maps, open_maps
 from aupimo_torchmetrics.evaluate.masks import MaskRule
@@ -30,7 +31,7 @@ from aupimo_torchmetrics.results import AUPIMOResult
 
 __all__ = ["choose_thresholds"]
 
-NO_CATEGORIES = NORMAL_WORDS | TEST_FOLDERS | {"train", "validation", "val", "test_private", "test_private_mixed"}
+NO_CATEGORIES = NORMAL_WORDS | TEST_FOLDERS | {*SPLITS}
 """Folders, in any case, that are no category: of kinds of images, and of splits."""
 MIN_PIXELS = 10
 """A threshold that fewer normal pixels reach is a matter of chance."""

@@ -75,7 +75,7 @@ def plot_pimo_curves(
         >>> fig, ax = plot_pimo_curves(metric.curves(), metric.result())
 
     """
-    shared_fpr, tprs = torch.as_tensor(curves.shared_fpr).cpu(), torch.as_tensor(curves.per_image_tprs).cpu()
+    shared_fpr, tprs = (torch.as_tensor(part, device="cpu") for part in (curves.shared_fpr, curves.per_image_tprs))
     if tprs.numel() == 0:
         raise ValueError(f"Expected `curves` to hold the TPRs (N, K) of images, but got shape {tuple(tprs.shape)}.")
     scores = tprs.mean(1) if result is None else result.aupimos.cpu()

@@ -157,8 +157,8 @@ def _draw_heatmap(ax: Axes, image: Photograph, weights: Tensor, mask: Tensor | N
     """Draw pixel weights (H, W) and the outline of a mask over a photograph."""
     _draw_photograph(ax, image)
     ax.imshow(weights.where(weights > 0, math.nan).numpy(), cmap=_figures.SCORE_COLORS, vmin=0, vmax=1)
-    if mask is not None and bool((torch.as_tensor(mask) > 0).any()):
-        outline = torch.as_tensor(mask).detach().cpu().reshape(weights.shape).float().numpy()
+    if mask is not None and bool((torch.as_tensor(mask, device="cpu") > 0).any()):
+        outline = torch.as_tensor(mask, device="cpu").detach().reshape(weights.shape).float().numpy()
         ax.contour(outline, levels=[0.5], colors=_figures.MASK_COLOR, linewidths=1.2)
     ax.set_title(title)
 
@@ -171,7 +171,7 @@ def _add_colorbar(fig: Figure | SubFigure, heat_ax: Axes, axes: Any) -> None:
 
 def _draw_photograph(ax: Axes, image: Photograph) -> None:
     """Draw an image (H, W) or (C, H, W) in grey."""
-    photograph = torch.as_tensor(image).detach().cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
+    photograph = torch.as_tensor(image, device="cpu").detach().float().reshape(-1, *image.shape[-2:]).mean(0)
     values = photograph[photograph.isfinite()]
     darkest, brightest = map(float, values.aminmax()) if len(values) else (0.0, 1.0)
     levels = (0.0, 1.0) if darkest >= 0 and brightest <= 1 else (darkest, brightest)
@@ -196,7 +196,7 @@ def _heatmap_title(result: AUPIMOResult, weights: Tensor, mask: Tensor | None, i
     if index is None and mask is None:
         return ""
     if index is None:
-        score = float(weights[torch.as_tensor(mask).detach().cpu().reshape(weights.shape) > 0].mean())
+        score = float(weights[torch.as_tensor(mask, device="cpu").detach().reshape(weights.shape) > 0].mean())
         title, normal = f"AUPIMO {score_text(score)}", "normal"
     else:
         score = float(result.aupimos[index])
