@@ -371,13 +371,12 @@ def _true_places(flags: Tensor) -> _Array:
     Eight bytes at once are a word, and most words are 0.
     """
     row = flags.view(-1).numpy()
-    if len(row) % _WORD or flags.storage_offset() % _WORD:
-        return np.flatnonzero(row)
-    words = row.view(np.int64)
+    size = len(row) // _WORD * _WORD
+    words = row[:size].view(np.int64)
     used = np.flatnonzero(words != 0)
     found = np.flatnonzero(words[used].view(np.bool_))
-    places: _Array = used[found // _WORD] * _WORD + found % _WORD
-    return places
+    places = used[found // _WORD] * _WORD + found % _WORD
+    return np.concatenate([places, size + np.flatnonzero(row[size:])]) if size < len(row) else places
 
 
 def _count_true(flags: Tensor) -> Tensor:
