@@ -102,19 +102,19 @@ class _Parser(argparse.ArgumentParser):
         self.options: dict[str, argparse.Action] = {}
         """Options by the names of the parameters."""
 
-    def add_options(self, function: Callable[..., Any], *left_out: str, **changed: dict[str, Any]) -> None:
-        """Add an option for each parameter of a function that is not left out, with its type, default and docstring.
+    def add_options(self, function: Callable[..., Any], *without: str, **changed: dict[str, Any]) -> None:
+        """Add an option for each parameter of a function with its type, default and docstring, unless it is `without`.
 
         `changed` are settings of `add` by parameter.
         """
         self.description = self.description or (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
         texts, hints = _texts_of_parameters(function), get_type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
-            if name in hints and name not in {*left_out, *self.options}:
+            if name in hints and name not in {*without, *self.options}:
                 default = () if parameter.default in {None, False, True, parameter.empty} else parameter.default
                 shown = " ".join(map(str, default if isinstance(default, tuple) else [default]))
                 text = f"{texts[name]} (default: {shown})" if shown else texts[name]
-                text = text.replace("Whether", "Switch off whether", 1) if parameter.default is True else text
+                text = text.replace("Whether", "Turn off that", 1) if parameter.default is True else text
                 kind = _kind(hints[name], is_on=parameter.default is True)
                 self.add(name, **{"help": text, **kind, **changed.get(name, {})})
 

@@ -127,6 +127,7 @@ def test_each_parameter_is_an_option(command: str, monkeypatch: pytest.MonkeyPat
             if name not in {"self", "has_folders"}:
                 option = OTHER_NAMES.get(name) or "--" + name.replace("_", "-")
                 assert re.search(f"{option} [^-]*[a-z]{{3}}", text), name
+                assert (f"{option} Turn off that" in text) == (parameter.default is True)
             if isinstance(parameter.default, float):
                 assert f"(default: {parameter.default})" in text
 
