@@ -91,7 +91,7 @@ class PixelScoresMetric(TellingMetric):
                 maps (H, W) of any sizes: tensors or NumPy arrays. A higher score means more anomalous. Scores are used
                 as they are, without sigmoid, clamping or rescaling; metrics round those of float64 to float32.
             target: Masks of the same shape, bool, integer or floating, holding only 0 (normal) and 1 (anomalous), and
-                `ignore_index` if one is set. An axis of one channel may be left out or added on either side.
+                `ignore_index` if one is set. Either may have an axis of one channel that the other lacks.
             image_ids: One id for each image, unique in the data set: integers of at least 0, or texts such as file
                 paths, which become the `paths` of the result. An image whose id was seen before is not counted again; a
                 `DistributedSampler` repeats images, to give all ranks equally many. If images with the same id differ,
@@ -131,11 +131,10 @@ class PixelScoresMetric(TellingMetric):
                     is_kept = (kept.num_pixels > 0).tolist()
                     kept = take_images(kept, counted)
                     warn([ignored_images("AUPIMO", num_dropped, self.ignore_index)])
-                    if id_list is not None:
-                        is_text = isinstance(id_list, list)
-                        id_list = (
-                            [id_list[i] for i in counted.tolist()] if is_text else id_list[counted.to(id_list.device)]
-                        )
+                    if isinstance(id_list, list):
+                        id_list = [id_list[index] for index in counted.tolist()]
+                    elif id_list is not None:
+                        id_list = id_list[counted.to(id_list.device)]
             self._keep(kept, id_list)
         if self.listeners:
             self._tell(preds, target, given_ids, is_kept)

@@ -101,10 +101,8 @@ def select_scores(
     if normal_buffer is not None and any(has_normal) and not all(has_floor):
         shapes = [search.group.maps.shape for search in searches]
         counts, sizes = zip(*shapes, strict=True)
-        num_pixels, capacity = (
-            sum(map(math.prod, shapes)),
-            required_capacity(sum(counts), max(sizes), normal_buffer, upper_fpr),
-        )
+        num_pixels = sum(map(math.prod, shapes))
+        capacity = required_capacity(sum(counts), max(sizes), normal_buffer, upper_fpr)
         if num_pixels > 2 * capacity:
             floor, found = _find_above_new_floor(searches, floor, num_pixels, capacity)
     if found is None:

@@ -124,13 +124,13 @@ def score_images(names: Collection[str], images: Sequence[Mapping[str, Any]]) ->
     """
     asked = [name for name in IMAGE_METRICS if name in names]
     scores, are_anomalous = ([image[name] for image in images] for name in ("image_score", "is_anomalous"))
+    text, num_missing = "", sum(map(math.isnan, scores))
     if len({*are_anomalous}) < 2:
         missing = "normal" if any(are_anomalous) else "anomalous"
         text = f"{', '.join(asked)}: undefined (NaN), as none of the {len(scores)} images is {missing}."
-        return {name: PixelResult(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
-    num_missing = sum(map(math.isnan, scores))
-    if num_missing:
+    elif num_missing:
         text = missing_image_scores(", ".join(asked), len(scores), num_missing)
+    if text:
         return {name: PixelResult(math.nan, (math.nan, math.nan), warnings=(text,)) for name in asked}
     maps = np.asarray(scores, dtype=np.float64)[:, None, None]
     masks = np.asarray(are_anomalous)[:, None, None]
