@@ -504,7 +504,7 @@ def _take(images: Any, chosen: list[int]) -> Any:
 def _value_of(metric: Metric, key: tuple[str, str]) -> Tensor:
     """Value of a metric; where one of somebody else fails without any image, NaN and a warning with the error.
 
-    The metrics of this package answer NaN by themselves. What they raise is another fault, as of a lost process.
+    The metrics of this package give NaN themselves. What they raise has another cause, as a process that is gone.
     """
     try:
         value = metric.compute()

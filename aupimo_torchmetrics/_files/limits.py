@@ -18,7 +18,7 @@ def refusing() -> Iterator[None]:
     """Turn whatever reading a file raises into a BadDataError with the first line of the reason.
 
     Readers of broken files raise all kinds of errors, and warn of what the one who evaluates maps cannot mend. A
-    missing package is no fault of the file.
+    missing package does not make a file a bad one.
     """
     try:
         with warnings.catch_warnings():

@@ -2,9 +2,9 @@ r"""Evaluate saved anomaly maps against a data set on disk by AUPIMO, and by oth
 
 In the order of the work: `data` lists the images of a data set, in folders or in a table, and `maps` opens the maps;
 `find` finds both, and `pairing` the map of each image. `reading` reads it with its mask, which `masks` understands, and
-with its `regions`. `scoring` computes AUPIMO and `other_metrics` of each category, `image_warnings` says what is in
-doubt, and `counting` how sure the numbers are. `evaluation` holds the scores of the categories, as text and for
-programs, with their `protocols`; `output` writes files and pictures, and `page` writes `report.html`, with the
+with its `regions`. `scoring` computes AUPIMO and `other_metrics` of each category, `image_warnings` says which files
+look wrong, and `counting` counts what intervals are made of. `evaluation` holds the scores of the categories, as text
+and for programs, with their `protocols`; `output` writes files and pictures, and `page` writes `report.html`, with the
 thresholds of its `slider`. What cannot be evaluated is a bad file, see `bad_files`.
 
 `choosing` chooses `thresholds` from maps of normal images, `apply` applies them to maps without masks, and

@@ -46,8 +46,8 @@ WEAK_MEAN = 0.01
 """Below this mean score pictures say that of chance."""
 
 TITLE_SIZES = ("medium", "small", "x-small", "xx-small")
-"""Sizes of the titles of heat maps. The first is taken with which none has more lines than it may; with the last, what
-is more is left out."""
+"""Sizes of the titles of heat maps. The first is taken with which none has more lines than it may; with the last,
+titles are cut."""
 FEW_TITLE_LINES, MAX_TITLE_LINES = 2, 4
 """Lines of a title: of a name and a score, if all but the smallest sizes allow that, and at most."""
 LINE_ENDS = re.compile(r"[ /_-]|\\(?!\$)")
